@@ -1,0 +1,174 @@
+"""What a search leaves behind: angles, and where they came from.
+
+An adapter is a folder of two files, `adapter.safetensors` with the angles and `tarot.json` with everything needed to apply, judge
+and repeat them. Nothing in it is executed when it is read.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tarot.errors import ShapeMismatch, TarotError, UnknownName
+from tarot.intervention import merge_, rotated
+from tarot.rotation import ROTATIONS, Rotation
+from tarot.sites import Site, find_sites
+
+FORMAT = 1
+WEIGHTS = "adapter.safetensors"
+CARD = "tarot.json"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all, also when the machine stops in between.
+
+    Raises:
+        TarotError: the file cannot be written, with the system's reason.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise TarotError(f"to write {path}", error.strerror or str(error), "free space or choose another place") from error
+
+
+def shapes_fingerprint(model: PreTrainedModel, sites: tuple[Site, ...]) -> str:
+    """Digest of the model's class and of the names and shapes of the edited projections."""
+    edited = [[site.name, list(site.module.weight.shape), site.n_heads, site.d_head] for site in sites]
+    return hashlib.sha256(json.dumps([type(model).__name__, edited]).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Where and how angles act: kind of site, layers by index, rotation by name, fingerprint of what it was made for."""
+
+    sites: str
+    layers: tuple[int, ...]
+    rotation: str
+    model: str
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, kind: str, sites: tuple[Site, ...], rotation: Rotation) -> "Edit":
+        """The edit of these sites, found in `model` as `kind`."""
+        return cls(kind, tuple(site.layer for site in sites), rotation.name, shapes_fingerprint(model, sites))
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Angles in radians, `layer x head x angle`, the edit they belong to, and their provenance (plain JSON values)."""
+
+    angles: Float[Tensor, "layer head angle"]
+    edit: Edit
+    provenance: Mapping[str, object]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of everything that determines the edited model's behaviour."""
+        digest = hashlib.sha256(json.dumps([*vars(self.edit).values()]).encode())
+        digest.update(self.angles.double().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @property
+    def rotation(self) -> Rotation:
+        return ROTATIONS[self.edit.rotation]
+
+    def sites(self, model: PreTrainedModel) -> tuple[Site, ...]:
+        """This model's sites that the angles belong to.
+
+        Raises:
+            ShapeMismatch: the model's projections are not of the angles' shape.
+            TarotError: they are, but of another model's names or sizes.
+        """
+        sites = find_sites(model, self.edit.sites, self.edit.layers)
+        expected = (
+            len(sites),
+            max(site.n_heads for site in sites),
+            max(self.rotation.n_angles(site.d_head) for site in sites),
+        )
+        if expected != tuple(self.angles.shape):
+            raise ShapeMismatch("angles", expected, tuple(self.angles.shape), "this adapter is for another model")
+        if (found := shapes_fingerprint(model, sites)) != self.edit.model:
+            raise TarotError(
+                f"the projections that the adapter was made for ({self.edit.model})",
+                f"those of {type(model).__name__} ({found})",
+                "load the model named in the adapter's tarot.json",
+            )
+        return sites
+
+    def applied(self, model: PreTrainedModel) -> AbstractContextManager[object]:
+        """Context manager within which `model` is edited; it leaves no trace."""
+        return rotated(model, self.angles, self.sites(model), self.rotation)
+
+    def merge(self, model: PreTrainedModel) -> PreTrainedModel:
+        """Fold the edit into `model`'s weights, for good, and return it."""
+        merge_(model, self.angles, self.sites(model), self.rotation)
+        return model
+
+    def save(self, folder: str | Path) -> None:
+        """Write both files; the second names the first's digest, so that a pair half-written is not taken for whole."""
+        weights = save({"angles": self.angles.contiguous()})
+        card = {
+            "format": FORMAT,
+            "fingerprint": self.fingerprint,
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+            "edit": {**vars(self.edit), "layers": list(self.edit.layers)},
+            "provenance": dict(self.provenance),
+        }
+        write_atomically(Path(folder) / WEIGHTS, weights)
+        write_atomically(Path(folder) / CARD, (json.dumps(card, indent=1) + "\n").encode())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Adapter":
+        """Read an adapter.
+
+        Raises:
+            TarotError: a file is missing, truncated, of a newer format, or holds what is not a finite number.
+        """
+        card_path, weights_path = Path(folder) / CARD, Path(folder) / WEIGHTS
+        try:
+            card = json.loads(card_path.read_bytes())
+            weights = weights_path.read_bytes()
+        except OSError as error:
+            raise TarotError(
+                f"an adapter folder with {CARD} and {WEIGHTS}", f"{error.strerror} at {error.filename}", "run tarot tune first"
+            ) from error
+        except ValueError as error:
+            raise TarotError(f"JSON in {card_path}", f"{error}", "the file is damaged; tune again with --resume") from error
+        version = card.get("format") if isinstance(card, dict) else None
+        if not isinstance(version, int):
+            raise TarotError(f"a format number in {card_path}", repr(version), "is this a tarot adapter?")
+        if version > FORMAT:
+            raise TarotError(f"adapter format {FORMAT} at most", f"{version} in {card_path}", "update tarot")
+        if hashlib.sha256(weights).hexdigest() != card.get("weights_sha256"):
+            raise TarotError(
+                f"the {WEIGHTS} that {CARD} describes",
+                f"another or a truncated one in {folder}",
+                "tune again with --resume, or copy the folder again",
+            )
+        try:
+            angles = load_file(weights_path)["angles"]
+            edit = Edit(**{**card["edit"], "layers": tuple(card["edit"]["layers"])})
+        except (SafetensorError, KeyError, TypeError) as error:
+            raise TarotError(f"angles and their edit in {folder}", f"{type(error).__name__}: {error}", "tune again") from error
+        if edit.rotation not in ROTATIONS:
+            raise UnknownName("rotation", edit.rotation, ROTATIONS)
+        if not torch.isfinite(angles).all():
+            raise TarotError("finite angles", f"{int((~torch.isfinite(angles)).sum())} that are not in {folder}", "tune again")
+        return cls(angles, edit, card.get("provenance", {}))

@@ -1,0 +1,108 @@
+"""The plain data of one measured cell: a model, a task, a number of shots and a seed, with every arm on the same documents.
+
+No torch here: reports, gates and terminal summaries read cells without loading a model.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from tarot.errors import TarotError
+
+FORMAT = 1
+OUTSIDE = -1  # index of an answer that is none of the choices
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to answer a cell's documents.
+
+    `predicted` is the likeliest choice of each document, `greedy` the choice that greedy decoding over the whole vocabulary
+    writes (OUTSIDE where it writes none of them). `gold_probability` is that of the right answer. `labels` counts the labelled
+    documents that the arm was allowed to see.
+    """
+
+    name: str
+    labels: int
+    predicted: tuple[int, ...]
+    greedy: tuple[int, ...]
+    gold_probability: tuple[float, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Arms of one model, task, number of shots and seed, on the same documents.
+
+    `keys` digest the documents and `gold` holds their right answers, in the arms' order. `texts` are the documents as asked.
+    `curves` maps a search to its score after each trial, the identity first; `head_angles` is the mean angle in radians of each
+    head that was edited, `layer x head`, for the layers listed in `layers`. `command` repeats the cell.
+    """
+
+    model: str
+    task: str
+    num_fewshot: int
+    seed: int
+    samples: int
+    budget: int
+    search: str
+    space: str
+    objective: str
+    command: str
+    keys: tuple[str, ...]
+    gold: tuple[int, ...]
+    texts: tuple[str, ...]
+    arms: tuple[Arm, ...]
+    seconds: float
+    reference_seconds: float  # of a fixed workload in the same session: times compare as ratios to it
+    adapter: str = "base"  # fingerprint of the edit
+    layers: tuple[int, ...] = ()
+    head_angles: tuple[tuple[float, ...], ...] = ()
+    curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def id(self) -> str:
+        """What a table calls the cell."""
+        return f"{self.model} {self.task} {self.num_fewshot}-shot seed {self.seed}"
+
+    def arm(self, name: str) -> Arm:
+        """The arm of that name; TarotError names those there are."""
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        raise TarotError(f"an arm among {', '.join(arm.name for arm in self.arms)}", repr(name))
+
+
+def to_json(cells: Sequence[Cell]) -> str:
+    """Readable and diffable: one list, sorted by cell, one line a field."""
+    ordered = sorted(cells, key=lambda cell: cell.id)
+    return json.dumps({"format": FORMAT, "cells": [asdict(cell) for cell in ordered]}, indent=1, ensure_ascii=False) + "\n"
+
+
+def load(path: str | Path) -> list[Cell]:
+    """Read cells that `to_json` wrote.
+
+    Raises:
+        TarotError: no such file, not JSON, a newer format, or a cell that lacks something.
+    """
+    try:
+        content = json.loads(Path(path).read_text())
+        version = content["format"]
+        if isinstance(version, int) and version > FORMAT:
+            raise TarotError(f"results of format {FORMAT} at most", f"{version} in {path}", "update tarot")
+        return [_cell(cell) for cell in content["cells"]]
+    except OSError as error:
+        raise TarotError("a file of results", f"{error.strerror} at {path}", "check the path") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise TarotError(f"results as tarot writes them in {path}", f"{type(error).__name__}: {error}", "measure again") from error
+
+
+def _cell(values: dict) -> Cell:  # type: ignore[type-arg]  # JSON
+    lists = {key: tuple(values[key]) for key in ("keys", "gold", "texts", "layers")}
+    arms = tuple(Arm(**{k: tuple(v) if isinstance(v, list) else v for k, v in arm.items()}) for arm in values["arms"])
+    angles = tuple(tuple(row) for row in values["head_angles"])
+    curves = {name: tuple(curve) for name, curve in values["curves"].items()}
+    return Cell(**{**values, **lists, "arms": arms, "head_angles": angles, "curves": curves})

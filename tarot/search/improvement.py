@@ -1,0 +1,117 @@
+"""argmax over x of log E[max(f(x) - best, 0)], the expectation under a Gaussian process fitted to the trials.
+
+Log expected improvement is that of Ament et al., arXiv 2310.20708, as BoTorch has it.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from botorch.acquisition.analytic import LogExpectedImprovement
+from botorch.exceptions.errors import BotorchError, ModelFittingError
+from botorch.exceptions.warnings import BotorchWarning
+from botorch.fit import fit_gpytorch_mll
+from botorch.models import SingleTaskGP
+from botorch.models.transforms import Normalize, Standardize
+from botorch.optim.optimize import optimize_acqf
+from gpytorch.kernels import Kernel
+from gpytorch.mlls import ExactMarginalLogLikelihood
+from jaxtyping import Float
+from linear_operator.utils.errors import NanError, NotPSDError
+from linear_operator.utils.warnings import NumericalWarning
+from torch import Tensor
+
+from tarot.search.points import local_rng, uniform
+from tarot.search.proposal import Proposal
+from tarot.search.trial import Trial
+
+Points = Float[Tensor, "n d"]
+Scores = Float[Tensor, "n 1"]
+
+# Posterior standard deviation, in those of the scores, below which the surrogate takes all points for the same.
+MIN_SPREAD = 1e-6
+
+
+class SurrogateFailed(Exception):
+    """The trials support no Gaussian process that tells one point from another."""
+
+
+def observed(history: Sequence[Trial]) -> tuple[Points, Scores]:
+    """The trials that have a finite score."""
+    finite = [trial for trial in history if math.isfinite(trial.score)]
+    X = torch.tensor([trial.x for trial in finite], dtype=torch.float64)
+    Y = torch.tensor([[trial.score] for trial in finite], dtype=torch.float64)
+    return X, Y
+
+
+def gaussian_process(X: Points, Y: Scores, kernel: Kernel) -> SingleTaskGP:
+    """Y ~ N(constant, kernel + noise), of points in the unit cube and standardised scores."""
+    d = X.shape[-1]
+    return SingleTaskGP(
+        X, Y, covar_module=kernel, input_transform=Normalize(d, bounds=cube(d)), outcome_transform=Standardize(m=1)
+    )
+
+
+def cube(d: int) -> Float[Tensor, "2 d"]:
+    """The bounds of [0, 1]^d, as BoTorch wants them."""
+    return torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, d)
+
+
+def fit(model: SingleTaskGP, max_steps: int) -> None:
+    """Hyperparameters by maximum a posteriori, in at most `max_steps` steps of L-BFGS-B."""
+    fit_gpytorch_mll(
+        ExactMarginalLogLikelihood(model.likelihood, model), optimizer_kwargs={"options": {"maxiter": max_steps}}
+    )
+
+
+def improve(
+    history: Sequence[Trial],
+    seed: int,
+    fitted: Callable[[Points, Scores], SingleTaskGP],
+    *,
+    restarts: int,
+    raw_samples: int,
+    options: dict[str, Any],
+) -> Proposal:
+    """argmax LogEI under `fitted(X, Y)`; a uniform draw where the numbers do not allow it.
+
+    Args:
+        restarts: local searches of the acquisition function, from the best of `raw_samples` points.
+        options: BoTorch's, for `optimize_acqf`.
+    """
+    index, d = len(history), len(history[0].x)
+    X, Y = observed(history)
+    try:
+        with numerical_care(seed, index):
+            if len(Y) < 2 or Y.min() == Y.max():
+                raise SurrogateFailed
+            model = fitted(X, Y)
+            x, _ = optimize_acqf(
+                LogExpectedImprovement(model, best_f=Y.max()),
+                bounds=cube(d),
+                q=1,
+                num_restarts=restarts,
+                raw_samples=raw_samples,
+                options=options,
+            )
+            spread = model.posterior(x).variance.sqrt() / Y.std()
+            if not (x.isfinite().all() and spread > MIN_SPREAD):
+                raise SurrogateFailed
+    except SurrogateFailed:
+        return Proposal(uniform(d, seed, index), "random")
+    return Proposal(x[0].detach().clamp(0, 1), "acquisition")
+
+
+@contextmanager
+def numerical_care(seed: int, index: int) -> Iterator[None]:
+    """The random numbers of this trial, BoTorch's known warnings unheard, its known failures as `SurrogateFailed`."""
+    with local_rng(seed, index), warnings.catch_warnings():
+        for category in (BotorchWarning, NumericalWarning):
+            warnings.simplefilter("ignore", category)
+        try:
+            yield
+        except (BotorchError, ModelFittingError, NotPSDError, NanError, torch.linalg.LinAlgError) as error:
+            raise SurrogateFailed from error

@@ -1,0 +1,46 @@
+"""The published search with its sign mended: a control.
+
+GP with the kernel of an infinitely wide network (12 layers, weight variance 10, bias variance 5, scaled), log expected
+improvement, one point at a time, 4 uniform starts; 20 local searches from 1,024 points, as in the published code. That
+code minimises a negated score but maximises the improvement over its minimum; here both point upwards. Two more things
+differ, as everywhere in this package: trial 0 is the identity, and inputs are scaled by the cube, not by the points.
+Source: Singh, Dutta and Chakraborty, Mechanistic Behavior Editing of Language Models, arXiv 2410.04277.
+"""
+
+from collections.abc import Sequence
+
+from botorch.models import SingleTaskGP
+from botorch.models.kernels import InfiniteWidthBNNKernel
+from gpytorch.kernels import ScaleKernel
+
+from tarot.search.improvement import Points, Scores, fit, gaussian_process, improve
+from tarot.search.points import identity, uniform
+from tarot.search.proposal import Proposal
+from tarot.search.trial import Trial
+
+STARTS = 4
+
+
+class Paper:
+    """The identity, 4 uniform draws, then argmax LogEI under the infinite-width BNN kernel, refitted at every trial."""
+
+    def __init__(self, d: int, seed: int) -> None:
+        self.d = d
+        self.seed = seed
+
+    def propose(self, history: Sequence[Trial]) -> Proposal:
+        """The next point; a uniform draw where the surrogate cannot be fitted."""
+        if not history:
+            return Proposal(identity(self.d), "identity")
+        if len(history) <= STARTS:
+            return Proposal(uniform(self.d, self.seed, len(history)), "random")
+        return improve(history, self.seed, _model, restarts=20, raw_samples=1024, options={})
+
+
+def _model(X: Points, Y: Scores) -> SingleTaskGP:
+    kernel = InfiniteWidthBNNKernel(depth=12)
+    kernel.weight_var = 10.0
+    kernel.bias_var = 5.0
+    model = gaussian_process(X, Y, ScaleKernel(kernel))
+    fit(model, max_steps=200)
+    return model

@@ -1,0 +1,35 @@
+"""One evaluated point of a search."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Origin = Literal["identity", "sobol", "random", "acquisition"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """f(x) = score.
+
+    Attributes:
+        index: 0 for the identity.
+        x: the point, in the unit cube.
+        score: higher is better; nan where the objective gave no finite number.
+        origin: how the point was proposed. After the initial design of a surrogate search, `random` says that the
+            surrogate failed.
+        propose_seconds: spent on finding the point.
+        evaluate_seconds: spent on the objective.
+    """
+
+    index: int
+    x: tuple[float, ...]
+    score: float
+    origin: Origin
+    propose_seconds: float
+    evaluate_seconds: float
+
+
+def best_of(trials: Sequence[Trial]) -> Trial:
+    """The first trial with the highest finite score; trial 0 where none is finite."""
+    return max(trials, key=lambda trial: trial.score if math.isfinite(trial.score) else -math.inf)

@@ -1,0 +1,188 @@
+"""z = the numbers an edit turns: where a model can be edited, found in the model itself.
+
+A *site* is a projection and the side of it that is edited. `heads`: the input of an attention output projection, which is the
+concatenated head outputs. `mlp`: the output of an MLP's last projection, in the residual stream.
+
+Some models put something between heads and projection: bitnet, diffllama and minimax a norm, qwen3_next a gate. The edit is at
+the projection's input all the same, since only there can it be merged into the weight: `d_head` numbers in a row, of one head,
+after the norm or the gate. Linear attention (`linear_attn`) is no site.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from tarot.errors import TarotError, UnknownName
+
+_LAYER_LISTS = ("layers", "h", "blocks")
+_PROJECTIONS = {
+    "heads": (
+        "self_attn.o_proj",
+        "self_attn.out_proj",
+        "self_attn.dense",
+        "self_attention.dense",
+        "attention.dense",
+        "attn.c_proj",
+        "attn.out_proj",
+        "attn.attention.out_proj",
+    ),
+    "mlp": (
+        "mlp.down_proj",
+        "mlp.c_proj",
+        "mlp.fc2",
+        "mlp.fc_out",
+        "mlp.dense_4h_to_h",
+        "ffn.down_proj",
+        "feed_forward.down_proj",
+        "fc2",
+    ),
+}
+_HEAD_COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One projection and the side of it that is edited: `n_heads` runs of `d_head` numbers."""
+
+    name: str
+    """Path in the model, such as `model.layers.3.self_attn.o_proj`."""
+    module: nn.Module
+    layer: int
+    n_heads: int
+    """1 for an MLP."""
+    d_head: int
+    side: Literal["input", "output"]
+
+
+def n_layers(model: nn.Module) -> int:
+    """How many layers the language model has; TarotError when it has no layers as they are known here."""
+    return len(_layers(model))
+
+
+def parse_layers(text: str) -> float | list[int]:
+    """`0.5` the first half, `4-11` from the fifth to the twelfth, `0,3,5` these three; TarotError quotes anything else."""
+    if re.fullmatch(r"\d*\.\d+|\d+\.", text.strip()):
+        return float(text)
+    layers: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if last < first:
+            raise TarotError("layers as '0.5', '4-11' or '0,3,5'", repr(text))
+        layers.extend(range(first, last + 1))
+    return layers
+
+
+def select_layers(spec: float | Iterable[int], n_layers: int) -> tuple[int, ...]:
+    """The first `round(n_layers * fraction)` layers, halves up and at least one; or the layers listed, in order."""
+    if isinstance(spec, float):
+        if not 0 < spec <= 1:
+            raise TarotError("a fraction of the layers above 0 and at most 1", str(spec))
+        return tuple(range(max(1, math.floor(n_layers * spec + 0.5))))
+    if isinstance(spec, int):
+        raise TarotError("a fraction of the layers or a list of them", repr(spec), f"[{spec}] is one layer, 1.0 is all")
+    layers = sorted(set(spec))
+    beyond = [layer for layer in layers if not 0 <= layer < n_layers]
+    if beyond or not layers:
+        raise TarotError(f"layers from 0 to {n_layers - 1}", ", ".join(map(str, beyond)) or "none")
+    return tuple(layers)
+
+
+def find_sites(model: nn.Module, kind: str = "heads", layers: float | Iterable[int] = 0.5) -> tuple[Site, ...]:
+    """The sites of a kind in the selected layers, one a layer, from the first layer on.
+
+    Args:
+        model: a causal language model of transformers.
+        kind: `heads` or `mlp`.
+        layers: a fraction of the layers, from the first, or their indices.
+
+    Sizes are those of the projections themselves. A selected layer without such a projection (a mixture of experts has no last
+    projection, linear attention no heads) is passed over; TarotError when none is left, or when heads do not divide a projection.
+    """
+    if kind not in _PROJECTIONS:
+        raise UnknownName("kind of site", kind, _PROJECTIONS)
+    stack = _layers(model)
+    names = {module: name for name, module in model.named_modules()}
+    sites = []
+    for layer in select_layers(layers, len(stack)):
+        found = _first_of(stack[layer], _PROJECTIONS[kind])
+        if found is None:
+            continue
+        owner, projection = found
+        if getattr(owner, "slow_but_exact", False) and owner.pretraining_tp > 1:
+            raise TarotError("a projection that is called", f"{names[projection]}, bypassed", "set slow_but_exact=False")
+        n_in, n_out = _sizes(projection)
+        if kind == "mlp":
+            sites.append(Site(names[projection], projection, layer, 1, n_out, "output"))
+            continue
+        heads = _n_heads(owner, model)
+        if n_in % heads:
+            raise TarotError(f"a number of heads that divides the {n_in} inputs of {names[projection]}", str(heads))
+        sites.append(Site(names[projection], projection, layer, heads, n_in // heads, "input"))
+    if not sites:
+        hint = "a mixture of experts has no last projection; edit the heads" if kind == "mlp" else ""
+        raise _unsupported(model, "|".join(_PROJECTIONS[kind]), "in the selected layers", hint)
+    return tuple(sites)
+
+
+def alive(sites: Iterable[Site], n_angles: Callable[[int], int]) -> Bool[Tensor, "layer head angle"]:
+    """alive[i, h, a] = site i has a head h with an angle a.
+
+    The angles of all sites are one tensor, as wide as the widest site; where the sites are alike, all is alive.
+    """
+    sizes = [(site.n_heads, n_angles(site.d_head)) for site in sites]
+    mask = torch.zeros(len(sizes), *map(max, zip(*sizes, strict=True)), dtype=torch.bool)
+    for row, (heads, n) in zip(mask, sizes, strict=True):
+        row[:heads, :n] = True
+    return mask
+
+
+def _layers(model: nn.Module) -> nn.ModuleList:
+    decoder = model.get_decoder() if callable(getattr(model, "get_decoder", None)) else model
+    if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        for name in _LAYER_LISTS:
+            layers = getattr(decoder, name, None)
+            if isinstance(layers, nn.ModuleList) and any(_first_of(each, _PROJECTIONS["heads"]) for each in layers):
+                return layers
+    raise _unsupported(model, f"{'|'.join(_LAYER_LISTS)}.N.({'|'.join(_PROJECTIONS['heads'])})", "in its decoder")
+
+
+def _unsupported(model: nn.Module, looked_for: str, where: str, hint: str = "") -> TarotError:
+    return TarotError(f"a causal language model with {looked_for} {where}", type(model).__name__, hint)
+
+
+def _first_of(layer: nn.Module, paths: Iterable[str]) -> tuple[nn.Module, nn.Module] | None:
+    """The first projection that is there, and the module it belongs to."""
+    for path in paths:
+        owner_path, _, name = path.rpartition(".")
+        try:
+            owner = layer.get_submodule(owner_path)
+            projection = owner.get_submodule(name)
+        except AttributeError:
+            continue
+        if _sizes(projection):
+            return owner, projection
+    return None
+
+
+def _sizes(projection: nn.Module) -> tuple[int, int] | None:
+    """(inputs, outputs) of a linear layer or of transformers' Conv1D; wrapped and quantised ones keep these names."""
+    for n_in, n_out in (("in_features", "out_features"), ("nx", "nf")):
+        if hasattr(projection, n_in):
+            return int(getattr(projection, n_in)), int(getattr(projection, n_out))
+    return None
+
+
+def _n_heads(attention: nn.Module, model: nn.Module) -> int:
+    config = model.config.get_text_config()
+    for owner in (attention, config):
+        for name in _HEAD_COUNTS:
+            if isinstance(count := getattr(owner, name, None), int):
+                return count
+    raise TarotError(f"a number of heads ({', '.join(_HEAD_COUNTS)}) in {type(attention).__name__}", "none")

@@ -1,0 +1,110 @@
+"""Search spaces: the unit cube mapped to angles, with the identity at its centre.
+
+    angles[alive] = bound * clip(lift(2 x - 1), -1, 1),    angles[not alive] = 0
+
+`lift` is linear, so that `x = 0.5` gives exact zeros and no angle ever leaves `[-bound, bound]`.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tarot.errors import ShapeMismatch, TarotError, UnknownName
+
+SPACES = ("full", "head", "layer", "random:r")
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """angles[alive] = bound * clip(lift(2 x - 1), -1, 1): what a search may choose, as a cube.
+
+    Attributes:
+        name: as given to `make_space`.
+        d: number of coordinates.
+        bound: largest magnitude of an angle, in radians.
+        alive: which angles exist, `layer x head x angle`.
+        lift: from `d` numbers in [-1, 1] to one number for each angle alive; linear.
+    """
+
+    name: str
+    d: int
+    bound: float
+    alive: Bool[Tensor, "layer head angle"]
+    lift: Callable[[Float[Tensor, "d"]], Float[Tensor, "alive"]]
+
+    def angles(self, x: Float[Tensor, "d"]) -> Float[Tensor, "layer head angle"]:
+        """bound * clip(lift(2 x - 1), -1, 1), in radians and in the dtype of `x`; differentiable.
+
+        Raises:
+            ShapeMismatch: `x` does not have the space's `d` coordinates.
+        """
+        if x.shape != (self.d,):
+            raise ShapeMismatch(f"a point of the space {self.name!r}", (self.d,), tuple(x.shape))
+        angles = torch.zeros(self.alive.shape, dtype=x.dtype, device=x.device)
+        return angles.masked_scatter(self.alive.to(x.device), self.bound * self.lift(2 * x - 1).clamp(-1, 1))
+
+
+def make_space(name: str, alive: Bool[Tensor, "layer head angle"], bound: float, seed: int) -> Space:
+    """The space called `name` over the angles that are alive.
+
+    - `full`: every angle on its own.
+    - `head`: one angle a head, the same for all of the head's angles.
+    - `layer`: one angle a layer.
+    - `random:r`: `r` random orthonormal directions of all angles, drawn from `seed` and scaled by `sqrt(angles / r)`:
+      a uniform point of the cube then gives angles of the same root mean square, `bound / sqrt(3)`, as in `full`. The
+      few that would leave `[-bound, bound]` are clipped (Wang et al., REMBO, arXiv 1301.1942).
+
+    Heads and layers without an angle alive have no coordinate.
+
+    Args:
+        bound: in radians; the cube's faces.
+        seed: only `random:r` draws.
+
+    Raises:
+        UnknownName: no such space.
+        TarotError: `bound` is not positive and finite, no angle is alive, or `r` is not between 1 and their number.
+    """
+    if not (math.isfinite(bound) and bound > 0):
+        raise TarotError("a positive bound in radians", repr(bound), "try 0.785, which is pi/4")
+    alive = alive.cpu()
+    n_angles = int(alive.sum())
+    if n_angles == 0:
+        raise TarotError("at least one angle to search", f"none alive in shape {tuple(alive.shape)}")
+    kind, _, r = name.partition(":")
+    if kind == "random":
+        return Space(name, _rank(name, r, n_angles), bound, alive, _directions(n_angles, int(r), seed))
+    layer, head, _ = alive.nonzero(as_tuple=True)
+    owners = {
+        "full": torch.arange(n_angles),
+        "head": layer * alive.shape[1] + head,
+        "layer": layer,
+    }
+    if name not in owners:
+        raise UnknownName("space", name, SPACES)
+    distinct, coordinate = owners[name].unique(return_inverse=True)
+    return Space(name, len(distinct), bound, alive, lambda u: u[coordinate.to(u.device)])
+
+
+def _rank(name: str, r: str, n_angles: int) -> int:
+    if not (r.isascii() and r.isdigit() and 1 <= int(r) <= n_angles):
+        raise TarotError(
+            f"random:r with r between 1 and {n_angles}, the number of angles",
+            repr(name),
+            f"try random:{min(32, n_angles)}",
+        )
+    return int(r)
+
+
+def _directions(n_angles: int, r: int, seed: int) -> Callable[[Float[Tensor, "d"]], Float[Tensor, "alive"]]:
+    """u -> sqrt(angles / r) Q u, the columns of Q orthonormal and uniformly distributed (Mezzadri, math-ph/0609050)."""
+    digest = hashlib.blake2b(f"tarot space random {seed}".encode(), digest_size=7).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest))
+    gaussian = torch.randn(n_angles, r, generator=generator, dtype=torch.float64)
+    q, triangle = torch.linalg.qr(gaussian)
+    basis = q * triangle.diagonal().sign() * math.sqrt(n_angles / r)
+    return lambda u: basis.to(u) @ u

@@ -1,0 +1,188 @@
+"""Samples, objective, space and search, joined: from a model and a task to an adapter."""
+
+import json
+import math
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tarot.adapter import CARD, Adapter, Edit, shapes_fingerprint
+from tarot.errors import TarotError, UnknownName
+from tarot.harness import TarotLM, chat_template
+from tarot.models import LoadedModel
+from tarot.objective import Objective, check_measure
+from tarot.rotation import ROTATIONS
+from tarot.samples import draw, load_task
+from tarot.search import SEARCHES, Result, Trial, TrialLog, maximise
+from tarot.sites import alive, find_sites, parse_layers
+from tarot.space import make_space
+
+TRIALS = "trials.jsonl"
+LIBRARIES = ("torch", "transformers", "lm-eval", "botorch", "tarot-lm")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a search tries; the budget only says how long it goes on.
+
+    `bound` is in radians. `layers` is a fraction of the layers from the first, a range such as `4-11`, or a list such as `0,3,5`.
+    """
+
+    task: str
+    num_fewshot: int | str = 0
+    samples: int = 20
+    space: str = "head"
+    search: str = "bo"
+    objective: str = "log_probability"
+    sites: str = "heads"
+    layers: str = "0.5"
+    bound: float = 0.785
+    rotation: str = "rotary"
+    seed: int = 0
+    chat: bool = True
+
+
+def tune(
+    loaded: LoadedModel,
+    recipe: Recipe,
+    output: str | Path,
+    *,
+    budget: int = 120,
+    include_path: str | Path | None = None,
+    resume: bool = False,
+    batch_size: int | None = None,
+    on_start: Callable[[int], None] = lambda resumed: None,
+    on_trial: Callable[[Trial, Result], None] = lambda trial, result: None,
+) -> Adapter:
+    """Search angles that raise a task's objective on labelled samples, and save the best as an adapter.
+
+    The trials stand in `output` as they are made. Ctrl-C saves the best so far; a run that ended anyhow goes on with `resume`.
+
+    Args:
+        loaded: model and tokenizer; unchanged afterwards.
+        recipe: what to search.
+        output: folder for the trials and the adapter; new or empty, unless resuming.
+        budget: evaluations of the objective, the identity and the initial design among them.
+        include_path: folder of further task files.
+        resume: go on with the trials in `output`.
+        batch_size: most sequences of one pass; None leaves it to us.
+        on_start: called before the search with the number of trials that it resumes.
+        on_trial: called after each trial with it and the result so far.
+
+    Raises:
+        UnknownName: a task, space, search, objective, rotation or kind of site that there is not.
+        TarotError: samples that cannot be had honestly, a folder that is not free, or trials of another recipe.
+    """
+    output = Path(output)
+    check(recipe, output, budget, resume)
+    rotation = ROTATIONS[recipe.rotation]
+    sites = find_sites(loaded.model, recipe.sites, parse_layers(recipe.layers))
+    space = make_space(recipe.space, alive(sites, rotation.n_angles), recipe.bound, recipe.seed)
+
+    lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
+    task = load_task(recipe.task, include_path)
+    template = chat_template(lm, recipe.chat)
+    samples = draw(task, recipe.samples, num_fewshot=recipe.num_fewshot, seed=recipe.seed, chat_template=template)
+    objective = Objective(
+        loaded.model,
+        samples,
+        lm.encode,
+        measure=recipe.objective,
+        sites=sites,
+        rotation=rotation,
+        batch_size=batch_size,
+    )
+
+    settings = {
+        "model": loaded.reference,
+        "shapes": shapes_fingerprint(loaded.model, sites),
+        "dtype": str(loaded.model.dtype),
+        **asdict(recipe),
+        "keys": [sample.key for sample in samples],
+    }
+    _make(output)
+    log = TrialLog.open(output / TRIALS, settings, resume)
+    on_start(len(log.trials))
+
+    def angles(x: Tensor) -> Tensor:
+        return space.angles(x).float()
+
+    result = maximise(
+        lambda x: objective(angles(x)),
+        space.d,
+        search=recipe.search,
+        budget=budget,
+        seed=recipe.seed,
+        log=log,
+        on_trial=on_trial,
+    )
+    if not math.isfinite(result.best.score):
+        raise TarotError("a finite score in some trial", f"none in {len(result.trials)}", "try --dtype float32, or a smaller --bound")
+    adapter = Adapter(
+        angles(torch.tensor(result.best.x, dtype=torch.float64)),
+        Edit.of(loaded.model, recipe.sites, sites, rotation),
+        {
+            "model": loaded.reference,
+            **asdict(recipe),
+            "budget": budget,
+            "chat_template": template is not None,
+            "coordinates": space.d,
+            "trials": len(result.trials),
+            "interrupted": result.interrupted,
+            "best_trial": result.best.index,
+            "scores": {"identity": result.identity.score, "best": result.best.score},
+            "seconds": {
+                "evaluating": round(sum(trial.evaluate_seconds for trial in result.trials), 3),
+                "proposing": round(sum(trial.propose_seconds for trial in result.trials), 3),
+            },
+            "samples_drawn": [{"id": s.id, "key": s.key, "num_fewshot": s.num_fewshot} for s in samples],
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        },
+    )
+    adapter.save(output)
+    return adapter
+
+
+def check(recipe: Recipe, output: Path, budget: int, resume: bool) -> None:
+    """Raise what `tune` would raise that can be told without a model; a command calls it before it loads one."""
+    _check_free(output, resume)
+    check_measure(recipe.objective)
+    for kind, name, known in (("search", recipe.search, SEARCHES), ("rotation", recipe.rotation, ROTATIONS)):
+        if name not in known:
+            raise UnknownName(kind, name, known)
+    parse_layers(recipe.layers)
+    if budget < 1:
+        raise TarotError("a budget of at least 1 trial", str(budget))
+    if not (math.isfinite(recipe.bound) and recipe.bound > 0):
+        raise TarotError("a positive bound in radians", repr(recipe.bound), "try 0.785, which is pi/4")
+
+
+def _check_free(output: Path, resume: bool) -> None:
+    if output.exists() and not output.is_dir():
+        raise TarotError("a folder to write to", f"the file {output}", "choose another --output")
+    if resume or not output.is_dir() or not any(output.iterdir()):
+        return
+    hint = "add --resume, or choose another" if (output / TRIALS).exists() else "choose another"
+    raise TarotError("an empty output folder", f"{output} with {CARD if (output / CARD).exists() else 'files in it'}", hint)
+
+
+def _make(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TarotError(f"to make the folder {output}", error.strerror or str(error), "choose another --output") from error
+
+
+def trials(folder: str | Path) -> list[Trial]:
+    """The trials that a search left in its folder."""
+    path = Path(folder) / TRIALS
+    try:
+        first = path.read_text().splitlines()[0]
+    except (OSError, IndexError) as error:
+        raise TarotError(f"trials in {path}", "none", "run tarot tune first") from error
+    return TrialLog.open(path, json.loads(first)["settings"], resume=True).trials

@@ -1,0 +1,56 @@
+"""Walks that do or do not return to where they began, worded as BIG-bench's `navigate` words them."""
+
+from random import Random
+
+QUESTION = "Q: If you follow these instructions, do you return to the starting point?"
+FACING = {"forward": 1j, "backward": -1j, "left": -1 + 0j, "right": 1 + 0j}  # a move in the complex plane, facing up
+TURNS = {"left": 1j, "right": -1j, "around": -1 + 0j}  # what the heading is multiplied by
+
+
+class Navigate:
+    """`answer = [sum of steps = 0]` over 3 to 8 instructions of 1 to 10 steps.
+
+    As in the original, half of the walks always face forward and step to any side; the others step ahead and turn.
+    Style and length are drawn before the answer has a say, so that neither gives it away.
+    """
+
+    choices = ("True", "False")
+
+    @staticmethod
+    def draw(random: Random, answer: str) -> str:
+        """A walk to which `answer` is right."""
+        walk = random.choice((_facing, _turning))
+        length = random.randint(3, 8)
+        while True:
+            instructions, returns = walk(random, length)
+            if str(returns) == answer:
+                return f"{QUESTION} {' '.join(instructions)}\nA:"
+
+
+def _steps(count: int) -> str:
+    return f"{count} step" if count == 1 else f"{count} steps"
+
+
+def _facing(random: Random, length: int) -> tuple[list[str], bool]:
+    position, instructions = 0j, ["Always face forward."]
+    for _ in range(length):
+        count, side = random.randint(1, 10), random.choice(tuple(FACING))
+        position += count * FACING[side]
+        instructions.append(f"Take {_steps(count)} {side}.")
+    return instructions, position == 0
+
+
+def _turning(random: Random, length: int) -> tuple[list[str], bool]:
+    # One step alone would need no thought, none at all would return without a walk.
+    steps = random.sample(range(length), random.randint(2, length))
+    position, heading, instructions = 0j, 1j, []
+    for place in range(length):
+        if place in steps:
+            count = random.randint(1, 10)
+            position += count * heading
+            instructions.append(f"Take {_steps(count)}.")
+        else:
+            turn = random.choice(tuple(TURNS))
+            heading *= TURNS[turn]
+            instructions.append(f"Turn {turn}.")
+    return instructions, position == 0

@@ -1,0 +1,182 @@
+"""log p(continuation | context): planned, cached and batched passes against one plain pass a request."""
+
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import ARCHITECTURES, VOCABULARY, tiny_model
+
+from tarot.errors import TarotError
+from tarot.scoring import Request, Score, Scorer, _batches
+
+tiny = cache(tiny_model)
+TOKENS = st.integers(3, VOCABULARY - 1)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> list[Request]:
+    """Requests as tasks make them: a shared system text, nested shots, one context with several answers, answers that nest."""
+    words = st.lists(TOKENS, min_size=1, max_size=5).map(tuple)
+    system, shots = draw(words), draw(st.lists(words, max_size=3))
+    made = []
+    for _ in range(draw(st.integers(1, 5))):
+        n = draw(st.integers(0, len(shots)))
+        context = system + sum(shots[:n], ()) + draw(words)
+        made += [Request(context, answer) for answer in draw(st.lists(words, min_size=1, max_size=3))]
+    return made
+
+
+def plain(model: torch.nn.Module, request: Request) -> Score:
+    """The slow oracle: one sequence, every position projected, no cache."""
+    with torch.no_grad():
+        logits = model(torch.tensor([request.context + request.continuation]), use_cache=False).logits[0].double()
+    rows = logits[len(request.context) - 1 : -1].log_softmax(-1)
+    tokens = torch.tensor(request.continuation)
+    greedy = bool((rows.argmax(-1) == tokens).all())
+    return Score(float(rows.gather(1, tokens[:, None]).sum()), greedy)
+
+
+def assert_same(found: list[Score], expected: list[Score]) -> None:
+    assert [score.greedy for score in found] == [score.greedy for score in expected]
+    assert [s.log_probability for s in found] == pytest.approx([s.log_probability for s in expected], abs=1e-4)
+
+
+@pytest.fixture(autouse=True)
+def _cheap_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # At sizes that a test can afford sharing would never pay, so passes are made free and every prefix is shared.
+    monkeypatch.setattr("tarot.scoring.PASS_COST_TOKENS", {"cpu": 0})
+
+
+@given(requests())
+@settings(max_examples=60)
+def test_agrees_with_a_plain_pass_a_request(made: list[Request]) -> None:
+    model = tiny("llama")
+    assert_same(Scorer(model, made).scores(), [plain(model, request) for request in made])
+
+
+@given(requests())
+@settings(max_examples=30)
+def test_sliding_windows_see_the_distances_of_unpadded_text(made: list[Request]) -> None:
+    model = tiny("gemma3_text")
+    assert_same(Scorer(model, made).scores(), [plain(model, request) for request in made])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_agrees_on_every_architecture(architecture: str) -> None:
+    model = tiny(architecture)
+    shared = tuple(range(3, 15))
+    made = [Request((*shared, *tail), answer) for tail in ((20,), (21, 22, 23)) for answer in ((5,), (5, 6), (7, 8, 9))]
+    scorer = Scorer(model, made)
+    assert_same(scorer.scores(), [plain(model, request) for request in made])
+
+
+@given(requests(), st.randoms())
+@settings(max_examples=30)
+def test_order_and_company_do_not_matter(made: list[Request], random: object) -> None:
+    model = tiny("llama")
+    shuffled = list(made)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]  # hypothesis' Random
+    scores = dict(zip(shuffled, Scorer(model, shuffled).scores(), strict=True))
+    assert_same(Scorer(model, made, batch_size=1).scores(), [scores[request] for request in made])
+
+
+@given(requests())
+def test_shared_tokens_run_once(made: list[Request]) -> None:
+    scorer = Scorer(tiny("llama"), made)
+    prefixes = {(r.context + r.continuation[:-1])[:n] for r in made for n in range(1, len(r.context + r.continuation))}
+    # A trie of the sequences is the fewest tokens that any plan could run; positions to predict from may keep some apart.
+    assert len(prefixes) <= scorer.tokens <= sum(len(row.tokens) for row in scorer._rows)
+
+
+def test_shots_that_nest_are_run_once() -> None:
+    system, shots = (3, 4), ((5, 6, 7), (8, 9), (10, 11, 12))
+    made = [Request(system + sum(shots[:n], ()) + (20 + n, 30), (40,)) for n in (0, 0, 1, 2, 2, 3)]
+    scorer = Scorer(tiny("llama"), made)
+    assert scorer.tokens <= len(system) + sum(map(len, shots)) + 2 * len(made) + 3
+
+
+def test_only_needed_positions_reach_the_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("llama")
+    projected = []
+    handle = model.get_output_embeddings().register_forward_hook(lambda _, __, out: projected.append(out.shape[:-1].numel()))
+    made = [Request((3, 4, 5, 6, 7, n), (8, 9)) for n in range(10, 16)]
+    try:
+        Scorer(model, made).scores()
+    finally:
+        handle.remove()
+    passes = len(projected)
+    assert sum(projected) <= sum(len(request.continuation) for request in made) + passes
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12).map(sorted), st.integers(1, 6), st.integers(0, 20))
+def test_batches_are_the_cheapest_cut(lengths: list[int], max_rows: int, pass_cost: int) -> None:
+    def cost(cut: list[range]) -> int:
+        return sum(len(run) * lengths[run[-1]] + pass_cost for run in cut)
+
+    def cuts(end: int) -> list[list[range]]:
+        return [[*head, range(b, end)] for b in range(max(0, end - max_rows), end) for head in cuts(b)] if end else [[]]
+
+    found = list(_batches(lengths, max_rows, pass_cost))
+    assert sorted(i for run in found for i in run) == list(range(len(lengths)))
+    if len(lengths) <= 9:
+        assert cost(found) == min(map(cost, cuts(len(lengths))))
+
+
+def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("llama")
+    made = [Request((3, 4, n), (5,)) for n in range(10, 18)]
+    expected = [plain(model, request) for request in made]
+    seen = []
+
+    def small(module: object, args: object, kwargs: dict[str, torch.Tensor]) -> None:
+        seen.append(len(kwargs["input_ids"]))
+        if seen[-1] > 3:
+            raise torch.OutOfMemoryError("no memory for a batch of this size")
+
+    handle = model.register_forward_pre_hook(small, with_kwargs=True)
+    try:
+        assert_same(Scorer(model, made).scores(), expected)
+    finally:
+        handle.remove()
+    assert max(seen) > 3 >= seen[-1]
+
+
+def test_other_errors_are_not_taken_for_memory() -> None:
+    model = tiny("llama")
+    handle = model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("something else")))
+    try:
+        with pytest.raises(RuntimeError, match="something else"):
+            Scorer(model, [Request((3,), (4,)), Request((5,), (4,))]).scores()
+    finally:
+        handle.remove()
+
+
+def test_gradients_reach_what_the_model_depends_on() -> None:
+    model = tiny("llama")
+    embedding = model.get_input_embeddings().weight
+    embedding.requires_grad_(True)
+    try:
+        total, _ = Scorer(model, [Request((3, 4), (5, 6)), Request((3, 7), (5,))]).log_probabilities()
+        (gradient,) = torch.autograd.grad(total.sum(), embedding)
+    finally:
+        embedding.requires_grad_(False)
+    assert gradient[3].abs().sum() > 0
+
+
+def test_too_long_a_prompt_names_the_sample() -> None:
+    with pytest.raises(TarotError) as error:
+        Scorer(tiny("llama"), [Request((3,) * 64, (4, 5))], names=["train/7"])
+    assert str(error.value) == (
+        "expected at most 64 tokens, the model's context, got 65 in train/7; use fewer shots, or a model of longer context"
+    )
+
+
+def test_nothing_to_score_is_an_error() -> None:
+    with pytest.raises(TarotError, match="expected tokens to condition on and tokens to score, got request 0 without"):
+        Scorer(tiny("llama"), [Request((), (4,))])
+
+
+def test_no_requests_no_scores() -> None:
+    assert Scorer(tiny("llama"), []).scores() == []

@@ -1,0 +1,107 @@
+"""Tiny models of many architectures, randomly initialised: real transformers code, sizes that tell dimensions apart."""
+
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+VOCABULARY = 61
+LAYERS = 3
+
+# Head sizes are even, so that every rotation fits; wherever a configuration lets them, heads do not add up to the hidden size.
+_GROUPED: dict[str, Any] = dict(
+    vocab_size=VOCABULARY,
+    hidden_size=24,
+    intermediate_size=28,
+    num_hidden_layers=LAYERS,
+    num_attention_heads=6,
+    num_key_value_heads=2,
+    head_dim=8,
+    max_position_embeddings=64,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+)
+_WHOLE = {key: value for key, value in _GROUPED.items() if key != "head_dim"} | dict(
+    hidden_size=36, num_attention_heads=6, num_key_value_heads=3
+)
+_ALIKE = _WHOLE | dict(num_key_value_heads=6)
+_SLIDING = dict(sliding_window=4, layer_types=["sliding_attention", "sliding_attention", "full_attention"])
+_GPT: dict[str, Any] = dict(
+    vocab_size=VOCABULARY, n_embd=20, n_layer=LAYERS, n_head=5, n_positions=64, pad_token_id=0, bos_token_id=1, eos_token_id=2
+)
+
+_CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "bloom": dict(vocab_size=VOCABULARY, hidden_size=20, n_layer=LAYERS, n_head=5, pad_token_id=0),
+    "codegen": _GPT | dict(n_embd=32, n_head=4, rotary_dim=4, n_ctx=64),
+    "cohere": _ALIKE | dict(num_key_value_heads=2),
+    "cohere2": _GROUPED | _SLIDING,
+    "falcon": dict(
+        vocab_size=VOCABULARY, hidden_size=20, num_hidden_layers=LAYERS, num_attention_heads=5, pad_token_id=0, bos_token_id=1
+    ),
+    "gemma": _GROUPED,
+    "gemma2": _GROUPED | _SLIDING,
+    "gemma3_text": _GROUPED | _SLIDING,
+    "gemma4_text": _GROUPED
+    | _SLIDING
+    | dict(global_head_dim=12, vocab_size_per_layer_input=VOCABULARY, hidden_size_per_layer_input=4, num_kv_shared_layers=0),
+    "gpt2": _GPT,
+    "gpt_bigcode": _GPT,
+    "gpt_neo": dict(
+        vocab_size=VOCABULARY,
+        hidden_size=20,
+        num_layers=LAYERS,
+        num_heads=5,
+        attention_types=[[["global", "local", "global"], 1]],
+        window_size=4,
+        max_position_embeddings=64,
+        bos_token_id=1,
+        eos_token_id=2,
+    ),
+    "gpt_neox": _ALIKE | dict(num_attention_heads=3),
+    "gpt_oss": _GROUPED | _SLIDING | dict(num_local_experts=3, num_experts_per_tok=2),
+    "gptj": _GPT | dict(rotary_dim=4),
+    "granite": _WHOLE,
+    "llama": _GROUPED,
+    "mistral": _GROUPED | dict(sliding_window=4),
+    "mixtral": _GROUPED | dict(num_local_experts=3),
+    "mpt": dict(vocab_size=VOCABULARY, d_model=20, n_layers=LAYERS, n_heads=5, max_seq_len=64),
+    "olmo2": _WHOLE,
+    "opt": dict(
+        vocab_size=VOCABULARY,
+        hidden_size=20,
+        ffn_dim=28,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=5,
+        max_position_embeddings=64,
+        word_embed_proj_dim=20,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    ),
+    "persimmon": _ALIKE | dict(partial_rotary_factor=1.0),
+    "phi": _WHOLE | dict(partial_rotary_factor=1.0),
+    "phi3": _WHOLE,
+    "qwen2": _WHOLE,
+    "qwen3": _GROUPED,
+    "stablelm": _WHOLE | dict(partial_rotary_factor=1.0),
+    "starcoder2": _WHOLE | dict(sliding_window=4),
+}
+ARCHITECTURES = tuple(_CONFIGURATIONS)
+
+
+def tiny_model(architecture: str, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A model of that architecture, from its seed alone: evaluation mode, weights frozen, at most 100,000 parameters."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = AutoConfig.for_model(architecture, **_CONFIGURATIONS[architecture])
+        model = AutoModelForCausalLM.from_config(config).to(dtype).eval().requires_grad_(False)
+        for parameter in model.parameters():
+            # Biases and norms begin as zeros and ones, which would hide a mistake; and heads have to matter.
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return model
+
+
+def tokens(batch: int, length: int, *, seed: int = 0) -> torch.Tensor:
+    """`(batch, length)` token ids without a special token."""
+    return torch.randint(3, VOCABULARY, (batch, length), generator=torch.Generator().manual_seed(seed))
