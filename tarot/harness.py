@@ -4,23 +4,24 @@
 `tarot.scoring`, which runs what prompts share once. `evaluate` measures base or edited models through lm-eval.
 """
 
-import functools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import transformers
 from lm_eval import evaluator
 from lm_eval.api.registry import register_model
+from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
 from tarot.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.models import LoadedModel, load_model
-from tarot.samples import check_disjoint, load_tasks, task_manager
+from tarot.samples import ChatTemplate, check_disjoint, load_tasks
 from tarot.scoring import Request, Scorer
 
 # Sequences of one pass where lm-eval itself batches (generation): its own detection runs the longest context it can.
@@ -110,7 +111,8 @@ class TarotLM(HFLM):
     def set_cache_hook(self, cache_hook: Any) -> None:
         """Refuse a response cache of another model or edit: lm-eval's keys are prompts alone."""
         if (cache := getattr(cache_hook, "dbdict", None)) is not None:
-            owner = f"{self.reference or self.config._name_or_path} {self.fingerprint}"
+            model = self.reference or self.config._name_or_path or type(self.model).__name__
+            owner = f"{model} {self.fingerprint}"
             if (found := cache.get(CACHE_OWNER, owner if not len(cache) else "another model")) != owner:
                 raise TarotError(f"a response cache of {owner}", f"one of {found}", "give --use_cache another path")
             cache[CACHE_OWNER] = owner
@@ -146,10 +148,10 @@ def _quiet(*loggers: str) -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
-def chat_template(lm: TarotLM, chat: bool) -> "functools.partial[str] | None":
+def chat_template(lm: TarotLM, chat: bool) -> ChatTemplate | None:
     """How to render messages for this model: None for one without a chat template, or when it is not wanted."""
     has_one = getattr(lm.tokenizer, "chat_template", None) is not None
-    return functools.partial(lm.apply_chat_template) if chat and has_one else None
+    return lm.apply_chat_template if chat and has_one else None
 
 
 def evaluate(
@@ -162,7 +164,6 @@ def evaluate(
     limit: int | None = None,
     chat: bool = True,
     batch_size: int | None = None,
-    progress: bool = True,
 ) -> dict[str, Any]:
     """Evaluate a model, edited or not, on lm-eval tasks.
 
@@ -175,7 +176,6 @@ def evaluate(
         limit: evaluate only the first documents of each task.
         chat: apply the tokenizer's chat template where it has one.
         batch_size: most sequences of one pass; None leaves it to us.
-        progress: show a bar.
 
     Returns:
         lm-eval's results, with documents and answers under "samples" and the adapter's fingerprint under "config".
@@ -186,46 +186,42 @@ def evaluate(
     """
     if limit is not None and limit < 1:
         raise TarotError("a limit of at least 1 document", str(limit), "leave it out to evaluate all")
-    manager = task_manager(tasks, include_path)
-    members = load_tasks(tasks, include_path)
+    selected = load_tasks(tasks, include_path)
     tuned_on = _tuning_keys(adapter)
-    for task in members.values():
+    for task in selected["tasks"].values():
         check_disjoint(task, tuned_on)
+        if num_fewshot is not None:
+            task.set_config("num_fewshot", num_fewshot)
+        elif task.config.num_fewshot is None:
+            task.set_config("num_fewshot", 0)
+        task.set_fewshot_seed(DEFAULT_OTHER_SEED)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")
     lm.reference, lm.adapter = loaded.reference, adapter
-    with (
-        adapter.applied(loaded.model) if adapter else nullcontext(),
-        _quiet("lm_eval.evaluator", "lm_eval.api.task", "lm_eval.evaluator_utils"),
-        _bars(progress),
-    ):
-        results = evaluator.simple_evaluate(
+    templated = chat_template(lm, chat) is not None
+    with adapter.applied(loaded.model) if adapter else nullcontext(), _quiet("lm_eval.api.task"):
+        results = evaluator.evaluate(
             lm,
-            tasks=list(tasks),
-            task_manager=manager,
-            num_fewshot=num_fewshot,
+            selected,
             limit=limit,
-            apply_chat_template=chat_template(lm, chat) is not None,
+            apply_chat_template=templated,
             fewshot_as_multiturn=True,
-            # Our metrics have closed forms for their errors, or none; 100 rounds are for other tasks' (lm-eval's default, 100,000,
-            # takes minutes for f1).
+            # Our metrics have closed forms for their errors, or none; these rounds are for other tasks' (lm-eval's default of
+            # 100,000 takes minutes for f1).
             bootstrap_iters=100,
         )
-    results["config"]["model"] = "tarot"
+    # What lm-eval's own front door would add, without the seconds that it spends on describing the machine.
+    results["config"] = {
+        "model": "tarot",
+        "model_args": {"pretrained": loaded.reference},
+        **lm.get_model_info(),
+        "batch_size": batch_size or "auto",
+        "device": str(loaded.model.device),
+        "limit": limit,
+        "apply_chat_template": templated,
+        "fewshot_seed": DEFAULT_OTHER_SEED,
+    }
+    results["versions_of"] = {name: version(name) for name in ("tarot-lm", "lm-eval", "transformers", "torch")}
     return results
-
-
-@contextmanager
-def _bars(shown: bool) -> Iterator[None]:
-    """lm-eval's progress bars, or none."""
-    if shown:
-        yield
-        return
-    original = tqdm.__init__
-    tqdm.__init__ = functools.partialmethod(original, disable=True)  # type: ignore[method-assign]  # it has no switch of its own
-    try:
-        yield
-    finally:
-        tqdm.__init__ = original  # type: ignore[method-assign]
 
 
 def _tuning_keys(adapter: Adapter | None) -> list[str]:

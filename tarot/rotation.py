@@ -165,7 +165,7 @@ def _at_32_bits(turn: Turn) -> Turn:
 
 
 def _checked(angles: Float[Tensor, "*batch angle"], n: int) -> Float[Tensor, "*batch angle"]:
-    if angles.ndim == 0 or angles.shape[-1] != n:
+    if angles.shape[-1:] != (n,):
         raise ShapeMismatch("angles", (*angles.shape[:-1], n), tuple(angles.shape))
     return angles.to(_at_least_float32(angles.dtype))
 
@@ -213,8 +213,8 @@ def _climb(x: Float[Tensor, "*batch d"], levels: list[tuple[int, Turn]]) -> Floa
         return x
     (size, planes), *above = levels
     z = planes(_pairs(x[..., : 2 * size]))
-    firsts = _climb(torch.cat([z.real, x[..., 2 * size :]], dim=-1), above)
-    return torch.cat([_numbers(torch.complex(firsts[..., :size], z.imag)), firsts[..., size:]], dim=-1)
+    firsts = _climb(_joined(z.real, x[..., 2 * size :]), above)
+    return _joined(_numbers(torch.complex(firsts[..., :size], z.imag)), firsts[..., size:])
 
 
 def _descend(y: Float[Tensor, "*batch d"], levels: list[tuple[int, Turn]]) -> Float[Tensor, "*batch d"]:
@@ -223,9 +223,13 @@ def _descend(y: Float[Tensor, "*batch d"], levels: list[tuple[int, Turn]]) -> Fl
         return y
     (size, planes), *above = levels
     z = _pairs(y[..., : 2 * size])
-    firsts = _descend(torch.cat([z.real, y[..., 2 * size :]], dim=-1), above)
+    firsts = _descend(_joined(z.real, y[..., 2 * size :]), above)
     z = planes(torch.complex(firsts[..., :size], z.imag))
-    return torch.cat([_numbers(z), firsts[..., size:]], dim=-1)
+    return _joined(_numbers(z), firsts[..., size:])
+
+
+def _joined(paired: Float[Tensor, "*batch n"], odd_one: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n+m"]:
+    return torch.cat([paired, odd_one], dim=-1) if odd_one.shape[-1] else paired
 
 
 # Membership ----------------------------------------------------------------------------------------------------------------
@@ -239,7 +243,7 @@ def _none_of(matrix: Float[Tensor, "*batch d e"]) -> Bool[Tensor, "*batch"]:
     return torch.zeros(matrix.shape[:-2], dtype=torch.bool, device=matrix.device)
 
 
-def _are_near(a: Float[Tensor, "*batch d d"], b: Float[Tensor, "*batch d d"], atol: float) -> Bool[Tensor, "*batch"]:
+def _are_near(a: Float[Tensor, "*batch d d"], b: Float[Tensor, "*#batch d d"], atol: float) -> Bool[Tensor, "*batch"]:
     return (a - b).abs().amax((-2, -1)) <= atol
 
 

@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from lm_eval.api.task import Task
-from lm_eval.tasks import TaskManager
+from lm_eval.tasks.manager import TaskDict, TaskManager
 
 from tarot.errors import TarotError, UnknownName
 
@@ -67,8 +67,8 @@ def task_manager(names: Iterable[str], include_path: str | Path | None = None) -
     return manager
 
 
-def load_tasks(names: Sequence[str], include_path: str | Path | None = None) -> dict[str, Task]:
-    """Task objects by name, groups and tags resolved into their members.
+def load_tasks(names: Sequence[str], include_path: str | Path | None = None) -> TaskDict:
+    """lm-eval's selection of these tasks: under "tasks" the objects by name, groups and tags resolved into their members.
 
     Raises:
         UnknownName: a name that is not indexed.
@@ -80,13 +80,13 @@ def load_tasks(names: Sequence[str], include_path: str | Path | None = None) -> 
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        return manager.load(list(names))["tasks"]
-    except (ValueError, OSError, KeyError, ImportError) as error:
+        return manager.load(list(names))
+    except Exception as error:  # a task file may fail in any way: templates, loaders, hubs and formats all run while it loads
         reason = str(error).strip().splitlines()
         if reason and reason[0].startswith("expected "):
             raise TarotError(*_parts(reason[0])) from error
         raise TarotError(
-            f"the data of {', '.join(names)}",
+            f"a task file and data that lm-eval can load for {', '.join(names)}",
             f"{type(error).__name__}: {reason[0] if reason else 'no message'}",
             "check the task file, the network, or name a local copy with TAROT_DATA",
         ) from error
@@ -103,7 +103,7 @@ def _parts(message: str) -> tuple[str, str, str]:
 
 def load_task(name: str, include_path: str | Path | None = None) -> Task:
     """The one task of this name; a group or tag is an error that lists its members."""
-    tasks = load_tasks([name], include_path)
+    tasks = load_tasks([name], include_path)["tasks"]
     if len(tasks) != 1:
         raise TarotError("one task", f"the group {name!r}", f"choose one of {', '.join(sorted(tasks))}")
     return next(iter(tasks.values()))

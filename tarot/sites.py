@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 import torch
@@ -40,6 +41,7 @@ _PROJECTIONS = {
         "mlp.dense_4h_to_h",
         "ffn.down_proj",
         "feed_forward.down_proj",
+        "feed_forward.w2",
         "fc2",
     ),
 }
@@ -146,8 +148,8 @@ def alive(sites: Iterable[Site], n_angles: Callable[[int], int]) -> Bool[Tensor,
 def _layers(model: nn.Module) -> nn.ModuleList:
     decoder = model.get_decoder() if callable(getattr(model, "get_decoder", None)) else model
     if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        for name in _LAYER_LISTS:
-            layers = getattr(decoder, name, None)
+        for owner, name in product((decoder, getattr(decoder, "model", None)), _LAYER_LISTS):
+            layers = getattr(owner, name, None)
             if isinstance(layers, nn.ModuleList) and any(_first_of(each, _PROJECTIONS["heads"]) for each in layers):
                 return layers
     raise _unsupported(model, f"{'|'.join(_LAYER_LISTS)}.N.({'|'.join(_PROJECTIONS['heads'])})", "in its decoder")

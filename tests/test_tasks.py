@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -15,14 +16,14 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from lm_eval import simple_evaluate
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable
-from matplotlib.colors import CSS4_COLORS
+from matplotlib.colors import CSS4_COLORS, to_hex, to_rgb
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -62,7 +63,8 @@ def synthetic() -> dict[str, ConfigurableTask]:
 
 
 @pytest.mark.parametrize("task", SOURCES)
-@settings(max_examples=3, deadline=None, derandomize=True)
+# A seed has nothing to shrink to, and each try takes a second.
+@settings(max_examples=3, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(seed=st.integers(0, 2**32))
 def test_splits_are_balanced_without_duplicates_and_answered_rightly(task: str, seed: int) -> None:
     data = splits.splits(SOURCES[task], seed)
@@ -176,12 +178,24 @@ def name_color(text: str) -> str:
 
 
 def css_color(name: str) -> np.ndarray:
-    return np.array([int(CSS4_COLORS[name][i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return np.array(to_rgb(CSS4_COLORS[name]))
 
 
 # What each verb entails (affirmed, negated), read off English once more, apart from the table under test.
-_HAPPENED_IF_AFFIRMED = "manage remember bother dare deign happen get see take find succeed".split()
-_HAPPENED_IF_NEGATED = "forget fail neglect omit avoid refrain miss pass".split()
+_HAPPENED_IF_AFFIRMED = (
+    "manage",
+    "remember",
+    "bother",
+    "dare",
+    "deign",
+    "happen",
+    "get",
+    "see",
+    "take",
+    "find",
+    "succeed",
+)
+_HAPPENED_IF_NEGATED = ("forget", "fail", "neglect", "omit", "avoid", "refrain", "miss", "pass")
 _ENTAILS = (
     {verb: ("yes", "no") for verb in _HAPPENED_IF_AFFIRMED}
     | {verb: ("no", "yes") for verb in _HAPPENED_IF_NEGATED}
@@ -217,7 +231,7 @@ ORACLES = {"synth_navigate": walk, "synth_color": name_color, "synth_implicative
 
 
 def test_oracles_can_fail() -> None:
-    walked = "Q: If you follow these instructions, do you return to the starting point? Take 2 steps. Turn {}. Take 2 steps.\nA:"
+    walked = "do you return to the starting point? Take 2 steps. Turn {}. Take 2 steps.\nA:"
     assert walk(walked.format("around")) == "True"
     assert walk(walked.format("left")) == "False"
     assert name_color("matching this HEX representation: #0000ff ?") == "blue"
@@ -229,13 +243,13 @@ def test_oracles_can_fail() -> None:
 @settings(deadline=None, derandomize=True)
 @given(rgb=st.tuples(*[st.integers(0, 255)] * 3))
 def test_lab_agrees_with_the_oracle(rgb: tuple[int, int, int]) -> None:
-    # The matrices differ in the seventh digit: one is the standard's rounded one, the other follows from the chromaticities.
+    # The matrices differ in the seventh digit: one is the standard's rounded one, the other follows from the primaries.
     np.testing.assert_allclose(color.lab(rgb), lab_of_srgb(np.array(rgb) / 255), atol=0.02)
 
 
 def test_color_families_are_css_colors_and_every_notation_comes_up(synthetic: dict[str, ConfigurableTask]) -> None:
     ours = color.FAMILIES | {"": color.OTHERS}
-    css = {family: [CSS4_COLORS[name].lower() for name in names.split()] for family, names in _CSS.items()}
+    css = {family: [to_hex(CSS4_COLORS[name]) for name in names.split()] for family, names in _CSS.items()}
     assert {family: [f"#{code}" for code in codes.split()] for family, codes in ours.items()} == css
     texts = synthetic["synth_color"].dataset["test"]["text"]
     counts = Counter(re.findall(r"this (\w+) representation", text)[0] for text in texts)
@@ -273,6 +287,10 @@ def majority(features: list, golds: list) -> dict:
     return {f: max((count, gold) for (g, gold), count in pairs.items() if g == f)[1] for f in set(features)}
 
 
+def contains(word: str, text: str) -> bool:
+    return word in text.split()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_surface_cues_of_implicatives_do_not_give_the_answer_away(seed: int) -> None:
     data = splits.splits(implicatives.Implicatives, seed)
@@ -286,7 +304,7 @@ def test_surface_cues_of_implicatives_do_not_give_the_answer_away(seed: int) -> 
     assert 0.4 < learned(lambda text: "didn't" in text) < 0.6
     assert learned(lambda text: first_verb(text[6:])[0]) < 0.7  # one-way verbs, one fact in five, are always the same
     words = {word for text in train for word in text.split()}
-    assert max(learned(lambda text, word=word: word in text.split()) for word in words) < 0.62
+    assert max(learned(partial(contains, word)) for word in words) < 0.62
     # Whoever knows both and puts them together is always right: the rule can succeed.
     assert learned(lambda text: first_verb(text[6:])) > 0.95
 
@@ -356,8 +374,10 @@ def tasks(synthetic: dict[str, ConfigurableTask], paper: dict[str, ConfigurableT
     return synthetic | paper
 
 
-ALL = ("synth_color", "synth_implicatives", "synth_navigate", "tarot_ag_news", "tarot_color", "tarot_entailed_polarity")
-ALL += ("tarot_navigate", "tarot_winowhy")
+ALL = (
+    *("synth_color", "synth_implicatives", "synth_navigate", "tarot_ag_news", "tarot_color"),
+    *("tarot_entailed_polarity", "tarot_navigate", "tarot_winowhy"),
+)
 
 
 def test_folder_holds_exactly_these_tasks_and_groups(tasks: dict[str, ConfigurableTask]) -> None:
@@ -430,7 +450,8 @@ PROMPTS = {  # description, six shots with their answers, the first document
             f"{NAVIGATE} Always face forward. Take 2 steps right. Take 6 steps right. Take 8 steps left.\nA: True",
             f"{NAVIGATE} Take 10 steps. Turn right. Take 8 steps. Take 9 steps. Turn right. Turn around. Turn right. "
             "Take 4 steps.\nA: False",
-            f"{NAVIGATE} Turn right. Take 5 steps. Turn around. Take 5 steps. Turn right. Turn right. Turn left.\nA: True",
+            f"{NAVIGATE} Turn right. Take 5 steps. Turn around. Take 5 steps. Turn right. Turn right. "
+            "Turn left.\nA: True",
             f"{NAVIGATE} Take 8 steps. Turn around. Take 8 steps.\nA: True",
             f"{NAVIGATE} Always face forward. Take 7 steps forward. Take 3 steps left. Take 1 step left. "
             "Take 4 steps forward.\nA: False",
@@ -439,8 +460,8 @@ PROMPTS = {  # description, six shots with their answers, the first document
         "Take 10 steps forward. Take 1 step left.\nA:",
     ),
     "synth_color": (
-        "Say which of the listed colors is nearest to the given one. Answer with one of: white, blue, orange, black, red, "
-        "brown, yellow, green, gray, purple.\n\n",
+        "Say which of the listed colors is nearest to the given one. "
+        "Answer with one of: white, blue, orange, black, red, brown, yellow, green, gray, purple.\n\n",
         [
             f"{CLOSEST} HCL representation: hcl(26.78, 53.23, 44.44){LISTED} brown",
             f"{CLOSEST} RGB representation: rgb(145, 183, 25){LISTED} green",
@@ -479,8 +500,8 @@ PROMPTS = {  # description, six shots with their answers, the first document
         "Article: The test news of day 0.\nTopic:",
     ),
     "tarot_color": (
-        "Say which of the listed colors is nearest to the given one. Answer with one of: white, blue, orange, black, red, "
-        "brown, yellow, green, gray, purple.\n\n",
+        "Say which of the listed colors is nearest to the given one. "
+        "Answer with one of: white, blue, orange, black, red, brown, yellow, green, gray, purple.\n\n",
         [
             f"{CLOSEST} RGB representation: rgb(0, 0, {blue}) ?\nA: {name}"
             for blue, name in [(4, "black"), (0, "blue"), (1, "blue"), (5, "black"), (6, "black"), (2, "blue")]
@@ -504,7 +525,8 @@ PROMPTS = {  # description, six shots with their answers, the first document
         f"{NAVIGATE} Take 100 steps.\nA:",
     ),
     "tarot_winowhy": (
-        "Please answer the following questions about which words certain pronouns refer to. Answer correct or incorrect.\n\n",
+        "Please answer the following questions about which words certain pronouns refer to. "
+        "Answer correct or incorrect.\n\n",
         [
             f"Ann saw {cats} cats. The 'she' refers to ann because cats.\nThe above reasoning is {answer}"
             for cats, answer in [
@@ -776,7 +798,7 @@ def test_a_real_evaluation_agrees_with_its_own_samples(paper: dict[str, Configur
     for name in (*SOURCES, "tarot_ag_news"):
         samples, scores = results["samples"][name], results["results"][name]
         assert len(samples) == 6
-        expected = {metric: [] for metric in METRICS}
+        expected: dict[str, list] = {metric: [] for metric in METRICS}
         for sample in samples:
             document = sample["doc"]
             judged = metrics.process_results(document, [(lp, greedy) for lp, greedy in sample["filtered_resps"]])

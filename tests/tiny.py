@@ -32,10 +32,27 @@ _GPT: dict[str, Any] = dict(
 )
 
 _CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "bitnet": _GROUPED,
     "bloom": dict(vocab_size=VOCABULARY, hidden_size=20, n_layer=LAYERS, n_head=5, pad_token_id=0),
     "codegen": _GPT | dict(n_embd=32, n_head=4, rotary_dim=4, n_ctx=64),
     "cohere": _ALIKE | dict(num_key_value_heads=2),
     "cohere2": _GROUPED | _SLIDING,
+    "deepseek_v3": _GROUPED
+    | dict(
+        num_key_value_heads=6,
+        q_lora_rank=None,
+        kv_lora_rank=8,
+        qk_rope_head_dim=4,
+        qk_nope_head_dim=4,
+        v_head_dim=10,
+        first_k_dense_replace=1,
+        n_routed_experts=4,
+        n_group=1,
+        topk_group=1,
+        num_experts_per_tok=2,
+        moe_intermediate_size=8,
+    ),
+    "diffllama": _GROUPED,
     "falcon": dict(
         vocab_size=VOCABULARY, hidden_size=20, num_hidden_layers=LAYERS, num_attention_heads=5, pad_token_id=0, bos_token_id=1
     ),
@@ -63,6 +80,8 @@ _CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "gptj": _GPT | dict(rotary_dim=4),
     "granite": _WHOLE,
     "llama": _GROUPED,
+    "minimax": _GROUPED
+    | dict(num_local_experts=3, block_size=4, layer_types=["full_attention", "linear_attention", "full_attention"]),
     "mistral": _GROUPED | dict(sliding_window=4),
     "mixtral": _GROUPED | dict(num_local_experts=3),
     "mpt": dict(vocab_size=VOCABULARY, d_model=20, n_layers=LAYERS, n_heads=5, max_seq_len=64),
@@ -84,6 +103,19 @@ _CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "phi3": _WHOLE,
     "qwen2": _WHOLE,
     "qwen3": _GROUPED,
+    "qwen3_next": _GROUPED
+    | dict(
+        layer_types=["full_attention", "linear_attention", "full_attention"],
+        linear_key_head_dim=4,
+        linear_value_head_dim=4,
+        linear_num_key_heads=2,
+        linear_num_value_heads=2,
+        num_experts=3,
+        num_experts_per_tok=2,
+        moe_intermediate_size=8,
+        shared_expert_intermediate_size=8,
+        mlp_only_layers=[0],
+    ),
     "stablelm": _WHOLE | dict(partial_rotary_factor=1.0),
     "starcoder2": _WHOLE | dict(sliding_window=4),
 }

@@ -1,20 +1,26 @@
 """The default search: a Gaussian process with dimension-scaled priors and log expected improvement."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import torch
 from botorch.models import SingleTaskGP
 from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scaled_prior
 
-from tarot.search.improvement import Points, Scores, fit, gaussian_process, improve
-from tarot.search.points import identity, sobol
+from tarot.search.improvement import Points, Scores, fitted, gaussian_process, improve
+from tarot.search.points import identity, local_rng, sobol
 from tarot.search.proposal import Proposal
 from tarot.search.trial import Trial
 
-DESIGN = 10
+DESIGN = 10  # Sobol points
+REFIT_GROWTH = 1.25  # hyperparameters are fitted anew when there are this many times as many trials
 
 
 class BayesianOptimisation:
-    """The identity, a scrambled Sobol design, then argmax LogEI.
+    """The identity, a scrambled Sobol design, then argmax LogEI under a Gaussian process.
+
+    Between refits the process is only conditioned on the new trials. The hyperparameters are those of the first m trials, m
+    depending on the number of trials alone, so that a resumed run finds the same.
 
     Priors: Hvarfner et al., Vanilla Bayesian Optimization Performs Great in High Dimensions, arXiv 2402.02229.
     """
@@ -22,6 +28,7 @@ class BayesianOptimisation:
     def __init__(self, d: int, seed: int) -> None:
         self.d = d
         self.seed = seed
+        self._memory: _Memory | None = None
 
     def propose(self, history: Sequence[Trial]) -> Proposal:
         """The next point; a uniform draw where the surrogate cannot be fitted."""
@@ -35,10 +42,34 @@ class BayesianOptimisation:
             self._model,
             restarts=4,
             raw_samples=128,
-            options={"sample_around_best": True, "maxiter": 50},
+            options={"sample_around_best": True, "maxiter": 30},
         )
 
     def _model(self, X: Points, Y: Scores) -> SingleTaskGP:
-        model = gaussian_process(X, Y, get_covar_module_with_dim_scaled_prior(self.d))
-        fit(model, max_steps=50)
-        return model
+        m = last_refit(len(Y))
+        past = self._fitted(X[:m], Y[:m])
+        return gaussian_process(X, Y, past.covar_module, past.mean_module, past.likelihood).eval()
+
+    def _fitted(self, X: Points, Y: Scores) -> SingleTaskGP:
+        memory = self._memory
+        if memory is None or not (torch.equal(memory.X, X) and torch.equal(memory.Y, Y)):
+            with local_rng(self.seed, -len(Y)):
+                model = fitted(X, Y, get_covar_module_with_dim_scaled_prior(self.d), max_steps=50)
+            self._memory = memory = _Memory(X, Y, model.requires_grad_(False))
+        return memory.model
+
+
+class _Memory(NamedTuple):
+    """What was fitted last, and to what."""
+
+    X: Points
+    Y: Scores
+    model: SingleTaskGP
+
+
+def last_refit(n: int) -> int:
+    """The greatest of 1, 2, 3, ... , each `REFIT_GROWTH` times the one before (or one more), that is at most `n`."""
+    m = 1
+    while (following := max(m + 1, int(REFIT_GROWTH * m))) <= n:
+        m = following
+    return m

@@ -18,6 +18,8 @@ from botorch.models import SingleTaskGP
 from botorch.models.transforms import Normalize, Standardize
 from botorch.optim.optimize import optimize_acqf
 from gpytorch.kernels import Kernel
+from gpytorch.likelihoods import Likelihood
+from gpytorch.means import Mean
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from jaxtyping import Float
 from linear_operator.utils.errors import NanError, NotPSDError
@@ -47,36 +49,49 @@ def observed(history: Sequence[Trial]) -> tuple[Points, Scores]:
     return X, Y
 
 
-def gaussian_process(X: Points, Y: Scores, kernel: Kernel) -> SingleTaskGP:
-    """Y ~ N(constant, kernel + noise), of points in the unit cube and standardised scores."""
-    d = X.shape[-1]
-    return SingleTaskGP(
-        X, Y, covar_module=kernel, input_transform=Normalize(d, bounds=cube(d)), outcome_transform=Standardize(m=1)
-    )
-
-
 def cube(d: int) -> Float[Tensor, "2 d"]:
     """The bounds of [0, 1]^d, as BoTorch wants them."""
     return torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, d)
 
 
-def fit(model: SingleTaskGP, max_steps: int) -> None:
-    """Hyperparameters by maximum a posteriori, in at most `max_steps` steps of L-BFGS-B."""
+def gaussian_process(
+    X: Points, Y: Scores, kernel: Kernel, mean: Mean | None = None, likelihood: Likelihood | None = None
+) -> SingleTaskGP:
+    """Y ~ N(mean, kernel + noise), of points in the unit cube and standardised scores.
+
+    Modules that are not given are BoTorch's own: a constant mean, and noise with a log-normal prior.
+    """
+    d = X.shape[-1]
+    return SingleTaskGP(
+        X,
+        Y,
+        likelihood=likelihood,
+        covar_module=kernel,
+        mean_module=mean,
+        outcome_transform=Standardize(m=1),
+        input_transform=Normalize(d, bounds=cube(d)),
+    )
+
+
+def fitted(X: Points, Y: Scores, kernel: Kernel, max_steps: int) -> SingleTaskGP:
+    """The process with the hyperparameters of maximum posterior, after at most `max_steps` steps of L-BFGS-B."""
+    model = gaussian_process(X, Y, kernel)
     fit_gpytorch_mll(
         ExactMarginalLogLikelihood(model.likelihood, model), optimizer_kwargs={"options": {"maxiter": max_steps}}
     )
+    return model
 
 
 def improve(
     history: Sequence[Trial],
     seed: int,
-    fitted: Callable[[Points, Scores], SingleTaskGP],
+    surrogate: Callable[[Points, Scores], SingleTaskGP],
     *,
     restarts: int,
     raw_samples: int,
     options: dict[str, Any],
 ) -> Proposal:
-    """argmax LogEI under `fitted(X, Y)`; a uniform draw where the numbers do not allow it.
+    """argmax LogEI under `surrogate(X, Y)`; a uniform draw where the numbers do not allow it.
 
     Args:
         restarts: local searches of the acquisition function, from the best of `raw_samples` points.
@@ -88,7 +103,7 @@ def improve(
         with numerical_care(seed, index):
             if len(Y) < 2 or Y.min() == Y.max():
                 raise SurrogateFailed
-            model = fitted(X, Y)
+            model = surrogate(X, Y)
             x, _ = optimize_acqf(
                 LogExpectedImprovement(model, best_f=Y.max()),
                 bounds=cube(d),

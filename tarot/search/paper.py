@@ -13,7 +13,7 @@ from botorch.models import SingleTaskGP
 from botorch.models.kernels import InfiniteWidthBNNKernel
 from gpytorch.kernels import ScaleKernel
 
-from tarot.search.improvement import Points, Scores, fit, gaussian_process, improve
+from tarot.search.improvement import Points, Scores, fitted, improve
 from tarot.search.points import identity, uniform
 from tarot.search.proposal import Proposal
 from tarot.search.trial import Trial
@@ -41,6 +41,4 @@ def _model(X: Points, Y: Scores) -> SingleTaskGP:
     kernel = InfiniteWidthBNNKernel(depth=12)
     kernel.weight_var = 10.0
     kernel.bias_var = 5.0
-    model = gaussian_process(X, Y, ScaleKernel(kernel))
-    fit(model, max_steps=200)
-    return model
+    return fitted(X, Y, ScaleKernel(kernel), max_steps=200)

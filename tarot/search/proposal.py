@@ -1,7 +1,7 @@
 """What a search has to say after each trial: where next."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,6 +16,7 @@ class Proposal(NamedTuple):
     origin: Origin
 
 
+@runtime_checkable
 class Search(Protocol):
     """history -> proposal.
 

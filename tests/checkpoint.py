@@ -1,0 +1,103 @@
+"""A tiny model with a tokenizer on disk, and task files of a stranger's: what a command is given."""
+
+import json
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def byte_tokenizer(*, chat: bool = True) -> PreTrainedTokenizerFast:
+    """One token a byte, so that every answer has several and any text can be encoded."""
+    vocabulary = {symbol: i for i, symbol in enumerate(["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>")
+    fast.chat_template = CHAT_TEMPLATE if chat else None
+    return fast
+
+
+def byte_model(*, layers: int = 4, heads: int = 3, seed: int = 0, max_length: int = 4096) -> LlamaForCausalLM:
+    """A llama over bytes, random but opinionated: its answers differ between prompts and under rotations."""
+    config = LlamaConfig(
+        vocab_size=258,
+        hidden_size=24,
+        intermediate_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=1,
+        head_dim=8,
+        max_position_embeddings=max_length,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config).eval().requires_grad_(False)
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    return model
+
+
+def save_checkpoint(folder: Path, *, chat: bool = True, **model: int) -> Path:
+    """The model and its tokenizer in a folder, as a user has them."""
+    byte_model(**model).save_pretrained(folder)
+    byte_tokenizer(chat=chat).save_pretrained(folder)
+    return folder
+
+
+CHOICE = """
+task: stranger_choice
+dataset_path: json
+dataset_kwargs: {{data_files: {{train: {folder}/train.jsonl, test: {folder}/test.jsonl}}}}
+output_type: multiple_choice
+training_split: train
+test_split: test
+fewshot_split: train
+fewshot_config: {{sampler: first_n}}
+doc_to_text: "{{{{question}}}}\\nA:"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: "{{{{gold}}}}"
+description: "Name what it says.\\n"
+"""
+GENERATE = """
+task: stranger_generate
+dataset_path: json
+dataset_kwargs: {{data_files: {{train: {folder}/train.jsonl, test: {folder}/test.jsonl}}}}
+output_type: generate_until
+training_split: train
+test_split: test
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{choices[gold]}}}}"
+generation_kwargs: {{until: ["\\n"], max_gen_toks: 3}}
+metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}]
+"""
+LOGLIKELIHOOD = """
+task: stranger_loglikelihood
+dataset_path: json
+dataset_kwargs: {{data_files: {{train: {folder}/train.jsonl, test: {folder}/test.jsonl}}}}
+output_type: loglikelihood
+training_split: train
+test_split: test
+doc_to_text: "{{{{question}}}}"
+doc_to_target: " {{{{choices[gold]}}}}"
+metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+"""
+
+
+def write_tasks(folder: Path, *, train: int = 30, test: int = 12) -> Path:
+    """Three tasks of unlike output types over one data set whose answers begin alike and have several tokens."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, rows in (("train", range(train)), ("test", range(1000, 1000 + test))):
+        lines = [{"question": f"item {row}", "choices": ["red", "redder", "blue"], "gold": row % 3} for row in rows]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for name, text in (("choice", CHOICE), ("generate", GENERATE), ("loglikelihood", LOGLIKELIHOOD)):
+        (folder / f"{name}.yaml").write_text(text.format(folder=folder).lstrip())
+    return folder

@@ -1,0 +1,67 @@
+"""What every test runs under: no network, one thread, fixed examples, and annotations checked at run time."""
+
+import os
+
+# Read when the libraries are imported, which the lines below do.
+os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+import ipaddress
+import socket
+from typing import Any, NoReturn
+
+import hypothesis
+import pytest
+from jaxtyping import install_import_hook
+
+# Submodules and not `tarot`: a plugin that pytest imports before this file would break a hook on the package.
+install_import_hook(
+    [
+        "tarot.rotation",
+        "tarot.sites",
+        "tarot.intervention",
+        "tarot.scoring",
+        "tarot.objective",
+        "tarot.space",
+        "tarot.search",
+        "tarot.adapter",
+    ],
+    "beartype.beartype",
+)
+
+hypothesis.settings.register_profile("tarot", derandomize=True, deadline=None, print_blob=False)
+hypothesis.settings.load_profile("tarot")
+
+
+def _is_loopback(host: Any) -> bool:
+    if host in (None, "", "localhost", b"localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host.decode() if isinstance(host, bytes) else host).is_loopback
+    except ValueError:
+        return False
+
+
+def _refuse(host: Any) -> NoReturn:
+    raise OSError(f"tests have no network, and this one asked for {host!r}")
+
+
+def _connect(self: socket.socket, address: Any, _connect: Any = socket.socket.connect) -> None:
+    if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_loopback(address[0]):
+        _refuse(address[0])
+    _connect(self, address)
+
+
+def _getaddrinfo(host: Any, *args: Any, _getaddrinfo: Any = socket.getaddrinfo, **kwargs: Any) -> Any:
+    return _getaddrinfo(host, *args, **kwargs) if _is_loopback(host) else _refuse(host)
+
+
+socket.socket.connect = _connect
+socket.getaddrinfo = _getaddrinfo
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Sums in one order, and room for the other workers of a parallel run."""
+    import torch
+
+    torch.set_num_threads(1)

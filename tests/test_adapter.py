@@ -1,0 +1,152 @@
+"""Adapters: what is saved is what is loaded, and nothing else is loaded at all."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoint import byte_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from tarot import adapter as adapter_module
+from tarot.adapter import CARD, WEIGHTS, Adapter, Edit, write_atomically
+from tarot.errors import TarotError
+from tarot.intervention import rotated
+from tarot.rotation import ROTARY
+from tarot.sites import find_sites
+
+model_of_bytes = cache(byte_model)
+TOKENS = torch.arange(3, 30)[None]
+
+
+def an_adapter(scale: float = 0.5, seed: int = 0) -> Adapter:
+    model = model_of_bytes()
+    angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed)) * scale
+    return Adapter(angles, Edit.of(model, "heads", find_sites(model, "heads", 0.5), ROTARY), {"task": "t", "seed": seed})
+
+
+@given(st.floats(0.01, 3), st.integers(0, 100))
+@settings(max_examples=20)
+def test_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, scale: float, seed: int) -> None:
+    folder, saved = tmp_path_factory.mktemp("adapter"), an_adapter(scale, seed)
+    saved.save(folder)
+    loaded = Adapter.load(folder)
+    assert torch.equal(loaded.angles, saved.angles)
+    assert (loaded.edit, loaded.provenance, loaded.fingerprint) == (saved.edit, saved.provenance, saved.fingerprint)
+
+
+def test_the_fingerprint_tells_edits_apart() -> None:
+    adapter = an_adapter()
+    nearly = adapter.angles.clone()
+    nearly[0, 0, 0] = torch.nextafter(nearly[0, 0, 0], torch.tensor(9.0))
+    others = [
+        Adapter(nearly, adapter.edit, adapter.provenance),
+        Adapter(adapter.angles, Edit("heads", (1, 2), "rotary", adapter.edit.model), adapter.provenance),
+        Adapter(adapter.angles, Edit("heads", (0, 1), "givens", adapter.edit.model), adapter.provenance),
+    ]
+    assert len({adapter.fingerprint, *(other.fingerprint for other in others)}) == 4
+    assert adapter.fingerprint == Adapter(adapter.angles.clone(), adapter.edit, {}).fingerprint
+
+
+def test_applied_and_merged_are_one_edit() -> None:
+    model, adapter = model_of_bytes(), an_adapter()
+    base = model(TOKENS).logits
+    with adapter.applied(model):
+        applied = model(TOKENS).logits
+    with rotated(model, adapter.angles):
+        assert torch.equal(applied, model(TOKENS).logits)
+    assert torch.equal(base, model(TOKENS).logits)
+    other = byte_model()
+    assert adapter.merge(other) is other
+    assert (applied - base).abs().max() > 0.1
+    torch.testing.assert_close(other(TOKENS).logits, applied, atol=1e-4, rtol=1e-4)
+
+
+def error_of(folder: Path) -> str:
+    with pytest.raises(TarotError) as error:
+        Adapter.load(folder)
+    assert "\n" not in str(error.value)
+    return str(error.value).replace(str(folder), "DIR")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    an_adapter().save(tmp_path)
+    return tmp_path
+
+
+def test_missing(tmp_path: Path) -> None:
+    assert error_of(tmp_path) == (
+        "expected an adapter folder with tarot.json and adapter.safetensors, got No such file or directory at DIR/tarot.json; "
+        "run tarot tune first"
+    )
+
+
+@pytest.mark.parametrize("name", [CARD, WEIGHTS])
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
+def test_truncated(folder: Path, name: str, keep: float) -> None:
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: int(len(content) * keep)])
+    assert ("JSON in DIR/tarot.json" if name == CARD else "adapter.safetensors that tarot.json describes") in error_of(folder)
+
+
+def test_newer_format(folder: Path) -> None:
+    card = json.loads((folder / CARD).read_text())
+    (folder / CARD).write_text(json.dumps({**card, "format": 99}))
+    assert error_of(folder) == "expected adapter format 1 at most, got 99 in DIR/tarot.json; update tarot"
+
+
+@pytest.mark.parametrize("card", ["[]", "{}", '{"format": "x"}', "null"])
+def test_a_card_of_something_else(folder: Path, card: str) -> None:
+    (folder / CARD).write_text(card)
+    assert "expected a format number in DIR/tarot.json" in error_of(folder)
+
+
+def test_not_a_number(tmp_path: Path) -> None:
+    adapter = an_adapter()
+    angles = adapter.angles.clone()
+    angles[1] = torch.nan
+    Adapter(angles, adapter.edit, {}).save(tmp_path)
+    assert error_of(tmp_path) == "expected finite angles, got 12 that are not in DIR; tune again"
+
+
+def test_other_tensors(folder: Path) -> None:
+    save_file({"other": torch.zeros(2)}, folder / WEIGHTS)
+    card = json.loads((folder / CARD).read_text())
+    import hashlib
+
+    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    (folder / CARD).write_text(json.dumps({**card, "weights_sha256": digest}))
+    assert "expected angles and their edit in DIR, got KeyError: 'angles'" in error_of(folder)
+
+
+def test_another_model() -> None:
+    adapter = an_adapter()
+    with pytest.raises(TarotError) as error:
+        adapter.sites(byte_model(heads=6))
+    assert str(error.value) == (
+        "expected angles of shape (2, 6, 4), got shape (2, 3, 4); this adapter is for another model"
+    )
+    renamed = Adapter(adapter.angles, Edit("heads", (0, 1), "rotary", "0" * 16), {})
+    with pytest.raises(TarotError, match=r"expected the projections that the adapter was made for \(0{16}\)"):
+        renamed.sites(model_of_bytes())
+
+
+def test_what_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "card.json"
+    target.write_bytes(b"before")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(adapter_module.os, "fsync", full)
+    with pytest.raises(TarotError) as error:
+        write_atomically(target, b"after")
+    assert str(error.value) == (
+        f"expected to write {target}, got No space left on device; free space or choose another place"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["card.json"]
+    assert target.read_bytes() == b"before"

@@ -1,0 +1,163 @@
+"""lm-eval through tarot: the stock model's numbers, the edit's effect, and no mixing of the two."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoint import byte_model, byte_tokenizer, save_checkpoint, write_tasks
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import CachingLM
+from lm_eval.api.registry import get_model
+from lm_eval.models.huggingface import HFLM
+
+from tarot.adapter import Adapter, Edit
+from tarot.errors import TarotError
+from tarot.harness import TarotLM, evaluate, metric, n_documents, parse_batch_size
+from tarot.models import LoadedModel
+from tarot.rotation import ROTARY
+from tarot.samples import draw, load_task
+from tarot.sites import find_sites
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tasks(tmp_path_factory.mktemp("tasks"))
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    return LoadedModel("bytes", byte_model(), byte_tokenizer())
+
+
+@pytest.fixture(scope="module")
+def adapter(loaded: LoadedModel) -> Adapter:
+    sites = find_sites(loaded.model, "heads", 0.5)
+    angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    return Adapter(angles, Edit.of(loaded.model, "heads", sites, ROTARY), {})
+
+
+def pairs(n: int) -> list[Instance]:
+    shots = "Q: one\nA: red\n\nQ: two\nA: redder\n\n" * 8
+    return [
+        Instance("loglikelihood", {}, (f"{shots if i % 2 else ''}Q: {i}\nA:", answer), i)
+        for i in range(n)
+        for answer in (" red", " redder", " blue")
+    ]
+
+
+def test_the_registry_knows_it() -> None:
+    assert get_model("tarot") is TarotLM
+
+
+def test_scores_are_the_stock_models(loaded: LoadedModel) -> None:
+    stock = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=4)
+    ours = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
+    expected, found = (lm.loglikelihood(pairs(6), disable_tqdm=True) for lm in (stock, ours))
+    assert [flag for _, flag in found] == [flag for _, flag in expected]
+    assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-4)
+
+
+def test_so_are_whole_texts_and_empty_contexts_and_what_is_too_long(loaded: LoadedModel) -> None:
+    stock = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=1, max_length=64)
+    ours = TarotLM(loaded.model, tokenizer=loaded.tokenizer, max_length=64)
+    texts = [Instance("loglikelihood_rolling", {}, ("word " * n,), n) for n in (1, 7, 40)]
+    expected, found = (lm.loglikelihood_rolling(texts, disable_tqdm=True) for lm in (stock, ours))
+    assert found == pytest.approx(expected, abs=1e-3)
+    odd = [Instance("loglikelihood", {}, pair, 0) for pair in (("", "answer"), ("word " * 30, "answer"))]
+    expected, found = (lm.loglikelihood(odd, disable_tqdm=True) for lm in (stock, ours))
+    assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-4)
+    context, tokens = ours.encode("", "answer")
+    assert (context, len(tokens)) == ([0], 6)
+
+
+@pytest.mark.parametrize("shots", [0, 3])
+def test_evaluate_agrees_with_lm_eval(loaded: LoadedModel, folder: Path, shots: int) -> None:
+    ours = evaluate(loaded, ["stranger_choice"], include_path=folder, num_fewshot=shots)
+    task = load_task("stranger_choice", folder)
+    stock = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=4)
+    right = 0
+    for doc in task.eval_docs:
+        context = task.fewshot_context(
+            doc, shots, apply_chat_template=True, fewshot_as_multiturn=True, chat_template=stock.apply_chat_template
+        )
+        asked = task.construct_requests(doc, context, apply_chat_template=True)
+        scores = [value for value, _ in stock.loglikelihood(asked, disable_tqdm=True)]
+        right += max(range(3), key=scores.__getitem__) == doc["gold"]
+    assert n_documents(ours, "stranger_choice") == len(task.eval_docs) == 12
+    assert metric(ours, "stranger_choice", "acc") == pytest.approx(right / 12)
+    assert ours["n-shot"]["stranger_choice"] == shots
+
+
+def test_an_edit_changes_numbers_and_leaves_no_trace(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
+    def answers(edit: Adapter | None) -> list[float]:
+        results = evaluate(loaded, ["stranger_choice"], adapter=edit, include_path=folder)
+        assert results["config"]["adapter"] == (edit.fingerprint if edit else "base")
+        return [score for sample in results["samples"]["stranger_choice"] for score, _ in sample["filtered_resps"]]
+
+    before, edited, after = answers(None), answers(adapter), answers(None)
+    assert before == after
+    assert max(abs(a - b) for a, b in zip(before, edited, strict=True)) > 0.01
+
+
+def test_generation_runs_edited(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
+    base, edited = (
+        evaluate(loaded, ["stranger_generate"], adapter=edit, include_path=folder) for edit in (None, adapter)
+    )
+    texts = [[s["filtered_resps"] for s in results["samples"]["stranger_generate"]] for results in (base, edited)]
+    assert texts[0] != texts[1]
+
+
+def test_by_reference_with_an_adapter(tmp_path: Path, loaded: LoadedModel, adapter: Adapter) -> None:
+    reference = str(save_checkpoint(tmp_path / "model"))
+    adapter.save(tmp_path / "adapter")
+    edited = TarotLM(reference, adapter=str(tmp_path / "adapter"), device="cpu")
+    with adapter.applied(loaded.model):
+        expected = TarotLM(loaded.model, tokenizer=loaded.tokenizer).loglikelihood(pairs(2), disable_tqdm=True)
+    found = edited.loglikelihood(pairs(2), disable_tqdm=True)
+    assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-3)
+    assert edited.get_model_info()["adapter"] == adapter.fingerprint
+
+
+def test_a_response_cache_is_one_models(tmp_path: Path, loaded: LoadedModel, adapter: Adapter) -> None:
+    path = str(tmp_path / "cache.db")
+    base = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
+    asked = pairs(1)
+    first = CachingLM(base, path).loglikelihood(asked)
+    assert CachingLM(TarotLM(loaded.model, tokenizer=loaded.tokenizer), path).loglikelihood(asked) == first
+    edited = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
+    edited.adapter = adapter
+    with pytest.raises(TarotError, match=f"expected a response cache of .* {adapter.fingerprint}, got one of .* base"):
+        CachingLM(edited, path)
+
+
+def test_a_cache_of_the_stock_model_is_refused(tmp_path: Path, loaded: LoadedModel) -> None:
+    path = str(tmp_path / "cache.db")
+    CachingLM(HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer), path).loglikelihood(pairs(1))
+    with pytest.raises(TarotError, match="got one of another model; give --use_cache another path"):
+        CachingLM(TarotLM(loaded.model, tokenizer=loaded.tokenizer), path)
+
+
+def test_what_was_tuned_on_is_not_evaluated(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
+    task = load_task("stranger_choice", folder)
+    honest = [{"key": sample.key} for sample in draw(task, 3)]
+    evaluate(loaded, ["stranger_choice"], adapter=Adapter(adapter.angles, adapter.edit, {"samples_drawn": honest}), include_path=folder)
+    from tarot.samples import document_key
+
+    leaked = [*honest, {"key": document_key(task, task.eval_docs[4])}]
+    cheat = Adapter(adapter.angles, adapter.edit, {"samples_drawn": leaked})
+    with pytest.raises(TarotError, match=r"got 1 of 4 that are \(evaluated row 4 is one\)"):
+        evaluate(loaded, ["stranger_choice"], adapter=cheat, include_path=folder)
+
+
+def test_errors(loaded: LoadedModel, folder: Path) -> None:
+    with pytest.raises(TarotError, match="expected arguments of the model 'tarot', got peft"):
+        TarotLM(loaded.model, tokenizer=loaded.tokenizer, peft="somewhere")
+    with pytest.raises(TarotError, match="expected a limit of at least 1 document, got 0"):
+        evaluate(loaded, ["stranger_choice"], include_path=folder, limit=0)
+    results = evaluate(loaded, ["stranger_choice"], include_path=folder, limit=2)
+    assert n_documents(results, "stranger_choice") == 2
+    with pytest.raises(TarotError, match="expected a metric of stranger_choice, got 'f1'; it has acc"):
+        metric(results, "stranger_choice", "f1")
+    for text in ("0", "-3", "many"):
+        with pytest.raises(TarotError, match=f"expected a batch size from 1, or 'auto', got '{text}'"):
+            parse_batch_size(text)

@@ -1,0 +1,121 @@
+"""The objective against an obvious oracle: one prompt at a time, a matrix a head, no cache."""
+
+import math
+from functools import cache
+from itertools import pairwise
+
+import pytest
+import torch
+from checkpoint import byte_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import LlamaForCausalLM
+
+from tarot.errors import TarotError, UnknownName
+from tarot.objective import MEASURES, Objective
+from tarot.rotation import ROTARY
+from tarot.samples import Sample
+from tarot.sites import find_sites
+
+model_of_bytes = cache(byte_model)
+SAMPLES = [
+    Sample("train/0", "a", (("is it red? ", "yes"), ("is it red? ", "no"), ("is it red? ", "yesterday")), 0, 0),
+    Sample("train/1", "b", (("is it blue? ", "yes"), ("is it blue? ", "no"), ("is it blue? ", "nobody")), 2, 0),
+    Sample("train/2", "c", (("was it? ", "no"), ("was it? ", "yes")), 1, 0),
+]
+
+
+def encode(context: str, continuation: str) -> tuple[list[int], list[int]]:
+    return [b + 2 for b in context.encode()], [b + 2 for b in continuation.encode()]
+
+
+def oracle(model: LlamaForCausalLM, angles: torch.Tensor, measure: str) -> float:
+    """mean over samples, with z R by a matrix a head, in a hook, on one unpadded prompt at a time."""
+    handles = []
+    for layer, of_layer in zip(model.model.layers, angles, strict=False):
+        matrix = torch.block_diag(*(ROTARY.matrix(head, 8) for head in of_layer))
+        hook = lambda _, args, matrix=matrix: (args[0] @ matrix.to(args[0].dtype),)  # noqa: E731
+        handles.append(layer.self_attn.o_proj.register_forward_pre_hook(hook))
+    scores = []
+    for sample in SAMPLES:
+        log_probabilities, _ = [], None
+        for context, continuation in sample.pairs:
+            c, t = encode(context, continuation)
+            with torch.no_grad():
+                rows = model(torch.tensor([c + t])).logits[0].log_softmax(-1)
+            log_probabilities.append(sum(float(rows[len(c) - 1 + i, token]) for i, token in enumerate(t)))
+        gold = log_probabilities.pop(sample.gold)
+        scores.append(
+            {
+                "probability": math.exp(gold),
+                "log_probability": gold,
+                "margin": gold - max(log_probabilities),
+                "accuracy": float(gold > max(log_probabilities)),
+            }[measure]
+        )
+    for handle in handles:
+        handle.remove()
+    return sum(scores) / len(scores)
+
+
+def objective(measure: str = "log_probability", samples: list[Sample] = SAMPLES) -> Objective:
+    model = model_of_bytes()
+    return Objective(model, samples, encode, measure=measure, sites=find_sites(model, "heads", 0.5))
+
+
+@given(st.integers(0, 1000), st.sampled_from(sorted(MEASURES)))
+@settings(max_examples=25)
+def test_agrees_with_the_oracle(seed: int, measure: str) -> None:
+    angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed))
+    assert objective(measure)(angles) == pytest.approx(oracle(model_of_bytes(), angles, measure), abs=1e-4)
+
+
+def test_leaves_the_model_as_it_was() -> None:
+    model = model_of_bytes()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    objective()(torch.ones(2, 3, 4))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_higher_is_better() -> None:
+    """Making the right answers likelier raises every measure: a planted preference, not a sign taken on trust."""
+    model = byte_model(seed=1)
+    sites = find_sites(model, "heads", 0.5)
+    sample = Sample("train/0", "a", (("q", "x"), ("q", "y")), 0, 0)
+    zero = torch.zeros(2, 3, 4)
+    head = model.get_output_embeddings()
+    head.bias = torch.nn.Parameter(torch.zeros(258), requires_grad=False)
+    for measure in sorted(MEASURES):
+        scores = []
+        for preference in (-50.0, 0.0, 50.0):
+            head.bias[ord("x") + 2] = preference
+            scores.append(Objective(model, [sample], encode, measure=measure, sites=sites)(zero))
+        assert all(a <= b for a, b in pairwise(scores)) and scores[0] < scores[-1], measure
+
+
+def test_only_the_right_answer_is_run_where_that_is_enough() -> None:
+    assert len(objective("log_probability").scorer.requests) == 3
+    assert len(objective("margin").scorer.requests) == 8
+
+
+def test_accuracy_of_a_single_answer_is_that_of_greedy_decoding() -> None:
+    model = model_of_bytes()
+    context, _ = encode("and then ", "")
+    greedy = int(model(torch.tensor([context])).logits[0, -1].argmax())
+    sites = find_sites(model, "heads", 0.5)
+    scores = []
+    for token in (greedy, (greedy + 1) % 258):
+        sample = Sample("train/0", "a", (("and then ", "?"),), 0, 0)
+        scored = Objective(model, [sample], lambda c, t, token=token: (context, [token]), measure="accuracy", sites=sites)
+        scores.append(scored(torch.zeros(2, 3, 4)))
+    assert scores == [1.0, 0.0]
+
+
+def test_errors() -> None:
+    with pytest.raises(UnknownName, match="expected a known objective, got 'log_probabilty'; did you mean 'log_probability'?"):
+        objective("log_probabilty")
+    with pytest.raises(TarotError, match="expected samples with several answers for the objective 'margin', got one answer"):
+        objective("margin", [Sample("train/0", "a", (("q", "x"),), 0, 0)])
+    long = Sample("train/9", "a", (("q" * 5000, "x"),), 0, 0)
+    with pytest.raises(TarotError, match="expected at most 4096 tokens, the model's context, got 5000 in train/9"):
+        objective("log_probability", [long])

@@ -1,0 +1,290 @@
+"""R is what it claims to be: properties, then a slow dense oracle, then the published example."""
+
+import math
+from dataclasses import FrozenInstanceError
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import dtypes, orthogonal_rotations, rotations, sizes, tensors, turns
+
+from tarot.errors import ShapeMismatch, TarotError
+from tarot.rotation import GIVENS, ROTARY, ROTATIONS, SCALE, Rotation
+
+EVERY = pytest.mark.parametrize("rotation", ROTATIONS.values(), ids=ROTATIONS)
+BITS = {torch.float64: torch.int64, torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
+
+
+def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-12) -> bool:
+    return torch.allclose(a, b, rtol=tolerance, atol=tolerance * 10)
+
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Equal to the sign of a zero; one nan is as good as another."""
+    bits = [x.masked_fill(x.isnan(), math.nan).contiguous().view(BITS[x.dtype]) for x in (a, b)]
+    return a.dtype == b.dtype and torch.equal(*bits)
+
+
+def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+# Properties ----------------------------------------------------------------------------------------------------------------
+
+
+@given(turns(orthogonal_rotations))
+def test_matrices_are_orthogonal_with_determinant_one(turn):
+    rotation, x, angles = turn
+    matrix = rotation.matrix(angles, x.shape[-1])
+    assert close(matrix @ matrix.mT, torch.eye(x.shape[-1], dtype=torch.float64).expand_as(matrix))
+    assert close(torch.linalg.det(matrix), torch.ones(len(matrix), dtype=torch.float64))
+
+
+@given(turns())
+def test_matrices_belong_to_their_family(turn):
+    rotation, x, angles = turn
+    assert rotation.contains(rotation.matrix(angles, x.shape[-1]), 1e-9).all()
+
+
+@given(st.data(), rotations, dtypes)
+def test_zero_angles_are_the_identity_bit_for_bit(data, rotation, dtype):
+    d = data.draw(sizes(rotation))
+    odd_numbers = torch.tensor([-0.0, 0.0, math.inf, -math.inf, math.nan, 1e-3], dtype=dtype)
+    x = odd_numbers[data.draw(st.lists(st.integers(0, 5), min_size=2 * d, max_size=2 * d))].reshape(2, d)
+    for zero in (0.0, -0.0):
+        angles = torch.full((rotation.n_angles(d),), zero)
+        assert same_bits(rotation.apply(x, angles), x)
+        assert same_bits(rotation.invert(x, angles), x)
+
+
+@given(turns())
+def test_zero_angles_are_the_identity_while_they_learn(turn):
+    rotation, x, angles = turn
+    assert torch.equal(rotation.apply(x, torch.zeros_like(angles, requires_grad=True)), x)
+
+
+@given(turns())
+def test_the_inverse_undoes(turn):
+    rotation, x, angles = turn
+    assert close(rotation.invert(rotation.apply(x, angles), angles), x)
+    assert close(rotation.apply(rotation.invert(x, angles), angles), x)
+
+
+@given(turns(st.sampled_from([ROTARY, SCALE])), st.data())
+def test_angles_add(turn, data):
+    rotation, x, angles = turn
+    more = data.draw(tensors(tuple(angles.shape), math.pi))
+    assert close(rotation.apply(rotation.apply(x, angles), more), rotation.apply(x, angles + more))
+
+
+@given(turns(orthogonal_rotations), st.data())
+def test_norms_and_inner_products_stay(turn, data):
+    rotation, x, angles = turn
+    y = data.draw(tensors(tuple(x.shape), 10.0))
+    turned_x, turned_y = rotation.apply(x, angles), rotation.apply(y, angles)
+    assert close(turned_x.norm(dim=-1), x.norm(dim=-1))
+    assert torch.allclose((turned_x * turned_y).sum(-1), (x * y).sum(-1), atol=1e-10)
+
+
+@given(turns())
+def test_a_batch_is_its_members(turn):
+    rotation, x, angles = turn
+    rows, whole = x.reshape(-1, *x.shape[-2:]), rotation.apply(x, angles).reshape(-1, *x.shape[-2:])
+    for row, turned in zip(rows, whole, strict=True):
+        for head in range(len(angles)):
+            assert close(rotation.apply(row[head], angles[head]), turned[head])
+
+
+@given(turns())
+def test_inputs_are_left_alone(turn):
+    rotation, x, angles = turn
+    before = x.clone(), angles.clone()
+    rotation.apply(x, angles), rotation.invert(x, angles)
+    assert same_bits(x, before[0]) and same_bits(angles, before[1])
+
+
+@given(turns(), dtypes, st.sampled_from([torch.float64, torch.float32, torch.bfloat16]))
+def test_vectors_keep_their_dtype_and_are_rounded_once(turn, dtype, angle_dtype):
+    rotation, x, angles = turn
+    x, angles = x.to(dtype), angles.to(angle_dtype)
+    turned = rotation.apply(x, angles)
+    assert turned.dtype == dtype
+    exact = rotation.apply(x.double(), angles.double())
+    once = torch.finfo(dtype).eps / 2 + 16 * torch.finfo(torch.promote_types(dtype, torch.float32)).eps
+    largest = exact.abs() + x.double().norm(dim=-1, keepdim=True) * rotation.matrix(angles.double(), x.shape[-1]).abs().amax()
+    within = torch.finfo(dtype).tiny + once * largest
+    assert ((turned.double() - exact).abs() <= within).all()
+
+
+# Oracle --------------------------------------------------------------------------------------------------------------------
+
+
+def dense(rotation: Rotation, angles: list[float], d: int) -> torch.Tensor:
+    """The matrix entry by entry: a product of planes, each in its place."""
+    if rotation is SCALE:
+        return torch.eye(d, dtype=torch.float64) * math.exp(angles[0])
+    if rotation is ROTARY:
+        planes = [(first, first + 1) for first in range(0, d, 2)]
+    else:
+        strides = [2**level for level in range(d.bit_length())]
+        planes = [(first, first + stride) for stride in strides for first in range(0, d - stride, 2 * stride)]
+    product = torch.eye(d, dtype=torch.float64)
+    for (i, j), angle in zip(planes, angles, strict=True):
+        plane = torch.eye(d, dtype=torch.float64)
+        plane[i, i] = plane[j, j] = math.cos(angle)
+        plane[i, j], plane[j, i] = -math.sin(angle), math.sin(angle)
+        product = product @ plane
+    return product
+
+
+@given(turns())
+def test_agrees_with_the_dense_oracle(turn):
+    rotation, x, angles = turn
+    oracle = torch.stack([dense(rotation, head.tolist(), x.shape[-1]) for head in angles])
+    assert close(rotation.matrix(angles, x.shape[-1]), oracle)
+    assert close(rotation.apply(x, angles), torch.einsum("...hd,hde->...he", x, oracle))
+    assert close(rotation.invert(x, angles), torch.einsum("...hd,hde->...he", x, torch.linalg.inv(oracle)))
+
+
+@pytest.mark.parametrize("d", range(2, 20))
+def test_every_givens_angle_is_alive(d):
+    angles = random(d - 1, seed=d)
+    slopes = torch.autograd.functional.jacobian(lambda t: GIVENS.matrix(t, d), angles)
+    assert (slopes.flatten(0, 1).norm(dim=0) > 0.1).all()
+    for dead in range(d - 1):
+        moved = angles.clone()
+        moved[dead] += 1.0
+        assert not close(GIVENS.matrix(moved, d), GIVENS.matrix(angles, d), 1e-3)
+
+
+@EVERY
+@pytest.mark.parametrize("start", ["zero", "random"])
+def test_gradients_are_right(rotation, start):
+    d = 6
+    angles = random(3, rotation.n_angles(d), seed=1) * (start == "random")
+    assert torch.autograd.gradcheck(rotation.apply, (random(2, 3, d).requires_grad_(), angles.clone().requires_grad_()))
+    assert torch.autograd.gradcheck(rotation.invert, (random(2, 3, d).requires_grad_(), angles.clone().requires_grad_()))
+    assert torch.autograd.gradcheck(lambda x: rotation.apply(x, angles), (random(2, 3, d).requires_grad_(),))
+
+
+def layouts(d: int) -> dict[str, torch.Tensor]:
+    """The same numbers, held in memory in every way that a view of pairs stumbles over."""
+    x = random(4, d)
+    odd_offset = torch.cat([torch.zeros(1, dtype=x.dtype), x.flatten()])[1:].view(4, d)
+    odd_rows = torch.cat([x, torch.zeros(4, 1, dtype=x.dtype)], dim=1)[:, :d]
+    return {"plain": x, "transposed": x.T.contiguous().T, "odd offset": odd_offset, "odd rows": odd_rows}
+
+
+@EVERY
+@pytest.mark.parametrize("layout", ["transposed", "odd offset", "odd rows"])
+def test_memory_layout_does_not_matter(rotation, layout):
+    d = 6
+    angles, held = random(rotation.n_angles(d)), layouts(d)
+    assert torch.equal(held[layout], held["plain"])
+    assert close(rotation.apply(held[layout], angles), rotation.apply(held["plain"], angles))
+    assert close(rotation.apply(held[layout][1:2], angles), rotation.apply(held["plain"], angles)[1:2])
+
+
+@EVERY
+def test_no_vectors_are_no_trouble(rotation):
+    assert rotation.apply(torch.empty(0, 3, 6), torch.ones(3, rotation.n_angles(6))).shape == (0, 3, 6)
+
+
+# Examples ------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_published_sign():
+    """Row vectors: z' = z R, each block [[cos t, -sin t], [sin t, cos t]]."""
+    quarter = torch.tensor([math.pi / 2, 0.0], dtype=torch.float64)
+    assert close(ROTARY.matrix(quarter, 4)[:2, :2], torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64))
+    turned = ROTARY.apply(torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64), quarter)
+    assert close(turned, torch.tensor([2.0, -1.0, 3.0, 4.0], dtype=torch.float64))
+
+
+def test_givens_of_two_is_rotary_of_two():
+    angle = torch.tensor([0.3])
+    assert torch.equal(GIVENS.matrix(angle, 2), ROTARY.matrix(angle, 2))
+
+
+def test_scale_multiplies_by_the_exponential():
+    thrice = SCALE.apply(torch.ones(2, dtype=torch.float64), torch.tensor([math.log(3)], dtype=torch.float64))
+    assert close(thrice, torch.tensor([3.0, 3.0], dtype=torch.float64))
+
+
+def test_how_many_angles():
+    assert [ROTARY.n_angles(64), GIVENS.n_angles(63), SCALE.n_angles(64)] == [32, 62, 1]
+
+
+def test_a_float32_angle_turns_float64_vectors_exactly():
+    angles = torch.tensor([0.7])
+    assert close(ROTARY.apply(torch.eye(2, dtype=torch.float64), angles), dense(ROTARY, [angles.item()], 2), 1e-15)
+
+
+def test_a_still_plane_beside_a_turning_one_keeps_its_bits():
+    x = torch.tensor([-0.0, math.inf, 1.0, 2.0])
+    assert same_bits(ROTARY.apply(x, torch.tensor([0.0, 1.0]))[:2], x[:2])
+
+
+def test_rotations_are_known_by_name_and_final():
+    assert list(ROTATIONS) == ["rotary", "givens", "scale"]
+    assert ROTATIONS["rotary"] is ROTARY and ROTARY == type(ROTARY)()
+    with pytest.raises(TypeError):
+        ROTATIONS["mine"] = ROTARY
+    with pytest.raises(FrozenInstanceError):
+        ROTARY.name = "mine"
+
+
+# Membership can fail -------------------------------------------------------------------------------------------------------
+
+SWAP = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+OTHER_PLANE = torch.tensor(dense(GIVENS, [0.0, 0.5, 0.0], 4).tolist()).roll((1, 1), (0, 1))
+STRANGERS = {
+    "a reflection": (SWAP, ()),
+    "twice a rotation": (2 * torch.eye(2), ("scale",)),
+    "a rotation across pairs": (OTHER_PLANE, ("givens",)),
+    "minus the identity in three dimensions": (-torch.eye(3), ()),
+    "minus the identity in two dimensions": (-torch.eye(2), ("rotary", "givens")),
+    "uneven scaling": (torch.diag(torch.tensor([1.0, 1.1])), ()),
+    "a shear": (torch.tensor([[1.0, 0.1], [0.0, 1.0]]), ()),
+    "no numbers": (torch.full((2, 2), math.nan), ()),
+    "a rectangle": (torch.eye(2, 4), ()),
+    "the identity": (torch.eye(4), ("rotary", "givens", "scale")),
+}
+
+
+@pytest.mark.parametrize("matrix, families", STRANGERS.values(), ids=STRANGERS)
+def test_strangers_do_not_belong(matrix, families):
+    assert tuple(name for name, rotation in ROTATIONS.items() if rotation.contains(matrix, 1e-4)) == families
+    assert tuple(name for name, rotation in ROTATIONS.items() if rotation.contains(matrix[None], 1e-4).all()) == families
+
+
+def test_membership_is_asked_of_each_matrix():
+    assert ROTARY.contains(torch.stack([torch.eye(2), SWAP]), 1e-6).tolist() == [True, False]
+
+
+# Errors --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", [-2, 0, 1, 7])
+def test_rotary_needs_an_even_size(d):
+    with pytest.raises(TarotError) as error:
+        ROTARY.n_angles(d)
+    assert str(error.value) == f"expected an even size for the rotation 'rotary', got {d}; 'givens' turns any size"
+
+
+@pytest.mark.parametrize("rotation", [GIVENS, SCALE], ids=["givens", "scale"])
+def test_nothing_cannot_be_turned(rotation):
+    with pytest.raises(TarotError) as error:
+        rotation.n_angles(0)
+    assert str(error.value) == f"expected a size of at least 1 for the rotation '{rotation.name}', got 0"
+
+
+@EVERY
+def test_a_wrong_number_of_angles(rotation):
+    for wrong in (torch.zeros(3, 9), torch.zeros(0)):
+        for turn in (rotation.apply, rotation.invert):
+            with pytest.raises(ShapeMismatch) as error:
+                turn(torch.zeros(3, 6), wrong)
+            expected = (*wrong.shape[:-1], rotation.n_angles(6))
+            assert str(error.value) == f"expected angles of shape {expected}, got shape {tuple(wrong.shape)}"

@@ -1,0 +1,207 @@
+"""Samples: drawn honestly, and prompted as lm-eval prompts."""
+
+import re
+from pathlib import Path
+
+import pytest
+from checkpoint import byte_model, byte_tokenizer, write_tasks
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lm_eval import evaluate
+from lm_eval.api.model import LM
+from lm_eval.api.task import Task
+
+from tarot.errors import TarotError, UnknownName
+from tarot.harness import TarotLM, chat_template
+from tarot.samples import MIXED_SHOTS, Sample, check_disjoint, document_key, draw, load_task, load_tasks
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tasks(tmp_path_factory.mktemp("tasks"))
+
+
+@pytest.fixture(scope="module")
+def choice(folder: Path) -> Task:
+    return load_task("stranger_choice", folder)
+
+
+@pytest.fixture(scope="module")
+def lm() -> TarotLM:
+    return TarotLM(byte_model(), tokenizer=byte_tokenizer())
+
+
+class Recorder(LM):
+    """An lm-eval model that keeps what it is asked."""
+
+    def __init__(self, lm: TarotLM) -> None:
+        super().__init__()
+        self.lm, self.asked = lm, []
+
+    def loglikelihood(self, requests: list, disable_tqdm: bool = False) -> list:
+        self.asked += [request.args for request in requests]
+        return [(0.0, False)] * len(requests)
+
+    def generate_until(self, requests: list, disable_tqdm: bool = False) -> list:
+        self.asked += [request.args for request in requests]
+        return [""] * len(requests)
+
+    def loglikelihood_rolling(self, requests: list, disable_tqdm: bool = False) -> list:
+        raise NotImplementedError
+
+    def apply_chat_template(self, history: list, add_generation_prompt: bool = True) -> str:
+        return self.lm.apply_chat_template(history, add_generation_prompt)
+
+    @property
+    def tokenizer_name(self) -> str:
+        return "bytes"
+
+    def chat_template(self, chat_template: object = False) -> str:
+        return "template"
+
+
+@given(n=st.integers(1, 20), seed=st.integers(0, 5), shots=st.sampled_from([0, 1, 6, "mix"]))
+@settings(max_examples=25)
+def test_samples_are_distinct_and_nobodys_shot(choice: Task, n: int, seed: int, shots: int | str) -> None:
+    samples = draw(choice, n, num_fewshot=shots, seed=seed)
+    most = max(MIXED_SHOTS) if shots == "mix" else shots
+    assert len({sample.key for sample in samples}) == n
+    assert not {int(sample.id.split("/")[1]) for sample in samples} & set(range(most))
+    assert all(sample.num_fewshot in (MIXED_SHOTS if shots == "mix" else (shots,)) for sample in samples)
+    questions = [f"item {sample.id.split('/')[1]}\n" for sample in samples]
+    for sample, question in zip(samples, questions, strict=True):
+        context = sample.pairs[0][0]
+        assert context.endswith(question + "A:")
+        assert context.count("A:") == sample.num_fewshot + 1
+        assert not any(other in context for other in questions if other != question)
+
+
+@given(seed=st.integers(0, 100))
+@settings(max_examples=10)
+def test_the_seed_decides(choice: Task, seed: int) -> None:
+    assert draw(choice, 5, num_fewshot="mix", seed=seed) == draw(choice, 5, num_fewshot="mix", seed=seed)
+
+
+def test_other_seeds_draw_others(choice: Task) -> None:
+    drawn = {tuple(sample.id for sample in draw(choice, 5, seed=seed)) for seed in range(10)}
+    assert len(drawn) == 10
+
+
+@pytest.mark.parametrize("chat", [True, False])
+@pytest.mark.parametrize("shots", [0, 3])
+@pytest.mark.parametrize("name", ["choice", "generate", "loglikelihood"])
+def test_prompts_are_those_of_an_evaluation(tmp_path: Path, lm: TarotLM, name: str, shots: int, chat: bool) -> None:
+    """lm-eval is made to evaluate the very split that samples come from, by a task file that calls it the test split."""
+    if name != "choice" and shots:
+        return  # these two have no fixed shots
+    write_tasks(tmp_path, train=12, test=12)
+    task = load_task(f"stranger_{name}", tmp_path)
+    samples = draw(task, 6, num_fewshot=shots, chat_template=chat_template(lm, chat))
+    (tmp_path / "test.jsonl").write_text((tmp_path / "train.jsonl").read_text())
+    evaluated = load_task(f"stranger_{name}", tmp_path)
+    evaluated.set_config("num_fewshot", shots)
+    recorder = Recorder(lm)
+    evaluate(recorder, {"tasks": {"task": evaluated}}, apply_chat_template=chat, fewshot_as_multiturn=True, bootstrap_iters=0)
+    asked = {args if name != "generate" else args[0] for args in recorder.asked}
+    for sample in samples:
+        assert {pair if name != "generate" else pair[0] for pair in sample.pairs} <= asked
+
+
+def test_answers_that_begin_alike_are_told_apart(choice: Task, lm: TarotLM) -> None:
+    (sample,) = draw(choice, 1, chat_template=chat_template(lm, True))
+    continuations = [lm.encode(*pair)[1] for pair in sample.pairs]
+    assert len({tuple(tokens) for tokens in continuations}) == 3
+    assert continuations[1][: len(continuations[0])] == continuations[0]  # red, redder
+
+
+@given(row=st.integers(0, 29))
+@settings(max_examples=10)
+def test_a_key_says_what_a_document_says(choice: Task, row: int) -> None:
+    doc = dict(choice.training_docs()[row])
+    assert document_key(choice, doc) == document_key(choice, {**doc})
+    assert document_key(choice, doc) != document_key(choice, {**doc, "question": "another"})
+    assert document_key(choice, doc) != document_key(choice, {**doc, "gold": (doc["gold"] + 1) % 3})
+
+
+def error_of(*args: object, **kwargs: object) -> str:
+    with pytest.raises(TarotError) as error:
+        draw(*args, **kwargs)  # type: ignore[arg-type]
+    return str(error.value)
+
+
+def test_too_few_documents(choice: Task) -> None:
+    assert error_of(choice, 25, num_fewshot=6) == (
+        "expected at least 25 samples and 6 shots in the 'train' split of stranger_choice, got 30 documents; "
+        "use fewer samples or shots"
+    )
+    assert len(draw(choice, 24, num_fewshot=6)) == 24
+
+
+@pytest.mark.parametrize("shots", [-1, "many", "1.5"])
+def test_shots_that_are_no_number(choice: Task, shots: object) -> None:
+    assert error_of(choice, 5, num_fewshot=shots) == f"expected a number of shots from 0, or 'mix', got {shots!r}"
+
+
+def test_overlap_is_an_error(tmp_path: Path) -> None:
+    write_tasks(tmp_path)
+    (tmp_path / "test.jsonl").write_text((tmp_path / "train.jsonl").read_text())
+    message = error_of(load_task("stranger_choice", tmp_path), 20)
+    assert re.fullmatch(
+        r"expected samples of stranger_choice that are not evaluated, got 20 of 20 that are \(evaluated row \d+ is one\); "
+        r"give the task a training split without them",
+        message,
+    )
+
+
+def test_overlap_of_a_shot_is_an_error(tmp_path: Path) -> None:
+    write_tasks(tmp_path)
+    first = (tmp_path / "train.jsonl").read_text().splitlines()[0]
+    (tmp_path / "test.jsonl").write_text(first + "\n")
+    task = load_task("stranger_choice", tmp_path)
+    assert "1 of 6 that are" in error_of(task, 5, num_fewshot=1)
+    check_disjoint(task, [])
+
+
+@pytest.mark.parametrize(
+    ("replace", "by", "expected"),
+    [
+        ("training_split: train", "", "expected a task with a training split, or a validation split besides the test split"),
+        ('doc_to_text: "{{question}}\\nA:"', 'doc_to_text: ""', "expected a prompt to complete, got an empty one in train/"),
+        ('doc_to_target: "{{gold}}"', 'doc_to_target: "{{gold if question|length > 8 else gold + 7}}"', "expected a gold answer among ['red', 'redder', 'blue']"),
+        ("output_type: multiple_choice", "output_type: loglikelihood_rolling", "expected a task of output type multiple_choice"),
+    ],
+)
+def test_tasks_that_cannot_be_tuned_on(tmp_path: Path, replace: str, by: str, expected: str) -> None:
+    write_tasks(tmp_path)
+    file = tmp_path / "choice.yaml"
+    assert replace in file.read_text()
+    text = file.read_text().replace(replace, by)
+    if "doc_to_text" in by:
+        text = text.replace('description: "Name what it says.\\n"\n', "")
+    file.write_text(text)
+    assert error_of(load_task("stranger_choice", tmp_path), 5).startswith(expected)
+
+
+def test_a_validation_split_will_do(tmp_path: Path) -> None:
+    write_tasks(tmp_path)
+    file = tmp_path / "choice.yaml"
+    file.write_text(file.read_text().replace("training_split: train", "validation_split: train"))
+    assert all(sample.id.startswith("train/") for sample in draw(load_task("stranger_choice", tmp_path), 5))
+
+
+def test_unknown_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnknownName, match="did you mean 'synth_color'?"):
+        load_task("synth_colour")
+    with pytest.raises(TarotError, match="got the group 'tarot_synthetic'; choose one of synth_color, synth_implicatives"):
+        load_task("tarot_synthetic")
+    with pytest.raises(TarotError, match="expected a folder of task files, got 'nowhere'"):
+        load_task("synth_color", "nowhere")
+    monkeypatch.setenv("TAROT_DATA", "nowhere")
+    with pytest.raises(TarotError, match="TAROT_DATA"):
+        load_tasks(["tarot_navigate"])
+
+
+def test_a_sample_is_plain_data(choice: Task) -> None:
+    (sample,) = draw(choice, 1)
+    assert isinstance(hash(sample), int)
+    assert Sample(**vars(sample)) == sample

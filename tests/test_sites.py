@@ -1,0 +1,282 @@
+"""Where a model can be edited: found on every architecture, sized by the projections, refused in one line elsewhere."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import ARCHITECTURES, LAYERS, tiny_model, tokens
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, BertLMHeadModel, T5Config, T5ForConditionalGeneration
+
+from tarot.errors import TarotError, UnknownName
+from tarot.rotation import GIVENS, ROTARY, SCALE
+from tarot.sites import alive, find_sites, n_layers, parse_layers, select_layers
+
+O_PROJ, DOWN_PROJ = "model.layers.{}.self_attn.o_proj", "model.layers.{}.mlp.down_proj"
+
+# architecture: (heads' projection, number of heads, head size), (MLP's projection or None, hidden size)
+EXPECTED = {
+    "bitnet": ((O_PROJ, 6, 8), (DOWN_PROJ, 24)),
+    "bloom": (("transformer.h.{}.self_attention.dense", 5, 4), ("transformer.h.{}.mlp.dense_4h_to_h", 20)),
+    "codegen": (("transformer.h.{}.attn.out_proj", 4, 8), ("transformer.h.{}.mlp.fc_out", 32)),
+    "cohere": ((O_PROJ, 6, 6), (DOWN_PROJ, 36)),
+    "cohere2": ((O_PROJ, 6, 8), (DOWN_PROJ, 24)),
+    "deepseek_v3": ((O_PROJ, 6, 10), (DOWN_PROJ, 24)),
+    "diffllama": ((O_PROJ, 6, 8), (DOWN_PROJ, 24)),
+    "falcon": (("transformer.h.{}.self_attention.dense", 5, 4), ("transformer.h.{}.mlp.dense_4h_to_h", 20)),
+    "gemma": ((O_PROJ, 6, 8), (DOWN_PROJ, 24)),
+    "gemma2": ((O_PROJ, 6, 8), (DOWN_PROJ, 24)),
+    "gemma3_text": ((O_PROJ, 6, 8), (DOWN_PROJ, 24)),
+    "gemma4_text": ((O_PROJ, 6, 8), (DOWN_PROJ, 24)),
+    "gpt2": (("transformer.h.{}.attn.c_proj", 5, 4), ("transformer.h.{}.mlp.c_proj", 20)),
+    "gpt_bigcode": (("transformer.h.{}.attn.c_proj", 5, 4), ("transformer.h.{}.mlp.c_proj", 20)),
+    "gpt_neo": (("transformer.h.{}.attn.attention.out_proj", 5, 4), ("transformer.h.{}.mlp.c_proj", 20)),
+    "gpt_neox": (("gpt_neox.layers.{}.attention.dense", 3, 12), ("gpt_neox.layers.{}.mlp.dense_4h_to_h", 36)),
+    "gpt_oss": ((O_PROJ, 6, 8), None),
+    "gptj": (("transformer.h.{}.attn.out_proj", 5, 4), ("transformer.h.{}.mlp.fc_out", 20)),
+    "granite": ((O_PROJ, 6, 6), (DOWN_PROJ, 36)),
+    "llama": ((O_PROJ, 6, 8), (DOWN_PROJ, 24)),
+    "minimax": ((O_PROJ, 6, 8), None),
+    "mistral": ((O_PROJ, 6, 8), (DOWN_PROJ, 24)),
+    "mixtral": ((O_PROJ, 6, 8), None),
+    "mpt": (("transformer.blocks.{}.attn.out_proj", 5, 4), ("transformer.blocks.{}.ffn.down_proj", 20)),
+    "olmo2": ((O_PROJ, 6, 6), (DOWN_PROJ, 36)),
+    "opt": (("model.decoder.layers.{}.self_attn.out_proj", 5, 4), ("model.decoder.layers.{}.fc2", 20)),
+    "persimmon": (("model.layers.{}.self_attn.dense", 6, 6), ("model.layers.{}.mlp.dense_4h_to_h", 36)),
+    "phi": (("model.layers.{}.self_attn.dense", 6, 6), ("model.layers.{}.mlp.fc2", 36)),
+    "phi3": ((O_PROJ, 6, 6), (DOWN_PROJ, 36)),
+    "qwen2": ((O_PROJ, 6, 6), (DOWN_PROJ, 36)),
+    "qwen3": ((O_PROJ, 6, 8), (DOWN_PROJ, 24)),
+    "qwen3_next": ((O_PROJ, 6, 8), (DOWN_PROJ, 24)),
+    "stablelm": ((O_PROJ, 6, 6), (DOWN_PROJ, 36)),
+    "starcoder2": ((O_PROJ, 6, 6), ("model.layers.{}.mlp.c_proj", 36)),
+}
+EVERY = pytest.mark.parametrize("architecture", ARCHITECTURES)
+
+
+def config_error(model: nn.Module, *args: object) -> str:
+    with pytest.raises(TarotError) as error:
+        find_sites(model, *args)
+    return str(error.value)
+
+
+# On every architecture -----------------------------------------------------------------------------------------------------
+
+
+def test_every_tiny_model_is_expected_here_and_tiny():
+    assert set(EXPECTED) == set(ARCHITECTURES)
+    for architecture in ARCHITECTURES:
+        assert sum(parameter.numel() for parameter in tiny_model(architecture).parameters()) <= 100_000
+
+
+@EVERY
+def test_the_first_layer_has_the_right_module_heads_and_sizes(architecture):
+    model = tiny_model(architecture)
+    (path, heads, d_head), mlp = EXPECTED[architecture]
+    site = find_sites(model, "heads", [0])[0]
+    assert (site.name, site.layer, site.n_heads, site.d_head, site.side) == (path.format(0), 0, heads, d_head, "input")
+    assert site.module is model.get_submodule(site.name)
+    if mlp:
+        site = find_sites(model, "mlp", [0])[0]
+        assert (site.name, site.layer, site.n_heads, site.d_head, site.side) == (mlp[0].format(0), 0, 1, mlp[1], "output")
+        assert site.module is model.get_submodule(site.name)
+
+
+@EVERY
+@pytest.mark.parametrize("kind", ["heads", "mlp"])
+def test_a_forward_pass_calls_each_site_once_with_tensors_of_its_size(architecture, kind):
+    model = tiny_model(architecture)
+    if kind == "mlp" and not EXPECTED[architecture][1]:
+        assert "a mixture of experts has no last projection; edit the heads" in config_error(model, "mlp", 1.0)
+        return
+    sites = find_sites(model, kind, 1.0)
+    seen = []
+    for site in sites:
+        site.module.register_forward_hook(lambda _, args, out, site=site: seen.append((site, args[0].shape, out.shape)))
+    model(tokens(2, 7))
+    assert [site for site, _, _ in seen] == list(sites)
+    for site, shape_in, shape_out in seen:
+        shape = shape_in if site.side == "input" else shape_out
+        # Some models run the MLP on the tokens of all sequences at once.
+        assert math.prod(shape[:-1]) == 2 * 7 and shape[-1] == site.n_heads * site.d_head
+
+
+@EVERY
+def test_sites_are_ordered_one_a_layer(architecture):
+    model = tiny_model(architecture)
+    assert n_layers(model) == LAYERS
+    layers = [site.layer for site in find_sites(model, layers=1.0)]
+    assert layers == ([0, 2] if architecture == "qwen3_next" else [0, 1, 2])
+
+
+def test_a_head_is_a_run_of_d_head_numbers():
+    """Head h of the eager attention is slice h of the projection's input."""
+    model = tiny_model("llama")
+    model.set_attn_implementation("eager")
+    site = find_sites(model, "heads", [0])[0]
+    seen = {}
+    site.module.register_forward_pre_hook(lambda _, args: seen.update(z=args[0]))
+    model.model.layers[0].self_attn.v_proj.register_forward_hook(lambda _, args, out: seen.update(v=out))
+    attention = model(tokens(1, 5), output_attentions=True).attentions[0]
+    values = seen["v"].unflatten(-1, (2, 8)).repeat_interleave(3, dim=2)
+    heads = torch.einsum("bhqk,bkhd->bqhd", attention, values)
+    assert torch.allclose(seen["z"].unflatten(-1, (site.n_heads, site.d_head)), heads, atol=1e-6)
+
+
+def test_the_configurations_head_size_is_not_believed():
+    model = tiny_model("llama")
+    model.config.head_dim = 999
+    assert {site.d_head for site in find_sites(model)} == {8}
+
+
+def test_the_text_model_of_a_multimodal_model():
+    layers = dict(intermediate_size=28, num_hidden_layers=2)
+    text = dict(vocab_size=300, hidden_size=24, num_attention_heads=6, num_key_value_heads=2, head_dim=8, **layers)
+    vision = dict(hidden_size=12, num_attention_heads=3, image_size=28, patch_size=14, **layers)
+    config = AutoConfig.for_model("gemma3", text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=262)
+    names = [site.name for site in find_sites(AutoModelForCausalLM.from_config(config), "heads", 1.0)]
+    assert names == ["model.language_model.layers.0.self_attn.o_proj", "model.language_model.layers.1.self_attn.o_proj"]
+
+
+def test_a_model_without_its_head_is_edited_too():
+    assert find_sites(tiny_model("llama").model)[0].name == "layers.0.self_attn.o_proj"
+
+
+def test_linear_attention_is_passed_over_and_nothing_left_is_an_error():
+    model = tiny_model("qwen3_next")
+    assert [site.layer for site in find_sites(model, "heads", [0, 1])] == [0]
+    assert config_error(model, "heads", [1]).endswith("in the selected layers, got Qwen3NextForCausalLM")
+
+
+# Which angles exist --------------------------------------------------------------------------------------------------------
+
+
+def test_everything_is_alive_where_sites_are_alike():
+    sites = find_sites(tiny_model("llama"), layers=1.0)
+    for rotation, shape in ((ROTARY, (3, 6, 4)), (GIVENS, (3, 6, 7)), (SCALE, (3, 6, 1))):
+        mask = alive(sites, rotation.n_angles)
+        assert mask.shape == shape and mask.all()
+
+
+def test_gemma4s_sliding_layers_have_smaller_heads_than_its_global_ones():
+    mask = alive(find_sites(tiny_model("gemma4_text"), layers=1.0), ROTARY.n_angles)
+    assert mask.shape == (3, 6, 6)
+    assert mask.sum(dim=(1, 2)).tolist() == [6 * 4, 6 * 4, 6 * 6]
+    assert not mask[0, :, 4:].any()
+
+
+# Which layers --------------------------------------------------------------------------------------------------------------
+
+
+@given(st.floats(0, 1, exclude_min=True), st.integers(1, 200))
+def test_a_fraction_is_the_first_layers_halves_up_and_at_least_one(fraction, n):
+    selected = select_layers(fraction, n)
+    assert selected == tuple(range(len(selected)))
+    assert 1 <= len(selected) <= n
+    assert abs(len(selected) - n * fraction) <= 0.5 + 1e-9 or len(selected) == 1
+
+
+def test_halves_are_rounded_up():
+    assert [len(select_layers(0.5, n)) for n in (1, 2, 3, 5, 30)] == [1, 1, 2, 3, 15]
+    assert select_layers(1.0, 4) == (0, 1, 2, 3)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1))
+def test_a_list_is_ordered_without_repeats(layers):
+    assert select_layers(layers, 10) == tuple(sorted(set(layers))) == select_layers(iter(layers), 10)
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9)), min_size=1))
+def test_ranges_and_numbers_are_read_as_written(parts):
+    text = ",".join(f"{first}-{first + more}" if more else str(first) for first, more in parts)
+    assert parse_layers(text) == [layer for first, more in parts for layer in range(first, first + more + 1)]
+
+
+def test_layers_as_they_are_typed():
+    assert parse_layers("0.5") == 0.5 and parse_layers(" 1.0 ") == 1.0 and parse_layers(".25") == 0.25
+    assert parse_layers("4-11") == list(range(4, 12))
+    assert parse_layers("0, 3,5") == [0, 3, 5]
+
+
+@pytest.mark.parametrize("text", ["", "half", "5-3", "-1", "0,,2", "1e-1", "0.5,3", "1-2-3", "nan"])
+def test_other_layers_are_quoted(text):
+    with pytest.raises(TarotError) as error:
+        parse_layers(text)
+    assert str(error.value) == f"expected layers as '0.5', '4-11' or '0,3,5', got {text!r}"
+
+
+@pytest.mark.parametrize(
+    "spec, message",
+    [
+        (0.0, "expected a fraction of the layers above 0 and at most 1, got 0.0"),
+        (1.5, "expected a fraction of the layers above 0 and at most 1, got 1.5"),
+        (math.nan, "expected a fraction of the layers above 0 and at most 1, got nan"),
+        (2, "expected a fraction of the layers or a list of them, got 2; [2] is one layer, 1.0 is all"),
+        ([], "expected layers from 0 to 3, got none"),
+        ([0, 4, -1, 9], "expected layers from 0 to 3, got -1, 4, 9"),
+    ],
+)
+def test_layers_that_are_not_there(spec, message):
+    with pytest.raises(TarotError) as error:
+        select_layers(spec, 4)
+    assert str(error.value) == message
+
+
+# Refusals ------------------------------------------------------------------------------------------------------------------
+
+LOOKED_FOR = (
+    "expected a causal language model with layers|h|blocks.N.(self_attn.o_proj|self_attn.out_proj|self_attn.dense|"
+    "self_attention.dense|attention.dense|attn.c_proj|attn.out_proj|attn.attention.out_proj) in its decoder, got "
+)
+SMALL = dict(vocab_size=11, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: AutoModelForCausalLM.from_config(AutoConfig.for_model("mamba", vocab_size=11, hidden_size=8, num_hidden_layers=1)),
+        lambda: BertLMHeadModel(BertConfig(is_decoder=True, **SMALL)),
+        lambda: T5ForConditionalGeneration(T5Config(vocab_size=11, d_model=8, d_ff=8, d_kv=4, num_layers=1, num_heads=2)),
+        lambda: nn.Linear(2, 2),
+    ],
+    ids=["mamba", "bert", "t5", "linear"],
+)
+def test_a_model_that_cannot_be_edited_is_named(model):
+    model = model()
+    for kind in ("heads", "mlp"):
+        assert config_error(model, kind) == LOOKED_FOR + type(model).__name__
+    with pytest.raises(TarotError, match=f"got {type(model).__name__}$"):
+        n_layers(model)
+
+
+def test_an_unknown_kind_is_offered_the_nearest():
+    with pytest.raises(UnknownName) as error:
+        find_sites(tiny_model("llama"), "head")
+    assert str(error.value) == "expected a known kind of site, got 'head'; did you mean 'heads'?"
+
+
+def test_heads_that_do_not_divide_the_projection():
+    model = tiny_model("llama")
+    model.config.num_attention_heads = 7
+    expected = "expected a number of heads that divides the 48 inputs of model.layers.0.self_attn.o_proj, got 7"
+    assert config_error(model) == expected
+
+
+def test_a_model_that_does_not_count_its_heads():
+    model = tiny_model("gpt2")
+    del model.transformer.h[0].attn.num_heads
+    model.config.n_head = None
+    assert config_error(model) == (
+        "expected a number of heads (num_heads, num_attention_heads, n_heads, n_head) in GPT2Attention, got none"
+    )
+
+
+def test_a_projection_that_is_bypassed_is_refused():
+    model = tiny_model("bloom")
+    model.transformer.h[0].self_attention.slow_but_exact = True
+    model.transformer.h[0].self_attention.pretraining_tp = 2
+    assert config_error(model) == (
+        "expected a projection that is called, got transformer.h.0.self_attention.dense, bypassed; set slow_but_exact=False"
+    )

@@ -1,0 +1,206 @@
+"""From a model and a task to an adapter: every kind of task, killed anywhere, resumed as if never killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoint import byte_model, byte_tokenizer, save_checkpoint, write_tasks
+
+from tarot.adapter import CARD, WEIGHTS, Adapter
+from tarot.errors import TarotError, UnknownName
+from tarot.models import LoadedModel
+from tarot.tuning import TRIALS, Recipe, trials, tune
+
+RECIPE = Recipe("stranger_choice", samples=6, search="random")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tasks(tmp_path_factory.mktemp("tasks"))
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    return LoadedModel("bytes", byte_model(), byte_tokenizer())
+
+
+def scores(folder: Path) -> list[tuple[tuple[float, ...], float]]:
+    return [(trial.x, trial.score) for trial in trials(folder)]
+
+
+@pytest.mark.parametrize("name", ["choice", "generate", "loglikelihood"])
+@pytest.mark.parametrize("shots", [0, "mix"])
+def test_any_kind_of_task(tmp_path: Path, loaded: LoadedModel, folder: Path, name: str, shots: int | str) -> None:
+    if shots and name != "choice":
+        return  # the other two have no shots to give
+    recipe = replace(RECIPE, task=f"stranger_{name}", num_fewshot=shots)
+    adapter = tune(loaded, recipe, tmp_path / "out", budget=4, include_path=folder)
+    found = scores(tmp_path / "out")
+    assert len(found) == 4
+    assert adapter.provenance["scores"] == {"identity": found[0][1], "best": max(score for _, score in found)}
+    loaded_again = Adapter.load(tmp_path / "out")
+    assert torch.equal(loaded_again.angles, adapter.angles)
+    assert loaded_again.provenance["task"] == f"stranger_{name}"
+    drawn = loaded_again.provenance["samples_drawn"]
+    assert len({sample["key"] for sample in drawn}) == 6
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"space": "full"},
+        {"space": "layer"},
+        {"space": "random:3"},
+        {"rotation": "givens"},
+        {"rotation": "scale"},
+        {"sites": "mlp"},
+        {"layers": "1,3"},
+        {"objective": "margin"},
+        {"chat": False},
+        {"search": "bo"},
+    ],
+    ids=str,
+)
+def test_every_choice_can_be_chosen(tmp_path: Path, loaded: LoadedModel, folder: Path, change: dict[str, object]) -> None:
+    adapter = tune(loaded, replace(RECIPE, **change), tmp_path, budget=3, include_path=folder)
+    assert len(adapter.sites(loaded.model)) == 2
+    with adapter.applied(loaded.model) as model:
+        assert torch.isfinite(model(torch.tensor([[3, 4, 5]])).logits).all()
+
+
+def test_tuning_leaves_the_model_as_it_was(tmp_path: Path, loaded: LoadedModel, folder: Path) -> None:
+    before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
+    tune(loaded, RECIPE, tmp_path, budget=3, include_path=folder)
+    assert all(torch.equal(value, before[name]) for name, value in loaded.model.state_dict().items())
+
+
+@pytest.mark.parametrize("search", ["random", "bo"])
+def test_resumed_equals_uninterrupted(tmp_path: Path, loaded: LoadedModel, folder: Path, search: str) -> None:
+    recipe = replace(RECIPE, search=search)
+    whole = tune(loaded, recipe, tmp_path / "whole", budget=14, include_path=folder)
+    resumed_at = []
+
+    def stop(trial: object, result: object) -> None:
+        if len(result.trials) == 12:  # type: ignore[attr-defined]
+            raise RuntimeError("the machine went away")
+
+    with pytest.raises(RuntimeError, match="the machine went away"):
+        tune(loaded, recipe, tmp_path / "cut", budget=14, include_path=folder, on_trial=stop)
+    with (tmp_path / "cut" / TRIALS).open("ab") as file:
+        file.write(b'{"index": 12, "x": [0.1')  # killed while writing
+    again = tune(
+        loaded, recipe, tmp_path / "cut", budget=14, include_path=folder, resume=True, on_start=resumed_at.append
+    )
+    assert resumed_at == [12]
+    assert scores(tmp_path / "cut") == scores(tmp_path / "whole")
+    assert again.fingerprint == whole.fingerprint
+
+
+def test_interrupted_keeps_the_best_so_far(tmp_path: Path, loaded: LoadedModel, folder: Path) -> None:
+    def stop(trial: object, result: object) -> None:
+        if len(result.trials) == 3:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+
+    adapter = tune(loaded, RECIPE, tmp_path, budget=9, include_path=folder, on_trial=stop)
+    assert adapter.provenance["interrupted"] and adapter.provenance["trials"] == 3
+    assert Adapter.load(tmp_path).fingerprint == adapter.fingerprint
+    finished = tune(loaded, RECIPE, tmp_path, budget=9, include_path=folder, resume=True)
+    assert not finished.provenance["interrupted"] and len(trials(tmp_path)) == 9
+
+
+def test_killed_for_real(tmp_path: Path, folder: Path) -> None:
+    """SIGKILL in mid-search; the command started again says that it resumes and ends where an unbroken run does."""
+    model = save_checkpoint(tmp_path / "model")
+    command = [sys.executable, "-c", "from tarot.cli import main; main()", "tune", "--model", str(model)]
+    command += ["--task", "stranger_choice", "--include-path", str(folder), "--samples", "6", "--search", "random", "--budget", "100"]
+    output = tmp_path / "out"
+    process = subprocess.Popen([*command, "--output", str(output)], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and len((output / TRIALS).read_bytes().splitlines() if (output / TRIALS).exists() else ()) < 5:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (output / CARD).exists() and not (output / WEIGHTS).exists()
+    before = len(trials(output))
+    assert 1 <= before < 100
+    again = subprocess.run([*command, "--output", str(output), "--resume"], capture_output=True, text=True, check=True)
+    assert f"resuming after {before} trials" in again.stderr
+    loaded = LoadedModel(str(model), byte_model(), byte_tokenizer())
+    tune(loaded, RECIPE, tmp_path / "unbroken", budget=100, include_path=folder)
+    assert scores(output) == scores(tmp_path / "unbroken")
+    assert Adapter.load(output).fingerprint == Adapter.load(tmp_path / "unbroken").fingerprint
+
+
+def test_no_score_anywhere_is_an_error(tmp_path: Path, folder: Path) -> None:
+    model = byte_model()
+    model.get_output_embeddings().weight.fill_(torch.nan)
+    with pytest.raises(TarotError, match="expected a finite score in some trial, got none in 3"):
+        tune(LoadedModel("nan", model, byte_tokenizer()), RECIPE, tmp_path, budget=3, include_path=folder)
+
+
+def refused(loaded: LoadedModel, output: Path, folder: Path, recipe: Recipe = RECIPE, **options: object) -> str:
+    with pytest.raises(TarotError) as error:
+        tune(loaded, recipe, output, include_path=folder, **{"budget": 3, **options})  # type: ignore[arg-type]
+    assert "\n" not in str(error.value)
+    return str(error.value).replace(str(output), "OUT")
+
+
+def test_folders_that_are_not_free(tmp_path: Path, loaded: LoadedModel, folder: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "expected a folder to write to, got the file" in refused(loaded, tmp_path / "file", folder)
+    assert refused(loaded, tmp_path, folder) == "expected an empty output folder, got OUT with files in it; choose another"
+    output = tmp_path / "out"
+    tune(loaded, RECIPE, output, budget=3, include_path=folder)
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    assert refused(loaded, output, folder) == (
+        "expected an empty output folder, got OUT with tarot.json; add --resume, or choose another"
+    )
+    assert "the budget is spent" in refused(loaded, output, folder, resume=True)
+    other = refused(loaded, output, folder, replace(RECIPE, seed=1), resume=True, budget=9)
+    assert "seed" in other
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": "stranger_choise"}, "expected a known task, got 'stranger_choise'; did you mean 'stranger_choice'?"),
+        ({"search": "bayes"}, "expected a known search, got 'bayes'; known: bo, paper, random"),
+        ({"space": "heads"}, "expected a known space, got 'heads'; did you mean 'head'?"),
+        ({"objective": "acuracy"}, "expected a known objective, got 'acuracy'; did you mean 'accuracy'?"),
+        ({"rotation": "rotari"}, "expected a known rotation, got 'rotari'; did you mean 'rotary'?"),
+        ({"sites": "head"}, "expected a known kind of site, got 'head'; did you mean 'heads'?"),
+        ({"bound": 0.0}, "expected a positive bound in radians, got 0.0; try 0.785, which is pi/4"),
+        ({"bound": float("nan")}, "expected a positive bound in radians, got nan; try 0.785, which is pi/4"),
+        ({"samples": 0}, "expected at least 1 sample, got 0"),
+        ({"layers": "half"}, "expected layers as '0.5', '4-11' or '0,3,5', got 'half'"),
+    ],
+    ids=str,
+)
+def test_bad_recipes(tmp_path: Path, loaded: LoadedModel, folder: Path, change: dict[str, object], message: str) -> None:
+    output = tmp_path / "out"
+    assert refused(loaded, output, folder, replace(RECIPE, **change)) == message
+    assert not output.exists()
+
+
+def test_no_budget(tmp_path: Path, loaded: LoadedModel, folder: Path) -> None:
+    assert refused(loaded, tmp_path / "out", folder, budget=0) == "expected a budget of at least 1 trial, got 0"
+
+
+def test_unknown_is_a_kind_of_error() -> None:
+    assert issubclass(UnknownName, TarotError)
+
+
+def test_provenance_repeats_the_run(tmp_path: Path, loaded: LoadedModel, folder: Path) -> None:
+    tune(loaded, RECIPE, tmp_path, budget=3, include_path=folder)
+    card = json.loads((tmp_path / CARD).read_text())["provenance"]
+    recipe = Recipe(**{name: card[name] for name in vars(RECIPE)})
+    assert recipe == RECIPE
+    assert set(card["versions"]) >= {"torch", "transformers", "lm-eval", "botorch", "python"}
