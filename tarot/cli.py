@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -18,6 +17,9 @@ if TYPE_CHECKING:
     from tarot.search import Result, Trial
 
 # torch, transformers and lm-eval take seconds to import: each command imports what it needs, so that --help is quick.
+
+# typer brings its own copy of click, or uses the installed one; this is whichever's class of errors in a command line.
+UsageError: Any = typer.BadParameter.__base__
 
 app = typer.Typer(
     name="tarot",
@@ -223,6 +225,47 @@ def _names(tasks: str) -> list[str]:
 
 
 @app.command()
+def compare(
+    model: Model,
+    adapter: Annotated[list[Path], typer.Option(help="folder of an adapter; repeat for several")],
+    shots: Annotated[int, typer.Option(help="labelled examples in the few-shot arm's prompts")] = 6,
+    include_path: IncludePath = None,
+    limit: Annotated[int | None, typer.Option(help="only the first documents")] = None,
+    output: Annotated[Path | None, typer.Option(help="JSON file for the cells, which `tarot report` reads")] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    batch_size: BatchSize = "auto",
+) -> None:
+    """Measure base, few-shot and edited model on the same documents, none of them tuned on."""
+    from tarot import cells, measuring, tuning
+    from tarot.adapter import Adapter, write_atomically
+    from tarot.report import summary_rows
+
+    rows = _rows(batch_size)
+    edits = [Adapter.load(folder) for folder in adapter]
+    loaded = _load(model, device, dtype)
+    measured = [
+        measuring.measure(
+            loaded,
+            edit,
+            shots=shots,
+            include_path=include_path,
+            limit=limit,
+            batch_size=rows,
+            curves={measuring.recipe_of(edit).search: [trial.score for trial in tuning.trials(folder)]},
+        )
+        for folder, edit in zip(adapter, edits, strict=True)
+    ]
+    if output:
+        write_atomically(output, cells.to_json(measured).encode())
+    header, body = summary_rows(measured)
+    table = Table(*header)
+    for row in body:
+        table.add_row(*row)
+    out.print(table)
+
+
+@app.command()
 def merge(
     model: Model,
     adapter: Annotated[Path, typer.Option(help="folder of the adapter")],
@@ -259,6 +302,8 @@ def lm_eval(context: typer.Context) -> None:
     setup_logging()
     cli = HarnessCLI()
     args = cli.parse_args()
+    if "--device" not in context.args:
+        args.device = "auto"  # lm-eval's own default is a GPU, there or not
     if hasattr(args, "include_path"):
         theirs = args.include_path.split(":") if isinstance(args.include_path, str) else args.include_path or []
         args.include_path = [str(tasks_folder()), *theirs]
@@ -276,8 +321,8 @@ def main() -> Any:
         return app(standalone_mode=False)
     except TarotError as error:
         _fail(str(error))
-    except click.UsageError as error:
+    except UsageError as error:
         _fail(f"{error.format_message()} Try `tarot --help`.")
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         err.print("interrupted")
         sys.exit(130)

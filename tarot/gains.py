@@ -1,11 +1,11 @@
 """Paired gains: edited minus base on the same documents, with an interval, a test, and what seeds add to both.
 
 Answers are indices of choices; a negative one is an answer outside the choices, which is always wrong. A gain depends
-only on how often each (right answer, base's answer, edited answer) occurs, so the order of the documents does not matter,
-and swapping the arms negates the gain and mirrors its interval exactly.
+only on how often each (right answer, base's answer, edited answer) occurs, so the order of documents does not matter;
+swapping the arms negates the gain and mirrors its interval exactly.
 
-Sources: McNemar (1947), exact form; Efron and Tibshirani, An Introduction to the Bootstrap (1993); Agresti and Min (2005)
-for the pseudo-document; Holm (1979); Zou and Donner (2008) for adding intervals.
+Sources: McNemar (1947), exact form; Efron and Tibshirani, An Introduction to the Bootstrap (1993); Agresti and Min
+(2005) for the pseudo-document; Holm (1979); Zou and Donner (2008) for adding intervals.
 """
 
 import math
@@ -31,8 +31,8 @@ Resample = Callable[[Ints, Ints, int, np.random.Generator], tuple[Ints, Ints]]
 class Gain:
     """value = score(edited) - score(base), a fraction in [-1, 1], on `n` documents.
 
-    `low` to `high` holds the gain over all such documents with confidence `level`; `p` is two-sided, under the hypothesis
-    that the arms do not differ. `gained` documents went from wrong to right, `lost` ones from right to wrong.
+    `low` to `high` holds the gain over all such documents with confidence `level`; `p` is two-sided, assuming that the
+    arms do not differ. `gained` documents went from wrong to right, `lost` ones from right to wrong.
     Without documents nothing is known: value 0, interval [-1, 1], p 1.
     """
 
@@ -55,8 +55,8 @@ class Gain:
 class MeanGain:
     """value = mean of `count` gains, with the two sources of its spread kept apart.
 
-    `between` is the standard deviation of the gains between seeds (None for fewer than two, when it is unknown), `within`
-    the root mean square of their standard errors over documents. `low` to `high` combines both.
+    `between` is the standard deviation of the gains between seeds (None for fewer than two, when it is unknown),
+    `within` the root mean square of their standard errors over documents. `low` to `high` combines both.
     """
 
     value: float
@@ -118,7 +118,7 @@ def f1_gain(
     The interval holds the middle `level` of the gain over resamples of `n` documents from the observed ones and one
     pseudo-document, half of it gained and half lost, and the value itself. Without the pseudo-document the bootstrap is
     too sure that what it has not seen does not happen: in simulations with a handful of flips on 44 documents its
-    percentiles cover 81 to 86% at a nominal 95, BCa's 77 to 81%, these 93 to 97% (more where a flip or two is expected).
+    percentiles cover 81 to 86% at a nominal 95, BCa's 77 to 81%, these 93 to 97% (more where few flips happen).
 
     p is the share of random swaps of the two answers to each document that leave a gain at least as far from 0. For
     accuracy the same test is McNemar's.
@@ -135,9 +135,9 @@ def f1_gain(
 def mean_over_seeds(gains: Sequence[Gain]) -> MeanGain:
     """mean of gains; low = mean - sqrt(mean((value - low)^2) + (t between / sqrt(seeds))^2), high likewise.
 
-    Seeds share their documents, so more seeds make the part between seeds smaller, but not the part over documents: that
-    one enters as it is for one seed. Student's t has seeds - 1 degrees of freedom. One seed gives its own interval, which
-    says nothing about other seeds; none gives [-1, 1].
+    Seeds share their documents, so more seeds make the part between seeds smaller, but not the part over documents:
+    that one enters as it is for one seed. Student's t has seeds - 1 degrees of freedom. One seed gives its own
+    interval, which says nothing about other seeds; none gives [-1, 1].
     """
     if not gains:
         return MeanGain(0.0, -1.0, 1.0, 0, None, 0.0)
@@ -168,10 +168,6 @@ def mean_over_cells(means: Sequence[MeanGain]) -> MeanGain:
     return MeanGain(value, low, high, len(means), None, within)
 
 
-def _rms(values: Sequence[float]) -> float:
-    return math.sqrt(math.fsum(value * value for value in values) / len(values))
-
-
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """max over j <= i of min(1, (m - j) p_(j)), j from 0 in rising order: p-values corrected for being m of them."""
     adjusted = [0.0] * len(p_values)
@@ -185,6 +181,10 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 def regressed(gain: Gain, tolerance: float) -> bool:
     """value < -tolerance and p < 1 - level: worse by more than is tolerated, and by more than chance explains."""
     return gain.value < -tolerance and gain.p < 1 - gain.level
+
+
+def _rms(values: Sequence[float]) -> float:
+    return math.sqrt(math.fsum(value * value for value in values) / len(values))
 
 
 def _checked(
@@ -244,12 +244,17 @@ def _scores(statistic: Statistic, cells: Ints, counts: Ints) -> Floats:
     return np.stack([statistic(n_gold[0], *sums) for sums in zip(n_answered, right, strict=True)])
 
 
+def _difference(statistic: Statistic, gold: Ints, base: Ints, edited: Ints) -> float:
+    before, after = _scores(statistic, *_table(gold, base, edited))[:, 0]
+    return float(after - before)
+
+
 def _interval(
     statistic: Statistic, gold: Ints, base: Ints, edited: Ints, level: float, resamples: int, seed: int
 ) -> tuple[float, float, float]:
     if not len(gold):
         return 0.0, -1.0, 1.0
-    value = float(_resampled(statistic, gold, base, edited, _as_seen, 1, seed)[0])
+    value = _difference(statistic, gold, base, edited)
     tail = (1 - level) / 2
     gains = _resampled(statistic, gold, base, edited, _smoothed, resamples, seed)
     return value, min(value, float(np.quantile(gains, tail))), max(value, -float(np.quantile(-gains, tail)))
@@ -258,7 +263,7 @@ def _interval(
 def _permutation_p(statistic: Statistic, gold: Ints, base: Ints, edited: Ints, resamples: int, seed: int) -> float:
     if not len(gold):
         return 1.0
-    value = _resampled(statistic, gold, base, edited, _as_seen, 1, seed)[0]
+    value = _difference(statistic, gold, base, edited)
     gains = _resampled(statistic, gold, base, edited, _swapped, resamples, seed)
     return float((1 + (abs(gains) >= abs(value) - 1e-12).sum()) / (1 + len(gains)))
 
@@ -266,17 +271,13 @@ def _permutation_p(statistic: Statistic, gold: Ints, base: Ints, edited: Ints, r
 def _resampled(
     statistic: Statistic, gold: Ints, base: Ints, edited: Ints, resample: Resample, resamples: int, seed: int
 ) -> Floats:
-    """Gains of resamples, half of them drawn with the arms the other way round: swapping the arms negates the whole set."""
+    """Gains of resamples, half of them drawn with the arms the other way round: swapping the arms negates the set."""
     gains = []
     for sign, arms in ((1, (base, edited)), (-1, (edited, base))):
         cells, counts = resample(*_table(gold, *arms), (resamples + 1) // 2, np.random.default_rng(seed))
         before, after = _scores(statistic, cells, counts)
         gains.append(sign * (after - before))
     return np.concatenate(gains)
-
-
-def _as_seen(cells: Ints, counts: Ints, resamples: int, generator: np.random.Generator) -> tuple[Ints, Ints]:
-    return cells, counts
 
 
 def _smoothed(cells: Ints, counts: Ints, resamples: int, generator: np.random.Generator) -> tuple[Ints, Ints]:

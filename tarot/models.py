@@ -153,7 +153,7 @@ def save_checkpoint(loaded: LoadedModel, output: str | Path) -> None:
             loaded.tokenizer.save_pretrained(whole)
             whole.replace(output)
     except (OSError, ValueError, SafetensorError) as error:
-        raise TarotError(f"to write a checkpoint to {output}", _first_line(error), "choose another folder") from error
+        raise TarotError(f"to write a checkpoint to {output}", _brief(error), "choose another folder") from error
 
 
 def available() -> list[ModelInfo]:
@@ -237,6 +237,7 @@ def _load(folder: Path, dtype: str, gguf: str | None = None) -> tuple[PreTrained
             **_OFFLINE,
             **plain,
         )
+    with _told(f"a tokenizer in {shown}"), _quiet():
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf, **_OFFLINE)
     model, info = loaded
     if missing := sorted(info["missing_keys"]):
@@ -278,7 +279,7 @@ def _from_hub(reference: str) -> Path:
     except RepositoryNotFoundError as error:
         raise TarotError("a folder or a model on the hub", repr(reference), _nearest(reference)) from error
     except Exception as error:  # its class is the HTTP client's own, and huggingface_hub changed clients
-        reason = f"{reference!r}, which is not here and cannot be fetched ({_first_line(error)})"
+        reason = f"{reference!r}, which is not here and cannot be fetched ({_brief(error)})"
         raise TarotError("a folder, or a model of the hub", reason, _nearest(reference)) from error
     raise TarotError("weights as safetensors", f"the hub model {reference!r} without", "look for a converted one")
 
@@ -358,9 +359,9 @@ def _cache_folder() -> Path:
     return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"), "tarot")
 
 
-def _first_line(error: Exception) -> str:
-    text = (f"no {error}" if isinstance(error, KeyError) else str(error)).strip()
-    return textwrap.shorten(text.splitlines()[0], 200, placeholder=" ...") if text else type(error).__name__
+def _brief(error: Exception) -> str:
+    text = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+    return textwrap.shorten(text, 200, placeholder=" ...")
 
 
 @contextmanager
@@ -371,7 +372,7 @@ def _told(expected: str, hint: str = "") -> Iterator[None]:
     except TarotError:
         raise
     except Exception as error:
-        raise TarotError(expected, _first_line(error), hint) from error
+        raise TarotError(expected, _brief(error), hint) from error
 
 
 @contextmanager

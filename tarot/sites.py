@@ -81,8 +81,11 @@ def parse_layers(text: str) -> float | list[int]:
     return layers
 
 
-def select_layers(spec: float | Iterable[int], n_layers: int) -> tuple[int, ...]:
-    """The first `round(n_layers * fraction)` layers, halves up and at least one; or the layers listed, in order."""
+def select_layers(spec: int | float | Iterable[int], n_layers: int) -> tuple[int, ...]:
+    """The first `round(n_layers * fraction)` layers, halves up and at least one; or the layers listed, in order.
+
+    TarotError for a fraction outside (0, 1], for layers that are not there, and for a bare integer, which could mean either.
+    """
     if isinstance(spec, float):
         if not 0 < spec <= 1:
             raise TarotError("a fraction of the layers above 0 and at most 1", str(spec))

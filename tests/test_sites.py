@@ -1,6 +1,7 @@
 """Where a model can be edited: found on every architecture, sized by the projections, refused in one line elsewhere."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ O_PROJ, DOWN_PROJ = "model.layers.{}.self_attn.o_proj", "model.layers.{}.mlp.dow
 
 # architecture: (heads' projection, number of heads, head size), (MLP's projection or None, hidden size)
 EXPECTED = {
-    "bitnet": ((O_PROJ, 6, 8), (DOWN_PROJ, 24)),
+    "bitnet": ((O_PROJ, 6, 8), (DOWN_PROJ, 48)),
     "bloom": (("transformer.h.{}.self_attention.dense", 5, 4), ("transformer.h.{}.mlp.dense_4h_to_h", 20)),
     "codegen": (("transformer.h.{}.attn.out_proj", 4, 8), ("transformer.h.{}.mlp.fc_out", 32)),
     "cohere": ((O_PROJ, 6, 6), (DOWN_PROJ, 36)),
@@ -265,11 +266,10 @@ def test_heads_that_do_not_divide_the_projection():
 
 
 def test_a_model_that_does_not_count_its_heads():
-    model = tiny_model("gpt2")
-    del model.transformer.h[0].attn.num_heads
-    model.config.n_head = None
+    model = tiny_model("llama")
+    model.config = SimpleNamespace(get_text_config=SimpleNamespace)
     assert config_error(model) == (
-        "expected a number of heads (num_heads, num_attention_heads, n_heads, n_head) in GPT2Attention, got none"
+        "expected a number of heads (num_heads, num_attention_heads, n_heads, n_head) in LlamaAttention, got none"
     )
 
 

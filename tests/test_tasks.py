@@ -16,6 +16,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from datasets import DatasetDict
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from lm_eval import simple_evaluate
@@ -92,7 +93,7 @@ def test_another_seed_gives_other_documents() -> None:
 @pytest.mark.parametrize(
     ("task", "digest"),
     [
-        ("synth_navigate", "2a3cf0ad54320fb8"),
+        ("synth_navigate", "79e049c1384a486a"),
         ("synth_color", "667163a50eb6d76a"),
         ("synth_implicatives", "5755d49690645c44"),
     ],
@@ -287,6 +288,12 @@ def majority(features: list, golds: list) -> dict:
     return {f: max((count, gold) for (g, gold), count in pairs.items() if g == f)[1] for f in set(features)}
 
 
+def learned(feature: Callable[[str], Hashable], data: DatasetDict) -> float:
+    """How often the majority's answer for `feature`, learned on the training split, is right on the test split."""
+    rule = majority([feature(text) for text in data["train"]["text"]], data["train"]["gold"])
+    return accuracy(rule, [feature(text) for text in data["test"]["text"]], data["test"]["gold"])
+
+
 def contains(word: str, text: str) -> bool:
     return word in text.split()
 
@@ -294,19 +301,19 @@ def contains(word: str, text: str) -> bool:
 @pytest.mark.parametrize("seed", range(3))
 def test_surface_cues_of_implicatives_do_not_give_the_answer_away(seed: int) -> None:
     data = splits.splits(implicatives.Implicatives, seed)
-    train, test = (list(data[split]["text"]) for split in ("train", "test"))
-    train_golds, test_golds = data["train"]["gold"], data["test"]["gold"]
-
-    def learned(feature: Callable[[str], Hashable]) -> float:
-        rule = majority([feature(text) for text in train], train_golds)
-        return accuracy(rule, [feature(text) for text in test], test_golds)
-
-    assert 0.4 < learned(lambda text: "didn't" in text) < 0.6
-    assert learned(lambda text: first_verb(text[6:])[0]) < 0.7  # one-way verbs, one fact in five, are always the same
-    words = {word for text in train for word in text.split()}
-    assert max(learned(partial(contains, word)) for word in words) < 0.62
+    assert 0.4 < learned(lambda text: "didn't" in text, data) < 0.6
+    assert learned(lambda text: first_verb(text[6:])[0], data) < 0.7  # one-way verbs always answer alike; they are few
+    for word in {word for text in data["train"]["text"] for word in text.split()}:
+        assert learned(partial(contains, word), data) < 0.62
     # Whoever knows both and puts them together is always right: the rule can succeed.
-    assert learned(lambda text: first_verb(text[6:])) > 0.95
+    assert learned(lambda text: first_verb(text[6:]), data) > 0.95
+
+
+def test_style_and_length_of_a_walk_do_not_give_the_answer_away(synthetic: dict[str, ConfigurableTask]) -> None:
+    data = synthetic["synth_navigate"].dataset
+    assert 0.4 < learned(lambda text: ("Always" in text, text.count(".")), data) < 0.6
+    # To turn back is half of the way home, so that this one tells something; it is the task itself.
+    assert learned(lambda text: "Always" in text or len(re.findall("around|left|right", text)) > 0, data) < 0.75
 
 
 # Paper: a small folder of the hub's form
@@ -446,18 +453,21 @@ PROMPTS = {  # description, six shots with their answers, the first document
     "synth_navigate": (
         "Follow the instructions and say whether they lead back to the starting point. Answer True or False.\n\n",
         [
-            f"{NAVIGATE} Take 6 steps. Turn right. Take 3 steps. Take 1 step. Take 1 step. Take 6 steps.\nA: False",
-            f"{NAVIGATE} Always face forward. Take 2 steps right. Take 6 steps right. Take 8 steps left.\nA: True",
-            f"{NAVIGATE} Take 10 steps. Turn right. Take 8 steps. Take 9 steps. Turn right. Turn around. Turn right. "
-            "Take 4 steps.\nA: False",
-            f"{NAVIGATE} Turn right. Take 5 steps. Turn around. Take 5 steps. Turn right. Turn right. "
-            "Turn left.\nA: True",
-            f"{NAVIGATE} Take 8 steps. Turn around. Take 8 steps.\nA: True",
-            f"{NAVIGATE} Always face forward. Take 7 steps forward. Take 3 steps left. Take 1 step left. "
-            "Take 4 steps forward.\nA: False",
+            f"{NAVIGATE} Take 6 steps. Turn right. Turn left. Take 1 step. Take 1 step. Take 6 steps. "
+            "Take 1 step.\nA: False",
+            f"{NAVIGATE} Always face forward. Take 4 steps left. Take 2 steps forward. Take 4 steps right. "
+            "Take 6 steps backward. Take 1 step backward. Take 3 steps forward. Take 9 steps forward. "
+            "Take 7 steps backward.\nA: True",
+            f"{NAVIGATE} Turn right. Take 1 step. Take 7 steps. Turn left.\nA: False",
+            f"{NAVIGATE} Always face forward. Take 2 steps left. Take 4 steps backward. Take 4 steps forward. "
+            "Take 5 steps left. Take 7 steps right.\nA: True",
+            f"{NAVIGATE} Always face forward. Take 4 steps backward. Take 6 steps forward. Take 2 steps left. "
+            "Take 5 steps left. Take 1 step backward. Take 7 steps right. Take 7 steps backward. "
+            "Take 6 steps forward.\nA: True",
+            f"{NAVIGATE} Take 5 steps. Turn left. Turn right. Turn around. Take 9 steps. Turn around. Turn left.\nA: False",
         ],
-        f"{NAVIGATE} Always face forward. Take 7 steps forward. Take 1 step right. Take 10 steps right. "
-        "Take 10 steps forward. Take 1 step left.\nA:",
+        f"{NAVIGATE} Always face forward. Take 2 steps backward. Take 7 steps right. Take 7 steps forward. "
+        "Take 3 steps forward.\nA:",
     ),
     "synth_color": (
         "Say which of the listed colors is nearest to the given one. "

