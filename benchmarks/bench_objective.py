@@ -1,8 +1,9 @@
-"""Evaluations of the objective against the plain loop and against bare forward passes of the same tokens: ratios in one run.
+"""Evaluations of the objective against the plain loop and against bare forward passes of the same tokens: ratios in one
+run.
 
-The plain loop is how the published code evaluates: one prompt at a time, a matrix a head, no cache, the unedited pass beside it.
-The bare passes are the least that the same tokens cost without edit, padding or cache: each shared prefix once, and each prompt's
-own tokens as a text of its own.
+The plain loop is how the published code evaluates: one prompt at a time, a matrix a head, no cache, the unedited pass
+beside it. The bare passes are the least that the same tokens cost without edit, padding or cache: each shared prefix
+once, and each prompt's own tokens as a text of its own.
 """
 
 import os
@@ -33,7 +34,11 @@ def plain_loop(loaded: LoadedModel, objective: Objective, angles: torch.Tensor) 
     def multiply(of_layer: torch.Tensor) -> Callable[..., tuple[torch.Tensor]]:
         def hook(module: object, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
             heads = args[0].unflatten(-1, (-1, size))
-            return (torch.stack([heads[..., h, :] @ ROTARY.matrix(a, size) for h, a in enumerate(of_layer)], -2).flatten(-2),)
+            return (
+                torch.stack([heads[..., h, :] @ ROTARY.matrix(a, size) for h, a in enumerate(of_layer)], -2).flatten(
+                    -2
+                ),
+            )
 
         return hook
 
@@ -80,7 +85,9 @@ def bench_objective(benchmark: object, reference: str, shots: int) -> None:
     samples = draw(load_task(TASK), 20, num_fewshot=shots, chat_template=chat_template(lm, True))
     sites = find_sites(loaded.model, "heads", 0.5)
     objective = Objective(loaded.model, samples, lm.encode, sites=sites)
-    angles = torch.randn(len(sites), sites[0].n_heads, sites[0].d_head // 2, generator=torch.Generator().manual_seed(0)) / 3
+    angles = (
+        torch.randn(len(sites), sites[0].n_heads, sites[0].d_head // 2, generator=torch.Generator().manual_seed(0)) / 3
+    )
 
     # In turn, so that whatever else the machine does meets each of them alike.
     times: dict[str, list[float]] = {"plain": [], "ours": [], "bare": []}

@@ -43,9 +43,15 @@ def bench_overhead(benchmark: object, reference: str, what: str) -> None:
             if what == "forward":
                 model(ids, use_cache=False)
             else:
-                model.generate(ids[:1], attention_mask=torch.ones_like(ids[:1]), max_new_tokens=16, min_new_tokens=16, do_sample=False)
+                model.generate(
+                    ids[:1],
+                    attention_mask=torch.ones_like(ids[:1]),
+                    max_new_tokens=16,
+                    min_new_tokens=16,
+                    do_sample=False,
+                )
 
-    class folded:  # noqa: N801 - a context, as `merged` is, but without setting weights aside
+    class folded:
         def __enter__(self) -> None:
             merge_(model, angles, sites)
 

@@ -1,7 +1,7 @@
 """What a search leaves behind: angles, and where they came from.
 
-An adapter is a folder of two files, `adapter.safetensors` with the angles and `tarot.json` with everything needed to apply, judge
-and repeat them. Nothing in it is executed when it is read.
+An adapter is a folder of two files, `adapter.safetensors` with the angles and `tarot.json` with everything needed to
+apply, judge and repeat them. Nothing in it is executed when it is read.
 """
 
 import hashlib
@@ -46,18 +46,26 @@ def write_atomically(path: Path, content: bytes) -> None:
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise TarotError(f"to write {path}", error.strerror or str(error), "free space or choose another place") from error
+        raise TarotError(
+            f"to write {path}", error.strerror or str(error), "free space or choose another place"
+        ) from error
 
 
 def shapes_fingerprint(model: PreTrainedModel, sites: tuple[Site, ...]) -> str:
     """Digest of the model's class and of the names and shapes of the edited projections."""
-    edited = [[site.name, list(site.module.weight.shape), site.n_heads, site.d_head] for site in sites]
+
+    def _shape(site: Site) -> list[int]:
+        weight = site.module.weight
+        assert isinstance(weight, Tensor)
+        return list(weight.shape)
+
+    edited = [[site.name, _shape(site), site.n_heads, site.d_head] for site in sites]
     return hashlib.sha256(json.dumps([type(model).__name__, edited]).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Edit:
-    """Where and how angles act: kind of site, layers by index, rotation by name, fingerprint of what it was made for."""
+    """Where and how angles act: kind of site, layers by index, rotation by name, fingerprint of the model."""
 
     sites: str
     layers: tuple[int, ...]
@@ -147,10 +155,14 @@ class Adapter:
             weights = weights_path.read_bytes()
         except OSError as error:
             raise TarotError(
-                f"an adapter folder with {CARD} and {WEIGHTS}", f"{error.strerror} at {error.filename}", "run tarot tune first"
+                f"an adapter folder with {CARD} and {WEIGHTS}",
+                f"{error.strerror} at {error.filename}",
+                "run tarot tune first",
             ) from error
         except ValueError as error:
-            raise TarotError(f"JSON in {card_path}", f"{error}", "the file is damaged; tune again with --resume") from error
+            raise TarotError(
+                f"JSON in {card_path}", f"{error}", "the file is damaged; tune again with --resume"
+            ) from error
         version = card.get("format") if isinstance(card, dict) else None
         if not isinstance(version, int):
             raise TarotError(f"a format number in {card_path}", repr(version), "is this a tarot adapter?")
@@ -166,9 +178,13 @@ class Adapter:
             angles = load_file(weights_path)["angles"]
             edit = Edit(**{**card["edit"], "layers": tuple(card["edit"]["layers"])})
         except (SafetensorError, KeyError, TypeError) as error:
-            raise TarotError(f"angles and their edit in {folder}", f"{type(error).__name__}: {error}", "tune again") from error
+            raise TarotError(
+                f"angles and their edit in {folder}", f"{type(error).__name__}: {error}", "tune again"
+            ) from error
         if edit.rotation not in ROTATIONS:
             raise UnknownName("rotation", edit.rotation, ROTATIONS)
         if not torch.isfinite(angles).all():
-            raise TarotError("finite angles", f"{int((~torch.isfinite(angles)).sum())} that are not in {folder}", "tune again")
+            raise TarotError(
+                "finite angles", f"{int((~torch.isfinite(angles)).sum())} that are not in {folder}", "tune again"
+            )
         return cls(angles, edit, card.get("provenance", {}))

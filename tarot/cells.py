@@ -1,4 +1,5 @@
-"""The plain data of one measured cell: a model, a task, a number of shots and a seed, with every arm on the same documents.
+"""The plain data of one measured cell: a model, a task, a number of shots and a seed, with every arm on the same
+documents.
 
 No torch here: reports, gates and terminal summaries read cells without loading a model.
 """
@@ -8,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from tarot.errors import TarotError
 
@@ -19,9 +21,9 @@ OUTSIDE = -1  # index of an answer that is none of the choices
 class Arm:
     """One way to answer a cell's documents.
 
-    `predicted` is the likeliest choice of each document, `greedy` the choice that greedy decoding over the whole vocabulary
-    writes (OUTSIDE where it writes none of them). `gold_probability` is that of the right answer. `labels` counts the labelled
-    documents that the arm was allowed to see.
+    `predicted` is the likeliest choice of each document, `greedy` the choice that greedy decoding over the whole
+    vocabulary writes (OUTSIDE where it writes none of them). `gold_probability` is that of the right answer. `labels`
+    counts the labelled documents that the arm was allowed to see.
     """
 
     name: str
@@ -36,9 +38,9 @@ class Arm:
 class Cell:
     """Arms of one model, task, number of shots and seed, on the same documents.
 
-    `keys` digest the documents and `gold` holds their right answers, in the arms' order. `texts` are the documents as asked.
-    `curves` maps a search to its score after each trial, the identity first; `head_angles` is the mean angle in radians of each
-    head that was edited, `layer x head`, for the layers listed in `layers`. `command` repeats the cell.
+    `keys` digest the documents and `gold` holds their right answers, in the arms' order. `texts` are the documents as
+    asked. `curves` maps a search to its score after each trial, the identity first; `head_angles` is the mean angle in
+    radians of each head that was edited, `layer x head`, for the layers listed in `layers`. `command` repeats the cell.
     """
 
     model: str
@@ -79,7 +81,9 @@ class Cell:
 def to_json(cells: Sequence[Cell]) -> str:
     """Readable and diffable: one list, sorted by cell, one line a field."""
     ordered = sorted(cells, key=lambda cell: cell.id)
-    return json.dumps({"format": FORMAT, "cells": [asdict(cell) for cell in ordered]}, indent=1, ensure_ascii=False) + "\n"
+    return (
+        json.dumps({"format": FORMAT, "cells": [asdict(cell) for cell in ordered]}, indent=1, ensure_ascii=False) + "\n"
+    )
 
 
 def load(path: str | Path) -> list[Cell]:
@@ -97,12 +101,18 @@ def load(path: str | Path) -> list[Cell]:
     except OSError as error:
         raise TarotError("a file of results", f"{error.strerror} at {path}", "check the path") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise TarotError(f"results as tarot writes them in {path}", f"{type(error).__name__}: {error}", "measure again") from error
+        raise TarotError(
+            f"results as tarot writes them in {path}", f"{type(error).__name__}: {error}", "measure again"
+        ) from error
 
 
-def _cell(values: dict) -> Cell:  # type: ignore[type-arg]  # JSON
+def _arm(values: dict[str, Any]) -> Arm:
+    return Arm(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def _cell(values: dict[str, Any]) -> Cell:
     lists = {key: tuple(values[key]) for key in ("keys", "gold", "texts", "layers")}
-    arms = tuple(Arm(**{k: tuple(v) if isinstance(v, list) else v for k, v in arm.items()}) for arm in values["arms"])
+    arms = tuple(_arm(arm) for arm in values["arms"])
     angles = tuple(tuple(row) for row in values["head_angles"])
     curves = {name: tuple(curve) for name, curve in values["curves"].items()}
     return Cell(**{**values, **lists, "arms": arms, "head_angles": angles, "curves": curves})

@@ -71,12 +71,16 @@ def tune(
     task: Annotated[str, typer.Option(help="an lm-eval task with a split to tune on")],
     output: Annotated[Path, typer.Option(help="new folder for the adapter and its trials")],
     include_path: IncludePath = None,
-    num_fewshot: Annotated[str, typer.Option(help="shots in each prompt, or `mix`: 0, 2, 4 or 6, drawn for each sample")] = "0",
+    num_fewshot: Annotated[
+        str, typer.Option(help="shots in each prompt, or `mix`: 0, 2, 4 or 6, drawn for each sample")
+    ] = "0",
     samples: Annotated[int, typer.Option(help="labelled samples")] = 20,
     budget: Annotated[int, typer.Option(help="evaluations of the objective")] = 120,
     space: Annotated[str, typer.Option(help="full, head, layer or random:R")] = "head",
     search: Annotated[str, typer.Option(help="bo, paper or random")] = "bo",
-    objective: Annotated[str, typer.Option(help="log_probability, probability, margin or accuracy")] = "log_probability",
+    objective: Annotated[
+        str, typer.Option(help="log_probability, probability, margin or accuracy")
+    ] = "log_probability",
     sites: Annotated[str, typer.Option(help="heads or mlp")] = "heads",
     layers: Annotated[str, typer.Option(help="fraction from the first (0.5), range (4-11) or list (0,3,5)")] = "0.5",
     bound: Annotated[float, typer.Option(help="largest angle, radians")] = 0.785,
@@ -126,7 +130,9 @@ def tune(
         f"(trial {adapter.provenance['best_trial']} of {adapter.provenance['trials']})"
     )
     out.print(f"{total:.0f} s, {seconds['proposing'] / total:.0%} of them spent on proposing")
-    out.print(f"adapter {adapter.fingerprint} in {output}" + (", interrupted" if adapter.provenance["interrupted"] else ""))
+    out.print(
+        f"adapter {adapter.fingerprint} in {output}" + (", interrupted" if adapter.provenance["interrupted"] else "")
+    )
 
 
 class _Trials:
@@ -175,7 +181,9 @@ def evaluate(
     tasks: Annotated[str, typer.Option(help="lm-eval tasks, separated by commas")],
     adapter: Annotated[Path | None, typer.Option(help="folder of an adapter; none for the base model")] = None,
     include_path: IncludePath = None,
-    num_fewshot: Annotated[int | None, typer.Option(help="shots in each prompt; each task's own number if left out")] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option(help="shots in each prompt; each task's own number if left out")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="only the first documents of each task")] = None,
     output: Annotated[Path | None, typer.Option(help="JSON file for results and per-document predictions")] = None,
     no_chat: NoChat = False,
@@ -209,9 +217,15 @@ def evaluate(
     table = Table("task", "documents", "shots", "metric", "value", "stderr")
     for name in results["n-samples"]:
         values = {key.partition(",")[0]: value for key, value in results["results"][name].items()}
-        for i, key in enumerate(key for key in values if isinstance(values[key], float) and not key.endswith("_stderr")):
+        for i, key in enumerate(
+            key for key in values if isinstance(values[key], float) and not key.endswith("_stderr")
+        ):
             stderr = values.get(f"{key}_stderr")
-            row = (name, str(harness.n_documents(results, name)), str(results["n-shot"][name])) if i == 0 else ("", "", "")
+            row = (
+                (name, str(harness.n_documents(results, name)), str(results["n-shot"][name]))
+                if i == 0
+                else ("", "", "")
+            )
             table.add_row(*row, key, f"{values[key]:.4f}", f"{stderr:.4f}" if isinstance(stderr, float) else "")
     out.print(table)
     out.print(f"model {model}, adapter {edit.fingerprint if edit else 'none (base)'}")
@@ -295,7 +309,6 @@ def lm_eval(context: typer.Context) -> None:
     from lm_eval._cli import HarnessCLI
     from lm_eval.utils import setup_logging
 
-    import tarot.harness  # registers the model
     from tarot.samples import tasks_folder
 
     sys.argv = ["tarot lm-eval", *context.args]

@@ -133,39 +133,39 @@ def f1_gain(
 
 
 def mean_over_seeds(gains: Sequence[Gain]) -> MeanGain:
-    """mean of gains; low = mean - sqrt(mean((value - low)^2) + (t between / sqrt(seeds))^2), high likewise.
+    """mean of gains; low = mean - sqrt(rms(value - low)^2 + (t between)^2 / seeds), high likewise.
 
     Seeds share their documents, so more seeds make the part between seeds smaller, but not the part over documents:
     that one enters as it is for one seed. Student's t has seeds - 1 degrees of freedom. One seed gives its own
     interval, which says nothing about other seeds; none gives [-1, 1].
     """
-    if not gains:
-        return MeanGain(0.0, -1.0, 1.0, 0, None, 0.0)
-    values = [gain.value for gain in gains]
-    mean = math.fsum(values) / len(values)
-    within = _rms([gain.error for gain in gains])
-    between, reach = None, 0.0
-    if len(values) > 1:
-        between = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-        reach = float(t.ppf((1 + gains[0].level) / 2, len(values) - 1)) * between / math.sqrt(len(values))
-    low = mean - math.hypot(_rms([gain.value - gain.low for gain in gains]), reach)
-    high = mean + math.hypot(_rms([gain.high - gain.value for gain in gains]), reach)
-    return MeanGain(mean, max(low, -1.0), min(high, 1.0), len(values), between, within)
+    return mean_over_settings([gains])
 
 
-def mean_over_cells(means: Sequence[MeanGain]) -> MeanGain:
-    """mean of means, with the mean of their lows and of their highs for an interval.
+def mean_over_settings(settings: Sequence[Sequence[Gain]]) -> MeanGain:
+    """mean over settings (model, task, shots) of the means over their seeds, each setting once.
 
-    Cells of different models and shots may share documents, and then their errors go together: nothing is assumed to
-    cancel, so the interval is as wide as a typical cell's. It speaks of these cells, not of other tasks or models; so
-    `between` is None.
+    The interval speaks of these settings, not of others. Settings may share documents, and then their errors go
+    together: the part over documents is the mean of the settings' own, and none of it is assumed to cancel. Draws of
+    seeds do cancel; `between` is pooled over the settings, so that one with a single seed borrows from the others.
     """
-    if not means:
+    settings = [gains for gains in settings if gains]
+    if not settings:
         return MeanGain(0.0, -1.0, 1.0, 0, None, 0.0)
-    value, low, high, within = (
-        math.fsum(getattr(mean, name) for mean in means) / len(means) for name in ("value", "low", "high", "within")
+    means = [_mean([gain.value for gain in gains]) for gains in settings]
+    value, count = _mean(means), sum(map(len, settings))
+    between, reach = None, 0.0
+    if freedom := count - len(settings):
+        deviations = [gain.value - mean for gains, mean in zip(settings, means, strict=True) for gain in gains]
+        between = math.sqrt(math.fsum(d * d for d in deviations) / freedom)
+        error = between * math.sqrt(math.fsum(1 / len(gains) for gains in settings)) / len(settings)
+        reach = float(t.ppf((1 + settings[0][0].level) / 2, freedom)) * error
+    below, above, within = (
+        _mean([_rms([part(gain) for gain in gains]) for gains in settings])
+        for part in (lambda gain: gain.value - gain.low, lambda gain: gain.high - gain.value, lambda gain: gain.error)
     )
-    return MeanGain(value, low, high, len(means), None, within)
+    low, high = value - math.hypot(below, reach), value + math.hypot(above, reach)
+    return MeanGain(value, max(low, -1.0), min(high, 1.0), count, between, within)
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -183,8 +183,12 @@ def regressed(gain: Gain, tolerance: float) -> bool:
     return gain.value < -tolerance and gain.p < 1 - gain.level
 
 
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
 def _rms(values: Sequence[float]) -> float:
-    return math.sqrt(math.fsum(value * value for value in values) / len(values))
+    return math.sqrt(_mean([value * value for value in values]))
 
 
 def _checked(

@@ -1,7 +1,7 @@
 """lm-evaluation-harness, with edited models.
 
-`TarotLM` is the lm-eval model `tarot`: the stock Hugging Face model with an adapter applied, and with log-probabilities from
-`tarot.scoring`, which runs what prompts share once. `evaluate` measures base or edited models through lm-eval.
+`TarotLM` is the lm-eval model `tarot`: the stock Hugging Face model with an adapter applied, and with log-probabilities
+from `tarot.scoring`, which runs what prompts share once. `evaluate` measures base or edited models through lm-eval.
 """
 
 import logging
@@ -26,6 +26,8 @@ from tarot.scoring import Request, Scorer
 
 # Sequences of one pass where lm-eval itself batches (generation): its own detection runs the longest context it can.
 GENERATION_BATCH = 8
+# Arguments of HFLM that concern how it loads a model, which it does not here.
+LOADING = frozenset({"peft", "delta", "parallelize", "tp_plan", "gguf_file", "autogptq", "gptqmodel"})
 # Key under which a response cache remembers whose answers it holds; no hash of a request is of this form.
 CACHE_OWNER = "tarot:owner"
 
@@ -60,9 +62,11 @@ class TarotLM(HFLM):
         if isinstance(pretrained, str):
             loaded = load_model(pretrained, device=device or "auto", dtype=str(dtype))
             pretrained, tokenizer = loaded.model, loaded.tokenizer
-        if unusable := hflm_args.keys() & {"peft", "delta", "parallelize", "tp_plan", "gguf_file", "autogptq", "gptqmodel"}:
+        if unusable := hflm_args.keys() & LOADING:
             raise TarotError(
-                "arguments of the model 'tarot'", ", ".join(sorted(unusable)), "merge other edits into a checkpoint first"
+                "arguments of the model 'tarot'",
+                ", ".join(sorted(unusable)),
+                "merge other edits into a checkpoint first",
             )
         self.row_limit = None if batch_size in (None, "auto") else parse_batch_size(batch_size)
         with _quiet("lm_eval.models.huggingface"):
@@ -97,7 +101,7 @@ class TarotLM(HFLM):
         answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         with tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Scoring answers") as progress:
             for i, score in scorer.stream():
-                answers[i] = tuple(score)
+                answers[i] = (score.log_probability, score.greedy)
                 if requests[i][0] is not None:  # a window of loglikelihood_rolling, which caches whole texts
                     self.cache_hook.add_partial("loglikelihood", requests[i][0], answers[i])
                 progress.update()
@@ -205,8 +209,8 @@ def evaluate(
             limit=limit,
             apply_chat_template=templated,
             fewshot_as_multiturn=True,
-            # Our metrics have closed forms for their errors, or none; these rounds are for other tasks' (lm-eval's default of
-            # 100,000 takes minutes for f1).
+            # Our metrics have closed forms for their errors, or none; these rounds are for other tasks' (lm-eval's
+            # default of 100,000 takes minutes for f1).
             bootstrap_iters=100,
         )
     # What lm-eval's own front door would add, without the seconds that it spends on describing the machine.
@@ -225,7 +229,9 @@ def evaluate(
 
 
 def _tuning_keys(adapter: Adapter | None) -> list[str]:
-    samples = adapter.provenance.get("samples_drawn", []) if adapter else []
+    samples = adapter.provenance.get("samples_drawn") if adapter else None
+    if not isinstance(samples, list):
+        return []
     return [sample["key"] for sample in samples if isinstance(sample, Mapping)]  # type: ignore[union-attr]
 
 
@@ -234,7 +240,9 @@ def metric(results: Mapping[str, Any], task: str, name: str) -> float:
     values = results["results"][task]
     found = [value for key, value in values.items() if key.split(",")[0] == name]
     if not found:
-        raise TarotError(f"a metric of {task}", repr(name), f"it has {', '.join(sorted({k.split(',')[0] for k in values}))}")
+        raise TarotError(
+            f"a metric of {task}", repr(name), f"it has {', '.join(sorted({k.split(',')[0] for k in values}))}"
+        )
     return float(found[0])
 
 

@@ -1,7 +1,7 @@
 """z' = z R: the edit applied to a model, by hooks while it runs or folded into its weights.
 
-With `out = z W^T` (rows; `W` is `out x in`), editing a projection's input is the same as the weight `W R^T`, and editing its
-output the same as `R^T W` with the bias `b R`. transformers' Conv1D keeps `W^T`.
+With `out = z W^T` (rows; `W` is `out x in`), editing a projection's input is the same as the weight `W R^T`, and
+editing its output the same as `R^T W` with the bias `b R`. transformers' Conv1D keeps `W^T`.
 
 Source of the edit: Singh, Dutta and Chakraborty, "Mechanistic Behavior Editing of Language Models", arXiv 2410.04277.
 """
@@ -52,7 +52,7 @@ class _Edit(AbstractContextManager[nn.Module], ABC):
         """Edit the model, and leave in `undo` what takes each step back."""
 
 
-class rotated(_Edit):  # noqa: N801 - reads as what it does: `with rotated(model, angles):`
+class rotated(_Edit):
     """z' = z R(angles) at every site, while the context is open.
 
     Args:
@@ -61,9 +61,11 @@ class rotated(_Edit):  # noqa: N801 - reads as what it does: `with rotated(model
         sites: where; if not given, the heads of the first `len(angles)` layers.
         rotation: the family of R.
 
-    Contexts nest, the first entered acting first. However one is left, its hooks are gone and no weight was touched. Gradients
-    reach `angles`, which are read on entering: enter anew for each backward pass. Raises ShapeMismatch for angles of another
-    shape, TarotError for angles that are not finite.
+    Contexts nest, the first entered acting first. However one is left, its hooks are gone and no weight was touched.
+    Gradients reach `angles`, which are read on entering: enter anew for each backward pass.
+
+    Raises ShapeMismatch for angles of another shape, TarotError for angles that are not finite or sites of another
+    model.
     """
 
     def _begin(self, undo: ExitStack) -> None:
@@ -73,11 +75,11 @@ class rotated(_Edit):  # noqa: N801 - reads as what it does: `with rotated(model
                 undo.callback(_hook(site, angles, self.rotation).remove)
 
 
-class merged(_Edit):  # noqa: N801 - reads as what it does: `with merged(model, angles):`
+class merged(_Edit):
     """`merge_` while the context is open; then the weights of before, bit for bit, also when the body raises.
 
-    Arguments as for `rotated`, errors as for `merge_`. The weights of before are set aside, not written to: they cost the memory
-    of the edited projections once more.
+    Arguments as for `rotated`, errors as for `merge_`. The weights of before are set aside, never written to, at the
+    cost of the edited projections' memory once more.
     """
 
     def _begin(self, undo: ExitStack) -> None:
@@ -91,14 +93,16 @@ class merged(_Edit):  # noqa: N801 - reads as what it does: `with merged(model, 
 def merge_(model: nn.Module, angles: Angles, sites: Sequence[Site] | None = None, rotation: Rotation = ROTARY) -> None:
     """W <- W R^T (input side), or W <- R^T W and b <- b R (output side), in place.
 
-    Arguments as for `rotated`. Computed in float32 or better and rounded once. Beside the errors of `rotated`, TarotError for a
-    weight that is not plain floating point (quantised, wrapped) or that the model uses elsewhere too (tied): nothing is
-    changed then.
+    Arguments as for `rotated`. Computed in float32 or better and rounded once. Beside the errors of `rotated`,
+    TarotError for a weight that is not plain floating point (quantised, wrapped) or that the model uses elsewhere too
+    (tied); nothing is changed then.
     """
     _write(model, angles, sites, rotation, backwards=False)
 
 
-def unmerge_(model: nn.Module, angles: Angles, sites: Sequence[Site] | None = None, rotation: Rotation = ROTARY) -> None:
+def unmerge_(
+    model: nn.Module, angles: Angles, sites: Sequence[Site] | None = None, rotation: Rotation = ROTARY
+) -> None:
     """W <- W R^-T (input side), or W <- R^-T W and b <- b R^-1 (output side): undoes `merge_` up to rounding."""
     _write(model, angles, sites, rotation, backwards=True)
 
@@ -141,7 +145,9 @@ def _hook(site: Site, angles: SiteAngles, rotation: Rotation) -> RemovableHandle
     def after(_: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
         return turn(out.unflatten(-1, shape)).flatten(-2)
 
-    return site.module.register_forward_pre_hook(before) if site.side == "input" else site.module.register_forward_hook(after)
+    if site.side == "input":
+        return site.module.register_forward_pre_hook(before)
+    return site.module.register_forward_hook(after)
 
 
 def _refuse_unmergeable(model: nn.Module, sites: Sequence[Site]) -> None:
@@ -154,7 +160,8 @@ def _refuse_unmergeable(model: nn.Module, sites: Sequence[Site]) -> None:
             raise TarotError(f"a plain Linear or Conv1D to merge into at {site.name}", kind, _HOOK)
         for name, parameter in parameters.items():
             if parameter.dtype not in _MERGEABLE:
-                raise TarotError(f"floating-point numbers to merge into at {site.name}.{name}", str(parameter.dtype), _HOOK)
+                expected = f"floating-point numbers to merge into at {site.name}.{name}"
+                raise TarotError(expected, str(parameter.dtype), _HOOK)
             if uses[parameter.data_ptr()] > 1:
                 raise TarotError(f"{site.name}.{name} to be used once in the model", "a weight tied to another", _HOOK)
 
@@ -164,21 +171,25 @@ _HOOK = "rotated(model, angles) edits without merging"
 
 
 @torch.no_grad()
-def _folded(site: Site, angles: SiteAngles, rotation: Rotation, *, backwards: bool) -> list[tuple[nn.Parameter, Tensor]]:
-    """The site's parameters, each with what it becomes."""
-    weight, bias = site.module.weight, site.module.bias
-    # Rows along the edited side, so that each row is turned as an activation would be.
-    across = isinstance(site.module, Conv1D) != (site.side == "output")
-    rows = weight.T if across else weight
-    # An edited input needs R^T, which is R^-1 or, for a scale, R itself.
+def _folded(
+    site: Site, angles: SiteAngles, rotation: Rotation, *, backwards: bool
+) -> list[tuple[nn.Parameter, Tensor]]:
+    """The site's edited parameters, each with what it becomes."""
+    # An edited input needs W R^T, and R^T is R^-1 or, for a scale, R itself.
     invert = backwards != (site.side == "input" and rotation.orthogonal)
     turn = (rotation.unturn if invert else rotation.turn)(angles, site.d_head)
 
-    def folded(x: Tensor) -> Tensor:
-        return turn(x.unflatten(-1, (site.n_heads, site.d_head))).flatten(-2)
+    def folded(rows: Tensor) -> Tensor:
+        return turn(rows.unflatten(-1, (site.n_heads, site.d_head))).flatten(-2)
 
-    new = [(weight, folded(rows).T.contiguous() if across else folded(rows))]
-    return new + ([(bias, folded(bias))] if site.side == "output" and bias is not None else [])
+    parameters = dict(site.module.named_parameters())
+    weight = parameters["weight"]
+    # Rows have to run along the edited side, to be turned as an activation is.
+    crosswise = isinstance(site.module, Conv1D) != (site.side == "output")
+    new = [(weight, folded(weight.T).T.contiguous() if crosswise else folded(weight))]
+    if site.side == "output" and "bias" in parameters:
+        new.append((parameters["bias"], folded(parameters["bias"])))
+    return new
 
 
 def _write(

@@ -1,10 +1,12 @@
-"""Base, few-shot and edited model on the same documents: from lm-eval's results to the plain data of a cell."""
+"""Base, in-context and edited answers to the same documents: from lm-eval's results to the plain data of a cell."""
 
 import math
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -12,56 +14,77 @@ import torch
 from lm_eval.api.task import Task
 
 from tarot.adapter import Adapter
+from tarot.baselines import icl
 from tarot.cells import OUTSIDE, Arm, Cell
 from tarot.errors import TarotError
 from tarot.harness import evaluate
 from tarot.models import LoadedModel
-from tarot.samples import document_key, load_task
+from tarot.samples import MIXED_SHOTS, document_key, load_task
 from tarot.tuning import LIBRARIES, Recipe
 
 ZERO_SHOT, FEW_SHOT, EDITED = "zero-shot", "few-shot", "edited"
+# Documents as lm-eval logged them, and the seconds that their answers took.
+Answered = tuple[list[icl.Logged], float]
 
 
-def answers(results: Mapping[str, Any], task: str) -> tuple[tuple[int, ...], Arm]:
+def answers(task: Task, logged: Sequence[icl.Logged]) -> tuple[tuple[int, ...], Arm]:
     """Right answers and an arm (nameless, of no labels) from the documents that lm-eval logged.
 
     A document without choices has one right answer, 0: greedy decoding wrote it, or something OUTSIDE.
     """
     gold, predicted, greedy, probability = [], [], [], []
-    for sample in results["samples"][task]:
-        scored = sample["filtered_resps"]
+    for document in logged:
+        scored = document["filtered_resps"]
         if isinstance(scored[0], str):
-            right = float(sample.get("exact_match", math.nan))
+            right = float(document.get("exact_match", math.nan))
             if math.isnan(right):
-                raise TarotError(f"choices or the metric exact_match in {task}", f"{sample['metrics']}", "evaluate it instead")
+                names = ", ".join(document["metrics"])
+                raise TarotError(f"choices or the metric exact_match in {task.config.task}", names, "evaluate it instead")
             gold.append(0)
             predicted.append(0 if right else OUTSIDE)
             greedy.append(predicted[-1])
             probability.append(right)
             continue
-        values = [float(value) for value, _ in scored]
-        flagged = [i for i, (_, flag) in enumerate(scored) if flag]
-        target = sample["target"] if len(scored) > 1 else 0
-        gold.append(int(target))
+        # Behind the choices, `acc_mutual_info` asks for them once more without a context.
+        n = len(scored) // 2 if "acc_mutual_info" in document["metrics"] else len(scored)
+        values = [float(value) for value, _ in scored[:n]]
+        flagged = [i for i, (_, flag) in enumerate(scored[:n]) if flag]
+        target = _right(task, document, n) if n > 1 else 0
+        gold.append(target)
         # A choice that begins another is greedy whenever the longer one is.
-        longest = max(flagged, key=lambda i: len(sample["arguments"][i][1]), default=OUTSIDE)
+        longest = max(flagged, key=lambda i: len(document["arguments"][i][1]), default=OUTSIDE)
         greedy.append(longest)
-        predicted.append(max(range(len(values)), key=values.__getitem__) if len(values) > 1 else longest)
-        probability.append(math.exp(values[int(target)]))
+        predicted.append(max(range(n), key=values.__getitem__) if n > 1 else longest)
+        probability.append(math.exp(values[target]))
     return tuple(gold), Arm("", 0, tuple(predicted), tuple(greedy), tuple(probability), 0.0)
 
 
+def _right(task: Task, document: icl.Logged, n_choices: int) -> int:
+    """Index of the right choice; of several, of the first, as samples have it."""
+    doc = document["doc"]
+    target = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
+    first = target[0] if isinstance(target, list) and target else target
+    if isinstance(first, str) and first in (choices := task.doc_to_choice(doc)):
+        return int(choices.index(first))
+    if isinstance(first, int) and 0 <= first < n_choices:
+        return first
+    raise TarotError(f"a right answer among {n_choices} choices of {task.config.task}", repr(target), "check doc_to_target")
+
+
 def reference_workload() -> float:
-    """Seconds of a fixed matrix product, to express times of one session in those of another."""
-    a = torch.ones(768, 768)
-    started = time.perf_counter()
-    for _ in range(20):
-        a = (a @ a).clamp(-1, 1)
-    return time.perf_counter() - started
+    """Seconds of a fixed matrix product, to express times of one session in those of another: the least of three."""
+    times = []
+    for _ in range(3):
+        a = torch.ones(512, 512)
+        started = time.perf_counter()
+        for _ in range(10):
+            a = (a @ a).clamp(-1, 1)
+        times.append(time.perf_counter() - started)
+    return min(times)
 
 
 def command(model: str, recipe: Recipe, budget: int, shots: int, limit: int | None, include_path: str | Path | None) -> str:
-    """Shell lines that repeat a cell."""
+    """Shell line that repeats a cell."""
     reference, options = shlex.quote(model), [f"--include-path {shlex.quote(str(include_path))}"] if include_path else []
     chat = [] if recipe.chat else ["--no-chat"]
     default = Recipe(recipe.task)
@@ -86,66 +109,114 @@ def measure(
     batch_size: int | None = None,
     curves: Mapping[str, Sequence[float]] | None = None,
     controls: Mapping[str, Adapter] | None = None,
+    draws: int = 0,
+    known: MutableMapping[tuple[object, ...], Answered] | None = None,
 ) -> Cell:
-    """Evaluate base, few-shot and edited model on the documents that the adapter's task evaluates.
+    """Answer the documents that the adapter's task evaluates: unedited, with labels in the prompt, and edited.
 
-    The edited model sees prompts of as many shots as it was tuned on (none for `mix`), and so does the base of that name;
-    the arm "zero-shot" has none, the arm "few-shot" `shots`.
+    The edited model sees prompts of as many shots as it was tuned on (none for `mix`). Its base sees the same ones: it is the arm
+    "zero-shot", or for an adapter tuned on k shots the arm "few-shot", which then has these k. Otherwise that arm's shots are the
+    first `shots` of the labelled samples that the search was given. "zero-shot calibrated" and "few-shot calibrated" are the same
+    answers after contextual calibration, of tasks that choose.
 
     Args:
         loaded: model and tokenizer; unchanged afterwards.
         adapter: what `tarot.tune` returned or saved.
-        shots: of the few-shot arm, the first documents of the training split.
+        shots: of the few-shot arm of an adapter tuned without.
         include_path: folder of further task files.
         limit: only the first documents.
         batch_size: most sequences of one pass; None leaves it to us.
         curves: scores of each search's trials, for pictures.
         controls: other edits by name, such as that of a random search.
+        draws: evaluate so many further choices and orders of the few-shot arm's number of shots, among the samples: arms
+            "few-shot 1 of 5 (best)" to "few-shot 5 of 5 (worst)", ranked by how many greedy answers are right.
+        known: base answers of earlier calls with the same model, which the seeds of a cell share; they are looked up and added.
 
     Raises:
-        TarotError: an adapter without a recipe, or one that does not fit the model.
+        TarotError: an adapter without a recipe, one that does not fit the model, or other data than it was tuned on.
     """
+    started = time.perf_counter()
     recipe = recipe_of(adapter)
     own = recipe.num_fewshot if isinstance(recipe.num_fewshot, int) else 0
-    started = time.perf_counter()
-    labels = recipe.samples + own
-    arms: dict[str, tuple[Adapter | None, int, int]] = {ZERO_SHOT: (None, 0, 0), FEW_SHOT: (None, shots, shots)}
-    arms[EDITED] = (adapter, own, labels)
-    if own not in (0, shots):
-        arms[f"{own}-shot"] = (None, own, own)
-    arms |= {name: (edit, own, labels) for name, edit in (controls or {}).items()}
-    measured: list[Arm] = []
-    gold: tuple[int, ...] = ()
-    for name, (edit, k, n_labels) in arms.items():
-        begun = time.perf_counter()
-        results = evaluate(
-            loaded,
-            [recipe.task],
-            adapter=edit,
-            include_path=include_path,
-            num_fewshot=k,
-            limit=limit,
-            chat=recipe.chat,
-            batch_size=batch_size,
-        )
-        gold, arm = answers(results, recipe.task)
-        seconds = round(time.perf_counter() - begun, 3)
-        measured.append(Arm(name, n_labels, arm.predicted, arm.greedy, arm.gold_probability, seconds))
+    labels = recipe.samples + (own if isinstance(recipe.num_fewshot, int) else max(MIXED_SHOTS))
     task = load_task(recipe.task, include_path)
+    drawn = icl.labelled(task, adapter.provenance["samples_drawn"])  # type: ignore[arg-type]  # JSON that tune wrote
+    n_shots = own or min(shots, len(drawn))
+
+    def timed(run: Callable[[], dict[str, Any]]) -> Answered:
+        begun = time.perf_counter()
+        return run()["samples"][recipe.task], round(time.perf_counter() - begun, 3)
+
+    def evaluated(k: int, edit: Adapter | None = None) -> Answered:
+        return timed(
+            lambda: evaluate(
+                loaded,
+                [recipe.task],
+                adapter=edit,
+                include_path=include_path,
+                num_fewshot=k,
+                limit=limit,
+                chat=recipe.chat,
+                batch_size=batch_size,
+            )
+        )
+
+    def base(k: int) -> Answered:
+        key = (loaded.reference, recipe.task, str(include_path), k, limit, recipe.chat)
+        if known is None:
+            return evaluated(k)
+        if key not in known:
+            known[key] = evaluated(k)
+        return known[key]
+
+    def prompted(docs: Sequence[icl.Doc]) -> Answered:
+        return timed(
+            lambda: icl.prompted(
+                loaded,
+                recipe.task,
+                docs,
+                include_path=include_path,
+                limit=limit,
+                chat=recipe.chat,
+                batch_size=batch_size,
+            )
+        )
+
+    frame = icl.frame_of([str(task.doc_to_text(doc)) for doc in drawn])
+
+    def calibrated(answered: Answered) -> Answered:
+        begun = time.perf_counter()
+        logged = icl.calibrated(loaded, task, answered[0], frame)
+        return logged, round(answered[1] + time.perf_counter() - begun, 3)
+
+    arms: dict[str, tuple[int, Answered]] = {ZERO_SHOT: (0, base(0))}
+    if n_shots:
+        arms[FEW_SHOT] = (n_shots, base(own) if own else prompted(drawn[:n_shots]))
+    arms[EDITED] = (labels, evaluated(own, adapter))
+    arms |= {name: (labels, evaluated(own, edit)) for name, edit in (controls or {}).items()}
+    if icl.can_calibrate(task):
+        arms |= {f"{name} calibrated": (arms[name][0], calibrated(arms[name][1])) for name in (ZERO_SHOT, FEW_SHOT) if name in arms}
+
+    gold, _ = answers(task, arms[EDITED][1][0])
+    measured = [_arm(task, name, n, answered) for name, (n, answered) in arms.items()]
+    if n_shots:
+        tried = [
+            _arm(task, "", n_shots, prompted(docs))
+            for docs in icl.orders(drawn, min(n_shots, len(drawn)), draws, recipe.seed)
+        ]
+        measured += _ranked(gold, tried)
     docs = [doc for _, doc in zip(range(len(gold)), task.eval_docs, strict=False)]
-    budget = adapter.provenance["budget"]
-    assert isinstance(budget, int)
     return Cell(
         model=loaded.reference,
         task=recipe.task,
         num_fewshot=own,
         seed=recipe.seed,
         samples=recipe.samples,
-        budget=budget,
+        budget=int(adapter.provenance["budget"]),  # type: ignore[call-overload]  # JSON that tune wrote
         search=recipe.search,
         space=recipe.space,
         objective=recipe.objective,
-        command=command(loaded.reference, recipe, budget, shots, limit, include_path),
+        command=command(loaded.reference, recipe, adapter.provenance["budget"], n_shots, limit, include_path),  # type: ignore[arg-type]  # the same
         keys=tuple(document_key(task, doc) for doc in docs),
         gold=gold,
         texts=tuple(_said(task, doc) for doc in docs),
@@ -158,6 +229,21 @@ def measure(
         curves={name: tuple(curve) for name, curve in (curves or {}).items()},
         versions={name: version(name) for name in LIBRARIES},
     )
+
+
+def _arm(task: Task, name: str, labels: int, answered: Answered) -> Arm:
+    logged, seconds = answered
+    return replace(answers(task, logged)[1], name=name, labels=labels, seconds=seconds)
+
+
+def _ranked(gold: tuple[int, ...], arms: Sequence[Arm]) -> list[Arm]:
+    """Draws named by their rank, so that the best of one cell stands beside the best of another."""
+    ranked = sorted(arms, key=lambda arm: -sum(map(eq, gold, arm.greedy)))
+    words = {1: " (best)", len(ranked): " (worst)"} if len(ranked) > 1 else {}
+    return [
+        replace(arm, name=f"{FEW_SHOT} {rank} of {len(ranked)}{words.get(rank, '')}")
+        for rank, arm in enumerate(ranked, start=1)
+    ]
 
 
 def recipe_of(adapter: Adapter) -> Recipe:

@@ -28,7 +28,8 @@ Encode = Callable[[str, str], tuple[Sequence[int], Sequence[int]]]
 class Measure(NamedTuple):
     """How one sample is judged.
 
-    `of` takes the answers' log-probabilities in nats, whether each is the greedy continuation, and the index of the right one.
+    `of` takes the answers' log-probabilities in nats, whether each is the greedy continuation, and the index of the
+    right one.
     """
 
     needs_choices: bool
@@ -53,7 +54,8 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
         "log_probability": Measure(False, lambda log_probability, _, gold: log_probability[gold]),
         # Right answer's log-probability minus the best wrong one's, in nats.
         "margin": Measure(True, _margin),
-        # Fraction of samples whose right answer is the likeliest choice; of a single answer, whose greedy continuation it is.
+        # Fraction of samples whose right answer is the likeliest choice; of a single answer, whose greedy continuation
+        # it is.
         "accuracy": Measure(True, _accuracy),
     }
 )
@@ -95,7 +97,9 @@ class Objective:
     ) -> None:
         check_measure(measure)
         if measure == "margin" and any(len(sample.pairs) < 2 for sample in samples):
-            raise TarotError("samples with several answers for the objective 'margin'", "one answer", "use log_probability")
+            raise TarotError(
+                "samples with several answers for the objective 'margin'", "one answer", "use log_probability"
+            )
         self.model = model
         self.measure = MEASURES[measure]
         self.sites = tuple(sites)
@@ -108,7 +112,12 @@ class Objective:
             requests += [Request(tuple(c), tuple(t)) for c, t in (encode(*pair) for pair in pairs)]
             self._golds.append(sample.gold if self.measure.needs_choices else 0)
             self._sizes.append(len(pairs))
-        self.scorer = Scorer(model, requests, batch_size, names=[s.id for s, n in zip(samples, self._sizes, strict=True) for _ in range(n)])
+        self.scorer = Scorer(
+            model,
+            requests,
+            batch_size,
+            names=[s.id for s, n in zip(samples, self._sizes, strict=True) for _ in range(n)],
+        )
 
     def __call__(self, angles: Float[Tensor, "layer head angle"]) -> float:
         """Score of these angles (radians): nats, or a fraction, as the measure has it."""

@@ -1,7 +1,7 @@
 """x' = x R(angles): the geometry of an edit, on row vectors.
 
-Angles are radians, and zero angles are the identity bit for bit. Leading dimensions are batch and broadcast, so one call edits
-every head of every layer. No matrix is built to apply a rotation: planes are turned as complex numbers.
+Angles are radians, and zero angles are the identity bit for bit. Leading dimensions are batch and broadcast, so one
+call edits every head of every layer. No matrix is built to apply a rotation: planes are turned as complex numbers.
 
 Source: Singh, Dutta and Chakraborty, "Mechanistic Behavior Editing of Language Models", arXiv 2410.04277.
 """
@@ -24,7 +24,7 @@ Turn = Callable[[Tensor], Tensor]
 class Rotation(ABC):
     """x' = x R(angles), with R in a family of invertible `d x d` matrices that holds the identity at zero.
 
-    Numbers of 16 bits are computed with 32 and come back as they came. Everything is differentiable in `x` and in the angles.
+    Numbers of 16 bits are computed with 32 and come back as they came. All is differentiable in `x` and in the angles.
     """
 
     name: ClassVar[str]
@@ -93,9 +93,9 @@ class Rotary(Rotation):
 class Givens(Rotation):
     """R = G_1 G_2 ... G_d-1: plane rotations in a tree, `d - 1` angles, any `d`.
 
-    The first level turns the planes (0, 1), (2, 3), ...; the next the planes of what came first in each, (0, 2), (4, 6), ...;
-    an odd one out waits for the next level. Every coordinate but 0 comes second exactly once, so every angle is alive, whatever `d`.
-    Angles are ordered level by level.
+    The first level turns the planes (0, 1), (2, 3), ...; the next those of what came first in each: (0, 2), (4, 6), ...
+    An odd one out waits for the next level. Every coordinate but 0 comes second exactly once, so there are `d - 1`
+    planes and every angle is alive, whatever `d`. Angles are ordered level by level.
     """
 
     name: ClassVar[str] = "givens"
@@ -120,7 +120,7 @@ class Givens(Rotation):
 
 @dataclass(frozen=True)
 class Scale(Rotation):
-    """x' = x exp(t): one log-factor, the rescaling the paper compares with. Not a rotation, but edited and merged like one."""
+    """x' = x exp(t): one log-factor, the paper's rescaling baseline. Not a rotation, but edited and merged like one."""
 
     name: ClassVar[str] = "scale"
     orthogonal: ClassVar[bool] = False
@@ -149,7 +149,7 @@ ROTARY, GIVENS, SCALE = Rotary(), Givens(), Scale()
 ROTATIONS: Mapping[str, Rotation] = MappingProxyType({r.name: r for r in (ROTARY, GIVENS, SCALE)})
 
 
-# Precision -----------------------------------------------------------------------------------------------------------------
+# Precision ----------------------------------------------------------------------------------------
 
 
 def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
@@ -170,7 +170,7 @@ def _checked(angles: Float[Tensor, "*batch angle"], n: int) -> Float[Tensor, "*b
     return angles.to(_at_least_float32(angles.dtype))
 
 
-# Planes --------------------------------------------------------------------------------------------------------------------
+# Planes -------------------------------------------------------------------------------------------
 
 
 def _pairs(x: Float[Tensor, "*batch d"]) -> Complex[Tensor, "*batch plane"]:
@@ -232,7 +232,7 @@ def _joined(paired: Float[Tensor, "*batch n"], odd_one: Float[Tensor, "*batch m"
     return torch.cat([paired, odd_one], dim=-1) if odd_one.shape[-1] else paired
 
 
-# Membership ----------------------------------------------------------------------------------------------------------------
+# Membership ---------------------------------------------------------------------------------------
 
 
 def _is_square(matrix: Float[Tensor, "*batch d e"]) -> bool:

@@ -1,7 +1,7 @@
 """Labelled samples, as lm-evaluation-harness itself would prompt them.
 
-A sample is drawn from the split of an lm-eval task that is not evaluated. Its prompt is rendered by the task's own object, shots,
-chat template and all, so that a search and an evaluation see the same text.
+A sample is drawn from the split of an lm-eval task that is not evaluated. Its prompt is rendered by the task's own
+object, shots, chat template and all, so that a search and an evaluation see the same text.
 """
 
 import hashlib
@@ -29,9 +29,9 @@ MIXED_SHOTS = (0, 2, 4, 6)  # arXiv 2410.04277: prompts of the search hold one o
 class Sample:
     """A prompt with its possible answers.
 
-    `pairs` are (context, continuation) texts, one for each answer: mostly one context with several continuations, but tasks such
-    as Winogrande hold the answer in the context. `gold` is the index of the right one. `key` identifies the document by what it
-    says, wherever it stands; `id` by its split and row.
+    `pairs` are (context, continuation) texts, one for each answer: mostly one context with several continuations, but
+    tasks such as Winogrande hold the answer in the context. `gold` is the index of the right one. `key` identifies the
+    document by what it says, wherever it stands; `id` by its split and row.
     """
 
     id: str
@@ -56,7 +56,9 @@ def task_manager(names: Iterable[str], include_path: str | Path | None = None) -
     """
     if include_path is not None and not Path(include_path).is_dir():
         raise TarotError("a folder of task files", f"{str(include_path)!r}", "give --include-path an existing folder")
-    paths: list[str | Path] = [tasks_folder()] + ([include_path] if include_path is not None else [])
+    paths: list[str | Path] = [tasks_folder()]
+    if include_path is not None:
+        paths.append(include_path)
     names = list(names)
     manager = TaskManager(include_path=paths, include_defaults=False)
     if not set(names) <= set(manager.all_tasks):
@@ -68,7 +70,8 @@ def task_manager(names: Iterable[str], include_path: str | Path | None = None) -
 
 
 def load_tasks(names: Sequence[str], include_path: str | Path | None = None) -> TaskDict:
-    """lm-eval's selection of these tasks: under "tasks" the objects by name, groups and tags resolved into their members.
+    """lm-eval's selection of these tasks: under "tasks" the objects by name, groups and tags resolved into their
+    members.
 
     Raises:
         UnknownName: a name that is not indexed.
@@ -81,7 +84,7 @@ def load_tasks(names: Sequence[str], include_path: str | Path | None = None) -> 
     logger.setLevel(logging.ERROR)
     try:
         return manager.load(list(names))
-    except Exception as error:  # a task file may fail in any way: templates, loaders, hubs and formats all run while it loads
+    except Exception as error:  # templates, loaders, hubs and formats all run while a task loads, and fail in any way
         reason = str(error).strip().splitlines()
         if reason and reason[0].startswith("expected "):
             raise TarotError(*_parts(reason[0])) from error
@@ -153,8 +156,8 @@ def draw(
         chat_template: renders messages; None for plain text.
 
     Raises:
-        TarotError: no split to tune on, too few documents, a document that is also evaluated, an empty prompt, or a gold answer
-            that is not among the choices.
+        TarotError: no split to tune on, too few documents, a document that is also evaluated, an empty prompt, or a
+            gold answer that is not among the choices.
     """
     if n < 1:
         raise TarotError("at least 1 sample", str(n), "")
@@ -227,7 +230,9 @@ def _render(task: Task, id: str, doc: Doc, num_fewshot: int, chat_template: Chat
         pairs, gold = ((contexts[0], ("" if chat else task.config.target_delimiter) + answer),), 0
     else:
         raise TarotError(
-            "a task of output type multiple_choice, loglikelihood or generate_until", f"{kind} in {task.config.task}", ""
+            "a task of output type multiple_choice, loglikelihood or generate_until",
+            f"{kind} in {task.config.task}",
+            "",
         )
     if not pairs[gold][1].strip():
         raise TarotError("an answer to score", f"an empty one in {id} of {task.config.task}", "check doc_to_target")

@@ -1,8 +1,8 @@
 """log p(continuation | context) of many token pairs, in as few and as full passes as their shared prefixes allow.
 
-Prompts of one task share much: a system text, the same shots, the same question before each of its choices. Every token that
-several requests share is run once and its keys and values are lent to the rest. What remains is batched by length, and only the
-positions that predict a continuation reach the vocabulary.
+Prompts of one task share much: a system text, the same shots, the same question before each of its choices. Every token
+that several requests share is run once and its keys and values are lent to the rest. What remains is batched by length,
+and only the positions that predict a continuation reach the vocabulary.
 
 The plan depends on the requests alone, so a caller that scores the same requests hundreds of times makes one `Scorer`.
 """
@@ -89,7 +89,7 @@ def _grow(rows: list[_Row], indices: list[int], node: _Node, pass_cost: int) -> 
 
 
 def _batches(lengths: Sequence[int], max_rows: int, pass_cost: int) -> Iterator[range]:
-    """Cut lengths (sorted) into runs so that padded tokens plus the cost of every pass are fewest (dynamic programme)."""
+    """Cut sorted lengths into runs whose padded tokens plus the cost of every pass are fewest (dynamic programme)."""
     best = [0.0] + [float("inf")] * len(lengths)
     cut = [0] * (len(lengths) + 1)
     for end in range(1, len(lengths) + 1):
@@ -109,21 +109,23 @@ class _Lent(DynamicLayer):
     A row's own states pass through and are not kept, so one prefix serves any number of batches of any size.
     """
 
-    def __init__(self, keys: Tensor | None = None, values: Tensor | None = None, keep: bool = False) -> None:
+    def __init__(self, lender: "_Lent | None", keep: bool) -> None:
         super().__init__()
         self.keep = keep
-        if keys is not None:
-            self.lazy_initialization(keys, keys if values is None else values)
-            self.keys, self.values = keys, values
+        if lender and lender.is_initialized:
+            self.dtype, self.device, self.is_initialized = lender.dtype, lender.device, True
+            self.keys, self.values = lender.keys, lender.values
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         keys, values = key_states, value_states
-        if self.get_seq_length():
-            batch = len(key_states)
-            keys = torch.cat([self.keys.expand(batch, -1, -1, -1), key_states], dim=-2)
-            values = torch.cat([self.values.expand(batch, -1, -1, -1), value_states], dim=-2)
+        if self.keys is not None and self.values is not None:
+            rows = (len(key_states), -1, -1, -1)
+            keys = torch.cat([self.keys.expand(rows), key_states], dim=-2)
+            values = torch.cat([self.values.expand(rows), value_states], dim=-2)
         if self.keep:
-            self.lazy_initialization(keys, values)
+            self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
             self.keys, self.values = keys, values
         return keys, values
 
@@ -131,12 +133,12 @@ class _Lent(DynamicLayer):
 def _lend(prefix: Cache | None, n_layers: int, *, keep: bool) -> Cache:
     """A cache that starts with `prefix`, keeping what passes through it or not."""
     if prefix is None:
-        return Cache(layers=[_Lent(keep=keep) for _ in range(n_layers)])
-    return Cache(layers=[_Lent(layer.keys, layer.values, keep=keep) for layer in prefix.layers])
+        return Cache(layers=[_Lent(None, keep) for _ in range(n_layers)])
+    return Cache(layers=[_Lent(layer, keep) for layer in prefix.layers if isinstance(layer, _Lent)])
 
 
 def _can_lend(model: PreTrainedModel) -> bool:
-    """Whether every layer's state is keys and values alone, each layer with its own (no recurrent state, no sharing)."""
+    """Whether every layer's state is keys and values alone, each layer with its own (nothing recurrent or shared)."""
     config = model.config.get_text_config(decoder=True)
     return (
         not getattr(config, "num_kv_shared_layers", 0)
@@ -309,7 +311,7 @@ class Scorer:
         return out.logits[0]
 
     def _passes(self) -> Iterator[tuple[list[int], list[Tensor], list[Tensor]]]:
-        """Yield, pass by pass: requests, their summed log-probabilities, and whether each is the greedy continuation."""
+        """Yield, pass by pass: requests, their summed log-probabilities, and whether each is greedy."""
         for requests, logits in self._run(self._tree, 0, None):
             tokens = torch.tensor([t for i in requests for t in self.requests[i].continuation], device=logits.device)
             chosen = logits.float().log_softmax(-1).gather(1, tokens[:, None])[:, 0]

@@ -1,11 +1,12 @@
 """z = the numbers an edit turns: where a model can be edited, found in the model itself.
 
-A *site* is a projection and the side of it that is edited. `heads`: the input of an attention output projection, which is the
-concatenated head outputs. `mlp`: the output of an MLP's last projection, in the residual stream.
+A *site* is a projection and the side of it that is edited. `heads`: the input of an attention output projection,
+which is the concatenated head outputs. `mlp`: the output of an MLP's last projection, on its way to the residual
+stream.
 
-Some models put something between heads and projection: bitnet, diffllama and minimax a norm, qwen3_next a gate. The edit is at
-the projection's input all the same, since only there can it be merged into the weight: `d_head` numbers in a row, of one head,
-after the norm or the gate. Linear attention (`linear_attn`) is no site.
+Some models put something between heads and projection: bitnet, diffllama and minimax a norm, qwen3_next a gate. The
+edit is at the projection's input all the same, since only there can it be merged into the weight: `d_head` numbers in
+a row, of one head, after the norm or the gate. The linear attention of hybrid models (`linear_attn`) is no site.
 """
 
 import math
@@ -13,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool
@@ -68,7 +69,7 @@ def n_layers(model: nn.Module) -> int:
 
 
 def parse_layers(text: str) -> float | list[int]:
-    """`0.5` the first half, `4-11` from the fifth to the twelfth, `0,3,5` these three; TarotError quotes anything else."""
+    """`0.5` the first half, `4-11` the fifth to the twelfth, `0,3,5` these three; TarotError quotes anything else."""
     if re.fullmatch(r"\d*\.\d+|\d+\.", text.strip()):
         return float(text)
     layers: list[int] = []
@@ -84,7 +85,7 @@ def parse_layers(text: str) -> float | list[int]:
 def select_layers(spec: int | float | Iterable[int], n_layers: int) -> tuple[int, ...]:
     """The first `round(n_layers * fraction)` layers, halves up and at least one; or the layers listed, in order.
 
-    TarotError for a fraction outside (0, 1], for layers that are not there, and for a bare integer, which could mean either.
+    TarotError for a fraction outside (0, 1], layers that are not there, and a bare integer, which could mean either.
     """
     if isinstance(spec, float):
         if not 0 < spec <= 1:
@@ -107,8 +108,9 @@ def find_sites(model: nn.Module, kind: str = "heads", layers: float | Iterable[i
         kind: `heads` or `mlp`.
         layers: a fraction of the layers, from the first, or their indices.
 
-    Sizes are those of the projections themselves. A selected layer without such a projection (a mixture of experts has no last
-    projection, linear attention no heads) is passed over; TarotError when none is left, or when heads do not divide a projection.
+    Sizes are those of the projections themselves, never `config.head_dim`. A selected layer without such a projection
+    (a mixture of experts has no last one, linear attention no heads) is passed over; TarotError when none is left,
+    when heads do not divide a projection, or for a model without layers as they are known here.
     """
     if kind not in _PROJECTIONS:
         raise UnknownName("kind of site", kind, _PROJECTIONS)
@@ -119,17 +121,17 @@ def find_sites(model: nn.Module, kind: str = "heads", layers: float | Iterable[i
         found = _first_of(stack[layer], _PROJECTIONS[kind])
         if found is None:
             continue
-        owner, projection = found
-        if getattr(owner, "slow_but_exact", False) and owner.pretraining_tp > 1:
-            raise TarotError("a projection that is called", f"{names[projection]}, bypassed", "set slow_but_exact=False")
-        n_in, n_out = _sizes(projection)
+        owner, projection, n_in, n_out = found
+        name = names[projection]
+        if getattr(owner, "slow_but_exact", False) and getattr(owner, "pretraining_tp", 1) > 1:
+            raise TarotError("a projection that is called", f"{name}, bypassed", "set slow_but_exact=False")
         if kind == "mlp":
-            sites.append(Site(names[projection], projection, layer, 1, n_out, "output"))
+            sites.append(Site(name, projection, layer, 1, n_out, "output"))
             continue
         heads = _n_heads(owner, model)
         if n_in % heads:
-            raise TarotError(f"a number of heads that divides the {n_in} inputs of {names[projection]}", str(heads))
-        sites.append(Site(names[projection], projection, layer, heads, n_in // heads, "input"))
+            raise TarotError(f"a number of heads that divides the {n_in} inputs of {name}", str(heads))
+        sites.append(Site(name, projection, layer, heads, n_in // heads, "input"))
     if not sites:
         hint = "a mixture of experts has no last projection; edit the heads" if kind == "mlp" else ""
         raise _unsupported(model, "|".join(_PROJECTIONS[kind]), "in the selected layers", hint)
@@ -148,8 +150,16 @@ def alive(sites: Iterable[Site], n_angles: Callable[[int], int]) -> Bool[Tensor,
     return mask
 
 
+class _Found(NamedTuple):
+    owner: nn.Module
+    projection: nn.Module
+    n_in: int
+    n_out: int
+
+
 def _layers(model: nn.Module) -> nn.ModuleList:
-    decoder = model.get_decoder() if callable(getattr(model, "get_decoder", None)) else model
+    get_decoder = getattr(model, "get_decoder", None)
+    decoder = get_decoder() if callable(get_decoder) else model
     if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         for owner, name in product((decoder, getattr(decoder, "model", None)), _LAYER_LISTS):
             layers = getattr(owner, name, None)
@@ -162,8 +172,8 @@ def _unsupported(model: nn.Module, looked_for: str, where: str, hint: str = "") 
     return TarotError(f"a causal language model with {looked_for} {where}", type(model).__name__, hint)
 
 
-def _first_of(layer: nn.Module, paths: Iterable[str]) -> tuple[nn.Module, nn.Module] | None:
-    """The first projection that is there, and the module it belongs to."""
+def _first_of(layer: nn.Module, paths: Iterable[str]) -> _Found | None:
+    """The first of the projections that is there: a linear layer, transformers' Conv1D, or what wraps either."""
     for path in paths:
         owner_path, _, name = path.rpartition(".")
         try:
@@ -171,22 +181,15 @@ def _first_of(layer: nn.Module, paths: Iterable[str]) -> tuple[nn.Module, nn.Mod
             projection = owner.get_submodule(name)
         except AttributeError:
             continue
-        if _sizes(projection):
-            return owner, projection
-    return None
-
-
-def _sizes(projection: nn.Module) -> tuple[int, int] | None:
-    """(inputs, outputs) of a linear layer or of transformers' Conv1D; wrapped and quantised ones keep these names."""
-    for n_in, n_out in (("in_features", "out_features"), ("nx", "nf")):
-        if hasattr(projection, n_in):
-            return int(getattr(projection, n_in)), int(getattr(projection, n_out))
+        for n_in, n_out in (("in_features", "out_features"), ("nx", "nf")):
+            if hasattr(projection, n_in):
+                return _Found(owner, projection, int(getattr(projection, n_in)), int(getattr(projection, n_out)))
     return None
 
 
 def _n_heads(attention: nn.Module, model: nn.Module) -> int:
-    config = model.config.get_text_config()
-    for owner in (attention, config):
+    config: Any = model.config
+    for owner in (attention, config.get_text_config()):
         for name in _HEAD_COUNTS:
             if isinstance(count := getattr(owner, name, None), int):
                 return count

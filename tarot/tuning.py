@@ -30,7 +30,8 @@ LIBRARIES = ("torch", "transformers", "lm-eval", "botorch", "tarot-lm")
 class Recipe:
     """Everything that decides what a search tries; the budget only says how long it goes on.
 
-    `bound` is in radians. `layers` is a fraction of the layers from the first, a range such as `4-11`, or a list such as `0,3,5`.
+    `bound` is in radians. `layers` is a fraction of the layers from the first, a range such as `4-11`, or a list such
+    as `0,3,5`.
     """
 
     task: str
@@ -61,7 +62,8 @@ def tune(
 ) -> Adapter:
     """Search angles that raise a task's objective on labelled samples, and save the best as an adapter.
 
-    The trials stand in `output` as they are made. Ctrl-C saves the best so far; a run that ended anyhow goes on with `resume`.
+    The trials stand in `output` as they are made. Ctrl-C saves the best so far; a run that ended anyhow goes on with
+    `resume`.
 
     Args:
         loaded: model and tokenizer; unchanged afterwards.
@@ -122,7 +124,9 @@ def tune(
         on_trial=on_trial,
     )
     if not math.isfinite(result.best.score):
-        raise TarotError("a finite score in some trial", f"none in {len(result.trials)}", "try --dtype float32, or a smaller --bound")
+        raise TarotError(
+            "a finite score in some trial", f"none in {len(result.trials)}", "try --dtype float32, or a smaller --bound"
+        )
     adapter = Adapter(
         angles(torch.tensor(result.best.x, dtype=torch.float64)),
         Edit.of(loaded.model, recipe.sites, sites, rotation),
@@ -168,14 +172,18 @@ def _check_free(output: Path, resume: bool) -> None:
     if resume or not output.is_dir() or not any(output.iterdir()):
         return
     hint = "add --resume, or choose another" if (output / TRIALS).exists() else "choose another"
-    raise TarotError("an empty output folder", f"{output} with {CARD if (output / CARD).exists() else 'files in it'}", hint)
+    raise TarotError(
+        "an empty output folder", f"{output} with {CARD if (output / CARD).exists() else 'files in it'}", hint
+    )
 
 
 def _make(output: Path) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise TarotError(f"to make the folder {output}", error.strerror or str(error), "choose another --output") from error
+        raise TarotError(
+            f"to make the folder {output}", error.strerror or str(error), "choose another --output"
+        ) from error
 
 
 def trials(folder: str | Path) -> list[Trial]:

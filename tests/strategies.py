@@ -7,7 +7,7 @@ import torch
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from tarot.rotation import ROTATIONS, ROTARY, Rotation
+from tarot.rotation import ROTARY, ROTATIONS, Rotation
 
 rotations = st.sampled_from(list(ROTATIONS.values()))
 orthogonal_rotations = st.sampled_from([rotation for rotation in ROTATIONS.values() if rotation.orthogonal])
@@ -21,7 +21,9 @@ def sizes(rotation: Rotation, largest: int = 13) -> st.SearchStrategy[int]:
     return even if rotation is ROTARY else st.integers(1, largest)
 
 
-def tensors(shape: tuple[int, ...], bound: float, dtype: torch.dtype = torch.float64) -> st.SearchStrategy[torch.Tensor]:
+def tensors(
+    shape: tuple[int, ...], bound: float, dtype: torch.dtype = torch.float64
+) -> st.SearchStrategy[torch.Tensor]:
     """Finite numbers up to `bound`, zeros of both signs among them."""
     elements = st.floats(-bound, bound, allow_subnormal=False)
     return st_numpy.arrays(np.float64, shape, elements=elements).map(lambda array: torch.from_numpy(array).to(dtype))

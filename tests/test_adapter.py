@@ -25,7 +25,9 @@ TOKENS = torch.arange(3, 30)[None]
 def an_adapter(scale: float = 0.5, seed: int = 0) -> Adapter:
     model = model_of_bytes()
     angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed)) * scale
-    return Adapter(angles, Edit.of(model, "heads", find_sites(model, "heads", 0.5), ROTARY), {"task": "t", "seed": seed})
+    return Adapter(
+        angles, Edit.of(model, "heads", find_sites(model, "heads", 0.5), ROTARY), {"task": "t", "seed": seed}
+    )
 
 
 @given(st.floats(0.01, 3), st.integers(0, 100))
@@ -80,8 +82,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_missing(tmp_path: Path) -> None:
     assert error_of(tmp_path) == (
-        "expected an adapter folder with tarot.json and adapter.safetensors, got No such file or directory at DIR/tarot.json; "
-        "run tarot tune first"
+        "expected an adapter folder with tarot.json and adapter.safetensors, got No such file or directory "
+        "at DIR/tarot.json; run tarot tune first"
     )
 
 
@@ -90,7 +92,9 @@ def test_missing(tmp_path: Path) -> None:
 def test_truncated(folder: Path, name: str, keep: float) -> None:
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[: int(len(content) * keep)])
-    assert ("JSON in DIR/tarot.json" if name == CARD else "adapter.safetensors that tarot.json describes") in error_of(folder)
+    assert ("JSON in DIR/tarot.json" if name == CARD else "adapter.safetensors that tarot.json describes") in error_of(
+        folder
+    )
 
 
 def test_newer_format(folder: Path) -> None:

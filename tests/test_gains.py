@@ -18,8 +18,8 @@ from tarot.gains import (
     accuracy_gain,
     f1_gain,
     holm,
-    mean_over_cells,
     mean_over_seeds,
+    mean_over_settings,
     regressed,
     weighted_f1,
 )
@@ -187,7 +187,7 @@ def test_the_interval_is_that_of_a_loop_over_resampled_documents():
 
 
 def population(n_choices, base_right, edited_right, agreement):
-    """Every (right answer, base's, edited's) and its probability; `agreement`: how often edited just says what base says."""
+    """Every (right answer, base's, edited's) and its chance; with chance `agreement` edited says what base says."""
     generator = np.random.default_rng(n_choices)
     prior = generator.dirichlet(np.full(n_choices, 5.0))
 
@@ -234,7 +234,7 @@ def test_the_check_of_coverage_can_fail():
 
 
 def test_the_mean_over_seeds_covers_at_least_as_often_as_it_says():
-    """Edits of their own strength, three on the same documents; the truth is the mean over all edits and all documents."""
+    """Edits of their own strength, three on the same documents; the truth is the mean over all edits and documents."""
     generator = np.random.default_rng(0)
 
     def right(difficulty, strength):
@@ -309,15 +309,20 @@ def test_a_planted_loss_is_a_regression_and_noise_is_not():
 
 
 def test_means_of_nothing_know_nothing():
-    assert mean_over_seeds([]) == mean_over_cells([]) == MeanGain(0.0, -1.0, 1.0, 0, None, 0.0)
+    nothing = MeanGain(0.0, -1.0, 1.0, 0, None, 0.0)
+    assert mean_over_seeds([]) == mean_over_settings([]) == mean_over_settings([[], []]) == nothing
     assert holm([]) == ()
 
 
-def test_a_mean_over_cells_counts_each_once_and_lets_nothing_cancel():
-    means = [MeanGain(0.1, 0.0, 0.2, 3, 0.05, 0.04), MeanGain(-0.3, -0.5, -0.2, 1, None, 0.08)]
-    mean = mean_over_cells(means)
-    assert (mean.value, mean.low, mean.high, mean.within) == pytest.approx((-0.1, -0.25, 0.0, 0.06))
-    assert (mean.count, mean.between) == (2, None)
+def test_a_mean_over_settings_counts_each_once_and_lets_only_seeds_cancel():
+    first = [Gain(value, value - 0.1, value + 0.1, 50, 1.0, 0, 0) for value in (0.1, 0.2, 0.3)]
+    second = [Gain(-0.4, -0.7, -0.3, 50, 1.0, 0, 0)]
+    mean = mean_over_settings([first, second])
+    assert (mean.value, mean.count) == pytest.approx((-0.1, 4))
+    assert mean.between == pytest.approx(0.1)  # of the first: the second has one seed
+    reach = 4.302653 * 0.1 * math.sqrt(1 / 3 + 1) / 2  # t of 2 degrees of freedom
+    assert mean.low == pytest.approx(-0.1 - math.hypot((0.1 + 0.3) / 2, reach))
+    assert mean.high == pytest.approx(-0.1 + math.hypot((0.1 + 0.1) / 2, reach))
 
 
 @pytest.mark.parametrize("gain_of", GAINS)

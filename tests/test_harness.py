@@ -140,7 +140,12 @@ def test_a_cache_of_the_stock_model_is_refused(tmp_path: Path, loaded: LoadedMod
 def test_what_was_tuned_on_is_not_evaluated(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
     task = load_task("stranger_choice", folder)
     honest = [{"key": sample.key} for sample in draw(task, 3)]
-    evaluate(loaded, ["stranger_choice"], adapter=Adapter(adapter.angles, adapter.edit, {"samples_drawn": honest}), include_path=folder)
+    evaluate(
+        loaded,
+        ["stranger_choice"],
+        adapter=Adapter(adapter.angles, adapter.edit, {"samples_drawn": honest}),
+        include_path=folder,
+    )
     from tarot.samples import document_key
 
     leaked = [*honest, {"key": document_key(task, task.eval_docs[4])}]

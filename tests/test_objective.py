@@ -106,15 +106,21 @@ def test_accuracy_of_a_single_answer_is_that_of_greedy_decoding() -> None:
     scores = []
     for token in (greedy, (greedy + 1) % 258):
         sample = Sample("train/0", "a", (("and then ", "?"),), 0, 0)
-        scored = Objective(model, [sample], lambda c, t, token=token: (context, [token]), measure="accuracy", sites=sites)
+        scored = Objective(
+            model, [sample], lambda c, t, token=token: (context, [token]), measure="accuracy", sites=sites
+        )
         scores.append(scored(torch.zeros(2, 3, 4)))
     assert scores == [1.0, 0.0]
 
 
 def test_errors() -> None:
-    with pytest.raises(UnknownName, match="expected a known objective, got 'log_probabilty'; did you mean 'log_probability'?"):
+    with pytest.raises(
+        UnknownName, match=r"expected a known objective, got 'log_probabilty'; did you mean 'log_probability'\?"
+    ):
         objective("log_probabilty")
-    with pytest.raises(TarotError, match="expected samples with several answers for the objective 'margin', got one answer"):
+    with pytest.raises(
+        TarotError, match="expected samples with several answers for the objective 'margin', got one answer"
+    ):
         objective("margin", [Sample("train/0", "a", (("q", "x"),), 0, 0)])
     long = Sample("train/9", "a", (("q" * 5000, "x"),), 0, 0)
     with pytest.raises(TarotError, match="expected at most 4096 tokens, the model's context, got 5000 in train/9"):

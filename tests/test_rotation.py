@@ -30,7 +30,7 @@ def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> to
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-# Properties ----------------------------------------------------------------------------------------------------------------
+# Properties ---------------------------------------------------------------------------------------
 
 
 @given(turns(orthogonal_rotations))
@@ -112,12 +112,14 @@ def test_vectors_keep_their_dtype_and_are_rounded_once(turn, dtype, angle_dtype)
     assert turned.dtype == dtype
     exact = rotation.apply(x.double(), angles.double())
     once = torch.finfo(dtype).eps / 2 + 16 * torch.finfo(torch.promote_types(dtype, torch.float32)).eps
-    largest = exact.abs() + x.double().norm(dim=-1, keepdim=True) * rotation.matrix(angles.double(), x.shape[-1]).abs().amax()
+    largest = (
+        exact.abs() + x.double().norm(dim=-1, keepdim=True) * rotation.matrix(angles.double(), x.shape[-1]).abs().amax()
+    )
     within = torch.finfo(dtype).tiny + once * largest
     assert ((turned.double() - exact).abs() <= within).all()
 
 
-# Oracle --------------------------------------------------------------------------------------------------------------------
+# Oracle -------------------------------------------------------------------------------------------
 
 
 def dense(rotation: Rotation, angles: list[float], d: int) -> torch.Tensor:
@@ -164,7 +166,9 @@ def test_gradients_are_right(rotation, start):
     d = 6
     angles = random(3, rotation.n_angles(d), seed=1) * (start == "random")
     assert torch.autograd.gradcheck(rotation.apply, (random(2, 3, d).requires_grad_(), angles.clone().requires_grad_()))
-    assert torch.autograd.gradcheck(rotation.invert, (random(2, 3, d).requires_grad_(), angles.clone().requires_grad_()))
+    assert torch.autograd.gradcheck(
+        rotation.invert, (random(2, 3, d).requires_grad_(), angles.clone().requires_grad_())
+    )
     assert torch.autograd.gradcheck(lambda x: rotation.apply(x, angles), (random(2, 3, d).requires_grad_(),))
 
 
@@ -191,7 +195,7 @@ def test_no_vectors_are_no_trouble(rotation):
     assert rotation.apply(torch.empty(0, 3, 6), torch.ones(3, rotation.n_angles(6))).shape == (0, 3, 6)
 
 
-# Examples ------------------------------------------------------------------------------------------------------------------
+# Examples -----------------------------------------------------------------------------------------
 
 
 def test_the_published_sign():
@@ -228,14 +232,14 @@ def test_a_still_plane_beside_a_turning_one_keeps_its_bits():
 
 def test_rotations_are_known_by_name_and_final():
     assert list(ROTATIONS) == ["rotary", "givens", "scale"]
-    assert ROTATIONS["rotary"] is ROTARY and ROTARY == type(ROTARY)()
+    assert ROTATIONS["rotary"] is ROTARY and type(ROTARY)() == ROTARY
     with pytest.raises(TypeError):
         ROTATIONS["mine"] = ROTARY
     with pytest.raises(FrozenInstanceError):
         ROTARY.name = "mine"
 
 
-# Membership can fail -------------------------------------------------------------------------------------------------------
+# Membership can fail ------------------------------------------------------------------------------
 
 SWAP = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
 OTHER_PLANE = torch.tensor(dense(GIVENS, [0.0, 0.5, 0.0], 4).tolist()).roll((1, 1), (0, 1))
@@ -256,14 +260,16 @@ STRANGERS = {
 @pytest.mark.parametrize("matrix, families", STRANGERS.values(), ids=STRANGERS)
 def test_strangers_do_not_belong(matrix, families):
     assert tuple(name for name, rotation in ROTATIONS.items() if rotation.contains(matrix, 1e-4)) == families
-    assert tuple(name for name, rotation in ROTATIONS.items() if rotation.contains(matrix[None], 1e-4).all()) == families
+    assert (
+        tuple(name for name, rotation in ROTATIONS.items() if rotation.contains(matrix[None], 1e-4).all()) == families
+    )
 
 
 def test_membership_is_asked_of_each_matrix():
     assert ROTARY.contains(torch.stack([torch.eye(2), SWAP]), 1e-6).tolist() == [True, False]
 
 
-# Errors --------------------------------------------------------------------------------------------------------------------
+# Errors -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("d", [-2, 0, 1, 7])

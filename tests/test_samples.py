@@ -91,7 +91,7 @@ def test_other_seeds_draw_others(choice: Task) -> None:
 @pytest.mark.parametrize("shots", [0, 3])
 @pytest.mark.parametrize("name", ["choice", "generate", "loglikelihood"])
 def test_prompts_are_those_of_an_evaluation(tmp_path: Path, lm: TarotLM, name: str, shots: int, chat: bool) -> None:
-    """lm-eval is made to evaluate the very split that samples come from, by a task file that calls it the test split."""
+    """lm-eval is made to evaluate the documents that samples come from, by a test split that equals the other."""
     if name != "choice" and shots:
         return  # these two have no fixed shots
     write_tasks(tmp_path, train=12, test=12)
@@ -101,7 +101,9 @@ def test_prompts_are_those_of_an_evaluation(tmp_path: Path, lm: TarotLM, name: s
     evaluated = load_task(f"stranger_{name}", tmp_path)
     evaluated.set_config("num_fewshot", shots)
     recorder = Recorder(lm)
-    evaluate(recorder, {"tasks": {"task": evaluated}}, apply_chat_template=chat, fewshot_as_multiturn=True, bootstrap_iters=0)
+    evaluate(
+        recorder, {"tasks": {"task": evaluated}}, apply_chat_template=chat, fewshot_as_multiturn=True, bootstrap_iters=0
+    )
     asked = {args if name != "generate" else args[0] for args in recorder.asked}
     for sample in samples:
         assert {pair if name != "generate" else pair[0] for pair in sample.pairs} <= asked
@@ -147,8 +149,8 @@ def test_overlap_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "test.jsonl").write_text((tmp_path / "train.jsonl").read_text())
     message = error_of(load_task("stranger_choice", tmp_path), 20)
     assert re.fullmatch(
-        r"expected samples of stranger_choice that are not evaluated, got 20 of 20 that are \(evaluated row \d+ is one\); "
-        r"give the task a training split without them",
+        r"expected samples of stranger_choice that are not evaluated, "
+        r"got 20 of 20 that are \(evaluated row \d+ is one\); give the task a training split without them",
         message,
     )
 
@@ -165,10 +167,26 @@ def test_overlap_of_a_shot_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("replace", "by", "expected"),
     [
-        ("training_split: train", "", "expected a task with a training split, or a validation split besides the test split"),
-        ('doc_to_text: "{{question}}\\nA:"', 'doc_to_text: ""', "expected a prompt to complete, got an empty one in train/"),
-        ('doc_to_target: "{{gold}}"', 'doc_to_target: "{{gold if question|length > 8 else gold + 7}}"', "expected a gold answer among ['red', 'redder', 'blue']"),
-        ("output_type: multiple_choice", "output_type: loglikelihood_rolling", "expected a task of output type multiple_choice"),
+        (
+            "training_split: train",
+            "",
+            "expected a task with a training split, or a validation split besides the test split",
+        ),
+        (
+            'doc_to_text: "{{question}}\\nA:"',
+            'doc_to_text: ""',
+            "expected a prompt to complete, got an empty one in train/",
+        ),
+        (
+            'doc_to_target: "{{gold}}"',
+            'doc_to_target: "{{gold if question|length > 8 else gold + 7}}"',
+            "expected a gold answer among ['red', 'redder', 'blue']",
+        ),
+        (
+            "output_type: multiple_choice",
+            "output_type: loglikelihood_rolling",
+            "expected a task of output type multiple_choice",
+        ),
     ],
 )
 def test_tasks_that_cannot_be_tuned_on(tmp_path: Path, replace: str, by: str, expected: str) -> None:
@@ -190,9 +208,11 @@ def test_a_validation_split_will_do(tmp_path: Path) -> None:
 
 
 def test_unknown_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UnknownName, match="did you mean 'synth_color'?"):
+    with pytest.raises(UnknownName, match=r"did you mean 'synth_color'\?"):
         load_task("synth_colour")
-    with pytest.raises(TarotError, match="got the group 'tarot_synthetic'; choose one of synth_color, synth_implicatives"):
+    with pytest.raises(
+        TarotError, match="got the group 'tarot_synthetic'; choose one of synth_color, synth_implicatives"
+    ):
         load_task("tarot_synthetic")
     with pytest.raises(TarotError, match="expected a folder of task files, got 'nowhere'"):
         load_task("synth_color", "nowhere")

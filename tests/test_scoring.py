@@ -17,7 +17,7 @@ TOKENS = st.integers(3, VOCABULARY - 1)
 
 @st.composite
 def requests(draw: st.DrawFn) -> list[Request]:
-    """Requests as tasks make them: a shared system text, nested shots, one context with several answers, answers that nest."""
+    """Requests as tasks make them: a shared system text, nested shots, a context with several answers that nest."""
     words = st.lists(TOKENS, min_size=1, max_size=5).map(tuple)
     system, shots = draw(words), draw(st.lists(words, max_size=3))
     made = []
@@ -86,7 +86,8 @@ def test_order_and_company_do_not_matter(made: list[Request], random: object) ->
 def test_shared_tokens_run_once(made: list[Request]) -> None:
     scorer = Scorer(tiny("llama"), made)
     prefixes = {(r.context + r.continuation[:-1])[:n] for r in made for n in range(1, len(r.context + r.continuation))}
-    # A trie of the sequences is the fewest tokens that any plan could run; positions to predict from may keep some apart.
+    # A trie of the sequences is the fewest tokens that any plan could run; positions to predict from may keep some
+    # apart.
     assert len(prefixes) <= scorer.tokens <= sum(len(row.tokens) for row in scorer._rows)
 
 
@@ -100,7 +101,9 @@ def test_shots_that_nest_are_run_once() -> None:
 def test_only_needed_positions_reach_the_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("llama")
     projected = []
-    handle = model.get_output_embeddings().register_forward_hook(lambda _, __, out: projected.append(out.shape[:-1].numel()))
+    handle = model.get_output_embeddings().register_forward_hook(
+        lambda _, __, out: projected.append(out.shape[:-1].numel())
+    )
     made = [Request((3, 4, 5, 6, 7, n), (8, 9)) for n in range(10, 16)]
     try:
         Scorer(model, made).scores()
@@ -169,7 +172,8 @@ def test_too_long_a_prompt_names_the_sample() -> None:
     with pytest.raises(TarotError) as error:
         Scorer(tiny("llama"), [Request((3,) * 64, (4, 5))], names=["train/7"])
     assert str(error.value) == (
-        "expected at most 64 tokens, the model's context, got 65 in train/7; use fewer shots, or a model of longer context"
+        "expected at most 64 tokens, the model's context, got 65 in train/7; "
+        "use fewer shots, or a model of longer context"
     )
 
 

@@ -9,11 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import ARCHITECTURES, LAYERS, tiny_model, tokens
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, BertLMHeadModel, T5Config, T5ForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BertConfig,
+    BertLMHeadModel,
+    MambaConfig,
+    MambaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from tarot.errors import TarotError, UnknownName
 from tarot.rotation import GIVENS, ROTARY, SCALE
-from tarot.sites import alive, find_sites, n_layers, parse_layers, select_layers
+from tarot.sites import Site, alive, find_sites, n_layers, parse_layers, select_layers
 
 O_PROJ, DOWN_PROJ = "model.layers.{}.self_attn.o_proj", "model.layers.{}.mlp.down_proj"
 
@@ -63,7 +72,7 @@ def config_error(model: nn.Module, *args: object) -> str:
     return str(error.value)
 
 
-# On every architecture -----------------------------------------------------------------------------------------------------
+# On every architecture ----------------------------------------------------------------------------
 
 
 def test_every_tiny_model_is_expected_here_and_tiny():
@@ -76,13 +85,11 @@ def test_every_tiny_model_is_expected_here_and_tiny():
 def test_the_first_layer_has_the_right_module_heads_and_sizes(architecture):
     model = tiny_model(architecture)
     (path, heads, d_head), mlp = EXPECTED[architecture]
-    site = find_sites(model, "heads", [0])[0]
-    assert (site.name, site.layer, site.n_heads, site.d_head, site.side) == (path.format(0), 0, heads, d_head, "input")
-    assert site.module is model.get_submodule(site.name)
+    name = path.format(0)
+    assert find_sites(model, "heads", [0]) == (Site(name, model.get_submodule(name), 0, heads, d_head, "input"),)
     if mlp:
-        site = find_sites(model, "mlp", [0])[0]
-        assert (site.name, site.layer, site.n_heads, site.d_head, site.side) == (mlp[0].format(0), 0, 1, mlp[1], "output")
-        assert site.module is model.get_submodule(site.name)
+        name = mlp[0].format(0)
+        assert find_sites(model, "mlp", [0]) == (Site(name, model.get_submodule(name), 0, 1, mlp[1], "output"),)
 
 
 @EVERY
@@ -136,7 +143,9 @@ def test_the_text_model_of_a_multimodal_model():
     layers = dict(intermediate_size=28, num_hidden_layers=2)
     text = dict(vocab_size=300, hidden_size=24, num_attention_heads=6, num_key_value_heads=2, head_dim=8, **layers)
     vision = dict(hidden_size=12, num_attention_heads=3, image_size=28, patch_size=14, **layers)
-    config = AutoConfig.for_model("gemma3", text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=262)
+    config = AutoConfig.for_model(
+        "gemma3", text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=262
+    )
     names = [site.name for site in find_sites(AutoModelForCausalLM.from_config(config), "heads", 1.0)]
     assert names == ["model.language_model.layers.0.self_attn.o_proj", "model.language_model.layers.1.self_attn.o_proj"]
 
@@ -151,7 +160,7 @@ def test_linear_attention_is_passed_over_and_nothing_left_is_an_error():
     assert config_error(model, "heads", [1]).endswith("in the selected layers, got Qwen3NextForCausalLM")
 
 
-# Which angles exist --------------------------------------------------------------------------------------------------------
+# Which angles exist -------------------------------------------------------------------------------
 
 
 def test_everything_is_alive_where_sites_are_alike():
@@ -168,7 +177,7 @@ def test_gemma4s_sliding_layers_have_smaller_heads_than_its_global_ones():
     assert not mask[0, :, 4:].any()
 
 
-# Which layers --------------------------------------------------------------------------------------------------------------
+# Which layers -------------------------------------------------------------------------------------
 
 
 @given(st.floats(0, 1, exclude_min=True), st.integers(1, 200))
@@ -225,7 +234,7 @@ def test_layers_that_are_not_there(spec, message):
     assert str(error.value) == message
 
 
-# Refusals ------------------------------------------------------------------------------------------------------------------
+# Refusals -----------------------------------------------------------------------------------------
 
 LOOKED_FOR = (
     "expected a causal language model with layers|h|blocks.N.(self_attn.o_proj|self_attn.out_proj|self_attn.dense|"
@@ -237,9 +246,9 @@ SMALL = dict(vocab_size=11, hidden_size=8, num_hidden_layers=1, num_attention_he
 @pytest.mark.parametrize(
     "model",
     [
-        lambda: AutoModelForCausalLM.from_config(AutoConfig.for_model("mamba", vocab_size=11, hidden_size=8, num_hidden_layers=1)),
+        lambda: MambaForCausalLM(MambaConfig(vocab_size=11, hidden_size=8, num_hidden_layers=1)),
         lambda: BertLMHeadModel(BertConfig(is_decoder=True, **SMALL)),
-        lambda: T5ForConditionalGeneration(T5Config(vocab_size=11, d_model=8, d_ff=8, d_kv=4, num_layers=1, num_heads=2)),
+        lambda: T5ForConditionalGeneration(T5Config(vocab_size=11, d_model=8, d_ff=8, d_kv=4, num_layers=1)),
         lambda: nn.Linear(2, 2),
     ],
     ids=["mamba", "bert", "t5", "linear"],
@@ -278,5 +287,6 @@ def test_a_projection_that_is_bypassed_is_refused():
     model.transformer.h[0].self_attention.slow_but_exact = True
     model.transformer.h[0].self_attention.pretraining_tp = 2
     assert config_error(model) == (
-        "expected a projection that is called, got transformer.h.0.self_attention.dense, bypassed; set slow_but_exact=False"
+        "expected a projection that is called, got transformer.h.0.self_attention.dense, bypassed; "
+        "set slow_but_exact=False"
     )

@@ -312,8 +312,6 @@ def test_surface_cues_of_implicatives_do_not_give_the_answer_away(seed: int) -> 
 def test_style_and_length_of_a_walk_do_not_give_the_answer_away(synthetic: dict[str, ConfigurableTask]) -> None:
     data = synthetic["synth_navigate"].dataset
     assert 0.4 < learned(lambda text: ("Always" in text, text.count(".")), data) < 0.6
-    # To turn back is half of the way home, so that this one tells something; it is the task itself.
-    assert learned(lambda text: "Always" in text or len(re.findall("around|left|right", text)) > 0, data) < 0.75
 
 
 # Paper: a small folder of the hub's form
@@ -464,7 +462,8 @@ PROMPTS = {  # description, six shots with their answers, the first document
             f"{NAVIGATE} Always face forward. Take 4 steps backward. Take 6 steps forward. Take 2 steps left. "
             "Take 5 steps left. Take 1 step backward. Take 7 steps right. Take 7 steps backward. "
             "Take 6 steps forward.\nA: True",
-            f"{NAVIGATE} Take 5 steps. Turn left. Turn right. Turn around. Take 9 steps. Turn around. Turn left.\nA: False",
+            f"{NAVIGATE} Take 5 steps. Turn left. Turn right. Turn around. Take 9 steps. Turn around. "
+            "Turn left.\nA: False",
         ],
         f"{NAVIGATE} Always face forward. Take 2 steps backward. Take 7 steps right. Take 7 steps forward. "
         "Take 3 steps forward.\nA:",

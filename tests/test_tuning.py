@@ -68,7 +68,9 @@ def test_any_kind_of_task(tmp_path: Path, loaded: LoadedModel, folder: Path, nam
     ],
     ids=str,
 )
-def test_every_choice_can_be_chosen(tmp_path: Path, loaded: LoadedModel, folder: Path, change: dict[str, object]) -> None:
+def test_every_choice_can_be_chosen(
+    tmp_path: Path, loaded: LoadedModel, folder: Path, change: dict[str, object]
+) -> None:
     adapter = tune(loaded, replace(RECIPE, **change), tmp_path, budget=3, include_path=folder)
     assert len(adapter.sites(loaded.model)) == 2
     with adapter.applied(loaded.model) as model:
@@ -119,11 +121,25 @@ def test_killed_for_real(tmp_path: Path, folder: Path) -> None:
     """SIGKILL in mid-search; the command started again says that it resumes and ends where an unbroken run does."""
     model = save_checkpoint(tmp_path / "model")
     command = [sys.executable, "-c", "from tarot.cli import main; main()", "tune", "--model", str(model)]
-    command += ["--task", "stranger_choice", "--include-path", str(folder), "--samples", "6", "--search", "random", "--budget", "100"]
+    command += [
+        "--task",
+        "stranger_choice",
+        "--include-path",
+        str(folder),
+        "--samples",
+        "6",
+        "--search",
+        "random",
+        "--budget",
+        "100",
+    ]
     output = tmp_path / "out"
     process = subprocess.Popen([*command, "--output", str(output)], stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and len((output / TRIALS).read_bytes().splitlines() if (output / TRIALS).exists() else ()) < 5:
+    while (
+        time.monotonic() < deadline
+        and len((output / TRIALS).read_bytes().splitlines() if (output / TRIALS).exists() else ()) < 5
+    ):
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
@@ -155,7 +171,9 @@ def refused(loaded: LoadedModel, output: Path, folder: Path, recipe: Recipe = RE
 def test_folders_that_are_not_free(tmp_path: Path, loaded: LoadedModel, folder: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "expected a folder to write to, got the file" in refused(loaded, tmp_path / "file", folder)
-    assert refused(loaded, tmp_path, folder) == "expected an empty output folder, got OUT with files in it; choose another"
+    assert (
+        refused(loaded, tmp_path, folder) == "expected an empty output folder, got OUT with files in it; choose another"
+    )
     output = tmp_path / "out"
     tune(loaded, RECIPE, output, budget=3, include_path=folder)
     before = {path.name: path.read_bytes() for path in output.iterdir()}
@@ -184,7 +202,9 @@ def test_folders_that_are_not_free(tmp_path: Path, loaded: LoadedModel, folder: 
     ],
     ids=str,
 )
-def test_bad_recipes(tmp_path: Path, loaded: LoadedModel, folder: Path, change: dict[str, object], message: str) -> None:
+def test_bad_recipes(
+    tmp_path: Path, loaded: LoadedModel, folder: Path, change: dict[str, object], message: str
+) -> None:
     output = tmp_path / "out"
     assert refused(loaded, output, folder, replace(RECIPE, **change)) == message
     assert not output.exists()

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 VOCABULARY = 61
 LAYERS = 3
 
-# Head sizes are even, so that every rotation fits; wherever a configuration lets them, heads do not add up to the hidden size.
+# Head sizes are even, so that every rotation fits; where they may, heads do not add up to the hidden size.
 _GROUPED: dict[str, Any] = dict(
     vocab_size=VOCABULARY,
     hidden_size=24,
@@ -28,7 +28,14 @@ _WHOLE = {key: value for key, value in _GROUPED.items() if key != "head_dim"} | 
 _ALIKE = _WHOLE | dict(num_key_value_heads=6)
 _SLIDING = dict(sliding_window=4, layer_types=["sliding_attention", "sliding_attention", "full_attention"])
 _GPT: dict[str, Any] = dict(
-    vocab_size=VOCABULARY, n_embd=20, n_layer=LAYERS, n_head=5, n_positions=64, pad_token_id=0, bos_token_id=1, eos_token_id=2
+    vocab_size=VOCABULARY,
+    n_embd=20,
+    n_layer=LAYERS,
+    n_head=5,
+    n_positions=64,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
 )
 
 _CONFIGURATIONS: dict[str, dict[str, Any]] = {
@@ -55,14 +62,21 @@ _CONFIGURATIONS: dict[str, dict[str, Any]] = {
     ),
     "diffllama": _GROUPED,
     "falcon": dict(
-        vocab_size=VOCABULARY, hidden_size=20, num_hidden_layers=LAYERS, num_attention_heads=5, pad_token_id=0, bos_token_id=1
+        vocab_size=VOCABULARY,
+        hidden_size=20,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=5,
+        pad_token_id=0,
+        bos_token_id=1,
     ),
     "gemma": _GROUPED,
     "gemma2": _GROUPED | _SLIDING,
     "gemma3_text": _GROUPED | _SLIDING,
     "gemma4_text": _GROUPED
     | _SLIDING
-    | dict(global_head_dim=12, vocab_size_per_layer_input=VOCABULARY, hidden_size_per_layer_input=4, num_kv_shared_layers=0),
+    | dict(
+        global_head_dim=12, vocab_size_per_layer_input=VOCABULARY, hidden_size_per_layer_input=4, num_kv_shared_layers=0
+    ),
     "gpt2": _GPT,
     "gpt_bigcode": _GPT,
     "gpt_neo": dict(
@@ -124,7 +138,7 @@ ARCHITECTURES = tuple(_CONFIGURATIONS)
 
 
 def tiny_model(architecture: str, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A model of that architecture, from its seed alone: evaluation mode, weights frozen, at most 100,000 parameters."""
+    """A model of that architecture, from its seed alone: in evaluation mode, frozen, at most 100,000 parameters."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = AutoConfig.for_model(architecture, **_CONFIGURATIONS[architecture])

@@ -1,7 +1,12 @@
 """Maximise a plain callable over the unit cube, within a budget of evaluations."""
 
-from tarot.search.log import TrialLog
-from tarot.search.maximise import SEARCHES, Result, maximise
-from tarot.search.trial import Trial
+import warnings
+
+with warnings.catch_warnings():
+    # linear_operator, which BoTorch rests on, is compiled by what torch deprecates: no matter of our users.
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
+    from tarot.search.log import TrialLog
+    from tarot.search.maximise import SEARCHES, Result, maximise
+    from tarot.search.trial import Trial
 
 __all__ = ["SEARCHES", "Result", "Trial", "TrialLog", "maximise"]

@@ -1,0 +1,151 @@
+"""Adapters tuned once: a folder for each combination of everything that determines one.
+
+Workers that want the same adapter wait for the one that tunes it. A search that died is resumed from its trials; an entry that
+is damaged is dropped, with a word, and tuned again.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+from tarot.adapter import CARD, Adapter, shapes_fingerprint
+from tarot.errors import TarotError
+from tarot.harness import TarotLM, chat_template
+from tarot.models import LoadedModel
+from tarot.samples import draw, load_task
+from tarot.search import TrialLog
+from tarot.sites import find_sites, parse_layers
+from tarot.tuning import LIBRARIES, TRIALS, Recipe, check, tune
+
+logger = logging.getLogger("tarot")
+
+PROBED = 4096  # weights of each parameter that its fingerprint looks at
+
+
+def tuned(
+    loaded: LoadedModel,
+    recipe: Recipe,
+    cache: Path,
+    *,
+    budget: int,
+    include_path: str | None,
+    say: Callable[[str], None],
+) -> tuple[Adapter, Path]:
+    """The adapter of this recipe, model and data, from the cache or tuned into it, and its folder.
+
+    Args:
+        cache: folder of all entries; made where it is missing.
+        say: is told what was done about an entry that was not whole.
+
+    Raises:
+        TarotError: what `tarot.tune` raises, or a cache that cannot be written.
+        KeyboardInterrupt: Ctrl-C while tuning; the trials so far are kept.
+    """
+    check(recipe, cache / "new", budget, resume=False)
+    folder = cache / key(loaded, recipe, budget, include_path)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{folder}.lock")
+        lock.acquire()
+    except OSError as error:
+        raise TarotError(f"a cache in {cache}", error.strerror or str(error), "choose another --tarot-cache") from error
+    with lock:
+        lock.release()  # `with` holds it once more
+        if (whole := _whole(folder, say)) is not None:
+            return whole, folder
+        resumed = _resumable(folder, budget, say)
+        if resumed:
+            say(f"resumed the search in {folder} after {resumed} trials")
+        adapter = tune(
+            loaded,
+            recipe,
+            folder,
+            budget=budget,
+            include_path=include_path,
+            resume=bool(resumed),
+            on_trial=lambda trial, result: logger.info(
+                "trial %d of %d: best %.4f, identity %.4f", trial.index + 1, budget, result.best.score, result.identity.score
+            ),
+        )
+        if adapter.provenance["interrupted"]:
+            raise KeyboardInterrupt
+        return adapter, folder
+
+
+def key(loaded: LoadedModel, recipe: Recipe, budget: int, include_path: str | None) -> str:
+    """Folder name: readable, and a digest of recipe, budget, model, weights, versions and the samples' very prompts."""
+    sites = find_sites(loaded.model, recipe.sites, parse_layers(recipe.layers))
+    template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), recipe.chat)
+    task = load_task(recipe.task, include_path)
+    samples = draw(task, recipe.samples, num_fewshot=recipe.num_fewshot, seed=recipe.seed, chat_template=template)
+    determines = {
+        "recipe": asdict(recipe),
+        "budget": budget,
+        "model": loaded.reference,
+        "shapes": shapes_fingerprint(loaded.model, sites),
+        "weights": weights_fingerprint(loaded.model),
+        "tokens": [loaded.tokenizer.encode(text) for sample in samples for text in sample.pairs[sample.gold]],
+        "samples": [[sample.key, sample.pairs, sample.gold] for sample in samples],
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+    }
+    digest = hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()[:16]
+    readable = re.sub(r"[^\w.-]+", "-", f"{Path(loaded.reference).name}-{recipe.task}-{recipe.num_fewshot}-{recipe.seed}")
+    return f"{readable}-{digest}"
+
+
+def weights_fingerprint(model: torch.nn.Module) -> str:
+    """Digest of every parameter's name, type, shape and some of its values, evenly spaced."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        flat = parameter.detach().reshape(-1)
+        some = flat[:: max(1, len(flat) // PROBED)].double().cpu()
+        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode() + some.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _whole(folder: Path, say: Callable[[str], None]) -> Adapter | None:
+    """The entry's adapter, if it is finished; a damaged entry is removed."""
+    if not (folder / CARD).exists():
+        return None
+    try:
+        adapter = Adapter.load(folder)
+        TrialLog.read(folder / TRIALS)
+    except TarotError as error:
+        _drop(folder, error, say)
+        return None
+    return None if adapter.provenance.get("interrupted") else adapter
+
+
+def _resumable(folder: Path, budget: int, say: Callable[[str], None]) -> int:
+    """How many trials an unfinished entry has; one that cannot be resumed is removed."""
+    path = folder / TRIALS
+    if not path.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        return 0
+    try:
+        log = TrialLog.read(path)
+    except TarotError as error:
+        _drop(folder, error, say)
+        return 0
+    if len(log.trials) < budget:
+        return len(log.trials)
+    # Died between the last trial and the adapter. A search ends with a trial, so this one is made again, to the same score.
+    lines = path.read_bytes().splitlines(keepends=True)
+    os.truncate(path, sum(map(len, lines[:budget])))
+    return budget - 1
+
+
+def _drop(folder: Path, error: TarotError, say: Callable[[str], None]) -> None:
+    shutil.rmtree(folder)
+    say(f"dropped a damaged cache entry and tuned again: {error}")

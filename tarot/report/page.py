@@ -1,0 +1,184 @@
+"""The report: one HTML file that needs no network, no script and nothing beside it."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from statistics import fmean
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from tarot.cells import OUTSIDE, Arm, Cell
+from tarot.errors import TarotError
+from tarot.gains import mean_over_seeds
+from tarot.report import figures, table
+from tarot.report.comparison import (
+    EDITED,
+    METRICS,
+    Comparison,
+    arms_compared,
+    by_setting,
+    compare,
+    mean_gain,
+    metric_named,
+)
+
+PAGE = "index.html"
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A document that one of base and edited answers right and the other wrong, with the answers as choices."""
+
+    text: str
+    right: str
+    base: str
+    edited: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """All that the page shows of one cell."""
+
+    cell: Cell
+    base: str
+    arms: Sequence[Sequence[str]]
+    curves: Markup | None
+    angles: Markup | None
+    gained: Sequence[Flip]
+    lost: Sequence[Flip]
+    settings: Sequence[tuple[str, str]]
+
+
+def write_report(cells: Sequence[Cell], folder: str | Path, metric: str = "f1") -> Path:
+    """Write `folder/index.html` and return its path; the same cells give the same bytes.
+
+    Raises:
+        UnknownName: a metric that there is not.
+        TarotError: a cell without a base or an edited arm, or a folder that cannot be written.
+    """
+    path = Path(folder) / PAGE
+    _write(path, render(cells, metric).encode(errors="replace"))  # a model may write half a surrogate pair
+    return path
+
+
+def render(cells: Sequence[Cell], metric: str = "f1") -> str:
+    """The page as text."""
+    comparisons = compare(cells, metric)
+    gains = [comparison.gains[EDITED] for comparison in comparisons]
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["minus"] = lambda text: re.sub(r"-(?=\d)", "\N{MINUS SIGN}", text)
+    page = environment.from_string(files("tarot.report").joinpath("page.html").read_text(encoding="utf-8"))
+    return page.render(
+        metric=metric_named(metric).title,
+        above=sum(gain.low > 0 for gain in gains),
+        below=sum(gain.high < 0 for gain in gains),
+        header=table.HEADER,
+        rows=table.summary(comparisons),
+        forest=_forest(comparisons) if comparisons else None,
+        seeds=list(_seeds(comparisons)),
+        arm_header=("arm", "labels", *METRICS, "gold prob.", "gain", "p", "seconds"),
+        sections=[_section(number, comparison, metric) for number, comparison in enumerate(comparisons, start=1)],
+    )
+
+
+def _forest(comparisons: Sequence[Comparison]) -> Markup:
+    intervals = [
+        figures.Interval(comparison.cell.id, gain.value, gain.low, gain.high)
+        for comparison in comparisons
+        for gain in [comparison.gains[EDITED]]
+    ]
+    for name in arms_compared(comparisons):
+        mean = mean_gain(comparisons, lambda comparison, name=name: comparison.gains.get(name))  # type: ignore[misc]
+        intervals.append(figures.Interval(f"mean: {name}", mean.value, mean.low, mean.high, is_mean=True))
+    return figures.forest(intervals)
+
+
+def _seeds(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, ...]]:
+    """One row a setting that was measured with several seeds."""
+    for group in by_setting(comparisons):
+        mean = mean_over_seeds([comparison.gains[EDITED] for comparison in group])
+        if mean.between is not None:
+            cell = group[0].cell
+            spreads = (table.fraction(mean.between), table.fraction(mean.within))
+            yield (cell.model, cell.task, str(cell.num_fewshot), str(mean.count), table.with_interval(mean), *spreads)
+
+
+def _section(number: int, comparison: Comparison, metric: str) -> Section:
+    cell = comparison.cell
+    own = cell.search if cell.search in cell.curves else next(iter(cell.curves), "")
+    return Section(
+        cell=cell,
+        base=comparison.base,
+        arms=[_arm_row(comparison, arm) for arm in cell.arms],
+        curves=figures.curves(f"curves-{number}", cell.curves, own, cell.objective) if cell.curves else None,
+        angles=figures.angle_map(f"angles-{number}", cell.head_angles, cell.layers) if cell.head_angles else None,
+        gained=list(_flips(comparison, metric, right=EDITED, wrong=comparison.base)),
+        lost=list(_flips(comparison, metric, right=comparison.base, wrong=EDITED)),
+        settings=list(_settings(cell)),
+    )
+
+
+def _arm_row(comparison: Comparison, arm: Arm) -> tuple[str, ...]:
+    gold, gain = comparison.cell.gold, comparison.gains.get(arm.name)
+    probability = fmean(arm.gold_probability) if arm.gold_probability else 0.0
+    return (
+        arm.name,
+        str(arm.labels),
+        *(table.fraction(metric.score(gold, metric.answers(arm))) for metric in METRICS.values()),
+        table.fraction(probability),
+        table.with_interval(gain) if gain else "base",
+        table.p_value(gain.p) if gain else "",
+        table.duration(arm.seconds),
+    )
+
+
+def _flips(comparison: Comparison, metric: str, right: str, wrong: str) -> Iterator[Flip]:
+    cell, answers = comparison.cell, METRICS[metric].answers
+    base, edited = (answers(cell.arm(name)) for name in (comparison.base, EDITED))
+    rights, wrongs = (answers(cell.arm(name)) for name in (right, wrong))
+    for i, gold in enumerate(cell.gold):
+        if rights[i] == gold != wrongs[i]:
+            yield Flip(cell.texts[i], *(_answer(answer) for answer in (gold, base[i], edited[i])))
+
+
+def _answer(index: int) -> str:
+    return "none of the choices" if index == OUTSIDE else str(index)
+
+
+def _settings(cell: Cell) -> Iterator[tuple[str, str]]:
+    yield "model", cell.model
+    yield "task", cell.task
+    yield "shots", str(cell.num_fewshot)
+    yield "seed", str(cell.seed)
+    yield "labelled samples", str(cell.samples)
+    yield "search", f"{cell.search} in {cell.space}, {cell.budget} trials, {cell.objective}"
+    yield "adapter", cell.adapter
+    yield "documents", f"{len(cell.keys)}, digest {hashlib.sha256(json.dumps(cell.keys).encode()).hexdigest()[:16]}"
+    ratio = (
+        f", {cell.seconds / cell.reference_seconds:.3g} times the reference workload" if cell.reference_seconds else ""
+    )
+    yield "time", f"{table.duration(cell.seconds)} s{ratio}"
+    yield "versions", ", ".join(f"{name} {version}" for name, version in sorted(cell.versions.items()))
+
+
+def _write(path: Path, content: bytes) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_bytes(content)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise TarotError(
+            f"a folder for the report that can be written to, not {path.parent}",
+            error.strerror or str(error),
+            "choose another",
+        ) from error

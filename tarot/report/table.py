@@ -1,0 +1,141 @@
+"""The summary as rows of strings: one a cell, then the mean of the edited arm and of every control."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from tarot.cells import Cell
+from tarot.gains import Gain, MeanGain, holm
+from tarot.report.comparison import EDITED, FEW_SHOT, Comparison, arms_compared, by_setting, compare, mean_gain
+
+HEADER = (
+    "model",
+    "task",
+    "shots",
+    "seed",
+    "base",
+    "few-shot",
+    "edited",
+    "gain",
+    "over few-shot",
+    "p",
+    "documents",
+    "labels",
+    "seconds",
+)
+NONE = "-"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Texts in the order of HEADER, the gain that they show, and the place of their cell; None for a mean.
+
+    In a control's mean the control stands in the place of the edited arm. `labels` counts the labelled documents that
+    base, few-shot and edited arm might see.
+    """
+
+    texts: tuple[str, ...]
+    gain: float
+    cell: int | None
+
+
+def summary_rows(cells: Sequence[Cell], metric: str = "f1") -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of the summary, for a terminal.
+
+    Raises:
+        UnknownName: a metric that there is not.
+        TarotError: a cell without a base or an edited arm.
+    """
+    return HEADER, [row.texts for row in summary(compare(cells, metric))]
+
+
+def summary(comparisons: Sequence[Comparison]) -> list[Row]:
+    """One row a comparison, then the means; p is corrected for the number of comparisons (Holm)."""
+    p_values = holm([comparison.gains[EDITED].p for comparison in comparisons])
+    rows = [
+        _cell_row(i, comparison, p)
+        for i, (comparison, p) in enumerate(zip(comparisons, p_values, strict=True), start=1)
+    ]
+    return rows + [_mean_row(comparisons, name) for name in arms_compared(comparisons)]
+
+
+def _cell_row(number: int, comparison: Comparison, p: float) -> Row:
+    cell, gain = comparison.cell, comparison.gains[EDITED]
+    scores = (comparison.scores.get(name) for name in (comparison.base, FEW_SHOT, EDITED))
+    texts = (
+        cell.model,
+        cell.task,
+        str(cell.num_fewshot),
+        str(cell.seed),
+        *(NONE if score is None else fraction(score) for score in scores),
+        with_interval(gain),
+        with_interval(comparison.over_few_shot) if comparison.over_few_shot else NONE,
+        p_value(p),
+        f"{gain.n:,}",
+        _labels([comparison], EDITED),
+        duration(cell.seconds),
+    )
+    return Row(texts, gain.value, number)
+
+
+def _mean_row(comparisons: Sequence[Comparison], name: str) -> Row:
+    those = [comparison for comparison in comparisons if name in comparison.gains]
+
+    def mean(score: Callable[[Comparison], float | None]) -> str:
+        groups = [[s for comparison in group if (s := score(comparison)) is not None] for group in by_setting(those)]
+        return fraction(fmean(fmean(scores) for scores in groups if scores)) if any(groups) else NONE
+
+    gain = mean_gain(those, lambda comparison: comparison.gains[name])
+    over_few_shot = name == EDITED and any(comparison.over_few_shot for comparison in those)
+    documents = {key: None for comparison in those for key in comparison.cell.keys}
+    texts = (
+        "mean",
+        name,
+        "",
+        f"{len(those)} cells",
+        mean(lambda comparison: comparison.scores[comparison.base]),
+        mean(lambda comparison: comparison.scores.get(FEW_SHOT)),
+        mean(lambda comparison: comparison.scores[name]),
+        with_interval(gain),
+        with_interval(mean_gain(those, lambda comparison: comparison.over_few_shot)) if over_few_shot else NONE,
+        "",
+        f"{len(documents):,}",
+        _labels(those, name),
+        duration(fmean(comparison.cell.seconds for comparison in those)) if name == EDITED else NONE,
+    )
+    return Row(texts, gain.value, None)
+
+
+def _labels(comparisons: Sequence[Comparison], name: str) -> str:
+    """Labels of base, few-shot and the arm, as a range where the cells differ."""
+    columns = []
+    for column in range(3):
+        counts = {
+            arm.labels
+            for comparison in comparisons
+            for arm in comparison.cell.arms
+            if arm.name == (comparison.base, FEW_SHOT, name)[column]
+        }
+        columns.append(f"{min(counts)}-{max(counts)}" if len(counts) > 1 else str(*counts) or NONE)
+    return "/".join(columns)
+
+
+def fraction(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def signed(value: float) -> str:
+    text = f"{value:+.3f}"
+    return "0.000" if float(text) == 0 else text
+
+
+def with_interval(gain: Gain | MeanGain) -> str:
+    return f"{signed(gain.value)} [{signed(gain.low)}, {signed(gain.high)}]"
+
+
+def p_value(p: float) -> str:
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.1f}"

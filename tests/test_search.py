@@ -1,0 +1,529 @@
+"""Maximising plain functions: direction, resumption, the log, and what may go wrong on the way."""
+
+import errno
+import json
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tarot.errors import TarotError, UnknownName
+from tarot.search import SEARCHES, Trial, TrialLog, maximise
+
+Objective = Callable[[Tensor], float]
+steady = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def what(trials: Sequence[Trial]) -> list[tuple]:
+    """All of the trials but the seconds; nan as None, so that equal runs compare equal."""
+    return [(t.index, t.x, None if math.isnan(t.score) else t.score, t.origin) for t in trials]
+
+
+def hill(top: float, d: int = 4) -> Objective:
+    """-|x - top|^2"""
+    return lambda x: -float((x - top).square().sum())
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+# Direction
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize("top", [0.1, 0.8])
+def test_goes_uphill(search: str, top: float):
+    """The best beats the identity; where a surrogate proposes, its points beat uniform ones by far, on average."""
+    f = hill(top)
+    budget = 60 if search == "random" else 18
+    result = maximise(f, 4, search=search, budget=budget, seed=0)
+    assert result.identity.score == f(torch.full((4,), 0.5, dtype=torch.float64))
+    assert result.best.score > result.identity.score / 2
+    assert result.best.score == max(t.score for t in result.trials)
+    proposed = [t.score for t in result.trials if t.origin == "acquisition"]
+    if search != "random":
+        uniform = mean([f(torch.rand(4, generator=torch.Generator().manual_seed(i))) for i in range(100)])
+        assert len(proposed) >= 7
+        assert mean(proposed) > uniform / 2
+
+
+def test_finds_the_maximum_of_branin():
+    """Three maxima of -0.3979."""
+    from botorch.test_functions import Branin
+
+    branin = Branin(negate=True)
+    low, high = branin.bounds.double()
+    result = maximise(lambda x: float(branin(low + (high - low) * x)), 2, budget=30, seed=0)
+    assert result.best.score > -0.6
+
+
+def test_finds_the_hartmann_valley():
+    """Six dimensions, one maximum of 3.3224; uniform points have 0.26 on average."""
+    from botorch.test_functions import Hartmann
+
+    hartmann = Hartmann(negate=True)
+    f = lambda x: float(hartmann(x))  # noqa: E731
+    assert maximise(f, 6, budget=40, seed=0).best.score > 2.5
+
+
+def saturating(d: int, seed: int) -> Objective:
+    """log sigmoid(a.u - damage |u|^2 - 2): few strong coordinates among many, most points worse than the centre."""
+    generator = torch.Generator().manual_seed(seed)
+    strength = torch.randn(2, d, generator=generator, dtype=torch.float64)
+    a = strength[0] * strength[1].exp()
+    a = 2.5 * a / a.norm()
+
+    def f(x: Tensor) -> float:
+        u = 2 * x - 1
+        return float(torch.nn.functional.logsigmoid(a @ u - 12 / d * u.square().sum() - 2))
+
+    return f
+
+
+def test_bo_beats_random_where_most_coordinates_hardly_matter():
+    f = saturating(60, seed=0)
+    bo, random = (maximise(f, 60, search=search, budget=35, seed=0).best.score for search in ("bo", "random"))
+    assert bo > random + 0.5
+
+
+# Proposals
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_starts_at_the_identity_and_stays_in_the_cube(search: str):
+    result = maximise(lambda x: float(x.sum()), 3, search=search, budget=14, seed=5)
+    assert result.trials[0].x == (0.5, 0.5, 0.5) and result.trials[0].origin == "identity"
+    assert all(0 <= coordinate <= 1 for t in result.trials for coordinate in t.x)
+    assert [t.index for t in result.trials] == list(range(14))
+    assert len({t.x for t in result.trials}) == 14 or search != "random"
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_proposal_follows_from_the_history_alone(search: str):
+    """Not from what the search was asked before, nor from torch's generator."""
+    result = maximise(hill(0.3), 3, search=search, budget=16, seed=1)
+    strategy = SEARCHES[search](3, 1)
+    for k in (15, 3, 0, 12):
+        torch.manual_seed(k)
+        x, origin = strategy.propose(result.trials[:k])
+        assert (tuple(x.tolist()), origin) == (result.trials[k].x, result.trials[k].origin)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_seeds_differ(search: str):
+    first, second = (maximise(hill(0.3), 3, search=search, budget=3, seed=seed).trials[1:] for seed in (0, 1))
+    assert {t.x for t in first}.isdisjoint(t.x for t in second)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_leaves_the_generator_alone(search: str):
+    torch.manual_seed(17)
+    before = torch.get_rng_state()
+    maximise(hill(0.3), 2, search=search, budget=13, seed=0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_sobol_gives_way_to_uniform_draws_beyond_its_dimensions():
+    result = maximise(lambda x: 0.0, 30_000, budget=3, seed=0)
+    assert 0.49 < mean(result.trials[2].x) < 0.51
+
+
+# Numbers that no surrogate can learn from
+
+
+scores = st.floats(allow_nan=True, allow_infinity=True)
+
+
+@pytest.mark.parametrize(("search", "examples"), [("random", 50), ("bo", 15), ("paper", 3)])
+def test_no_score_kills_a_run(search: str, examples: int):
+    @settings(steady, max_examples=examples)
+    @given(st.lists(scores, min_size=13, max_size=13))
+    def run(values: list[float]) -> None:
+        queue = iter(values)
+        result = maximise(lambda x: next(queue), 2, search=search, budget=13, seed=0)
+        assert [t.score for t in result.trials if not math.isnan(t.score)] == list(filter(math.isfinite, values))
+        finite = [value for value in values if math.isfinite(value)]
+        assert result.best.score == max(finite) if finite else result.best is result.identity
+
+    run()
+
+
+@pytest.mark.parametrize("search", ["bo", "paper"])
+def test_equal_scores_fall_back_to_uniform_draws(search: str):
+    result = maximise(lambda x: 1.0, 2, search=search, budget=14, seed=0)
+    assert {t.origin for t in result.trials[11:]} == {"random"}
+    assert len({t.x for t in result.trials}) == 14
+    assert result.best is result.identity
+
+
+def test_failed_trials_are_skipped_by_the_surrogate():
+    """Half of the cube fails; the search still climbs."""
+    result = maximise(lambda x: math.nan if x[0] > 0.6 else hill(0.3)(x), 3, budget=25, seed=0)
+    assert any(math.isnan(t.score) for t in result.trials)
+    assert result.best.score > -0.01
+
+
+# Ends
+
+
+def test_keyboard_interrupt_keeps_the_best_so_far(tmp_path: Path):
+    def f(x: Tensor) -> float:
+        if len(log.trials) == 5:
+            raise KeyboardInterrupt
+        return float(x[0])
+
+    log = TrialLog.open(tmp_path / "trials.jsonl", {}, resume=False)
+    result = maximise(f, 2, search="random", budget=9, seed=0, log=log)
+    assert result.interrupted and len(result.trials) == 5
+    assert result.best.score == max(t.score for t in result.trials)
+    resumed = TrialLog.open(log.path, {}, resume=True)
+    finished = maximise(lambda x: float(x[0]), 2, search="random", budget=9, seed=0, log=resumed)
+    assert not finished.interrupted and finished.resumed == 5
+    assert what(finished.trials) == what(maximise(lambda x: float(x[0]), 2, search="random", budget=9, seed=0).trials)
+
+
+def test_keyboard_interrupt_while_proposing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tarot.search.random.uniform", interrupt)
+    result = maximise(hill(0.3), 2, search="random", budget=9, seed=0)
+    assert result.interrupted and len(result.trials) == 1
+
+
+def interrupt(*args: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_keyboard_interrupt_before_there_is_a_trial_is_passed_on():
+    with pytest.raises(KeyboardInterrupt):
+        maximise(interrupt, 2, search="random", budget=9, seed=0)
+
+
+def test_errors_of_the_objective_propagate_and_the_log_stays_whole(tmp_path: Path):
+    def f(x: Tensor) -> float:
+        if len(log.trials) == 3:
+            raise ZeroDivisionError
+        return 0.0
+
+    log = TrialLog.open(tmp_path / "trials.jsonl", {}, resume=False)
+    with pytest.raises(ZeroDivisionError):
+        maximise(f, 2, search="random", budget=9, seed=0, log=log)
+    assert len(TrialLog.read(log.path).trials) == 3
+
+
+def test_tells_of_each_trial_and_the_result_so_far():
+    seen = []
+    result = maximise(
+        hill(0.3),
+        2,
+        search="random",
+        budget=4,
+        seed=0,
+        on_trial=lambda trial, so_far: seen.append((trial, so_far.best, so_far.identity, len(so_far.trials))),
+    )
+    assert [trial for trial, *_ in seen] == list(result.trials)
+    assert [count for *_, count in seen] == [1, 2, 3, 4]
+    assert seen[-1][1] == result.best and seen[-1][2] == result.identity
+
+
+def test_the_first_of_equals_is_the_best():
+    assert maximise(lambda x: 2.0, 2, search="random", budget=4, seed=0).best.index == 0
+
+
+def test_times_are_those_of_the_parts():
+    result = maximise(lambda x: time.sleep(0.02) or 0.0, 2, search="random", budget=2, seed=0)
+    assert all(0.02 <= t.evaluate_seconds < 2 and 0 <= t.propose_seconds < 2 for t in result.trials)
+
+
+@pytest.mark.parametrize("budget", [0, -3])
+def test_budget_must_be_positive(budget: int):
+    with pytest.raises(TarotError, match=f"^expected a budget of at least 1 trial, got {budget}$"):
+        maximise(hill(0.3), 2, budget=budget, seed=0)
+
+
+def test_unknown_search_offers_the_nearest():
+    with pytest.raises(UnknownName, match="^expected a known search, got 'papier'; did you mean 'paper'"):
+        maximise(hill(0.3), 2, search="papier", budget=3, seed=0)
+
+
+# Resuming
+
+
+SETTINGS = {"seed": 3, "search": "random", "layers": [0, 1]}
+
+
+def run(path: Path, budget: int, search: str = "random", d: int = 3) -> list[tuple]:
+    """All trials of a run that begins at `path`, or goes on there."""
+    log = TrialLog.open(path, SETTINGS | {"search": search}, resume=True)
+    f = lambda x: math.nan if x[0] > 0.9 else hill(0.3)(x)  # noqa: E731
+    result = maximise(f, d, search=search, budget=budget, seed=3, log=log)
+    assert what(TrialLog.read(path).trials) == what(result.trials)
+    return what(result.trials)
+
+
+@steady
+@given(st.data())
+def test_killed_at_any_byte_and_resumed_equals_uninterrupted(tmp_path: Path, data: st.DataObject):
+    path = tmp_path / "trials.jsonl"
+    path.unlink(missing_ok=True)
+    whole = run(path, budget=8)
+    content = path.read_bytes()
+    path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+    assert run(path, budget=8) == whole
+
+
+@pytest.mark.parametrize(("search", "kills"), [("bo", [1, 7, 12, 13, 19]), ("paper", [2, 6])])
+def test_surrogates_resume_as_if_never_interrupted(tmp_path: Path, search: str, kills: list[int]):
+    """The hyperparameters of a resumed run are those of the run it continues."""
+    budget = max(kills) + 2
+    whole = run(tmp_path / "whole.jsonl", budget, search)
+    lines = (tmp_path / "whole.jsonl").read_bytes().splitlines(keepends=True)
+    for kill in kills:
+        path = tmp_path / f"{kill}.jsonl"
+        path.write_bytes(b"".join(lines[: 1 + kill]) + lines[1 + kill][:20])
+        assert run(path, budget, search) == whole
+
+
+SLOW_RUN = """
+import sys, time
+from tarot.search import TrialLog, maximise
+log = TrialLog.open(sys.argv[1], {}, resume=False)
+maximise(lambda x: time.sleep(0.05) or -float(x.square().sum()), 3, budget=1000, seed=0, log=log)
+"""
+
+
+def test_killed_by_the_system_and_resumed_equals_uninterrupted(tmp_path: Path):
+    path = tmp_path / "trials.jsonl"
+    process = subprocess.Popen([sys.executable, "-c", SLOW_RUN, str(path)])
+    try:
+        deadline = time.monotonic() + 120
+        while not (path.exists() and path.read_bytes().count(b"\n") > 12):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    log = TrialLog.open(path, {}, resume=True)
+    budget = len(log.trials) + 3
+    f = lambda x: -float(x.square().sum())  # noqa: E731
+    resumed = maximise(f, 3, budget=budget, seed=0, log=log)
+    assert resumed.resumed == budget - 3
+    assert what(resumed.trials) == what(maximise(f, 3, budget=budget, seed=0).trials)
+
+
+def test_larger_budget_continues_where_the_smaller_ended(tmp_path: Path):
+    short = run(tmp_path / "a.jsonl", budget=12, search="bo")
+    assert run(tmp_path / "a.jsonl", budget=15, search="bo") == run(tmp_path / "b.jsonl", budget=15, search="bo")
+    assert short == run(tmp_path / "c.jsonl", budget=12, search="bo")
+
+
+def test_spent_budget_is_an_error(tmp_path: Path):
+    run(tmp_path / "trials.jsonl", budget=4)
+    with pytest.raises(TarotError) as caught:
+        run(tmp_path / "trials.jsonl", budget=4)
+    assert str(caught.value) == (
+        "expected fewer than 4 trials in the log, got 4: the budget is spent; raise the budget to go on"
+    )
+
+
+def test_log_of_another_dimension_is_an_error(tmp_path: Path):
+    run(tmp_path / "trials.jsonl", budget=2, d=3)
+    with pytest.raises(TarotError, match="^expected trials of 4 coordinates, got 3 in the log; choose another folder$"):
+        run(tmp_path / "trials.jsonl", budget=4, d=4)
+
+
+# The log
+
+
+trials = st.builds(
+    Trial,
+    index=st.just(0),
+    x=st.lists(st.floats(0, 1), min_size=1, max_size=4).map(tuple),
+    score=st.floats(allow_infinity=False),
+    origin=st.sampled_from(["identity", "sobol", "random", "acquisition"]),
+    propose_seconds=st.floats(0, 1e6),
+    evaluate_seconds=st.floats(0, 1e6),
+)
+
+
+@steady
+@given(st.lists(trials, max_size=4))
+def test_trials_come_back_exactly(tmp_path: Path, made: list[Trial]):
+    path = tmp_path / "trials.jsonl"
+    path.unlink(missing_ok=True)
+    log = TrialLog.open(path, SETTINGS, resume=False)
+    made = [replace(trial, index=index) for index, trial in enumerate(made)]
+    for trial in made:
+        log.append(trial)
+    for again in (log, TrialLog.read(path), TrialLog.open(path, SETTINGS, resume=True)):
+        assert what(again.trials) == what(made)
+        assert [t.propose_seconds for t in again.trials] == [t.propose_seconds for t in made]
+    assert TrialLog.read(path).settings == SETTINGS
+
+
+def test_form_of_the_file(tmp_path: Path):
+    log = TrialLog.open(tmp_path / "trials.jsonl", {"task": "näve"}, resume=False)
+    log.append(Trial(0, (0.5, 0.1), math.nan, "identity", 0.25, 1.5))
+    settings_line, trial_line = log.path.read_text().splitlines()
+    assert json.loads(settings_line) == {"format": 1, "settings": {"task": "näve"}}
+    assert json.loads(trial_line) == {
+        "index": 0,
+        "x": [0.5, 0.1],
+        "score": None,
+        "origin": "identity",
+        "propose_seconds": 0.25,
+        "evaluate_seconds": 1.5,
+    }
+
+
+def test_every_trial_is_synced_before_the_next_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
+    log = TrialLog.open(tmp_path / "trials.jsonl", {}, resume=False)
+
+    def f(x: Tensor) -> float:
+        assert synced[-1] == log.path.stat().st_size and len(synced) == len(log.trials) + 1
+        return 0.0
+
+    maximise(f, 2, search="random", budget=4, seed=0, log=log)
+    assert len(synced) == 5
+
+
+def test_reading_does_not_touch_a_line_that_is_being_written(tmp_path: Path):
+    path = tmp_path / "trials.jsonl"
+    run(path, budget=3)
+    torn = path.read_bytes()[:-5]
+    path.write_bytes(torn)
+    assert len(TrialLog.read(path).trials) == 2
+    assert path.read_bytes() == torn
+
+
+def broken(path: Path, line: int, text: str) -> None:
+    lines = path.read_text().splitlines()
+    lines[line - 1] = text
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "message"),
+    [
+        (1, "no", "expected the settings of a search in line 1 of {path}, got b'no'; choose another folder"),
+        (1, "[]", "expected the settings of a search in line 1 of {path}, got b'[]'; choose another folder"),
+        (
+            1,
+            '{"format": 2, "settings": {}}',
+            "expected a trial log of format 1 or older, got format 2 in {path}; use a newer tarot",
+        ),
+        (2, '{"index"', "expected trial 0 in line 2 of {path}, got b'{\"index\"'; choose another folder"),
+        (3, "", "expected trial 1 in line 3 of {path}, got b''; choose another folder"),
+        (4, "{}", "expected trial 2 in line 4 of {path}, got b'{{}}'; choose another folder"),
+        (4, "null", "expected trial 2 in line 4 of {path}, got b'null'; choose another folder"),
+    ],
+)
+def test_broken_lines_are_named(tmp_path: Path, line: int, text: str, message: str):
+    path = tmp_path / "trials.jsonl"
+    run(path, budget=3)
+    broken(path, line, text)
+    before = path.read_bytes()
+    with pytest.raises(TarotError) as caught:
+        TrialLog.open(path, SETTINGS, resume=True)
+    assert str(caught.value) == message.format(path=path)
+    assert path.read_bytes() == before
+
+
+def test_lost_line_is_named(tmp_path: Path):
+    path = tmp_path / "trials.jsonl"
+    run(path, budget=4)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:2] + lines[3:]))
+    with pytest.raises(TarotError, match="^expected trial 1 in line 3 of "):
+        TrialLog.open(path, SETTINGS, resume=True)
+
+
+def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path):
+    path = tmp_path / "trials.jsonl"
+    path.write_text("my notes")
+    with pytest.raises(TarotError, match="^expected the settings of a search in line 1 of"):
+        TrialLog.open(path, SETTINGS, resume=True)
+    assert path.read_text() == "my notes"
+
+
+def test_existing_log_is_not_overwritten(tmp_path: Path):
+    path = tmp_path / "trials.jsonl"
+    TrialLog.open(path, SETTINGS, resume=False)
+    with pytest.raises(TarotError) as caught:
+        TrialLog.open(path, SETTINGS, resume=False)
+    assert str(caught.value) == (
+        f"expected a new trial log, got {path}, which exists; resume it, or choose another folder"
+    )
+
+
+def test_other_settings_are_named(tmp_path: Path):
+    path = tmp_path / "trials.jsonl"
+    TrialLog.open(path, SETTINGS, resume=False)
+    with pytest.raises(TarotError) as caught:
+        TrialLog.open(path, {"seed": 4, "search": "random", "layers": (0, 1), "task": "a"}, resume=True)
+    assert str(caught.value) == (
+        f"expected the settings that {path} was begun with, got seed 4 instead of 3, task 'a' instead of None; "
+        "resume with the same, or choose another folder"
+    )
+
+
+def test_reading_what_is_not_there_is_an_error(tmp_path: Path):
+    with pytest.raises(TarotError) as caught:
+        TrialLog.read(tmp_path / "none.jsonl")
+    assert str(caught.value) == (
+        f"expected a trial log {tmp_path / 'none.jsonl'}, got No such file or directory; run the search first"
+    )
+
+
+def test_folder_that_is_not_there_is_an_error(tmp_path: Path):
+    with pytest.raises(TarotError) as caught:
+        TrialLog.open(tmp_path / "none" / "trials.jsonl", {}, resume=False)
+    assert str(caught.value) == (
+        f"expected to write {tmp_path / 'none' / 'trials.jsonl'}, got No such file or directory; "
+        "free some space, or choose another folder"
+    )
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """No file may grow beyond `size` bytes, as on a full disk: the write that would is cut short."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_full_disk_ends_the_run_with_a_whole_log(tmp_path: Path):
+    whole = run(tmp_path / "whole.jsonl", budget=6)
+    path = tmp_path / "trials.jsonl"
+    run(path, budget=3)
+    size = path.stat().st_size
+    with file_size_limit(size + 30), pytest.raises(TarotError) as caught:
+        run(path, budget=6)
+    assert str(caught.value) == (
+        f"expected to write {path}, got {os.strerror(errno.EFBIG)}; free some space, or choose another folder"
+    )
+    assert path.stat().st_size == size
+    assert run(path, budget=6) == whole
+
+
+def test_full_disk_leaves_no_log_without_settings(tmp_path: Path):
+    with file_size_limit(10), pytest.raises(TarotError):
+        TrialLog.open(tmp_path / "trials.jsonl", SETTINGS, resume=False)
+    assert not (tmp_path / "trials.jsonl").exists()
