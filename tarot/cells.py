@@ -107,7 +107,8 @@ def load(path: str | Path) -> list[Cell]:
 
 
 def _arm(values: dict[str, Any]) -> Arm:
-    return Arm(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    frozen: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return Arm(**frozen)
 
 
 def _cell(values: dict[str, Any]) -> Cell:

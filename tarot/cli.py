@@ -76,7 +76,7 @@ def tune(
     ] = "0",
     samples: Annotated[int, typer.Option(help="labelled samples")] = 20,
     budget: Annotated[int, typer.Option(help="evaluations of the objective")] = 120,
-    space: Annotated[str, typer.Option(help="full, head, layer or random:R")] = "head",
+    space: Annotated[str, typer.Option(help="head-gradient, head, layer, full or random:R")] = "head-gradient",
     search: Annotated[str, typer.Option(help="bo, paper or random")] = "bo",
     objective: Annotated[
         str, typer.Option(help="log_probability, probability, margin or accuracy")

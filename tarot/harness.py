@@ -232,7 +232,7 @@ def _tuning_keys(adapter: Adapter | None) -> list[str]:
     samples = adapter.provenance.get("samples_drawn") if adapter else None
     if not isinstance(samples, list):
         return []
-    return [sample["key"] for sample in samples if isinstance(sample, Mapping)]  # type: ignore[union-attr]
+    return [sample["key"] for sample in samples if isinstance(sample, Mapping)]
 
 
 def metric(results: Mapping[str, Any], task: str, name: str) -> float:

@@ -39,7 +39,9 @@ def answers(task: Task, logged: Sequence[icl.Logged]) -> tuple[tuple[int, ...], 
             right = float(document.get("exact_match", math.nan))
             if math.isnan(right):
                 names = ", ".join(document["metrics"])
-                raise TarotError(f"choices or the metric exact_match in {task.config.task}", names, "evaluate it instead")
+                raise TarotError(
+                    f"choices or the metric exact_match in {task.config.task}", names, "evaluate it instead"
+                )
             gold.append(0)
             predicted.append(0 if right else OUTSIDE)
             greedy.append(predicted[-1])
@@ -67,8 +69,10 @@ def _right(task: Task, document: icl.Logged, n_choices: int) -> int:
     if isinstance(first, str) and first in (choices := task.doc_to_choice(doc)):
         return int(choices.index(first))
     if isinstance(first, int) and 0 <= first < n_choices:
-        return first
-    raise TarotError(f"a right answer among {n_choices} choices of {task.config.task}", repr(target), "check doc_to_target")
+        return int(first)
+    raise TarotError(
+        f"a right answer among {n_choices} choices of {task.config.task}", repr(target), "check doc_to_target"
+    )
 
 
 def reference_workload() -> float:
@@ -83,9 +87,14 @@ def reference_workload() -> float:
     return min(times)
 
 
-def command(model: str, recipe: Recipe, budget: int, shots: int, limit: int | None, include_path: str | Path | None) -> str:
+def command(
+    model: str, recipe: Recipe, budget: int, shots: int, limit: int | None, include_path: str | Path | None
+) -> str:
     """Shell line that repeats a cell."""
-    reference, options = shlex.quote(model), [f"--include-path {shlex.quote(str(include_path))}"] if include_path else []
+    reference, options = (
+        shlex.quote(model),
+        [f"--include-path {shlex.quote(str(include_path))}"] if include_path else [],
+    )
     chat = [] if recipe.chat else ["--no-chat"]
     default = Recipe(recipe.task)
     changed = [
@@ -93,7 +102,15 @@ def command(model: str, recipe: Recipe, budget: int, shots: int, limit: int | No
         for name, value in vars(recipe).items()
         if name not in ("task", "chat") and value != getattr(default, name)
     ]
-    tune = ["tarot tune", f"--model {reference}", f"--task {recipe.task}", *options, *changed, f"--budget {budget}", *chat]
+    tune = [
+        "tarot tune",
+        f"--model {reference}",
+        f"--task {recipe.task}",
+        *options,
+        *changed,
+        f"--budget {budget}",
+        *chat,
+    ]
     limited = [f"--limit {limit}"] if limit else []
     compare = ["tarot compare", f"--model {reference}", "--adapter DIR", f"--shots {shots}", *options, *limited]
     return " ".join([*tune, "--output DIR"]) + " && " + " ".join(compare)
@@ -114,10 +131,10 @@ def measure(
 ) -> Cell:
     """Answer the documents that the adapter's task evaluates: unedited, with labels in the prompt, and edited.
 
-    The edited model sees prompts of as many shots as it was tuned on (none for `mix`). Its base sees the same ones: it is the arm
-    "zero-shot", or for an adapter tuned on k shots the arm "few-shot", which then has these k. Otherwise that arm's shots are the
-    first `shots` of the labelled samples that the search was given. "zero-shot calibrated" and "few-shot calibrated" are the same
-    answers after contextual calibration, of tasks that choose.
+    The edited model sees prompts of as many shots as it was tuned on (none for `mix`). Its base sees the same ones: it
+    is the arm "zero-shot", or for an adapter tuned on k shots the arm "few-shot", which then has these k. Else that
+    arm's shots are the first `shots` of the labelled samples that the search was given. "zero-shot calibrated" and
+    "few-shot calibrated" are the same answers after contextual calibration, for tasks that choose.
 
     Args:
         loaded: model and tokenizer; unchanged afterwards.
@@ -128,9 +145,9 @@ def measure(
         batch_size: most sequences of one pass; None leaves it to us.
         curves: scores of each search's trials, for pictures.
         controls: other edits by name, such as that of a random search.
-        draws: evaluate so many further choices and orders of the few-shot arm's number of shots, among the samples: arms
-            "few-shot 1 of 5 (best)" to "few-shot 5 of 5 (worst)", ranked by how many greedy answers are right.
-        known: base answers of earlier calls with the same model, which the seeds of a cell share; they are looked up and added.
+        draws: evaluate so many further choices and orders of as many shots among the samples: arms "few-shot 1 of 5
+            (best)" to "few-shot 5 of 5 (worst)", ranked by how many greedy answers are right.
+        known: base answers of earlier calls with the same model, which the seeds of a cell share; looked up and added.
 
     Raises:
         TarotError: an adapter without a recipe, one that does not fit the model, or other data than it was tuned on.
@@ -195,7 +212,11 @@ def measure(
     arms[EDITED] = (labels, evaluated(own, adapter))
     arms |= {name: (labels, evaluated(own, edit)) for name, edit in (controls or {}).items()}
     if icl.can_calibrate(task):
-        arms |= {f"{name} calibrated": (arms[name][0], calibrated(arms[name][1])) for name in (ZERO_SHOT, FEW_SHOT) if name in arms}
+        arms |= {
+            f"{name} calibrated": (arms[name][0], calibrated(arms[name][1]))
+            for name in (ZERO_SHOT, FEW_SHOT)
+            if name in arms
+        }
 
     gold, _ = answers(task, arms[EDITED][1][0])
     measured = [_arm(task, name, n, answered) for name, (n, answered) in arms.items()]

@@ -15,11 +15,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tarot.errors import TarotError, UnknownName
-from tarot.intervention import merged
+from tarot.intervention import merged, rotated
 from tarot.rotation import ROTARY, Rotation
 from tarot.samples import Sample
-from tarot.scoring import Request, Scorer
-from tarot.sites import Site
+from tarot.scoring import Request, Scorer, out_of_memory
+from tarot.sites import Site, alive
 
 # (context, continuation) texts -> their tokens, as the harness encodes them.
 Encode = Callable[[str, str], tuple[Sequence[int], Sequence[int]]]
@@ -33,6 +33,7 @@ class Measure(NamedTuple):
     """
 
     needs_choices: bool
+    has_slope: bool
     of: Callable[[Float[Tensor, " answer"], Bool[Tensor, " answer"], int], Tensor]
 
 
@@ -49,14 +50,14 @@ def _accuracy(log_probability: Tensor, greedy: Tensor, gold: int) -> Tensor:
 MEASURES: Mapping[str, Measure] = MappingProxyType(
     {
         # Mean probability of the right answer (the paper's, there of its first token).
-        "probability": Measure(False, lambda log_probability, _, gold: log_probability[gold].exp()),
+        "probability": Measure(False, True, lambda log_probability, _, gold: log_probability[gold].exp()),
         # Mean log-probability of the right answer, in nats.
-        "log_probability": Measure(False, lambda log_probability, _, gold: log_probability[gold]),
+        "log_probability": Measure(False, True, lambda log_probability, _, gold: log_probability[gold]),
         # Right answer's log-probability minus the best wrong one's, in nats.
-        "margin": Measure(True, _margin),
+        "margin": Measure(True, True, _margin),
         # Fraction of samples whose right answer is the likeliest choice; of a single answer, whose greedy continuation
         # it is.
-        "accuracy": Measure(True, _accuracy),
+        "accuracy": Measure(True, False, _accuracy),
     }
 )
 
@@ -125,8 +126,38 @@ class Objective:
         with torch.no_grad(), merged(self.model, angles, self.sites, self.rotation):
             return float(self.score())
 
+    def gradient(self) -> Float[Tensor, "layer head angle"]:
+        """d score / d angles at the identity, per radian; of the mean log-probability where the measure has no slope.
+
+        One backward pass through all samples at once; where that does not fit the memory, one after another.
+        """
+        try:
+            return self._gradient(self.scorer, self._sizes, self._golds)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+        begin, total = 0, torch.zeros(alive(self.sites, self.rotation.n_angles).shape)
+        for size, gold in zip(self._sizes, self._golds, strict=True):
+            scorer = Scorer(self.model, self.scorer.requests[begin : begin + size])
+            total += self._gradient(scorer, [size], [gold]) / len(self._sizes)
+            begin += size
+        return total
+
+    def _gradient(self, scorer: Scorer, sizes: list[int], golds: list[int]) -> Float[Tensor, "layer head angle"]:
+        measure = self.measure if self.measure.has_slope else MEASURES["log_probability"]
+        shape = alive(self.sites, self.rotation.n_angles).shape
+        angles = torch.zeros(shape, device=self.model.device, requires_grad=True)
+        with torch.enable_grad(), rotated(self.model, angles, self.sites, self.rotation):
+            (gradient,) = torch.autograd.grad(_mean(measure, scorer, sizes, golds), angles)
+        return gradient.cpu()
+
     def score(self) -> Float[Tensor, ""]:
         """Score of the model as it stands, differentiable in whatever it depends on."""
-        total, greedy = self.scorer.log_probabilities()
-        samples = zip(total.split(self._sizes), greedy.split(self._sizes), self._golds, strict=True)
-        return torch.stack([self.measure.of(values, flags, gold) for values, flags, gold in samples]).mean()
+        return _mean(self.measure, self.scorer, self._sizes, self._golds)
+
+
+def _mean(measure: Measure, scorer: Scorer, sizes: list[int], golds: list[int]) -> Float[Tensor, ""]:
+    """Mean over samples of their measure: sample i has the next `sizes[i]` requests, `golds[i]` the right one."""
+    total, greedy = scorer.log_probabilities()
+    samples = zip(total.split(sizes), greedy.split(sizes), golds, strict=True)
+    return torch.stack([measure.of(values, flags, gold) for values, flags, gold in samples]).mean()

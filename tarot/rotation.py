@@ -86,7 +86,7 @@ class Rotary(Rotation):
         cosines = matrix[..., 0::2, 0::2].diagonal(dim1=-2, dim2=-1)
         sines = matrix[..., 1::2, 0::2].diagonal(dim1=-2, dim2=-1)
         nearest = self.matrix(torch.atan2(sines, cosines), matrix.shape[-1])
-        return _is_special_orthogonal(matrix, atol) & _are_near(matrix, nearest, atol)
+        return _are_near(matrix, nearest, atol)
 
 
 @dataclass(frozen=True)

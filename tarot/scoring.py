@@ -162,7 +162,8 @@ def _predictions_at(model: PreTrainedModel, rows: Int[Tensor, " n"], positions: 
         handle.remove()
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a pass failed for want of memory, on whichever device."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
@@ -287,7 +288,7 @@ class Scorer:
         try:
             logits = self._forward(ids.to(self.model.device), depth + width, cache, which, positions)
         except RuntimeError as error:
-            if not _out_of_memory(error) or len(rows) == 1:
+            if not out_of_memory(error) or len(rows) == 1:
                 raise
             # Half of it may fit. The error holds the pass's tensors until it is gone, so retry outside of its reach.
             logits = None

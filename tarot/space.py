@@ -16,7 +16,10 @@ from torch import Tensor
 
 from tarot.errors import ShapeMismatch, TarotError, UnknownName
 
-SPACES = ("full", "head", "layer", "random:r")
+SPACES = ("head-gradient", "full", "head", "layer", "random:r")
+NEEDS_GRADIENT = frozenset({"head-gradient"})
+# Fractions of the bound, along "every head uphill", that are tried first: a line search where a gradient tells the way.
+START_STEPS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +32,7 @@ class Space:
         bound: largest magnitude of an angle, in radians.
         alive: which angles exist, `layer x head x angle`.
         lift: from `d` numbers in [-1, 1] to one number for each angle alive; linear.
+        starts: points of the cube that are worth trying before any design.
     """
 
     name: str
@@ -36,6 +40,7 @@ class Space:
     bound: float
     alive: Bool[Tensor, "layer head angle"]
     lift: Callable[[Float[Tensor, "d"]], Float[Tensor, "alive"]]
+    starts: Float[Tensor, "start d"]
 
     def angles(self, x: Float[Tensor, "d"]) -> Float[Tensor, "layer head angle"]:
         """bound * clip(lift(2 x - 1), -1, 1), in radians and in the dtype of `x`; differentiable.
@@ -46,12 +51,22 @@ class Space:
         if x.shape != (self.d,):
             raise ShapeMismatch(f"a point of the space {self.name!r}", (self.d,), tuple(x.shape))
         angles = torch.zeros(self.alive.shape, dtype=x.dtype, device=x.device)
-        return angles.masked_scatter(self.alive.to(x.device), self.bound * self.lift(2 * x - 1).clamp(-1, 1))
+        # Adding zero rids the centre of the negative zeros that downhill directions leave there.
+        return angles.masked_scatter(self.alive.to(x.device), self.bound * self.lift(2 * x - 1).clamp(-1, 1) + 0.0)
 
 
-def make_space(name: str, alive: Bool[Tensor, "layer head angle"], bound: float, seed: int) -> Space:
+def make_space(
+    name: str,
+    alive: Bool[Tensor, "layer head angle"],
+    bound: float,
+    seed: int,
+    gradient: Float[Tensor, "layer head angle"] | None = None,
+) -> Space:
     """The space called `name` over the angles that are alive.
 
+    - `head-gradient`: one coordinate a head, along the objective's gradient in that head's angles, scaled so that the
+      largest of them reaches `bound`. As small as `head`, but each coordinate is the best direction that the head has
+      at the identity, positive uphill. Heads whose gradient vanishes have no coordinate.
     - `full`: every angle on its own.
     - `head`: one angle a head, the same for all of the head's angles.
     - `layer`: one angle a layer.
@@ -64,6 +79,7 @@ def make_space(name: str, alive: Bool[Tensor, "layer head angle"], bound: float,
     Args:
         bound: in radians; the cube's faces.
         seed: only `random:r` draws.
+        gradient: of the objective at the identity, for the spaces in `NEEDS_GRADIENT`.
 
     Raises:
         UnknownName: no such space.
@@ -75,9 +91,13 @@ def make_space(name: str, alive: Bool[Tensor, "layer head angle"], bound: float,
     n_angles = int(alive.sum())
     if n_angles == 0:
         raise TarotError("at least one angle to search", f"none alive in shape {tuple(alive.shape)}")
+    if name in NEEDS_GRADIENT:
+        return _head_gradient(name, alive, bound, gradient)
     kind, _, r = name.partition(":")
     if kind == "random":
-        return Space(name, _rank(name, r, n_angles), bound, alive, _directions(n_angles, int(r), seed))
+        return Space(
+            name, _rank(name, r, n_angles), bound, alive, _directions(n_angles, int(r), seed), _no_starts(int(r))
+        )
     layer, head, _ = alive.nonzero(as_tuple=True)
     owners = {
         "full": torch.arange(n_angles),
@@ -87,7 +107,31 @@ def make_space(name: str, alive: Bool[Tensor, "layer head angle"], bound: float,
     if name not in owners:
         raise UnknownName("space", name, SPACES)
     distinct, coordinate = owners[name].unique(return_inverse=True)
-    return Space(name, len(distinct), bound, alive, lambda u: u[coordinate.to(u.device)])
+    return Space(name, len(distinct), bound, alive, lambda u: u[coordinate.to(u.device)], _no_starts(len(distinct)))
+
+
+def _no_starts(d: int) -> Float[Tensor, "0 d"]:
+    return torch.zeros(0, d, dtype=torch.float64)
+
+
+def _head_gradient(
+    name: str, alive: Bool[Tensor, "layer head angle"], bound: float, gradient: Float[Tensor, "layer head angle"] | None
+) -> Space:
+    if gradient is None:
+        raise TarotError(f"a gradient for the space {name!r}", "none", "try the space 'head'")
+    uphill = gradient.detach().double().cpu() * alive
+    steepest = uphill.abs().amax(-1, keepdim=True)
+    if not torch.isfinite(uphill).all() or not steepest.any():
+        raise TarotError("a finite gradient that is not zero everywhere", "another", "try the space 'head'")
+    uphill = torch.where(steepest > 0, uphill / steepest, 0.0)[alive]
+    layer, head, _ = (alive & (steepest > 0)).nonzero(as_tuple=True)
+    distinct = (layer * alive.shape[1] + head).unique()
+    layer, head, _ = alive.nonzero(as_tuple=True)
+    # Angles of heads without a coordinate get any, times zero.
+    coordinate = torch.searchsorted(distinct, layer * alive.shape[1] + head).clamp(max=len(distinct) - 1)
+    steps = torch.tensor(START_STEPS, dtype=torch.float64)
+    starts = (0.5 + steps / 2)[:, None].expand(-1, len(distinct))
+    return Space(name, len(distinct), bound, alive, lambda u: u[coordinate.to(u.device)] * uphill.to(u), starts)
 
 
 def _rank(name: str, r: str, n_angles: int) -> int:

@@ -20,7 +20,7 @@ from tarot.rotation import ROTATIONS
 from tarot.samples import draw, load_task
 from tarot.search import SEARCHES, Result, Trial, TrialLog, maximise
 from tarot.sites import alive, find_sites, parse_layers
-from tarot.space import make_space
+from tarot.space import NEEDS_GRADIENT, make_space
 
 TRIALS = "trials.jsonl"
 LIBRARIES = ("torch", "transformers", "lm-eval", "botorch", "tarot-lm")
@@ -37,7 +37,7 @@ class Recipe:
     task: str
     num_fewshot: int | str = 0
     samples: int = 20
-    space: str = "head"
+    space: str = "head-gradient"
     search: str = "bo"
     objective: str = "log_probability"
     sites: str = "heads"
@@ -84,8 +84,6 @@ def tune(
     check(recipe, output, budget, resume)
     rotation = ROTATIONS[recipe.rotation]
     sites = find_sites(loaded.model, recipe.sites, parse_layers(recipe.layers))
-    space = make_space(recipe.space, alive(sites, rotation.n_angles), recipe.bound, recipe.seed)
-
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
     task = load_task(recipe.task, include_path)
     template = chat_template(lm, recipe.chat)
@@ -99,6 +97,9 @@ def tune(
         rotation=rotation,
         batch_size=batch_size,
     )
+
+    gradient = objective.gradient() if recipe.space in NEEDS_GRADIENT else None
+    space = make_space(recipe.space, alive(sites, rotation.n_angles), recipe.bound, recipe.seed, gradient)
 
     settings = {
         "model": loaded.reference,
@@ -120,6 +121,7 @@ def tune(
         search=recipe.search,
         budget=budget,
         seed=recipe.seed,
+        starts=space.starts,
         log=log,
         on_trial=on_trial,
     )

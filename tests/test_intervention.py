@@ -254,6 +254,19 @@ def test_other_dtypes_stay_what_they_are(architecture, dtype):
     assert error <= 8 * torch.finfo(dtype).eps * hooked.abs().max() and error < effect / 20
 
 
+def test_a_float64_model_is_edited_to_its_own_precision_by_float32_angles():
+    model, ids = tiny_model("gpt2", dtype=torch.float64), tokens(2, 9)
+    sites = find_sites(model, "heads", 1.0)
+    angles = random_angles(sites)
+    with rotated(model, angles, sites):
+        hooked = logits(model, ids)
+    with merged(model, angles, sites):
+        assert near(logits(model, ids), hooked, 1e-12)
+    for site, row in zip(sites, angles, strict=True):
+        dense_hook(site, row, ROTARY)
+    assert near(logits(model, ids), hooked, 1e-12)
+
+
 def test_the_mlps_bias_is_rotated_too():
     model = tiny_model("gpt2")
     site = find_sites(model, "mlp", [0])[0]
@@ -474,6 +487,20 @@ def test_merging_angles_that_learn_leaves_plain_weights():
             assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("learns", [True, False])
+@pytest.mark.parametrize("kind", ["heads", "mlp"])
+def test_merging_zero_angles_keeps_the_sign_of_a_zero(kind, learns):
+    model = tiny_model("llama")
+    sites = find_sites(model, kind, [0])
+    sites[0].module.weight[:2, :2] = -0.0
+    before, angles = snapshot(model), torch.zeros_like(random_angles(sites), requires_grad=learns)
+    with torch.enable_grad():
+        with merged(model, angles, sites):
+            assert unchanged(model, before)
+        merge_(model, angles, sites)
+    assert unchanged(model, before)
+
+
 # Refusals -----------------------------------------------------------------------------------------
 
 EDITS = pytest.mark.parametrize("edit", [rotated, merged, merge_, unmerge_])
@@ -496,8 +523,8 @@ def test_angles_of_another_shape(edit, shape):
     rows = min(max(shape[0], 1), LAYERS)
     message = refusal(edit, model, torch.zeros(shape))
     assert message == (
-        f"expected angles of shape ({rows}, 6, 4), got shape {shape}; "
-        f"{rows} sites from model.layers.0.self_attn.o_proj to model.layers.{rows - 1}.self_attn.o_proj, rotation 'rotary'"
+        f"expected angles of shape ({rows}, 6, 4), got shape {shape}; {rows} sites from "
+        f"model.layers.0.self_attn.o_proj to model.layers.{rows - 1}.self_attn.o_proj, rotation 'rotary'"
     )
     assert unchanged(model, before)
 

@@ -70,6 +70,28 @@ def test_agrees_with_the_oracle(seed: int, measure: str) -> None:
     assert objective(measure)(angles) == pytest.approx(oracle(model_of_bytes(), angles, measure), abs=1e-4)
 
 
+@pytest.mark.parametrize("measure", ["probability", "log_probability", "margin", "accuracy"])
+def test_the_gradient_is_that_of_small_differences(measure: str) -> None:
+    """Accuracy has no slope and borrows that of the log-probability."""
+    gradient = objective(measure).gradient()
+    sloped = objective("log_probability" if measure == "accuracy" else measure)
+    direction = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1))
+    step = 1e-3
+    slope = (sloped(step * direction) - sloped(-step * direction)) / (2 * step)
+    assert float((gradient * direction).sum()) == pytest.approx(slope, rel=0.02, abs=1e-4)
+
+
+def test_the_gradient_of_what_does_not_fit_comes_sample_by_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    scored = objective("margin")
+    whole = scored.gradient()
+
+    def full() -> None:
+        raise torch.OutOfMemoryError("too many samples at once")
+
+    monkeypatch.setattr(scored.scorer, "log_probabilities", full)
+    torch.testing.assert_close(scored.gradient(), whole, atol=1e-5, rtol=1e-4)
+
+
 def test_leaves_the_model_as_it_was() -> None:
     model = model_of_bytes()
     before = {name: value.clone() for name, value in model.state_dict().items()}

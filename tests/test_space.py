@@ -27,10 +27,18 @@ def masks(draw: st.DrawFn) -> Tensor:
 @st.composite
 def spaces(draw: st.DrawFn) -> Space:
     alive = draw(masks())
-    name = draw(st.sampled_from(["full", "head", "layer", "random"]))
+    name = draw(st.sampled_from(["full", "head", "layer", "random", "head-gradient"]))
     if name == "random":
         name = f"random:{draw(st.integers(1, int(alive.sum())))}"
-    return make_space(name, alive, draw(st.floats(1e-3, math.pi)), draw(st.integers(0, 2**31)))
+    bound, seed = draw(st.floats(1e-3, math.pi)), draw(st.integers(0, 2**31))
+    return make_space(name, alive, bound, seed, slope(alive, seed) if name == "head-gradient" else None)
+
+
+def slope(alive: Tensor, seed: int) -> Tensor:
+    """A gradient, of some heads zero."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(alive.shape, generator=generator) * (torch.rand(*alive.shape[:2], 1, generator=generator) < 0.8)
+    return drawn if (drawn * alive).any() else torch.ones(alive.shape)
 
 
 def points(d: int) -> st.SearchStrategy[Tensor]:
@@ -177,3 +185,45 @@ def test_nothing_alive_is_an_error():
 def test_point_of_another_dimension_is_an_error():
     with pytest.raises(ShapeMismatch, match=r"^expected a point of the space 'head' of shape \(6,\), got shape \(5,\)"):
         make_space("head", ALIVE, 1.0, seed=0).angles(torch.zeros(5))
+
+
+@steady
+@given(masks(), st.integers(0, 2**31))
+def test_every_coordinate_of_head_gradient_is_uphill(alive: Tensor, seed: int):
+    gradient = slope(alive, seed).double()
+    space = make_space("head-gradient", alive, PI_4, 0, gradient)
+    assert space.d == ((gradient * alive).abs().amax(-1) > 0).sum()
+    for k in range(space.d):
+        x = torch.full((space.d,), 0.5, dtype=torch.float64)
+        x[k] = 1.0
+        angles = space.angles(x)
+        assert (angles * gradient).sum() > 0
+        assert angles.abs().max() == pytest.approx(PI_4)
+        (head,) = angles.abs().amax(-1).flatten().nonzero().unique(dim=0)
+        own = (gradient * alive).flatten(0, 1)[head]
+        torch.testing.assert_close(angles.flatten(0, 1)[head] / PI_4, own / own.abs().max())
+
+
+@steady
+@given(spaces())
+def test_starts_go_uphill_from_the_identity_to_the_bound(space: Space):
+    if space.name != "head-gradient":
+        assert space.starts.shape == (0, space.d)
+        return
+    largest = [float(space.angles(start).abs().max()) / space.bound for start in space.starts]
+    assert largest == pytest.approx([1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0])
+
+
+def test_head_gradient_errors():
+    alive = torch.ones(2, 3, 4, dtype=torch.bool)
+    for gradient, message in (
+        (None, "expected a gradient for the space 'head-gradient', got none; try the space 'head'"),
+        (
+            torch.zeros(2, 3, 4),
+            "expected a finite gradient that is not zero everywhere, got another; try the space 'head'",
+        ),
+        (torch.full((2, 3, 4), math.nan), "expected a finite gradient that is not zero everywhere, got another; "),
+    ):
+        with pytest.raises(TarotError) as error:
+            make_space("head-gradient", alive, 1.0, 0, gradient)
+        assert str(error.value).startswith(message)

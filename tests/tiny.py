@@ -95,6 +95,8 @@ _CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "gptj": _GPT | dict(rotary_dim=4),
     "granite": _WHOLE,
     "llama": _GROUPED,
+    "llama4_text": _GROUPED
+    | dict(num_local_experts=2, intermediate_size_mlp=28, interleave_moe_layer_step=2, attention_chunk_size=4),
     "minimax": _GROUPED
     | dict(num_local_experts=3, block_size=4, layer_types=["full_attention", "linear_attention", "full_attention"]),
     "mistral": _GROUPED | dict(sliding_window=4),

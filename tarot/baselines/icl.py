@@ -1,6 +1,6 @@
 """In-context learning from the labels that a search may use: chosen shots, draws of them, and contextual calibration.
 
-Everything is scored by lm-eval's own task object. Its sampler hands out the chosen documents, the same for every question.
+Everything is asked by lm-eval's own task object, whose sampler hands out the chosen documents to every question.
 
 Source of the calibration: Zhao et al. (2021), Calibrate Before Use, arXiv 2102.09690.
 """
@@ -8,7 +8,6 @@ Source of the calibration: Zhao et al. (2021), Calibrate Before Use, arXiv 2102.
 import re
 from collections.abc import Mapping, Sequence
 from math import exp, fsum, log
-from os.path import commonprefix
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,7 +24,7 @@ from tarot.samples import Doc, document_key, load_tasks
 
 CONTENT_FREE = ("N/A", "", "[MASK]")
 
-# A document as lm-eval logs it: "doc", "arguments" (context and continuation of each answer), "filtered_resps", "target" ...
+# A document as lm-eval logs it: "doc", "arguments" (context and continuation of each answer), "filtered_resps" ...
 Logged = Mapping[str, Any]
 
 
@@ -40,7 +39,9 @@ def labelled(task: Task, drawn: Sequence[Mapping[str, Any]]) -> list[Doc]:
     for sample in drawn:
         split, _, row = sample["id"].rpartition("/")
         if split not in splits:
-            splits[split] = list(task.training_docs() if split == task.config.training_split else task.validation_docs())
+            splits[split] = list(
+                task.training_docs() if split == task.config.training_split else task.validation_docs()
+            )
         doc = splits[split][int(row)] if int(row) < len(splits[split]) else None
         if doc is None or document_key(task, doc) != sample["key"]:
             raise TarotError(f"the data that the adapter was tuned on in {sample['id']}", "other data", "tune again")
@@ -49,7 +50,7 @@ def labelled(task: Task, drawn: Sequence[Mapping[str, Any]]) -> list[Doc]:
 
 
 def orders(docs: Sequence[Doc], k: int, draws: int, seed: int) -> list[list[Doc]]:
-    """`draws` independent choices of k documents, each in an order of its own; the first draws do not depend on how many."""
+    """`draws` independent choices and orders of k documents; the first do not depend on how many follow."""
     return [Random(f"{seed}/{draw}").sample(list(docs), k) for draw in range(draws)]
 
 
@@ -63,7 +64,7 @@ def prompted(
     chat: bool = True,
     batch_size: int | None = None,
 ) -> dict[str, Any]:
-    """lm-eval's results of the unedited model on a task, every prompt beginning with these documents and their answers."""
+    """lm-eval's results of the unedited model on a task, each prompt beginning with these documents, answered."""
     selected = load_tasks([name], include_path)
     (task,) = selected["tasks"].values()
     task.sampler = FirstNSampler(list(shots))
@@ -81,9 +82,9 @@ def can_calibrate(task: Task) -> bool:
 
 
 def calibrated(loaded: LoadedModel, task: Task, logged: Sequence[Logged], frame: tuple[str, str]) -> list[Logged]:
-    """log q(c) = log p(c | prompt) - log mean over content-free inputs of p(c | their prompts): W = diag(p_cf)^-1, b = 0.
+    """log q(c) = log p(c | prompt) - log mean of p(c | content-free prompts) + const: W = diag(p_cf)^-1, b = 0.
 
-    p is normalised over a document's choices. A calibrated answer is never outside them, so its greedy one is its likeliest.
+    p is normalised over a document's choices. A calibrated answer is one of them: its greedy one is its likeliest.
 
     Args:
         loaded: the model that answered.
@@ -114,9 +115,16 @@ def frame_of(texts: Sequence[str]) -> tuple[str, str]:
     """What all questions begin and end with, cut between words: the format that a content-free input is put into."""
     if len(texts) < 2:
         return "", ""
-    before = _upto_space(commonprefix(list(texts)))
+    before = _upto_space(_common(texts))
     rests = [text[len(before) :][::-1] for text in texts]
-    return before, _upto_space(commonprefix(rests))[::-1]
+    return before, _upto_space(_common(rests))[::-1]
+
+
+def _common(texts: Sequence[str]) -> str:
+    first, last = min(texts), max(texts)
+    return first[
+        : next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    ]
 
 
 def _upto_space(text: str) -> str:

@@ -1,7 +1,7 @@
 """Adapters tuned once: a folder for each combination of everything that determines one.
 
-Workers that want the same adapter wait for the one that tunes it. A search that died is resumed from its trials; an entry that
-is damaged is dropped, with a word, and tuned again.
+Workers that want the same adapter wait for the one that tunes it. A search that died is resumed from its trials; an
+entry that is damaged is dropped, with a word, and tuned again.
 """
 
 import hashlib
@@ -11,7 +11,8 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -52,16 +53,9 @@ def tuned(
         TarotError: what `tarot.tune` raises, or a cache that cannot be written.
         KeyboardInterrupt: Ctrl-C while tuning; the trials so far are kept.
     """
-    check(recipe, cache / "new", budget, resume=False)
+    check(recipe, cache, budget, resume=True)
     folder = cache / key(loaded, recipe, budget, include_path)
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{folder}.lock")
-        lock.acquire()
-    except OSError as error:
-        raise TarotError(f"a cache in {cache}", error.strerror or str(error), "choose another --tarot-cache") from error
-    with lock:
-        lock.release()  # `with` holds it once more
+    with _alone(folder):
         if (whole := _whole(folder, say)) is not None:
             return whole, folder
         resumed = _resumable(folder, budget, say)
@@ -73,14 +67,35 @@ def tuned(
             folder,
             budget=budget,
             include_path=include_path,
-            resume=bool(resumed),
+            resume=True,
             on_trial=lambda trial, result: logger.info(
-                "trial %d of %d: best %.4f, identity %.4f", trial.index + 1, budget, result.best.score, result.identity.score
+                "trial %d of %d: best %.4f, identity %.4f",
+                trial.index + 1,
+                budget,
+                result.best.score,
+                result.identity.score,
             ),
         )
         if adapter.provenance["interrupted"]:
             raise KeyboardInterrupt
         return adapter, folder
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the entry's lock, which the system takes back from a worker that dies."""
+    lock = FileLock(f"{folder}.lock")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise TarotError(
+            f"a cache in {folder.parent}", error.strerror or str(error), "choose another --tarot-cache"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def key(loaded: LoadedModel, recipe: Recipe, budget: int, include_path: str | None) -> str:
@@ -100,7 +115,9 @@ def key(loaded: LoadedModel, recipe: Recipe, budget: int, include_path: str | No
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
     }
     digest = hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()[:16]
-    readable = re.sub(r"[^\w.-]+", "-", f"{Path(loaded.reference).name}-{recipe.task}-{recipe.num_fewshot}-{recipe.seed}")
+    readable = re.sub(
+        r"[^\w.-]+", "-", f"{Path(loaded.reference).name}-{recipe.task}-{recipe.num_fewshot}-{recipe.seed}"
+    )
     return f"{readable}-{digest}"
 
 
@@ -140,7 +157,8 @@ def _resumable(folder: Path, budget: int, say: Callable[[str], None]) -> int:
         return 0
     if len(log.trials) < budget:
         return len(log.trials)
-    # Died between the last trial and the adapter. A search ends with a trial, so this one is made again, to the same score.
+    # Died between the last trial and the adapter. A search ends with a trial, so this one is made again: to the same
+    # score, since a proposal depends on seed and history alone.
     lines = path.read_bytes().splitlines(keepends=True)
     os.truncate(path, sum(map(len, lines[:budget])))
     return budget - 1

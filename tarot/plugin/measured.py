@@ -14,16 +14,21 @@ SHOWN = 3  # documents that flipped each way
 WIDTH = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Gains:
     """edited - before, on the same documents, in four measures.
 
-    `greedy_f1` is the project's headline: weighted F1 of what greedy decoding over the whole vocabulary writes, where anything
-    but a choice is wrong. `f1` is that of the likeliest choice. `greedy_accuracy` and `accuracy` are the fractions right.
+    `greedy_f1` is the project's headline: weighted F1 of what greedy decoding over the whole vocabulary writes, where
+    anything but a choice is wrong. `f1` is that of the likeliest choice. `greedy_accuracy` and `accuracy` are the
+    fractions right.
     """
 
     cell: Cell
     before: Arm
+
+    def __repr__(self) -> str:
+        """Short, since pytest prints it in every assertion."""
+        return f"<{type(self).__name__} over {self.before.name} of {self.cell.id}>"
 
     @cached_property
     def f1(self) -> Gain:
@@ -66,7 +71,7 @@ def base_of(cell: Cell) -> Arm:
 
 
 def explain(cell: Cell) -> str:
-    """The arms, the gains with their intervals, documents that flipped each way, and the command that repeats the cell."""
+    """The arms, the gains with their intervals, documents that flipped each way, the command that repeats the cell."""
     gains = TarotGain(cell)
     parts = [cell.id, "", *_arms(cell), "", *_intervals(gains)]
     flips = _flips(cell, gains.before, cell.arm(EDITED))
@@ -76,7 +81,11 @@ def explain(cell: Cell) -> str:
 def _arms(cell: Cell) -> list[str]:
     header = ("arm", "labels", *METRICS)
     rows = [
-        (arm.name, str(arm.labels), *(f"{metric.score(cell.gold, metric.answers(arm)):.3f}" for metric in METRICS.values()))
+        (
+            arm.name,
+            str(arm.labels),
+            *(f"{metric.score(cell.gold, metric.answers(arm)):.3f}" for metric in METRICS.values()),
+        )
         for arm in cell.arms
     ]
     return aligned([header, *rows])
@@ -91,7 +100,18 @@ def _intervals(gains: TarotGain) -> list[str]:
         for measure in ("f1", "accuracy", "greedy_f1", "greedy_accuracy"):
             gain: Gain = getattr(these, measure)
             interval = f"[{gain.low:+.3f}, {gain.high:+.3f}]"
-            rows.append((name, measure, f"{gain.value:+.3f}", interval, f"{gain.p:.3f}", str(gain.gained), str(gain.lost), str(gain.n)))
+            rows.append(
+                (
+                    name,
+                    measure,
+                    f"{gain.value:+.3f}",
+                    interval,
+                    f"{gain.p:.3f}",
+                    str(gain.gained),
+                    str(gain.lost),
+                    str(gain.n),
+                )
+            )
     return aligned(rows)
 
 

@@ -1,15 +1,15 @@
 """What a user asks for: on the command line, in the ini file, in a marker. Text in, checked values out.
 
-Names of tasks, models, searches and spaces are checked where they are known, when a test needs them: that takes libraries which
-a run without such a test must not import.
+Names of tasks, models, searches and spaces are checked where they are known, when a test needs them: that takes
+libraries which a run without such a test must not import.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import product
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -73,9 +73,16 @@ class Option:
 
 
 OPTIONS: Mapping[str, Option] = {
-    "model": Option(name, "model reference, as `tarot models` lists them; repeat for several", (), repeat=True, marker="model"),
+    "model": Option(
+        name, "model reference, as `tarot models` lists them; repeat for several", (), repeat=True, marker="model"
+    ),
     "task": Option(name, "lm-eval task; repeat for several", (), repeat=True, marker="task"),
-    "shots": Option(shots, "labelled examples in each prompt: 0,6 measures both; `mix` tunes on mixed prompts", (0,), marker="num_fewshot"),
+    "shots": Option(
+        shots,
+        "labelled examples in each prompt: 0,6 measures both; `mix` tunes on mixed prompts",
+        (0,),
+        marker="num_fewshot",
+    ),
     "seeds": Option(seeds, "0,1,2 measures three", (0,), marker="seed"),
     "samples": Option(whole, "labelled samples of the search", 20, marker="samples"),
     "budget": Option(whole, "evaluations of the search", 120, marker="budget"),
@@ -83,7 +90,9 @@ OPTIONS: Mapping[str, Option] = {
     "space": Option(name, "full, head, layer or random:R", "head", marker="space"),
     "limit": Option(whole, "evaluate only the first documents", None, marker="limit"),
     "include-path": Option(name, "folder of further lm-eval task files", None, path=True, marker="include_path"),
-    "control": Option(name, "another search to measure beside, such as random; repeat for several", (), repeat=True, marker="control"),
+    "control": Option(
+        name, "another search to measure beside, such as random; repeat for several", (), repeat=True, marker="control"
+    ),
     "draws": Option(whole, "also average the few-shot arm over so many draws of its shots", None, marker="draws"),
     "cache": Option(name, "folder of tuned adapters; pytest's own cache if left out", None, path=True),
     "baseline": Option(name, "fail where a cell is worse than in this file", None, path=True),
@@ -128,7 +137,8 @@ def add_options(parser: pytest.Parser) -> None:
             metavar=metavar,
             help=option.help + default,
         )
-        parser.addini(_ini(key), f"--tarot-{key}", type="linelist" if option.repeat else "string", default=None)
+        kind: Literal["linelist", "string"] = "linelist" if option.repeat else "string"
+        parser.addini(_ini(key), f"--tarot-{key}", type=kind, default=None)
     parser.addini(TOLERANCE, "how much a gain may fall before --tarot-baseline fails, a fraction", default="0.02")
 
 
@@ -151,7 +161,9 @@ def parsed(config: pytest.Config) -> dict[str, Any]:
         given, where, folder = config.getoption(f"--tarot-{key}"), f"--tarot-{key}", config.invocation_params.dir
         if given is None:
             given, where, folder = config.getini(_ini(key)), _ini(key), config.rootpath
-        values[key] = option.default if given in (None, [], "") and where == _ini(key) else _value(option, given, where, folder)
+        values[key] = (
+            option.default if given in (None, [], "") and where == _ini(key) else _value(option, given, where, folder)
+        )
     values[TOLERANCE] = _parse(fraction, config.getini(TOLERANCE), TOLERANCE)
     return values
 
@@ -195,9 +207,11 @@ def settings(values: Mapping[str, Any], markers: Iterable[pytest.Mark], folder: 
 
 def _marked(marker: pytest.Mark, folder: Path) -> dict[str, Any]:
     if marker.args:
-        raise TarotError("keywords in @pytest.mark.tarot", f"{marker.args[0]!r} without one", "for example task='synth_color'")
+        raise TarotError(
+            "keywords in @pytest.mark.tarot", f"{marker.args[0]!r} without one", "for example task='synth_color'"
+        )
     known = {option.marker: option for option in OPTIONS.values() if option.marker}
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in marker.kwargs.items():
         if key not in known:
             raise UnknownName("keyword of @pytest.mark.tarot", key, known)

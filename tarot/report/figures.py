@@ -57,24 +57,25 @@ class Interval:
 
 
 def forest(intervals: Sequence[Interval]) -> Markup:
-    """Each gain with its interval on one axis, the first on top; means are diamonds."""
+    """Each gain with its interval on one axis, the first on top, named above its line; means are diamonds."""
     with _style("forest"):
-        figure = Figure(figsize=(6.5, 0.7 + 0.24 * len(intervals)))
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.axvline(0, color=MUTED, linewidth=0.8)
         places = [y + 0.5 * interval.is_mean for y, interval in enumerate(intervals)]
+        figure = Figure(figsize=(4.4, 0.37 * (len(intervals) + 2)))
+        axes = figure.add_axes((0, 0, 1, 1))
         for y, interval in zip(places, intervals, strict=True):
             color = LOSS if interval.value < 0 else GAIN
+            axes.plot([0, 0], [y - 0.2, y + 0.2], color=MUTED, linewidth=0.8, solid_capstyle="butt")
             axes.plot([interval.low, interval.high], [y, y], color=color, linewidth=3 if interval.is_mean else 1.6)
-            axes.plot(interval.value, y, "D" if interval.is_mean else "o", color=color, markersize=6)
-        axes.set_yticks(places, [_short(interval.label) for interval in intervals])
-        axes.set_ylim(places[-1] + 0.7, -0.7)
-        axes.tick_params(axis="y", length=0)
+            axes.plot(interval.value, y, "D" if interval.is_mean else "o", color=color, markersize=5.5)
+            for x, text, side in ((0, _short(interval.label), "left"), (1, _signed(interval.value), "right")):
+                axes.text(x, y - 0.24, text, ha=side, va="bottom", transform=axes.get_yaxis_transform())
+        axes.set_ylim(places[-1] + 0.6, -0.8)
+        axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("gain over the unedited model under the same prompts")
         means = [interval for interval in intervals if interval.is_mean]
         described = "; ".join(
-            f"{i.label} {i.value:+.3f}, from {i.low:+.3f} to {i.high:+.3f}" for i in means or intervals
+            f"{i.label} {_signed(i.value)}, from {_signed(i.low)} to {_signed(i.high)}" for i in means
         )
         return _svg(figure, "forest", "Gains with their intervals", described)
 
@@ -82,7 +83,7 @@ def forest(intervals: Sequence[Interval]) -> Markup:
 def curves(name: str, scores: Mapping[str, Sequence[float]], own: str, objective: str) -> Markup:
     """Best score so far after each trial of each search, `own` in front, and the identity's level."""
     with _style(name):
-        figure = Figure(figsize=(4.6, 2.7))
+        figure = Figure(figsize=(4.1, 2.5))
         axes = figure.add_axes((0, 0, 1, 1))
         described = []
         best = {search: so_far(curve) for search, curve in scores.items() if len(curve)}
@@ -137,7 +138,7 @@ def angle_map(name: str, angles: Sequence[Sequence[float]], layers: Sequence[int
         where = [(abs(angle), layers[y], x, angle) for y, row in enumerate(angles) for x, angle in enumerate(row)]
         _, layer, head, angle = max(where, default=(0, 0, 0, 0.0))
         described = (
-            f"largest: {angle:+.3f} radians at layer {layer}, head {head}" if peak else "all are zero: the identity"
+            f"largest: {_signed(angle)} radians at layer {layer}, head {head}" if peak else "all are zero: the identity"
         )
         return _svg(figure, name, "Mean angle of each head, layer by layer", described)
 
@@ -152,7 +153,7 @@ def _scale(axes: Axes, y: float, peak: float) -> None:
     """Five squares from the most negative to the most positive angle."""
     for x, share in enumerate((-1, -0.5, 0, 0.5, 1)):
         _square(axes, x, y, share * peak, peak)
-    for x, text in ((0, f"{-peak:.2f}"), (4, f"{peak:+.2f}")):
+    for x, text in ((0, _signed(-peak, 2)), (4, _signed(peak, 2))):
         axes.text(x, y + 0.6, text, ha="center", va="top", fontsize=8, clip_on=False)
     axes.text(5, y, "radians", ha="left", va="center", fontsize=8, clip_on=False)
 
@@ -161,13 +162,17 @@ def _every(n: int) -> range:
     return range(0, n, max(1, math.ceil(n / 16)))
 
 
-def _short(label: str, longest: int = 56) -> str:
-    return label if len(label) <= longest else f"{label[: longest // 2 - 1]}…{label[-longest // 2 :]}"
+def _signed(value: float, digits: int = 3) -> str:
+    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _short(label: str, longest: int = 52) -> str:
+    return label if len(label) <= longest else f"{label[: longest - 1]}…"
 
 
 def _style(name: str) -> AbstractContextManager[None]:
     """matplotlib's own defaults, whatever the user's; `name` keeps the identifiers of one page's figures apart."""
-    return matplotlib.style.context(["default", {**SETTINGS, "svg.hashsalt": name}])
+    return matplotlib.style.context(["default", {**SETTINGS, "svg.hashsalt": f"tarot {name}"}])
 
 
 def _svg(figure: Figure, name: str, title: str, description: str) -> Markup:

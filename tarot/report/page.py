@@ -82,17 +82,18 @@ def render(cells: Sequence[Cell], metric: str = "f1") -> str:
         rows=table.summary(comparisons),
         forest=_forest(comparisons) if comparisons else None,
         seeds=list(_seeds(comparisons)),
-        arm_header=("arm", "labels", *METRICS, "gold prob.", "gain", "p", "seconds"),
+        arm_header=("arm", "gain", "p", *METRICS, "gold prob.", "labels", "seconds"),
         sections=[_section(number, comparison, metric) for number, comparison in enumerate(comparisons, start=1)],
     )
 
 
 def _forest(comparisons: Sequence[Comparison]) -> Markup:
-    intervals = [
-        figures.Interval(comparison.cell.id, gain.value, gain.low, gain.high)
-        for comparison in comparisons
-        for gain in [comparison.gains[EDITED]]
-    ]
+    several_models = len({comparison.cell.model for comparison in comparisons}) > 1
+    intervals = []
+    for comparison in comparisons:
+        cell, gain = comparison.cell, comparison.gains[EDITED]
+        label = f"{cell.task}, {cell.num_fewshot}-shot, seed {cell.seed}" + f", {cell.model}" * several_models
+        intervals.append(figures.Interval(label, gain.value, gain.low, gain.high))
     for name in arms_compared(comparisons):
         mean = mean_gain(comparisons, lambda comparison, name=name: comparison.gains.get(name))  # type: ignore[misc]
         intervals.append(figures.Interval(f"mean: {name}", mean.value, mean.low, mean.high, is_mean=True))
@@ -106,7 +107,7 @@ def _seeds(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, ...]]:
         if mean.between is not None:
             cell = group[0].cell
             spreads = (table.fraction(mean.between), table.fraction(mean.within))
-            yield (cell.model, cell.task, str(cell.num_fewshot), str(mean.count), table.with_interval(mean), *spreads)
+            yield (cell.model, cell.task, str(cell.num_fewshot), table.with_interval(mean), *spreads, str(mean.count))
 
 
 def _section(number: int, comparison: Comparison, metric: str) -> Section:
@@ -129,11 +130,11 @@ def _arm_row(comparison: Comparison, arm: Arm) -> tuple[str, ...]:
     probability = fmean(arm.gold_probability) if arm.gold_probability else 0.0
     return (
         arm.name,
-        str(arm.labels),
-        *(table.fraction(metric.score(gold, metric.answers(arm))) for metric in METRICS.values()),
-        table.fraction(probability),
         table.with_interval(gain) if gain else "base",
         table.p_value(gain.p) if gain else "",
+        *(table.fraction(metric.score(gold, metric.answers(arm))) for metric in METRICS.values()),
+        table.fraction(probability),
+        str(arm.labels),
         table.duration(arm.seconds),
     )
 

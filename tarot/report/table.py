@@ -92,7 +92,7 @@ def _mean_row(comparisons: Sequence[Comparison], name: str) -> Row:
         "mean",
         name,
         "",
-        f"{len(those)} cells",
+        f"{len(those)} cell{'s'[: len(those) > 1]}",
         mean(lambda comparison: comparison.scores[comparison.base]),
         mean(lambda comparison: comparison.scores.get(FEW_SHOT)),
         mean(lambda comparison: comparison.scores[name]),

@@ -42,10 +42,10 @@ class SurrogateFailed(Exception):
 
 
 def observed(history: Sequence[Trial]) -> tuple[Points, Scores]:
-    """The trials that have a finite score."""
-    finite = [trial for trial in history if math.isfinite(trial.score)]
-    X = torch.tensor([trial.x for trial in finite], dtype=torch.float64)
-    Y = torch.tensor([[trial.score] for trial in finite], dtype=torch.float64)
+    """All points and their scores; a failed trial counts as the worst of the others, lest it be proposed again."""
+    worst = min((trial.score for trial in history if math.isfinite(trial.score)), default=0.0)
+    X = torch.tensor([trial.x for trial in history], dtype=torch.float64)
+    Y = torch.tensor([[trial.score] for trial in history], dtype=torch.float64).nan_to_num(nan=worst)
     return X, Y
 
 
@@ -97,11 +97,11 @@ def improve(
         restarts: local searches of the acquisition function, from the best of `raw_samples` points.
         options: BoTorch's, for `optimize_acqf`.
     """
-    index, d = len(history), len(history[0].x)
     X, Y = observed(history)
+    index, d = X.shape
     try:
         with numerical_care(seed, index):
-            if len(Y) < 2 or Y.min() == Y.max():
+            if not 0 < Y.std() < math.inf:
                 raise SurrogateFailed
             model = surrogate(X, Y)
             x, _ = optimize_acqf(

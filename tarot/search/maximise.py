@@ -12,7 +12,7 @@ from tarot.errors import TarotError, UnknownName
 from tarot.search.bo import BayesianOptimisation
 from tarot.search.log import TrialLog
 from tarot.search.paper import Paper
-from tarot.search.proposal import Search
+from tarot.search.proposal import Proposal, Search
 from tarot.search.random import Random
 from tarot.search.trial import Trial, best_of
 
@@ -51,6 +51,7 @@ def maximise(
     search: str = "bo",
     budget: int,
     seed: int,
+    starts: Float[Tensor, "start d"] | None = None,
     log: TrialLog | None = None,
     on_trial: Callable[[Trial, Result], None] | None = None,
 ) -> Result:
@@ -60,6 +61,7 @@ def maximise(
         f: a float64 point to its score, higher is better. A score that is not finite counts as a failed trial.
         search: `bo`, `paper` or `random`.
         budget: evaluations in all: identity, initial design and the trials of a resumed log included.
+        starts: points to evaluate right after the identity, in this order; a search's own design follows them.
         log: gets each trial before the next begins; the search goes on from the trials it holds.
         on_trial: called after each new trial with it and the result so far.
 
@@ -86,7 +88,7 @@ def maximise(
     strategy = SEARCHES[search](d, seed)
     try:
         while len(trials) < budget:
-            trial = _trial(f, strategy, trials)
+            trial = _trial(f, strategy, starts, trials)
             if log:
                 log.append(trial)
             trials.append(trial)
@@ -99,9 +101,17 @@ def maximise(
     return Result(tuple(trials), resumed, interrupted=False)
 
 
-def _trial(f: Callable[[Float[Tensor, "d"]], float], strategy: Search, history: Sequence[Trial]) -> Trial:
+def _trial(
+    f: Callable[[Float[Tensor, "d"]], float],
+    strategy: Search,
+    starts: Float[Tensor, "start d"] | None,
+    history: Sequence[Trial],
+) -> Trial:
     started = perf_counter()
-    x, origin = strategy.propose(history)
+    if starts is not None and 1 <= len(history) <= len(starts):
+        x, origin = Proposal(starts[len(history) - 1], "start")
+    else:
+        x, origin = strategy.propose(history)
     point = tuple(x.tolist())
     proposed = perf_counter()
     score = float(f(x))

@@ -2,8 +2,9 @@
 
 GP with the kernel of an infinitely wide network (12 layers, weight variance 10, bias variance 5, scaled), log expected
 improvement, one point at a time, 4 uniform starts; 20 local searches from 1,024 points, as in the published code. That
-code minimises a negated score but maximises the improvement over its minimum; here both point upwards. Two more things
-differ, as everywhere in this package: trial 0 is the identity, and inputs are scaled by the cube, not by the points.
+code minimises a negated score but maximises the improvement over its minimum; here both point upwards. Three more
+things differ: trial 0 is the identity, inputs are scaled by the cube and not by the points, and optimisers stop after
+50 steps, which costs a third and was not seen to matter.
 Source: Singh, Dutta and Chakraborty, Mechanistic Behavior Editing of Language Models, arXiv 2410.04277.
 """
 
@@ -34,11 +35,11 @@ class Paper:
             return Proposal(identity(self.d), "identity")
         if len(history) <= STARTS:
             return Proposal(uniform(self.d, self.seed, len(history)), "random")
-        return improve(history, self.seed, _model, restarts=20, raw_samples=1024, options={})
+        return improve(history, self.seed, _model, restarts=20, raw_samples=1024, options={"maxiter": 50})
 
 
 def _model(X: Points, Y: Scores) -> SingleTaskGP:
     kernel = InfiniteWidthBNNKernel(depth=12)
     kernel.weight_var = 10.0
     kernel.bias_var = 5.0
-    return fitted(X, Y, ScaleKernel(kernel), max_steps=200)
+    return fitted(X, Y, ScaleKernel(kernel), max_steps=50)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Origin = Literal["identity", "sobol", "random", "acquisition"]
+Origin = Literal["identity", "start", "sobol", "random", "acquisition"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,142 @@
+"""Whether a run's cells are as good as those of an earlier one, on the same documents.
+
+A cell regresses when edited-now minus edited-then is below -tolerance *and* the paired test says that chance does not
+explain it, after Holm's correction for all that is compared: noise does not turn CI red, a real loss does.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from tarot.cells import Arm, Cell, to_json
+from tarot.errors import TarotError
+from tarot.gains import Gain, f1_gain, holm, regressed
+
+EDITED = "edited"
+LEVEL = 0.95
+RESAMPLES = 10_000
+MEASURES = {"weighted F1 of the greedy answer": "greedy", "weighted F1 among the choices": "predicted"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one cell: whether it fails the gate, and everything that is worth saying, in sentences."""
+
+    cell: str
+    failed: bool
+    words: tuple[str, ...]
+
+
+def save(cells: Sequence[Cell], path: str | Path) -> None:
+    """Write cells as a baseline: the whole file or none of it.
+
+    Raises:
+        TarotError: no cells, or a file that cannot be written.
+    """
+    if not cells:
+        raise TarotError("cells to save as a baseline", "none", "run a test that uses tarot_gain")
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8") as file:
+            try:
+                file.write(to_json(cells))
+                file.flush()
+                Path(file.name).replace(path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise TarotError(
+            f"to write the baseline {path}", error.strerror or str(error), "choose another file"
+        ) from error
+
+
+def identity(cell: Cell) -> tuple[str | int, ...]:
+    """What two runs of the same measurement share."""
+    return (cell.id, cell.samples, cell.budget, cell.search, cell.space, cell.objective)
+
+
+def compare(then: Sequence[Cell], now: Sequence[Cell], tolerance: float) -> list[Verdict]:
+    """A verdict for each cell of either run, sorted by name.
+
+    A cell that only one of them has is said so, and does not fail, so that a part of a suite can be run. One with other
+    documents is judged on those that both have; it fails when there are none, since nobody can vouch for it. So do the
+    cells of a baseline of which the run has not a single one.
+    """
+    before, after = ({identity(cell): cell for cell in cells} for cells in (then, now))
+    common = sorted(before.keys() & after.keys(), key=str)
+    pairs = [(before[key], after[key], _paired(before[key], after[key])) for key in common]
+    gains = [
+        f1_gain(*_answers(*pair, kind), resamples=max(RESAMPLES, 100 * len(pairs)), level=LEVEL)
+        for pair in pairs
+        for kind in MEASURES.values()
+    ]
+    corrected = [replace(gain, p=p) for gain, p in zip(gains, holm([gain.p for gain in gains]), strict=True)]
+    n = len(MEASURES)
+    verdicts = [
+        _verdict(*pair, dict(zip(MEASURES, corrected[i * n : (i + 1) * n], strict=True)), tolerance)
+        for i, pair in enumerate(pairs)
+    ]
+    verdicts += [
+        Verdict(before[key].id, not common, ("in the baseline, but not measured now",))
+        for key in before.keys() - after.keys()
+    ]
+    verdicts += [Verdict(after[key].id, False, ("new, not in the baseline",)) for key in after.keys() - before.keys()]
+    return sorted(verdicts, key=lambda verdict: (verdict.cell, verdict.words))
+
+
+def _paired(then: Cell, now: Cell) -> list[tuple[int, int]]:
+    """Rows of the documents that both have; of one that stands twice, the first with the first."""
+
+    def rows(cell: Cell) -> Mapping[tuple[str, int], int]:
+        seen: Counter[str] = Counter()
+        found = {}
+        for row, key in enumerate(cell.keys):
+            found[key, seen[key]] = row
+            seen[key] += 1
+        return found
+
+    ours = rows(now)
+    return [(row, ours[key]) for key, row in rows(then).items() if key in ours]
+
+
+def _answers(then: Cell, now: Cell, rows: list[tuple[int, int]], kind: str) -> tuple[list[int], list[int], list[int]]:
+    def of(arm: Arm) -> tuple[int, ...]:
+        return arm.greedy if kind == "greedy" else arm.predicted
+
+    old, new = of(then.arm(EDITED)), of(now.arm(EDITED))
+    return [now.gold[j] for _, j in rows], [old[i] for i, _ in rows], [new[j] for _, j in rows]
+
+
+def _verdict(
+    then: Cell, now: Cell, rows: list[tuple[int, int]], gains: Mapping[str, Gain], tolerance: float
+) -> Verdict:
+    headline = next(iter(gains))
+    words = [f"{headline} {gains[headline].value:+.3f} since then"]
+    worse = {name: gain for name, gain in gains.items() if regressed(gain, tolerance)}
+    for name, gain in worse.items():
+        words.append(
+            f"{name} fell by {-gain.value:.3f}, more than {tolerance:g}, on {gain.n} documents "
+            f"({gain.lost} lost, {gain.gained} gained, p {gain.p:.3g})"
+        )
+    if len(rows) < max(len(then.keys), len(now.keys)):
+        words.append(f"other data: {len(rows)} documents in common of {len(then.keys)} then and {len(now.keys)} now")
+    changed = [
+        f"{name} {then.versions.get(name, 'none')} then, {now.versions.get(name, 'none')} now"
+        for name in sorted({*then.versions, *now.versions})
+        if then.versions.get(name) != now.versions.get(name)
+    ]
+    if changed:
+        words.append("other versions: " + "; ".join(changed))
+    if then.adapter != now.adapter:
+        words.append(f"another edit: {then.adapter} then, {now.adapter} now")
+    words.append(f"takes {_relative_time(now) / _relative_time(then):.2f} times as long")
+    return Verdict(now.id, bool(worse) or not rows, tuple(words))
+
+
+def _relative_time(cell: Cell) -> float:
+    """Seconds of the edited arm in units of the same session's reference workload."""
+    return max(cell.arm(EDITED).seconds, 1e-3) / max(cell.reference_seconds, 1e-6)

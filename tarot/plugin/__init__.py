@@ -1,0 +1,332 @@
+"""The pytest plugin: options, marker, fixtures, gate and summary.
+
+Pytest imports this file in every run of the environment it is installed in, so nothing here imports torch, or anything
+that does, before a test asks for a fixture. The rooms that need it are imported by the functions that use them.
+"""
+
+import os
+from collections.abc import Generator
+from contextlib import nullcontext, redirect_stderr
+from dataclasses import asdict, dataclass, field, replace
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+from tarot import cells as cell_data
+from tarot.cells import Arm, Cell
+from tarot.errors import TarotError
+from tarot.plugin import options
+from tarot.plugin.options import OPTIONS, TOLERANCE, Setting
+
+if TYPE_CHECKING:
+    from tarot.adapter import Adapter
+    from tarot.models import LoadedModel
+    from tarot.plugin.measured import TarotGain
+
+HEADLINE = "greedy_f1"
+FEW_SHOT_SHOTS = 6  # of the few-shot arm of a cell whose own prompts have none
+MEASURING = {"tarot_adapter", "tarot_gain"}
+
+
+@dataclass
+class State:
+    """What one process of a run knows: the options, what is loaded, tuned and measured, what is to be said."""
+
+    values: dict[str, Any]
+    baseline: list[Cell] | None = None
+    models: dict[str, "LoadedModel"] = field(default_factory=dict)
+    adapters: dict[Setting, tuple["Adapter", Path]] = field(default_factory=dict)
+    gains: dict[Setting, "TarotGain"] = field(default_factory=dict)
+    base_answers: dict[Any, Any] = field(default_factory=dict)
+    unsent_cells: list[Cell] = field(default_factory=list)
+    unsent_words: list[str] = field(default_factory=list)
+    # Of the controlling process: what the reports of tests have brought, and what came of it.
+    cells: dict[Any, Cell] = field(default_factory=dict)
+    words: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+STATE = pytest.StashKey[State]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    options.add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    keywords = ", ".join(option.marker for option in OPTIONS.values() if option.marker)
+    config.addinivalue_line(
+        "markers", f"tarot({keywords}): what tarot's fixtures measure in this test, over the options"
+    )
+    values = options.parsed(config)
+    state = config.stash[STATE] = State(values)
+    if not _is_worker(config):
+        config.pluginmanager.register(Collector(state), "tarot-collector")
+        state.baseline = _checked_baseline(values["baseline"])
+        for option, folder in (("report", values["report"]), ("save-baseline", values["save-baseline"])):
+            _check_writable(option, folder)
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def _checked_baseline(path: str | None) -> list[Cell] | None:
+    try:
+        return cell_data.load(path) if path else None
+    except TarotError as error:
+        raise pytest.UsageError(f"--tarot-baseline: {error}") from None
+
+
+def _check_writable(option: str, target: str | None) -> None:
+    """Told before an hour of measuring, not after it."""
+    if target is None:
+        return
+    path = Path(target)
+    wants_folder = OPTIONS[option].help.endswith("folder")
+    if path.exists() and path.is_dir() != wants_folder:
+        kind = "folder" if wants_folder else "file"
+        raise pytest.UsageError(f"--tarot-{option}: expected a {kind} to write, got {target!r}, which is none")
+    nearest = next(parent for parent in (path, *path.parents) if parent.exists())
+    blocked = nearest.is_file() and (wants_folder or nearest != path)
+    if blocked or not os.access(nearest, os.W_OK):
+        raise pytest.UsageError(
+            f"--tarot-{option}: expected a place to write, got {target!r}; {nearest} cannot be written to"
+        )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "tarot_setting" not in metafunc.fixturenames:
+        return
+    state = metafunc.config.stash[STATE]
+    markers = list(metafunc.definition.iter_markers("tarot"))[::-1]
+    cells = bool(MEASURING & set(metafunc.fixturenames))
+    try:
+        settings = options.settings(state.values, markers, metafunc.definition.path.parent, cells)
+    except TarotError as error:
+        raise pytest.Collector.CollectError(f"{metafunc.definition.nodeid}: {error}") from None
+    # Without a model or task there is nothing to parametrise over: the fixture says so when the test runs.
+    if settings:
+        metafunc.parametrize("tarot_setting", settings, indirect=True, ids=[s.id for s in settings], scope="session")
+
+
+@pytest.fixture(scope="session")
+def tarot_setting(request: pytest.FixtureRequest) -> Setting:
+    """The cell that a test measures, from its marker and the options."""
+    if not hasattr(request, "param"):
+        _fail(
+            TarotError(
+                "a model and a task to measure",
+                "none, or a fixture asked for by name at run time",
+                "give --tarot-model and --tarot-task, or mark the test with @pytest.mark.tarot(model=..., task=...)",
+            )
+        )
+    setting: Setting = request.param
+    return setting
+
+
+@pytest.fixture(scope="session")
+def tarot_model(tarot_setting: Setting, request: pytest.FixtureRequest) -> "LoadedModel":
+    """Model and tokenizer, loaded once a session."""
+    from tarot.models import load_model
+
+    state = request.config.stash[STATE]
+    if tarot_setting.model not in state.models:
+        try:
+            state.models[tarot_setting.model] = load_model(tarot_setting.model)
+        except TarotError as error:
+            _fail(error)
+    return state.models[tarot_setting.model]
+
+
+@pytest.fixture(scope="session")
+def tarot_adapter(tarot_setting: Setting, tarot_model: "LoadedModel", request: pytest.FixtureRequest) -> "Adapter":
+    """The edit that the search of this cell finds, from the cache where it has been found before."""
+    try:
+        return _tuned(request.config, tarot_setting, tarot_model)[0]
+    except TarotError as error:
+        _fail(error)
+
+
+@pytest.fixture(scope="session")
+def tarot_gain(
+    tarot_setting: Setting, tarot_model: "LoadedModel", tarot_adapter: "Adapter", request: pytest.FixtureRequest
+) -> "TarotGain":
+    """Base, in-context and edited answers to the same documents, and the gains between them."""
+    state = request.config.stash[STATE]
+    try:
+        if tarot_setting not in state.gains:
+            state.gains[tarot_setting] = _measured(request.config, tarot_setting, tarot_model)
+    except TarotError as error:
+        _fail(error)
+    return state.gains[tarot_setting]
+
+
+def _tuned(config: pytest.Config, setting: Setting, model: "LoadedModel") -> tuple["Adapter", Path]:
+    from tarot.plugin.cache import tuned
+    from tarot.tuning import Recipe
+
+    state = config.stash[STATE]
+    if setting not in state.adapters:
+        recipe = Recipe(
+            setting.task,
+            num_fewshot=setting.num_fewshot,
+            samples=setting.samples,
+            space=setting.space,
+            search=setting.search,
+            seed=setting.seed,
+        )
+        state.adapters[setting] = tuned(
+            model,
+            recipe,
+            _cache(config),
+            budget=setting.budget,
+            include_path=setting.include_path,
+            say=state.unsent_words.append,
+        )
+    return state.adapters[setting]
+
+
+def _cache(config: pytest.Config) -> Path:
+    if given := config.stash[STATE].values["cache"]:
+        return Path(given)
+    cache: pytest.Cache | None = getattr(config, "cache", None)
+    if cache is None:
+        raise TarotError(
+            "a cache for tuned adapters", "-p no:cacheprovider and no --tarot-cache", "give --tarot-cache a folder"
+        )
+    return cache.mkdir("tarot")
+
+
+def _measured(config: pytest.Config, setting: Setting, model: "LoadedModel") -> "TarotGain":
+    from tarot.measuring import measure
+    from tarot.plugin.measured import TarotGain
+    from tarot.tuning import trials
+
+    state = config.stash[STATE]
+    found = {name: _tuned(config, replace(setting, search=name), model) for name in (setting.search, *setting.control)}
+    # Unless they are wanted, lm-eval's progress bars would fill the captured output of every failure.
+    shown = config.getoption("capture") == "no"
+    with nullcontext() if shown else redirect_stderr(StringIO()):
+        cell = measure(
+            model,
+            found[setting.search][0],
+            shots=FEW_SHOT_SHOTS,
+            include_path=setting.include_path,
+            limit=setting.limit,
+            curves={name: [trial.score for trial in trials(folder)] for name, (_, folder) in found.items()},
+            controls={f"{name} search": adapter for name, (adapter, _) in found.items() if name != setting.search},
+            draws=setting.draws or 0,
+            known=state.base_answers,
+        )
+    state.unsent_cells.append(cell)
+    return TarotGain(cell)
+
+
+def _fail(error: TarotError) -> NoReturn:
+    pytest.fail(str(error), pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Send along what was measured, since a worker may die later, and say why an assertion on a gain failed."""
+    report = yield
+    state = item.config.stash[STATE]
+    if state.unsent_cells:
+        # Plain values, which a worker can send.
+        report.tarot_cells = [asdict(cell) for cell in state.unsent_cells]  # type: ignore[attr-defined]  # what plugins add
+    if state.unsent_words:
+        report.tarot_words = [*state.unsent_words]  # type: ignore[attr-defined]  # the same
+    state.unsent_cells.clear()
+    state.unsent_words.clear()
+    gain = getattr(item, "funcargs", {}).get("tarot_gain")
+    if report.when == "call" and report.failed and gain is not None:
+        from tarot.plugin.measured import explain
+
+        report.sections.append(("tarot_gain", explain(gain.cell)))
+    return report
+
+
+class Collector:
+    """Takes what tests have measured off their reports, wherever they ran."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Of the same cell measured by two workers, the later one stays: they are equal."""
+        from tarot.gate import identity
+
+        for values in getattr(report, "tarot_cells", ()):
+            cell = Cell(**{**values, "arms": tuple(Arm(**arm) for arm in values["arms"])})
+            self.state.cells[identity(cell), cell.keys] = cell
+        self.state.words += getattr(report, "tarot_words", ())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Gate, baseline and report, of whatever was measured, also when the run was stopped."""
+    config = session.config
+    if _is_worker(config) or config.option.collectonly:
+        return
+    state = config.stash[STATE]
+    cells = sorted(state.cells.values(), key=lambda cell: cell.id)
+    for outcome in (_judge, _save, _write_report):
+        try:
+            outcome(state, cells)
+        except TarotError as error:
+            state.failures.append(str(error))
+    if state.failures and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _judge(state: State, cells: list[Cell]) -> None:
+    if state.baseline is None:
+        return
+    from tarot.gate import compare
+
+    for verdict in compare(state.baseline, cells, state.values[TOLERANCE]):
+        into = state.failures if verdict.failed else state.words
+        into.append(f"{verdict.cell}: {'; '.join(verdict.words)}")
+
+
+def _save(state: State, cells: list[Cell]) -> None:
+    if path := state.values["save-baseline"]:
+        from tarot.gate import save
+
+        save(cells, path)
+        state.words.append(f"baseline of {len(cells)} cells saved in {path}")
+
+
+def _write_report(state: State, cells: list[Cell]) -> None:
+    if not (folder := state.values["report"]):
+        return
+    if not cells:
+        raise TarotError("cells to report", "none", "run a test that uses tarot_gain")
+    from tarot.report import write_report
+
+    state.words.append(f"report: {write_report(cells, folder, HEADLINE)}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """One row a cell, the means, and what the gate and the cache had to say."""
+    state = config.stash[STATE]
+    if state.cells:
+        from tarot.plugin.measured import aligned
+        from tarot.report import METRICS, summary_rows
+
+        header, rows = summary_rows(list(state.cells.values()), HEADLINE)
+        terminalreporter.section(f"tarot: {METRICS[HEADLINE].title}")
+        at = header.index("gain")
+        title, *lines = aligned([header, *rows])
+        terminalreporter.write_line(title, bold=True)
+        for row, line in zip(rows, lines, strict=True):
+            terminalreporter.write_line(line, red=row[at].startswith("-"), bold=row[at].startswith("-"))
+    elif state.words or state.failures:
+        terminalreporter.section("tarot")
+    for words in state.words:
+        terminalreporter.write_line(words)
+    for failure in state.failures:
+        terminalreporter.write_line(f"FAILED {failure}", red=True)

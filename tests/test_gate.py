@@ -1,0 +1,235 @@
+"""The gate: planted regressions fail it, the same run again and noise do not, and it says what it cannot judge."""
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoint import byte_model, byte_tokenizer, write_tasks
+from hypothesis import given
+from hypothesis import strategies as st
+from test_measuring import tuned
+
+from tarot.adapter import Adapter
+from tarot.cells import Arm, Cell, load
+from tarot.errors import TarotError
+from tarot.gate import Verdict, compare, identity, save
+from tarot.harness import evaluate
+from tarot.measuring import measure
+from tarot.models import LoadedModel
+
+TOLERANCE = 0.02
+
+
+def cell(right: list[bool], *, seed: int = 0, keys: tuple[str, ...] | None = None, **change: object) -> Cell:
+    """Documents of two choices, answered right or wrong."""
+    gold = tuple(i % 2 for i in range(len(right)))
+    given = tuple(g if r else 1 - g for g, r in zip(gold, right, strict=True))
+    arms = (
+        Arm("zero-shot", 0, gold, gold, (0.5,) * len(gold), 1.0),
+        Arm("edited", 20, given, given, (0.5,) * len(gold), 2.0),
+    )
+    values = {
+        "model": "model",
+        "task": "task",
+        "num_fewshot": 0,
+        "seed": seed,
+        "samples": 20,
+        "budget": 60,
+        "search": "bo",
+        "space": "head",
+        "objective": "log_probability",
+        "command": "tarot tune",
+        "keys": keys or tuple(f"key{i}" for i in range(len(gold))),
+        "gold": gold,
+        "texts": tuple(f"text {i}" for i in range(len(gold))),
+        "arms": arms,
+        "seconds": 3.0,
+        "reference_seconds": 0.05,
+        "versions": {"torch": "2.13"},
+    }
+    return Cell(**{**values, **change})
+
+
+def failed(verdicts: list[Verdict]) -> list[bool]:
+    return [verdict.failed for verdict in verdicts]
+
+
+# Both directions, on a real model: its right answers are what the edited model says, so the edit is perfect
+
+
+@pytest.fixture(scope="module")
+def lesson(tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedModel, Path, Adapter, Cell]:
+    loaded = LoadedModel("bytes", byte_model(), byte_tokenizer())
+    folder = write_tasks(tmp_path_factory.mktemp("lesson"), test=40)
+    for path in folder.glob("*.jsonl"):
+        path.write_text(path.read_text().replace('"redder"', '"tan"').replace('"blue"', '"sky"'))
+    adapter = tuned(loaded, folder)
+    results = evaluate(loaded, ["stranger_choice"], adapter=adapter, include_path=folder)
+    documents = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
+    for document, logged in zip(documents, results["samples"]["stranger_choice"], strict=True):
+        scores = [score for score, _ in logged["filtered_resps"]]
+        document["gold"] = scores.index(max(scores))
+    (folder / "test.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))
+    return loaded, folder, adapter, measure(loaded, adapter, include_path=folder)
+
+
+def test_scrambled_angles_fail(lesson: tuple[LoadedModel, Path, Adapter, Cell]) -> None:
+    loaded, folder, adapter, then = lesson
+    assert then.arm("edited").predicted == then.gold
+    permuted = adapter.angles.flatten()[torch.randperm(24, generator=torch.Generator().manual_seed(1))]
+    scrambled = replace(adapter, angles=permuted.reshape(adapter.angles.shape))
+    (verdict,) = compare([then], [measure(loaded, scrambled, include_path=folder)], TOLERANCE)
+    assert verdict.failed
+    assert "weighted F1 among the choices fell by 0." in verdict.words[1]
+    assert f"another edit: {then.adapter} then, {scrambled.fingerprint} now" in verdict.words
+
+
+def test_a_shifted_label_fails(lesson: tuple[LoadedModel, Path, Adapter, Cell], tmp_path: Path) -> None:
+    """In the data, where every document becomes another; and in how answers are read, where it stays what it was."""
+    loaded, folder, adapter, then = lesson
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_text(path.read_text().replace(str(folder), str(tmp_path)))
+    documents = [json.loads(line) for line in (tmp_path / "test.jsonl").read_text().splitlines()]
+    shifted = [{**document, "gold": (document["gold"] + 1) % 3} for document in documents]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(document) + "\n" for document in shifted))
+    (verdict,) = compare([then], [measure(loaded, adapter, include_path=tmp_path)], TOLERANCE)
+    assert verdict.failed
+    assert "other data: 0 documents in common of 40 then and 40 now" in verdict.words
+
+    arms = tuple(replace(arm, predicted=tuple((i + 1) % 3 for i in arm.predicted)) for arm in then.arms)
+    assert failed(compare([then], [replace(then, arms=arms)], TOLERANCE)) == [True]
+
+
+def test_the_same_run_again_passes_50_times_of_50(lesson: tuple[LoadedModel, Path, Adapter, Cell]) -> None:
+    loaded, folder, adapter, then = lesson
+    again = measure(loaded, adapter, include_path=folder)
+    assert [arm.predicted for arm in again.arms] == [arm.predicted for arm in then.arms]
+    assert [compare([then], [again], 0.0)[0].failed for _ in range(50)] == [False] * 50
+
+
+# Noise
+
+
+def test_noise_does_not_fail_and_a_loss_does() -> None:
+    """100 documents, 70% right then; now each of 12 runs flips 6 of them at random, or loses 25."""
+    rng = random.Random(0)
+    before = [i % 10 < 7 for i in range(100)]
+    then = [cell(before, seed=seed) for seed in range(12)]
+    noisy, lossy = [], []
+    for seed in range(12):
+        now = list(before)
+        for i in rng.sample(range(100), 6):
+            now[i] = not now[i]
+        noisy.append(cell(now, seed=seed))
+        lost = set(rng.sample([i for i in range(100) if before[i]], 25))
+        lossy.append(cell([right and i not in lost for i, right in enumerate(before)], seed=seed))
+    assert failed(compare(then, noisy, TOLERANCE)) == [False] * 12
+    assert failed(compare(then, lossy, TOLERANCE)) == [True] * 12
+
+
+def test_significant_within_the_tolerance_passes() -> None:
+    then, now = [True] * 400, [i >= 7 for i in range(400)]
+    assert failed(compare([cell(then)], [cell(now)], TOLERANCE)) == [False]
+    assert failed(compare([cell(then)], [cell(now)], 0.01)) == [True]
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=20), st.integers(1, 4))
+def test_nothing_regresses_from_itself(right: list[bool], n: int) -> None:
+    cells = [cell(right, seed=seed) for seed in range(n)]
+    assert failed(compare(cells, cells[::-1], 0.0)) == [False] * n
+
+
+# What it cannot judge, it says
+
+
+def test_missing_and_new_cells_are_said_so() -> None:
+    right = [True] * 20
+    verdicts = compare([cell(right), cell(right, seed=1)], [cell(right), cell(right, budget=9)], TOLERANCE)
+    assert failed(verdicts) == [False] * 3
+    assert [verdict.words[0] for verdict in verdicts] == [
+        "new, not in the baseline",
+        "weighted F1 of the greedy answer +0.000 since then",
+        "in the baseline, but not measured now",
+    ]
+
+
+def test_a_run_without_any_cell_of_the_baseline_fails() -> None:
+    assert failed(compare([cell([True])], [], TOLERANCE)) == [True]
+    assert failed(compare([cell([True])], [cell([True], seed=1)], TOLERANCE)) == [True, False]
+    assert compare([], [], TOLERANCE) == []
+
+
+def test_documents_in_common_are_judged() -> None:
+    keys = tuple(f"key{i}" for i in range(60))
+    then = cell([True] * 60, keys=keys)
+    now = cell([False] * 30, keys=keys[:30])
+    (verdict,) = compare([then], [now], TOLERANCE)
+    assert verdict.failed and "other data: 30 documents in common of 60 then and 30 now" in verdict.words
+    shuffled = cell([i >= 30 for i in range(60)], keys=keys[30:] + keys[:30])
+    assert failed(compare([then], [shuffled], TOLERANCE)) == [True]
+
+
+def test_a_document_that_stands_twice_is_paired_with_itself() -> None:
+    once = cell([True, False], keys=("same", "same"))
+    assert failed(compare([once], [once], 0.0)) == [False]
+
+
+def test_versions_and_times() -> None:
+    now = cell([True] * 20, versions={"torch": "2.14", "botorch": "0.18"}, reference_seconds=0.1)
+    (verdict,) = compare([cell([True] * 20)], [now], TOLERANCE)
+    assert verdict == Verdict(
+        "model task 0-shot seed 0",
+        False,
+        (
+            "weighted F1 of the greedy answer +0.000 since then",
+            "other versions: botorch none then, 0.18 now; torch 2.13 then, 2.14 now",
+            "takes 0.50 times as long",  # the machine is half as fast, and the seconds are the same
+        ),
+    )
+
+
+# The file
+
+
+def test_it_is_saved_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "new" / "baseline.json"
+    cells = [cell([True, False], seed=1), cell([True, False])]
+    save(cells, path)
+    assert [identity(one) for one in load(path)] == [identity(one) for one in cells[::-1]]
+    before = path.read_bytes()
+    save(cells[::-1], path)
+    assert path.read_bytes() == before
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(
+        TarotError, match="expected to write the baseline .*, got No space left on device; choose another file"
+    ):
+        save(cells[:1], path)
+    assert path.read_bytes() == before and len([*path.parent.iterdir()]) == 1
+
+
+def test_nothing_is_no_baseline(tmp_path: Path) -> None:
+    with pytest.raises(
+        TarotError, match="expected cells to save as a baseline, got none; run a test that uses tarot_gain"
+    ):
+        save([], tmp_path / "baseline.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "JSONDecodeError"),
+        ('{"format": 2, "cells": []}', "expected results of format 1 at most, got 2 in .*; update tarot"),
+        ('{"format": 1, "cells": [{}]}', "KeyError"),
+    ],
+)
+def test_broken_baselines(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "baseline.json").write_text(content)
+    with pytest.raises(TarotError, match=message):
+        load(tmp_path / "baseline.json")

@@ -1,0 +1,167 @@
+"""In-context baselines: chosen shots in every prompt, draws that are independent, and calibration against a slow oracle."""
+
+import math
+from pathlib import Path
+
+import pytest
+from checkpoint import byte_model, byte_tokenizer, write_tasks
+from hypothesis import given
+from hypothesis import strategies as st
+from test_measuring import tuned
+
+from tarot.baselines import icl
+from tarot.errors import TarotError
+from tarot.harness import TarotLM, evaluate
+from tarot.models import LoadedModel
+from tarot.samples import load_task
+
+TASK = "stranger_choice"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_tasks(tmp_path_factory.mktemp("tasks"))
+    for path in folder.glob("*.jsonl"):
+        path.write_text(path.read_text().replace('"redder"', '"tan"').replace('"blue"', '"sky"'))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    return LoadedModel("bytes", byte_model(), byte_tokenizer())
+
+
+# Draws and frames
+
+
+@given(st.integers(2, 12), st.data(), st.integers(0, 9))
+def test_draws_are_of_the_samples_and_do_not_depend_on_their_number(n: int, data: st.DataObject, seed: int) -> None:
+    k = data.draw(st.integers(1, n))
+    docs = [{"i": i} for i in range(n)]
+    five = icl.orders(docs, k, 5, seed)
+    assert icl.orders(docs, k, 3, seed) == five[:3]
+    assert all(len({doc["i"] for doc in draw}) == k for draw in five)
+    assert five == icl.orders(docs, k, 5, seed)
+
+
+def test_draws_differ_between_each_other_and_seeds() -> None:
+    docs = [{"i": i} for i in range(20)]
+    draws = [tuple(doc["i"] for doc in draw) for seed in range(3) for draw in icl.orders(docs, 6, 5, seed)]
+    assert len(set(draws)) == 15
+
+
+words = st.text(alphabet="ab \n", max_size=12)
+
+
+@given(words, words, st.lists(words, min_size=2, max_size=5))
+def test_the_frame_stands_around_every_question(before: str, after: str, contents: list[str]) -> None:
+    texts = [f"{before} {content} {after}" for content in contents]
+    head, tail = icl.frame_of(texts)
+    assert all(text.startswith(head) and text.endswith(tail) and len(head) + len(tail) <= len(text) for text in texts)
+
+
+def test_frames_end_between_words() -> None:
+    assert icl.frame_of(["Q: is red 12 ?\nA:", "Q: is red 13 ?\nA:"]) == ("Q: is red ", " ?\nA:")
+    assert icl.frame_of(["item 10", "item 11"]) == ("item ", "")
+    assert icl.frame_of(["one question"]) == icl.frame_of([]) == ("", "")
+
+
+# Shots
+
+
+def test_the_samples_of_a_search_are_found_again(loaded: LoadedModel, folder: Path) -> None:
+    adapter, task = tuned(loaded, folder), load_task(TASK, folder)
+    drawn = adapter.provenance["samples_drawn"]
+    docs = icl.labelled(task, drawn)
+    assert [f"train/{list(task.training_docs()).index(doc)}" for doc in docs] == [sample["id"] for sample in drawn]
+    with pytest.raises(
+        TarotError, match="expected the data that the adapter was tuned on in train/30, got other data; tune again"
+    ):
+        icl.labelled(task, [{"id": "train/30", "key": drawn[0]["key"]}])
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_every_prompt_holds_the_chosen_shots_in_their_order(loaded: LoadedModel, folder: Path, chat: bool) -> None:
+    docs = [list(load_task(TASK, folder).training_docs())[row] for row in (7, 3)]
+    results = icl.prompted(loaded, TASK, docs, include_path=folder, limit=3, chat=chat)
+    for logged in results["samples"][TASK]:
+        prompt = logged["arguments"][0][0]
+        places = [prompt.index(f"item {row}\n") for row in (7, 3)] + [prompt.index(logged["doc"]["question"])]
+        assert places == sorted(places)
+        assert prompt.count("item ") == 3
+        assert ("<user>" in prompt) == chat
+
+
+def test_the_first_documents_are_lm_evals_own_shots(loaded: LoadedModel, folder: Path) -> None:
+    """The same scoring as the harness: with the shots that the task itself would take, the same numbers."""
+    docs = list(load_task(TASK, folder).training_docs())[:4]
+    ours = icl.prompted(loaded, TASK, docs, include_path=folder)["samples"][TASK]
+    theirs = evaluate(loaded, [TASK], include_path=folder, num_fewshot=4)["samples"][TASK]
+    assert [logged["filtered_resps"] for logged in ours] == [logged["filtered_resps"] for logged in theirs]
+
+
+def test_shots_for_tasks_that_generate(loaded: LoadedModel, folder: Path) -> None:
+    docs = list(load_task("stranger_generate", folder).training_docs())[3:5]
+    results = icl.prompted(loaded, "stranger_generate", docs, include_path=folder, limit=2)
+    assert all("item 3" in logged["arguments"][0][0] for logged in results["samples"]["stranger_generate"])
+
+
+# Calibration
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_calibration_is_the_papers(folder: Path, chat: bool) -> None:
+    """q = softmax(W p), with W = diag(p_cf)^-1 and p_cf the mean over three content-free prompts, written by hand."""
+    loaded = LoadedModel("bytes", byte_model(), byte_tokenizer(chat=chat))
+    task, lm = load_task(TASK, folder), TarotLM(loaded.model, tokenizer=loaded.tokenizer)
+    logged = evaluate(loaded, [TASK], include_path=folder, num_fewshot=0, limit=5)["samples"][TASK]
+
+    def probabilities(prompt: str) -> list[float]:
+        scores = []
+        for choice in ("red", "tan", "sky"):
+            context, tokens = lm.encode(prompt, choice if chat else f" {choice}")
+            scores.append(
+                math.exp(lm._loglikelihood_tokens([((prompt, choice), context, tokens)], disable_tqdm=True)[0][0])
+            )
+        return [score / sum(scores) for score in scores]
+
+    def prompt(content: str) -> str:
+        text = f"item {content}\nA:"
+        description = "Name what it says.\n"
+        return f"<system>{description}</s><user>{text}</s><assistant>" if chat else f"{description}{text}"
+
+    assert logged[0]["arguments"][0][0].replace("1000", "N/A") == prompt("N/A")
+    free = [probabilities(prompt(content)) for content in ("N/A", "", "[MASK]")]
+    p_cf = [sum(column) / 3 for column in zip(*free, strict=True)]
+    found = icl.calibrated(loaded, task, logged, icl.frame_of(["item 1\nA:", "item 2\nA:"]))
+    for before, after in zip(logged, found, strict=True):
+        weighted = [p / q for p, q in zip(probabilities(before["arguments"][0][0]), p_cf, strict=True)]
+        expected = [w / sum(weighted) for w in weighted]
+        assert [math.exp(value) for value, _ in after["filtered_resps"]] == pytest.approx(expected, rel=1e-3)
+        assert [flag for _, flag in after["filtered_resps"]] == [w == max(expected) for w in expected]
+        assert after["doc"] == before["doc"]
+
+
+def test_calibration_moves_what_content_free_prompts_prefer(loaded: LoadedModel, folder: Path) -> None:
+    """A model that says the same to everything is calibrated to no preference at all."""
+    model = byte_model()
+    model.get_output_embeddings().weight.zero_()
+    flat = LoadedModel("flat", model, byte_tokenizer())
+    logged = evaluate(flat, [TASK], include_path=folder, num_fewshot=0, limit=2)["samples"][TASK]
+    (first, _) = icl.calibrated(flat, load_task(TASK, folder), logged, ("", ""))
+    assert [math.exp(value) for value, _ in first["filtered_resps"]] == pytest.approx([1 / 3] * 3)
+
+
+def test_only_choices_can_be_calibrated(folder: Path) -> None:
+    assert icl.can_calibrate(load_task(TASK, folder))
+    assert not icl.can_calibrate(load_task("stranger_generate", folder))
+    assert not icl.can_calibrate(load_task("stranger_loglikelihood", folder))
+
+
+def test_a_prompt_without_its_question(loaded: LoadedModel, folder: Path) -> None:
+    task = load_task(TASK, folder)
+    logged = {"doc": task.eval_docs[0], "arguments": [("something else", " red")]}
+    with pytest.raises(
+        TarotError, match=r"expected the question 'item 1000\\nA:' in its prompt, got a prompt without it"
+    ):
+        icl.calibrated(loaded, task, [logged], ("", ""))

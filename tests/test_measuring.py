@@ -1,0 +1,202 @@
+"""From lm-eval's documents to cells: every arm on the same documents, with the labels that it was allowed to see."""
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoint import byte_model, byte_tokenizer, write_tasks
+
+from tarot.adapter import Adapter, Edit
+from tarot.cells import Cell, load, to_json
+from tarot.errors import TarotError
+from tarot.harness import TarotLM, chat_template, evaluate, metric
+from tarot.measuring import answers, command, measure, recipe_of, reference_workload
+from tarot.models import LoadedModel
+from tarot.rotation import ROTARY
+from tarot.samples import document_key, draw, load_task
+from tarot.sites import find_sites
+from tarot.tuning import Recipe
+
+SAMPLES = 6
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    return LoadedModel("bytes", byte_model(), byte_tokenizer())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Answers of equal length: the tiny model then prefers different ones under different prompts and edits."""
+    folder = write_tasks(tmp_path_factory.mktemp("tasks"), test=20)
+    for path in folder.glob("*.jsonl"):
+        path.write_text(path.read_text().replace('"redder"', '"tan"').replace('"blue"', '"sky"'))
+    return folder
+
+
+def tuned(loaded: LoadedModel, folder: Path, seed: int = 1, **change: object) -> Adapter:
+    """An edit of random angles that says it was tuned, without the time that tuning takes."""
+    recipe = Recipe(**{"task": "stranger_choice", "samples": SAMPLES, **change})
+    sites = find_sites(loaded.model, "heads", 0.5)
+    angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed))
+    template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), recipe.chat)
+    task = load_task(recipe.task, folder)
+    drawn = draw(task, SAMPLES, num_fewshot=recipe.num_fewshot, seed=recipe.seed, chat_template=template)
+    ids = [{"id": sample.id, "key": sample.key, "num_fewshot": sample.num_fewshot} for sample in drawn]
+    provenance = {**asdict(recipe), "budget": 3, "samples_drawn": ids}
+    return Adapter(angles, Edit.of(loaded.model, "heads", sites, ROTARY), provenance)
+
+
+def names(cell: Cell) -> list[str]:
+    return [arm.name for arm in cell.arms]
+
+
+@pytest.fixture(scope="module")
+def cell(loaded: LoadedModel, folder: Path) -> Cell:
+    control = tuned(loaded, folder, seed=2)
+    return measure(
+        loaded,
+        tuned(loaded, folder),
+        include_path=folder,
+        controls={"other": control},
+        curves={"bo": [1.0, 2.0]},
+        draws=3,
+    )
+
+
+def test_arms_and_their_labels(cell: Cell) -> None:
+    assert {arm.name: arm.labels for arm in cell.arms} == {
+        "zero-shot": 0,
+        "few-shot": 6,
+        "edited": 6,
+        "other": 6,
+        "zero-shot calibrated": 0,
+        "few-shot calibrated": 6,
+        "few-shot 1 of 3 (best)": 6,
+        "few-shot 2 of 3": 6,
+        "few-shot 3 of 3 (worst)": 6,
+    }
+    assert all(len(arm.predicted) == len(arm.greedy) == len(arm.gold_probability) == 20 for arm in cell.arms)
+    assert len(set(cell.keys)) == len(cell.gold) == len(cell.texts) == 20
+    assert cell.arm("edited") != cell.arm("other")
+    assert cell.curves == {"bo": (1.0, 2.0)} and cell.num_fewshot == 0 and cell.budget == 3
+
+
+def test_the_numbers_are_lm_evals(cell: Cell, loaded: LoadedModel, folder: Path) -> None:
+    for name, edit in (("zero-shot", None), ("edited", tuned(loaded, folder))):
+        results = evaluate(loaded, ["stranger_choice"], adapter=edit, include_path=folder, num_fewshot=0)
+        right = sum(p == g for p, g in zip(cell.arm(name).predicted, cell.gold, strict=True))
+        assert right / 20 == pytest.approx(metric(results, "stranger_choice", "acc"))
+    task = load_task("stranger_choice", folder)
+    assert cell.gold == tuple(doc["gold"] for doc in task.eval_docs)
+    assert cell.keys == tuple(document_key(task, doc) for doc in task.eval_docs)
+
+
+def test_draws_are_named_by_rank(cell: Cell) -> None:
+    ranked = [
+        sum(a == g for a, g in zip(arm.greedy, cell.gold, strict=True)) for arm in cell.arms if " of 3" in arm.name
+    ]
+    assert ranked == sorted(ranked, reverse=True)
+
+
+def test_it_survives_a_file(cell: Cell, tmp_path: Path) -> None:
+    (tmp_path / "cells.json").write_text(to_json([cell]))
+    assert load(tmp_path / "cells.json") == [cell]
+
+
+def test_shots_of_the_search_are_the_bases_too(loaded: LoadedModel, folder: Path) -> None:
+    cell = measure(loaded, tuned(loaded, folder, num_fewshot=2), include_path=folder, limit=4)
+    assert {name: cell.arm(name).labels for name in ("zero-shot", "few-shot", "edited")} == {
+        "zero-shot": 0,
+        "few-shot": 2,
+        "edited": SAMPLES + 2,
+    }
+    assert cell.num_fewshot == 2 and len(cell.gold) == 4
+    results = evaluate(loaded, ["stranger_choice"], include_path=folder, num_fewshot=2, limit=4)
+    _, base = answers(load_task("stranger_choice", folder), results["samples"]["stranger_choice"])
+    assert cell.arm("few-shot").predicted == base.predicted
+    assert "--num-fewshot 2" in cell.command and "--limit 4" in cell.command
+
+
+def test_mixed_shots_count_all_their_labels(loaded: LoadedModel, folder: Path) -> None:
+    cell = measure(loaded, tuned(loaded, folder, num_fewshot="mix"), include_path=folder, limit=2)
+    assert (cell.num_fewshot, cell.arm("edited").labels, cell.arm("few-shot").labels) == (0, SAMPLES + 6, 6)
+
+
+def test_seeds_share_their_base(loaded: LoadedModel, folder: Path) -> None:
+    known: dict = {}
+    first = measure(loaded, tuned(loaded, folder), include_path=folder, limit=3, known=known)
+    second = measure(loaded, tuned(loaded, folder, seed=2), include_path=folder, limit=3, known=known)
+    assert len(known) == 1
+    assert first.arm("zero-shot") == second.arm("zero-shot")
+    assert first.arm("edited") != second.arm("edited")
+
+
+@pytest.mark.parametrize("name", ["stranger_generate", "stranger_loglikelihood"])
+def test_tasks_without_choices(loaded: LoadedModel, folder: Path, name: str) -> None:
+    cell = measure(loaded, tuned(loaded, folder, task=name), include_path=folder, limit=3)
+    assert names(cell) == ["zero-shot", "few-shot", "edited"]
+    assert cell.gold == (0, 0, 0)
+    assert all(set(arm.predicted) <= {-1, 0} and arm.predicted == arm.greedy for arm in cell.arms)
+
+
+def test_no_shots_no_few_shot_arm(loaded: LoadedModel, folder: Path) -> None:
+    cell = measure(loaded, tuned(loaded, folder), include_path=folder, limit=2, shots=0)
+    assert names(cell) == ["zero-shot", "edited", "zero-shot calibrated"]
+
+
+def test_answers_read_every_form_of_gold(folder: Path) -> None:
+    task = load_task("stranger_choice", folder)
+
+    def logged(
+        gold: object, flags: tuple[bool, ...] = (False, True, True), metrics: tuple[str, ...] = ("acc",)
+    ) -> dict:
+        doc = {"question": "item 1", "choices": ["red", "redder", "tan"], "gold": gold}
+        scored = [(math.log(p), flag) for p, flag in zip((0.1, 0.2, 0.7), flags, strict=True)]
+        arguments = [("item 1", f" {choice}") for choice in doc["choices"]]
+        if "acc_mutual_info" in metrics:
+            scored, arguments = scored + [(0.0, True)] * 3, arguments + [("", "")] * 3
+        return {"doc": doc, "filtered_resps": scored, "arguments": arguments, "metrics": metrics}
+
+    gold, arm = answers(
+        task, [logged(1), logged("redder"), logged(0, (False,) * 3), logged(1, metrics=("acc_mutual_info",))]
+    )
+    assert gold == (1, 1, 0, 1)
+    assert arm.predicted == (2, 2, 2, 2)
+    assert arm.greedy == (1, 1, -1, 1)  # of two greedy answers, the longer
+    assert arm.gold_probability == pytest.approx((0.2, 0.2, 0.1, 0.2))
+    with pytest.raises(
+        TarotError, match=r"expected a right answer among 3 choices of stranger_choice, got 7; check doc_to_target"
+    ):
+        answers(task, [logged(7)])
+    with pytest.raises(TarotError, match="expected choices or the metric exact_match in stranger_choice, got bleu"):
+        answers(task, [{"filtered_resps": ["text"], "metrics": ["bleu"]}])
+
+
+def test_errors(loaded: LoadedModel, folder: Path) -> None:
+    adapter = tuned(loaded, folder)
+    with pytest.raises(TarotError, match="expected an adapter that says what it was tuned on, got one without a task"):
+        measure(loaded, Adapter(adapter.angles, adapter.edit, {}), include_path=folder)
+    drawn = [{**sample, "id": "train/29", "key": "0"} for sample in adapter.provenance["samples_drawn"]]
+    with pytest.raises(
+        TarotError, match="expected the data that the adapter was tuned on in train/29, got other data; tune again"
+    ):
+        measure(
+            loaded,
+            Adapter(adapter.angles, adapter.edit, {**adapter.provenance, "samples_drawn": drawn}),
+            include_path=folder,
+        )
+
+
+def test_recipe_and_command_repeat_the_cell(loaded: LoadedModel, folder: Path) -> None:
+    recipe = recipe_of(tuned(loaded, folder, seed=5, space="layer"))
+    assert command("a model", recipe, 9, 6, 40, "my tasks") == (
+        "tarot tune --model 'a model' --task stranger_choice --include-path 'my tasks' --samples 6 --space layer --budget 9 "
+        "--output DIR && tarot compare --model 'a model' --adapter DIR --shots 6 --include-path 'my tasks' --limit 40"
+    )
+
+
+def test_the_reference_workload_takes_time() -> None:
+    assert 0 < reference_workload() < 60

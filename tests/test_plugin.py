@@ -1,0 +1,565 @@
+"""The plugin as a stranger has it: options, marker, three lines of a test, a gain, a gate, and nothing imported for others."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from checkpoint import byte_model, byte_tokenizer, save_checkpoint, write_tasks
+from hypothesis import given
+from hypothesis import strategies as st
+
+# An inner run in this process forgets what it imports, and torch cannot be imported twice: everything comes first.
+import tarot.plugin.measured
+import tarot.report
+from tarot.adapter import CARD, WEIGHTS, Adapter
+from tarot.cells import Cell, load, to_json
+from tarot.errors import TarotError
+from tarot.gate import save
+from tarot.models import LoadedModel
+from tarot.plugin import cache, options
+from tarot.plugin.measured import TarotGain, explain
+from tarot.plugin.options import OPTIONS, Setting
+from tarot.tuning import TRIALS, Recipe
+
+pytest_plugins = ["pytester"]
+
+SMALL = ("--tarot-task=stranger_choice", "--tarot-samples=6", "--tarot-budget=3", "--tarot-search=random")
+GAIN = """
+def test_gain(tarot_gain):
+    assert tarot_gain.cell.keys
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, task files, and a cache that the tests share."""
+    place = tmp_path_factory.mktemp("place")
+    save_checkpoint(place / "model")
+    for path in write_tasks(place / "tasks", test=20).glob("*.jsonl"):
+        path.write_text(path.read_text().replace('"redder"', '"tan"').replace('"blue"', '"sky"'))
+    return place
+
+
+@pytest.fixture
+def here(place: Path) -> tuple[str, ...]:
+    """Options of a small cell on that model."""
+    return (
+        *SMALL,
+        f"--tarot-model={place / 'model'}",
+        f"--tarot-include-path={place / 'tasks'}",
+        f"--tarot-cache={place / 'cache'}",
+    )
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")  # whole messages in the short summary
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+
+
+# Options
+
+
+@given(st.lists(st.integers(0, 99), min_size=1))
+def test_lists_of_numbers_are_read_as_written(numbers: list[int]) -> None:
+    text = ", ".join(map(str, numbers))
+    assert options.seeds(text) == options.shots(text) == tuple(numbers)
+
+
+def test_mixed_shots() -> None:
+    assert options.shots("0,mix") == (0, "mix")
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--tarot-budget=x", "--tarot-budget: expected a whole number from 1, got 'x'"),
+        ("--tarot-samples=0", "--tarot-samples: expected a whole number from 1, got '0'"),
+        ("--tarot-limit=-1", "--tarot-limit: expected a whole number from 1, got '-1'"),
+        ("--tarot-shots=0,two", "--tarot-shots: expected shots as 0,6, got '0,two'"),
+        ("--tarot-seeds=0;1", "--tarot-seeds: expected seeds as 0,1,2, got '0;1'"),
+        ("--tarot-model= ", "--tarot-model: expected a name, got ' '"),
+        (
+            "--tarot-baseline=nowhere.json",
+            "--tarot-baseline: expected a file of results, got No such file or directory",
+        ),
+        ("--tarot-baseline=newer.json", "--tarot-baseline: expected results of format 1 at most, got 7"),
+        ("--tarot-baseline=broken.json", "--tarot-baseline: expected results as tarot writes them"),
+        ("--tarot-report=newer.json", "--tarot-report: expected a folder to write, got '*newer.json', which is none"),
+        ("--tarot-report=newer.json/deep", "--tarot-report: expected a place to write, got '*newer.json/deep'"),
+        ("--tarot-save-baseline=.", "--tarot-save-baseline: expected a file to write, got '*', which is none"),
+        ("--override-ini=tarot_tolerance=2", "tarot_tolerance: expected a fraction from 0 to 1, got '2'"),
+        ("--override-ini=tarot_seeds=a", "tarot_seeds: expected seeds as 0,1,2, got 'a'"),
+    ],
+)
+def test_bad_values_are_quoted(pytester: pytest.Pytester, argument: str, message: str) -> None:
+    (pytester.path / "newer.json").write_text('{"format": 7, "cells": []}')
+    (pytester.path / "broken.json").write_text("{")
+    result = pytester.runpytest_inprocess(argument)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: {message.replace('[', '[[]')}*"])
+
+
+def test_ini_values_and_the_command_line_over_them(pytester: pytest.Pytester) -> None:
+    pytester.makeini(
+        "[pytest]\ntarot_model =\n    one\n    two\ntarot_task = color\ntarot_seeds = 3\ntarot_shots = 2\n"
+    )
+    pytester.makepyfile(
+        "def test_cell(tarot_setting): print('CELL', tarot_setting.id)\n\ndef test_gain(tarot_gain): pass"
+    )
+    result = pytester.runpytest_inprocess("--tarot-shots=0,4", "--collect-only", "-q")
+    result.stdout.fnmatch_lines(
+        [f"*::test_gain[[]{model}-color-{k}shot-seed3]" for model in ("one", "two") for k in (0, 4)], consecutive=True
+    )
+
+
+# Marker
+
+
+@pytest.mark.parametrize(
+    ("marker", "message"),
+    [
+        ("modell='x'", "expected a known keyword of @pytest.mark.tarot, got 'modell'; did you mean 'model'?"),
+        ("'x'", "expected keywords in @pytest.mark.tarot, got 'x' without one; for example task='synth_color'"),
+        ("budget='many'", "expected a whole number from 1 for budget in @pytest.mark.tarot, got 'many'"),
+        ("num_fewshot=[0, True]", "expected shots as 0,6 for num_fewshot in @pytest.mark.tarot, got 'True'"),
+    ],
+)
+def test_bad_markers_are_quoted(pytester: pytest.Pytester, marker: str, message: str) -> None:
+    pytester.makepyfile(f"import pytest\n@pytest.mark.tarot({marker})\ndef test_it(tarot_gain): pass")
+    result = pytester.runpytest_inprocess("--strict-markers")
+    result.stdout.fnmatch_lines([f"*test_it: {message.replace('[', '[[]').replace('?', '[?]')}"])
+    result.assert_outcomes(errors=1)
+    result.stdout.no_fnmatch_line("*Traceback*")
+
+
+def test_markers_over_options_and_the_nearest_over_both(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+        pytestmark = pytest.mark.tarot(model=["a", "b"], task="module", seed=(1, 2))
+
+        @pytest.mark.tarot(task="function", num_fewshot="mix", seed=7)
+        def test_near(tarot_gain): pass
+
+        def test_far(tarot_adapter): pass
+
+        def test_model(tarot_model): pass
+        """
+    )
+    result = pytester.runpytest_inprocess(
+        "--tarot-model=c", "--tarot-shots=3", "--collect-only", "-q", "--strict-markers"
+    )
+    ids = re.findall(r"::(\S+\[.*\])", result.stdout.str())
+    assert sorted(ids) == sorted(
+        [
+            *(f"test_near[{model}-function-mix-seed7]" for model in "ab"),
+            *(f"test_far[{model}-module-3shot-seed{seed}]" for model in "ab" for seed in (1, 2)),
+            *(f"test_model[{model}]" for model in "ab"),
+        ]
+    )
+
+
+def test_a_setting_is_what_a_marker_says() -> None:
+    values = {key: option.default for key, option in OPTIONS.items()}
+    given_ = {
+        "model": "m",
+        "task": "t",
+        "samples": 4,
+        "limit": 9,
+        "include_path": "tasks",
+        "control": ["random"],
+        "draws": None,
+    }
+    (setting,) = options.settings(values, [pytest.mark.tarot(**given_).mark], Path("/folder"), True)
+    assert setting == Setting("m", "t", samples=4, limit=9, include_path="/folder/tasks", control=("random",))
+
+
+# Errors of what is asked for
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tarot-model="], None),
+        (
+            [],
+            "expected a model and a task to measure, got none*; give --tarot-model and --tarot-task, or mark the test*",
+        ),
+        (["--tarot-model=no/such", *SMALL], "expected *no/such*"),
+        (
+            ["--tarot-task=stranger_choise"],
+            "expected a known task, got 'stranger_choise'; did you mean 'stranger_choice'[?]",
+        ),
+        (["--tarot-search=bayes"], "expected a known search, got 'bayes'; known: bo, paper, random"),
+        (["--tarot-space=heads"], "expected a known space, got 'heads'; did you mean 'head'[?]"),
+        (
+            ["--tarot-samples=99"],
+            "expected at least 99 samples and 0 shots in the 'train' split of stranger_choice, got 30*",
+        ),
+    ],
+)
+def test_what_there_is_not_is_one_line(
+    pytester: pytest.Pytester,
+    here: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str | None,
+) -> None:
+    pytester.makepyfile(GAIN)
+    if message is None:
+        assert pytester.runpytest_inprocess(*arguments).ret == pytest.ExitCode.USAGE_ERROR
+        return
+    alone = not arguments or arguments[0].startswith("--tarot-model")
+    replaced = {argument.partition("=")[0] for argument in arguments}
+    kept = [] if alone else [argument for argument in here if argument.partition("=")[0] not in replaced]
+    result = pytester.runpytest_inprocess(*kept, *arguments)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([message])
+    result.stdout.no_fnmatch_line("*Traceback*")
+
+
+# From end to end
+
+
+def test_a_gain_a_report_and_a_gate(
+    pytester: pytest.Pytester, here: tuple[str, ...], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makepyfile(
+        """
+        def test_gain(tarot_gain, tarot_adapter, tarot_model):
+            assert tarot_gain.cell.adapter == tarot_adapter.fingerprint
+            assert tarot_gain.cell.model == tarot_model.reference
+            for gain in (tarot_gain, tarot_gain.over_few_shot):
+                for measure in (gain.f1, gain.accuracy, gain.greedy_f1, gain.greedy_accuracy):
+                    assert -1 <= measure.low <= measure.value <= measure.high <= 1 and measure.n == 20
+
+        def test_again(tarot_gain):
+            assert tarot_gain.cell.seconds > 0
+        """
+    )
+    baseline = pytester.path / "baseline.json"
+    first = pytester.runpytest_inprocess(
+        *here,
+        "--tarot-shots=0,2",
+        "--tarot-control=bo",
+        "--tarot-draws=2",
+        "--tarot-report=report",
+        f"--tarot-save-baseline={baseline}",
+    )
+    first.assert_outcomes(passed=4)
+    first.stdout.fnmatch_lines(
+        [
+            "*= tarot: weighted F1 of the greedy answer =*",
+            "model * task *shots*seed*base*few-shot*edited*gain*documents*seconds",
+            f"{place / 'model'} *stranger_choice * 0 *",
+            f"{place / 'model'} *stranger_choice * 2 *",
+            "mean * edited *2 cells*",
+            "mean * bo search *",
+            "mean * few-shot 1 of 2 (best) *",
+            "baseline of 2 cells saved in *baseline.json",
+            "report: *index.html",
+        ]
+    )
+    assert "stranger_choice" in (pytester.path / "report" / "index.html").read_text()
+    cells = load(baseline)
+    assert [cell.num_fewshot for cell in cells] == [0, 2]
+    assert set(cells[0].curves) == {"random", "bo"} and cells[0].arm("bo search").labels == 6
+
+    # The same again, from the cache: nothing is tuned, and the gate is content.
+    monkeypatch.setattr(cache, "tune", lambda *_, **__: pytest.fail("tuned again"))
+    again = pytester.runpytest_inprocess(*here, "--tarot-shots=0,2", f"--tarot-baseline={baseline}")
+    again.assert_outcomes(passed=4)
+    assert again.ret == pytest.ExitCode.OK
+    again.stdout.fnmatch_lines(
+        ["*2-shot seed 0: weighted F1 of the greedy answer +0.000 since then; takes * times as long"]
+    )
+
+    # Had it been perfect then, it would be a regression now: the tests pass, and the run fails.
+    perfect = [
+        replace(
+            cell, arms=tuple(replace(arm, predicted=cell.gold) if arm.name == "edited" else arm for arm in cell.arms)
+        )
+        for cell in cells
+    ]
+    save(perfect, baseline)
+    worse = pytester.runpytest_inprocess(*here, f"--tarot-baseline={baseline}", "-k", "again")
+    worse.assert_outcomes(passed=1)
+    assert worse.ret == pytest.ExitCode.TESTS_FAILED
+    worse.stdout.fnmatch_lines(
+        ["*2-shot seed 0: in the baseline, but not measured now", "FAILED *0-shot seed 0: *among the choices fell by *"]
+    )
+    tolerant = pytester.runpytest_inprocess(
+        *here, f"--tarot-baseline={baseline}", "-k", "again", "--override-ini=tarot_tolerance=1"
+    )
+    assert tolerant.ret == pytest.ExitCode.OK
+
+
+def test_a_failing_assertion_explains_itself(pytester: pytest.Pytester, here: tuple[str, ...], place: Path) -> None:
+    pytester.makepyfile("def test_gain(tarot_gain):\n    assert tarot_gain.f1.low > 2")
+    result = pytester.runpytest_inprocess(*here)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*<TarotGain over zero-shot of *stranger_choice 0-shot seed 0>*",
+            "*- tarot_gain -*",
+            "arm *labels *f1 *acc *greedy_f1 *greedy_acc",
+            "zero-shot *0 *",
+            "edited *6 *",
+            "edited minus *measure *gain *95% interval*",
+            "zero-shot *f1 *[[]*]*",
+            "few-shot *greedy_accuracy *",
+            "gained, likeliest choice: *",
+            "lost, greedy answer: *",
+            "repeat it with:",
+            f"tarot tune --model {place / 'model'} --task stranger_choice *&& tarot compare *",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*Scoring answers*")
+
+
+def example() -> Cell:
+    cell = Cell("m", "t", 0, 0, 20, 60, "bo", "head", "margin", "tarot tune", (), (), (), (), 1.0, 1.0)
+    gold, texts = (0, 1, 0, 1, 1), ("first " + "long " * 40, "second", "third", "fourth", "fifth")
+    arm = tarot.cells.Arm("zero-shot", 0, (1, 1, 0, 0, 0), (-1,) * 5, (0.5,) * 5, 1.0)
+    return replace(
+        cell,
+        keys=tuple("abcde"),
+        gold=gold,
+        texts=texts,
+        arms=(arm, replace(arm, name="edited", predicted=(0, 1, 1, 1, 1))),
+    )
+
+
+def test_flipped_documents_are_named_both_ways() -> None:
+    text = explain(example())
+    assert "gained, likeliest choice: 3\n  0: first long long" in text
+    assert " ... (right 0, zero-shot 1, edited 0)\n  3: fourth (right 1, zero-shot 0, edited 1)" in text
+    assert "lost, likeliest choice: 1\n  2: third (right 0, zero-shot 0, edited 1)" in text
+    assert "gained, greedy answer: 0\n" in text and "few-shot" not in text
+    assert max(map(len, text.splitlines())) < 200
+
+
+def test_a_gain_has_plain_names() -> None:
+    gain = TarotGain(example())
+    assert (gain.accuracy.value, gain.accuracy.gained, gain.accuracy.lost) == (pytest.approx(0.4), 3, 1)
+    assert gain.greedy_f1.value == gain.greedy_accuracy.value == 0
+    assert repr(gain) == "<TarotGain over zero-shot of m t 0-shot seed 0>"
+    with pytest.raises(TarotError, match="expected an arm among zero-shot, edited, got 'few-shot'"):
+        _ = gain.over_few_shot
+
+
+# The cache
+
+
+@pytest.fixture
+def tuned(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Tune, or not, into a cache of the test's own: -> adapter, folder, what was said, number of evaluations."""
+    loaded = LoadedModel("bytes", byte_model(), byte_tokenizer())
+    recipe = Recipe("stranger_choice", samples=6, search="random")
+    evaluated: list[int] = []
+    tune = cache.tune
+
+    def counting(*args: object, on_trial: object, **options: object) -> Adapter:
+        return tune(
+            *args, on_trial=lambda trial, result: (evaluated.append(trial.index), on_trial(trial, result)), **options
+        )
+
+    monkeypatch.setattr(cache, "tune", counting)
+
+    def run(
+        change: dict[str, object] | None = None, model: LoadedModel = loaded
+    ) -> tuple[Adapter, Path, list[str], list[int]]:
+        said: list[str] = []
+        evaluated.clear()
+        changed = replace(recipe, **(change or {}))
+        adapter, folder = cache.tuned(
+            model, changed, tmp_path / "cache", budget=4, include_path=str(place / "tasks"), say=said.append
+        )
+        return adapter, folder, said, [*evaluated]
+
+    return run
+
+
+def test_what_determines_an_adapter_is_its_key(tuned) -> None:
+    first, folder, said, evaluated = tuned()
+    assert (said, evaluated) == ([], [0, 1, 2, 3])
+    again, same, said, evaluated = tuned()
+    assert (again.fingerprint, same, said, evaluated) == (first.fingerprint, folder, [], [])
+    assert len({folder, *(tuned(change)[1] for change in ({"seed": 1}, {"num_fewshot": 2}, {"space": "layer"}))}) == 4
+    model = byte_model()
+    model.model.layers[3].mlp.down_proj.weight[0, 0] += 1  # trained on, under the same name
+    assert tuned(model=LoadedModel("bytes", model, byte_tokenizer()))[1] != folder
+    assert tuned(model=LoadedModel("bytes", byte_model(), byte_tokenizer(chat=False)))[1] != folder
+
+
+@pytest.mark.parametrize("name", [CARD, WEIGHTS, TRIALS])
+def test_a_truncated_entry_is_dropped_with_a_word(tuned, name: str) -> None:
+    first, folder, _, _ = tuned()
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[:20])
+    again, same, said, evaluated = tuned()
+    assert len(said) == 1 and said[0].startswith("dropped a damaged cache entry and tuned again: expected ")
+    assert (again.fingerprint, same, evaluated) == (first.fingerprint, folder, [0, 1, 2, 3])
+
+
+def test_a_search_that_died_goes_on(tuned, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, folder, _, _ = tuned()
+    lines = (folder / TRIALS).read_bytes().splitlines(keepends=True)
+    for left, resumed, made in ((lines[:3] + [b'{"ind'], 2, [2, 3]), (lines, 3, [3]), (lines[:1], 0, [0, 1, 2, 3])):
+        (folder / CARD).unlink()
+        (folder / TRIALS).write_bytes(b"".join(left))
+        again, _, said, evaluated = tuned()
+        assert again.fingerprint == first.fingerprint
+        assert evaluated == made
+        assert said == ([f"resumed the search in {folder} after {resumed} trials"] if resumed else [])
+
+
+def test_ctrl_c_stops_the_run_and_keeps_the_trials(tuned, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(message: str, index: int, *_: object) -> None:
+        if index == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache.logger, "info", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tuned()
+    _, folder, said, evaluated = tuned()
+    assert evaluated == [2, 3] and "after 2 trials" in said[0]
+    assert not Adapter.load(folder).provenance["interrupted"]
+
+
+def test_a_cache_that_cannot_be_written(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    loaded = LoadedModel("bytes", byte_model(), byte_tokenizer())
+    with pytest.raises(TarotError, match=r"expected a folder to write to, got the file"):
+        cache.tuned(loaded, Recipe("stranger_choice"), tmp_path / "file", budget=3, include_path=None, say=print)
+    recipe = Recipe("stranger_choice", samples=6)
+    with pytest.raises(
+        TarotError, match=r"expected a cache in .*/file/deep, got Not a directory; choose another --tarot-cache"
+    ):
+        cache.tuned(loaded, recipe, tmp_path / "file" / "deep", budget=3, include_path=str(place / "tasks"), say=print)
+
+
+# In other company
+
+
+def test_without_it_and_without_others(pytester: pytest.Pytester, here: tuple[str, ...]) -> None:
+    pytester.makepyfile("def test_nothing(): pass")
+    without = pytester.runpytest_inprocess("-p", "no:tarot")
+    without.assert_outcomes(passed=1)
+    without.stdout.no_fnmatch_line("*tarot:*")
+    pytester.makepyfile(GAIN)
+    alone = pytester.runpytest_inprocess(*here, "-p", "no:benchmark", "-p", "no:xdist", "-p", "no:cacheprovider")
+    alone.assert_outcomes(passed=1)
+    assert not pytester.runpytest_inprocess(*here, "--collect-only", "--tarot-save-baseline=none.json").ret
+    assert not (pytester.path / "none.json").exists()
+
+
+def test_nothing_measured_is_nothing_saved(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_nothing(): pass")
+    result = pytester.runpytest_inprocess("--tarot-save-baseline=none.json", "--tarot-report=report")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        ["FAILED expected cells to save as a baseline, got none; *", "FAILED expected cells to report, got none; *"]
+    )
+
+
+CONFTEST = """
+import os, pathlib, pytest
+
+@pytest.fixture(scope="session", autouse=True)
+def counted():
+    from tarot.plugin import cache
+    tune = cache.tune
+
+    def counting(loaded, recipe, *args, **options):
+        with open("tunings.txt", "a") as file:
+            file.write(f"{recipe.seed}\\n")
+
+        def die(trial, result):
+            if recipe.seed == 1 and trial.index == 1 and not pathlib.Path("died").exists():
+                pathlib.Path("died").touch()
+                os._exit(9)
+
+        return tune(loaded, recipe, *args, **options | {"on_trial": die})
+
+    cache.tune = counting
+    yield
+    cache.tune = tune
+"""
+
+
+def test_workers_share_a_cache_and_may_die(pytester: pytest.Pytester, here: tuple[str, ...], tmp_path: Path) -> None:
+    """Two workers and two cells, each asked for twice: each tuned once, but for the one whose worker died in its midst."""
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(test_one=GAIN, test_two=GAIN)
+    fresh = [argument for argument in here if not argument.startswith("--tarot-cache")]
+    result = pytester.runpytest_subprocess(
+        *fresh, "-n2", "-W", "error", "--tarot-seeds=0,1", "--tarot-limit=4", timeout=120
+    )
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*worker 'gw?' crashed while running*",
+            "*stranger_choice * 0 * 0 *",
+            "*stranger_choice * 0 * 1 *",
+            "mean *edited *2 cells*",
+        ]
+    )
+    result.stdout.fnmatch_lines(
+        ["resumed the search in *.pytest_cache/d/tarot/model-stranger_choice-0-1-* after 2 trials"]
+    )
+    assert sorted((pytester.path / "tunings.txt").read_text().split()) == ["0", "1", "1"]
+
+
+PROGRAM = """
+import sys, pytest
+code = pytest.main(sys.argv[1:])
+print("IMPORTED", *sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+def imported(folder: Path, *arguments: str) -> set[str]:
+    """Top-level packages that a run of pytest with these arguments has imported at its end."""
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    return set(done.stdout.rpartition("IMPORTED ")[2].split())
+
+
+def test_it_imports_nothing_for_those_who_do_not_use_it(tmp_path: Path, here: tuple[str, ...]) -> None:
+    (tmp_path / "test_gain.py").write_text(GAIN)
+    (tmp_path / "heavy.py").write_text("import tarot.gains")
+    without = imported(tmp_path, "--version", "-p", "no:tarot")
+
+    def extra(*arguments: str) -> set[str]:
+        return imported(tmp_path, *arguments) - without - sys.stdlib_module_names
+
+    assert extra("--version") == {"tarot"}
+    assert not extra(*here, "--collect-only", "-q") & {
+        "torch",
+        "lm_eval",
+        "botorch",
+        "transformers",
+        "numpy",
+        "scipy",
+        "sklearn",
+    }
+    assert {"numpy", "scipy"} <= extra("--version", "-p", "heavy")  # the check can fail
+
+
+def test_cells_survive_the_way_from_a_worker() -> None:
+    from dataclasses import asdict
+
+    state = tarot.plugin.State({})
+    report = type("Report", (), {"tarot_cells": [asdict(example())], "tarot_words": ["word"]})()
+    tarot.plugin.Collector(state).pytest_runtest_logreport(report)
+    tarot.plugin.Collector(state).pytest_runtest_logreport(report)
+    assert [*state.cells.values()] == [example()]
+    assert json.loads(to_json([*state.cells.values()]))["cells"][0]["texts"][1] == "second"

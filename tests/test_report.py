@@ -1,0 +1,499 @@
+"""The report: it says what the cells say, runs nothing that their texts hold, and a browser shows it.
+
+Every cell here is fabricated.
+"""
+
+import functools
+import http.server
+import json
+import re
+import shutil
+import subprocess
+import threading
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import matplotlib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tarot.cells import OUTSIDE, Arm, Cell
+from tarot.errors import TarotError, UnknownName
+from tarot.gains import accuracy_gain, f1_gain, holm, mean_over_seeds, weighted_f1
+from tarot.report import METRICS, compare, summary_rows, write_report
+from tarot.report.comparison import by_setting
+from tarot.report.figures import angle_map, curves, so_far
+from tarot.report.page import render
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+EVIL = "<script>alert('fabricated')</script> & \"quoted\" $\\alpha$ 漢字"
+
+
+def fabricated(task="made_up", shots=0, seed=0, edited_right=0.7, n=40, **fields):
+    """A cell whose arms answer right as often as they are told to."""
+    generator = np.random.default_rng([seed, shots, len(task)])
+    gold = generator.integers(0, 3, n)
+
+    def arm(name, labels, right):
+        greedy = np.where(generator.random(n) < right, gold, generator.integers(OUTSIDE, 3, n))
+        probabilities = generator.random(n).round(3).tolist()
+        return Arm(name, labels, tuple(greedy.clip(0).tolist()), tuple(greedy.tolist()), tuple(probabilities), 1.5)
+
+    arms = (
+        arm("zero-shot", 0, 0.3),
+        arm("few-shot", shots or 6, 0.4),
+        arm("edited", 20 + shots, edited_right),
+        arm("random search", 20 + shots, 0.35),
+    )
+    cell = Cell(
+        model="fabricated/model",
+        task=task,
+        num_fewshot=shots,
+        seed=seed,
+        samples=20,
+        budget=30,
+        search="bo",
+        space="head",
+        objective="log_probability",
+        command=f"tarot tune --model fabricated/model --task {task} --seed {seed}",
+        keys=tuple(f"{task}{i}" for i in range(n)),
+        gold=tuple(gold.tolist()),
+        texts=tuple(f"Fabricated document {i} of {task}" for i in range(n)),
+        arms=arms,
+        seconds=80.0 + seed,
+        reference_seconds=8.0,
+        adapter="fab1234567890abc",
+        layers=(0, 1, 4),
+        head_angles=tuple(tuple(row) for row in generator.normal(0, 0.3, (3, 5)).round(3).tolist()),
+        curves={"bo": (-2.0, -1.5, -1.7, -1.0), "random": (-2.0, -2.2, -1.9, -1.8)},
+        versions={"torch": "0.0.fabricated"},
+    )
+    return replace(cell, **fields)
+
+
+CELLS = [
+    fabricated(seed=0),
+    fabricated(seed=1),
+    fabricated(shots=6, seed=0, edited_right=0.1),
+    fabricated(
+        task="other",
+        model=f"fabricated/{EVIL}",
+        texts=tuple(f"{EVIL} {i} " + "long " * 60 * (i % 2) for i in range(40)),
+    ),
+]
+BARE = fabricated(n=4, curves={}, head_angles=(), layers=())
+
+
+@functools.cache
+def page_of_cells():
+    return render(CELLS)
+
+
+class Page(HTMLParser):
+    """Elements of a page, and whether they are nested well."""
+
+    VOID = frozenset({"meta", "link", "br"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.texts = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+            self.texts.append([])
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+        self.elements.append((f"text of {tag}", "".join(self.texts.pop())))
+
+    def handle_data(self, data):
+        for texts in self.texts:
+            texts.append(data)
+
+    def values(self, attribute):
+        return [attrs[attribute] for _, attrs in self.elements if isinstance(attrs, dict) and attribute in attrs]
+
+    def texts_of(self, tag):
+        return [text for name, text in self.elements if name == f"text of {tag}"]
+
+
+# What a page may hold
+
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+
+
+@settings(max_examples=12)
+@given(st.lists(st.text(max_size=300), min_size=4, max_size=4), names, names, names)
+def test_whatever_texts_say_stays_text(texts, model, task, arm):
+    renamed = (*BARE.arms[:3], replace(BARE.arms[3], name=arm + "!"))
+    flipped = replace(renamed[2], predicted=BARE.gold)  # all right
+    wrong = replace(renamed[0], predicted=tuple((answer + 1) % 3 for answer in BARE.gold))
+    cell = replace(
+        BARE, texts=tuple(texts), model=model, task=task, command=task, arms=(wrong, renamed[1], flipped, renamed[3])
+    )
+    page = Page(render([cell]))
+    assert {tag for tag, _ in page.elements if not tag.startswith("text of")} <= ALLOWED
+    shown = page.texts_of("div")
+    assert all(text in shown for text in texts)
+    assert page.texts_of("code") == [task]
+    assert {model, task} <= set(page.texts_of("dd"))
+
+
+ALLOWED = frozenset(
+    {"html", "head", "meta", "link", "title", "style", "body", "header", "nav", "main", "section", "article"}
+    | {"h1", "h2", "h3", "h4", "p", "br", "span", "a", "ul", "ol", "li", "dl", "dt", "dd", "pre", "code", "div"}
+    | {"details", "summary", "table", "thead", "tbody", "tr", "th", "td", "figure", "figcaption"}
+    | {"svg", "desc", "g", "defs", "path", "use", "text", "clippath", "rect"}
+)
+
+
+def test_the_page_is_nested_well_and_every_reference_is_inside_it():
+    page = Page(page_of_cells())
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    for reference in page.values("href"):
+        assert reference == "data:," or reference[1:] in ids
+    assert set(" ".join(page.values("aria-labelledby")).split()) <= set(ids)
+    assert not page.values("src")
+    assert {tag for tag, _ in page.elements if not tag.startswith("text of")} <= ALLOWED
+    assert not [
+        name for _, attrs in page.elements if isinstance(attrs, dict) for name in attrs if name.startswith("on")
+    ]
+
+
+def test_nothing_is_asked_of_a_network():
+    text = page_of_cells()
+    assert not re.search(r"https?:|//[a-z]|@import|\burl\((?!#)", text)
+    assert "default-src 'none'" in text
+
+
+def test_markup_in_a_document_and_in_a_name_is_shown_as_text():
+    text = page_of_cells()
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(" in text
+    page = Page(text)
+    assert any(EVIL in text for text in page.texts_of("div"))
+    assert any(EVIL in text for text in page.texts_of("h3"))
+    assert any("<script>alert(" in text for text in page.texts_of("text"))  # in a figure
+
+
+def test_the_same_cells_give_the_same_bytes_in_any_order(tmp_path):
+    path = write_report(CELLS[::-1], tmp_path / "new" / "folder")
+    assert path == tmp_path / "new" / "folder" / "index.html"
+    assert path.read_bytes() == page_of_cells().encode()
+
+
+def test_settings_of_the_users_matplotlib_do_not_show():
+    with matplotlib.rc_context({"axes.facecolor": "red", "svg.fonttype": "path", "font.size": 30}):
+        styled = render([CELLS[0]])
+    assert styled == render([CELLS[0]])
+
+
+def test_no_cell_is_said_so(tmp_path):
+    text = write_report([], tmp_path).read_text()
+    assert Page(text).texts_of("p") == ["No cell was measured."]
+    assert "<table" not in text and "<svg" not in text
+    assert summary_rows([])[1] == []
+
+
+def test_everything_needed_to_repeat_a_cell_stands_there():
+    page = Page(render([CELLS[0]]))
+    assert page.texts_of("code") == [CELLS[0].command]
+    settings = dict(zip(page.texts_of("dt"), page.texts_of("dd"), strict=True))
+    assert settings == {
+        "model": "fabricated/model",
+        "task": "made_up",
+        "shots": "0",
+        "seed": "0",
+        "labelled samples": "20",
+        "search": "bo in head, 30 trials, log_probability",
+        "adapter": "fab1234567890abc",
+        "documents": "40, digest 7c4886fedc077b5d",
+        "time": "80 s, 10 times the reference workload",
+        "versions": "torch 0.0.fabricated",
+    }
+
+
+def test_the_documents_that_flipped_are_there_each_way():
+    cell = CELLS[2]
+    base, edited = cell.arm("few-shot").predicted, cell.arm("edited").predicted
+    gained = [i for i, gold in enumerate(cell.gold) if base[i] != gold == edited[i]]
+    lost = [i for i, gold in enumerate(cell.gold) if base[i] == gold != edited[i]]
+    assert gained and lost
+    page = Page(render([cell]))
+    assert page.texts_of("summary") == [
+        f"Wrong with the base, right when edited: {len(gained)}",
+        f"Right with the base, wrong when edited: {len(lost)}",
+    ]
+    shown = [text for text in page.texts_of("div") if text.startswith("Fabricated document")]
+    assert shown == [cell.texts[i] for i in gained + lost]
+    i = lost[0]
+    assert page.texts_of("p")[-len(lost)] == f"right {cell.gold[i]}, base {base[i]}, edited {edited[i]}"
+
+
+def test_an_answer_outside_the_choices_is_called_that():
+    assert "edited none of the choices" in render([CELLS[2]], metric="greedy_f1")
+
+
+# Figures
+
+
+def test_figures_have_titles_and_describe_what_they_show():
+    page = Page(render([CELLS[0]]))
+    roles = [attrs.get("role") for tag, attrs in page.elements if tag == "svg"]
+    assert roles == ["img"] * 3
+    assert page.texts_of("title") == [
+        "tarot report",
+        "Gains with their intervals",
+        "Best score so far of each search",
+        "Mean angle of each head, layer by layer",
+    ]
+    gain, search, angles = page.texts_of("desc")
+    assert gain.startswith("mean: edited +")
+    assert search == ("random reaches -1.8 after 4 trials; bo reaches -1 after 4 trials; the identity scores -2")
+    assert re.fullmatch("largest: [+\N{MINUS SIGN}]0[.][0-9]{3} radians at layer [014], head [0-4]", angles)
+
+
+def test_colours_are_the_pages():
+    figures = "".join(re.findall("<svg.*?</svg>", page_of_cells(), re.DOTALL))
+    assert not re.search(r"#[0-9a-f]{6}\b", figures)
+    assert {"var(--gain)", "var(--loss)", "var(--muted)", "currentColor"} <= set(
+        re.findall(r"(?:fill|stroke): ([^;\"]+)", figures)
+    )
+
+
+@given(st.lists(st.floats() | st.none(), max_size=20))
+def test_the_best_so_far_is_the_largest_finite_score_up_to_there(scores):
+    for i, best in enumerate(so_far(scores)):
+        finite = [score for score in scores[: i + 1] if score is not None and np.isfinite(score)]
+        assert best == max(finite) if finite else np.isnan(best)
+
+
+def test_figures_of_little_are_drawn():
+    assert "all are zero: the identity" in angle_map("zero", [[0.0, 0.0]], [3])
+    assert "<svg" in angle_map("ragged", [[0.1], [0.2, -0.3, 0.0]], [3, 4])
+    assert "reaches nan" in curves("failed", {"bo": (float("nan"),)}, "bo", "probability")
+    assert "<svg" in curves("none", {"bo": ()}, "bo", "probability")
+
+
+# The table
+
+
+def test_the_rows_are_the_cells_in_order_and_then_the_means():
+    header, rows = summary_rows(CELLS)
+    assert header[:8] == ("model", "task", "shots", "seed", "base", "few-shot", "edited", "gain")
+    assert all(len(row) == len(header) for row in rows)
+    assert [row[:4] for row in rows] == [
+        (f"fabricated/{EVIL}", "other", "0", "0"),
+        ("fabricated/model", "made_up", "0", "0"),
+        ("fabricated/model", "made_up", "0", "1"),
+        ("fabricated/model", "made_up", "6", "0"),
+        ("mean", "edited", "", "4 cells"),
+        ("mean", "few-shot", "", "3 cells"),
+        ("mean", "random search", "", "4 cells"),
+    ]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_row_says_what_the_arms_did(metric):
+    cell = CELLS[2]
+    gain_of = accuracy_gain if metric.endswith("acc") else f1_gain
+
+    def answers(name):
+        return cell.arm(name).greedy if metric.startswith("greedy") else cell.arm(name).predicted
+
+    gain = gain_of(cell.gold, answers("few-shot"), answers("edited"))
+    header, rows = summary_rows([cell], metric)
+    row = dict(zip(header, rows[0], strict=True))
+    assert gain.value < 0
+    assert row["gain"] == row["over few-shot"] == f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+    assert float(row["edited"]) - float(row["base"]) == pytest.approx(gain.value, abs=0.0011)
+    assert (row["base"], row["documents"], row["labels"], row["seconds"]) == (row["few-shot"], "40", "6/6/26", "80")
+
+
+def test_the_base_is_the_unedited_model_under_the_same_prompts():
+    for comparison in compare(CELLS):
+        cell = comparison.cell
+        assert comparison.base == ("few-shot" if cell.num_fewshot else "zero-shot")
+        assert comparison.scores["edited"] == weighted_f1(cell.gold, cell.arm("edited").predicted)
+        base, few_shot, edited = (cell.arm(name).predicted for name in (comparison.base, "few-shot", "edited"))
+        assert comparison.gains["edited"] == f1_gain(cell.gold, base, edited)
+        assert comparison.over_few_shot == f1_gain(cell.gold, few_shot, edited)
+
+
+def test_a_mean_counts_each_setting_once():
+    header, rows = summary_rows(CELLS)
+    means = [
+        mean_over_seeds([comparison.gains["random search"] for comparison in group]).value
+        for group in by_setting(compare(CELLS))
+    ]
+    assert len(means) == 3
+    assert rows[-1][header.index("gain")].startswith(f"{np.mean(means):+.3f} [")
+
+
+def test_p_is_corrected_for_the_number_of_cells():
+    p_values = [comparison.gains["edited"].p for comparison in compare(CELLS)]
+    header, rows = summary_rows(CELLS)
+    for p, row in zip(holm(p_values), rows, strict=False):
+        assert row[header.index("p")] == ("<0.001" if p < 0.001 else f"{p:.3f}")
+
+
+def test_a_loss_stands_out():
+    page = Page(page_of_cells())
+    losses = [text for row in summary_rows(CELLS)[1] if (text := row[7]).startswith("-")]
+    assert losses
+    classes = [attrs.get("class") for tag, attrs in page.elements if tag == "td"]
+    assert classes.count("negative") >= len(losses)
+    assert all(loss.replace("-", "\N{MINUS SIGN}") in page.texts_of("td") for loss in losses)
+    assert "below zero in 1," in " ".join(page.texts_of("p")[0].split())
+
+
+def test_an_arm_that_a_cell_lacks_leaves_its_place_empty():
+    cell = replace(BARE, arms=(BARE.arms[0], BARE.arms[2]))
+    header, rows = summary_rows([cell])
+    row = dict(zip(header, rows[0], strict=True))
+    assert (row["few-shot"], row["over few-shot"], row["labels"]) == ("-", "-", "0/-/20")
+    assert len(rows) == 2
+
+
+def test_seeds_have_a_table_of_their_own_where_there_are_several():
+    assert 'id="seeds"' in page_of_cells()
+    assert 'id="seeds"' not in render(CELLS[1:])
+
+
+# Bad input
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TarotError) as error:
+        write_report([], tmp_path / "file")
+    reason = "got File exists; choose another"
+    assert (
+        str(error.value)
+        == f"expected a folder for the report that can be written to, not {tmp_path / 'file'}, {reason}"
+    )
+
+
+def test_a_report_that_cannot_be_finished_leaves_the_old_one(tmp_path):
+    folder = tmp_path / "report"
+    (folder / "index.html").mkdir(parents=True)
+    with pytest.raises(TarotError, match="got Is a directory; choose another"):
+        write_report([], folder)
+    assert [path.name for path in folder.iterdir()] == ["index.html"]
+
+
+def test_an_unknown_metric_and_a_cell_without_its_base(tmp_path):
+    with pytest.raises(UnknownName, match="expected a known metric, got 'f2'; did you mean 'f1'\\?"):
+        write_report(CELLS, tmp_path, metric="f2")
+    with pytest.raises(TarotError, match="expected an arm among edited, got 'zero-shot'"):
+        write_report([replace(BARE, arms=BARE.arms[2:3])], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# In a browser
+
+FRAME = """<!DOCTYPE html><link rel="icon" href="data:,">
+<iframe src="index.html" style="width:WIDTHpx;height:900px;border:0"></iframe>
+<pre id="seen"></pre><script>
+document.querySelector("iframe").onload = event => {
+  const page = event.target.contentDocument, root = page.documentElement, style = getComputedStyle(page.body);
+  const box = svg => { const {width, height} = svg.getBBox(); return [Math.round(width), Math.round(height)]; };
+  document.getElementById("seen").textContent = JSON.stringify({
+    scroll: root.scrollWidth, client: root.clientWidth, colors: [style.color, style.backgroundColor],
+    pictures: [...page.querySelectorAll("svg")].map(svg => [...box(svg), svg.querySelectorAll("path, use").length]),
+    lines: [...new Set([...page.querySelectorAll("svg *")].map(e => getComputedStyle(e).stroke))],
+    fetched: event.target.contentWindow.performance.getEntriesByType("resource").length,
+    text: page.body.textContent, scripts: page.scripts.length,
+  });
+};
+</script>"""
+
+
+class Browser:
+    """Chromium on a folder served from this machine: what a page of 400 pixels looks like, and what went wrong."""
+
+    def __init__(self, folder):
+        self.folder, self.requests = folder, []
+
+    def look(self, width=400, dark=False):
+        (self.folder / "frame.html").write_text(FRAME.replace("WIDTH", str(width)))
+        browser = self
+
+        class Handler(http.server.SimpleHTTPRequestHandler):
+            def log_message(self, format, *values):
+                browser.requests.append(self.path)
+
+        handler = functools.partial(Handler, directory=str(self.folder))
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            threading.Thread(target=server.serve_forever).start()
+            try:
+                return self._run(f"http://127.0.0.1:{server.server_port}/frame.html", dark)
+            finally:
+                server.shutdown()
+
+    def _run(self, address, dark):
+        quiet = ("gpu", "quic", "background-networking", "component-update", "sync", "extensions")
+        run = subprocess.run(
+            [
+                CHROMIUM,
+                "--headless",
+                "--no-sandbox",
+                "--no-first-run",
+                "--hide-scrollbars",
+                *(f"--disable-{feature}" for feature in quiet),
+                "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+                f"--user-data-dir={self.folder / 'profile'}",
+                f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+                "--enable-logging=stderr",
+                "--window-size=1300,1000",
+                "--dump-dom",
+                address,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        shutil.rmtree(self.folder / "profile", ignore_errors=True)
+        seen = json.loads(Page(run.stdout).texts_of("pre")[0])
+        return seen, [line for line in run.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="needs Debian's package chromium")
+@pytest.mark.parametrize(("width", "dark"), [(400, False), (1200, True)])
+def test_a_browser_shows_it(tmp_path, width, dark):
+    (tmp_path / "index.html").write_text(page_of_cells(), encoding="utf-8")
+    browser = Browser(tmp_path)
+    seen, complaints = browser.look(width, dark)
+    assert complaints == []
+    assert (sorted(browser.requests), seen["fetched"]) == (["/frame.html", "/index.html"], 0)
+    assert seen["client"] == width and seen["scroll"] <= width
+    assert seen["scripts"] == 0 and EVIL in seen["text"]
+    assert len(seen["pictures"]) == 1 + 2 * len(CELLS)
+    assert all(wide > 100 and high > 80 and marks > 5 for wide, high, marks in seen["pictures"])
+    ink, paper = (sum(map(int, re.findall(r"\d+", color)[:3])) for color in seen["colors"])
+    assert ink > paper + 400 if dark else paper > ink + 400
+    assert ("rgb(107, 180, 240)" if dark else "rgb(10, 99, 165)") in seen["lines"]  # --gain
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="needs Debian's package chromium")
+def test_the_browser_would_tell(tmp_path):
+    (tmp_path / "index.html").write_text(
+        '<body><div style="width:900px">wide</div><img src="missing.png"><script>console.error("oh")</script>'
+    )
+    browser = Browser(tmp_path)
+    seen, complaints = browser.look()
+    assert seen["scroll"] > seen["client"]
+    assert seen["scripts"] == 1 and seen["fetched"] == 1 and "/missing.png" in browser.requests
+    assert len(complaints) == 1 and "oh" in complaints[0]
