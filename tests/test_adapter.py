@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from tarot import adapter as adapter_module
-from tarot.adapter import CARD, WEIGHTS, Adapter, Edit, write_atomically
+from tarot.adapter import CARD, WEIGHTS, Adapter, Edit
 from tarot.errors import TarotError
 from tarot.intervention import rotated
 from tarot.rotation import ROTARY
@@ -137,20 +136,3 @@ def test_another_model() -> None:
     renamed = Adapter(adapter.angles, Edit("heads", (0, 1), "rotary", "0" * 16), {})
     with pytest.raises(TarotError, match=r"expected the projections that the adapter was made for \(0{16}\)"):
         renamed.sites(model_of_bytes())
-
-
-def test_what_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "card.json"
-    target.write_bytes(b"before")
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(adapter_module.os, "fsync", full)
-    with pytest.raises(TarotError) as error:
-        write_atomically(target, b"after")
-    assert str(error.value) == (
-        f"expected to write {target}, got No space left on device; free space or choose another place"
-    )
-    assert [path.name for path in tmp_path.iterdir()] == ["card.json"]
-    assert target.read_bytes() == b"before"

@@ -24,6 +24,7 @@ EDITS = frozenset(f"tarot.{room}" for room in ("sites", "intervention", "models"
 ROOMS: dict[str, frozenset[str]] = {
     # from the roof down: a room, and what it must not know besides the rooms below it
     "errors": TORCH,
+    "files": TORCH,
     "rotation": MODELS | SEARCH,
     "sites": SEARCH | {"tarot.rotation"},
     "intervention": SEARCH | {"lm_eval"},

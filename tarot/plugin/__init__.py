@@ -257,9 +257,9 @@ class Collector:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Of the same cell measured by two workers, the later one stays: they are equal."""
-        from tarot.gate import identity
-
         for values in getattr(report, "tarot_cells", ()):
+            from tarot.gate import identity  # takes NumPy along: only where something was measured
+
             cell = Cell(**{**values, "arms": tuple(Arm(**arm) for arm in values["arms"])})
             self.state.cells[identity(cell), cell.keys] = cell
         self.state.words += getattr(report, "tarot_words", ())

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from tarot.cells import OUTSIDE, Arm, Cell
-from tarot.errors import TarotError
+from tarot.files import write_atomically
 from tarot.gains import mean_over_seeds
 from tarot.report import figures, table
 from tarot.report.comparison import (
@@ -63,7 +62,7 @@ def write_report(cells: Sequence[Cell], folder: str | Path, metric: str = "f1") 
         TarotError: a cell without a base or an edited arm, or a folder that cannot be written.
     """
     path = Path(folder) / PAGE
-    _write(path, render(cells, metric).encode(errors="replace"))  # a model may write half a surrogate pair
+    write_atomically(path, render(cells, metric).encode(errors="replace"))  # a model may write half a surrogate pair
     return path
 
 
@@ -166,20 +165,3 @@ def _settings(cell: Cell) -> Iterator[tuple[str, str]]:
     )
     yield "time", f"{table.duration(cell.seconds)} s{ratio}"
     yield "versions", ", ".join(f"{name} {version}" for name, version in sorted(cell.versions.items()))
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_bytes(content)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise TarotError(
-            f"a folder for the report that can be written to, not {path.parent}",
-            error.strerror or str(error),
-            "choose another",
-        ) from error

@@ -1,0 +1,64 @@
+"""Under pytest-xdist: cells come back from workers, no adapter is tuned twice, a worker that dies loses nothing."""
+
+from pathlib import Path
+
+import pytest
+from checkpoint import save_checkpoint, write_tasks
+
+pytest_plugins = ["pytester"]
+
+GAIN = """
+def test_gain(tarot_gain):
+    assert tarot_gain.cell.keys
+"""
+CONFTEST = """
+import os, pathlib, pytest
+
+@pytest.fixture(scope="session", autouse=True)
+def counted():
+    from tarot.plugin import cache
+    tune = cache.tune
+
+    def counting(loaded, recipe, *args, **options):
+        with open("tunings.txt", "a") as file:
+            file.write(f"{recipe.seed}\\n")
+
+        def die(trial, result):
+            if recipe.seed == 1 and trial.index == 1 and not pathlib.Path("died").exists():
+                pathlib.Path("died").touch()
+                os._exit(9)
+
+        return tune(loaded, recipe, *args, **options | {"on_trial": die})
+
+    cache.tune = counting
+    yield
+    cache.tune = tune
+"""
+
+
+def test_workers_share_a_cache_and_may_die(pytester: pytest.Pytester, tmp_path: Path) -> None:
+    """Two workers and two cells, each asked for twice: each tuned once, but for the one whose worker died."""
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(test_one=GAIN, test_two=GAIN)
+    model, tasks = save_checkpoint(tmp_path / "model"), write_tasks(tmp_path / "tasks")
+    cell = (
+        f"--tarot-model={model}",
+        f"--tarot-include-path={tasks}",
+        "--tarot-task=stranger_choice",
+        "--tarot-samples=6",
+    )
+    search = ("--tarot-search=random", "--tarot-budget=3", "--tarot-seeds=0,1", "--tarot-limit=4")
+    result = pytester.runpytest_subprocess(*cell, *search, "-n2", "-W", "error", timeout=120)
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*worker 'gw?' crashed while running*",
+            "*stranger_choice * 0 * 0 *",
+            "*stranger_choice * 0 * 1 *",
+            "mean *edited *2 cells*",
+        ]
+    )
+    result.stdout.fnmatch_lines(
+        ["resumed the search in *.pytest_cache/d/tarot/model-stranger_choice-0-1-* after 2 trials"]
+    )
+    assert sorted((pytester.path / "tunings.txt").read_text().split()) == ["0", "1", "1"]
