@@ -36,6 +36,7 @@ IncludePath = Annotated[Path | None, typer.Option("--include-path", help="folder
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda:N")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")]
 BatchSize = Annotated[str, typer.Option("--batch-size", help="most sequences of one pass, or auto")]
+Metric = Annotated[str, typer.Option(help="greedy_f1, greedy_acc, f1 or acc")]
 NoChat = Annotated[bool, typer.Option("--no-chat", help="plain text prompts, even where there is a chat template")]
 
 
@@ -86,7 +87,8 @@ def tune(
     bound: Annotated[float, typer.Option(help="largest angle, radians")] = 0.785,
     seed: Annotated[int, typer.Option(help="decides samples, shots and proposals")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the trials in the output folder")] = False,
-    no_chat: NoChat = False,
+    no_chat: Metric = Annotated[str, typer.Option(help="greedy_f1, greedy_acc, f1 or acc")]
+NoChat = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch_size: BatchSize = "auto",
@@ -186,7 +188,8 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="only the first documents of each task")] = None,
     output: Annotated[Path | None, typer.Option(help="JSON file for results and per-document predictions")] = None,
-    no_chat: NoChat = False,
+    no_chat: Metric = Annotated[str, typer.Option(help="greedy_f1, greedy_acc, f1 or acc")]
+NoChat = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch_size: BatchSize = "auto",
@@ -246,6 +249,7 @@ def compare(
     shots: Annotated[int, typer.Option(help="labelled examples in the few-shot arm's prompts")] = 6,
     include_path: IncludePath = None,
     limit: Annotated[int | None, typer.Option(help="only the first documents")] = None,
+    metric: Metric = "greedy_f1",
     output: Annotated[Path | None, typer.Option(help="JSON file for the cells, which `tarot report` reads")] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -255,7 +259,8 @@ def compare(
     from tarot import cells, measuring, tuning
     from tarot.adapter import Adapter
     from tarot.files import write_atomically
-    from tarot.report import summary_rows
+    from tarot.report import ARM_HEADER, METRICS, arm_rows
+    from tarot.report import compare as compared
 
     rows = _rows(batch_size)
     edits = [Adapter.load(folder) for folder in adapter]
@@ -274,11 +279,27 @@ def compare(
     ]
     if output:
         write_atomically(output, cells.to_json(measured).encode())
-    header, body = summary_rows(measured, "greedy_f1")
-    table = Table(*header)
-    for row in body:
-        table.add_row(*row)
-    out.print(table)
+    for comparison in compared(measured, metric):
+        cell = comparison.cell
+        title = f"{cell.task}, {METRICS[metric].title}, seed {cell.seed}"
+        table = Table(*ARM_HEADER, title=title, title_justify="left")
+        for row in arm_rows(comparison):
+            table.add_row(*row)
+        out.print(table)
+        out.print(f"again: {cell.command}", soft_wrap=True, highlight=False, markup=False)
+
+
+@app.command()
+def report(
+    results: Annotated[list[Path], typer.Argument(help="files that `tarot compare --output` wrote")],
+    output: Annotated[Path, typer.Option(help="folder for the page")],
+    metric: Metric = "greedy_f1",
+) -> None:
+    """One HTML page of measured cells: table, pictures, flipped documents, and how to repeat each."""
+    from tarot.cells import load
+    from tarot.report import write_report
+
+    out.print(f"report in {write_report([cell for path in results for cell in load(path)], output, metric)}")
 
 
 @app.command()

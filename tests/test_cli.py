@@ -11,6 +11,7 @@ from checkpoint import save_checkpoint, write_tasks
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tarot.adapter import Adapter
+from tarot.cells import load
 from tarot.cli import app, main
 
 
@@ -76,6 +77,20 @@ def test_evaluate_writes_results_and_predictions(home: Path, capsys: pytest.Capt
     assert run_in(home, *evaluate, "--limit", "3", "--output", "base.json") == 0
     base = json.loads((home / "base.json").read_text())
     assert base["config"]["adapter"] == "base" and len(base["samples"]["stranger_choice"]) == 3
+
+
+def test_compare_and_report(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compare = ("compare", *MODEL, "--adapter", "adapter", "--include-path", "tasks", "--shots", "3")
+    assert run_in(home, *compare, "--output", "cells.json") == 0
+    said = capsys.readouterr().out
+    assert "stranger_choice, weighted F1 of the greedy answer, seed 0" in said
+    assert all(word in said for word in ("zero-shot", "few-shot (base)", "edited", "again: tarot tune --model model"))
+    (cell,) = load(home / "cells.json")
+    assert {arm.name: arm.labels for arm in cell.arms} >= {"zero-shot": 0, "few-shot": 3, "edited": 7}
+    assert len(cell.gold) == 12 and len(cell.curves["random"]) == 4
+    assert run_in(home, "report", "cells.json", "--output", "page") == 0
+    assert "stranger_choice" in (home / "page" / "index.html").read_text()
+    assert run_in(home, "report", "nothing.json", "--output", "page") == 2
 
 
 def test_merge_is_an_ordinary_checkpoint(home: Path) -> None:

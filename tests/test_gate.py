@@ -208,7 +208,7 @@ def test_it_is_saved_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(
-        TarotError, match="expected to write the baseline .*, got No space left on device; choose another file"
+        TarotError, match=r"expected to write the baseline .*, got No space left on device; choose another file"
     ):
         save(cells[:1], path)
     assert path.read_bytes() == before and len([*path.parent.iterdir()]) == 1

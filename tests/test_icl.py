@@ -1,4 +1,4 @@
-"""In-context baselines: chosen shots in every prompt, draws that are independent, and calibration against a slow oracle."""
+"""In-context baselines: chosen shots in every prompt, independent draws, and calibration against a slow oracle."""
 
 import math
 from pathlib import Path

@@ -193,8 +193,9 @@ def test_errors(loaded: LoadedModel, folder: Path) -> None:
 def test_recipe_and_command_repeat_the_cell(loaded: LoadedModel, folder: Path) -> None:
     recipe = recipe_of(tuned(loaded, folder, seed=5, space="layer"))
     assert command("a model", recipe, 9, 6, 40, "my tasks") == (
-        "tarot tune --model 'a model' --task stranger_choice --include-path 'my tasks' --samples 6 --space layer --budget 9 "
-        "--output DIR && tarot compare --model 'a model' --adapter DIR --shots 6 --include-path 'my tasks' --limit 40"
+        "tarot tune --model 'a model' --task stranger_choice --include-path 'my tasks' --samples 6 --space layer "
+        "--budget 9 --output DIR && tarot compare --model 'a model' --adapter DIR --shots 6 "
+        "--include-path 'my tasks' --limit 40"
     )
 
 

@@ -494,7 +494,7 @@ def test_it_imports_nothing_for_those_who_do_not_use_it(tmp_path: Path, here: tu
     assert extra("--version") == set()
     assert extra(*nothing) == {"tarot"}
     assert not extra(*here, "--collect-only", "-q") & {"torch", "lm_eval", "botorch", "transformers", "numpy", "scipy"}
-    assert {"numpy", "scipy"} <= extra(*nothing, "-p", "heavy")  # the check can fail
+    assert "scipy" in extra(*nothing, "-p", "heavy")  # the check can fail
 
 
 def test_cells_survive_the_way_from_a_worker() -> None:

@@ -65,8 +65,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if not _is_worker(config):
         config.pluginmanager.register(Collector(state), "tarot-collector")
         state.baseline = _checked_baseline(values["baseline"])
-        for option, folder in (("report", values["report"]), ("save-baseline", values["save-baseline"])):
-            _check_writable(option, folder)
+        _check_writable("--tarot-report", values["report"], folder=True)
+        _check_writable("--tarot-save-baseline", values["save-baseline"], folder=False)
 
 
 def _is_worker(config: pytest.Config) -> bool:
@@ -80,21 +80,17 @@ def _checked_baseline(path: str | None) -> list[Cell] | None:
         raise pytest.UsageError(f"--tarot-baseline: {error}") from None
 
 
-def _check_writable(option: str, target: str | None) -> None:
+def _check_writable(option: str, target: str | None, *, folder: bool) -> None:
     """Told before an hour of measuring, not after it."""
     if target is None:
         return
     path = Path(target)
-    wants_folder = OPTIONS[option].help.endswith("folder")
-    if path.exists() and path.is_dir() != wants_folder:
-        kind = "folder" if wants_folder else "file"
-        raise pytest.UsageError(f"--tarot-{option}: expected a {kind} to write, got {target!r}, which is none")
+    if path.exists() and path.is_dir() != folder:
+        kind = "folder" if folder else "file"
+        raise pytest.UsageError(f"{option}: expected a {kind} to write, got {target!r}, which is none")
     nearest = next(parent for parent in (path, *path.parents) if parent.exists())
-    blocked = nearest.is_file() and (wants_folder or nearest != path)
-    if blocked or not os.access(nearest, os.W_OK):
-        raise pytest.UsageError(
-            f"--tarot-{option}: expected a place to write, got {target!r}; {nearest} cannot be written to"
-        )
+    if (nearest.is_file() and nearest != path) or not os.access(nearest, os.W_OK):
+        raise pytest.UsageError(f"{option}: expected a place to write, got {target!r}; {nearest} cannot be written to")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -261,7 +257,7 @@ class Collector:
             from tarot.gate import identity  # takes NumPy along: only where something was measured
 
             cell = Cell(**{**values, "arms": tuple(Arm(**arm) for arm in values["arms"])})
-            self.state.cells[identity(cell), cell.keys] = cell
+            self.state.cells[identity(cell), cell.adapter, cell.keys] = cell
         self.state.words += getattr(report, "tarot_words", ())
 
 

@@ -2,6 +2,6 @@
 
 from tarot.report.comparison import METRICS, Comparison, compare
 from tarot.report.page import write_report
-from tarot.report.table import summary_rows
+from tarot.report.table import ARM_HEADER, arm_rows, summary_rows
 
-__all__ = ["METRICS", "Comparison", "compare", "summary_rows", "write_report"]
+__all__ = ["ARM_HEADER", "METRICS", "Comparison", "arm_rows", "compare", "summary_rows", "write_report"]

@@ -23,6 +23,7 @@ HEADER = (
     "labels",
     "seconds",
 )
+ARM_HEADER = ("arm", "labels", "documents", "score", "gain over base", "p")
 NONE = "-"
 
 
@@ -57,6 +58,21 @@ def summary(comparisons: Sequence[Comparison]) -> list[Row]:
         for i, (comparison, p) in enumerate(zip(comparisons, p_values, strict=True), start=1)
     ]
     return rows + [_mean_row(comparisons, name) for name in arms_compared(comparisons)]
+
+
+def arm_rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    """One row an arm of a cell, in the order of ARM_HEADER: narrow enough for a terminal of 80 columns."""
+    return [
+        (
+            f"{arm.name} (base)" if arm.name == comparison.base else arm.name,
+            str(arm.labels),
+            f"{len(comparison.cell.gold):,}",
+            fraction(comparison.scores[arm.name]),
+            with_interval(comparison.gains[arm.name]) if arm.name in comparison.gains else NONE,
+            p_value(comparison.gains[arm.name].p) if arm.name in comparison.gains else NONE,
+        )
+        for arm in comparison.cell.arms
+    ]
 
 
 def _cell_row(number: int, comparison: Comparison, p: float) -> Row:
