@@ -87,8 +87,7 @@ def tune(
     bound: Annotated[float, typer.Option(help="largest angle, radians")] = 0.785,
     seed: Annotated[int, typer.Option(help="decides samples, shots and proposals")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the trials in the output folder")] = False,
-    no_chat: Metric = Annotated[str, typer.Option(help="greedy_f1, greedy_acc, f1 or acc")]
-NoChat = False,
+    no_chat: NoChat = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch_size: BatchSize = "auto",
@@ -188,8 +187,7 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="only the first documents of each task")] = None,
     output: Annotated[Path | None, typer.Option(help="JSON file for results and per-document predictions")] = None,
-    no_chat: Metric = Annotated[str, typer.Option(help="greedy_f1, greedy_acc, f1 or acc")]
-NoChat = False,
+    no_chat: NoChat = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch_size: BatchSize = "auto",
