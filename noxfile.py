@@ -44,3 +44,11 @@ def demo(session: nox.Session) -> None:
     tune = ("--task", "synth_implicatives", "--budget", "40", "--output", str(adapter))
     session.run("tarot", "tune", *model, *tune, *session.posargs)
     session.run("tarot", "compare", *model, "--adapter", str(adapter), "--limit", "200")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Gains on both wheel models, and what the objective, the harness and the edit cost; ends with table and report."""
+    install(session, ".[dev,models]")
+    small = ("--tarot-budget", "30", "--tarot-limit", "100", "--tarot-report", "runs/report")
+    session.run("pytest", "benchmarks", "--benchmark-json", "runs/benchmarks.json", *small, *session.posargs)
