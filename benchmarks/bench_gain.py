@@ -1,7 +1,7 @@
 """Zero- and few-shot gains across model sizes, on documents that were never tuned on.
 
-`--tarot-model`, `--tarot-task`, `--tarot-shots` and the plugin's other options choose the cells; without them both wheel
-models and the synthetic tasks are measured.
+`--tarot-model`, `--tarot-task`, `--tarot-shots` and the plugin's other options choose the cells; without them both
+wheel models and the synthetic tasks are measured.
 """
 
 from typing import Any

@@ -14,6 +14,7 @@ from typing import Any
 from tarot.errors import TarotError
 
 FORMAT = 1
+ZERO_SHOT, FEW_SHOT, EDITED = "zero-shot", "few-shot", "edited"  # arms that every cell has
 OUTSIDE = -1  # index of an answer that is none of the choices
 
 
@@ -60,6 +61,7 @@ class Cell:
     seconds: float
     reference_seconds: float  # of a fixed workload in the same session: times compare as ratios to it
     adapter: str = "base"  # fingerprint of the edit
+    mixed: bool = False  # whether the search's prompts mixed numbers of shots; the documents' have `num_fewshot`
     layers: tuple[int, ...] = ()
     head_angles: tuple[tuple[float, ...], ...] = ()
     curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
@@ -68,7 +70,12 @@ class Cell:
     @cached_property
     def id(self) -> str:
         """What a table calls the cell."""
-        return f"{self.model} {self.task} {self.num_fewshot}-shot seed {self.seed}"
+        return f"{self.model} {self.task} {self.shots}-shot seed {self.seed}"
+
+    @property
+    def shots(self) -> str:
+        """What the cell was tuned on, as a user writes it: a number, or `mix`."""
+        return "mix" if self.mixed else str(self.num_fewshot)
 
     def arm(self, name: str) -> Arm:
         """The arm of that name; TarotError names those there are."""
@@ -107,7 +114,7 @@ def load(path: str | Path) -> list[Cell]:
 
 
 def _arm(values: dict[str, Any]) -> Arm:
-    frozen: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    frozen: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     return Arm(**frozen)
 
 

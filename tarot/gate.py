@@ -8,13 +8,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
-from tarot.cells import Arm, Cell, to_json
+from tarot.cells import EDITED, Arm, Cell, to_json
 from tarot.errors import TarotError
+from tarot.files import write_atomically
 from tarot.gains import Gain, f1_gain, holm, regressed
 
-EDITED = "edited"
 LEVEL = 0.95
 RESAMPLES = 10_000
 MEASURES = {"weighted F1 of the greedy answer": "greedy", "weighted F1 among the choices": "predicted"}
@@ -37,21 +36,7 @@ def save(cells: Sequence[Cell], path: str | Path) -> None:
     """
     if not cells:
         raise TarotError("cells to save as a baseline", "none", "run a test that uses tarot_gain")
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8") as file:
-            try:
-                file.write(to_json(cells))
-                file.flush()
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise TarotError(
-            f"to write the baseline {path}", error.strerror or str(error), "choose another file"
-        ) from error
+    write_atomically(Path(path), to_json(cells).encode())
 
 
 def identity(cell: Cell) -> tuple[str | int, ...]:

@@ -15,14 +15,13 @@ from lm_eval.api.task import Task
 
 from tarot.adapter import Adapter
 from tarot.baselines import icl
-from tarot.cells import OUTSIDE, Arm, Cell
+from tarot.cells import EDITED, FEW_SHOT, OUTSIDE, ZERO_SHOT, Arm, Cell
 from tarot.errors import TarotError
 from tarot.harness import evaluate
 from tarot.models import LoadedModel
 from tarot.samples import MIXED_SHOTS, document_key, load_task
 from tarot.tuning import LIBRARIES, Recipe
 
-ZERO_SHOT, FEW_SHOT, EDITED = "zero-shot", "few-shot", "edited"
 # Documents as lm-eval logged them, and the seconds that their answers took.
 Answered = tuple[list[icl.Logged], float]
 
@@ -245,6 +244,7 @@ def measure(
         seconds=round(time.perf_counter() - started, 3),
         reference_seconds=round(reference_workload(), 6),
         adapter=adapter.fingerprint,
+        mixed=recipe.num_fewshot == "mix",
         layers=adapter.edit.layers,
         head_angles=tuple(tuple(round(float(a), 6) for a in row) for row in adapter.angles.mean(-1)),
         curves={name: tuple(curve) for name, curve in (curves or {}).items()},

@@ -107,12 +107,12 @@ class Givens(Rotation):
         return d - 1
 
     def turn(self, angles: Float[Tensor, "*batch angle"], d: int) -> Turn:
-        levels = _levels(_checked(angles, self.n_angles(d)), d)
-        return _at_32_bits(lambda x: _climb(_spread(x, angles), levels))
+        levels, batch = _levels(_checked(angles, self.n_angles(d)), d), angles.new_empty(*angles.shape[:-1], 1)
+        return _at_32_bits(lambda x: _climb(torch.broadcast_tensors(x, batch)[0], levels))
 
     def unturn(self, angles: Float[Tensor, "*batch angle"], d: int) -> Turn:
-        levels = _levels(-_checked(angles, self.n_angles(d)), d)
-        return _at_32_bits(lambda y: _descend(_spread(y, angles), levels))
+        levels, batch = _levels(-_checked(angles, self.n_angles(d)), d), angles.new_empty(*angles.shape[:-1], 1)
+        return _at_32_bits(lambda y: _descend(torch.broadcast_tensors(y, batch)[0], levels))
 
     def contains(self, matrix: Float[Tensor, "*batch d e"], atol: float) -> Bool[Tensor, "*batch"]:
         return _is_special_orthogonal(matrix, atol)
@@ -203,18 +203,15 @@ def _levels(angles: Float[Tensor, "*batch angle"], d: int) -> list[tuple[int, Tu
     return [(size, _planes(level)) for size, level in zip(sizes, angles.split(sizes, dim=-1), strict=True)]
 
 
-def _spread(x: Float[Tensor, "*#batch d"], angles: Float[Tensor, "*#batch angle"]) -> Float[Tensor, "... d"]:
-    return x.expand(*torch.broadcast_shapes(x.shape[:-1], angles.shape[:-1]), x.shape[-1])
-
-
 def _climb(x: Float[Tensor, "*batch d"], levels: list[tuple[int, Turn]]) -> Float[Tensor, "*batch d"]:
     """x G_1 G_2 ...: turn the pairs, then climb with the first of each."""
     if not levels:
         return x
     (size, planes), *above = levels
-    z = planes(_pairs(x[..., : 2 * size]))
-    firsts = _climb(_joined(z.real, x[..., 2 * size :]), above)
-    return _joined(_numbers(torch.complex(firsts[..., :size], z.imag)), firsts[..., size:])
+    paired, odd_one = x.tensor_split((2 * size,), dim=-1)
+    z = planes(_pairs(paired))
+    firsts, odd_one = _climb(_joined(z.real, odd_one), above).tensor_split((size,), dim=-1)
+    return _joined(_numbers(torch.complex(firsts, z.imag)), odd_one)
 
 
 def _descend(y: Float[Tensor, "*batch d"], levels: list[tuple[int, Turn]]) -> Float[Tensor, "*batch d"]:
@@ -222,10 +219,10 @@ def _descend(y: Float[Tensor, "*batch d"], levels: list[tuple[int, Turn]]) -> Fl
     if not levels:
         return y
     (size, planes), *above = levels
-    z = _pairs(y[..., : 2 * size])
-    firsts = _descend(_joined(z.real, y[..., 2 * size :]), above)
-    z = planes(torch.complex(firsts[..., :size], z.imag))
-    return _joined(_numbers(z), firsts[..., size:])
+    paired, odd_one = y.tensor_split((2 * size,), dim=-1)
+    z = _pairs(paired)
+    firsts, odd_one = _descend(_joined(z.real, odd_one), above).tensor_split((size,), dim=-1)
+    return _joined(_numbers(planes(torch.complex(firsts, z.imag))), odd_one)
 
 
 def _joined(paired: Float[Tensor, "*batch n"], odd_one: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n+m"]:

@@ -44,7 +44,6 @@ ROOMS: dict[str, frozenset[str]] = {
     "gate": TORCH,
     "report": TORCH,
     "plugin": frozenset(),
-    "demo": frozenset(),
     "cli": TORCH - {"lm_eval"},
 }
 FACADES = {"__init__", "__main__"}

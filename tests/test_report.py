@@ -141,7 +141,7 @@ def test_whatever_texts_say_stays_text(texts, model, task, arm):
     cell = replace(
         BARE, texts=tuple(texts), model=model, task=task, command=task, arms=(wrong, renamed[1], flipped, renamed[3])
     )
-    page = Page(render([cell]))
+    page = Page(render([cell], "f1"))
     assert {tag for tag, _ in page.elements if not tag.startswith("text of")} <= ALLOWED
     shown = page.texts_of("div")
     assert all(text in shown for text in texts)
@@ -230,7 +230,7 @@ def test_the_documents_that_flipped_are_there_each_way():
     gained = [i for i, gold in enumerate(cell.gold) if base[i] != gold == edited[i]]
     lost = [i for i, gold in enumerate(cell.gold) if base[i] == gold != edited[i]]
     assert gained and lost
-    page = Page(render([cell]))
+    page = Page(render([cell], "f1"))
     assert page.texts_of("summary") == [
         f"Wrong with the base, right when edited: {len(gained)}",
         f"Right with the base, wrong when edited: {len(lost)}",
@@ -322,7 +322,7 @@ def test_a_row_says_what_the_arms_did(metric):
 
 
 def test_the_base_is_the_unedited_model_under_the_same_prompts():
-    for comparison in compare(CELLS):
+    for comparison in compare(CELLS, "f1"):
         cell = comparison.cell
         assert comparison.base == ("few-shot" if cell.num_fewshot else "zero-shot")
         assert comparison.scores["edited"] == weighted_f1(cell.gold, cell.arm("edited").predicted)

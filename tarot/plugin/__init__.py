@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from tarot.models import LoadedModel
     from tarot.plugin.measured import TarotGain
 
-HEADLINE = "greedy_f1"
 FEW_SHOT_SHOTS = 6  # of the few-shot arm of a cell whose own prompts have none
 MEASURING = {"tarot_adapter", "tarot_gain"}
 
@@ -303,7 +302,7 @@ def _write_report(state: State, cells: list[Cell]) -> None:
         raise TarotError("cells to report", "none", "run a test that uses tarot_gain")
     from tarot.report import write_report
 
-    state.words.append(f"report: {write_report(cells, folder, HEADLINE)}")
+    state.words.append(f"report: {write_report(cells, folder)}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -311,9 +310,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     state = config.stash[STATE]
     if state.cells:
         from tarot.plugin.measured import aligned
-        from tarot.report import METRICS, summary_rows
+        from tarot.report import HEADLINE, METRICS, summary_rows
 
-        header, rows = summary_rows(list(state.cells.values()), HEADLINE)
+        header, rows = summary_rows(list(state.cells.values()))
         terminalreporter.section(f"tarot: {METRICS[HEADLINE].title}")
         at = header.index("gain")
         title, *lines = aligned([header, *rows])

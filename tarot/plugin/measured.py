@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from textwrap import shorten
 
-from tarot.cells import OUTSIDE, Arm, Cell
+from tarot.cells import EDITED, FEW_SHOT, OUTSIDE, ZERO_SHOT, Arm, Cell
 from tarot.gains import Gain
 from tarot.report import METRICS
-from tarot.report.comparison import EDITED, FEW_SHOT, ZERO_SHOT
 
 SHOWN = 3  # documents that flipped each way
 WIDTH = 100

@@ -4,11 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from tarot.cells import Arm, Cell
+from tarot.cells import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Cell
 from tarot.errors import UnknownName
 from tarot.gains import Gain, MeanGain, accuracy, accuracy_gain, f1_gain, mean_over_settings, weighted_f1
-
-ZERO_SHOT, FEW_SHOT, EDITED = "zero-shot", "few-shot", "edited"
 
 
 @dataclass(frozen=True)
@@ -21,6 +19,7 @@ class Metric:
     gain: Callable[[Sequence[int], Sequence[int], Sequence[int]], Gain]
 
 
+HEADLINE = "greedy_f1"
 METRICS: Mapping[str, Metric] = {
     "f1": Metric("weighted F1 among the choices", lambda arm: arm.predicted, weighted_f1, f1_gain),
     "acc": Metric("accuracy among the choices", lambda arm: arm.predicted, accuracy, accuracy_gain),
@@ -49,7 +48,7 @@ class Comparison:
         return (
             cell.model,
             cell.task,
-            cell.num_fewshot,
+            cell.shots,
             cell.samples,
             cell.budget,
             cell.search,
@@ -65,7 +64,7 @@ def metric_named(name: str) -> Metric:
     return METRICS[name]
 
 
-def compare(cells: Sequence[Cell], metric: str = "f1") -> list[Comparison]:
+def compare(cells: Sequence[Cell], metric: str = HEADLINE) -> list[Comparison]:
     """Each cell's arms against its base, sorted by setting and seed.
 
     The base is `zero-shot` for cells without shots and `few-shot` for those with.

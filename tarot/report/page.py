@@ -12,12 +12,12 @@ from statistics import fmean
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from tarot.cells import OUTSIDE, Arm, Cell
+from tarot.cells import EDITED, OUTSIDE, Arm, Cell
 from tarot.files import write_atomically
 from tarot.gains import mean_over_seeds
 from tarot.report import figures, table
 from tarot.report.comparison import (
-    EDITED,
+    HEADLINE,
     METRICS,
     Comparison,
     arms_compared,
@@ -54,7 +54,7 @@ class Section:
     settings: Sequence[tuple[str, str]]
 
 
-def write_report(cells: Sequence[Cell], folder: str | Path, metric: str = "f1") -> Path:
+def write_report(cells: Sequence[Cell], folder: str | Path, metric: str = HEADLINE) -> Path:
     """Write `folder/index.html` and return its path; the same cells give the same bytes.
 
     Raises:
@@ -66,7 +66,7 @@ def write_report(cells: Sequence[Cell], folder: str | Path, metric: str = "f1") 
     return path
 
 
-def render(cells: Sequence[Cell], metric: str = "f1") -> str:
+def render(cells: Sequence[Cell], metric: str = HEADLINE) -> str:
     """The page as text."""
     comparisons = compare(cells, metric)
     gains = [comparison.gains[EDITED] for comparison in comparisons]
@@ -91,7 +91,7 @@ def _forest(comparisons: Sequence[Comparison]) -> Markup:
     intervals = []
     for comparison in comparisons:
         cell, gain = comparison.cell, comparison.gains[EDITED]
-        label = f"{cell.task}, {cell.num_fewshot}-shot, seed {cell.seed}" + f", {cell.model}" * several_models
+        label = f"{cell.task}, {cell.shots}-shot, seed {cell.seed}" + f", {cell.model}" * several_models
         intervals.append(figures.Interval(label, gain.value, gain.low, gain.high))
     for name in arms_compared(comparisons):
         mean = mean_gain(comparisons, lambda comparison, name=name: comparison.gains.get(name))  # type: ignore[misc]
@@ -106,7 +106,7 @@ def _seeds(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, ...]]:
         if mean.between is not None:
             cell = group[0].cell
             spreads = (table.fraction(mean.between), table.fraction(mean.within))
-            yield (cell.model, cell.task, str(cell.num_fewshot), table.with_interval(mean), *spreads, str(mean.count))
+            yield (cell.model, cell.task, cell.shots, table.with_interval(mean), *spreads, str(mean.count))
 
 
 def _section(number: int, comparison: Comparison, metric: str) -> Section:
@@ -154,7 +154,7 @@ def _answer(index: int) -> str:
 def _settings(cell: Cell) -> Iterator[tuple[str, str]]:
     yield "model", cell.model
     yield "task", cell.task
-    yield "shots", str(cell.num_fewshot)
+    yield "shots", cell.shots
     yield "seed", str(cell.seed)
     yield "labelled samples", str(cell.samples)
     yield "search", f"{cell.search} in {cell.space}, {cell.budget} trials, {cell.objective}"

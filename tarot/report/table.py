@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from tarot.cells import Cell
+from tarot.cells import EDITED, FEW_SHOT, Cell
 from tarot.gains import Gain, MeanGain, holm
-from tarot.report.comparison import EDITED, FEW_SHOT, Comparison, arms_compared, by_setting, compare, mean_gain
+from tarot.report.comparison import HEADLINE, Comparison, arms_compared, by_setting, compare, mean_gain
 
 HEADER = (
     "model",
@@ -40,7 +40,7 @@ class Row:
     cell: int | None
 
 
-def summary_rows(cells: Sequence[Cell], metric: str = "f1") -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def summary_rows(cells: Sequence[Cell], metric: str = HEADLINE) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and rows of the summary, for a terminal.
 
     Raises:
@@ -81,7 +81,7 @@ def _cell_row(number: int, comparison: Comparison, p: float) -> Row:
     texts = (
         cell.model,
         cell.task,
-        str(cell.num_fewshot),
+        cell.shots,
         str(cell.seed),
         *(NONE if score is None else fraction(score) for score in scores),
         with_interval(gain),
