@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from botorch.acquisition.acquisition import AcquisitionFunction
 from botorch.acquisition.analytic import LogExpectedImprovement
 from botorch.exceptions.errors import BotorchError, ModelFittingError
 from botorch.exceptions.warnings import BotorchWarning
@@ -123,7 +124,7 @@ def improve(
 
 
 def _climb(
-    starts: Float[Tensor, "restart 1 d"], acquisition: LogExpectedImprovement, *, fixed_features: object, **rest: Any
+    starts: Float[Tensor, "restart 1 d"], acquisition: AcquisitionFunction, fixed_features: Any, **rest: Any
 ) -> tuple[Tensor, Tensor]:
     """BoTorch's local searches, spared a loop over all coordinates for the ones that are fixed: none is."""
     return gen_candidates_scipy(starts, acquisition, **rest)
