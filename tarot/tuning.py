@@ -1,6 +1,5 @@
 """Samples, objective, space and search, joined: from a model and a task to an adapter."""
 
-import json
 import math
 import platform
 from collections.abc import Callable
@@ -189,10 +188,5 @@ def _make(output: Path) -> None:
 
 
 def trials(folder: str | Path) -> list[Trial]:
-    """The trials that a search left in its folder."""
-    path = Path(folder) / TRIALS
-    try:
-        first = path.read_text().splitlines()[0]
-    except (OSError, IndexError) as error:
-        raise TarotError(f"trials in {path}", "none", "run tarot tune first") from error
-    return TrialLog.open(path, json.loads(first)["settings"], resume=True).trials
+    """The trials that a search left in its folder; TarotError when there are none."""
+    return TrialLog.read(Path(folder) / TRIALS).trials

@@ -4,7 +4,7 @@ GP with the kernel of an infinitely wide network (12 layers, weight variance 10,
 improvement, one point at a time, 4 uniform starts; 20 local searches from 1,024 points, as in the published code. That
 code minimises a negated score but maximises the improvement over its minimum; here both point upwards. Three more
 things differ: trial 0 is the identity, inputs are scaled by the cube and not by the points, and optimisers stop after
-50 steps, which costs a third and was not seen to matter.
+50 steps, which saves a third to a half of their time and was not seen to matter.
 Source: Singh, Dutta and Chakraborty, Mechanistic Behavior Editing of Language Models, arXiv 2410.04277.
 """
 
