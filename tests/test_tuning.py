@@ -158,7 +158,10 @@ def test_no_score_anywhere_is_an_error(tmp_path: Path, folder: Path) -> None:
     model = byte_model()
     model.get_output_embeddings().weight.fill_(torch.nan)
     with pytest.raises(TarotError, match="expected a finite score in some trial, got none in 3"):
-        tune(LoadedModel("nan", model, byte_tokenizer()), RECIPE, tmp_path, budget=3, include_path=folder)
+        recipe = replace(RECIPE, space="head")
+        tune(LoadedModel("nan", model, byte_tokenizer()), recipe, tmp_path / "head", budget=3, include_path=folder)
+    with pytest.raises(TarotError, match="expected a finite gradient that is not zero everywhere"):
+        tune(LoadedModel("nan", model, byte_tokenizer()), RECIPE, tmp_path / "out", budget=3, include_path=folder)
 
 
 def refused(loaded: LoadedModel, output: Path, folder: Path, recipe: Recipe = RECIPE, **options: object) -> str:
