@@ -41,9 +41,9 @@ def demo(session: nox.Session) -> None:
     adapter = Path(session.create_tmp()) / "adapter"
     shutil.rmtree(adapter, ignore_errors=True)
     model = ("--model", "wheel:smollm2-135m")
-    tune = ("--task", "synth_implicatives", "--budget", "40", "--output", str(adapter))
+    tune = ("--task", "synth_implicatives", "--budget", "60", "--output", str(adapter))
     session.run("tarot", "tune", *model, *tune, *session.posargs)
-    session.run("tarot", "compare", *model, "--adapter", str(adapter), "--limit", "200")
+    session.run("tarot", "compare", *model, "--adapter", str(adapter))
 
 
 @nox.session

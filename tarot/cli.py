@@ -59,7 +59,7 @@ def models() -> None:
     from tarot.models import available
 
     table = Table("reference", "parameters", "layers", "heads", "head size", "from")
-    table.columns[0].overflow = "fold"  # cut off, a reference would be no use
+    table.columns[0].no_wrap = True  # cut or folded, a reference would be no use
     for info in available():
         row = (info.parameters, info.layers, info.heads, info.d_head)
         table.add_row(info.reference, *(f"{n:,}" if n else "?" for n in row), info.source)
