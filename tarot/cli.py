@@ -280,7 +280,7 @@ def compare(
         write_atomically(output, cells.to_json(measured).encode())
     for comparison in compared(measured, metric):
         cell = comparison.cell
-        title = f"{cell.task}, {METRICS[metric].title}, seed {cell.seed}"
+        title = f"{cell.task}, {len(cell.gold):,} documents, {METRICS[metric].title}, seed {cell.seed}"
         table = Table(*ARM_HEADER, title=title, title_justify="left")
         for row in arm_rows(comparison):
             table.add_row(*row)

@@ -83,7 +83,7 @@ def test_compare_and_report(home: Path, capsys: pytest.CaptureFixture[str]) -> N
     compare = ("compare", *MODEL, "--adapter", "adapter", "--include-path", "tasks", "--shots", "3")
     assert run_in(home, *compare, "--output", "cells.json") == 0
     said = capsys.readouterr().out
-    assert "stranger_choice, weighted F1 of the greedy answer, seed 0" in said
+    assert "stranger_choice, 12 documents, weighted F1 of the greedy answer, seed 0" in " ".join(said.split())
     assert all(word in said for word in ("zero-shot", "few-shot (base)", "edited", "again: tarot tune --model model"))
     (cell,) = load(home / "cells.json")
     labels = {arm.name: arm.labels for arm in cell.arms}

@@ -23,7 +23,7 @@ HEADER = (
     "labels",
     "seconds",
 )
-ARM_HEADER = ("arm", "labels", "documents", "score", "gain over base", "p")
+ARM_HEADER = ("arm", "labels", "score", "gain over base", "p")
 NONE = "-"
 
 
@@ -66,7 +66,6 @@ def arm_rows(comparison: Comparison) -> list[tuple[str, ...]]:
         (
             f"{arm.name} (base)" if arm.name == comparison.base else arm.name,
             str(arm.labels),
-            f"{len(comparison.cell.gold):,}",
             fraction(comparison.scores[arm.name]),
             with_interval(comparison.gains[arm.name]) if arm.name in comparison.gains else NONE,
             p_value(comparison.gains[arm.name].p) if arm.name in comparison.gains else NONE,
