@@ -14,6 +14,7 @@ from typing import Any
 import transformers
 from lm_eval import evaluator
 from lm_eval.api.registry import register_model
+from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
@@ -186,7 +187,8 @@ def evaluate(
 
     Raises:
         UnknownName: no such task.
-        TarotError: the adapter was tuned on a document that is evaluated, or does not fit the model.
+        TarotError: the adapter was tuned on a document that is evaluated, or does not fit the model; a task has fewer
+            documents than shots are asked for.
     """
     if limit is not None and limit < 1:
         raise TarotError("a limit of at least 1 document", str(limit), "leave it out to evaluate all")
@@ -198,6 +200,7 @@ def evaluate(
             task.set_config("num_fewshot", num_fewshot)
         elif task.config.num_fewshot is None:
             task.set_config("num_fewshot", 0)
+        _check_shots(task)
         task.set_fewshot_seed(DEFAULT_OTHER_SEED)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")
     lm.reference, lm.adapter = loaded.reference, adapter
@@ -226,6 +229,12 @@ def evaluate(
     }
     results["versions_of"] = {name: version(name) for name in ("tarot-lm", "lm-eval", "transformers", "torch")}
     return results
+
+
+def _check_shots(task: Task) -> None:
+    shots, pool = task.config.num_fewshot, len(task.sampler.df) if hasattr(task, "sampler") else 0
+    if not 0 <= shots <= pool:
+        raise TarotError(f"0 to {pool} shots, the documents that {task.config.task} has for them", str(shots))
 
 
 def _tuning_keys(adapter: Adapter | None) -> list[str]:

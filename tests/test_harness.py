@@ -159,6 +159,9 @@ def test_errors(loaded: LoadedModel, folder: Path) -> None:
         TarotLM(loaded.model, tokenizer=loaded.tokenizer, peft="somewhere")
     with pytest.raises(TarotError, match="expected a limit of at least 1 document, got 0"):
         evaluate(loaded, ["stranger_choice"], include_path=folder, limit=0)
+    for shots in (-1, 31):
+        with pytest.raises(TarotError, match=f"expected 0 to 30 shots, .* has for them, got {shots}"):
+            evaluate(loaded, ["stranger_choice"], include_path=folder, num_fewshot=shots)
     results = evaluate(loaded, ["stranger_choice"], include_path=folder, limit=2)
     assert n_documents(results, "stranger_choice") == 2
     with pytest.raises(TarotError, match="expected a metric of stranger_choice, got 'f1'; it has acc"):
