@@ -127,7 +127,7 @@ def test_a_key_says_what_a_document_says(choice: Task, row: int) -> None:
 
 def error_of(*args: object, **kwargs: object) -> str:
     with pytest.raises(TarotError) as error:
-        draw(*args, **kwargs)  # type: ignore[arg-type]
+        draw(*args, **kwargs)  # type: ignore[arg-type]  # wrong ones on purpose
     return str(error.value)
 
 

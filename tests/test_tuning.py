@@ -90,7 +90,7 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, loaded: LoadedModel, folde
     resumed_at = []
 
     def stop(trial: object, result: object) -> None:
-        if len(result.trials) == 12:  # type: ignore[attr-defined]
+        if len(result.trials) == 12:  # type: ignore[attr-defined]  # a Result
             raise RuntimeError("the machine went away")
 
     with pytest.raises(RuntimeError, match="the machine went away"):
@@ -107,7 +107,7 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, loaded: LoadedModel, folde
 
 def test_interrupted_keeps_the_best_so_far(tmp_path: Path, loaded: LoadedModel, folder: Path) -> None:
     def stop(trial: object, result: object) -> None:
-        if len(result.trials) == 3:  # type: ignore[attr-defined]
+        if len(result.trials) == 3:  # type: ignore[attr-defined]  # a Result
             raise KeyboardInterrupt
 
     adapter = tune(loaded, RECIPE, tmp_path, budget=9, include_path=folder, on_trial=stop)
@@ -166,7 +166,7 @@ def test_no_score_anywhere_is_an_error(tmp_path: Path, folder: Path) -> None:
 
 def refused(loaded: LoadedModel, output: Path, folder: Path, recipe: Recipe = RECIPE, **options: object) -> str:
     with pytest.raises(TarotError) as error:
-        tune(loaded, recipe, output, include_path=folder, **{"budget": 3, **options})  # type: ignore[arg-type]
+        tune(loaded, recipe, output, include_path=folder, **{"budget": 3, **options})  # type: ignore[arg-type]  # wrong ones on purpose
     assert "\n" not in str(error.value)
     return str(error.value).replace(str(output), "OUT")
 
