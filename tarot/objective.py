@@ -126,27 +126,33 @@ class Objective:
         with torch.no_grad(), merged(self.model, angles, self.sites, self.rotation):
             return float(self.score())
 
-    def gradient(self) -> Float[Tensor, "layer head angle"]:
-        """d score / d angles at the identity, per radian; of the mean log-probability where the measure has no slope.
+    def gradient(self, angles: Float[Tensor, "layer head angle"] | None = None) -> Float[Tensor, "layer head angle"]:
+        """d score / d angles at these angles, per radian; of the mean log-probability where the measure has no slope.
 
         One backward pass through all samples at once; where that does not fit the memory, one after another.
+
+        Args:
+            angles: in radians; None for the identity.
         """
+        if angles is None:
+            angles = torch.zeros(alive(self.sites, self.rotation.n_angles).shape)
         try:
-            return self._gradient(self.scorer, self._sizes, self._golds)
+            return self._gradient(angles, self.scorer, self._sizes, self._golds)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
-        begin, total = 0, torch.zeros(alive(self.sites, self.rotation.n_angles).shape)
+        begin, total = 0, torch.zeros(angles.shape)
         for size, gold in zip(self._sizes, self._golds, strict=True):
             scorer = Scorer(self.model, self.scorer.requests[begin : begin + size])
-            total += self._gradient(scorer, [size], [gold]) / len(self._sizes)
+            total += self._gradient(angles, scorer, [size], [gold]) / len(self._sizes)
             begin += size
         return total
 
-    def _gradient(self, scorer: Scorer, sizes: list[int], golds: list[int]) -> Float[Tensor, "layer head angle"]:
+    def _gradient(
+        self, at: Float[Tensor, "layer head angle"], scorer: Scorer, sizes: list[int], golds: list[int]
+    ) -> Float[Tensor, "layer head angle"]:
         measure = self.measure if self.measure.has_slope else MEASURES["log_probability"]
-        shape = alive(self.sites, self.rotation.n_angles).shape
-        angles = torch.zeros(shape, device=self.model.device, requires_grad=True)
+        angles = at.detach().to(self.model.device, copy=True).requires_grad_()
         with torch.enable_grad(), rotated(self.model, angles, self.sites, self.rotation):
             (gradient,) = torch.autograd.grad(_mean(measure, scorer, sizes, golds), angles)
         return gradient.cpu()

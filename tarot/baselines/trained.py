@@ -1,0 +1,102 @@
+"""Rivals that follow gradients, given the same labels: LoRA, OFT, and Adam on the very angles that a search may turn.
+
+The rule, fixed before any of them was measured: full batches, no weight decay, a constant learning rate, and as many
+steps as the search's budget pays for when a step costs three evaluations (one forward pass and a backward one of twice
+its work). The objective is the search's own, and the last step is what is kept.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from peft import LoraConfig, OFTConfig, PeftConfig, get_peft_model
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tarot.baselines.weights import Reweighted
+from tarot.objective import Objective
+from tarot.sites import alive
+
+STEP_COST = 3  # evaluations
+LORA_RANK, LORA_RATE = 8, 1e-3
+ANGLE_RATE = 0.02  # radians a step
+
+
+def n_steps(budget: int) -> int:
+    """Steps of a gradient that cost as much as `budget` evaluations; at least one."""
+    return max(1, budget // STEP_COST)
+
+
+def adam(objective: Objective, budget: int) -> Float[Tensor, "layer head angle"]:
+    """Every angle by Adam from the identity, in radians: what gradients reach with the edit that a search looks for."""
+    exist = alive(objective.sites, objective.rotation.n_angles)
+    angles = torch.zeros(exist.shape).requires_grad_()
+    optimizer = torch.optim.Adam([angles], lr=ANGLE_RATE)
+    for _ in range(n_steps(budget)):
+        angles.grad = -objective.gradient(angles.detach()) * exist
+        optimizer.step()
+    return angles.detach()
+
+
+def lora(objective: Objective, budget: int, seed: int) -> Reweighted:
+    """Low-rank updates of PEFT's usual projections (Hu et al., arXiv 2106.09685), rank 8, by AdamW."""
+    return _trained(objective, LoraConfig(r=LORA_RANK, task_type="CAUSAL_LM"), LORA_RATE, budget, seed)
+
+
+def oft(objective: Objective, budget: int, seed: int) -> Reweighted:
+    """PEFT's orthogonal finetuning (Qiu et al., arXiv 2306.07280) in blocks of two: exactly our rotations.
+
+    Its parameter is tan(angle / 2), so that half a radian's rate moves the angles as `adam` does.
+    """
+    targets = [site.name for site in objective.sites]
+    config = OFTConfig(
+        r=0, oft_block_size=2, target_modules=targets, use_cayley_neumann=False, task_type="CAUSAL_LM"
+    )
+    return _trained(objective, config, ANGLE_RATE / 2, budget, seed)
+
+
+def _trained(objective: Objective, config: PeftConfig, rate: float, budget: int, seed: int) -> Reweighted:
+    model = objective.model
+    wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    before = {name: parameter.data for name, parameter in model.named_parameters()}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        wrapped = get_peft_model(model, config)
+    try:
+        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        n_bytes = sum(parameter.numel() * parameter.element_size() for parameter in trainable)
+        optimizer = torch.optim.AdamW(trainable, lr=rate, weight_decay=0.0)
+        _descend(objective.score, optimizer, n_steps(budget))
+        changed = _merged(wrapped, before)
+    finally:
+        wrapped.unload()
+        _restore(model, before, wanted)
+    return Reweighted(changed, n_bytes, {"method": config.peft_type.value.lower(), "trained": n_bytes // 4})
+
+
+def _descend(score: Callable[[], Tensor], optimizer: torch.optim.Optimizer, steps: int) -> None:
+    for _ in range(steps):
+        optimizer.zero_grad()
+        with torch.enable_grad():
+            (-score()).backward()
+        optimizer.step()
+
+
+def _merged(wrapped: torch.nn.Module, before: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The parameters that merging changes. PEFT merges in place, so the ones of before are copied first."""
+    copies = {name: weight.clone() for name, weight in before.items()}
+    model = wrapped.merge_and_unload()
+    changed = {}
+    for name, parameter in model.named_parameters():
+        if not torch.equal(parameter.data, copies[name]):
+            changed[name] = parameter.data.clone()
+            before[name].copy_(copies[name])
+    return changed
+
+
+def _restore(model: PreTrainedModel, before: dict[str, Tensor], wanted: dict[str, bool]) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.data = before[name]
+        parameter.requires_grad_(wanted[name])
+    if hasattr(model, "peft_config"):
+        del model.peft_config

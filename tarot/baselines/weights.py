@@ -1,0 +1,52 @@
+"""What rivals leave behind: some of a model's weights, replaced while a context is open."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tarot.errors import TarotError
+
+
+@dataclass(frozen=True, eq=False)
+class Reweighted:
+    """Parameters by name and what they become, used wherever an adapter is.
+
+    `stored_bytes` is what the method itself would have to store, which is less than the weights it changes. Like an
+    adapter's merged weights these cost nothing at inference.
+    """
+
+    weights: Mapping[str, Tensor]
+    stored_bytes: int
+    provenance: Mapping[str, object]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the replaced weights."""
+        digest = hashlib.sha256()
+        for name, weight in sorted(self.weights.items()):
+            digest.update(name.encode() + weight.float().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @contextmanager
+    def applied(self, model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+        """The model with these weights; on leaving, the ones of before, bit for bit.
+
+        Raises:
+            TarotError: a weight that the model does not have.
+        """
+        parameters = dict(model.named_parameters())
+        if strangers := sorted(self.weights.keys() - parameters.keys()):
+            raise TarotError("weights of this model", strangers[0])
+        before = {name: parameters[name].data for name in self.weights}
+        try:
+            for name, weight in self.weights.items():
+                parameters[name].data = weight.to(before[name])
+            yield model
+        finally:
+            for name, weight in before.items():
+                parameters[name].data = weight
