@@ -78,7 +78,7 @@ def tune(
     ] = "0",
     samples: Annotated[int, typer.Option(help="labelled samples")] = 20,
     budget: Annotated[int, typer.Option(help="evaluations of the objective")] = 120,
-    space: Annotated[str, typer.Option(help="head-gradient, head, layer, full or random:R")] = "head-gradient",
+    space: Annotated[str, typer.Option(help="gradient, head-gradient, head, layer, full or random:R")] = "gradient",
     search: Annotated[str, typer.Option(help="bo, paper or random")] = "bo",
     objective: Annotated[
         str, typer.Option(help="log_probability, probability, margin or accuracy")
@@ -138,12 +138,12 @@ def tune(
 
 
 class _Trials:
-    """Progress bar of a search: trial, best, identity, time left."""
+    """Progress bar of a search: evaluations spent, best, identity, time left."""
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
         self.progress = Progress(
-            TextColumn("trial"),
+            TextColumn("evaluation"),
             MofNCompleteColumn(),
             BarColumn(),
             TaskProgressColumn(),
@@ -168,7 +168,7 @@ class _Trials:
         if trial.score != trial.score:
             self.progress.console.print(f"trial {trial.index}: no finite score, skipped")
         description = f"best {result.best.score:.4f}  identity {result.identity.score:.4f}"
-        self.progress.update(self.bar, advance=1, description=description)
+        self.progress.update(self.bar, completed=result.spent, description=description)
 
 
 def _whole(what: str, text: str) -> int:

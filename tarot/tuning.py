@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from tarot.adapter import CARD, Adapter, Edit, shapes_fingerprint
@@ -18,8 +17,9 @@ from tarot.objective import Objective, check_measure
 from tarot.rotation import ROTATIONS
 from tarot.samples import draw, load_task
 from tarot.search import SEARCHES, Result, Trial, TrialLog, maximise
+from tarot.search.points import padded
 from tarot.sites import alive, find_sites, parse_layers
-from tarot.space import NEEDS_GRADIENT, make_space
+from tarot.space import make_space
 
 TRIALS = "trials.jsonl"
 LIBRARIES = ("torch", "transformers", "lm-eval", "botorch", "tarot-lm")
@@ -36,7 +36,7 @@ class Recipe:
     task: str
     num_fewshot: int | str = 0
     samples: int = 20
-    space: str = "head-gradient"
+    space: str = "gradient"
     search: str = "bo"
     objective: str = "log_probability"
     sites: str = "heads"
@@ -97,8 +97,7 @@ def tune(
         batch_size=batch_size,
     )
 
-    gradient = objective.gradient() if recipe.space in NEEDS_GRADIENT else None
-    space = make_space(recipe.space, alive(sites, rotation.n_angles), recipe.bound, recipe.seed, gradient)
+    space = make_space(recipe.space, alive(sites, rotation.n_angles), recipe.bound, recipe.seed, objective.gradient)
 
     settings = {
         "model": loaded.reference,
@@ -116,11 +115,10 @@ def tune(
 
     result = maximise(
         lambda x: objective(angles(x)),
-        space.d,
+        space,
         search=recipe.search,
         budget=budget,
         seed=recipe.seed,
-        starts=space.starts,
         log=log,
         on_trial=on_trial,
     )
@@ -129,7 +127,7 @@ def tune(
             "a finite score in some trial", f"none in {len(result.trials)}", "try --dtype float32, or a smaller --bound"
         )
     adapter = Adapter(
-        angles(torch.tensor(result.best.x, dtype=torch.float64)),
+        angles(padded(result.best.x, space.d)),
         Edit.of(loaded.model, recipe.sites, sites, rotation),
         {
             "model": loaded.reference,
@@ -144,6 +142,7 @@ def tune(
             "seconds": {
                 "evaluating": round(sum(trial.evaluate_seconds for trial in result.trials), 3),
                 "proposing": round(sum(trial.propose_seconds for trial in result.trials), 3),
+                "gradients": round(result.widening_seconds, 3),
             },
             "samples_drawn": [{"id": s.id, "key": s.key, "num_fewshot": s.num_fewshot} for s in samples],
             "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},

@@ -27,7 +27,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 MODEL = ("--model", "model", "--device", "cpu")
 TASK = ("--include-path", "tasks", "--task", "stranger_choice")
-TUNE = ("tune", *MODEL, *TASK, "--samples", "5", "--budget", "4", "--search", "random", "--num-fewshot", "2")
+SMALL = ("--samples", "5", "--budget", "4", "--space", "head", "--search", "random")
+TUNE = ("tune", *MODEL, *TASK, *SMALL, "--num-fewshot", "2")
 
 
 def run_in(folder: Path, *arguments: str) -> int:

@@ -28,7 +28,8 @@ from tarot.tuning import TRIALS, Recipe
 
 pytest_plugins = ["pytester"]
 
-SMALL = ("--tarot-task=stranger_choice", "--tarot-samples=6", "--tarot-budget=3", "--tarot-search=random")
+SEARCH = ("--tarot-budget=3", "--tarot-space=head", "--tarot-search=random")
+SMALL = ("--tarot-task=stranger_choice", "--tarot-samples=6", *SEARCH)
 GAIN = """
 def test_gain(tarot_gain):
     assert tarot_gain.cell.keys
@@ -357,7 +358,7 @@ def test_a_gain_has_plain_names() -> None:
 def tuned(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Tune, or not, into a cache of the test's own: -> adapter, folder, what was said, number of evaluations."""
     loaded = LoadedModel("bytes", byte_model(), byte_tokenizer())
-    recipe = Recipe("stranger_choice", samples=6, search="random")
+    recipe = Recipe("stranger_choice", samples=6, space="head", search="random")
     evaluated: list[int] = []
     tune = cache.tune
 
@@ -407,7 +408,7 @@ def test_a_truncated_entry_is_dropped_with_a_word(tuned, name: str) -> None:
 def test_a_search_that_died_goes_on(tuned, monkeypatch: pytest.MonkeyPatch) -> None:
     first, folder, _, _ = tuned()
     lines = (folder / TRIALS).read_bytes().splitlines(keepends=True)
-    for left, resumed, made in (([*lines[:3], b'{"ind'], 2, [2, 3]), (lines, 3, [3]), (lines[:1], 0, [0, 1, 2, 3])):
+    for left, resumed, made in (([*lines[:3], b'{"ind'], 2, [2, 3]), (lines, 4, []), (lines[:1], 0, [0, 1, 2, 3])):
         (folder / CARD).unlink()
         (folder / TRIALS).write_bytes(b"".join(left))
         again, _, said, evaluated = tuned()
@@ -435,7 +436,7 @@ def test_a_cache_that_cannot_be_written(place: Path, tmp_path: Path) -> None:
     loaded = LoadedModel("bytes", byte_model(), byte_tokenizer())
     with pytest.raises(TarotError, match=r"expected a folder to write to, got the file"):
         cache.tuned(loaded, Recipe("stranger_choice"), tmp_path / "file", budget=3, include_path=None, say=print)
-    recipe = Recipe("stranger_choice", samples=6)
+    recipe = Recipe("stranger_choice", samples=6, space="head")
     with pytest.raises(
         TarotError, match=r"expected a cache in .*/file/deep, got Not a directory; choose another --tarot-cache"
     ):

@@ -47,7 +47,7 @@ def test_workers_share_a_cache_and_may_die(pytester: pytest.Pytester, tmp_path: 
         "--tarot-task=stranger_choice",
         "--tarot-samples=6",
     )
-    search = ("--tarot-search=random", "--tarot-budget=3", "--tarot-seeds=0,1", "--tarot-limit=4")
+    search = ("--tarot-search=random", "--tarot-space=head", "--tarot-budget=3", "--tarot-seeds=0,1", "--tarot-limit=4")
     result = pytester.runpytest_subprocess(*cell, *search, "-n2", "-W", "error", timeout=120)
     result.assert_outcomes(passed=3, failed=1)
     result.stdout.fnmatch_lines(

@@ -40,7 +40,7 @@ def adam(objective: Objective, budget: int) -> Float[Tensor, "layer head angle"]
 
 def lora(objective: Objective, budget: int, seed: int) -> Reweighted:
     """Low-rank updates of PEFT's usual projections (Hu et al., arXiv 2106.09685), rank 8, by AdamW."""
-    return _trained(objective, LoraConfig(r=LORA_RANK, task_type="CAUSAL_LM"), LORA_RATE, budget, seed)
+    return _trained("lora", objective, LoraConfig(r=LORA_RANK, task_type="CAUSAL_LM"), LORA_RATE, budget, seed)
 
 
 def oft(objective: Objective, budget: int, seed: int) -> Reweighted:
@@ -49,13 +49,11 @@ def oft(objective: Objective, budget: int, seed: int) -> Reweighted:
     Its parameter is tan(angle / 2), so that half a radian's rate moves the angles as `adam` does.
     """
     targets = [site.name for site in objective.sites]
-    config = OFTConfig(
-        r=0, oft_block_size=2, target_modules=targets, use_cayley_neumann=False, task_type="CAUSAL_LM"
-    )
-    return _trained(objective, config, ANGLE_RATE / 2, budget, seed)
+    config = OFTConfig(r=0, oft_block_size=2, target_modules=targets, use_cayley_neumann=False, task_type="CAUSAL_LM")
+    return _trained("oft", objective, config, ANGLE_RATE / 2, budget, seed)
 
 
-def _trained(objective: Objective, config: PeftConfig, rate: float, budget: int, seed: int) -> Reweighted:
+def _trained(method: str, objective: Objective, config: PeftConfig, rate: float, budget: int, seed: int) -> Reweighted:
     model = objective.model
     wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     before = {name: parameter.data for name, parameter in model.named_parameters()}
@@ -67,11 +65,11 @@ def _trained(objective: Objective, config: PeftConfig, rate: float, budget: int,
         n_bytes = sum(parameter.numel() * parameter.element_size() for parameter in trainable)
         optimizer = torch.optim.AdamW(trainable, lr=rate, weight_decay=0.0)
         _descend(objective.score, optimizer, n_steps(budget))
-        changed = _merged(wrapped, before)
+        changed = _merged(wrapped.merge_and_unload, model, before)  # type: ignore[arg-type]  # PEFT hides its methods
     finally:
         wrapped.unload()
         _restore(model, before, wanted)
-    return Reweighted(changed, n_bytes, {"method": config.peft_type.value.lower(), "trained": n_bytes // 4})
+    return Reweighted(changed, n_bytes, {"method": method})
 
 
 def _descend(score: Callable[[], Tensor], optimizer: torch.optim.Optimizer, steps: int) -> None:
@@ -82,10 +80,12 @@ def _descend(score: Callable[[], Tensor], optimizer: torch.optim.Optimizer, step
         optimizer.step()
 
 
-def _merged(wrapped: torch.nn.Module, before: dict[str, Tensor]) -> dict[str, Tensor]:
+def _merged(
+    merge: Callable[[], PreTrainedModel], model: PreTrainedModel, before: dict[str, Tensor]
+) -> dict[str, Tensor]:
     """The parameters that merging changes. PEFT merges in place, so the ones of before are copied first."""
     copies = {name: weight.clone() for name, weight in before.items()}
-    model = wrapped.merge_and_unload()
+    merge()
     changed = {}
     for name, parameter in model.named_parameters():
         if not torch.equal(parameter.data, copies[name]):

@@ -7,7 +7,6 @@ entry that is damaged is dropped, with a word, and tuned again.
 import hashlib
 import json
 import logging
-import os
 import platform
 import re
 import shutil
@@ -58,7 +57,7 @@ def tuned(
     with _alone(folder):
         if (whole := _whole(folder, say)) is not None:
             return whole, folder
-        resumed = _resumable(folder, budget, say)
+        resumed = _resumable(folder, say)
         if resumed:
             say(f"resumed the search in {folder} after {resumed} trials")
         adapter = tune(
@@ -144,7 +143,7 @@ def _whole(folder: Path, say: Callable[[str], None]) -> Adapter | None:
     return None if adapter.provenance.get("interrupted") else adapter
 
 
-def _resumable(folder: Path, budget: int, say: Callable[[str], None]) -> int:
+def _resumable(folder: Path, say: Callable[[str], None]) -> int:
     """How many trials an unfinished entry has; one that cannot be resumed is removed."""
     path = folder / TRIALS
     if not path.exists():
@@ -155,13 +154,7 @@ def _resumable(folder: Path, budget: int, say: Callable[[str], None]) -> int:
     except TarotError as error:
         _drop(folder, error, say)
         return 0
-    if len(log.trials) < budget:
-        return len(log.trials)
-    # Died between the last trial and the adapter. A search ends with a trial, so this one is made again: to the same
-    # score, since a proposal depends on seed and history alone.
-    lines = path.read_bytes().splitlines(keepends=True)
-    os.truncate(path, sum(map(len, lines[:budget])))
-    return budget - 1
+    return len(log.trials)
 
 
 def _drop(folder: Path, error: TarotError, say: Callable[[str], None]) -> None:

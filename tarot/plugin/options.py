@@ -87,7 +87,7 @@ OPTIONS: Mapping[str, Option] = {
     "samples": Option(whole, "labelled samples of the search", 20, marker="samples"),
     "budget": Option(whole, "evaluations of the search", 120, marker="budget"),
     "search": Option(name, "bo, paper or random", "bo", marker="search"),
-    "space": Option(name, "head-gradient, head, layer, full or random:R", "head-gradient", marker="space"),
+    "space": Option(name, "gradient, head-gradient, head, layer, full or random:R", "gradient", marker="space"),
     "limit": Option(whole, "evaluate only the first documents", None, marker="limit"),
     "include-path": Option(name, "folder of further lm-eval task files", None, path=True, marker="include_path"),
     "control": Option(
@@ -112,7 +112,7 @@ class Setting:
     samples: int = 20
     budget: int = 120
     search: str = "bo"
-    space: str = "head-gradient"
+    space: str = "gradient"
     limit: int | None = None
     include_path: str | None = None
     control: tuple[str, ...] = ()

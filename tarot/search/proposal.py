@@ -20,13 +20,16 @@ class Proposal(NamedTuple):
 class Search(Protocol):
     """history -> proposal.
 
-    The proposal depends on the dimension, the seed and the history alone, never on the budget or on what this object
+    The proposal depends on the seed, the history and the dimension alone, never on the budget or on what this object
     was asked before: that is what makes a resumed run equal to one never interrupted. An object may remember what is
     dear to compute, no more.
     """
 
-    def __init__(self, d: int, seed: int) -> None: ...
+    def __init__(self, seed: int) -> None: ...
 
-    def propose(self, history: Sequence[Trial]) -> Proposal:
-        """The point to try after these trials; the identity where there is none."""
+    def propose(self, history: Sequence[Trial], d: int) -> Proposal:
+        """The point in [0, 1]^d to try after these trials; the identity where there is none.
+
+        The dimension may have grown since a trial was made: its point has 0.5 in every coordinate that came later.
+        """
         ...

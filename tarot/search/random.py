@@ -10,12 +10,11 @@ from tarot.search.trial import Trial
 class Random:
     """x ~ U[0, 1]^d, after the identity."""
 
-    def __init__(self, d: int, seed: int) -> None:
-        self.d = d
+    def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def propose(self, history: Sequence[Trial]) -> Proposal:
+    def propose(self, history: Sequence[Trial], d: int) -> Proposal:
         """The identity, then a uniform draw for each index."""
         if not history:
-            return Proposal(identity(self.d), "identity")
-        return Proposal(uniform(self.d, self.seed, len(history)), "random")
+            return Proposal(identity(d), "identity")
+        return Proposal(uniform(d, self.seed, len(history)), "random")
