@@ -78,13 +78,18 @@ def tune(
     ] = "0",
     samples: Annotated[int, typer.Option(help="labelled samples")] = 20,
     budget: Annotated[int, typer.Option(help="evaluations of the objective")] = 120,
-    space: Annotated[str, typer.Option(help="gradient, head-gradient, head, layer, full or random:R")] = "gradient",
-    search: Annotated[str, typer.Option(help="bo, paper or random")] = "bo",
+    space: Annotated[
+        str,
+        typer.Option(help="full, head-gradient, head, layer or random:R; the search's own if left out"),
+    ] = "",
+    search: Annotated[str, typer.Option(help="adam, bo, paper or random")] = "adam",
     objective: Annotated[
         str, typer.Option(help="log_probability, probability, margin or accuracy")
     ] = "log_probability",
     sites: Annotated[str, typer.Option(help="heads or mlp")] = "heads",
-    layers: Annotated[str, typer.Option(help="fraction from the first (0.5), range (4-11) or list (0,3,5)")] = "0.5",
+    layers: Annotated[
+        str, typer.Option(help="fraction from the first (0.5) or last (-0.5), or 4-11, or 0,3,5")
+    ] = "-0.5",
     bound: Annotated[float, typer.Option(help="largest angle, radians")] = 0.785,
     seed: Annotated[int, typer.Option(help="decides samples, shots and proposals")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the trials in the output folder")] = False,
@@ -272,7 +277,7 @@ def compare(
             include_path=include_path,
             limit=limit,
             batch_size=rows,
-            curves={measuring.recipe_of(edit).search: [trial.score for trial in tuning.trials(folder)]},
+            curves={(search := measuring.recipe_of(edit).search): tuning.curve(folder, search)},
         )
         for folder, edit in zip(adapter, edits, strict=True)
     ]

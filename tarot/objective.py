@@ -6,6 +6,7 @@ Called hundreds of times on the same prompts, so everything that does not depend
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -118,52 +119,67 @@ class Objective:
             requests,
             batch_size,
             names=[s.id for s, n in zip(samples, self._sizes, strict=True) for _ in range(n)],
+            still=min(site.layer for site in self.sites),
         )
 
     def __call__(self, angles: Float[Tensor, "layer head angle"]) -> float:
         """Score of these angles (radians): nats, or a fraction, as the measure has it."""
         # Merged, an edit costs one small product a site; hooked, one pass over every site's activations.
         with torch.no_grad(), merged(self.model, angles, self.sites, self.rotation):
-            return float(self.score())
+            return float(_mean(self.measure, self.scorer.log_probabilities(), self._sizes, self._golds))
 
-    def gradient(self, angles: Float[Tensor, "layer head angle"] | None = None) -> Float[Tensor, "layer head angle"]:
-        """d score / d angles at these angles, per radian; of the mean log-probability where the measure has no slope.
+    def slope(self, angles: Float[Tensor, "layer head angle"]) -> tuple[float, Float[Tensor, "layer head angle"]]:
+        """Score of these angles (radians) and its gradient, per radian, from one pass forward and back.
 
-        One backward pass through all samples at once; where that does not fit the memory, one after another.
-
-        Args:
-            angles: in radians; None for the identity.
+        A measure without a slope borrows that of the mean log-probability. All samples go through at once; where that
+        does not fit the memory, one after another.
         """
-        if angles is None:
-            angles = torch.zeros(alive(self.sites, self.rotation.n_angles).shape)
         try:
-            return self._gradient(angles, self.scorer, self._sizes, self._golds)
+            return self._slope(angles, self.scorer, self._sizes, self._golds)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
-        begin, total = 0, torch.zeros(angles.shape)
+        begin, score, gradient = 0, 0.0, torch.zeros(angles.shape)
         for size, gold in zip(self._sizes, self._golds, strict=True):
             scorer = Scorer(self.model, self.scorer.requests[begin : begin + size])
-            total += self._gradient(angles, scorer, [size], [gold]) / len(self._sizes)
+            one_score, one_gradient = self._slope(angles, scorer, [size], [gold])
+            score += one_score / len(self._sizes)
+            gradient += one_gradient / len(self._sizes)
             begin += size
-        return total
+        return score, gradient
 
-    def _gradient(
+    def gradient(self) -> Float[Tensor, "layer head angle"]:
+        """That of `slope` at the identity."""
+        return self.slope(torch.zeros(alive(self.sites, self.rotation.n_angles).shape))[1]
+
+    def _slope(
         self, at: Float[Tensor, "layer head angle"], scorer: Scorer, sizes: list[int], golds: list[int]
-    ) -> Float[Tensor, "layer head angle"]:
-        measure = self.measure if self.measure.has_slope else MEASURES["log_probability"]
+    ) -> tuple[float, Float[Tensor, "layer head angle"]]:
         angles = at.detach().to(self.model.device, copy=True).requires_grad_()
         with torch.enable_grad(), rotated(self.model, angles, self.sites, self.rotation):
-            (gradient,) = torch.autograd.grad(_mean(measure, scorer, sizes, golds), angles)
-        return gradient.cpu()
+            answers = scorer.log_probabilities()
+            score = _mean(self.measure, answers, sizes, golds)
+            followed = score if self.measure.has_slope else _mean(MEASURES["log_probability"], answers, sizes, golds)
+            (gradient,) = torch.autograd.grad(followed, angles)
+        return float(score.detach()), gradient.cpu()
 
     def score(self) -> Float[Tensor, ""]:
-        """Score of the model as it stands, differentiable in whatever it depends on."""
-        return _mean(self.measure, self.scorer, self._sizes, self._golds)
+        """Score of the model as it stands, differentiable in whatever weight it depends on."""
+        return _mean(self.measure, self._anywhere.log_probabilities(), self._sizes, self._golds)
+
+    @cached_property
+    def _anywhere(self) -> Scorer:
+        """A scorer that takes no layer for unchanged."""
+        return Scorer(self.model, self.scorer.requests, self.scorer.batch_size)
 
 
-def _mean(measure: Measure, scorer: Scorer, sizes: list[int], golds: list[int]) -> Float[Tensor, ""]:
+def _mean(
+    measure: Measure,
+    answers: tuple[Float[Tensor, " request"], Bool[Tensor, " request"]],
+    sizes: list[int],
+    golds: list[int],
+) -> Float[Tensor, ""]:
     """Mean over samples of their measure: sample i has the next `sizes[i]` requests, `golds[i]` the right one."""
-    total, greedy = scorer.log_probabilities()
+    total, greedy = answers
     samples = zip(total.split(sizes), greedy.split(sizes), golds, strict=True)
     return torch.stack([measure.of(values, flags, gold) for values, flags, gold in samples]).mean()

@@ -7,12 +7,12 @@ and only the positions that predict a continuation reach the vocabulary.
 The plan depends on the requests alone, so a caller that scores the same requests hundreds of times makes one `Scorer`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,7 +20,9 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from tarot.below import Below
 from tarot.errors import TarotError
+from tarot.sites import decoder_layers
 
 
 class Request(NamedTuple):
@@ -175,6 +177,7 @@ class Scorer:
         requests: token pairs; a context is at least one token, as is a continuation.
         batch_size: most rows of one pass; None leaves it to the scorer.
         names: what errors call each request.
+        still: how many of the first layers never change while the scorer lives: they run for the first scoring only.
 
     Raises:
         TarotError: an empty context or continuation, or a request longer than the model's context.
@@ -186,8 +189,12 @@ class Scorer:
         requests: Sequence[Request],
         batch_size: int | None = None,
         names: Sequence[str] | None = None,
+        still: int = 0,
     ) -> None:
         self.model = model
+        self._below = Below(list(decoder_layers(model))[:still] if still and _can_lend(model) else [])
+        self._lent_below: dict[Hashable, list[Any]] = {}
+        self._still = still
         self.requests = requests
         self.batch_size = batch_size
         self.max_length = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
@@ -257,7 +264,14 @@ class Scorer:
             ids = torch.tensor([node.tokens[depth : node.depth]], device=self.model.device)
             prefix = _lend(prefix, self._n_layers, keep=True)
             zero = torch.zeros(1, dtype=torch.long, device=self.model.device)
-            self._forward(ids, node.depth, prefix, zero, zero)
+            key = node.tokens[: node.depth]
+            passed_over = self._below.knows(key)
+            self._forward(key, ids, node.depth, prefix, zero, zero)
+            # What was passed over has lent nothing: its keys and values of the first time are as good.
+            if passed_over:
+                prefix.layers[: self._still] = self._lent_below[key]
+            else:
+                self._lent_below[key] = prefix.layers[: self._still]
         rows = sorted(node.rows, key=lambda i: len(self._rows[i].tokens))
         lengths = [len(self._rows[i].tokens) - node.depth for i in rows]
         longest = max((len(self._rows[i].tokens) for i in rows), default=1)
@@ -286,7 +300,7 @@ class Scorer:
         which, positions = torch.tensor(at, device=self.model.device).unbind(1)
         cache = _lend(prefix, self._n_layers, keep=False) if prefix else None
         try:
-            logits = self._forward(ids.to(self.model.device), depth + width, cache, which, positions)
+            logits = self._forward((depth, *rows), ids.to(self.model.device), depth + width, cache, which, positions)
         except RuntimeError as error:
             if not out_of_memory(error) or len(rows) == 1:
                 raise
@@ -304,10 +318,16 @@ class Scorer:
         return self.model.config.get_text_config(decoder=True).num_hidden_layers
 
     def _forward(
-        self, ids: Int[Tensor, "b s"], length: int, cache: Cache | None, rows: Int[Tensor, " n"], at: Int[Tensor, " n"]
+        self,
+        key: Hashable,
+        ids: Int[Tensor, "b s"],
+        length: int,
+        cache: Cache | None,
+        rows: Int[Tensor, " n"],
+        at: Int[Tensor, " n"],
     ) -> Float[Tensor, "n v"]:
         mask = ids.new_ones(len(ids), length)
-        with _predictions_at(self.model, rows, at):
+        with _predictions_at(self.model, rows, at), self._below.passing(key):
             out = self.model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=cache is not None)
         return out.logits[0]
 

@@ -65,32 +65,38 @@ class Site:
 
 def n_layers(model: nn.Module) -> int:
     """How many layers the language model has; TarotError when it has no layers as they are known here."""
-    return len(_layers(model))
+    return len(decoder_layers(model))
 
 
 def parse_layers(text: str) -> float | list[int]:
-    """`0.5` the first half, `4-11` the fifth to the twelfth, `0,3,5` these three; TarotError quotes anything else."""
-    if re.fullmatch(r"\d*\.\d+|\d+\.", text.strip()):
+    """`0.5` the first half, `-0.5` the last, `4-11` the fifth to the twelfth, `0,3,5` these three.
+
+    TarotError quotes anything else.
+    """
+    if re.fullmatch(r"-?(\d*\.\d+|\d+\.)", text.strip()):
         return float(text)
     layers: list[int] = []
     for part in text.split(","):
         found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
         if last < first:
-            raise TarotError("layers as '0.5', '4-11' or '0,3,5'", repr(text))
+            raise TarotError("layers as '0.5', '-0.5', '4-11' or '0,3,5'", repr(text))
         layers.extend(range(first, last + 1))
     return layers
 
 
 def select_layers(spec: int | float | Iterable[int], n_layers: int) -> tuple[int, ...]:
-    """The first `round(n_layers * fraction)` layers, halves up and at least one; or the layers listed, in order.
+    """The first `round(n_layers * fraction)` layers, halves up and at least one, the last ones where the fraction is
+    negative; or the layers listed, in order.
 
-    TarotError for a fraction outside (0, 1], layers that are not there, and a bare integer, which could mean either.
+    TarotError for a fraction outside [-1, 0) and (0, 1], layers that are not there, and a bare integer, which could
+    mean either.
     """
     if isinstance(spec, float):
-        if not 0 < spec <= 1:
-            raise TarotError("a fraction of the layers above 0 and at most 1", str(spec))
-        return tuple(range(max(1, math.floor(n_layers * spec + 0.5))))
+        if not 0 < abs(spec) <= 1:
+            raise TarotError("a fraction of the layers above 0 and at most 1, or its negative", str(spec))
+        n = max(1, math.floor(n_layers * abs(spec) + 0.5))
+        return tuple(range(n) if spec > 0 else range(n_layers - n, n_layers))
     if isinstance(spec, int):
         raise TarotError("a fraction of the layers or a list of them", repr(spec), f"[{spec}] is one layer, 1.0 is all")
     layers = sorted(set(spec))
@@ -114,7 +120,7 @@ def find_sites(model: nn.Module, kind: str = "heads", layers: float | Iterable[i
     """
     if kind not in _PROJECTIONS:
         raise UnknownName("kind of site", kind, _PROJECTIONS)
-    stack = _layers(model)
+    stack = decoder_layers(model)
     names = {module: name for name, module in model.named_modules()}
     sites = []
     for layer in select_layers(layers, len(stack)):
@@ -157,7 +163,8 @@ class _Found(NamedTuple):
     n_out: int
 
 
-def _layers(model: nn.Module) -> nn.ModuleList:
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The layers of the language model, in order; TarotError when it has none as they are known here."""
     get_decoder = getattr(model, "get_decoder", None)
     decoder = get_decoder() if callable(get_decoder) else model
     if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):

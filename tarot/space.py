@@ -9,7 +9,6 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,20 +16,10 @@ from torch import Tensor
 
 from tarot.errors import ShapeMismatch, TarotError, UnknownName
 
-SPACES = ("gradient", "head-gradient", "full", "head", "layer", "random:r")
-NEEDS_GRADIENT = frozenset({"gradient", "head-gradient"})
+SPACES = ("head-gradient", "full", "head", "layer", "random:r")
+NEEDS_GRADIENT = frozenset({"head-gradient"})
 # Fractions of the bound, along "every head uphill", that are tried first: a line search where a gradient tells the way.
 START_STEPS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
-
-# Of the space `gradient`, by measurement (`benchmarks/study`): how far one coordinate reaches, as a fraction of the
-# bound; the steps along a new direction that are tried first, as fractions of the coordinate; trials a direction.
-REACH = 0.4
-NEW_STEPS = (1 / 6, 1 / 3)
-TRIALS_PER_DIRECTION = 5
-GRADIENT_COST = 3  # evaluations: a forward pass, and a backward one of twice its work
-
-# angles -> d score / d angles, both `layer x head x angle`
-Gradient = Callable[[Float[Tensor, "layer head angle"]], Float[Tensor, "layer head angle"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +42,6 @@ class Space:
     lift: Callable[[Float[Tensor, "d"]], Float[Tensor, "alive"]]
     starts: Float[Tensor, "start d"]
 
-    trials_per_widening: ClassVar[int | None] = None
-    widening_cost: ClassVar[int] = 0
-
-    def widen(self, best: Float[Tensor, "d"]) -> None:
-        """Never called: these coordinates are all there are."""
-
     def angles(self, x: Float[Tensor, "d"]) -> Float[Tensor, "layer head angle"]:
         """bound * clip(lift(2 x - 1), -1, 1), in radians and in the dtype of `x`; differentiable.
 
@@ -72,73 +55,15 @@ class Space:
         return angles.masked_scatter(self.alive.to(x.device), self.bound * self.lift(2 * x - 1).clamp(-1, 1) + 0.0)
 
 
-class GradientSpan:
-    """angles[alive] = bound * clip(REACH * sum_k (2 x_k - 1) sign(g_k), -1, 1): a space that grows uphill.
-
-    The first direction is the sign of the objective's gradient at the identity. After every few trials another is
-    added: the sign of the gradient at the best point so far. So the search begins with a line and has one more
-    coordinate for each gradient: as few as a Gaussian process learns fast, and all of them promising. Signs, because
-    the angles' gradients differ by orders of magnitude from head to head, as in signSGD (Bernstein et al.,
-    arXiv 1802.04434); subspaces of past gradients as in sequential subspace optimisation (Narkiss and
-    Zibulevsky, 2005), nested ones as in BAxUS (Papenmeier et al., arXiv 2304.11468).
-
-    Attributes:
-        name: `gradient`.
-        bound: largest magnitude of an angle, in radians.
-        alive: which angles exist, `layer x head x angle`.
-        starts: two steps along the newest direction, from the best point before it.
-    """
-
-    name = "gradient"
-    trials_per_widening = TRIALS_PER_DIRECTION
-    widening_cost = GRADIENT_COST
-
-    def __init__(self, alive: Bool[Tensor, "layer head angle"], bound: float, gradient: Gradient) -> None:
-        self.bound = bound
-        self.alive = alive
-        self.starts = _no_starts(0)
-        self._gradient = gradient
-        self._directions = torch.zeros(0, int(alive.sum()))
-
-    @property
-    def d(self) -> int:
-        """Number of coordinates, one for each gradient taken so far."""
-        return len(self._directions)
-
-    def widen(self, best: Float[Tensor, "d"]) -> None:
-        """Add the direction uphill of a point; none where the gradient is zero or not finite."""
-        uphill = self._gradient(self.angles(best).float())[self.alive].sign()
-        if not uphill.isfinite().all() or not uphill.any():
-            self.starts = _no_starts(self.d)
-            return
-        self._directions = torch.cat([self._directions, uphill[None].cpu()])
-        steps = torch.tensor(NEW_STEPS, dtype=torch.float64)
-        self.starts = torch.cat([best.expand(len(steps), -1), (0.5 + steps / 2)[:, None]], 1)
-
-    def angles(self, x: Float[Tensor, "d"]) -> Float[Tensor, "layer head angle"]:
-        """In radians and in the dtype of `x`; differentiable.
-
-        Raises:
-            ShapeMismatch: `x` does not have the space's `d` coordinates.
-        """
-        if x.shape != (self.d,):
-            raise ShapeMismatch(f"a point of the space {self.name!r}", (self.d,), tuple(x.shape))
-        moved = REACH * ((2 * x - 1) @ self._directions.to(x))
-        angles = torch.zeros(self.alive.shape, dtype=x.dtype, device=x.device)
-        return angles.masked_scatter(self.alive.to(x.device), self.bound * moved.clamp(-1, 1) + 0.0)
-
-
 def make_space(
     name: str,
     alive: Bool[Tensor, "layer head angle"],
     bound: float,
     seed: int,
-    gradient: Gradient | None = None,
-) -> Space | GradientSpan:
+    gradient: Float[Tensor, "layer head angle"] | None = None,
+) -> Space:
     """The space called `name` over the angles that are alive.
 
-    - `gradient`: begins with one coordinate, along the objective's gradient at the identity, and gains one for every
-      gradient that is taken at the best point so far; see `GradientSpan`.
     - `head-gradient`: one coordinate a head, along the objective's gradient in that head's angles, scaled so that the
       largest of them reaches `bound`. As small as `head`, but each coordinate is the best direction that the head has
       at the identity, positive uphill. Heads whose gradient vanishes have no coordinate.
@@ -154,7 +79,7 @@ def make_space(
     Args:
         bound: in radians; the cube's faces.
         seed: only `random:r` draws.
-        gradient: of the objective, for the spaces in `NEEDS_GRADIENT`.
+        gradient: of the objective at the identity, for the spaces in `NEEDS_GRADIENT`.
 
     Raises:
         UnknownName: no such space.
@@ -167,11 +92,7 @@ def make_space(
     if n_angles == 0:
         raise TarotError("at least one angle to search", f"none alive in shape {tuple(alive.shape)}")
     if name in NEEDS_GRADIENT:
-        if gradient is None:
-            raise TarotError(f"a gradient for the space {name!r}", "none", "try the space 'head'")
-        if name == GradientSpan.name:
-            return GradientSpan(alive, bound, gradient)
-        return _head_gradient(name, alive, bound, gradient(torch.zeros(alive.shape)))
+        return _head_gradient(name, alive, bound, gradient)
     kind, _, r = name.partition(":")
     if kind == "random":
         return Space(
@@ -194,8 +115,10 @@ def _no_starts(d: int) -> Float[Tensor, "0 d"]:
 
 
 def _head_gradient(
-    name: str, alive: Bool[Tensor, "layer head angle"], bound: float, gradient: Float[Tensor, "layer head angle"]
+    name: str, alive: Bool[Tensor, "layer head angle"], bound: float, gradient: Float[Tensor, "layer head angle"] | None
 ) -> Space:
+    if gradient is None:
+        raise TarotError(f"a gradient for the space {name!r}", "none", "try the space 'head'")
     uphill = gradient.detach().double().cpu() * alive
     steepest = uphill.abs().amax(-1, keepdim=True)
     if not torch.isfinite(uphill).all() or not steepest.any():

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from tarot.adapter import CARD, Adapter, Edit, shapes_fingerprint
@@ -16,12 +17,13 @@ from tarot.models import LoadedModel
 from tarot.objective import Objective, check_measure
 from tarot.rotation import ROTATIONS
 from tarot.samples import draw, load_task
-from tarot.search import SEARCHES, Result, Trial, TrialLog, maximise
-from tarot.search.points import padded
+from tarot.search import SEARCHES, Result, Trial, TrialLog, maximise, trial_cost
 from tarot.sites import alive, find_sites, parse_layers
-from tarot.space import make_space
+from tarot.space import NEEDS_GRADIENT, make_space
 
 TRIALS = "trials.jsonl"
+# By measurement (RESULTS.md): a surrogate needs few coordinates, each of them promising; gradients take all there are.
+DEFAULT_SPACES = {"bo": "head-gradient"}
 LIBRARIES = ("torch", "transformers", "lm-eval", "botorch", "tarot-lm")
 
 
@@ -29,22 +31,25 @@ LIBRARIES = ("torch", "transformers", "lm-eval", "botorch", "tarot-lm")
 class Recipe:
     """Everything that decides what a search tries; the budget only says how long it goes on.
 
-    `bound` is in radians. `layers` is a fraction of the layers from the first, a range such as `4-11`, or a list such
-    as `0,3,5`.
+    `bound` is in radians. `layers` is a fraction of the layers from the first (`0.5`) or from the last (`-0.5`), a
+    range such as `4-11`, or a list such as `0,3,5`. `space` is the search's own where it is left out.
     """
 
     task: str
     num_fewshot: int | str = 0
     samples: int = 20
-    space: str = "gradient"
-    search: str = "bo"
+    space: str = ""
+    search: str = "adam"
     objective: str = "log_probability"
     sites: str = "heads"
-    layers: str = "0.5"
+    layers: str = "-0.5"
     bound: float = 0.785
     rotation: str = "rotary"
     seed: int = 0
     chat: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "space", self.space or DEFAULT_SPACES.get(self.search, "full"))
 
 
 def tune(
@@ -97,7 +102,8 @@ def tune(
         batch_size=batch_size,
     )
 
-    space = make_space(recipe.space, alive(sites, rotation.n_angles), recipe.bound, recipe.seed, objective.gradient)
+    gradient = objective.gradient() if recipe.space in NEEDS_GRADIENT else None
+    space = make_space(recipe.space, alive(sites, rotation.n_angles), recipe.bound, recipe.seed, gradient)
 
     settings = {
         "model": loaded.reference,
@@ -113,12 +119,20 @@ def tune(
     def angles(x: Tensor) -> Tensor:
         return space.angles(x).float()
 
+    def slope(x: Tensor) -> tuple[float, Tensor]:
+        with torch.enable_grad():
+            turned = angles(point := x.clone().requires_grad_())
+        score, gradient = objective.slope(turned.detach())
+        return score, torch.autograd.grad(turned, point, gradient)[0]
+
     result = maximise(
         lambda x: objective(angles(x)),
-        space,
+        space.d,
         search=recipe.search,
         budget=budget,
         seed=recipe.seed,
+        starts=space.starts,
+        slope=slope,
         log=log,
         on_trial=on_trial,
     )
@@ -127,7 +141,7 @@ def tune(
             "a finite score in some trial", f"none in {len(result.trials)}", "try --dtype float32, or a smaller --bound"
         )
     adapter = Adapter(
-        angles(padded(result.best.x, space.d)),
+        angles(torch.tensor(result.best.x, dtype=torch.float64)),
         Edit.of(loaded.model, recipe.sites, sites, rotation),
         {
             "model": loaded.reference,
@@ -136,13 +150,13 @@ def tune(
             "chat_template": template is not None,
             "coordinates": space.d,
             "trials": len(result.trials),
+            "spent": result.spent,
             "interrupted": result.interrupted,
             "best_trial": result.best.index,
             "scores": {"identity": result.identity.score, "best": result.best.score},
             "seconds": {
                 "evaluating": round(sum(trial.evaluate_seconds for trial in result.trials), 3),
                 "proposing": round(sum(trial.propose_seconds for trial in result.trials), 3),
-                "gradients": round(result.widening_seconds, 3),
             },
             "samples_drawn": [{"id": s.id, "key": s.key, "num_fewshot": s.num_fewshot} for s in samples],
             "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
@@ -160,8 +174,8 @@ def check(recipe: Recipe, output: Path, budget: int, resume: bool) -> None:
         if name not in known:
             raise UnknownName(kind, name, known)
     parse_layers(recipe.layers)
-    if budget < 1:
-        raise TarotError("a budget of at least 1 trial", str(budget))
+    if budget < (cost := trial_cost(recipe.search)):
+        raise TarotError(f"a budget of at least {cost}, for one trial of {recipe.search!r}", str(budget))
     if not (math.isfinite(recipe.bound) and recipe.bound > 0):
         raise TarotError("a positive bound in radians", repr(recipe.bound), "try 0.785, which is pi/4")
 
@@ -184,6 +198,11 @@ def _make(output: Path) -> None:
         raise TarotError(
             f"to make the folder {output}", error.strerror or str(error), "choose another --output"
         ) from error
+
+
+def curve(folder: str | Path, search: str) -> list[float]:
+    """The score after each evaluation of a finished search: a trial that counts for several stands there as often."""
+    return [trial.score for trial in trials(folder) for _ in range(trial_cost(search))]
 
 
 def trials(folder: str | Path) -> list[Trial]:

@@ -70,16 +70,14 @@ def test_agrees_with_the_oracle(seed: int, measure: str) -> None:
     assert objective(measure)(angles) == pytest.approx(oracle(model_of_bytes(), angles, measure), abs=1e-4)
 
 
-@pytest.mark.parametrize("measure", MEASURES)
-@pytest.mark.parametrize("away", [0.0, 0.3])
-def test_the_gradient_is_that_of_small_differences(measure: str, away: float) -> None:
+@pytest.mark.parametrize("measure", ["probability", "log_probability", "margin", "accuracy"])
+def test_the_gradient_is_that_of_small_differences(measure: str) -> None:
     """Accuracy has no slope and borrows that of the log-probability."""
-    direction, elsewhere = torch.randn(2, 2, 3, 4, generator=torch.Generator().manual_seed(1))
-    at = elsewhere * away
-    gradient = objective(measure).gradient(at) if away else objective(measure).gradient()
+    gradient = objective(measure).gradient()
     sloped = objective("log_probability" if measure == "accuracy" else measure)
+    direction = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1))
     step = 1e-3
-    slope = (sloped(at + step * direction) - sloped(at - step * direction)) / (2 * step)
+    slope = (sloped(step * direction) - sloped(-step * direction)) / (2 * step)
     assert float((gradient * direction).sum()) == pytest.approx(slope, rel=0.02, abs=1e-4)
 
 

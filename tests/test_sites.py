@@ -199,7 +199,12 @@ def test_a_fraction_is_the_first_layers_halves_up_and_at_least_one(fraction, n):
 
 def test_halves_are_rounded_up():
     assert [len(select_layers(0.5, n)) for n in (1, 2, 3, 5, 30)] == [1, 1, 2, 3, 15]
-    assert select_layers(1.0, 4) == (0, 1, 2, 3)
+    assert select_layers(1.0, 4) == (0, 1, 2, 3) == select_layers(-1.0, 4)
+
+
+@given(st.integers(1, 99), st.floats(1e-3, 1.0))
+def test_a_negative_fraction_counts_from_the_last(n, fraction):
+    assert select_layers(-fraction, n) == tuple(n - 1 - layer for layer in reversed(select_layers(fraction, n)))
 
 
 @given(st.lists(st.integers(0, 9), min_size=1))
@@ -215,6 +220,7 @@ def test_ranges_and_numbers_are_read_as_written(parts):
 
 def test_layers_as_they_are_typed():
     assert parse_layers("0.5") == 0.5 and parse_layers(" 1.0 ") == 1.0 and parse_layers(".25") == 0.25
+    assert parse_layers("-0.5") == -0.5
     assert parse_layers("4-11") == list(range(4, 12))
     assert parse_layers("0, 3,5") == [0, 3, 5]
 
@@ -223,15 +229,16 @@ def test_layers_as_they_are_typed():
 def test_other_layers_are_quoted(text):
     with pytest.raises(TarotError) as error:
         parse_layers(text)
-    assert str(error.value) == f"expected layers as '0.5', '4-11' or '0,3,5', got {text!r}"
+    assert str(error.value) == f"expected layers as '0.5', '-0.5', '4-11' or '0,3,5', got {text!r}"
 
 
 @pytest.mark.parametrize(
     "spec, message",
     [
-        (0.0, "expected a fraction of the layers above 0 and at most 1, got 0.0"),
-        (1.5, "expected a fraction of the layers above 0 and at most 1, got 1.5"),
-        (math.nan, "expected a fraction of the layers above 0 and at most 1, got nan"),
+        (0.0, "expected a fraction of the layers above 0 and at most 1, or its negative, got 0.0"),
+        (-1.5, "expected a fraction of the layers above 0 and at most 1, or its negative, got -1.5"),
+        (1.5, "expected a fraction of the layers above 0 and at most 1, or its negative, got 1.5"),
+        (math.nan, "expected a fraction of the layers above 0 and at most 1, or its negative, got nan"),
         (2, "expected a fraction of the layers or a list of them, got 2; [2] is one layer, 1.0 is all"),
         ([], "expected layers from 0 to 3, got none"),
         ([0, 4, -1, 9], "expected layers from 0 to 3, got -1, 4, 9"),

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tarot.errors import ShapeMismatch, TarotError, UnknownName
-from tarot.search.points import padded
-from tarot.space import REACH, GradientSpan, Space, make_space
+from tarot.space import Space, make_space
 
 PI_4 = math.pi / 4
 steady = settings(deadline=None, derandomize=True)
@@ -32,7 +31,7 @@ def spaces(draw: st.DrawFn) -> Space:
     if name == "random":
         name = f"random:{draw(st.integers(1, int(alive.sum())))}"
     bound, seed = draw(st.floats(1e-3, math.pi)), draw(st.integers(0, 2**31))
-    return make_space(name, alive, bound, seed, lambda _: slope(alive, seed))
+    return make_space(name, alive, bound, seed, slope(alive, seed) if name == "head-gradient" else None)
 
 
 def slope(alive: Tensor, seed: int) -> Tensor:
@@ -192,7 +191,7 @@ def test_point_of_another_dimension_is_an_error():
 @given(masks(), st.integers(0, 2**31))
 def test_every_coordinate_of_head_gradient_is_uphill(alive: Tensor, seed: int):
     gradient = slope(alive, seed).double()
-    space = make_space("head-gradient", alive, PI_4, 0, lambda _: gradient)
+    space = make_space("head-gradient", alive, PI_4, 0, gradient)
     assert space.d == ((gradient * alive).abs().amax(-1) > 0).sum()
     for k in range(space.d):
         x = torch.full((space.d,), 0.5, dtype=torch.float64)
@@ -220,66 +219,11 @@ def test_head_gradient_errors():
     for gradient, message in (
         (None, "expected a gradient for the space 'head-gradient', got none; try the space 'head'"),
         (
-            lambda _: torch.zeros(2, 3, 4),
+            torch.zeros(2, 3, 4),
             "expected a finite gradient that is not zero everywhere, got another; try the space 'head'",
         ),
-        (
-            lambda _: torch.full((2, 3, 4), math.nan),
-            "expected a finite gradient that is not zero everywhere, got another; ",
-        ),
+        (torch.full((2, 3, 4), math.nan), "expected a finite gradient that is not zero everywhere, got another; "),
     ):
         with pytest.raises(TarotError) as error:
             make_space("head-gradient", alive, 1.0, 0, gradient)
         assert str(error.value).startswith(message)
-
-
-# The space that grows
-
-
-def grown(alive: Tensor, gradients: list[Tensor], best: list[float]) -> GradientSpan:
-    """After as many widenings, each from the same place in what there was."""
-    queue = iter(gradients)
-    space = make_space("gradient", alive, PI_4, 0, lambda _: next(queue))
-    assert isinstance(space, GradientSpan)
-    for _ in gradients:
-        space.widen(torch.tensor(best[: space.d], dtype=torch.float64))
-    return space
-
-
-@steady
-@given(st.data(), masks(), st.integers(1, 4))
-def test_grown_angles_are_the_clipped_sum_of_signs(data: st.DataObject, alive: Tensor, k: int):
-    gradients = [slope(alive, seed) for seed in range(k)]
-    space = grown(alive, gradients, [0.5] * k)
-    directions = [gradient.sign() for gradient in gradients if (gradient * alive).any()]
-    assert space.d == len(directions)
-    x = data.draw(points(space.d))
-    total = sum((2 * c - 1) * d.double() for c, d in zip(x, directions, strict=True))
-    torch.testing.assert_close(space.angles(x), PI_4 * (REACH * total).clamp(-1, 1) * alive)
-
-
-@steady
-@given(st.data(), masks(), st.integers(1, 4))
-def test_a_new_coordinate_leaves_every_point_where_it_was(data: st.DataObject, alive: Tensor, k: int):
-    space = grown(alive, [slope(alive, seed) for seed in range(k)], [0.5] * k)
-    x = data.draw(points(space.d))
-    before = space.angles(x)
-    space._gradient = lambda _: slope(alive, 9)
-    space.widen(x)
-    assert torch.equal(space.angles(padded(x.tolist(), space.d)), before)
-    for start in space.starts:
-        assert torch.equal(start[:-1], x) and start[-1] > 0.5
-
-
-def test_takes_the_gradient_at_the_best_point():
-    alive, seen = torch.ones(2, 2, 3, dtype=torch.bool), []
-    space = make_space("gradient", alive, PI_4, 0, lambda angles: seen.append(angles) or torch.ones(2, 2, 3))
-    space.widen(torch.zeros(0, dtype=torch.float64))
-    space.widen(torch.tensor([1.0], dtype=torch.float64))
-    assert [float(angles.mean()) for angles in seen] == pytest.approx([0, PI_4 * REACH])
-
-
-@pytest.mark.parametrize("gradient", [torch.zeros(2, 2, 3), torch.full((2, 2, 3), math.nan)])
-def test_a_gradient_that_says_nothing_adds_nothing(gradient: Tensor):
-    space = grown(torch.ones(2, 2, 3, dtype=torch.bool), [torch.ones(2, 2, 3), gradient], [0.6, 0.6])
-    assert space.d == 1 and space.starts.shape == (0, 1)

@@ -1,41 +1,28 @@
-"""Rivals that follow gradients, given the same labels: LoRA, OFT, and Adam on the very angles that a search may turn.
+"""Rivals that train weights with the same labels: LoRA and OFT.
 
 The rule, fixed before any of them was measured: full batches, no weight decay, a constant learning rate, and as many
-steps as the search's budget pays for when a step costs three evaluations (one forward pass and a backward one of twice
-its work). The objective is the search's own, and the last step is what is kept.
+steps as the search's budget pays for when a step counts for as much as one of a search that follows gradients. The
+objective is the search's own, and the last step is what is kept.
 """
 
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
 from peft import LoraConfig, OFTConfig, PeftConfig, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from tarot.baselines.weights import Reweighted
 from tarot.objective import Objective
-from tarot.sites import alive
+from tarot.search.maximise import SLOPE_COST
 
-STEP_COST = 3  # evaluations
 LORA_RANK, LORA_RATE = 8, 1e-3
-ANGLE_RATE = 0.02  # radians a step
+OFT_RATE = 0.025  # of tan(angle / 2): some 0.05 radians a step, as the search `adam` does
 
 
 def n_steps(budget: int) -> int:
     """Steps of a gradient that cost as much as `budget` evaluations; at least one."""
-    return max(1, budget // STEP_COST)
-
-
-def adam(objective: Objective, budget: int) -> Float[Tensor, "layer head angle"]:
-    """Every angle by Adam from the identity, in radians: what gradients reach with the edit that a search looks for."""
-    exist = alive(objective.sites, objective.rotation.n_angles)
-    angles = torch.zeros(exist.shape).requires_grad_()
-    optimizer = torch.optim.Adam([angles], lr=ANGLE_RATE)
-    for _ in range(n_steps(budget)):
-        angles.grad = -objective.gradient(angles.detach()) * exist
-        optimizer.step()
-    return angles.detach()
+    return max(1, budget // SLOPE_COST)
 
 
 def lora(objective: Objective, budget: int, seed: int) -> Reweighted:
@@ -46,11 +33,11 @@ def lora(objective: Objective, budget: int, seed: int) -> Reweighted:
 def oft(objective: Objective, budget: int, seed: int) -> Reweighted:
     """PEFT's orthogonal finetuning (Qiu et al., arXiv 2306.07280) in blocks of two: exactly our rotations.
 
-    Its parameter is tan(angle / 2), so that half a radian's rate moves the angles as `adam` does.
+    PEFT's own way to the edit that the search `adam` finds, in other coordinates.
     """
     targets = [site.name for site in objective.sites]
     config = OFTConfig(r=0, oft_block_size=2, target_modules=targets, use_cayley_neumann=False, task_type="CAUSAL_LM")
-    return _trained("oft", objective, config, ANGLE_RATE / 2, budget, seed)
+    return _trained("oft", objective, config, OFT_RATE, budget, seed)
 
 
 def _trained(method: str, objective: Objective, config: PeftConfig, rate: float, budget: int, seed: int) -> Reweighted:

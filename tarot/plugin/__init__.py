@@ -198,7 +198,7 @@ def _cache(config: pytest.Config) -> Path:
 def _measured(config: pytest.Config, setting: Setting, model: "LoadedModel") -> "TarotGain":
     from tarot.measuring import measure
     from tarot.plugin.measured import TarotGain
-    from tarot.tuning import trials
+    from tarot.tuning import curve
 
     state = config.stash[STATE]
     found = {name: _tuned(config, replace(setting, search=name), model) for name in (setting.search, *setting.control)}
@@ -211,7 +211,7 @@ def _measured(config: pytest.Config, setting: Setting, model: "LoadedModel") -> 
             shots=FEW_SHOT_SHOTS,
             include_path=setting.include_path,
             limit=setting.limit,
-            curves={name: [trial.score for trial in trials(folder)] for name, (_, folder) in found.items()},
+            curves={name: curve(folder, name) for name, (_, folder) in found.items()},
             controls={f"{name} search": adapter for name, (adapter, _) in found.items() if name != setting.search},
             draws=setting.draws or 0,
             known=state.base_answers,

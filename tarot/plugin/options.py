@@ -86,8 +86,10 @@ OPTIONS: Mapping[str, Option] = {
     "seeds": Option(seeds, "0,1,2 measures three", (0,), marker="seed"),
     "samples": Option(whole, "labelled samples of the search", 20, marker="samples"),
     "budget": Option(whole, "evaluations of the search", 120, marker="budget"),
-    "search": Option(name, "bo, paper or random", "bo", marker="search"),
-    "space": Option(name, "gradient, head-gradient, head, layer, full or random:R", "gradient", marker="space"),
+    "search": Option(name, "adam, bo, paper or random", "adam", marker="search"),
+    "space": Option(
+        name, "full, head-gradient, head, layer, random:R; the search's own if left out", "", marker="space"
+    ),
     "limit": Option(whole, "evaluate only the first documents", None, marker="limit"),
     "include-path": Option(name, "folder of further lm-eval task files", None, path=True, marker="include_path"),
     "control": Option(
@@ -111,8 +113,8 @@ class Setting:
     seed: int = 0
     samples: int = 20
     budget: int = 120
-    search: str = "bo"
-    space: str = "gradient"
+    search: str = "adam"
+    space: str = ""
     limit: int | None = None
     include_path: str | None = None
     control: tuple[str, ...] = ()
@@ -128,7 +130,7 @@ class Setting:
 def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("tarot", "rotated language models, measured")
     for key, option in OPTIONS.items():
-        default = f" (default: {_text(option.default)})" if option.default not in (None, ()) else ""
+        default = f" (default: {_text(option.default)})" if option.default not in (None, (), "") else ""
         metavar = "DIR" if option.path and "baseline" not in key else "FILE" if option.path else key.upper()
         # Parsed later, in one place with the ini values, so that both fail alike.
         group.addoption(

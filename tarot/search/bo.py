@@ -1,7 +1,7 @@
 """The default search: a Gaussian process with dimension-scaled priors and log expected improvement."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from botorch.models import SingleTaskGP
@@ -12,8 +12,7 @@ from tarot.search.points import identity, local_rng, sobol
 from tarot.search.proposal import Proposal
 from tarot.search.trial import Trial
 
-# Sobol points, fewer in fewer dimensions: at a budget of 60 in 135 of them 20 were too many, 3 to 10 all the same.
-DESIGN = 5
+DESIGN = 5  # Sobol points; at a budget of 60 in 135 dimensions 20 were too many, 3 to 10 could not be told apart
 REFIT_GROWTH = 1.25  # hyperparameters are fitted anew when there are this many times as many trials
 
 
@@ -26,19 +25,21 @@ class BayesianOptimisation:
     Priors: Hvarfner et al., Vanilla Bayesian Optimization Performs Great in High Dimensions, arXiv 2402.02229.
     """
 
-    def __init__(self, seed: int) -> None:
+    follows_gradient: ClassVar[bool] = False
+
+    def __init__(self, d: int, seed: int) -> None:
+        self.d = d
         self.seed = seed
         self._memory: _Memory | None = None
 
-    def propose(self, history: Sequence[Trial], d: int) -> Proposal:
+    def propose(self, history: Sequence[Trial]) -> Proposal:
         """The next point; a uniform draw where the surrogate cannot be fitted."""
         if not history:
-            return Proposal(identity(d), "identity")
-        if len(history) <= min(DESIGN, d):
-            return Proposal(sobol(d, self.seed, len(history) - 1), "sobol")
+            return Proposal(identity(self.d), "identity")
+        if len(history) <= DESIGN:
+            return Proposal(sobol(self.d, self.seed, len(history) - 1), "sobol")
         return improve(
             history,
-            d,
             self.seed,
             self._model,
             restarts=4,
@@ -55,7 +56,7 @@ class BayesianOptimisation:
         memory = self._memory
         if memory is None or not (torch.equal(memory.X, X) and torch.equal(memory.Y, Y)):
             with local_rng(self.seed, -len(Y)):
-                model = fitted(X, Y, get_covar_module_with_dim_scaled_prior(X.shape[-1]), max_steps=50)
+                model = fitted(X, Y, get_covar_module_with_dim_scaled_prior(self.d), max_steps=50)
             self._memory = memory = _Memory(X, Y, model.requires_grad_(False))
         return memory.model
 

@@ -27,7 +27,7 @@ from jaxtyping import Float
 from linear_operator.utils.warnings import NumericalWarning
 from torch import Tensor
 
-from tarot.search.points import local_rng, padded, uniform
+from tarot.search.points import local_rng, uniform
 from tarot.search.proposal import Proposal
 from tarot.search.trial import Trial
 
@@ -38,25 +38,16 @@ Scores = Float[Tensor, "n 1"]
 MIN_SPREAD = 1e-6
 
 
-FLOOR = 3.0
-
-
 class SurrogateFailed(Exception):
     """The trials support no Gaussian process that tells one point from another."""
 
 
-def observed(history: Sequence[Trial], d: int) -> tuple[Points, Scores]:
-    """All points, in d coordinates, and their scores.
-
-    A failed trial counts as the worst of the others, lest it be proposed again. A score further below the median than
-    `FLOOR` times the best is above it counts as that far: a log-probability can fall without end, and the surrogate has
-    to tell good points from better ones.
-    """
+def observed(history: Sequence[Trial]) -> tuple[Points, Scores]:
+    """All points and their scores; a failed trial counts as the worst of the others, lest it be proposed again."""
     worst = min((trial.score for trial in history if math.isfinite(trial.score)), default=0.0)
-    X = torch.stack([padded(trial.x, d) for trial in history])
+    X = torch.tensor([trial.x for trial in history], dtype=torch.float64)
     Y = torch.tensor([[trial.score] for trial in history], dtype=torch.float64).nan_to_num(nan=worst)
-    middle = Y.median()
-    return X, Y.clamp(min=middle - FLOOR * (Y.max() - middle)) if Y.max() > middle else Y
+    return X, Y
 
 
 def cube(d: int) -> Float[Tensor, "2 d"]:
@@ -94,7 +85,6 @@ def fitted(X: Points, Y: Scores, kernel: Kernel, max_steps: int) -> SingleTaskGP
 
 def improve(
     history: Sequence[Trial],
-    d: int,
     seed: int,
     surrogate: Callable[[Points, Scores], SingleTaskGP],
     *,
@@ -105,12 +95,11 @@ def improve(
     """argmax LogEI under `surrogate(X, Y)`; a uniform draw where the numbers do not allow it.
 
     Args:
-        d: dimension of the points; those of the history may have fewer coordinates.
         restarts: local searches of the acquisition function, from the best of `raw_samples` points.
         options: BoTorch's, for `optimize_acqf`.
     """
-    X, Y = observed(history, d)
-    index = len(history)
+    X, Y = observed(history)
+    index, d = X.shape
     try:
         with numerical_care(seed, index):
             if not 0 < Y.std() < math.inf:

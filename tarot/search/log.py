@@ -156,7 +156,8 @@ def _trial(path: Path, index: int, line: bytes) -> Trial:
         fields = json.loads(line)
         trial = Trial(
             **fields
-            | {"x": tuple(map(float, fields["x"])), "score": math.nan if fields["score"] is None else fields["score"]}
+            | {name: tuple(map(float, fields[name])) for name in ("x", "gradient")}
+            | {"score": math.nan if fields["score"] is None else fields["score"]}
         )
         if trial.index != index:
             raise ValueError(f"index {trial.index}")

@@ -2,66 +2,25 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import dataclass
 from time import perf_counter
-from typing import Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tarot.errors import TarotError, UnknownName
+from tarot.search.adam import Adam
 from tarot.search.bo import BayesianOptimisation
 from tarot.search.log import TrialLog
 from tarot.search.paper import Paper
-from tarot.search.points import padded
 from tarot.search.proposal import Proposal, Search
 from tarot.search.random import Random
 from tarot.search.trial import Trial, best_of
 
-SEARCHES: dict[str, type[Search]] = {"bo": BayesianOptimisation, "paper": Paper, "random": Random}
+SEARCHES: dict[str, type[Search]] = {"adam": Adam, "bo": BayesianOptimisation, "paper": Paper, "random": Random}
+SLOPE_COST = 3  # evaluations that a score and its gradient count for: a pass forward, and one back of twice its work
 
-
-@runtime_checkable
-class Domain(Protocol):
-    """The cube that is searched, which may gain coordinates on the way.
-
-    Attributes:
-        d: number of coordinates.
-        starts: points that are worth trying before a search proposes any; read anew whenever the domain has widened.
-        trials_per_widening: evaluations after which it is widened, the first time after the identity; None for never.
-        widening_cost: what it takes, in evaluations; counted in the budget.
-    """
-
-    @property
-    def d(self) -> int: ...
-
-    @property
-    def starts(self) -> Float[Tensor, "start d"]: ...
-
-    @property
-    def trials_per_widening(self) -> int | None: ...
-
-    @property
-    def widening_cost(self) -> int: ...
-
-    def widen(self, best: Float[Tensor, "d"]) -> None:
-        """Add a coordinate whose centre is where the domain was before; told the best point so far."""
-        ...
-
-
-@dataclass
-class Cube:
-    """[0, 1]^d as it is."""
-
-    d: int
-    starts: Float[Tensor, "start d"] = field(default_factory=lambda: torch.zeros(0, 0))
-    trials_per_widening: int | None = None
-    widening_cost: int = 0
-
-    def widen(self, best: Float[Tensor, "d"]) -> None:
-        """Never called."""
+Point = Float[Tensor, "d"]
 
 
 @dataclass(frozen=True)
@@ -71,15 +30,13 @@ class Result:
     Attributes:
         trials: all of them, those of the log that was resumed first.
         resumed: how many came from the log.
-        spent: evaluations, those that widening the domain cost among them.
-        widening_seconds: spent on widening the domain; of a resumed search, on doing it once more too.
+        spent: evaluations that all of them count for.
         interrupted: whether Ctrl-C ended it before its budget was spent.
     """
 
     trials: tuple[Trial, ...]
     resumed: int
     spent: int
-    widening_seconds: float
     interrupted: bool
 
     @property
@@ -94,12 +51,14 @@ class Result:
 
 
 def maximise(
-    f: Callable[[Float[Tensor, "d"]], float],
-    domain: Domain,
+    f: Callable[[Point], float],
+    d: int,
     *,
     search: str = "bo",
     budget: int,
     seed: int,
+    starts: Float[Tensor, "start d"] | None = None,
+    slope: Callable[[Point], tuple[float, Point]] | None = None,
     log: TrialLog | None = None,
     on_trial: Callable[[Trial, Result], None] | None = None,
 ) -> Result:
@@ -107,10 +66,11 @@ def maximise(
 
     Args:
         f: a float64 point to its score, higher is better. A score that is not finite counts as a failed trial.
-        domain: what is searched. Points of a log that are shorter than it are at the centre of what came later.
-        search: `bo`, `paper` or `random`.
-        budget: evaluations in all: identity, initial design, what widenings cost and the trials of a resumed log
-            included. A log that has spent it is returned as it is.
+        search: `adam`, `bo`, `paper` or `random`.
+        budget: evaluations in all: identity, initial design and the trials of a resumed log included. A trial of a
+            search that follows gradients counts for `SLOPE_COST`. A log that has spent the budget is the result.
+        starts: points to evaluate right after the identity, in this order; a search's own design follows them.
+        slope: f and its gradient at a point, for a search that follows it, which then evaluates nothing else.
         log: gets each trial before the next begins; the search goes on from the trials it holds.
         on_trial: called after each new trial with it and the result so far.
 
@@ -119,37 +79,29 @@ def maximise(
 
     Raises:
         UnknownName: no such search.
-        TarotError: the budget is not positive, the log is of another dimension, or cannot be written.
+        TarotError: the budget does not pay for a trial, there is no gradient for a search that follows it, the log is
+            of another dimension, or cannot be written.
     """
     if search not in SEARCHES:
         raise UnknownName("search", search, SEARCHES)
-    if budget < 1:
-        raise TarotError("a budget of at least 1 trial", str(budget))
+    strategy = SEARCHES[search](d, seed)
+    if strategy.follows_gradient and slope is None:
+        raise TarotError(f"a gradient for the search {search!r}", "none", "try the search 'bo' in the space 'head'")
+    cost = trial_cost(search)
+    if budget < cost:
+        raise TarotError(f"a budget of at least {cost}, for one trial of {search!r}", str(budget))
     trials = list(log.trials) if log else []
     resumed = len(trials)
-    strategy = SEARCHES[search](seed)
-    began, spent, widening = 1, 0, 0.0
+    for trial in trials:
+        if len(trial.x) != d:
+            raise TarotError(f"trials of {d} coordinates", f"{len(trial.x)} in the log", "choose another folder")
 
     def result(interrupted: bool) -> Result:
-        return Result(tuple(trials), resumed, spent, widening, interrupted)
+        return Result(tuple(trials), resumed, cost * len(trials), interrupted)
 
     try:
-        for index in count():
-            # What a log holds is gone through once more, so that the domain widens as it did when it was written.
-            if index and domain.trials_per_widening and (index - 1) % domain.trials_per_widening == 0:
-                if spent + domain.widening_cost >= budget:
-                    break
-                started = perf_counter()
-                domain.widen(padded(best_of(trials[:index]).x, domain.d))
-                widening += perf_counter() - started
-                began, spent = index, spent + domain.widening_cost
-            if spent >= budget:
-                break
-            spent += 1
-            if index < resumed:
-                _check_dimension(trials[index], domain.d)
-                continue
-            trial = _trial(f, strategy, domain, began, trials)
+        while cost * (len(trials) + 1) <= budget:
+            trial = _trial(strategy, f, slope, starts, trials)
             if log:
                 log.append(trial)
             trials.append(trial)
@@ -162,29 +114,35 @@ def maximise(
     return result(interrupted=False)
 
 
-def _check_dimension(trial: Trial, d: int) -> None:
-    if len(trial.x) != d:
-        raise TarotError(f"trials of {d} coordinates", f"{len(trial.x)} in the log", "choose another folder")
+def trial_cost(search: str) -> int:
+    """Evaluations that one trial of this search counts for."""
+    return SLOPE_COST if SEARCHES[search].follows_gradient else 1
 
 
 def _trial(
-    f: Callable[[Float[Tensor, "d"]], float], strategy: Search, domain: Domain, began: int, history: Sequence[Trial]
+    strategy: Search,
+    f: Callable[[Point], float],
+    slope: Callable[[Point], tuple[float, Point]] | None,
+    starts: Float[Tensor, "start d"] | None,
+    history: Sequence[Trial],
 ) -> Trial:
-    """The next trial in a domain that is as it is since trial `began`."""
     started = perf_counter()
-    if 0 <= (start := len(history) - began) < len(domain.starts):
-        x, origin = Proposal(domain.starts[start], "start")
+    # What follows gradients goes from each point to the next: it needs no line searched for it.
+    if starts is not None and 1 <= len(history) <= len(starts) and not strategy.follows_gradient:
+        x, origin = Proposal(starts[len(history) - 1], "start")
     else:
-        x, origin = strategy.propose(history, domain.d)
+        x, origin = strategy.propose(history)
     point = tuple(x.tolist())
     proposed = perf_counter()
-    score = float(f(x))
+    score, gradient = slope(x) if slope and strategy.follows_gradient else (f(x), x.new_zeros(0))
     evaluated = perf_counter()
+    sound = math.isfinite(score) and bool(gradient.isfinite().all())
     return Trial(
         index=len(history),
         x=point,
-        score=score if math.isfinite(score) else math.nan,
+        score=float(score) if sound else math.nan,
         origin=origin,
         propose_seconds=proposed - started,
         evaluate_seconds=evaluated - proposed,
+        gradient=tuple(gradient.tolist()) if sound else (),
     )

@@ -9,6 +9,7 @@ Source: Singh, Dutta and Chakraborty, Mechanistic Behavior Editing of Language M
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from botorch.models import SingleTaskGP
 from botorch.models.kernels import InfiniteWidthBNNKernel
@@ -25,16 +26,19 @@ STARTS = 4
 class Paper:
     """The identity, 4 uniform draws, then argmax LogEI under the infinite-width BNN kernel, refitted at every trial."""
 
-    def __init__(self, seed: int) -> None:
+    follows_gradient: ClassVar[bool] = False
+
+    def __init__(self, d: int, seed: int) -> None:
+        self.d = d
         self.seed = seed
 
-    def propose(self, history: Sequence[Trial], d: int) -> Proposal:
+    def propose(self, history: Sequence[Trial]) -> Proposal:
         """The next point; a uniform draw where the surrogate cannot be fitted."""
         if not history:
-            return Proposal(identity(d), "identity")
+            return Proposal(identity(self.d), "identity")
         if len(history) <= STARTS:
-            return Proposal(uniform(d, self.seed, len(history)), "random")
-        return improve(history, d, self.seed, _model, restarts=20, raw_samples=1024, options={"maxiter": 50})
+            return Proposal(uniform(self.d, self.seed, len(history)), "random")
+        return improve(history, self.seed, _model, restarts=20, raw_samples=1024, options={"maxiter": 50})
 
 
 def _model(X: Points, Y: Scores) -> SingleTaskGP:

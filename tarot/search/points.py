@@ -1,7 +1,7 @@
 """Points of the unit cube that follow from a seed and an index alone."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -26,13 +26,6 @@ def local_rng(seed: int, index: int) -> Iterator[None]:
 def identity(d: int) -> Float[Tensor, "d"]:
     """The centre of the cube."""
     return torch.full((d,), 0.5, dtype=torch.float64)
-
-
-def padded(x: Sequence[float], d: int) -> Float[Tensor, "d"]:
-    """A point of fewer coordinates in d of them: at the centre of those that came later."""
-    point = identity(d)
-    point[: len(x)] = torch.tensor(x, dtype=torch.float64)
-    return point
 
 
 def uniform(d: int, seed: int, index: int) -> Float[Tensor, "d"]:

@@ -1,7 +1,7 @@
 """What a search has to say after each trial: where next."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -20,16 +20,18 @@ class Proposal(NamedTuple):
 class Search(Protocol):
     """history -> proposal.
 
-    The proposal depends on the seed, the history and the dimension alone, never on the budget or on what this object
+    The proposal depends on the dimension, the seed and the history alone, never on the budget or on what this object
     was asked before: that is what makes a resumed run equal to one never interrupted. An object may remember what is
     dear to compute, no more.
+
+    Attributes:
+        follows_gradient: whether it asks for the gradient at every point, beside the score.
     """
 
-    def __init__(self, seed: int) -> None: ...
+    follows_gradient: ClassVar[bool]
 
-    def propose(self, history: Sequence[Trial], d: int) -> Proposal:
-        """The point in [0, 1]^d to try after these trials; the identity where there is none.
+    def __init__(self, d: int, seed: int) -> None: ...
 
-        The dimension may have grown since a trial was made: its point has 0.5 in every coordinate that came later.
-        """
+    def propose(self, history: Sequence[Trial]) -> Proposal:
+        """The point to try after these trials; the identity where there is none."""
         ...

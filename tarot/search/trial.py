@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Origin = Literal["identity", "start", "sobol", "random", "acquisition"]
+Origin = Literal["identity", "start", "sobol", "random", "acquisition", "gradient"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Trial:
         origin: how the point was proposed. After the initial design of a surrogate search, `random` says that the
             surrogate failed.
         propose_seconds: spent on finding the point.
-        evaluate_seconds: spent on the objective.
+        evaluate_seconds: spent on the objective, its gradient included.
+        gradient: d score / d x, for a search that follows it; else empty.
     """
 
     index: int
@@ -28,6 +29,7 @@ class Trial:
     origin: Origin
     propose_seconds: float
     evaluate_seconds: float
+    gradient: tuple[float, ...] = ()
 
 
 def best_of(trials: Sequence[Trial]) -> Trial:

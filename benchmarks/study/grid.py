@@ -1,0 +1,66 @@
+"""What the study measures, declared before it was measured.
+
+A *cell* is a model, a task, a number of shots in every prompt, and a seed. A *method* is a way to answer its documents.
+Every method gets the same 20 labelled samples, the same budget of 120 evaluations and the same documents.
+
+Not every method runs in every cell: one processor has hours, not weeks. The rule, written down first: the default runs
+everywhere, and so do the unedited model and prompting. The rivals `lora` and `random` run in every cell of seed 0. All
+else runs in the development cells; what is level there with the default, or above, goes on to seed 0, then to all.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+MODELS = {"smollm2": "wheel:smollm2-135m", "gemma3": "wheel:gemma3-270m"}
+TASKS = ("ag_news", "entailed_polarity", "navigate", "color", "winowhy")
+SHOTS = (0, 6)
+SEEDS = (0, 1, 2)
+SAMPLES, BUDGET, DOCUMENTS = 20, 120, 200
+FEW_SHOT = 6  # shots of the arm `few-shot`, the first of the search's own samples
+
+UNEDITED = ("base", "few-shot")
+# Fields of a recipe in which a method differs from the default.
+SEARCHES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "random": {"search": "random"},
+    "first half": {"layers": "0.5"},
+    "all layers": {"layers": "1.0"},
+    "bo head-gradient": {"search": "bo"},
+    "bo head": {"search": "bo", "space": "head"},
+    "paper": {"search": "paper", "layers": "0.5"},
+    "rescale": {"rotation": "scale"},
+}
+TRAINED = ("lora", "oft")
+METHODS = (*UNEDITED, *SEARCHES, *TRAINED)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model, task, number of shots and seed."""
+
+    model: str
+    task: str
+    shots: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """What files call it."""
+        return f"{self.model}-{self.task}-{self.shots}-{self.seed}"
+
+
+def cells(seeds: tuple[int, ...] = SEEDS) -> Iterator[Cell]:
+    """All cells of these seeds: seed by seed, so that a study cut short is complete for the first ones."""
+    return (Cell(model, task, shots, seed) for seed in seeds for shots in SHOTS for task in TASKS for model in MODELS)
+
+
+DEVELOPMENT = tuple(Cell("smollm2", task, 0, 0) for task in ("ag_news", "navigate", "entailed_polarity"))
+
+
+def methods(cell: Cell) -> tuple[str, ...]:
+    """The methods that the rule gives a cell, the most telling first."""
+    everywhere = ("default", "base", *(("few-shot",) if not cell.shots else ()))
+    rivals = ("lora", "random") if cell.seed == 0 else ()
+    others = tuple(m for m in METHODS if m not in (*UNEDITED, *everywhere, *rivals)) if cell in DEVELOPMENT else ()
+    return everywhere + rivals + others

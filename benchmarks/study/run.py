@@ -1,0 +1,135 @@
+"""`python -m benchmarks.study.run`: measure what the grid declares and the folder `cells` lacks.
+
+It can be stopped and started at any time. Each finished cell and method is a small JSON file, and several processes may
+share the work: each leaves alone what another has begun. Searches multiply in bfloat16 where the processor can (twice
+as fast here); every document is answered in float32.
+"""
+
+import argparse
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from benchmarks.study import grid
+from benchmarks.study.grid import Cell
+from tarot.baselines import icl, trained
+from tarot.files import write_atomically
+from tarot.gains import weighted_f1
+from tarot.harness import TarotLM, chat_template, evaluate
+from tarot.measuring import answers
+from tarot.models import LoadedModel, load_model
+from tarot.objective import Objective
+from tarot.samples import draw, load_task
+from tarot.sites import find_sites, parse_layers
+from tarot.tuning import LIBRARIES, Recipe, curve, tune
+
+HERE = Path(__file__).parent
+FORMAT = 1
+
+
+@contextmanager
+def quick(loaded: LoadedModel) -> Iterator[None]:
+    """Products in bfloat16, sums in float32, and attention as plain products, which the processor is quickest at."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    loaded.model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+        loaded.model.set_attn_implementation("sdpa")
+
+
+def edited(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> tuple[Any, dict[str, Any]]:
+    """What a method makes of the labelled samples, used as an adapter is, and what is to be said of it."""
+    changes = grid.SEARCHES.get(method, {})
+    recipe = Recipe(f"tarot_{cell.task}", num_fewshot=cell.shots, samples=grid.SAMPLES, seed=cell.seed, **changes)
+    if method in grid.SEARCHES:
+        adapter = tune(loaded, recipe, work, budget=grid.BUDGET, resume=True)
+        said = {name: adapter.provenance[name] for name in ("search", "space", "layers", "coordinates", "scores")}
+        said["stored_bytes"] = (work / "adapter.safetensors").stat().st_size
+        said["seconds_of"] = adapter.provenance["seconds"]
+        return adapter, said | {"curve": [round(score, 5) for score in curve(work, recipe.search)]}
+    task = load_task(recipe.task)
+    lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
+    template = chat_template(lm, recipe.chat)
+    samples = draw(task, recipe.samples, num_fewshot=cell.shots, seed=cell.seed, chat_template=template)
+    sites = find_sites(loaded.model, "heads", parse_layers(recipe.layers))
+    objective = Objective(loaded.model, samples, lm.encode, sites=sites)
+    weights = getattr(trained, method)(objective, grid.BUDGET, cell.seed)
+    weights.provenance["samples_drawn"] = [{"key": sample.key} for sample in samples]
+    with torch.no_grad(), weights.applied(loaded.model):
+        scores = {"best": float(objective.score())}
+    return weights, {"stored_bytes": weights.stored_bytes, "scores": scores}
+
+
+def answered(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> dict[str, Any]:
+    """The documents' right answers and the method's, with what it took."""
+    name = f"tarot_{cell.task}"
+    said: dict[str, Any] = {}
+    started, edit = time.perf_counter(), None
+    if method not in grid.UNEDITED:
+        with quick(loaded):
+            edit, said = edited(loaded, cell, method, work)
+    seconds = round(time.perf_counter() - started, 1)
+    task = load_task(name)
+    if method == "few-shot":
+        template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), True)
+        drawn = draw(task, grid.SAMPLES, seed=cell.seed, chat_template=template)
+        shots = icl.labelled(task, [vars(sample) for sample in drawn])[: grid.FEW_SHOT]
+        results = icl.prompted(loaded, name, shots, limit=grid.DOCUMENTS)
+    else:
+        results = evaluate(loaded, [name], adapter=edit, num_fewshot=cell.shots, limit=grid.DOCUMENTS)
+    gold, arm = answers(task, results["samples"][name])
+    labels = {"base": cell.shots, "few-shot": grid.FEW_SHOT}.get(method, grid.SAMPLES + cell.shots)
+    return {
+        "format": FORMAT,
+        **vars(cell),
+        "method": method,
+        "labels": labels,
+        "greedy_f1": round(weighted_f1(gold, arm.greedy), 4),
+        "seconds": seconds,
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        **said,
+        "gold": gold,
+        "greedy": arm.greedy,
+        "predicted": arm.predicted,
+        "versions": {library: version(library) for library in LIBRARIES},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("runs/study"), help="folder of the searches' trials")
+    parser.add_argument("--cells", type=Path, default=HERE / "cells", help="folder of the results")
+    parser.add_argument("--seeds", type=lambda text: tuple(map(int, text.split(","))), default=grid.SEEDS)
+    parser.add_argument("--methods", type=lambda text: text.split(","), default=list(grid.METHODS))
+    options = parser.parse_args()
+    models: dict[str, LoadedModel] = {}
+    # Method by method within a seed: what everybody wants to know first is done first.
+    todo = [(method, cell) for s in options.seeds for method in options.methods for cell in grid.cells((s,))]
+    for method, cell in todo:
+        name = f"{cell.name}-{method.replace(' ', '_')}"
+        path = options.cells / f"{name}.json"
+        if path.exists() or method not in grid.methods(cell):
+            continue
+        options.work.mkdir(parents=True, exist_ok=True)
+        with suppress(Timeout), FileLock(options.work / f"{name}.lock", timeout=0):
+            if cell.model not in models:
+                models[cell.model] = load_model(grid.MODELS[cell.model])
+            result = answered(models[cell.model], cell, method, options.work / name)
+            write_atomically(path, (json.dumps(result) + "\n").encode())
+            print(f"{name}: {result['greedy_f1']:.3f} in {result['seconds']} s", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
