@@ -175,7 +175,7 @@ def check(recipe: Recipe, output: Path, budget: int, resume: bool) -> None:
             raise UnknownName(kind, name, known)
     parse_layers(recipe.layers)
     if budget < (cost := trial_cost(recipe.search)):
-        raise TarotError(f"a budget of at least {cost}, for one trial of {recipe.search!r}", str(budget))
+        raise TarotError(f"a budget of at least {cost}, what one trial of {recipe.search!r} counts for", str(budget))
     if not (math.isfinite(recipe.bound) and recipe.bound > 0):
         raise TarotError("a positive bound in radians", repr(recipe.bound), "try 0.785, which is pi/4")
 

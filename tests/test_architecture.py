@@ -26,6 +26,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "errors": TORCH,
     "files": TORCH,
     "rotation": MODELS | SEARCH,
+    "below": SEARCH | {"tarot.rotation"},
     "sites": SEARCH | {"tarot.rotation"},
     "intervention": SEARCH | {"lm_eval"},
     "models": SEARCH | {"lm_eval", "datasets"},

@@ -16,9 +16,10 @@ from checkpoint import byte_model, byte_tokenizer, save_checkpoint, write_tasks
 from tarot.adapter import CARD, WEIGHTS, Adapter
 from tarot.errors import TarotError, UnknownName
 from tarot.models import LoadedModel
-from tarot.tuning import TRIALS, Recipe, trials, tune
+from tarot.search import trial_cost
+from tarot.tuning import TRIALS, Recipe, curve, trials, tune
 
-RECIPE = Recipe("stranger_choice", samples=6, search="random")
+RECIPE = Recipe("stranger_choice", samples=6, search="random", space="head-gradient")
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +66,16 @@ def test_any_kind_of_task(tmp_path: Path, loaded: LoadedModel, folder: Path, nam
         {"objective": "margin"},
         {"chat": False},
         {"search": "bo"},
+        {"search": "adam"},
+        {"search": "adam", "space": "random:3"},
+        {"search": "adam", "rotation": "givens", "objective": "accuracy"},
     ],
     ids=str,
 )
 def test_every_choice_can_be_chosen(
     tmp_path: Path, loaded: LoadedModel, folder: Path, change: dict[str, object]
 ) -> None:
-    adapter = tune(loaded, replace(RECIPE, **change), tmp_path, budget=3, include_path=folder)
+    adapter = tune(loaded, replace(RECIPE, **change), tmp_path, budget=6, include_path=folder)
     assert len(adapter.sites(loaded.model)) == 2
     with adapter.applied(loaded.model) as model:
         assert torch.isfinite(model(torch.tensor([[3, 4, 5]])).logits).all()
@@ -83,10 +87,13 @@ def test_tuning_leaves_the_model_as_it_was(tmp_path: Path, loaded: LoadedModel, 
     assert all(torch.equal(value, before[name]) for name, value in loaded.model.state_dict().items())
 
 
-@pytest.mark.parametrize("search", ["random", "bo"])
-def test_resumed_equals_uninterrupted(tmp_path: Path, loaded: LoadedModel, folder: Path, search: str) -> None:
+@pytest.mark.parametrize(("search", "budget"), [("random", 14), ("bo", 14), ("adam", 42)])
+def test_resumed_equals_uninterrupted(
+    tmp_path: Path, loaded: LoadedModel, folder: Path, search: str, budget: int
+) -> None:
     recipe = replace(RECIPE, search=search)
-    whole = tune(loaded, recipe, tmp_path / "whole", budget=14, include_path=folder)
+    whole = tune(loaded, recipe, tmp_path / "whole", budget=budget, include_path=folder)
+    assert whole.provenance["trials"] == 14 and whole.provenance["spent"] == budget
     resumed_at = []
 
     def stop(trial: object, result: object) -> None:
@@ -94,15 +101,24 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, loaded: LoadedModel, folde
             raise RuntimeError("the machine went away")
 
     with pytest.raises(RuntimeError, match="the machine went away"):
-        tune(loaded, recipe, tmp_path / "cut", budget=14, include_path=folder, on_trial=stop)
+        tune(loaded, recipe, tmp_path / "cut", budget=budget, include_path=folder, on_trial=stop)
     with (tmp_path / "cut" / TRIALS).open("ab") as file:
         file.write(b'{"index": 12, "x": [0.1')  # killed while writing
     again = tune(
-        loaded, recipe, tmp_path / "cut", budget=14, include_path=folder, resume=True, on_start=resumed_at.append
+        loaded, recipe, tmp_path / "cut", budget=budget, include_path=folder, resume=True, on_start=resumed_at.append
     )
     assert resumed_at == [12]
     assert scores(tmp_path / "cut") == scores(tmp_path / "whole")
     assert again.fingerprint == whole.fingerprint
+
+
+def test_the_default_climbs_and_says_what_it_spent(tmp_path: Path, loaded: LoadedModel, folder: Path) -> None:
+    adapter = tune(loaded, Recipe("stranger_choice", samples=6), tmp_path, budget=31, include_path=folder)
+    identity, *rest = curve(tmp_path, "adam")
+    assert adapter.provenance["spent"] == 30 == 1 + len(rest)
+    assert adapter.provenance["search"] == "adam" and adapter.provenance["space"] == "full"
+    assert max(rest) == adapter.provenance["scores"]["best"] > identity  # type: ignore[index]  # JSON that tune wrote
+    assert adapter.edit.layers == (2, 3)
 
 
 def test_interrupted_keeps_the_best_so_far(tmp_path: Path, loaded: LoadedModel, folder: Path) -> None:
@@ -130,6 +146,8 @@ def test_killed_for_real(tmp_path: Path, folder: Path) -> None:
         "6",
         "--search",
         "random",
+        "--space",
+        "head-gradient",
         "--budget",
         "100",
     ]
@@ -157,11 +175,13 @@ def test_killed_for_real(tmp_path: Path, folder: Path) -> None:
 def test_no_score_anywhere_is_an_error(tmp_path: Path, folder: Path) -> None:
     model = byte_model()
     model.get_output_embeddings().weight.fill_(torch.nan)
-    with pytest.raises(TarotError, match="expected a finite score in some trial, got none in 3"):
-        recipe = replace(RECIPE, space="head")
-        tune(LoadedModel("nan", model, byte_tokenizer()), recipe, tmp_path / "head", budget=3, include_path=folder)
+    nan = LoadedModel("nan", model, byte_tokenizer())
+    for name, search in (("head", "random"), ("full", "adam")):
+        recipe = replace(RECIPE, space=name, search=search)
+        with pytest.raises(TarotError, match="expected a finite score in some trial, got none in 3"):
+            tune(nan, recipe, tmp_path / name, budget=3 * trial_cost(search), include_path=folder)
     with pytest.raises(TarotError, match="expected a finite gradient that is not zero everywhere"):
-        tune(LoadedModel("nan", model, byte_tokenizer()), RECIPE, tmp_path / "out", budget=3, include_path=folder)
+        tune(nan, RECIPE, tmp_path / "out", budget=3, include_path=folder)
 
 
 def refused(loaded: LoadedModel, output: Path, folder: Path, recipe: Recipe = RECIPE, **options: object) -> str:
@@ -183,7 +203,6 @@ def test_folders_that_are_not_free(tmp_path: Path, loaded: LoadedModel, folder: 
     assert refused(loaded, output, folder) == (
         "expected an empty output folder, got OUT with tarot.json; add --resume, or choose another"
     )
-    assert "the budget is spent" in refused(loaded, output, folder, resume=True)
     other = refused(loaded, output, folder, replace(RECIPE, seed=1), resume=True, budget=9)
     assert "seed" in other
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
@@ -193,7 +212,7 @@ def test_folders_that_are_not_free(tmp_path: Path, loaded: LoadedModel, folder: 
     ("change", "message"),
     [
         ({"task": "stranger_choise"}, "expected a known task, got 'stranger_choise'; did you mean 'stranger_choice'?"),
-        ({"search": "bayes"}, "expected a known search, got 'bayes'; known: bo, paper, random"),
+        ({"search": "bayes"}, "expected a known search, got 'bayes'; known: adam, bo, paper, random"),
         ({"space": "heads"}, "expected a known space, got 'heads'; did you mean 'head'?"),
         ({"objective": "acuracy"}, "expected a known objective, got 'acuracy'; did you mean 'accuracy'?"),
         ({"rotation": "rotari"}, "expected a known rotation, got 'rotari'; did you mean 'rotary'?"),
@@ -201,7 +220,7 @@ def test_folders_that_are_not_free(tmp_path: Path, loaded: LoadedModel, folder: 
         ({"bound": 0.0}, "expected a positive bound in radians, got 0.0; try 0.785, which is pi/4"),
         ({"bound": float("nan")}, "expected a positive bound in radians, got nan; try 0.785, which is pi/4"),
         ({"samples": 0}, "expected at least 1 sample, got 0"),
-        ({"layers": "half"}, "expected layers as '0.5', '4-11' or '0,3,5', got 'half'"),
+        ({"layers": "half"}, "expected layers as '0.5', '-0.5', '4-11' or '0,3,5', got 'half'"),
     ],
     ids=str,
 )
@@ -214,7 +233,9 @@ def test_bad_recipes(
 
 
 def test_no_budget(tmp_path: Path, loaded: LoadedModel, folder: Path) -> None:
-    assert refused(loaded, tmp_path / "out", folder, budget=0) == "expected a budget of at least 1 trial, got 0"
+    assert refused(loaded, tmp_path / "out", folder, budget=0) == (
+        "expected a budget of at least 1, what one trial of 'random' counts for, got 0"
+    )
 
 
 def test_unknown_is_a_kind_of_error() -> None:

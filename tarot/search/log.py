@@ -86,7 +86,10 @@ class TrialLog:
         Raises:
             TarotError: the disk refuses; the log then ends with the trial before.
         """
-        _append(self.path, _line(asdict(trial) | {"score": trial.score if math.isfinite(trial.score) else None}))
+        fields = asdict(trial) | {"score": trial.score if math.isfinite(trial.score) else None}
+        if not trial.gradient:
+            del fields["gradient"]
+        _append(self.path, _line(fields))
         self.trials.append(trial)
 
 
@@ -156,7 +159,7 @@ def _trial(path: Path, index: int, line: bytes) -> Trial:
         fields = json.loads(line)
         trial = Trial(
             **fields
-            | {name: tuple(map(float, fields[name])) for name in ("x", "gradient")}
+            | {name: tuple(map(float, fields[name])) for name in ("x", "gradient") if name in fields}
             | {"score": math.nan if fields["score"] is None else fields["score"]}
         )
         if trial.index != index:

@@ -89,7 +89,7 @@ def maximise(
         raise TarotError(f"a gradient for the search {search!r}", "none", "try the search 'bo' in the space 'head'")
     cost = trial_cost(search)
     if budget < cost:
-        raise TarotError(f"a budget of at least {cost}, for one trial of {search!r}", str(budget))
+        raise TarotError(f"a budget of at least {cost}, what one trial of {search!r} counts for", str(budget))
     trials = list(log.trials) if log else []
     resumed = len(trials)
     for trial in trials:
