@@ -1,0 +1,217 @@
+"""`python -m benchmarks.study.results`: RESULTS.md and its picture, from the files in `cells` and from nothing else."""
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from benchmarks.study import grid
+from benchmarks.study.grid import Cell
+from tarot.files import write_atomically
+from tarot.gains import Gain, MeanGain, f1_gain, mean_over_settings
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+Measured = dict[Cell, dict[str, dict[str, Any]]]  # what each method left in each cell
+INTRODUCTION = """# Results
+
+Written by `python -m benchmarks.study.results` from the files in `benchmarks/study/cells`, which
+`python -m benchmarks.study.run` measured. Nothing here is typed by hand, and no cell that was measured is left out.
+
+Weighted F1 of the greedy answer over the whole vocabulary; the same documents for every method of a cell (the first
+{documents} that the task evaluates, or all). Each method had the same {samples} labelled samples and a budget of
+{budget} evaluations, a gradient counting for three. Shots are labelled samples in the prompt, of the unedited and the
+edited model alike. Gains are means over their settings with 95% intervals (`tarot.gains.mean_over_settings`).
+"""
+
+
+def load(folder: Path) -> Measured:
+    """All results, by cell and method."""
+    found: Measured = defaultdict(dict)
+    for path in sorted(folder.glob("*.json")):
+        result = json.loads(path.read_text())
+        cell = Cell(*(result[name] for name in ("model", "task", "shots", "seed")))
+        found[cell][result["method"]] = result
+    return found
+
+
+def gain(measured: Measured, cell: Cell, method: str, over: str) -> Gain | None:
+    """Greedy F1 of one method minus another's, on the same documents; None where one is missing."""
+    new, old = (measured[cell].get(name) or shared(measured, cell, name) for name in (method, over))
+    return f1_gain(new["gold"], old["greedy"], new["greedy"], resamples=2000) if new and old else None
+
+
+def shared(measured: Measured, cell: Cell, method: str) -> dict[str, Any] | None:
+    """The unedited model answers alike whatever the seed: its answers stand with the first."""
+    if method != "base":
+        return None
+    return measured.get(Cell(cell.model, cell.task, cell.shots, grid.SEEDS[0]), {}).get(method)
+
+
+def mean_gain(measured: Measured, shots: int, method: str, over: str) -> MeanGain | None:
+    """Over all models and tasks with so many shots that have both."""
+    settings: dict[tuple[str, str], list[Gain]] = defaultdict(list)
+    for cell in measured:
+        if cell.shots == shots and (found := gain(measured, cell, method, over)):
+            settings[cell.model, cell.task].append(found)
+    return mean_over_settings(list(settings.values())) if settings else None
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def signed(found: Gain | MeanGain | None) -> str:
+    return f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]" if found else ""
+
+
+def scores(measured: Measured, shots: int) -> str:
+    """A row for each model and task: each method's mean over seeds, and how many those are."""
+    present = [m for m in grid.METHODS if any(m in found for cell, found in measured.items() if cell.shots == shots)]
+    rows, columns = [], defaultdict(list)
+    for model in grid.MODELS:
+        for task in grid.TASKS:
+            row = [model, task]
+            for method in present:
+                values = [
+                    found[method]["greedy_f1"]
+                    for cell, found in measured.items()
+                    if (cell.model, cell.task, cell.shots) == (model, task, shots) and method in found
+                ]
+                spread = f" ±{statistics.stdev(values):.2f}" if len(values) > 1 else ""
+                row.append(f"{statistics.mean(values):.3f}{spread}" if values else "")
+                if values:
+                    columns[method].append(statistics.mean(values))
+            rows.append(row)
+    means = [f"{statistics.mean(columns[m]):.3f} ({len(columns[m])})" for m in present]
+    return table(["model", "task", *present], [*rows, ["**mean**", "(settings)", *means]])
+
+
+def compared(measured: Measured, shots: int) -> str:
+    """The default against each other method, on the cells that have both."""
+    rows = []
+    for method in grid.METHODS:
+        if method == "default":
+            continue
+        found = mean_gain(measured, shots, "default", method)
+        pairs = [
+            (mine["default"], mine.get(method) or shared(measured, cell, method))
+            for cell, mine in measured.items()
+            if cell.shots == shots and "default" in mine
+        ]
+        both = [(ours["greedy_f1"], theirs["greedy_f1"]) for ours, theirs in pairs if theirs]
+        if found and both:
+            better, worse = sum(a > b for a, b in both), sum(a < b for a, b in both)
+            rows.append([method, str(len(both)), signed(found), f"{better} : {worse}"])
+    return table(["default minus", "cells", "mean gain", "better : worse"], rows)
+
+
+def costs(measured: Measured) -> str:
+    """Of every method: labels, seconds, memory, bytes, and what it costs at inference."""
+    rows = []
+    for method in grid.METHODS:
+        results = [found[method] for found in measured.values() if method in found]
+        if not results or method in grid.UNEDITED:
+            continue
+
+        def middle(of: Callable[[dict[str, Any]], float], results: list[dict[str, Any]] = results) -> str:
+            return f"{statistics.median(map(of, results)):,.0f}"
+
+        row = (
+            middle(lambda r: r["seconds"]),
+            middle(lambda r: r["peak_memory_mib"]),
+            middle(lambda r: r["stored_bytes"]),
+        )
+        rows.append([method, str(len(results)), *row, "none, merged"])
+    return table(["method", "cells", "seconds", "peak memory, MiB", "stored bytes", "at inference"], rows)
+
+
+def overfitting(measured: Measured) -> str:
+    """Training score against what it brought on unseen documents."""
+    rows = []
+    for method in grid.METHODS:
+        both = [
+            (found[method]["scores"]["best"], found[method]["greedy_f1"])
+            for found in measured.values()
+            if "scores" in found.get(method, {})
+        ]
+        if both:
+            rows.append(
+                [method, str(len(both)), *(f"{statistics.mean(column):.3f}" for column in zip(*both, strict=True))]
+            )
+    return table(["method", "cells", "training log-probability, nats", "F1 on unseen documents"], rows)
+
+
+def picture(measured: Measured, path: Path) -> None:
+    """Best training score so far by evaluations spent, for every method that searched, means over development cells."""
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "tarot"})
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for method in grid.SEARCHES:
+        curves = [measured[cell][method]["curve"] for cell in grid.DEVELOPMENT if method in measured.get(cell, {})]
+        if len(curves) == len(grid.DEVELOPMENT):
+            best = [[max(curve[: i + 1]) for i in range(grid.BUDGET)] for curve in curves]
+            axes.plot(range(1, grid.BUDGET + 1), [statistics.mean(at) for at in zip(*best, strict=True)], label=method)
+    axes.set_xlabel("evaluations spent")
+    axes.set_ylabel("best log-probability so far, nats")
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.lines:
+        axes.legend(frameon=False, fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def asked(measured: Measured) -> str:
+    """The four measures that the study was to reach."""
+    zero, six = (mean_gain(measured, shots, "default", "base") for shots in grid.SHOTS)
+    wins = total = 0
+    for model in grid.MODELS:
+        for task in grid.TASKS:
+            pairs = [
+                (found["default"]["greedy_f1"], found["few-shot"]["greedy_f1"])
+                for cell, found in measured.items()
+                if (cell.model, cell.task, cell.shots) == (model, task, 0) and {"default", "few-shot"} <= found.keys()
+            ]
+            if pairs:
+                total += 1
+                wins += statistics.mean(a for a, _ in pairs) > statistics.mean(b for _, b in pairs)
+    lora = [mean_gain(measured, shots, "default", "lora") for shots in grid.SHOTS]
+    rows = [
+        ["mean gain over zero-shot prompts", "at least +.40", signed(zero)],
+        ["mean gain of the edit under six-shot prompts, over the same unedited", "at least +.20", signed(six)],
+        [
+            "model-task pairs in which the edit without shots beats six shots of the same labels",
+            "8 of 10",
+            f"{wins} of {total}",
+        ],
+        ["against LoRA, zero-shot; six-shot", "level", "; ".join(map(signed, lora))],
+    ]
+    return table(["measure", "asked", "measured"], rows)
+
+
+def main() -> None:
+    measured = load(HERE / "cells")
+    parts = [INTRODUCTION.format(documents=grid.DOCUMENTS, samples=grid.SAMPLES, budget=grid.BUDGET)]
+    parts += ["## What was asked\n", asked(measured)]
+    for shots in grid.SHOTS:
+        parts += [f"## {shots or 'No'} shots in every prompt\n", scores(measured, shots), compared(measured, shots)]
+    parts += ["## What it costs\n", costs(measured)]
+    parts += ["## Training against unseen documents\n", overfitting(measured)]
+    parts += [
+        "## How fast each search climbs\n",
+        "![Best score so far by evaluations spent](benchmarks/study/curves.svg)\n",
+    ]
+    parts += [(HERE / "notes.md").read_text()]
+    picture(measured, HERE / "curves.svg")
+    write_atomically(ROOT / "RESULTS.md", "\n".join(parts).encode())
+
+
+if __name__ == "__main__":
+    main()
