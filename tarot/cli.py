@@ -82,7 +82,7 @@ def tune(
         str,
         typer.Option(help="full, head-gradient, head, layer or random:R; the search's own if left out"),
     ] = "",
-    search: Annotated[str, typer.Option(help="adam, bo, paper or random")] = "adam",
+    search: Annotated[str, typer.Option(help="adam, bo, paper, published or random")] = "adam",
     objective: Annotated[
         str, typer.Option(help="log_probability, probability, margin or accuracy")
     ] = "log_probability",

@@ -193,7 +193,7 @@ def test_a_setting_is_what_a_marker_says() -> None:
             "expected a model and a task to measure, got none*; give --tarot-model and --tarot-task, or mark the test*",
         ),
         (["--tarot-model=no/such", *SMALL], "expected *no/such*"),
-        (["--tarot-search=bayes"], "expected a known search, got 'bayes'; known: bo, paper, random"),
+        (["--tarot-search=bayes"], "expected a known search, got 'bayes'; known: adam, bo, paper, published, random"),
         (["--tarot-space=heads"], "expected a known space, got 'heads'; did you mean 'head'[?]"),
         (
             ["--tarot-samples=99"],

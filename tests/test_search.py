@@ -259,6 +259,16 @@ def test_no_score_kills_a_run(search: str, examples: int):
     run()
 
 
+def test_published_goes_downhill_and_paper_uphill():
+    """Where one minute's search can tell: a slope in one dimension, and where each spends its proposals."""
+    slope = lambda x: float(x[0])  # noqa: E731
+    where = {}
+    for search in ("paper", "published"):
+        trials = maximise(slope, 1, search=search, budget=9, seed=0).trials
+        where[search] = mean(trial.x[0] for trial in trials[5:])
+    assert where["published"] < 0.3 < 0.7 < where["paper"]
+
+
 @pytest.mark.parametrize("search", ["bo", "paper"])
 def test_equal_scores_fall_back_to_uniform_draws(search: str):
     result = maximise(lambda x: 1.0, 2, search=search, budget=9, seed=0)

@@ -212,7 +212,7 @@ def test_folders_that_are_not_free(tmp_path: Path, loaded: LoadedModel, folder: 
     ("change", "message"),
     [
         ({"task": "stranger_choise"}, "expected a known task, got 'stranger_choise'; did you mean 'stranger_choice'?"),
-        ({"search": "bayes"}, "expected a known search, got 'bayes'; known: adam, bo, paper, random"),
+        ({"search": "bayes"}, "expected a known search, got 'bayes'; known: adam, bo, paper, published, random"),
         ({"space": "heads"}, "expected a known space, got 'heads'; did you mean 'head'?"),
         ({"objective": "acuracy"}, "expected a known objective, got 'acuracy'; did you mean 'accuracy'?"),
         ({"rotation": "rotari"}, "expected a known rotation, got 'rotari'; did you mean 'rotary'?"),

@@ -29,9 +29,10 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "bo head-gradient": {"search": "bo"},
     "bo head": {"search": "bo", "space": "head"},
     "paper": {"search": "paper", "layers": "0.5"},
+    "published": {"search": "published", "layers": "0.5"},
     "rescale": {"rotation": "scale"},
 }
-TRAINED = ("lora", "oft")
+TRAINED = ("lora", "oft", "eigenpruning")
 METHODS = (*UNEDITED, *SEARCHES, *TRAINED)
 
 

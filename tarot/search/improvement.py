@@ -91,12 +91,14 @@ def improve(
     restarts: int,
     raw_samples: int,
     options: dict[str, Any],
+    incumbent: Callable[[Scores], Tensor] = torch.max,
 ) -> Proposal:
     """argmax LogEI under `surrogate(X, Y)`; a uniform draw where the numbers do not allow it.
 
     Args:
         restarts: local searches of the acquisition function, from the best of `raw_samples` points.
         options: BoTorch's, for `optimize_acqf`.
+        incumbent: what is to be improved on.
     """
     X, Y = observed(history)
     index, d = X.shape
@@ -106,7 +108,7 @@ def improve(
                 raise SurrogateFailed
             model = surrogate(X, Y)
             x, _ = optimize_acqf(
-                LogExpectedImprovement(model, best_f=Y.max()),
+                LogExpectedImprovement(model, best_f=incumbent(Y)),
                 bounds=cube(d),
                 q=1,
                 num_restarts=restarts,

@@ -12,12 +12,18 @@ from tarot.errors import TarotError, UnknownName
 from tarot.search.adam import Adam
 from tarot.search.bo import BayesianOptimisation
 from tarot.search.log import TrialLog
-from tarot.search.paper import Paper
+from tarot.search.paper import Paper, Published
 from tarot.search.proposal import Proposal, Search
 from tarot.search.random import Random
 from tarot.search.trial import Trial, best_of
 
-SEARCHES: dict[str, type[Search]] = {"adam": Adam, "bo": BayesianOptimisation, "paper": Paper, "random": Random}
+SEARCHES: dict[str, type[Search]] = {
+    "adam": Adam,
+    "bo": BayesianOptimisation,
+    "paper": Paper,
+    "published": Published,
+    "random": Random,
+}
 SLOPE_COST = 3  # evaluations that a score and its gradient count for: a pass forward, and one back of twice its work
 
 Point = Float[Tensor, "d"]
@@ -66,7 +72,7 @@ def maximise(
 
     Args:
         f: a float64 point to its score, higher is better. A score that is not finite counts as a failed trial.
-        search: `adam`, `bo`, `paper` or `random`.
+        search: a name in `SEARCHES`.
         budget: evaluations in all: identity, initial design and the trials of a resumed log included. A trial of a
             search that follows gradients counts for `SLOPE_COST`. A log that has spent the budget is the result.
         starts: points to evaluate right after the identity, in this order; a search's own design follows them.

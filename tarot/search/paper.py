@@ -1,4 +1,4 @@
-"""The published search with its sign mended: a control.
+"""The published search, with its sign mended and as it was: controls.
 
 GP with the kernel of an infinitely wide network (12 layers, weight variance 10, bias variance 5, scaled), log expected
 improvement, one point at a time, 4 uniform starts; 20 local searches from 1,024 points, as in the published code. That
@@ -9,8 +9,10 @@ Source: Singh, Dutta and Chakraborty, Mechanistic Behavior Editing of Language M
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar
 
+import torch
 from botorch.models import SingleTaskGP
 from botorch.models.kernels import InfiniteWidthBNNKernel
 from gpytorch.kernels import ScaleKernel
@@ -21,6 +23,7 @@ from tarot.search.proposal import Proposal
 from tarot.search.trial import Trial
 
 STARTS = 4
+SETTINGS: dict[str, Any] = {"restarts": 20, "raw_samples": 1024, "options": {"maxiter": 50}}
 
 
 class Paper:
@@ -38,7 +41,21 @@ class Paper:
             return Proposal(identity(self.d), "identity")
         if len(history) <= STARTS:
             return Proposal(uniform(self.d, self.seed, len(history)), "random")
-        return improve(history, self.seed, _model, restarts=20, raw_samples=1024, options={"maxiter": 50})
+        return self._improve(history)
+
+    def _improve(self, history: Sequence[Trial]) -> Proposal:
+        return improve(history, self.seed, _model, **SETTINGS)
+
+
+class Published(Paper):
+    """`Paper` as published: it minimises the negated score, but maximises the improvement over that minimum.
+
+    So it proposes where the score is likely to be *worse*. For study only.
+    """
+
+    def _improve(self, history: Sequence[Trial]) -> Proposal:
+        negated = [replace(trial, score=-trial.score) for trial in history]
+        return improve(negated, self.seed, _model, **SETTINGS, incumbent=torch.min)
 
 
 def _model(X: Points, Y: Scores) -> SingleTaskGP:

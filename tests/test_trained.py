@@ -1,0 +1,132 @@
+"""Rivals that change weights: each raises the score of its samples, and leaves the model as it was, bit for bit."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from checkpoint import byte_model
+from test_objective import SAMPLES, encode
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tarot.baselines import trained
+from tarot.baselines.eigenpruning import _attention_weights, _counts, _factored, eigenpruning
+from tarot.baselines.weights import Reweighted
+from tarot.errors import TarotError
+from tarot.objective import Objective
+from tarot.sites import find_sites
+
+RIVALS = {"lora": partial(trained.lora, seed=0), "oft": partial(trained.oft, seed=0)}
+ALL = {**RIVALS, "eigenpruning": partial(eigenpruning, seed=0)}
+
+
+@pytest.fixture
+def objective() -> Objective:
+    model = byte_model()
+    return Objective(model, SAMPLES, encode, sites=find_sites(model, "heads", [2, 3]))
+
+
+def state(model: PreTrainedModel) -> dict[str, tuple[Tensor, bool]]:
+    return {name: (p.detach().clone(), p.requires_grad) for name, p in model.named_parameters()}
+
+
+def unchanged(model: PreTrainedModel, before: dict[str, tuple[Tensor, bool]]) -> bool:
+    now = state(model)
+    same = all(torch.equal(value, now[name][0]) and wanted == now[name][1] for name, (value, wanted) in before.items())
+    return same and now.keys() == before.keys() and not hasattr(model, "peft_config")
+
+
+def score(objective: Objective, edit: Reweighted) -> float:
+    with torch.no_grad(), edit.applied(objective.model):
+        return float(objective.score())
+
+
+@pytest.mark.parametrize("rival", ALL.values(), ids=ALL)
+def test_the_model_is_left_as_it_was(objective: Objective, rival: Callable[..., Reweighted]) -> None:
+    before = state(objective.model)
+    edit = rival(objective, 12)
+    assert unchanged(objective.model, before)
+    score(objective, edit)
+    assert unchanged(objective.model, before)
+    with pytest.raises(KeyboardInterrupt), edit.applied(objective.model):
+        raise KeyboardInterrupt
+    assert unchanged(objective.model, before)
+
+
+@pytest.mark.parametrize("rival", RIVALS.values(), ids=RIVALS)
+def test_more_steps_raise_the_score(objective: Objective, rival: Callable[..., Reweighted]) -> None:
+    base = float(objective.score().detach())
+    short, long = (score(objective, rival(objective, budget)) for budget in (6, 60))
+    assert base < short < long
+
+
+@pytest.mark.parametrize("rival", ALL.values(), ids=ALL)
+def test_the_same_again(objective: Objective, rival: Callable[..., Reweighted]) -> None:
+    torch.manual_seed(3)
+    first = rival(objective, 9)
+    torch.manual_seed(4)
+    before = torch.get_rng_state()
+    assert rival(objective, 9).fingerprint == first.fingerprint
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_failure_in_training_leaves_the_model_as_it_was(
+    objective: Objective, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = state(objective.model)
+    monkeypatch.setattr(objective, "score", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trained.lora(objective, 9, 0)
+    assert unchanged(objective.model, before)
+
+
+def test_oft_turns_pairs_of_the_edited_projections_and_nothing_else(objective: Objective) -> None:
+    edit = trained.oft(objective, 30, 0)
+    assert edit.weights.keys() == {f"{site.name}.weight" for site in objective.sites}
+    for name, weight in edit.weights.items():
+        old = dict(objective.model.named_parameters())[name]
+        lengths = [w.unflatten(-1, (-1, 2)).norm(dim=-1) for w in (old, weight)]
+        assert not torch.equal(old, weight)
+        torch.testing.assert_close(*lengths, atol=1e-5, rtol=1e-5)
+
+
+def test_steps_are_what_the_budget_pays_for() -> None:
+    assert [trained.n_steps(budget) for budget in (1, 3, 5, 6, 120)] == [1, 1, 1, 2, 40]
+
+
+# Eigenpruning
+
+
+def test_estimates_are_the_slope_of_shrinking_a_singular_value(objective: Objective) -> None:
+    weights = dict(_attention_weights(objective))
+    for each in _factored(objective)[:3]:
+        top = int(each.gains.abs().argmax())
+        around = []
+        for factor in (0.995, 1.005):
+            s = each.s.clone()
+            s[top] *= factor
+            around.append(score(objective, Reweighted({each.name: (each.u * s) @ each.vh}, 0, {})))
+        slope = (around[0] - around[1]) / 0.01  # per share of the singular value that is dropped
+        assert slope == pytest.approx(float(each.gains[top]), rel=0.05, abs=1e-4)
+    assert len(weights) == 8  # four projections in each of two layers
+
+
+def test_pruning_never_ends_below_the_identity(objective: Objective) -> None:
+    base = float(objective.score().detach())
+    edit = eigenpruning(objective, 120, 0)
+    assert score(objective, edit) >= base
+    assert edit.stored_bytes % 4 == 0
+
+
+@pytest.mark.parametrize(
+    ("most", "evaluations", "counts"), [(0, 9, [0]), (5, 9, [0, 1, 2, 4, 5]), (5, 2, [0, 1]), (8, 0, [0])]
+)
+def test_numbers_of_singular_values(most: int, evaluations: int, counts: list[int]) -> None:
+    assert list(_counts(most, evaluations)) == counts
+
+
+def test_weights_of_another_model_are_refused(objective: Objective) -> None:
+    edit = Reweighted({"model.strange.weight": torch.zeros(2)}, 0, {})
+    with pytest.raises(TarotError, match=r"^expected weights of this model, got model\.strange\.weight$"):
+        score(objective, edit)
