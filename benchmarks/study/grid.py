@@ -4,8 +4,9 @@ A *cell* is a model, a task, a number of shots in every prompt, and a seed. A *m
 Every method gets the same 20 labelled samples, the same budget of 120 evaluations and the same documents.
 
 Not every method runs in every cell: one processor has hours, not weeks. The rule, written down first: the default runs
-everywhere, and so do the unedited model and prompting. The rivals `lora` and `random` run in every cell of seed 0. All
-else runs in the development cells; what is level there with the default, or above, goes on to seed 0, then to all.
+everywhere, and so do the unedited model and prompting. The rivals `lora` and `random` run in every cell of seed 0, the
+ones without shots first. All else runs in the development cells; what is level there with the default, or above, goes
+on to seed 0, then to all.
 """
 
 from collections.abc import Iterator
