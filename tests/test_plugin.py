@@ -29,7 +29,7 @@ from tarot.tuning import TRIALS, Recipe
 pytest_plugins = ["pytester"]
 
 SEARCH = ("--tarot-budget=3", "--tarot-space=head", "--tarot-search=random")
-SMALL = ("--tarot-task=stranger_choice", "--tarot-samples=6", *SEARCH)
+SMALL = ("--tarot-task=stranger_choice", "--tarot-samples=6", "--tarot-draws=0", *SEARCH)
 GAIN = """
 def test_gain(tarot_gain):
     assert tarot_gain.cell.keys
@@ -81,6 +81,7 @@ def test_mixed_shots() -> None:
     [
         ("--tarot-budget=x", "--tarot-budget: expected a whole number from 1, got 'x'"),
         ("--tarot-samples=0", "--tarot-samples: expected a whole number from 1, got '0'"),
+        ("--tarot-draws=-1", "--tarot-draws: expected a whole number from 0, got '-1'"),
         ("--tarot-limit=-1", "--tarot-limit: expected a whole number from 1, got '-1'"),
         ("--tarot-shots=0,two", "--tarot-shots: expected shots as 0,6, got '0,two'"),
         ("--tarot-seeds=0;1", "--tarot-seeds: expected seeds as 0,1,2, got '0;1'"),
@@ -175,10 +176,10 @@ def test_a_setting_is_what_a_marker_says() -> None:
         "limit": 9,
         "include_path": "tasks",
         "control": ["random"],
-        "draws": None,
     }
     (setting,) = options.settings(values, [pytest.mark.tarot(**given_).mark], Path("/folder"), True)
     assert setting == Setting("m", "t", samples=4, limit=9, include_path="/folder/tasks", control=("random",))
+    assert setting.draws == 5  # of few-shot prompts, unless somebody says otherwise
 
 
 # Errors of what is asked for
@@ -232,9 +233,10 @@ def test_a_gain_a_report_and_a_gate(
         def test_gain(tarot_gain, tarot_adapter, tarot_model):
             assert tarot_gain.cell.adapter == tarot_adapter.fingerprint
             assert tarot_gain.cell.model == tarot_model.reference
-            for gain in (tarot_gain, tarot_gain.over_few_shot):
+            for gain in (tarot_gain, tarot_gain.over_few_shot, tarot_gain.over_draws):
                 for measure in (gain.f1, gain.accuracy, gain.greedy_f1, gain.greedy_accuracy):
-                    assert -1 <= measure.low <= measure.value <= measure.high <= 1 and measure.n == 20
+                    assert -1 <= measure.low <= measure.value <= measure.high <= 1
+            assert tarot_gain.f1.n == 20 and tarot_gain.over_draws.f1.count == 2
 
         def test_again(tarot_gain):
             assert tarot_gain.cell.seconds > 0
@@ -258,7 +260,9 @@ def test_a_gain_a_report_and_a_gate(
             f"{place / 'model'} *stranger_choice * 2 *",
             "mean * edited *2 cells*",
             "mean * bo search *",
+            "mean * few-shot, mean of 2 draws *",
             "mean * few-shot 1 of 2 (best) *",
+            "mean * few-shot 2 of 2 (worst) *",
             "baseline of 2 cells saved in *baseline.json",
             "report: *index.html",
         ]
@@ -299,7 +303,7 @@ def test_a_gain_a_report_and_a_gate(
 
 def test_a_failing_assertion_explains_itself(pytester: pytest.Pytester, here: tuple[str, ...], place: Path) -> None:
     pytester.makepyfile("def test_gain(tarot_gain):\n    assert tarot_gain.f1.low > 2")
-    result = pytester.runpytest_inprocess(*here)
+    result = pytester.runpytest_inprocess(*here, "--tarot-draws=3")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
@@ -308,9 +312,12 @@ def test_a_failing_assertion_explains_itself(pytester: pytest.Pytester, here: tu
             "arm *labels *f1 *acc *greedy_f1 *greedy_acc",
             "zero-shot *0 *",
             "edited *6 *",
+            "few-shot, mean of 3 draws *6 *",
+            "few-shot 1 of 3 (best) *6 *",
             "edited minus *measure *gain *95% interval*",
             "zero-shot *f1 *[[]*]*",
             "few-shot *greedy_accuracy *",
+            "few-shot, mean of 3 draws *f1 *[[]*]* 20",
             "gained, likeliest choice: *",
             "lost, greedy answer: *",
             "repeat it with:",
@@ -349,6 +356,10 @@ def test_a_gain_has_plain_names() -> None:
     assert repr(gain) == "<TarotGain over zero-shot of m t 0-shot seed 0>"
     with pytest.raises(TarotError, match="expected an arm among zero-shot, edited, got 'few-shot'"):
         _ = gain.over_few_shot
+    with pytest.raises(
+        TarotError, match=r"expected draws of few-shot prompts, got none in m t .*; give --tarot-draws 5"
+    ):
+        _ = gain.over_draws
 
 
 # The cache

@@ -46,6 +46,7 @@ def test_workers_share_a_cache_and_may_die(pytester: pytest.Pytester, tmp_path: 
         f"--tarot-include-path={tasks}",
         "--tarot-task=stranger_choice",
         "--tarot-samples=6",
+        "--tarot-draws=0",
     )
     search = ("--tarot-search=random", "--tarot-space=head", "--tarot-budget=3", "--tarot-seeds=0,1", "--tarot-limit=4")
     result = pytester.runpytest_subprocess(*cell, *search, "-n2", "-W", "error", timeout=120)

@@ -213,7 +213,7 @@ def _measured(config: pytest.Config, setting: Setting, model: "LoadedModel") -> 
             limit=setting.limit,
             curves={name: [trial.score for trial in trials(folder)] for name, (_, folder) in found.items()},
             controls={f"{name} search": adapter for name, (adapter, _) in found.items() if name != setting.search},
-            draws=setting.draws or 0,
+            draws=setting.draws,
             known=state.base_answers,
         )
     state.unsent_cells.append(cell)
