@@ -305,8 +305,9 @@ def _write_report(state: State, cells: list[Cell]) -> None:
     state.words.append(f"report: {write_report(cells, folder)}")
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """One row a cell, the means, and what the gate and the cache had to say."""
+    """One row a cell, the means, and what the gate and the cache had to say; below the tables of other plugins."""
     state = config.stash[STATE]
     if state.cells:
         from tarot.plugin.measured import aligned
