@@ -26,6 +26,7 @@ from tarot.report import ARM_HEADER, METRICS, arm_rows, compare, summary_rows, w
 from tarot.report.comparison import by_setting
 from tarot.report.figures import angle_map, curves, so_far
 from tarot.report.page import render
+from tarot.report.table import with_interval
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EVIL = "<script>alert('fabricated')</script> & \"quoted\" $\\alpha$ 漢字"
@@ -271,6 +272,14 @@ def test_figures_have_titles_and_describe_what_they_show():
     assert re.fullmatch("largest: [+\N{MINUS SIGN}]0[.][0-9]{3} radians at layer [014], head [0-4]", angles)
 
 
+def test_a_forest_names_what_its_cells_differ_by():
+    one, other = fabricated(task="a_name_of_usual_length", shots=6), fabricated(model="wheel:a-model-of-135m")
+    texts = Page(render([one, replace(other, task=one.task)])).texts_of("text")
+    assert "a_name_of_usual_length, 6-shot, fabricated/model" in texts
+    assert "a_name_of_usual_length, 0-shot, wheel:a-model-of-135m" in texts
+    assert "made_up, 0-shot, seed 1" in Page(render(CELLS[:2])).texts_of("text")
+
+
 def test_colours_are_the_pages():
     figures = "".join(re.findall("<svg.*?</svg>", page_of_cells(), re.DOTALL))
     assert not re.search(r"#[0-9a-f]{6}\b", figures)
@@ -380,6 +389,8 @@ def test_draws_of_shots_have_a_mean_among_the_arms_with_its_best_and_worst():
     page = Page(render([DRAWN]))
     assert {name, "few-shot 3 of 5"} <= set(page.texts_of("th"))
     assert any(text.startswith(f"mean: {name}") for text in page.texts_of("th"))
+    over = with_interval(comparison.over_draws).replace("-", "\N{MINUS SIGN}")
+    assert any(f"mean of the draws: {over}." in text for text in page.texts_of("p"))
 
 
 def test_the_interval_of_a_mean_over_draws_knows_what_they_differ_by():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from statistics import fmean
 
@@ -102,6 +103,7 @@ def _compare(cell: Cell, metric: Metric) -> Comparison:
     base = cell.arm(FEW_SHOT if cell.num_fewshot else ZERO_SHOT)
     edited = cell.arm(EDITED)
 
+    @cache  # the edited arm's gain is wanted under several names
     def gain(before: Arm, after: Arm) -> Gain:
         return metric.gain(cell.gold, metric.answers(before), metric.answers(after))
 
@@ -112,7 +114,7 @@ def _compare(cell: Cell, metric: Metric) -> Comparison:
     gains: dict[str, Gain | MeanGain] = {
         name: mean_over_seeds([gain(base, arm) for arm in those]) if len(those) > 1 else gain(base, *those)
         for name, those in arms.items()
-        if those != (base,)
+        if name != base.name
     }
     return Comparison(cell, base.name, arms, scores, gains, gain(base, edited), over_few_shot, over_draws)
 

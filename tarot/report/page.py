@@ -47,6 +47,7 @@ class Section:
     cell: Cell
     base: str
     arms: Sequence[Sequence[str]]
+    over_draws: str
     curves: Markup | None
     angles: Markup | None
     gained: Sequence[Flip]
@@ -87,11 +88,15 @@ def render(cells: Sequence[Cell], metric: str = HEADLINE) -> str:
 
 
 def _forest(comparisons: Sequence[Comparison]) -> Markup:
-    several_models = len({comparison.cell.model for comparison in comparisons}) > 1
+    # What all cells share is left out: there is room for little.
+    several_models, several_seeds = (
+        len({getattr(comparison.cell, of) for comparison in comparisons}) > 1 for of in ("model", "seed")
+    )
     intervals = []
     for comparison in comparisons:
         cell, gain = comparison.cell, comparison.gain
-        label = f"{cell.task}, {cell.shots}-shot, seed {cell.seed}" + f", {cell.model}" * several_models
+        label = f"{cell.task}, {cell.shots}-shot" + f", seed {cell.seed}" * several_seeds
+        label += f", {cell.model}" * several_models
         intervals.append(figures.Interval(label, gain.value, gain.low, gain.high))
     for name in arms_compared(comparisons):
         mean = mean_gain(comparisons, lambda comparison, name=name: comparison.gains.get(name))  # type: ignore[misc]
@@ -116,6 +121,7 @@ def _section(number: int, comparison: Comparison, metric: str) -> Section:
         cell=cell,
         base=comparison.base,
         arms=[_arm_row(comparison, name) for name in comparison.arms],
+        over_draws=table.with_interval(comparison.over_draws) if comparison.over_draws else "",
         curves=figures.curves(f"curves-{number}", cell.curves, own, cell.objective) if cell.curves else None,
         angles=figures.angle_map(f"angles-{number}", cell.head_angles, cell.layers) if cell.head_angles else None,
         gained=list(_flips(comparison, metric, right=EDITED, wrong=comparison.base)),
