@@ -273,10 +273,10 @@ def test_figures_have_titles_and_describe_what_they_show():
 
 
 def test_a_forest_names_what_its_cells_differ_by():
-    one, other = fabricated(task="a_name_of_usual_length", shots=6), fabricated(model="wheel:a-model-of-135m")
+    one, other = fabricated(task="a_name_of_some_length", shots=6), fabricated(model="wheel:a-model-of-135m")
     texts = Page(render([one, replace(other, task=one.task)])).texts_of("text")
-    assert "a_name_of_usual_length, 6-shot, fabricated/model" in texts
-    assert "a_name_of_usual_length, 0-shot, wheel:a-model-of-135m" in texts
+    assert "a_name_of_some_length, 6-shot, fabricated/model" in texts
+    assert "a_name_of_some_length, 0-shot, wheel:a-model-of-135m" in texts
     assert "made_up, 0-shot, seed 1" in Page(render(CELLS[:2])).texts_of("text")
 
 
