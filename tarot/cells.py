@@ -24,7 +24,8 @@ class Arm:
 
     `predicted` is the likeliest choice of each document, `greedy` the choice that greedy decoding over the whole
     vocabulary writes (OUTSIDE where it writes none of them). `gold_probability` is that of the right answer. `labels`
-    counts the labelled documents that the arm was allowed to see.
+    counts the labelled documents that the arm was allowed to see. `draw` is the place, 1 the best, of one more choice
+    and order of the few-shot arm's shots among all that were tried; 0 for every other arm.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Arm:
     greedy: tuple[int, ...]
     gold_probability: tuple[float, ...]
     seconds: float
+    draw: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,11 @@ class Cell:
     def shots(self) -> str:
         """What the cell was tuned on, as a user writes it: a number, or `mix`."""
         return "mix" if self.mixed else str(self.num_fewshot)
+
+    @property
+    def draws(self) -> tuple[Arm, ...]:
+        """Further choices and orders of the few-shot arm's shots, the best first."""
+        return tuple(sorted((arm for arm in self.arms if arm.draw), key=lambda arm: arm.draw))
 
     def arm(self, name: str) -> Arm:
         """The arm of that name; TarotError names those there are."""

@@ -251,6 +251,9 @@ def compare(
     model: Model,
     adapter: Annotated[list[Path], typer.Option(help="folder of an adapter; repeat for several")],
     shots: Annotated[int, typer.Option(help="labelled examples in the few-shot arm's prompts")] = 6,
+    draws: Annotated[
+        int, typer.Option(help="average few-shot prompting over so many choices and orders of its shots", min=0)
+    ] = 0,
     include_path: IncludePath = None,
     limit: Annotated[int | None, typer.Option(help="only the first documents")] = None,
     metric: Metric = "greedy_f1",
@@ -278,6 +281,7 @@ def compare(
             limit=limit,
             batch_size=rows,
             curves={(search := measuring.recipe_of(edit).search): tuning.curve(folder, search)},
+            draws=draws,
         )
         for folder, edit in zip(adapter, edits, strict=True)
     ]

@@ -48,7 +48,7 @@ class Gain:
     @property
     def error(self) -> float:
         """(high - low) / 2z: the standard error over documents that the interval stands for."""
-        return (self.high - self.low) / (2 * float(ndtri((1 + self.level) / 2)))
+        return _error(self)
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ class MeanGain:
 
     `between` is the standard deviation of the gains between seeds (None for fewer than two, when it is unknown),
     `within` the root mean square of their standard errors over documents. `low` to `high` combines both.
+    A mean over seeds may itself be of means, such as those over draws of shots: what those hold of spread counts as
+    spread over documents does, and none of it is assumed to cancel.
     """
 
     value: float
@@ -65,6 +67,12 @@ class MeanGain:
     count: int
     between: float | None
     within: float
+    level: float = 0.95
+
+    @property
+    def error(self) -> float:
+        """(high - low) / 2z: the standard error that the interval stands for."""
+        return _error(self)
 
 
 def accuracy(gold: Sequence[int], predicted: Sequence[int]) -> float:
@@ -132,17 +140,18 @@ def f1_gain(
     return Gain(value, low, high, len(gold), p, *_flips(*arms), level)
 
 
-def mean_over_seeds(gains: Sequence[Gain]) -> MeanGain:
+def mean_over_seeds(gains: Sequence[Gain | MeanGain]) -> MeanGain:
     """mean of gains; low = mean - sqrt(rms(value - low)^2 + (t between)^2 / seeds), high likewise.
 
     Seeds share their documents, so more seeds make the part between seeds smaller, but not the part over documents:
     that one enters as it is for one seed. Student's t has seeds - 1 degrees of freedom. One seed gives its own
-    interval, which says nothing about other seeds; none gives [-1, 1].
+    interval, which says nothing about other seeds; none gives [-1, 1]. What holds of seeds holds of anything drawn
+    anew and answered on the same documents, such as the shots of a prompt.
     """
     return mean_over_settings([gains])
 
 
-def mean_over_settings(settings: Sequence[Sequence[Gain]]) -> MeanGain:
+def mean_over_settings(settings: Sequence[Sequence[Gain | MeanGain]]) -> MeanGain:
     """mean over settings (model, task, shots) of the means over their seeds, each setting once.
 
     The interval speaks of these settings, not of others. Settings may share documents, and then their errors go
@@ -152,6 +161,7 @@ def mean_over_settings(settings: Sequence[Sequence[Gain]]) -> MeanGain:
     settings = [gains for gains in settings if gains]
     if not settings:
         return MeanGain(0.0, -1.0, 1.0, 0, None, 0.0)
+    level = settings[0][0].level
     means = [_mean([gain.value for gain in gains]) for gains in settings]
     value, count = _mean(means), sum(map(len, settings))
     between, reach = None, 0.0
@@ -159,13 +169,17 @@ def mean_over_settings(settings: Sequence[Sequence[Gain]]) -> MeanGain:
         deviations = [gain.value - mean for gains, mean in zip(settings, means, strict=True) for gain in gains]
         between = math.sqrt(math.fsum(d * d for d in deviations) / freedom)
         error = between * math.sqrt(math.fsum(1 / len(gains) for gains in settings)) / len(settings)
-        reach = float(t.ppf((1 + settings[0][0].level) / 2, freedom)) * error
+        reach = float(t.ppf((1 + level) / 2, freedom)) * error
     below, above, within = (
         _mean([_rms([part(gain) for gain in gains]) for gains in settings])
         for part in (lambda gain: gain.value - gain.low, lambda gain: gain.high - gain.value, lambda gain: gain.error)
     )
     low, high = value - math.hypot(below, reach), value + math.hypot(above, reach)
-    return MeanGain(value, max(low, -1.0), min(high, 1.0), count, between, within)
+    return MeanGain(value, max(low, -1.0), min(high, 1.0), count, between, within, level)
+
+
+def _error(gain: Gain | MeanGain) -> float:
+    return (gain.high - gain.low) / (2 * float(ndtri((1 + gain.level) / 2)))
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:

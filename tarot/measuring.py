@@ -87,7 +87,7 @@ def reference_workload() -> float:
 
 
 def command(
-    model: str, recipe: Recipe, budget: int, shots: int, limit: int | None, include_path: str | Path | None
+    model: str, recipe: Recipe, budget: int, shots: int, draws: int, limit: int | None, include_path: str | Path | None
 ) -> str:
     """Shell line that repeats a cell."""
     reference, options = (
@@ -111,7 +111,8 @@ def command(
         *chat,
     ]
     limited = [f"--limit {limit}"] if limit else []
-    compare = ["tarot compare", f"--model {reference}", "--adapter DIR", f"--shots {shots}", *options, *limited]
+    arms = [f"--shots {shots}", *([f"--draws {draws}"] if draws else [])]
+    compare = ["tarot compare", f"--model {reference}", "--adapter DIR", *arms, *options, *limited]
     return " ".join([*tune, "--output DIR"]) + " && " + " ".join(compare)
 
 
@@ -145,7 +146,8 @@ def measure(
         curves: scores of each search's trials, for pictures.
         controls: other edits by name, such as that of a random search.
         draws: evaluate so many further choices and orders of as many shots among the samples: arms "few-shot 1 of 5
-            (best)" to "few-shot 5 of 5 (worst)", ranked by how many greedy answers are right.
+            (best)" to "few-shot 5 of 5 (worst)", ranked by how many greedy answers are right. Each takes about as long
+            as the edited arm.
         known: base answers of earlier calls with the same model, which the seeds of a cell share; looked up and added.
 
     Raises:
@@ -236,7 +238,7 @@ def measure(
         search=recipe.search,
         space=recipe.space,
         objective=recipe.objective,
-        command=command(loaded.reference, recipe, adapter.provenance["budget"], n_shots, limit, include_path),  # type: ignore[arg-type]  # the same
+        command=command(loaded.reference, recipe, adapter.provenance["budget"], n_shots, draws, limit, include_path),  # type: ignore[arg-type]  # the same
         keys=tuple(document_key(task, doc) for doc in docs),
         gold=gold,
         texts=tuple(_said(task, doc) for doc in docs),
@@ -262,7 +264,7 @@ def _ranked(gold: tuple[int, ...], arms: Sequence[Arm]) -> list[Arm]:
     ranked = sorted(arms, key=lambda arm: -sum(map(eq, gold, arm.greedy)))
     words = {1: " (best)", len(ranked): " (worst)"} if len(ranked) > 1 else {}
     return [
-        replace(arm, name=f"{FEW_SHOT} {rank} of {len(ranked)}{words.get(rank, '')}")
+        replace(arm, name=f"{FEW_SHOT} {rank} of {len(ranked)}{words.get(rank, '')}", draw=rank)
         for rank, arm in enumerate(ranked, start=1)
     ]
 

@@ -81,7 +81,7 @@ def test_evaluate_writes_results_and_predictions(home: Path, capsys: pytest.Capt
 
 
 def test_compare_and_report(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    compare = ("compare", *MODEL, "--adapter", "adapter", "--include-path", "tasks", "--shots", "3")
+    compare = ("compare", *MODEL, "--adapter", "adapter", "--include-path", "tasks", "--shots", "3", "--draws", "2")
     assert run_in(home, *compare, "--output", "cells.json") == 0
     said = capsys.readouterr().out
     assert "stranger_choice, 12 documents, weighted F1 of the greedy answer, seed 0" in " ".join(said.split())
@@ -90,6 +90,7 @@ def test_compare_and_report(home: Path, capsys: pytest.CaptureFixture[str]) -> N
     labels = {arm.name: arm.labels for arm in cell.arms}
     assert (labels["zero-shot"], labels["few-shot"], labels["edited"]) == (0, 2, 7)  # prompts as it was tuned on
     assert len(cell.gold) == 12 and len(cell.curves["random"]) == 4
+    assert len(cell.draws) == 2 and "--draws 2" in cell.command
     assert run_in(home, "report", "cells.json", "--output", "page") == 0
     assert "stranger_choice" in (home / "page" / "index.html").read_text()
     assert run_in(home, "report", "nothing.json", "--output", "page") == 2

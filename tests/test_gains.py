@@ -136,6 +136,18 @@ def test_seeds_that_agree_tell_as_much_as_one_and_no_more(gain, seeds):
     assert mean.within == pytest.approx(gain.error)
 
 
+@given(st.lists(st.lists(gains(), min_size=1, max_size=4), min_size=1, max_size=3))
+def test_a_mean_of_means_is_at_least_as_wide_as_they_are(cells):
+    """Cells whose arms are means over draws: what a mean holds of spread is not averaged away among cells."""
+    inner = [mean_over_seeds(draws) for draws in cells]
+    outer = mean_over_settings([[mean] for mean in inner])
+    assert outer.value == pytest.approx(np.mean([mean.value for mean in inner]), abs=1e-12)
+    assert -1 <= outer.low <= outer.value <= outer.high <= 1
+    assert outer.between is None
+    assert outer.low == pytest.approx(np.mean([mean.low for mean in inner]), abs=1e-9)
+    assert outer.high == pytest.approx(np.mean([mean.high for mean in inner]), abs=1e-9)
+
+
 @given(gains(), st.floats(0, 1))
 def test_a_regression_is_both_large_and_unlikely(gain, tolerance):
     assert regressed(gain, tolerance) == (gain.value < -tolerance and gain.p < 0.05)

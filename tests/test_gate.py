@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_measuring import tuned
 
 from tarot.adapter import Adapter
-from tarot.cells import Arm, Cell, load
+from tarot.cells import Arm, Cell, load, to_json
 from tarot.errors import TarotError
 from tarot.gate import Verdict, compare, identity, save
 from tarot.harness import evaluate
@@ -213,6 +213,14 @@ def test_it_is_saved_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Mon
     ):
         save(cells[:1], path)
     assert path.read_bytes() == before and len([*path.parent.iterdir()]) == 1
+
+
+def test_one_answer_more_is_a_short_diff() -> None:
+    """One line a value, cells in one order: what git shows of a baseline can be read."""
+    one, other = cell([True, False, True]), cell([True, True, True])
+    before, after = to_json([one, cell([True], seed=1)]), to_json([cell([True], seed=1), other])
+    lines = [pair for pair in zip(before.splitlines(), after.splitlines(), strict=True) if pair[0] != pair[1]]
+    assert [(then.strip(" ,"), now.strip(" ,")) for then, now in lines] == [("0", "1")] * 2  # likeliest and greedy
 
 
 def test_nothing_is_no_baseline(tmp_path: Path) -> None:

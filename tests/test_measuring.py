@@ -95,10 +95,11 @@ def test_the_numbers_are_lm_evals(cell: Cell, loaded: LoadedModel, folder: Path)
 
 
 def test_draws_are_named_by_rank(cell: Cell) -> None:
-    ranked = [
-        sum(a == g for a, g in zip(arm.greedy, cell.gold, strict=True)) for arm in cell.arms if " of 3" in arm.name
-    ]
+    ranked = [sum(a == g for a, g in zip(arm.greedy, cell.gold, strict=True)) for arm in cell.draws]
     assert ranked == sorted(ranked, reverse=True)
+    assert [arm.name for arm in cell.draws] == [name for name in names(cell) if " of 3" in name]
+    assert [arm.draw for arm in cell.draws] == [1, 2, 3]
+    assert all(arm.draw == 0 for arm in cell.arms if arm not in cell.draws)
 
 
 def test_it_survives_a_file(cell: Cell, tmp_path: Path) -> None:
@@ -192,11 +193,12 @@ def test_errors(loaded: LoadedModel, folder: Path) -> None:
 
 def test_recipe_and_command_repeat_the_cell(loaded: LoadedModel, folder: Path) -> None:
     recipe = recipe_of(tuned(loaded, folder, seed=5, space="layer"))
-    assert command("a model", recipe, 9, 6, 40, "my tasks") == (
+    assert command("a model", recipe, 9, 6, 0, 40, "my tasks") == (
         "tarot tune --model 'a model' --task stranger_choice --include-path 'my tasks' --samples 6 --space layer "
         "--budget 9 --output DIR && tarot compare --model 'a model' --adapter DIR --shots 6 "
         "--include-path 'my tasks' --limit 40"
     )
+    assert command("m", recipe, 9, 6, 5, None, None).endswith("--adapter DIR --shots 6 --draws 5")
 
 
 def test_the_reference_workload_takes_time() -> None:

@@ -1,5 +1,6 @@
 """The plugin as a stranger has it: options, marker, a short test, a gain, a gate; nothing imported for others."""
 
+import functools
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 # An inner run in this process forgets what it imports, and torch cannot be imported twice: everything comes first.
 import tarot.plugin.measured
 import tarot.report
+import tarot.samples
 from tarot.adapter import CARD, WEIGHTS, Adapter
 from tarot.cells import Cell, load, to_json
 from tarot.errors import TarotError
@@ -29,7 +31,7 @@ from tarot.tuning import TRIALS, Recipe
 pytest_plugins = ["pytester"]
 
 SEARCH = ("--tarot-budget=3", "--tarot-space=head", "--tarot-search=random")
-SMALL = ("--tarot-task=stranger_choice", "--tarot-samples=6", *SEARCH)
+SMALL = ("--tarot-task=stranger_choice", "--tarot-samples=6", "--tarot-draws=0", *SEARCH)
 GAIN = """
 def test_gain(tarot_gain):
     assert tarot_gain.cell.keys
@@ -81,6 +83,7 @@ def test_mixed_shots() -> None:
     [
         ("--tarot-budget=x", "--tarot-budget: expected a whole number from 1, got 'x'"),
         ("--tarot-samples=0", "--tarot-samples: expected a whole number from 1, got '0'"),
+        ("--tarot-draws=-1", "--tarot-draws: expected a whole number from 0, got '-1'"),
         ("--tarot-limit=-1", "--tarot-limit: expected a whole number from 1, got '-1'"),
         ("--tarot-shots=0,two", "--tarot-shots: expected shots as 0,6, got '0,two'"),
         ("--tarot-seeds=0;1", "--tarot-seeds: expected seeds as 0,1,2, got '0;1'"),
@@ -175,10 +178,10 @@ def test_a_setting_is_what_a_marker_says() -> None:
         "limit": 9,
         "include_path": "tasks",
         "control": ["random"],
-        "draws": None,
     }
     (setting,) = options.settings(values, [pytest.mark.tarot(**given_).mark], Path("/folder"), True)
     assert setting == Setting("m", "t", samples=4, limit=9, include_path="/folder/tasks", control=("random",))
+    assert setting.draws == 5  # of few-shot prompts, unless somebody says otherwise
 
 
 # Errors of what is asked for
@@ -193,6 +196,10 @@ def test_a_setting_is_what_a_marker_says() -> None:
             "expected a model and a task to measure, got none*; give --tarot-model and --tarot-task, or mark the test*",
         ),
         (["--tarot-model=no/such", *SMALL], "expected *no/such*"),
+        (
+            ["--tarot-task=stranger_choise"],
+            "expected a known task, got 'stranger_choise'; did you mean 'stranger_choice'[?]",
+        ),
         (["--tarot-search=bayes"], "expected a known search, got 'bayes'; known: adam, bo, paper, published, random"),
         (["--tarot-space=heads"], "expected a known space, got 'heads'; did you mean 'head'[?]"),
         (
@@ -212,6 +219,9 @@ def test_what_there_is_not_is_one_line(
     if message is None:
         assert pytester.runpytest_inprocess(*arguments).ret == pytest.ExitCode.USAGE_ERROR
         return
+    # lm-eval takes seconds to list its own tasks, among which this one is not either.
+    ours = functools.partial(tarot.samples.TaskManager, include_defaults=False)
+    monkeypatch.setattr(tarot.samples, "TaskManager", lambda include_path, **_: ours(include_path=include_path))
     alone = not arguments or arguments[0].startswith("--tarot-model")
     replaced = {argument.partition("=")[0] for argument in arguments}
     kept = [] if alone else [argument for argument in here if argument.partition("=")[0] not in replaced]
@@ -232,9 +242,10 @@ def test_a_gain_a_report_and_a_gate(
         def test_gain(tarot_gain, tarot_adapter, tarot_model):
             assert tarot_gain.cell.adapter == tarot_adapter.fingerprint
             assert tarot_gain.cell.model == tarot_model.reference
-            for gain in (tarot_gain, tarot_gain.over_few_shot):
+            for gain in (tarot_gain, tarot_gain.over_few_shot, tarot_gain.over_draws):
                 for measure in (gain.f1, gain.accuracy, gain.greedy_f1, gain.greedy_accuracy):
-                    assert -1 <= measure.low <= measure.value <= measure.high <= 1 and measure.n == 20
+                    assert -1 <= measure.low <= measure.value <= measure.high <= 1
+            assert tarot_gain.f1.n == 20 and tarot_gain.over_draws.f1.count == 2
 
         def test_again(tarot_gain):
             assert tarot_gain.cell.seconds > 0
@@ -258,7 +269,9 @@ def test_a_gain_a_report_and_a_gate(
             f"{place / 'model'} *stranger_choice * 2 *",
             "mean * edited *2 cells*",
             "mean * bo search *",
+            "mean * few-shot, mean of 2 draws *",
             "mean * few-shot 1 of 2 (best) *",
+            "mean * few-shot 2 of 2 (worst) *",
             "baseline of 2 cells saved in *baseline.json",
             "report: *index.html",
         ]
@@ -299,7 +312,7 @@ def test_a_gain_a_report_and_a_gate(
 
 def test_a_failing_assertion_explains_itself(pytester: pytest.Pytester, here: tuple[str, ...], place: Path) -> None:
     pytester.makepyfile("def test_gain(tarot_gain):\n    assert tarot_gain.f1.low > 2")
-    result = pytester.runpytest_inprocess(*here)
+    result = pytester.runpytest_inprocess(*here, "--tarot-draws=3")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
@@ -308,9 +321,12 @@ def test_a_failing_assertion_explains_itself(pytester: pytest.Pytester, here: tu
             "arm *labels *f1 *acc *greedy_f1 *greedy_acc",
             "zero-shot *0 *",
             "edited *6 *",
+            "few-shot, mean of 3 draws *6 *",
+            "few-shot 1 of 3 (best) *6 *",
             "edited minus *measure *gain *95% interval*",
             "zero-shot *f1 *[[]*]*",
             "few-shot *greedy_accuracy *",
+            "few-shot, mean of 3 draws *f1 *[[]*]* 20",
             "gained, likeliest choice: *",
             "lost, greedy answer: *",
             "repeat it with:",
@@ -342,6 +358,40 @@ def test_flipped_documents_are_named_both_ways() -> None:
     assert max(map(len, text.splitlines())) < 200
 
 
+class Written:
+    """A terminal that keeps what is written to it."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, bool]] = []
+
+    def section(self, title: str) -> None:
+        self.write_line(title)
+
+    def write_line(self, line: str, *, red: bool = False, bold: bool = False) -> None:
+        self.lines.append((line, red))
+
+
+def test_the_summary_is_sorted_and_losses_are_red(pytestconfig: pytest.Config) -> None:
+    good = example()
+    swapped = {"zero-shot": "edited", "edited": "zero-shot"}
+    bad = replace(good, seed=1, arms=tuple(replace(arm, name=swapped[arm.name]) for arm in good.arms[::-1]))
+    greedy = [replace(arm, greedy=arm.predicted) for cell in (bad, good) for arm in cell.arms]
+    bad, good = replace(bad, arms=tuple(greedy[:2])), replace(good, arms=tuple(greedy[2:]))
+    state = tarot.plugin.State({}, words=["said"], failures=["failed"])
+    state.cells |= {1: bad, 0: good}
+    stash = pytest.Stash()
+    stash[tarot.plugin.STATE] = state
+    written = Written()
+    tarot.plugin.pytest_terminal_summary(written, type("Config", (), {"stash": stash}))
+    title, header, first, second, mean, *rest = written.lines
+    assert title[0] == "tarot: weighted F1 of the greedy answer"
+    assert header[0].split()[:7] == ["model", "task", "shots", "seed", "base", "few-shot", "edited"]
+    assert (first[0].split()[3], first[1]) == ("0", False) and " +0.4" in first[0]
+    assert (second[0].split()[3], second[1]) == ("1", True) and " -0.4" in second[0]
+    assert mean[0].startswith("mean   edited") and "2 cells" in mean[0]
+    assert rest == [("said", False), ("FAILED failed", True)]
+
+
 def test_a_gain_has_plain_names() -> None:
     gain = TarotGain(example())
     assert (gain.accuracy.value, gain.accuracy.gained, gain.accuracy.lost) == (pytest.approx(0.4), 3, 1)
@@ -349,6 +399,10 @@ def test_a_gain_has_plain_names() -> None:
     assert repr(gain) == "<TarotGain over zero-shot of m t 0-shot seed 0>"
     with pytest.raises(TarotError, match="expected an arm among zero-shot, edited, got 'few-shot'"):
         _ = gain.over_few_shot
+    with pytest.raises(
+        TarotError, match=r"expected draws of few-shot prompts, got none in m t .*; give --tarot-draws 5"
+    ):
+        _ = gain.over_draws
 
 
 # The cache
@@ -468,18 +522,19 @@ def test_nothing_measured_is_nothing_saved(pytester: pytest.Pytester) -> None:
 
 
 PROGRAM = """
-import sys, pytest
-code = pytest.main(sys.argv[1:])
-print("IMPORTED", *sorted({name.partition(".")[0] for name in sys.modules}))
+import json, sys, pytest
+for arguments in json.loads(sys.argv[1]):
+    pytest.main(arguments)
+    print("IMPORTED", *sorted({name.partition(".")[0] for name in sys.modules}))
 """
 
 
-def imported(folder: Path, *arguments: str) -> set[str]:
-    """Top-level packages that a run of pytest with these arguments has imported at its end."""
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
-    command = [sys.executable, "-c", PROGRAM, *arguments]
+def imported(folder: Path, *runs: tuple[str, ...]) -> list[set[str]]:
+    """Top-level packages imported at the end of each of these runs of pytest, one after the other in one process."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-c", PROGRAM, json.dumps(runs)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
-    return set(done.stdout.rpartition("IMPORTED ")[2].split())
+    return [set(line.split()[1:]) for line in done.stdout.splitlines() if line.startswith("IMPORTED ")]
 
 
 def test_it_imports_nothing_for_those_who_do_not_use_it(tmp_path: Path, here: tuple[str, ...]) -> None:
@@ -487,15 +542,14 @@ def test_it_imports_nothing_for_those_who_do_not_use_it(tmp_path: Path, here: tu
     (tmp_path / "test_gain.py").write_text(GAIN)
     (tmp_path / "heavy.py").write_text("import tarot.gains")
     nothing = ("-q", "test_nothing.py")
-    without = imported(tmp_path, *nothing, "-p", "no:tarot")
-
-    def extra(*arguments: str) -> set[str]:
-        return imported(tmp_path, *arguments) - without - sys.stdlib_module_names
-
-    assert extra("--version") == set()
-    assert extra(*nothing) == {"tarot"}
-    assert not extra(*here, "--collect-only", "-q") & {"torch", "lm_eval", "botorch", "transformers", "numpy", "scipy"}
-    assert "scipy" in extra(*nothing, "-p", "heavy")  # the check can fail
+    (without,) = imported(tmp_path, (*nothing, "-p", "no:tarot"))
+    # From the least to the most: what one run imports stays for the next.
+    runs = [("--version",), nothing, (*here, "--collect-only", "-q"), (*nothing, "-p", "heavy")]
+    version, used, collected, heavy = (found - without - sys.stdlib_module_names for found in imported(tmp_path, *runs))
+    assert version == set()
+    assert used == {"tarot"}
+    assert not collected & {"torch", "lm_eval", "botorch", "transformers", "numpy", "scipy"}
+    assert "scipy" in heavy  # the check can fail
 
 
 def test_cells_survive_the_way_from_a_worker() -> None:

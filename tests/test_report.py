@@ -22,17 +22,18 @@ from hypothesis import strategies as st
 from tarot.cells import OUTSIDE, Arm, Cell
 from tarot.errors import TarotError, UnknownName
 from tarot.gains import accuracy_gain, f1_gain, holm, mean_over_seeds, weighted_f1
-from tarot.report import METRICS, compare, summary_rows, write_report
+from tarot.report import ARM_HEADER, METRICS, arm_rows, compare, summary_rows, write_report
 from tarot.report.comparison import by_setting
 from tarot.report.figures import angle_map, curves, so_far
 from tarot.report.page import render
+from tarot.report.table import with_interval
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EVIL = "<script>alert('fabricated')</script> & \"quoted\" $\\alpha$ 漢字"
 
 
-def fabricated(task="made_up", shots=0, seed=0, edited_right=0.7, n=40, **fields):
-    """A cell whose arms answer right as often as they are told to."""
+def fabricated(task="made_up", shots=0, seed=0, edited_right=0.7, n=40, draws=0, **fields):
+    """A cell whose arms answer right as often as they are told to; `draws` more of them few-shot prompts."""
     generator = np.random.default_rng([seed, shots, len(task)])
     gold = generator.integers(0, 3, n)
 
@@ -47,6 +48,13 @@ def fabricated(task="made_up", shots=0, seed=0, edited_right=0.7, n=40, **fields
         arm("edited", 20 + shots, edited_right),
         arm("random search", 20 + shots, 0.35),
     )
+    if draws:
+        tried = [arm("", shots or 6, 0.2 + 0.3 * generator.random()) for _ in range(draws)]
+        ranked = sorted(tried, key=lambda arm: -np.mean(np.equal(arm.greedy, gold)))
+        words = {1: " (best)", draws: " (worst)"}
+        arms += tuple(
+            replace(arm, name=f"few-shot {i} of {draws}{words.get(i, '')}", draw=i) for i, arm in enumerate(ranked, 1)
+        )
     cell = Cell(
         model="fabricated/model",
         task=task,
@@ -75,7 +83,7 @@ def fabricated(task="made_up", shots=0, seed=0, edited_right=0.7, n=40, **fields
 
 CELLS = [
     fabricated(seed=0),
-    fabricated(seed=1),
+    fabricated(seed=1, draws=5),
     fabricated(shots=6, seed=0, edited_right=0.1),
     fabricated(
         task="other",
@@ -264,6 +272,14 @@ def test_figures_have_titles_and_describe_what_they_show():
     assert re.fullmatch("largest: [+\N{MINUS SIGN}]0[.][0-9]{3} radians at layer [014], head [0-4]", angles)
 
 
+def test_a_forest_names_what_its_cells_differ_by():
+    one, other = fabricated(task="a_name_of_some_length", shots=6), fabricated(model="wheel:a-model-of-135m")
+    texts = Page(render([one, replace(other, task=one.task)])).texts_of("text")
+    assert "a_name_of_some_length, 6-shot, fabricated/model" in texts
+    assert "a_name_of_some_length, 0-shot, wheel:a-model-of-135m" in texts
+    assert "made_up, 0-shot, seed 1" in Page(render(CELLS[:2])).texts_of("text")
+
+
 def test_colours_are_the_pages():
     figures = "".join(re.findall("<svg.*?</svg>", page_of_cells(), re.DOTALL))
     assert not re.search(r"#[0-9a-f]{6}\b", figures)
@@ -301,6 +317,9 @@ def test_the_rows_are_the_cells_in_order_and_then_the_means():
         ("mean", "edited", "", "4 cells"),
         ("mean", "few-shot", "", "3 cells"),
         ("mean", "random search", "", "4 cells"),
+        ("mean", "few-shot, mean of 5 draws", "", "1 cell"),
+        ("mean", "few-shot 1 of 5 (best)", "", "1 cell"),
+        ("mean", "few-shot 5 of 5 (worst)", "", "1 cell"),
     ]
 
 
@@ -338,7 +357,56 @@ def test_a_mean_counts_each_setting_once():
         for group in by_setting(compare(CELLS))
     ]
     assert len(means) == 3
-    assert rows[-1][header.index("gain")].startswith(f"{np.mean(means):+.3f} [")
+    (row,) = [row for row in rows if row[1] == "random search"]
+    assert row[header.index("gain")].startswith(f"{np.mean(means):+.3f} [")
+
+
+DRAWN = fabricated(draws=5)
+
+
+def test_draws_of_shots_have_a_mean_among_the_arms_with_its_best_and_worst():
+    (comparison,) = compare([DRAWN])
+    base = DRAWN.arm("zero-shot").greedy
+    of_draws = [f1_gain(DRAWN.gold, base, draw.greedy) for draw in DRAWN.draws]
+    name = "few-shot, mean of 5 draws"
+    assert comparison.gains[name] == mean_over_seeds(of_draws)
+    assert comparison.gains[name].value == pytest.approx(np.mean([gain.value for gain in of_draws]))
+    assert comparison.scores[name] == pytest.approx(
+        np.mean([weighted_f1(DRAWN.gold, draw.greedy) for draw in DRAWN.draws])
+    )
+    edited = DRAWN.arm("edited").greedy
+    assert comparison.over_draws == mean_over_seeds([f1_gain(DRAWN.gold, d.greedy, edited) for d in DRAWN.draws])
+    rows = {row[0]: dict(zip(ARM_HEADER, row, strict=True)) for row in arm_rows(comparison)}
+    assert [*rows][4:] == [name, *(draw.name for draw in DRAWN.draws)]
+    assert rows[name]["p"] == "-" and rows[name]["labels"] == "6"
+    best, worst = (float(rows[f"few-shot {rank}"]["score"]) for rank in ("1 of 5 (best)", "5 of 5 (worst)"))
+    assert worst <= float(rows[name]["score"]) <= best
+    _, means = summary_rows([DRAWN])
+    assert [row[1] for row in means[1:]] == [
+        *("edited", "few-shot", "random search", name),
+        *("few-shot 1 of 5 (best)", "few-shot 5 of 5 (worst)"),  # those between them are in the mean
+    ]
+    page = Page(render([DRAWN]))
+    assert {name, "few-shot 3 of 5"} <= set(page.texts_of("th"))
+    assert any(text.startswith(f"mean: {name}") for text in page.texts_of("th"))
+    over = with_interval(comparison.over_draws).replace("-", "\N{MINUS SIGN}")
+    assert any(f"mean of the draws: {over}." in text for text in page.texts_of("p"))
+
+
+def test_the_interval_of_a_mean_over_draws_knows_what_they_differ_by():
+    same = replace(DRAWN, arms=tuple(replace(arm, greedy=DRAWN.draws[0].greedy) for arm in DRAWN.arms))
+    one = f1_gain(same.gold, same.arm("zero-shot").greedy, same.draws[0].greedy)
+    name = "few-shot, mean of 5 draws"
+    agreeing = compare([same])[0].gains[name]
+    assert (agreeing.low, agreeing.high) == pytest.approx((one.low, one.high))
+    spread = compare([DRAWN])[0].gains[name]
+    within = np.sqrt(np.mean([f1_gain(DRAWN.gold, DRAWN.arms[0].greedy, d.greedy).error ** 2 for d in DRAWN.draws]))
+    assert spread.between > 0 and spread.error > within
+
+
+def test_a_single_draw_has_no_mean():
+    (comparison,) = compare([fabricated(draws=1)])
+    assert comparison.over_draws is None and not any("mean" in name for name in comparison.scores)
 
 
 def test_p_is_corrected_for_the_number_of_cells():

@@ -213,7 +213,7 @@ def _measured(config: pytest.Config, setting: Setting, model: "LoadedModel") -> 
             limit=setting.limit,
             curves={name: curve(folder, name) for name, (_, folder) in found.items()},
             controls={f"{name} search": adapter for name, (adapter, _) in found.items() if name != setting.search},
-            draws=setting.draws or 0,
+            draws=setting.draws,
             known=state.base_answers,
         )
     state.unsent_cells.append(cell)
@@ -305,8 +305,9 @@ def _write_report(state: State, cells: list[Cell]) -> None:
     state.words.append(f"report: {write_report(cells, folder)}")
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """One row a cell, the means, and what the gate and the cache had to say."""
+    """One row a cell, the means, and what the gate and the cache had to say; below the tables of other plugins."""
     state = config.stash[STATE]
     if state.cells:
         from tarot.plugin.measured import aligned

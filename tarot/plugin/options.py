@@ -32,6 +32,13 @@ def whole(text: str) -> int:
     return int(text)
 
 
+def count(text: str) -> int:
+    """A number from 0."""
+    if not (text.isascii() and text.isdigit()):
+        raise TarotError("a whole number from 0", repr(text))
+    return int(text)
+
+
 def seeds(text: str) -> tuple[int, ...]:
     """Numbers from 0, separated by commas."""
     return _list(text, "seeds as 0,1,2")
@@ -95,7 +102,9 @@ OPTIONS: Mapping[str, Option] = {
     "control": Option(
         name, "another search to measure beside, such as random; repeat for several", (), repeat=True, marker="control"
     ),
-    "draws": Option(whole, "also average the few-shot arm over so many draws of its shots", None, marker="draws"),
+    "draws": Option(
+        count, "average few-shot prompting over so many choices and orders of its shots; 0 for none", 5, marker="draws"
+    ),
     "cache": Option(name, "folder of tuned adapters; pytest's own cache if left out", None, path=True),
     "baseline": Option(name, "fail where a cell is worse than in this file", None, path=True),
     "save-baseline": Option(name, "write the cells to this file", None, path=True),
@@ -118,7 +127,7 @@ class Setting:
     limit: int | None = None
     include_path: str | None = None
     control: tuple[str, ...] = ()
-    draws: int | None = None
+    draws: int = 5
 
     @property
     def id(self) -> str:

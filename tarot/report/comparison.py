@@ -2,11 +2,22 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
+from statistics import fmean
 
 from tarot.cells import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Cell
 from tarot.errors import UnknownName
-from tarot.gains import Gain, MeanGain, accuracy, accuracy_gain, f1_gain, mean_over_settings, weighted_f1
+from tarot.gains import (
+    Gain,
+    MeanGain,
+    accuracy,
+    accuracy_gain,
+    f1_gain,
+    mean_over_seeds,
+    mean_over_settings,
+    weighted_f1,
+)
 
 
 @dataclass(frozen=True)
@@ -17,6 +28,10 @@ class Metric:
     answers: Callable[[Arm], tuple[int, ...]]
     score: Callable[[Sequence[int], Sequence[int]], float]
     gain: Callable[[Sequence[int], Sequence[int], Sequence[int]], Gain]
+
+    def mean_score(self, gold: Sequence[int], arms: Sequence[Arm]) -> float:
+        """Mean of the arms' scores, a fraction."""
+        return fmean(self.score(gold, self.answers(arm)) for arm in arms)
 
 
 HEADLINE = "greedy_f1"
@@ -32,14 +47,20 @@ METRICS: Mapping[str, Metric] = {
 class Comparison:
     """Scores of a cell's arms and their gains over `base`, by the arm's name; fractions.
 
-    `over_few_shot` is the gain of the edited arm over few-shot prompting, None where the cell has no such arm.
+    Where several draws of shots were tried, "few-shot, mean of 5 draws" is a name too. `arms` holds them all under it,
+    their scores' mean is its score, and the mean of their paired gains its gain: an interval, with what draws differ by
+    in it, and no test. `gain` is the edited arm's over the base, `over_few_shot` over few-shot prompting, `over_draws`
+    over the mean of the draws; None where the cell has no such arms.
     """
 
     cell: Cell
     base: str
+    arms: Mapping[str, tuple[Arm, ...]]
     scores: Mapping[str, float]
-    gains: Mapping[str, Gain]
+    gains: Mapping[str, Gain | MeanGain]
+    gain: Gain
     over_few_shot: Gain | None
+    over_draws: MeanGain | None
 
     @property
     def setting(self) -> tuple[str | int, ...]:
@@ -82,21 +103,45 @@ def _compare(cell: Cell, metric: Metric) -> Comparison:
     base = cell.arm(FEW_SHOT if cell.num_fewshot else ZERO_SHOT)
     edited = cell.arm(EDITED)
 
+    @cache  # the edited arm's gain is wanted under several names
     def gain(before: Arm, after: Arm) -> Gain:
         return metric.gain(cell.gold, metric.answers(before), metric.answers(after))
 
-    gains = {arm.name: gain(base, arm) for arm in cell.arms if arm is not base}
-    over_few_shot = gains[EDITED] if base.name == FEW_SHOT else None
-    if over_few_shot is None and any(arm.name == FEW_SHOT for arm in cell.arms):
-        over_few_shot = gain(cell.arm(FEW_SHOT), edited)
-    scores = {arm.name: metric.score(cell.gold, metric.answers(arm)) for arm in cell.arms}
-    return Comparison(cell, base.name, scores, gains, over_few_shot)
+    over_few_shot = gain(cell.arm(FEW_SHOT), edited) if any(arm.name == FEW_SHOT for arm in cell.arms) else None
+    over_draws = mean_over_seeds([gain(draw, edited) for draw in cell.draws]) if len(cell.draws) > 1 else None
+    arms = named_arms(cell)
+    scores = {name: metric.mean_score(cell.gold, those) for name, those in arms.items()}
+    gains: dict[str, Gain | MeanGain] = {
+        name: mean_over_seeds([gain(base, arm) for arm in those]) if len(those) > 1 else gain(base, *those)
+        for name, those in arms.items()
+        if name != base.name
+    }
+    return Comparison(cell, base.name, arms, scores, gains, gain(base, edited), over_few_shot, over_draws)
+
+
+def named_arms(cell: Cell) -> dict[str, tuple[Arm, ...]]:
+    """The cell's arms, and all its draws under the name of their mean in front of the first."""
+    named: dict[str, tuple[Arm, ...]] = {}
+    for arm in cell.arms:
+        if arm.draw and len(cell.draws) > 1:
+            named.setdefault(mean_of_draws(cell), cell.draws)
+        named[arm.name] = (arm,)
+    return named
+
+
+def mean_of_draws(cell: Cell) -> str:
+    """What the mean over a cell's draws of shots is called."""
+    return f"{FEW_SHOT}, mean of {len(cell.draws)} draws"
 
 
 def arms_compared(comparisons: Sequence[Comparison]) -> list[str]:
-    """The edited arm and every control, few-shot prompting among them, in the order in which the cells name them."""
+    """The edited arm and every control, few-shot prompting among them, in the order in which the cells name them.
+
+    Of the draws of shots their mean, the best and the worst.
+    """
+    between = {draw.name for comparison in comparisons for draw in comparison.cell.draws[1:-1]}
     names = dict.fromkeys([EDITED, *(name for comparison in comparisons for name in comparison.gains)])
-    return [name for name in names if name != ZERO_SHOT] if comparisons else []
+    return [name for name in names if name != ZERO_SHOT and name not in between] if comparisons else []
 
 
 def by_setting(comparisons: Sequence[Comparison]) -> list[list[Comparison]]:
@@ -104,6 +149,6 @@ def by_setting(comparisons: Sequence[Comparison]) -> list[list[Comparison]]:
     return [list(group) for _, group in groupby(comparisons, key=lambda comparison: comparison.setting)]
 
 
-def mean_gain(comparisons: Sequence[Comparison], gain: Callable[[Comparison], Gain | None]) -> MeanGain:
+def mean_gain(comparisons: Sequence[Comparison], gain: Callable[[Comparison], Gain | MeanGain | None]) -> MeanGain:
     """Mean over seeds, then over settings, of the gains that are there."""
     return mean_over_settings([[g for each in group if (g := gain(each))] for group in by_setting(comparisons)])

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -47,6 +47,7 @@ class Section:
     cell: Cell
     base: str
     arms: Sequence[Sequence[str]]
+    over_draws: str
     curves: Markup | None
     angles: Markup | None
     gained: Sequence[Flip]
@@ -69,7 +70,7 @@ def write_report(cells: Sequence[Cell], folder: str | Path, metric: str = HEADLI
 def render(cells: Sequence[Cell], metric: str = HEADLINE) -> str:
     """The page as text."""
     comparisons = compare(cells, metric)
-    gains = [comparison.gains[EDITED] for comparison in comparisons]
+    gains = [comparison.gain for comparison in comparisons]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["minus"] = lambda text: re.sub(r"-(?=\d)", "\N{MINUS SIGN}", text)
     page = environment.from_string(files("tarot.report").joinpath("page.html").read_text(encoding="utf-8"))
@@ -87,11 +88,15 @@ def render(cells: Sequence[Cell], metric: str = HEADLINE) -> str:
 
 
 def _forest(comparisons: Sequence[Comparison]) -> Markup:
-    several_models = len({comparison.cell.model for comparison in comparisons}) > 1
+    # What all cells share is left out: there is room for little.
+    several_models, several_seeds = (
+        len({getattr(comparison.cell, of) for comparison in comparisons}) > 1 for of in ("model", "seed")
+    )
     intervals = []
     for comparison in comparisons:
-        cell, gain = comparison.cell, comparison.gains[EDITED]
-        label = f"{cell.task}, {cell.shots}-shot, seed {cell.seed}" + f", {cell.model}" * several_models
+        cell, gain = comparison.cell, comparison.gain
+        label = f"{cell.task}, {cell.shots}-shot" + f", seed {cell.seed}" * several_seeds
+        label += f", {cell.model}" * several_models
         intervals.append(figures.Interval(label, gain.value, gain.low, gain.high))
     for name in arms_compared(comparisons):
         mean = mean_gain(comparisons, lambda comparison, name=name: comparison.gains.get(name))  # type: ignore[misc]
@@ -102,7 +107,7 @@ def _forest(comparisons: Sequence[Comparison]) -> Markup:
 def _seeds(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, ...]]:
     """One row a setting that was measured with several seeds."""
     for group in by_setting(comparisons):
-        mean = mean_over_seeds([comparison.gains[EDITED] for comparison in group])
+        mean = mean_over_seeds([comparison.gain for comparison in group])
         if mean.between is not None:
             cell = group[0].cell
             spreads = (table.fraction(mean.between), table.fraction(mean.within))
@@ -115,7 +120,8 @@ def _section(number: int, comparison: Comparison, metric: str) -> Section:
     return Section(
         cell=cell,
         base=comparison.base,
-        arms=[_arm_row(comparison, arm) for arm in cell.arms],
+        arms=[_arm_row(comparison, name) for name in comparison.arms],
+        over_draws=table.with_interval(comparison.over_draws) if comparison.over_draws else "",
         curves=figures.curves(f"curves-{number}", cell.curves, own, cell.objective) if cell.curves else None,
         angles=figures.angle_map(f"angles-{number}", cell.head_angles, cell.layers) if cell.head_angles else None,
         gained=list(_flips(comparison, metric, right=EDITED, wrong=comparison.base)),
@@ -124,17 +130,20 @@ def _section(number: int, comparison: Comparison, metric: str) -> Section:
     )
 
 
-def _arm_row(comparison: Comparison, arm: Arm) -> tuple[str, ...]:
-    gold, gain = comparison.cell.gold, comparison.gains.get(arm.name)
-    probability = fmean(arm.gold_probability) if arm.gold_probability else 0.0
+def _arm_row(comparison: Comparison, name: str) -> tuple[str, ...]:
+    gold, gain, arms = comparison.cell.gold, comparison.gains.get(name), comparison.arms[name]
+
+    def mean(value: Callable[[Arm], float]) -> float:
+        return fmean(value(arm) for arm in arms)
+
     return (
-        arm.name,
+        name,
         table.with_interval(gain) if gain else "base",
-        table.p_value(gain.p) if gain else "",
-        *(table.fraction(metric.score(gold, metric.answers(arm))) for metric in METRICS.values()),
-        table.fraction(probability),
-        str(arm.labels),
-        table.duration(arm.seconds),
+        table.p_of(gain) if gain else "",
+        *(table.fraction(metric.mean_score(gold, arms)) for metric in METRICS.values()),
+        table.fraction(mean(lambda arm: fmean(arm.gold_probability or (0.0,)))),
+        str(arms[0].labels),
+        table.duration(mean(lambda arm: arm.seconds)),
     )
 
 

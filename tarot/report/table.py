@@ -52,7 +52,7 @@ def summary_rows(cells: Sequence[Cell], metric: str = HEADLINE) -> tuple[tuple[s
 
 def summary(comparisons: Sequence[Comparison]) -> list[Row]:
     """One row a comparison, then the means; p is corrected for the number of comparisons (Holm)."""
-    p_values = holm([comparison.gains[EDITED].p for comparison in comparisons])
+    p_values = holm([comparison.gain.p for comparison in comparisons])
     rows = [
         _cell_row(i, comparison, p)
         for i, (comparison, p) in enumerate(zip(comparisons, p_values, strict=True), start=1)
@@ -64,18 +64,18 @@ def arm_rows(comparison: Comparison) -> list[tuple[str, ...]]:
     """One row an arm of a cell, in the order of ARM_HEADER: narrow enough for a terminal of 80 columns."""
     return [
         (
-            f"{arm.name} (base)" if arm.name == comparison.base else arm.name,
-            str(arm.labels),
-            fraction(comparison.scores[arm.name]),
-            with_interval(comparison.gains[arm.name]) if arm.name in comparison.gains else NONE,
-            p_value(comparison.gains[arm.name].p) if arm.name in comparison.gains else NONE,
+            f"{name} (base)" if name == comparison.base else name,
+            str(comparison.arms[name][0].labels),
+            fraction(score),
+            with_interval(comparison.gains[name]) if name in comparison.gains else NONE,
+            p_of(comparison.gains.get(name)),
         )
-        for arm in comparison.cell.arms
+        for name, score in comparison.scores.items()
     ]
 
 
 def _cell_row(number: int, comparison: Comparison, p: float) -> Row:
-    cell, gain = comparison.cell, comparison.gains[EDITED]
+    cell, gain = comparison.cell, comparison.gain
     scores = (comparison.scores.get(name) for name in (comparison.base, FEW_SHOT, EDITED))
     texts = (
         cell.model,
@@ -128,8 +128,7 @@ def _labels(comparisons: Sequence[Comparison], name: str) -> str:
         counts = {
             arm.labels
             for comparison in comparisons
-            for arm in comparison.cell.arms
-            if arm.name == (comparison.base, FEW_SHOT, name)[column]
+            for arm in comparison.arms.get((comparison.base, FEW_SHOT, name)[column], ())
         }
         columns.append(f"{min(counts)}-{max(counts)}" if len(counts) > 1 else str(*counts) or NONE)
     return "/".join(columns)
@@ -146,6 +145,11 @@ def signed(value: float) -> str:
 
 def with_interval(gain: Gain | MeanGain) -> str:
     return f"{signed(gain.value)} [{signed(gain.low)}, {signed(gain.high)}]"
+
+
+def p_of(gain: Gain | MeanGain | None) -> str:
+    """A mean has an interval and no test."""
+    return p_value(gain.p) if isinstance(gain, Gain) else NONE
 
 
 def p_value(p: float) -> str:

@@ -1,0 +1,37 @@
+"""Which cells `pytest benchmarks` measures; what they cost and gain is for the benchmarks themselves to say."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+PROJECT = Path(__file__).parent.parent
+
+
+def cells(pytester: pytest.Pytester, *arguments: str) -> list[str]:
+    """Parameters of the gains that a run with these arguments would measure."""
+    where = ("-c", str(PROJECT / "pyproject.toml"), "--rootdir", str(PROJECT), "-p", "no:cacheprovider")
+    result = pytester.runpytest_inprocess(
+        *where, str(PROJECT / "benchmarks" / "bench_gain.py"), "--collect-only", "-q", *arguments
+    )
+    assert result.ret == pytest.ExitCode.OK
+    return re.findall(r"bench_gain\[(.*)\]", result.stdout.str())
+
+
+def test_both_models_on_three_tasks_and_one_of_them_with_shots(pytester: pytest.Pytester) -> None:
+    models = ("wheel:smollm2-135m", "wheel:gemma3-270m")
+    without = [f"synth_{task}-0shot-seed0" for task in ("implicatives", "navigate", "color")]
+    expected = [f"{model}-{cell}" for model in models for cell in (*without, "synth_implicatives-6shot-seed0")]
+    assert sorted(cells(pytester)) == sorted(expected)
+
+
+def test_what_is_asked_for_is_measured_whole(pytester: pytest.Pytester) -> None:
+    assert sorted(cells(pytester, "--tarot-shots=0,2", "--tarot-model=some/model")) == sorted(
+        f"some/model-synth_{task}-{k}shot-seed0" for task in ("implicatives", "navigate", "color") for k in (0, 2)
+    )
+    assert sorted(cells(pytester, "--tarot-task=mine", "--tarot-model=some/model")) == [
+        "some/model-mine-0shot-seed0",
+        "some/model-mine-6shot-seed0",
+    ]
