@@ -218,7 +218,7 @@ def descended(*parents: tuple[float, Adapter]) -> dict[str, object]:
     models = {parent.provenance.get("model") for _, parent in parents}
     if len(models) == 1:
         provenance["model"] = models.pop()
-    drawn = [sample for _, parent in parents for sample in parent.provenance.get("samples_drawn") or ()]
-    if drawn:
+    lists = [parent.provenance.get("samples_drawn") for _, parent in parents]
+    if drawn := [sample for each in lists if isinstance(each, list) for sample in each]:
         provenance["samples_drawn"] = drawn
     return provenance

@@ -56,7 +56,7 @@ def card(description: Mapping[str, Any], repo_id: str, measured: str = "") -> st
     """
     edit, provenance = description["edit"], description["provenance"]
     base = str(provenance.get("model") or "REF")
-    on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists()
+    on_hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", base) and not Path(base).exists()
     data = ModelCardData(
         base_model=base if on_hub else None,
         library_name="tarot",

@@ -3,13 +3,14 @@
 import json
 import math
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from checkpoint import byte_model, byte_tokenizer, save_checkpoint, write_tasks
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_eval import simple_evaluate
 from lm_eval.tasks.manager import TaskManager
@@ -30,6 +31,7 @@ from tarot.sites import alive, find_sites
 # PEFT 0.21 asks transformers 5.23 by a name that it is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
+model_of_bytes = cache(byte_model)
 TOLERANCE = 3e-5
 """Of logits of the order of 1 to 10, in float32: PEFT solves for each block what the hook turns as a complex number."""
 
@@ -63,8 +65,9 @@ def turns_apart(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 @given(tensors((4, 3, 4), 7.0, torch.float32))
+@settings(max_examples=20)
 def test_what_is_exported_is_imported(tmp_path_factory: pytest.TempPathFactory, angles: torch.Tensor) -> None:
-    model, folder = byte_model(), tmp_path_factory.mktemp("peft")
+    model, folder = model_of_bytes(), tmp_path_factory.mktemp("peft")
     adapter = Adapter(angles, an_adapter(model).edit, {"task": "t", "samples_drawn": [{"key": "k"}]})
     to_peft(model, adapter, folder)
     found = from_peft(model, folder)
