@@ -64,7 +64,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.private[name] = asked.get("visibility") == "private"
             return self._json({"url": self._url(name), "name": name, "id": name})
         if found := re.fullmatch(rf"/api/models/{REPO}/preupload/main", path):
-            files = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]]
+            files = [
+                {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]
+            ]
             return self._json({"files": files})
         if (found := re.fullmatch(rf"/api/models/{REPO}/commit/main", path)) and found["repo"] in self.server.repos:
             commits = self.server.repos[found["repo"]]
@@ -76,7 +78,9 @@ class _Handler(BaseHTTPRequestHandler):
             }
             commits.append({**commits[-1], **added})
             oid = self._oid(len(commits) - 1)
-            return self._json({"success": True, "commitOid": oid, "commitUrl": f"{self._url(found['repo'])}/commit/{oid}"})
+            return self._json(
+                {"success": True, "commitOid": oid, "commitUrl": f"{self._url(found['repo'])}/commit/{oid}"}
+            )
         self._missing()
 
     def do_GET(self) -> None:

@@ -109,7 +109,9 @@ def test_merge_is_an_ordinary_checkpoint(home: Path) -> None:
     assert run_in(home, "merge", "--model", "model", "--adapter", "adapter", "--output", "merged") == 2
     for model in (plain, merged):
         model.generation_config.update(max_new_tokens=24, min_new_tokens=24, do_sample=False)
-    prompts = tokenizer(["item 1: ", "another, longer item 2: "], padding=True, padding_side="left", return_tensors="pt")
+    prompts = tokenizer(
+        ["item 1: ", "another, longer item 2: "], padding=True, padding_side="left", return_tensors="pt"
+    )
     with adapter.applied(plain):
         expected = plain.generate(**prompts)
     assert torch.equal(merged.generate(**prompts), expected)
@@ -180,7 +182,10 @@ BAD = [
     (("import", "--model", "model", "--from-peft", "tasks", "--output", "x"), "expected a PEFT adapter folder"),
     (("compose", "adapter", "none", "--output", "x"), "expected an adapter folder"),
     (("compose", "adapter", "--strength", "1", "--strength", "2", "--output", "x"), "expected a --strength for each"),
-    (("compose", "adapter", "--strength", "nan", "--output", "x"), "expected a strength that leaves every angle finite"),
+    (
+        ("compose", "adapter", "--strength", "nan", "--output", "x"),
+        "expected a strength that leaves every angle finite",
+    ),
     (("evalute",), "No such command 'evalute'."),
 ]
 

@@ -72,7 +72,9 @@ def test_pipeline_generates_from_the_edited_model() -> None:
     def texts(of: LlamaForCausalLM) -> list[str]:
         generate = pipeline("text-generation", model=of, tokenizer=tokenizer, device="cpu")
         prompts = ["item 1: ", "another, longer item 2: "]
-        return [said[0]["generated_text"] for said in generate(prompts, max_new_tokens=12, do_sample=False, batch_size=2)]
+        return [
+            said[0]["generated_text"] for said in generate(prompts, max_new_tokens=12, do_sample=False, batch_size=2)
+        ]
 
     bare = texts(model)
     with adapter.applied(model):
