@@ -31,7 +31,7 @@ from tarot.sites import Site, alive, find_sites
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PROVENANCE = "tarot"
-"""Key in the metadata of the weights, which whoever goes on training them writes anew: the samples are no secret."""
+"""Key of our provenance in the weights' metadata. Who trains them further writes that anew, and then it is not ours."""
 
 # What makes an OFT adapter a `Rotary` edit, each with the value that PEFT takes where a file does not say.
 EXACT: Mapping[str, tuple[object, object]] = {
@@ -50,6 +50,9 @@ _MERGE = "tarot merge writes a checkpoint with any edit in it"
 
 def to_peft(model: PreTrainedModel, adapter: Adapter, folder: str | Path, reference: str = "") -> None:
     """Write the folder that `PeftModel.from_pretrained(model, folder)` and lm-eval's `peft=folder` take.
+
+    lm-eval resizes a padded vocabulary to the tokenizer's when it is given `peft=`, which moves such a model's
+    log-probabilities a little, edited or not.
 
     Args:
         model: what the adapter was made for; unchanged.

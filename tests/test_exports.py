@@ -24,7 +24,8 @@ from tarot.adapter import Adapter, Edit
 from tarot.errors import TarotError
 from tarot.exports import CONFIG, WEIGHTS, from_peft, to_peft
 from tarot.harness import evaluate
-from tarot.models import LoadedModel, load_model, save_checkpoint as save_merged
+from tarot.models import LoadedModel, load_model
+from tarot.models import save_checkpoint as save_merged
 from tarot.rotation import GIVENS, ROTARY, Rotation
 from tarot.sites import alive, find_sites
 
@@ -322,8 +323,8 @@ def test_pickles_are_not_read(tmp_path: Path) -> None:
     torch.save(load_file(tmp_path / WEIGHTS), tmp_path / "adapter_model.bin")
     (tmp_path / WEIGHTS).unlink()
     message = refusal(lambda: from_peft(model, tmp_path), tmp_path)
-    assert message.startswith("expected weights in DIR/adapter_model.safetensors, got")
-    assert message.endswith("pickled ones are never read; save as safetensors")
+    assert message.startswith("expected safetensors in DIR/adapter_model.safetensors, got")
+    assert message.endswith("; pickled weights are never read")
 
 
 @pytest.mark.parametrize(("text", "got"), [("{", "JSON in"), ("[]", "a PEFT configuration in")])

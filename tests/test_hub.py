@@ -1,4 +1,4 @@
-"""Adapters on a hub, over HTTP to one that runs here: what is pushed is what is pulled, and the card says what it is."""
+"""Adapters on a hub, over HTTP to one that runs here: what is pushed is what is pulled, and the card says it."""
 
 import json
 from collections.abc import Iterator
@@ -82,7 +82,7 @@ def test_a_folder_is_no_hub_id(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_what_the_hub_refuses_is_one_line(hub: Hub) -> None:
-    with pytest.raises(TarotError, match="^expected to read the hub's 'me/nothing', got .*404") as error:
+    with pytest.raises(TarotError, match=r"^expected to read the hub's 'me/nothing', got .*404") as error:
         Adapter.from_pretrained("me/nothing")
     assert "\n" not in str(error.value)
     hub.repos["me/empty"] = [{"config.json": b"{}"}]
