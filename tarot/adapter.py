@@ -216,8 +216,8 @@ def descended(*parents: tuple[float, Adapter]) -> dict[str, object]:
         ]
     }
     models = {parent.provenance.get("model") for _, parent in parents}
-    if len(models) == 1:
-        provenance["model"] = models.pop()
+    if len(models) == 1 and (model := models.pop()):
+        provenance["model"] = model
     lists = [parent.provenance.get("samples_drawn") for _, parent in parents]
     if drawn := [sample for each in lists if isinstance(each, list) for sample in each]:
         provenance["samples_drawn"] = drawn

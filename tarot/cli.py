@@ -13,6 +13,7 @@ from rich.table import Table
 from tarot.errors import TarotError
 
 if TYPE_CHECKING:
+    from tarot.adapter import Adapter
     from tarot.models import LoadedModel
     from tarot.search import Result, Trial
 
@@ -306,7 +307,7 @@ def merge(
     model: Model,
     adapter: Annotated[Path, typer.Option(help="folder of the adapter")],
     output: Annotated[Path, typer.Option(help="new folder for the checkpoint")],
-    shard_size: Annotated[str | None, typer.Option(help="largest file of weights, such as 2GB")] = None,
+    shard_size: Annotated[str, typer.Option(help="largest file of weights, such as 2GB")] = "50GB",
     device: Device = "cpu",
     dtype: Dtype = "auto",
 ) -> None:
@@ -360,8 +361,7 @@ def import_(
     edit = imported(_load(model, "cpu", "auto").model, from_peft)
     edit.save(output)
     out.print(f"imported adapter {edit.fingerprint} into {output}")
-    if "samples_drawn" not in edit.provenance:
-        out.print("what it was trained on is not known: nothing keeps it from being evaluated on that")
+    _say_unknown(edit)
 
 
 @app.command()
@@ -386,6 +386,15 @@ def compose(
     edit = composed(_load(model or named.pop(), "cpu", "auto").model, *parts)
     edit.save(output)
     out.print(f"composed {', '.join(each.fingerprint for each in edits)} into adapter {edit.fingerprint} in {output}")
+    _say_unknown(*edits)
+
+
+def _say_unknown(*edits: "Adapter") -> None:
+    for edit in edits:
+        if "samples_drawn" not in edit.provenance:
+            out.print(
+                f"what {edit.fingerprint} was tuned on is not known: nothing keeps it from being evaluated on that"
+            )
 
 
 def _check_free(output: Path) -> None:

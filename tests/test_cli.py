@@ -129,6 +129,9 @@ def test_export_and_import(home: Path, capsys: pytest.CaptureFixture[str]) -> No
     tuned, imported = Adapter.load(home / "adapter"), Adapter.load(home / "imported")
     torch.testing.assert_close(imported.angles, tuned.angles, atol=1e-6, rtol=0)
     assert (imported.edit, imported.provenance) == (tuned.edit, tuned.provenance)
+    Adapter(imported.angles, imported.edit, {}).save(home / "foreign")  # as one that PEFT trained comes
+    assert run_in(home, "compose", "adapter", "foreign", "--output", "unknown") == 0
+    assert f"what {imported.fingerprint} was tuned on is not known" in " ".join(capsys.readouterr().out.split())
 
 
 def test_compose(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
