@@ -1,4 +1,4 @@
-"""Forward passes and generation with the edit hooked and merged, against the bare model: ratios in one run."""
+"""What the edit costs, as ratios in one run: passes and generation hooked and merged, and changing to another edit."""
 
 import statistics
 import time
@@ -8,8 +8,11 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+from tarot.adapter import Adapter, Edit
+from tarot.composition import compose
 from tarot.intervention import merge_, rotated, unmerge_
 from tarot.models import load_model
+from tarot.rotation import ROTARY
 from tarot.sites import find_sites
 
 ROUNDS = 9
@@ -65,3 +68,46 @@ def bench_overhead(benchmark: object, reference: str, what: str) -> None:
     assert bare == 1
     assert merged < 1.05
     assert hooked <= 1.05
+
+
+@pytest.mark.parametrize("reference", ["wheel:smollm2-135m"])
+def bench_switch(benchmark: object, reference: str) -> None:
+    """Seconds from one adapter to the next without loading anything, over those of a forward pass of 400 tokens."""
+    model = load_model(reference).model
+    sites = find_sites(model, "heads", 0.5)
+    edit = Edit.of(model, "heads", sites, ROTARY)
+    shape = (len(sites), sites[0].n_heads, sites[0].d_head // 2)
+    first, second = (
+        Adapter(torch.rand(shape, generator=torch.Generator().manual_seed(seed)), edit, {}) for seed in (0, 1)
+    )
+    ids = torch.arange(100, 200).repeat(4, 1)
+    # The difference of two adapters is an adapter: one merge leads from the one to the other, and one back.
+    there, back = compose(model, second, first.scaled(-1.0)), compose(model, first, second.scaled(-1.0))
+
+    def forward() -> None:
+        with torch.no_grad():
+            model(ids, use_cache=False)
+
+    def hook() -> None:
+        for adapter in (first, second):
+            with adapter.applied(model):
+                pass
+
+    def merge() -> None:
+        for adapter in (there, back):
+            adapter.merge(model)
+
+    forward()
+    seconds = {work: statistics.median(timed(work) for _ in range(ROUNDS)) for work in (forward, hook, merge)}
+    hooked, merged = (seconds[switched] / 2 / seconds[forward] for switched in (hook, merge))  # there and back
+    benchmark.extra_info.update(model=reference, what="switch", hooked=round(hooked, 4), merged=round(merged, 4))
+    benchmark.pedantic(lambda: None, rounds=1)
+    assert hooked < 0.5
+    assert merged < 1
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from jaxtyping import Float
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from tarot import hub
 from tarot.errors import ShapeMismatch, TarotError, UnknownName
 from tarot.files import write_atomically
 from tarot.intervention import merge_, rotated
@@ -28,6 +30,7 @@ from tarot.sites import Site, find_sites
 FORMAT = 1
 WEIGHTS = "adapter.safetensors"
 CARD = "tarot.json"
+FILES = (CARD, WEIGHTS)
 
 
 def shapes_fingerprint(model: PreTrainedModel, sites: tuple[Site, ...]) -> str:
@@ -108,6 +111,17 @@ class Adapter:
         merge_(model, self.angles, self.sites(model), self.rotation)
         return model
 
+    def scaled(self, factor: float) -> "Adapter":
+        """Angles times `factor`: 0 is the identity and 1 this edit.
+
+        For `Rotary` and `Scale` that is the edit's power, R^factor, and -1 its inverse; for `Givens` a path to it.
+        TarotError when an angle does not stay finite.
+        """
+        angles = self.angles * factor
+        if not torch.isfinite(angles).all():
+            raise TarotError("a strength that leaves every angle finite", repr(factor))
+        return Adapter(angles, self.edit, descended((factor, self)))
+
     def save(self, folder: str | Path) -> None:
         """Write both files; the second names the first's digest, so that a pair half-written is not taken for whole."""
         weights = save({"angles": self.angles.contiguous()})
@@ -167,3 +181,44 @@ class Adapter:
                 "finite angles", f"{int((~torch.isfinite(angles)).sum())} that are not in {folder}", "tune again"
             )
         return cls(angles, edit, card.get("provenance", {}))
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, measured: str = "") -> str:
+        """Save the adapter and a model card to the hub in one commit, and return its address.
+
+        Args:
+            repo_id: `name` or `owner/name`; made if it is not there.
+            private: whether a repository that is made is.
+            measured: a paragraph for the card on what the edit gains on unseen documents, which `tarot compare` tells.
+
+        Raises:
+            TarotError: the hub refuses or cannot be reached.
+        """
+        with TemporaryDirectory(prefix="tarot-") as scratch:
+            self.save(scratch)
+            return hub.push(repo_id, Path(scratch), private=private, measured=measured)
+
+    @classmethod
+    def from_pretrained(cls, reference: str | Path, *, revision: str | None = None) -> "Adapter":
+        """Read an adapter from a folder, or from the hub where there is no such folder; errors as for `load`."""
+        is_folder = Path(reference).expanduser().is_dir()
+        return cls.load(Path(reference).expanduser() if is_folder else hub.pull(str(reference), FILES, revision))
+
+
+def descended(*parents: tuple[float, Adapter]) -> dict[str, object]:
+    """Provenance of an adapter made from others: each with its strength, and the samples of them all.
+
+    It has no task of its own, but what its parents were tuned on it must not be evaluated on either.
+    """
+    provenance: dict[str, object] = {
+        "parents": [
+            {"strength": strength, "fingerprint": parent.fingerprint, "provenance": dict(parent.provenance)}
+            for strength, parent in parents
+        ]
+    }
+    models = {parent.provenance.get("model") for _, parent in parents}
+    if len(models) == 1 and (model := models.pop()):
+        provenance["model"] = model
+    lists = [parent.provenance.get("samples_drawn") for _, parent in parents]
+    if drawn := [sample for each in lists if isinstance(each, list) for sample in each]:
+        provenance["samples_drawn"] = drawn
+    return provenance

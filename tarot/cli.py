@@ -13,6 +13,7 @@ from rich.table import Table
 from tarot.errors import TarotError
 
 if TYPE_CHECKING:
+    from tarot.adapter import Adapter
     from tarot.models import LoadedModel
     from tarot.search import Result, Trial
 
@@ -315,20 +316,99 @@ def merge(
     model: Model,
     adapter: Annotated[Path, typer.Option(help="folder of the adapter")],
     output: Annotated[Path, typer.Option(help="new folder for the checkpoint")],
+    shard_size: Annotated[str, typer.Option(help="largest file of weights, such as 2GB")] = "50GB",
     device: Device = "cpu",
     dtype: Dtype = "auto",
 ) -> None:
-    """Fold an adapter into the weights: an ordinary checkpoint, tokenizer and chat template included."""
+    """Fold an adapter into the weights: an ordinary checkpoint, tokenizer and chat template included.
+
+    Weights of 16 bits are computed with 32 and rounded once. A GGUF model is dequantised when it is loaded, so what is
+    written is float32 (or --dtype); weights that stay quantised are refused.
+    """
     from tarot.adapter import Adapter
-    from tarot.models import save_checkpoint
+    from tarot.models import check_shard_size, save_checkpoint
 
     edit = Adapter.load(adapter)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise TarotError("an empty output folder", f"{output} with files in it", "choose another --output")
+    _check_free(output)
+    check_shard_size(shard_size)
     loaded = _load(model, device, dtype)
     edit.merge(loaded.model)
-    save_checkpoint(loaded, output)
+    save_checkpoint(loaded, output, shard_size)
     out.print(f"merged adapter {edit.fingerprint} into {output}")
+
+
+@app.command()
+def export(
+    model: Model,
+    adapter: Annotated[Path, typer.Option(help="folder of the adapter")],
+    output: Annotated[Path, typer.Option(help="new folder for the export")],
+    to: Annotated[str, typer.Option(help="peft: an OFT adapter, which PEFT and stock lm-eval load")] = "peft",
+) -> None:
+    """Write an adapter in another library's form."""
+    from tarot.adapter import Adapter
+    from tarot.errors import UnknownName
+    from tarot.exports import to_peft
+
+    if to != "peft":
+        raise UnknownName("form of export", to, ["peft"])
+    edit = Adapter.load(adapter)
+    _check_free(output)
+    to_peft(_load(model, "cpu", "auto").model, edit, output, model)
+    out.print(f"exported adapter {edit.fingerprint} to {output}, for peft={output}")
+
+
+@app.command(name="import")
+def import_(
+    model: Model,
+    from_peft: Annotated[Path, typer.Option(help="folder of a PEFT OFT adapter: blocks of 2, exact Cayley")],
+    output: Annotated[Path, typer.Option(help="new folder for the adapter")],
+) -> None:
+    """Read another library's adapter as one of ours, where it is exactly that."""
+    from tarot.exports import from_peft as imported
+
+    _check_free(output)
+    edit = imported(_load(model, "cpu", "auto").model, from_peft)
+    edit.save(output)
+    out.print(f"imported adapter {edit.fingerprint} into {output}")
+    _say_unknown(edit)
+
+
+@app.command()
+def compose(
+    adapters: Annotated[list[Path], typer.Argument(help="folders of adapters of one model")],
+    output: Annotated[Path, typer.Option(help="new folder for the adapter")],
+    model: Annotated[str | None, typer.Option(help="the adapters' model, if not the one that they name")] = None,
+    strength: Annotated[list[float] | None, typer.Option(help="factor of each adapter's angles, in turn")] = None,
+) -> None:
+    """Add adapters up into one, each at a strength (1 if not given); one adapter alone is scaled."""
+    from tarot.adapter import Adapter
+    from tarot.composition import compose as composed
+
+    if strength and len(strength) != len(adapters):
+        raise TarotError(f"a --strength for each of the {len(adapters)} adapters", str(len(strength)))
+    edits = [Adapter.load(folder) for folder in adapters]
+    _check_free(output)
+    named = {str(edit.provenance["model"]) for edit in edits if "model" in edit.provenance}
+    if not model and len(named) != 1:
+        raise TarotError("adapters that name one model", ", ".join(sorted(named)) or "none named", "add --model")
+    parts = [edit.scaled(factor) for edit, factor in zip(edits, strength, strict=True)] if strength else edits
+    edit = composed(_load(model or named.pop(), "cpu", "auto").model, *parts)
+    edit.save(output)
+    out.print(f"composed {', '.join(each.fingerprint for each in edits)} into adapter {edit.fingerprint} in {output}")
+    _say_unknown(*edits)
+
+
+def _say_unknown(*edits: "Adapter") -> None:
+    for edit in edits:
+        if "samples_drawn" not in edit.provenance:
+            out.print(
+                f"what {edit.fingerprint} was tuned on is not known: nothing keeps it from being evaluated on that"
+            )
+
+
+def _check_free(output: Path) -> None:
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise TarotError("an empty output folder", f"{output} with files in it", "choose another --output")
 
 
 @app.command(

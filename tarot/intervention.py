@@ -161,7 +161,7 @@ def _refuse_unmergeable(model: nn.Module, sites: Sequence[Site]) -> None:
         for name, parameter in parameters.items():
             if parameter.dtype not in _MERGEABLE:
                 expected = f"floating-point numbers to merge into at {site.name}.{name}"
-                raise TarotError(expected, str(parameter.dtype), _HOOK)
+                raise TarotError(expected, f"{parameter.dtype}, which is quantised", _HOOK)
             if uses[parameter.data_ptr()] > 1:
                 raise TarotError(f"{site.name}.{name} to be used once in the model", "a weight tied to another", _HOOK)
 

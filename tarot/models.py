@@ -49,6 +49,7 @@ DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 )
 HUB_TIMEOUT_SECONDS = 10
+SHARD_SIZE = "50GB"  # transformers' own
 _PIP = "python -m pip install"
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
 
@@ -139,21 +140,29 @@ def load_model(reference: str, *, device: str = "auto", dtype: str = "auto") -> 
     return LoadedModel(reference, model, tokenizer)
 
 
-def save_checkpoint(loaded: LoadedModel, output: str | Path) -> None:
+def save_checkpoint(loaded: LoadedModel, output: str | Path, shard_size: str = SHARD_SIZE) -> None:
     """Write model and tokenizer as an ordinary checkpoint: safetensors, config, tokenizer, chat template.
 
-    The folder appears whole or not at all. TarotError when it cannot be written or has files in it.
+    No file of weights is larger than `shard_size`, such as `2GB`, but for a single tensor that is. The folder appears
+    whole or not at all. TarotError when it cannot be written or has files in it, or for a size that is none.
     """
     output = Path(output)
+    check_shard_size(shard_size)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch, _quiet():
             whole = Path(scratch) / output.name
-            loaded.model.save_pretrained(whole)
+            loaded.model.save_pretrained(whole, max_shard_size=shard_size)
             loaded.tokenizer.save_pretrained(whole)
             whole.replace(output)
     except (OSError, ValueError, SafetensorError) as error:
         raise TarotError(f"to write a checkpoint to {output}", _brief(error), "choose another folder") from error
+
+
+def check_shard_size(text: str) -> None:
+    """TarotError for what is no size of a file; a command calls it before it loads a model."""
+    if not re.fullmatch(r"[1-9]\d*[KMGT]B", text):
+        raise TarotError("a size of files such as 500MB or 2GB", repr(text))
 
 
 def available() -> list[ModelInfo]:

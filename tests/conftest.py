@@ -24,6 +24,8 @@ install_import_hook(
         "tarot.space",
         "tarot.search",
         "tarot.adapter",
+        "tarot.composition",
+        "tarot.exports",
     ],
     "beartype.beartype",
 )

@@ -48,7 +48,7 @@ def test_help_is_quick_and_names_every_command() -> None:
     code = "import sys; from tarot.cli import main; sys.argv = ['tarot', '--help']; main(); print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"'torch'", "'transformers'", "'lm_eval'", "'botorch'"} & set(done.stdout.replace(",", "").split())
-    assert all(name in done.stdout for name in ("models", "tune", "evaluate", "compare", "merge", "lm-eval"))
+    assert all(name in done.stdout for name in ("models", "tune", "evaluate", "compare", "merge", "export", "lm-eval"))
     assert {command.name or command.callback.__name__ for command in app.registered_commands} >= {"tune", "evaluate"}
 
 
@@ -108,6 +108,43 @@ def test_merge_is_an_ordinary_checkpoint(home: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(home / "merged")
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(home / "model").chat_template
     assert run_in(home, "merge", "--model", "model", "--adapter", "adapter", "--output", "merged") == 2
+    for model in (plain, merged):
+        model.generation_config.update(max_new_tokens=24, min_new_tokens=24, do_sample=False)
+    prompts = tokenizer(
+        ["item 1: ", "another, longer item 2: "], padding=True, padding_side="left", return_tensors="pt"
+    )
+    with adapter.applied(plain):
+        expected = plain.generate(**prompts)
+    assert torch.equal(merged.generate(**prompts), expected)
+    assert not torch.equal(plain.generate(**prompts), expected)
+    assert run_in(home, "merge", *MODEL, "--adapter", "adapter", "--output", "shards", "--shard-size", "20KB") == 0
+    assert len(list((home / "shards").glob("model-*.safetensors"))) > 1
+
+
+def test_export_and_import(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_in(home, "export", "--model", "model", "--adapter", "adapter", "--to", "peft", "--output", "oft") == 0
+    assert "for peft=oft" in capsys.readouterr().out
+    assert json.loads((home / "oft" / "adapter_config.json").read_text())["base_model_name_or_path"] == "model"
+    assert run_in(home, "import", "--model", "model", "--from-peft", "oft", "--output", "imported") == 0
+    assert "not known" not in capsys.readouterr().out
+    tuned, imported = Adapter.load(home / "adapter"), Adapter.load(home / "imported")
+    torch.testing.assert_close(imported.angles, tuned.angles, atol=1e-6, rtol=0)
+    assert (imported.edit, imported.provenance) == (tuned.edit, tuned.provenance)
+    Adapter(imported.angles, imported.edit, {}).save(home / "foreign")  # as one that PEFT trained comes
+    assert run_in(home, "compose", "adapter", "foreign", "--output", "unknown") == 0
+    assert f"what {imported.fingerprint} was tuned on is not known" in " ".join(capsys.readouterr().out.split())
+
+
+def test_compose(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    strengths = ("--strength", "0.5", "--strength", "-0.25")
+    assert run_in(home, "compose", "adapter", "adapter", *strengths, "--output", "quarter") == 0
+    adapter, quarter = Adapter.load(home / "adapter"), Adapter.load(home / "quarter")
+    assert quarter.fingerprint in capsys.readouterr().out
+    torch.testing.assert_close(quarter.angles, adapter.angles / 4, atol=1e-6, rtol=0)
+    drawn = adapter.provenance["samples_drawn"]
+    assert quarter.provenance["samples_drawn"] == [*drawn, *drawn]
+    evaluate = ("evaluate", *MODEL, "--tasks", "stranger_choice", "--include-path", "tasks", "--limit", "2")
+    assert run_in(home, *evaluate, "--adapter", "quarter") == 0
 
 
 def test_lm_eval_knows_the_model_and_the_tasks(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,6 +164,7 @@ def test_lm_eval_knows_the_model_and_the_tasks(home: Path, capsys: pytest.Captur
     assert results["results"].keys() >= {"stranger_choice", "synth_color"}
 
 
+OFT = ("--model", "model", "--adapter", "adapter")
 BAD = [
     (("tune", "--model", "modle", *TASK, "--output", "x"), "got 'modle', which is"),
     (("tune", "--model", "wheel:smollm", *TASK, "--output", "x"), "did you mean 'wheel:smollm2-135m'?"),
@@ -142,6 +180,16 @@ BAD = [
     (("evaluate", *MODEL, "--tasks", " , "), "expected names of tasks separated by commas, got ' , '"),
     (("evaluate", *MODEL, "--tasks", "synth_color", "--adapter", "model"), "expected an adapter folder"),
     (("merge", "--model", "model", "--adapter", "none", "--output", "x"), "expected an adapter folder"),
+    (("merge", *MODEL, "--adapter", "adapter", "--output", "x", "--shard-size", "big"), "expected a size of files"),
+    (("export", *OFT, "--output", "x", "--to", "loro"), "expected a known form of export, got 'loro'; known: peft"),
+    (("export", *OFT, "--output", "tasks"), "expected an empty output folder"),
+    (("import", "--model", "model", "--from-peft", "tasks", "--output", "x"), "expected a PEFT adapter folder"),
+    (("compose", "adapter", "none", "--output", "x"), "expected an adapter folder"),
+    (("compose", "adapter", "--strength", "1", "--strength", "2", "--output", "x"), "expected a --strength for each"),
+    (
+        ("compose", "adapter", "--strength", "nan", "--output", "x"),
+        "expected a strength that leaves every angle finite",
+    ),
     (("evalute",), "No such command 'evalute'."),
 ]
 

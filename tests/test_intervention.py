@@ -588,8 +588,8 @@ def test_a_quantised_weight_is_not_merged_into(edit, dtype):
     projection.weight = nn.Parameter(projection.weight.to(dtype), requires_grad=False)
     before = snapshot(model)
     assert refusal(edit, model, torch.ones(LAYERS, 6, 4)) == (
-        f"expected floating-point numbers to merge into at model.layers.2.self_attn.o_proj.weight, got {dtype}; "
-        "rotated(model, angles) edits without merging"
+        f"expected floating-point numbers to merge into at model.layers.2.self_attn.o_proj.weight, got {dtype}, "
+        "which is quantised; rotated(model, angles) edits without merging"
     )
     assert unchanged(model, before)
 

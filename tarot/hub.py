@@ -1,0 +1,141 @@
+"""Adapters on a model hub: a folder pushed with a card that is written from its provenance, and pulled again.
+
+Where the hub is, and who asks, is huggingface_hub's to know: `HF_ENDPOINT`, `HF_TOKEN`, or `hf auth login`.
+"""
+
+import json
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, ModelCardData
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.utils import validate_repo_id
+
+from tarot.errors import TarotError
+
+README = "README.md"
+DESCRIPTION = "tarot.json"
+NOT_MEASURED = (
+    "No gain on unseen documents is recorded here; the scores above are of the samples that it was tuned on. "
+    "`tarot compare` measures it."
+)
+
+
+def push(repo_id: str, folder: Path, *, private: bool = False, measured: str = "") -> str:
+    """Upload an adapter's folder in one commit, its card (written into the folder) included; the commit's address.
+
+    TarotError, in one line, whatever the hub answers.
+    """
+    with _told(repo_id, "write"):
+        validate_repo_id(repo_id)
+        api = HfApi()
+        name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        (folder / README).write_text(card(description, name, measured), encoding="utf-8")
+        return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message="tarot adapter").commit_url)
+
+
+def pull(repo_id: str, files: Sequence[str], revision: str | None = None) -> Path:
+    """The folder on this machine with these files of a hub repository, and no others; TarotError as for `push`."""
+    with _told(repo_id, "read"):
+        validate_repo_id(repo_id)
+        return Path(HfApi().snapshot_download(repo_id, revision=revision, allow_patterns=list(files)))
+
+
+def card(description: Mapping[str, Any], repo_id: str, measured: str = "") -> str:
+    """The README.md of an adapter: what it is, how to use it, how it was made, what it is not.
+
+    Args:
+        description: what its `tarot.json` says.
+        repo_id: the hub repository's name.
+        measured: a paragraph on its gain, if there is one.
+    """
+    edit, provenance = description["edit"], description["provenance"]
+    base = str(provenance.get("model") or "REF")
+    on_hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", base) and not Path(base).exists()
+    data = ModelCardData(
+        base_model=base if on_hub else None,
+        library_name="tarot",
+        tags=["tarot", "model-editing", "attention-heads"],
+    )
+    layers = ", ".join(map(str, edit["layers"]))
+    rows = [
+        ("base model", f"`{base}`"),
+        ("edit", f"{edit['rotation']} on {edit['sites']}, layers {layers}"),
+        ("fingerprint", f"`{description['fingerprint']}`"),
+        *_made(provenance),
+    ]
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return f"""---
+{data.to_yaml()}
+---
+
+# {repo_id.split("/")[-1]}
+
+An edit of `{base}` that rotates the outputs of its attention heads, found by
+[tarot](https://arxiv.org/abs/2410.04277) on a few labelled samples. It has no weights of its own but angles.
+
+## Use
+
+```python
+import tarot
+
+model = tarot.load_model("{base}")
+tarot.Adapter.from_pretrained("{repo_id}").merge(model.model)
+```
+
+## How it was made
+
+| | |
+|---|---|
+{table}
+
+## Measured
+
+{measured or NOT_MEASURED}
+
+## Limits
+
+- It fits this base model alone, and is refused by any other.
+- It was chosen for one way of asking; other prompts, tasks and languages may get worse.
+- `tarot.json` names the samples it was tuned on; `tarot evaluate` refuses to evaluate on them.
+"""
+
+
+def _made(provenance: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """What is known of a search, or of each of the parents, as rows of the card."""
+    for parent in provenance.get("parents", ()):
+        yield "made from", f"`{parent['fingerprint']}` at strength {parent['strength']:g}"
+        yield from _made(parent["provenance"])
+    named = {
+        "task": "task",
+        "samples": "labelled samples",
+        "num_fewshot": "shots in each prompt",
+        "budget": "budget, evaluations",
+        "seed": "seed",
+        "space": "space",
+        "search": "search",
+        "bound": "largest angle allowed, radians",
+    }
+    yield from ((title, provenance[name]) for name, title in named.items() if name in provenance)
+    if isinstance(scores := provenance.get("scores"), Mapping):
+        measure = provenance.get("objective", "objective")
+        yield f"{measure} on the samples", f"unedited {scores['identity']:.4f}, edited {scores['best']:.4f}"
+
+
+@contextmanager
+def _told(repo_id: str, to: str) -> Iterator[None]:
+    """Whatever the hub or its client raises, in one line."""
+    try:
+        yield
+    except HFValidationError as error:
+        raise TarotError("a folder with an adapter, or a hub id", repr(repo_id), "as in owner/name") from error
+    except LocalEntryNotFoundError as error:
+        raise TarotError(f"to {to} the hub's {repo_id!r}", "no network and no copy here", "check both") from error
+    except Exception as error:  # its class is the HTTP client's own, and huggingface_hub changed clients
+        reason = textwrap.shorten(str(error) or type(error).__name__, 200, placeholder=" ...")
+        raise TarotError(f"to {to} the hub's {repo_id!r}", reason, "check its name, and hf auth login") from error

@@ -1,0 +1,140 @@
+"""Adapters scaled and added up: one edit that does what all of them do, and was tuned on what they all were."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoint import byte_model, byte_tokenizer, write_tasks
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import tensors
+from tiny import tiny_model, tokens
+from transformers import PreTrainedModel
+
+from tarot.adapter import Adapter, Edit
+from tarot.composition import compose
+from tarot.errors import TarotError
+from tarot.harness import evaluate
+from tarot.models import LoadedModel
+from tarot.rotation import GIVENS, ROTARY, SCALE, Rotation
+from tarot.samples import document_key, draw, load_task
+from tarot.sites import alive, find_sites
+
+model_of_bytes = cache(byte_model)
+TOKENS = torch.arange(3, 30)[None]
+layer_sets = st.sets(st.integers(0, 3), min_size=1).map(sorted)
+
+
+def an_adapter(
+    model: PreTrainedModel, layers: list[int], rotation: Rotation = ROTARY, *, kind: str = "heads", seed: int = 0
+) -> Adapter:
+    sites = find_sites(model, kind, layers)
+    mask = alive(sites, rotation.n_angles)
+    angles = torch.randn(mask.shape, generator=torch.Generator().manual_seed(seed)) * 0.3 * mask
+    return Adapter(angles, Edit.of(model, kind, sites, rotation), {"model": "m", "seed": seed})
+
+
+@torch.no_grad()
+def logits(model: PreTrainedModel) -> torch.Tensor:
+    return model(TOKENS, use_cache=False).logits
+
+
+@given(layer_sets, layer_sets)
+@settings(max_examples=30)
+def test_the_sum_is_both_edits_at_once(first: list[int], second: list[int]) -> None:
+    model = model_of_bytes()
+    a, b = an_adapter(model, first), an_adapter(model, second, seed=1)
+    both = compose(model, a, b)
+    assert both.edit.layers == tuple(sorted({*first, *second}))
+    with a.applied(model), b.applied(model):
+        nested = logits(model)
+    with both.applied(model):
+        torch.testing.assert_close(logits(model), nested, atol=3e-4, rtol=3e-4)
+    assert compose(model, b, a).fingerprint == both.fingerprint
+
+
+@given(layer_sets, st.floats(-2, 2, width=32))
+@settings(max_examples=30)
+def test_strengths_add_up(layers: list[int], strength: float) -> None:
+    model = model_of_bytes()
+    adapter = an_adapter(model, layers)
+    assert compose(model, adapter).fingerprint == adapter.scaled(1.0).fingerprint == adapter.fingerprint
+    assert not adapter.scaled(0.0).angles.any()
+    assert not compose(model, adapter.scaled(strength), adapter.scaled(-strength)).angles.any()
+    added = compose(model, adapter, adapter.scaled(strength))
+    torch.testing.assert_close(added.angles, adapter.scaled(1 + strength).angles, atol=1e-6, rtol=0)
+
+
+@given(tensors((3, 2), 1.0), st.floats(-2, 2))
+def test_scaled_angles_are_powers(angles: torch.Tensor, strength: float) -> None:
+    """R(t)^s R(t)^(1 - s) = R(t), for the two rotations that `scaled` promises it of."""
+    for rotation, d in ((ROTARY, 4), (SCALE, 5)):
+        own = angles[:, : rotation.n_angles(d)]
+        product = rotation.matrix(own * strength, d) @ rotation.matrix(own * (1 - strength), d)
+        torch.testing.assert_close(product, rotation.matrix(own, d))
+
+
+def test_sites_of_unlike_widths() -> None:
+    """A narrow layer's adapter and a wide one's."""
+    model, ids = tiny_model("gemma4_text"), tokens(2, 9)
+    narrow, wide = an_adapter(model, [0]), an_adapter(model, [2], seed=1)
+    assert narrow.angles.shape != wide.angles.shape
+    with torch.no_grad():
+        with narrow.applied(model), wide.applied(model):
+            nested = model(ids).logits
+        with compose(model, narrow, wide).applied(model):
+            torch.testing.assert_close(model(ids).logits, nested, atol=1e-4, rtol=1e-4)
+
+
+def test_provenance_names_both_parents(tmp_path: Path) -> None:
+    model = model_of_bytes()
+    a, b = an_adapter(model, [0, 1]), an_adapter(model, [1, 2], seed=1)
+    compose(model, a.scaled(0.5), b).save(tmp_path)
+    provenance = Adapter.load(tmp_path).provenance
+    assert provenance["model"] == "m" and "task" not in provenance and "samples_drawn" not in provenance
+    first, second = provenance["parents"]
+    assert (first["strength"], first["provenance"]["parents"][0]["strength"]) == (1.0, 0.5)
+    assert first["provenance"]["parents"][0]["fingerprint"] == a.fingerprint
+    assert (second["fingerprint"], second["provenance"]["seed"]) == (b.fingerprint, 1)
+
+
+def test_what_either_parent_was_tuned_on_is_not_evaluated(tmp_path: Path) -> None:
+    folder, loaded = write_tasks(tmp_path / "tasks"), LoadedModel("bytes", byte_model(), byte_tokenizer())
+    task = load_task("stranger_choice", folder)
+    honest = [sample.key for sample in draw(task, 3)]
+    leaked = [document_key(task, task.eval_docs[4])]
+    adapters = [
+        Adapter(own.angles, own.edit, {"samples_drawn": [{"key": key} for key in keys]})
+        for own, keys in ((an_adapter(loaded.model, [0]), honest), (an_adapter(loaded.model, [1]), leaked))
+    ]
+    fair, cheat = adapters
+    evaluate(loaded, ["stranger_choice"], adapter=compose(loaded.model, fair, fair.scaled(2.0)), include_path=folder)
+    for edit in (compose(loaded.model, fair, cheat.scaled(0.1)), compose(loaded.model, cheat), cheat.scaled(0.5)):
+        with pytest.raises(TarotError, match=r"expected samples of stranger_choice that are not evaluated"):
+            evaluate(loaded, ["stranger_choice"], adapter=edit, include_path=folder)
+
+
+def refusal(*adapters: Adapter, model: PreTrainedModel | None = None) -> str:
+    with pytest.raises(TarotError) as error:
+        compose(model or model_of_bytes(), *adapters)
+    return str(error.value)
+
+
+def test_refusals() -> None:
+    model = model_of_bytes()
+    heads = an_adapter(model, [0])
+    assert refusal() == "expected at least one adapter to compose, got none"
+    assert refusal(heads, an_adapter(model, [0], GIVENS)) == (
+        "expected adapters of rotation 'rotary', whose angles add up, got 'givens'"
+    )
+    assert refusal(heads, an_adapter(model, [0], kind="mlp")) == (
+        "expected adapters of one kind of site, got heads and mlp; merge one, then apply the other"
+    )
+    assert refusal(heads, an_adapter(byte_model(heads=6), [0])) == (
+        "expected angles of shape (1, 3, 4), got shape (1, 6, 4); this adapter is for another model"
+    )
+    for strength in (float("nan"), float("inf"), 1e300):
+        with pytest.raises(TarotError) as error:
+            heads.scaled(strength)
+        assert str(error.value) == f"expected a strength that leaves every angle finite, got {strength!r}"

@@ -1,0 +1,149 @@
+"""Adapters on a hub, over HTTP to one that runs here: what is pushed is what is pulled, and the card says it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from checkpoint import byte_model
+from hub_endpoint import Hub, a_hub
+from huggingface_hub import constants
+
+from tarot.adapter import CARD, WEIGHTS, Adapter, Edit
+from tarot.errors import TarotError
+from tarot.hub import README, card
+from tarot.rotation import ROTARY
+from tarot.sites import find_sites
+
+PROVENANCE = {
+    "model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "task": "synth_color",
+    "samples": 20,
+    "num_fewshot": 0,
+    "budget": 60,
+    "seed": 3,
+    "objective": "log_probability",
+    "scores": {"identity": -3.25, "best": -0.5},
+}
+
+
+def an_adapter(**provenance: object) -> Adapter:
+    model = byte_model()
+    angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    return Adapter(angles, Edit.of(model, "heads", find_sites(model, "heads", 0.5), ROTARY), provenance)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with a_hub() as running:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        # What HF_ENDPOINT sets, once huggingface_hub is imported.
+        monkeypatch.setattr(constants, "ENDPOINT", running.address)
+        template = f"{running.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
+        yield running
+
+
+def test_what_is_pushed_is_pulled(hub: Hub) -> None:
+    adapter = an_adapter(**PROVENANCE)
+    address = adapter.push_to_hub("me/color", private=True)
+    assert address.startswith(f"{hub.address}/me/color/commit/") and hub.private == {"me/color": True}
+    files = hub.repos["me/color"][-1]
+    assert files.keys() == {CARD, WEIGHTS, README} and len(hub.repos["me/color"]) == 2
+    found = Adapter.from_pretrained("me/color")
+    assert torch.equal(found.angles, adapter.angles)
+    assert (found.edit, found.provenance) == (adapter.edit, adapter.provenance)
+    assert not any(README in asked for asked in hub.asked if "resolve" in asked)
+
+
+def test_a_repository_is_pushed_to_again_and_old_revisions_stay(hub: Hub) -> None:
+    first, second = an_adapter(seed=0), an_adapter(seed=0).scaled(0.5)
+    old = first.push_to_hub("me/color").rpartition("/")[2]
+    second.push_to_hub("me/color")
+    assert Adapter.from_pretrained("me/color").fingerprint == second.fingerprint
+    assert Adapter.from_pretrained("me/color", revision=old).fingerprint == first.fingerprint
+
+
+def test_a_repository_without_an_owner_is_the_users(hub: Hub) -> None:
+    an_adapter().push_to_hub("color")
+    assert hub.repos.keys() == {"me/color"}
+    assert b'from_pretrained("me/color")' in hub.repos["me/color"][-1][README]
+
+
+def test_a_folder_is_no_hub_id(hub: Hub, tmp_path: Path) -> None:
+    an_adapter().save(tmp_path / "adapter")
+    assert Adapter.from_pretrained(tmp_path / "adapter").fingerprint == an_adapter().fingerprint
+    assert hub.asked == []
+
+
+def test_what_the_hub_refuses_is_one_line(hub: Hub) -> None:
+    with pytest.raises(TarotError, match=r"^expected to read the hub's 'me/nothing', got .*404") as error:
+        Adapter.from_pretrained("me/nothing")
+    assert "\n" not in str(error.value)
+    hub.repos["me/empty"] = [{"config.json": b"{}"}]
+    with pytest.raises(TarotError, match=r"expected an adapter folder with tarot.json and adapter.safetensors"):
+        Adapter.from_pretrained("me/empty")
+    for call in (Adapter.from_pretrained, an_adapter().push_to_hub):
+        with pytest.raises(TarotError) as error:
+            call("no/such/folder")
+        assert str(error.value) == (
+            "expected a folder with an adapter, or a hub id, got 'no/such/folder'; as in owner/name"
+        )
+
+
+def test_without_a_network(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    an_adapter().push_to_hub("me/color")
+    Adapter.from_pretrained("me/color")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert Adapter.from_pretrained("me/color").fingerprint == an_adapter().fingerprint
+    with pytest.raises(TarotError) as error:
+        Adapter.from_pretrained("me/other")
+    assert str(error.value) == "expected to read the hub's 'me/other', got no network and no copy here; check both"
+
+
+def written(tmp_path: Path, adapter: Adapter, measured: str = "") -> str:
+    adapter.save(tmp_path)
+    return card(json.loads((tmp_path / CARD).read_text()), "me/color", measured)
+
+
+def test_the_card_says_what_it_is(tmp_path: Path) -> None:
+    text = written(tmp_path, an_adapter(**PROVENANCE))
+    header = yaml.safe_load(text.split("---")[1])
+    assert (header["base_model"], header["library_name"]) == (PROVENANCE["model"], "tarot")
+    for line in (
+        "# color",
+        "| base model | `HuggingFaceTB/SmolLM2-135M-Instruct` |",
+        "| edit | rotary on heads, layers 0, 1 |",
+        "| task | synth_color |",
+        "| labelled samples | 20 |",
+        "| budget, evaluations | 60 |",
+        "| seed | 3 |",
+        "| log_probability on the samples | unedited -3.2500, edited -0.5000 |",
+        'model = tarot.load_model("HuggingFaceTB/SmolLM2-135M-Instruct")',
+        'tarot.Adapter.from_pretrained("me/color").merge(model.model)',
+    ):
+        assert line in text.splitlines()
+    assert "No gain on unseen documents is recorded here" in text
+    measured = written(tmp_path, an_adapter(**PROVENANCE), "Weighted F1 +.10 [+.05, +.15] on 300 documents.")
+    assert "+.10 [+.05, +.15]" in measured and "No gain" not in measured
+
+
+@pytest.mark.parametrize("model", ["wheel:smollm2-135m", "./folder", "models/x.gguf", "/a/b", None])
+def test_only_a_hub_model_is_linked(tmp_path: Path, model: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "x.gguf").touch()
+    text = written(tmp_path, an_adapter(**({"model": model} if model else {})))
+    assert "base_model" not in yaml.safe_load(text.split("---")[1])
+    assert f'tarot.load_model("{model or "REF"}")' in text
+
+
+def test_the_card_of_a_composition_names_its_parents(tmp_path: Path) -> None:
+    adapter = an_adapter(**PROVENANCE)
+    text = written(tmp_path, adapter.scaled(0.5))
+    assert f"| made from | `{adapter.fingerprint}` at strength 0.5 |\n| task | synth_color |" in text

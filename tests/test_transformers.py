@@ -1,0 +1,82 @@
+"""transformers' own tools on an edited model: they see the edit while it is applied, and nothing of it afterwards."""
+
+import os
+
+import pytest
+import torch
+from checkpoint import byte_model, byte_tokenizer
+from torch.utils.data import Dataset
+from transformers import LlamaForCausalLM, Trainer, TrainingArguments, pipeline
+
+from tarot.adapter import Adapter, Edit
+from tarot.rotation import ROTARY
+from tarot.sites import find_sites
+
+IDS = torch.arange(3, 30)
+STEPS = 3
+
+
+class Texts(Dataset):
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"input_ids": IDS + index, "labels": IDS + index}
+
+
+def an_adapter(model: LlamaForCausalLM) -> Adapter:
+    sites = find_sites(model, "heads", 0.5)
+    angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    return Adapter(angles, Edit.of(model, "heads", sites, ROTARY), {})
+
+
+def trained(model: LlamaForCausalLM, folder: os.PathLike[str], *, learning_rate: float = 1e-2) -> list[float]:
+    """Losses of a few steps of the stock Trainer."""
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=STEPS,
+        per_device_train_batch_size=4,
+        learning_rate=learning_rate,
+        logging_steps=1,
+        save_strategy="no",
+        report_to=[],
+        use_cpu=True,
+        seed=0,
+    )
+    trainer = Trainer(model=model.requires_grad_(True), args=arguments, train_dataset=Texts())
+    trainer.train()
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.mark.filterwarnings("ignore:.*pin_memory:UserWarning")
+def test_trainer_trains_the_edited_model(tmp_path: os.PathLike[str]) -> None:
+    """Weights trained under the edit lose what those of the merged model lose, and act without it afterwards."""
+    model, merged = byte_model(), byte_model()
+    adapter = an_adapter(model)
+    before = [parameter.clone() for parameter in model.parameters()]
+    with adapter.applied(model):
+        # SGD-like first steps agree; later ones may not: Adam scales each weight, and merging mixes them.
+        losses = trained(model, tmp_path)
+    assert losses[0] == pytest.approx(trained(adapter.merge(merged), tmp_path)[0], abs=1e-3)
+    assert losses[0] != pytest.approx(trained(byte_model(), tmp_path)[0], abs=1e-2)
+    assert losses[-1] < losses[0]
+    assert not all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_pipeline_generates_from_the_edited_model() -> None:
+    model, merged, tokenizer = byte_model(), byte_model(), byte_tokenizer()
+    adapter = an_adapter(model)
+    adapter.merge(merged)
+
+    def texts(of: LlamaForCausalLM) -> list[str]:
+        generate = pipeline("text-generation", model=of, tokenizer=tokenizer, device="cpu")
+        prompts = ["item 1: ", "another, longer item 2: "]
+        return [
+            said[0]["generated_text"] for said in generate(prompts, max_new_tokens=12, do_sample=False, batch_size=2)
+        ]
+
+    bare = texts(model)
+    with adapter.applied(model):
+        edited = texts(model)
+    assert edited == texts(merged) != bare == texts(model)
