@@ -6,9 +6,10 @@ apply, judge and repeat them. Nothing in it is executed when it is read.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -107,6 +108,16 @@ class Adapter:
         """Fold the edit into `model`'s weights, for good, and return it."""
         merge_(model, self.angles, self.sites(model), self.rotation)
         return model
+
+    def scaled(self, factor: float) -> "Adapter":
+        """The same edit at another strength: angles * factor, so that 0 is the identity and 1 the adapter itself.
+
+        Raises:
+            TarotError: a factor that is not finite.
+        """
+        if not math.isfinite(factor):
+            raise TarotError("a finite factor", repr(factor), "0 is the identity, 1 the adapter itself")
+        return replace(self, angles=self.angles * factor, provenance={**self.provenance, "strength": factor})
 
     def save(self, folder: str | Path) -> None:
         """Write both files; the second names the first's digest, so that a pair half-written is not taken for whole."""

@@ -65,7 +65,19 @@ class Site:
 
 def n_layers(model: nn.Module) -> int:
     """How many layers the language model has; TarotError when it has no layers as they are known here."""
-    return len(_layers(model))
+    return len(decoder_layers(model))
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The layers of the language model, in order; TarotError when it has none as they are known here."""
+    get_decoder = getattr(model, "get_decoder", None)
+    decoder = get_decoder() if callable(get_decoder) else model
+    if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        for owner, name in product((decoder, getattr(decoder, "model", None)), _LAYER_LISTS):
+            layers = getattr(owner, name, None)
+            if isinstance(layers, nn.ModuleList) and any(_first_of(each, _PROJECTIONS["heads"]) for each in layers):
+                return layers
+    raise _unsupported(model, f"{'|'.join(_LAYER_LISTS)}.N.({'|'.join(_PROJECTIONS['heads'])})", "in its decoder")
 
 
 def parse_layers(text: str) -> float | list[int]:
@@ -114,7 +126,7 @@ def find_sites(model: nn.Module, kind: str = "heads", layers: float | Iterable[i
     """
     if kind not in _PROJECTIONS:
         raise UnknownName("kind of site", kind, _PROJECTIONS)
-    stack = _layers(model)
+    stack = decoder_layers(model)
     names = {module: name for name, module in model.named_modules()}
     sites = []
     for layer in select_layers(layers, len(stack)):
@@ -155,17 +167,6 @@ class _Found(NamedTuple):
     projection: nn.Module
     n_in: int
     n_out: int
-
-
-def _layers(model: nn.Module) -> nn.ModuleList:
-    get_decoder = getattr(model, "get_decoder", None)
-    decoder = get_decoder() if callable(get_decoder) else model
-    if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        for owner, name in product((decoder, getattr(decoder, "model", None)), _LAYER_LISTS):
-            layers = getattr(owner, name, None)
-            if isinstance(layers, nn.ModuleList) and any(_first_of(each, _PROJECTIONS["heads"]) for each in layers):
-                return layers
-    raise _unsupported(model, f"{'|'.join(_LAYER_LISTS)}.N.({'|'.join(_PROJECTIONS['heads'])})", "in its decoder")
 
 
 def _unsupported(model: nn.Module, looked_for: str, where: str, hint: str = "") -> TarotError:

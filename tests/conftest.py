@@ -24,6 +24,8 @@ install_import_hook(
         "tarot.space",
         "tarot.search",
         "tarot.adapter",
+        "tarot.analysis",
+        "tarot.effects",
     ],
     "beartype.beartype",
 )

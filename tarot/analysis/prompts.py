@@ -1,0 +1,56 @@
+"""Prompts side by side: of like length, padded on the right, the last position of each kept in sight.
+
+Padding on the right needs no mask: causal attention keeps it from every position that is read.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tarot.scoring import predictions_at
+
+# Numbers of one pass's largest tensor, the logits that are kept: 128 MB in float32.
+LARGEST = 2**25
+TOKENS = 4096
+
+
+class Batch(NamedTuple):
+    """Prompts of one pass: their places in the list, their tokens, and the position of each one's last token."""
+
+    places: list[int]
+    ids: Int[Tensor, "b s"]
+    last: Int[Tensor, " b"]
+
+    @property
+    def rows(self) -> Int[Tensor, " b"]:
+        return torch.arange(len(self.last), device=self.last.device)
+
+
+def batches(model: PreTrainedModel, prompts: Sequence[Sequence[int]], logits_each: int = 1) -> Iterator[Batch]:
+    """Passes over all prompts; `logits_each` rows of the vocabulary are kept of each prompt."""
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    most = max(1, LARGEST // (logits_each * vocabulary))
+    order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+    while order:
+        # The longest comes last, so that it says how wide the pass is.
+        n = next((n for n in range(min(most, len(order)), 1, -1) if n * len(prompts[order[n - 1]]) <= TOKENS), 1)
+        places, order = order[:n], order[n:]
+        width = len(prompts[places[-1]])
+        ids = [[*prompts[place], *[prompts[place][-1]] * (width - len(prompts[place]))] for place in places]
+        last = [len(prompts[place]) - 1 for place in places]
+        yield Batch(places, torch.tensor(ids, device=model.device), torch.tensor(last, device=model.device))
+
+
+@torch.no_grad()
+def next_log_probabilities(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> Float[Tensor, "prompt token"]:
+    """log p(token | prompt) of every token of the vocabulary, in nats."""
+    found: dict[int, Tensor] = {}
+    for batch in batches(model, prompts):
+        with predictions_at(model, batch.rows, batch.last):
+            logits = model(input_ids=batch.ids, use_cache=False).logits[0]
+        found.update(zip(batch.places, logits.float().log_softmax(-1).cpu(), strict=True))
+    return torch.stack([found[place] for place in range(len(prompts))])
