@@ -15,7 +15,7 @@ from checkpoint import byte_model, byte_tokenizer, write_tasks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import ARCHITECTURES, LAYERS, tiny_model, tokens
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from tarot.adapter import Adapter, Edit
 from tarot.analysis import analyse, documents, head_maps, objective_of, prune, pruned
@@ -121,8 +121,10 @@ def test_heads_that_are_not_turned_are_not_tried() -> None:
 
 
 def test_pruning_errors() -> None:
-    with pytest.raises(TarotError, match=r"expected a share of the gain to keep, above 0 and at most 1, got 0; for ex"):
-        prune(float, torch.ones(1, 1, 1), 0)
+    with pytest.raises(
+        TarotError, match=r"expected a share of the gain to keep, above 0 and at most 1, got 0.0; for ex"
+    ):
+        prune(float, torch.ones(1, 1, 1), 0.0)
     message = r"expected an edit that gains on its own samples, got 0.0000 without it and 0.0000 with it; tune it"
     with pytest.raises(TarotError, match=message):
         prune(lambda angles: 0.0, torch.ones(1, 1, 1))
@@ -169,7 +171,7 @@ def said(model: torch.nn.Module, request: Request) -> float:
 def test_a_model_without_a_final_norm_is_refused() -> None:
     config = tiny_model("opt").config
     config._remove_final_layer_norm = True
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("opt", **config.to_dict())).eval()
+    model = AutoModelForCausalLM.from_config(config).eval()
     message = (
         "expected one norm, and nothing else, between the last layer and the output embedding, got nothing in "
         "OPTForCausalLM; its layers cannot be read through a logit lens"
@@ -371,11 +373,6 @@ def test_the_folder_holds_pictures_and_their_numbers(
             assert "var(" not in file.read_text() and "currentColor" not in file.read_text()
     lens = rows_of(tmp_path / "a" / "lens.csv")
     assert [row["edited_layer"] for row in lens] == ["True", "True", "False", "False"]
-    probabilities = [
-        evaluate(loaded, ["stranger_choice"], adapter=edit, include_path=folder)["samples"]["stranger_choice"]
-        for edit in (None, adapter)
-    ]
-    assert len(probabilities[0]) == 12
     for row in lens:
         assert float(row["difference"]) == pytest.approx(float(row["edited"]) - float(row["base"]), abs=1e-5)
         assert float(row["low"]) <= float(row["difference"]) <= float(row["high"])

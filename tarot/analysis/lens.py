@@ -8,6 +8,7 @@ Source: nostalgebraist, "interpreting GPT: the logit lens" (2020); Singh, Dutta 
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,8 +20,13 @@ from tarot.errors import TarotError
 from tarot.scoring import Request
 from tarot.sites import decoder_layers
 
+# Rows and positions to read, and what was read there of each layer so far.
+At = tuple[Tensor, Tensor]
+Kept = list[Tensor]
 
-def _states(out: Tensor | tuple[Tensor, ...]) -> Tensor:
+
+def _states(out: Any) -> Tensor:
+    """What a layer hands on; some hand on a tuple that begins with it."""
     return out if isinstance(out, Tensor) else out[0]
 
 
@@ -36,7 +42,7 @@ def final_norm(model: PreTrainedModel) -> nn.Module:
     reached: list[Tensor] = []
     between: list[nn.Module] = []
 
-    def met(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def met(module: nn.Module, args: tuple[Any, ...]) -> None:
         if left:
             between.append(module)
 
@@ -71,21 +77,16 @@ def layer_probabilities(
     layers, norm, head = decoder_layers(model), final_norm(model), model.get_output_embeddings()
     found = torch.zeros(len(requests), len(layers))
     for batch in batches(model, [request.context for request in requests], len(layers)):
-        rows, last = batch.rows, batch.last
+        at = (batch.rows, batch.last)
         kept: list[Tensor] = []
 
-        def keep(_: nn.Module, args: object, out: Tensor | tuple[Tensor, ...], kept: list[Tensor] = kept) -> None:
-            kept.append(_states(out))
+        def keep(_: nn.Module, args: object, out: Any, at: At = at, to: Kept = kept) -> None:
+            to.append(_states(out)[at])
 
-        def every_layer(
-            _: nn.Module,
-            args: tuple[Tensor, ...],
-            kept: list[Tensor] = kept,
-            at: tuple[Tensor, Tensor] = (rows, last),
-        ) -> tuple[Tensor, ...]:
+        def every_layer(_: nn.Module, args: tuple[Any, ...], at: At = at, kept: Kept = kept) -> tuple[Any, ...]:
             # What arrives here is the last layer's and went through the norm already.
             own = args[0][at]
-            return torch.cat([*(norm(states[at].to(own.device)) for states in kept[:-1]), own])[None], *args[1:]
+            return torch.cat([*(norm(states.to(own.device)) for states in kept[:-1]), own])[None], *args[1:]
 
         with ExitStack() as reading:
             for layer in layers:

@@ -19,15 +19,12 @@ TOKENS = 4096
 
 
 class Batch(NamedTuple):
-    """Prompts of one pass: their places in the list, their tokens, and the position of each one's last token."""
+    """Prompts of one pass: their places in the list, their tokens, and where in these each one's last token is."""
 
     places: list[int]
     ids: Int[Tensor, "b s"]
+    rows: Int[Tensor, " b"]
     last: Int[Tensor, " b"]
-
-    @property
-    def rows(self) -> Int[Tensor, " b"]:
-        return torch.arange(len(self.last), device=self.last.device)
 
 
 def batches(model: PreTrainedModel, prompts: Sequence[Sequence[int]], logits_each: int = 1) -> Iterator[Batch]:
@@ -41,8 +38,8 @@ def batches(model: PreTrainedModel, prompts: Sequence[Sequence[int]], logits_eac
         places, order = order[:n], order[n:]
         width = len(prompts[places[-1]])
         ids = [[*prompts[place], *[prompts[place][-1]] * (width - len(prompts[place]))] for place in places]
-        last = [len(prompts[place]) - 1 for place in places]
-        yield Batch(places, torch.tensor(ids, device=model.device), torch.tensor(last, device=model.device))
+        last = torch.tensor([len(prompts[place]) - 1 for place in places])
+        yield Batch(places, torch.tensor(ids, device=model.device), torch.arange(len(places)), last)
 
 
 @torch.no_grad()

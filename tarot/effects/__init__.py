@@ -1,6 +1,9 @@
 """What an edit changes that it was not tuned for: other tasks, and the text that the model writes by itself."""
 
-from tarot.effects.changes import (
+from tarot.effects.divergence import Drift, drift
+from tarot.effects.folder import measure_effects
+from tarot.effects.neutral import NEUTRAL_TOKENS, neutral_text
+from tarot.effects.suite import (
     STRENGTHS,
     SUITE,
     Change,
@@ -10,9 +13,6 @@ from tarot.effects.changes import (
     side_effects_of,
     trade_off,
 )
-from tarot.effects.drift import Drift, drift
-from tarot.effects.folder import measure_effects
-from tarot.effects.neutral import NEUTRAL_TOKENS, neutral_text
 
 __all__ = [
     "NEUTRAL_TOKENS",

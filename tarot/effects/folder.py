@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tarot.adapter import Adapter
-from tarot.effects.changes import STRENGTHS, SUITE, Change, Strength, changes, trade_off
 from tarot.effects.neutral import NEUTRAL_TOKENS, OnStep, neutral_text, silent
+from tarot.effects.suite import STRENGTHS, SUITE, Change, Strength, changes, trade_off
 from tarot.measuring import recipe_of
 from tarot.models import LoadedModel
 from tarot.report import mechanism
 from tarot.report.folder import write_csv, write_svg
+from tarot.samples import load_tasks
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def measure_effects(
     rows = changes(
         loaded,
         list(adapters.values()),
-        list(dict.fromkeys([*tasks, *own.values()])),
+        list(dict.fromkeys([*load_tasks(tasks, include_path)["tasks"], *own.values()])),
         include_path=include_path,
         num_fewshot=0,
         limit=limit,

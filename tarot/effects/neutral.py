@@ -46,8 +46,9 @@ def neutral_text(
     length = min(TEXT_TOKENS, n_tokens, most - 1 if most else TEXT_TOKENS)
     texts = -(-n_tokens // length)
     path = cache_folder() / "neutral" / f"{_weights(loaded.model)}-{texts}x{length}-{seed}.safetensors"
-    with suppress(OSError, SafetensorError, KeyError):
-        return load_file(path)["tokens"]
+    if path.is_file():
+        with suppress(OSError, SafetensorError, KeyError):  # damaged: sampled again
+            return load_file(path)["tokens"]
     first = loaded.tokenizer.bos_token_id
     first = loaded.tokenizer.eos_token_id if first is None else first
     if first is None:

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tarot.adapter import Adapter
-from tarot.effects.drift import Drift, drift
+from tarot.effects.divergence import Drift, drift
 from tarot.effects.neutral import NEUTRAL_TOKENS, OnStep, neutral_text, silent
 from tarot.errors import TarotError
 from tarot.gains import Gain, f1_gain, weighted_f1
