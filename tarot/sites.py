@@ -68,18 +68,6 @@ def n_layers(model: nn.Module) -> int:
     return len(decoder_layers(model))
 
 
-def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The layers of the language model, in order; TarotError when it has none as they are known here."""
-    get_decoder = getattr(model, "get_decoder", None)
-    decoder = get_decoder() if callable(get_decoder) else model
-    if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        for owner, name in product((decoder, getattr(decoder, "model", None)), _LAYER_LISTS):
-            layers = getattr(owner, name, None)
-            if isinstance(layers, nn.ModuleList) and any(_first_of(each, _PROJECTIONS["heads"]) for each in layers):
-                return layers
-    raise _unsupported(model, f"{'|'.join(_LAYER_LISTS)}.N.({'|'.join(_PROJECTIONS['heads'])})", "in its decoder")
-
-
 def parse_layers(text: str) -> float | list[int]:
     """`0.5` the first half, `4-11` the fifth to the twelfth, `0,3,5` these three; TarotError quotes anything else."""
     if re.fullmatch(r"\d*\.\d+|\d+\.", text.strip()):
@@ -167,6 +155,18 @@ class _Found(NamedTuple):
     projection: nn.Module
     n_in: int
     n_out: int
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The layers of the language model, in order; TarotError when it has none as they are known here."""
+    get_decoder = getattr(model, "get_decoder", None)
+    decoder = get_decoder() if callable(get_decoder) else model
+    if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        for owner, name in product((decoder, getattr(decoder, "model", None)), _LAYER_LISTS):
+            layers = getattr(owner, name, None)
+            if isinstance(layers, nn.ModuleList) and any(_first_of(each, _PROJECTIONS["heads"]) for each in layers):
+                return layers
+    raise _unsupported(model, f"{'|'.join(_LAYER_LISTS)}.N.({'|'.join(_PROJECTIONS['heads'])})", "in its decoder")
 
 
 def _unsupported(model: nn.Module, looked_for: str, where: str, hint: str = "") -> TarotError:

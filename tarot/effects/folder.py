@@ -38,6 +38,8 @@ def measure_effects(
 ) -> Effects:
     """Measure what each adapter changes on the tasks, zero-shot, and on neutral text; write `effects` and `tradeoff`.
 
+    The tasks' prompts are chat where every adapter was tuned on chat.
+
     Args:
         loaded: model and tokenizer; unchanged afterwards.
         adapters: by the name that rows and curves have.
@@ -63,6 +65,7 @@ def measure_effects(
         include_path=include_path,
         num_fewshot=0,
         limit=limit,
+        chat=all(recipe_of(adapter).chat for adapter in adapters.values()),
         batch_size=batch_size,
         on_step=on_step,
     )

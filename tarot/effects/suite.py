@@ -84,6 +84,7 @@ def changes(
         on_step("answering tasks", done, len(adapters) + 1)
         edited = greedy(adapter)
         rows.append({name: _change(*base[name], edited[name][1]) for name in known})
+    on_step("answering tasks", len(adapters) + 1, len(adapters) + 1)
     return rows
 
 
