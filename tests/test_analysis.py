@@ -23,13 +23,14 @@ from tarot.analysis.attention import attention, patterns
 from tarot.analysis.flips import flips, greedy_choices, most_moved
 from tarot.analysis.heads import only, turned
 from tarot.analysis.lens import final_norm, layer_probabilities
-from tarot.analysis.prompts import batches, next_log_probabilities
+from tarot.analysis.prompts import answer_of, batches, next_log_probabilities
 from tarot.cells import OUTSIDE
 from tarot.errors import TarotError
 from tarot.harness import TarotLM, evaluate
 from tarot.intervention import rotated
 from tarot.models import LoadedModel
 from tarot.rotation import ROTARY
+from tarot.samples import Sample
 from tarot.scoring import Request
 from tarot.sites import alive, decoder_layers, find_sites
 from tarot.tuning import Recipe, tune
@@ -187,6 +188,19 @@ def test_the_lens_leaves_no_hook_behind() -> None:
 
 
 # Prompts
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "asked", "first"),
+    [("<assistant>\n", "yes", "<assistant>\n", "yes"), ("A:", " yes", "A: ", "yes"), ("Q", " \n", "Q", " \n")],
+)
+def test_white_space_belongs_to_the_prompt(
+    loaded: LoadedModel, prompt: str, answer: str, asked: str, first: str
+) -> None:
+    """A lens on the line end of a chat template would see what every model knows."""
+    encode = TarotLM(loaded.model, tokenizer=loaded.tokenizer).encode
+    request = answer_of(Sample("test/0", "a", (("", "no"), (prompt, answer)), 1, 0), encode, loaded.tokenizer)
+    assert (loaded.tokenizer.decode(request.context), loaded.tokenizer.decode(request.continuation)) == (asked, first)
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 500_000))

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot.adapter import Adapter
-from tarot.analysis.prompts import next_log_probabilities
+from tarot.analysis.prompts import answer_of, next_log_probabilities
 from tarot.cells import OUTSIDE
 from tarot.objective import Encode
 from tarot.samples import Sample
@@ -68,7 +68,7 @@ def flips(
     flipped = [i for i, sample in enumerate(samples) if (base[i] == sample.gold) != (edited[i] == sample.gold)]
     if not flipped:
         return []
-    requests = [Request(*map(tuple, encode(*samples[i].pairs[samples[i].gold]))) for i in flipped]
+    requests = [answer_of(samples[i], encode, tokenizer) for i in flipped]
     contexts = [request.context for request in requests]
     before = next_log_probabilities(model, contexts)
     with adapter.applied(model):

@@ -8,6 +8,7 @@ from tarot.analysis import flips as flipping
 from tarot.analysis.attention import Pattern, patterns
 from tarot.analysis.heads import HeadMaps, head_maps, turned
 from tarot.analysis.lens import layer_probabilities
+from tarot.analysis.prompts import answer_of
 from tarot.analysis.protocol import documents, objective_of
 from tarot.gains import mean_intervals
 from tarot.harness import TarotLM
@@ -61,7 +62,7 @@ def analyse(
     samples = documents(loaded, adapter, include_path=include_path, limit=limit)
     objective = objective_of(loaded, adapter, include_path=include_path, batch_size=batch_size)
 
-    requests = [Request(*map(tuple, encode(*sample.pairs[sample.gold]))) for sample in samples]
+    requests = [answer_of(sample, encode, loaded.tokenizer) for sample in samples]
     files = _lens(output, loaded, adapter, requests, on_step)
 
     n_scores = 2 * len(turned(adapter.angles)) + 2

@@ -9,13 +9,26 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tarot.scoring import predictions_at
+from tarot.objective import Encode
+from tarot.samples import Sample
+from tarot.scoring import Request, predictions_at
 
 # Numbers of one pass's largest tensor, the logits that are kept: 128 MB in float32.
 LARGEST = 2**25
 TOKENS = 4096
+
+
+def answer_of(sample: Sample, encode: Encode, tokenizer: PreTrainedTokenizerBase) -> Request:
+    """Tokens of the prompt and of the right answer, which begins with its first token that is not blank.
+
+    The harness counts white space at a prompt's end, such as the line end of a chat template, to the answer. Any model
+    predicts that token: what it says of the answer, it says at the next one.
+    """
+    context, answer = encode(*sample.pairs[sample.gold])
+    blank = next((i for i, token in enumerate(answer) if str(tokenizer.decode([token])).strip()), 0)
+    return Request((*context, *answer[:blank]), tuple(answer[blank:]))
 
 
 class Batch(NamedTuple):
