@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -120,7 +120,9 @@ class Adapter:
         angles = self.angles * factor
         if not torch.isfinite(angles).all():
             raise TarotError("a strength that leaves every angle finite", repr(factor))
-        return Adapter(angles, self.edit, descended((factor, self)))
+        # Still of its task, by its recipe; but what it scored there, nobody has seen.
+        kept = {key: value for key, value in self.provenance.items() if key not in ("scores", "best_trial")}
+        return replace(self, angles=angles, provenance=kept | descended((factor, self)))
 
     def save(self, folder: str | Path) -> None:
         """Write both files; the second names the first's digest, so that a pair half-written is not taken for whole."""

@@ -7,13 +7,24 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from tarot.errors import TarotError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tarot.adapter import Adapter
+    from tarot.effects import Change
     from tarot.models import LoadedModel
     from tarot.search import Result, Trial
 
@@ -194,6 +205,12 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="only the first documents of each task")] = None,
     output: Annotated[Path | None, typer.Option(help="JSON file for results and per-document predictions")] = None,
+    strength: Annotated[float, typer.Option(help="factor of the adapter's angles, 0 to 1")] = 1.0,
+    side_effects: Annotated[
+        bool, typer.Option("--side-effects", help="also what changes on the suite's other tasks and on neutral text")
+    ] = False,
+    suite: Annotated[str, typer.Option(help="tasks, groups or tags for --side-effects")] = "tarot_synthetic",
+    tokens: Annotated[int, typer.Option(help="neutral text for --side-effects, at least so many tokens")] = 20_000,
     no_chat: NoChat = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -204,11 +221,17 @@ def evaluate(
 
     from tarot import harness
     from tarot.adapter import Adapter
+    from tarot.effects import check_strength, side_effects_of
     from tarot.files import write_atomically
 
     rows = _rows(batch_size)
     edit = Adapter.load(adapter) if adapter else None
-    names = _names(tasks)
+    names, others = _names(tasks), _names(suite)
+    check_strength(strength)
+    if edit is None and (side_effects or strength != 1):
+        raise TarotError("an adapter for --strength and --side-effects", "none", "add --adapter DIR")
+    if edit and strength != 1:
+        edit = edit.scaled(strength)
     loaded = _load(model, device, dtype)
     results = harness.evaluate(
         loaded,
@@ -238,6 +261,31 @@ def evaluate(
             table.add_row(*row, key, f"{values[key]:.4f}", f"{stderr:.4f}" if isinstance(stderr, float) else "")
     out.print(table)
     out.print(f"model {model}, adapter {edit.fingerprint if edit else 'none (base)'}")
+    if edit and side_effects:
+        with _Steps() as steps:
+            found = side_effects_of(
+                loaded,
+                edit,
+                others,
+                n_tokens=tokens,
+                include_path=include_path,
+                limit=limit,
+                chat=not no_chat,
+                batch_size=rows,
+                on_step=steps.show,
+            )
+        _print_changes("side effects: tasks that it was not tuned on", found.changes)
+        drift = found.drift
+        out.print(f"{drift.tokens:,} tokens that the base model wrote:")
+        out.print(f"perplexity {drift.base_perplexity:.2f} without the edit, {drift.perplexity:.2f} with it")
+        out.print(f"KL {drift.kl.value:.4f} [{drift.kl.low:.4f}, {drift.kl.high:.4f}] nats a token")
+
+
+def _fraction(what: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise TarotError(f"numbers from 0 to 1 as {what}", repr(text), "for example 0,0.5,1") from None
 
 
 def _names(tasks: str) -> list[str]:
@@ -303,12 +351,167 @@ def report(
     results: Annotated[list[Path], typer.Argument(help="files that `tarot compare --output` wrote")],
     output: Annotated[Path, typer.Option(help="folder for the page")],
     metric: Metric = "greedy_f1",
+    analysis: Annotated[
+        list[Path] | None, typer.Option(help="folder of `tarot analysis` or `tarot effects`; repeat for several")
+    ] = None,
 ) -> None:
     """One HTML page of measured cells: table, pictures, flipped documents, and how to repeat each."""
     from tarot.cells import load
     from tarot.report import write_report
 
-    out.print(f"report in {write_report([cell for path in results for cell in load(path)], output, metric)}")
+    measured = [cell for path in results for cell in load(path)]
+    out.print(f"report in {write_report(measured, output, metric, analysis or ())}")
+
+
+@app.command()
+def analysis(
+    model: Model,
+    adapter: Annotated[Path, typer.Option(help="folder of the adapter")],
+    output: Annotated[Path, typer.Option(help="folder for the pictures and their data")],
+    include_path: IncludePath = None,
+    limit: Annotated[int | None, typer.Option(help="only the first documents")] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    batch_size: BatchSize = "auto",
+) -> None:
+    """Draw what an edit does inside the model: by layer, by head, in attention, in the documents that flipped."""
+    from tarot.adapter import Adapter
+    from tarot.analysis import analyse
+
+    rows = _rows(batch_size)
+    edit = Adapter.load(adapter)
+    loaded = _load(model, device, dtype)
+    with _Steps() as steps:
+        files = analyse(
+            loaded,
+            edit,
+            output,
+            include_path=include_path,
+            limit=limit,
+            batch_size=rows,
+            on_step=steps.show,
+        )
+    out.print(f"{', '.join(file.name for file in files)} in {output}")
+
+
+@app.command()
+def prune(
+    model: Model,
+    adapter: Annotated[Path, typer.Option(help="folder of the adapter")],
+    output: Annotated[Path, typer.Option(help="new folder for the smaller adapter")],
+    keep: Annotated[float, typer.Option(help="share of the gain on its samples to keep, above 0 and at most 1")] = 0.9,
+    include_path: IncludePath = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    batch_size: BatchSize = "auto",
+) -> None:
+    """Leave turned only the heads that an adapter's gain needs, and save them as an adapter."""
+    from tarot.adapter import Adapter
+    from tarot.analysis import pruned
+
+    rows = _rows(batch_size)
+    edit = Adapter.load(adapter)
+    _check_free(output)
+    loaded = _load(model, device, dtype)
+    with err.status("") as status:
+        smaller = pruned(
+            loaded,
+            edit,
+            keep,
+            include_path=include_path,
+            batch_size=rows,
+            on_score=lambda evaluations, heads: status.update(f"{heads} heads after {evaluations} evaluations"),
+        )
+    smaller.save(output)
+    found: Any = smaller.provenance["pruned"]
+    scores = found["scores"]
+    out.print(f"{found['heads']} of {found['of']} heads, found with {found['evaluations']} evaluations")
+    out.print("on its samples: " + ", ".join(f"{name} {score:.4f}" for name, score in scores.items()))
+    out.print(f"adapter {smaller.fingerprint} in {output}")
+
+
+@app.command()
+def effects(
+    model: Model,
+    adapter: Annotated[list[Path], typer.Option(help="folder of an adapter; repeat for a matrix")],
+    output: Annotated[Path, typer.Option(help="folder for the pictures and their data")],
+    tasks: Annotated[str, typer.Option(help="suite: lm-eval tasks, groups or tags")] = "tarot_synthetic",
+    strengths: Annotated[str, typer.Option(help="factors of the angles to trade off")] = "0,0.25,0.5,0.75,1",
+    tokens: Annotated[int, typer.Option(help="neutral text, at least so many tokens")] = 20_000,
+    seed: Annotated[int, typer.Option(help="decides the neutral text")] = 0,
+    include_path: IncludePath = None,
+    limit: Annotated[int | None, typer.Option(help="only the first documents of each task")] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    batch_size: BatchSize = "auto",
+) -> None:
+    """Measure what edits change that they were not tuned for, and what each strength buys and costs."""
+    from tarot import effects as side
+    from tarot.adapter import Adapter
+
+    rows, names = _rows(batch_size), _names(tasks)
+    factors = [_fraction("strength", text) for text in strengths.split(",")]
+    edits = {str(folder): Adapter.load(folder) for folder in adapter}
+    loaded = _load(model, device, dtype)
+    with _Steps() as steps:
+        found = side.measure_effects(
+            loaded,
+            edits,
+            output,
+            names,
+            strengths=factors,
+            n_tokens=tokens,
+            seed=seed,
+            include_path=include_path,
+            limit=limit,
+            batch_size=rows,
+            on_step=steps.show,
+        )
+    for name, row in found.matrix.items():
+        _print_changes(f"{name}: other tasks, zero-shot", row)
+        table = Table("strength", "score", "gain on its own task", "KL, nats a token", "perplexity")
+        for point in found.curves[name]:
+            gain, kl = point.change.gain, point.drift.kl
+            table.add_row(
+                f"{point.strength:g}",
+                f"{point.change.edited:.3f}",
+                f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]",
+                f"{kl.value:.4f} [{kl.low:.4f}, {kl.high:.4f}]",
+                f"{point.drift.perplexity:.2f}",
+            )
+        out.print(table)
+    out.print(f"effects and tradeoff, as SVG and CSV, in {output}")
+
+
+def _print_changes(title: str, row: "Mapping[str, Change]") -> None:
+    table = Table("task", "documents", "base", "edited", "change, 95% interval", title=title, title_justify="left")
+    for task, change in row.items():
+        gain = change.gain
+        interval = f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+        table.add_row(task, str(gain.n), f"{change.base:.3f}", f"{change.edited:.3f}", interval)
+    out.print(table)
+
+
+class _Steps:
+    """Progress of work in several parts: what is being done, and how much of it."""
+
+    def __init__(self) -> None:
+        self.progress = Progress(
+            TextColumn("{task.description}"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), console=err
+        )
+        self.bars: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "_Steps":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def show(self, what: str, done: int, total: int) -> None:
+        if what not in self.bars:
+            self.bars[what] = self.progress.add_task(what)
+        self.progress.update(self.bars[what], completed=done, total=total)
 
 
 @app.command()

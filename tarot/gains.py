@@ -52,6 +52,15 @@ class Gain:
 
 
 @dataclass(frozen=True)
+class Mean:
+    """A mean and the interval that holds it over all such documents."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class MeanGain:
     """value = mean of `count` gains, with the two sources of its spread kept apart.
 
@@ -182,6 +191,25 @@ def _error(gain: Gain | MeanGain) -> float:
     return (gain.high - gain.low) / (2 * float(ndtri((1 + gain.level) / 2)))
 
 
+def mean_intervals(
+    rows: Sequence[Sequence[float]], *, level: float = 0.95, resamples: int = 2_000, seed: int = 0
+) -> list[Mean]:
+    """mean over rows of each column, with the percentile interval of a bootstrap over rows.
+
+    A row is a document (or a text), drawn whole: the columns of one resample come from the same documents.
+
+    Raises:
+        TarotError: no row, a level outside (0, 1), fewer than 2 resamples.
+    """
+    values = np.asarray(rows, np.float64)
+    if not len(values):
+        raise TarotError("at least 1 document", "none")
+    _check_level(level, resamples)
+    counts = np.random.default_rng(seed).multinomial(len(values), np.full(len(values), 1 / len(values)), resamples)
+    low, high = np.quantile(counts @ values / len(values), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return [Mean(*map(float, each)) for each in zip(values.mean(0), low, high, strict=True)]
+
+
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """max over j <= i of min(1, (m - j) p_(j)), j from 0 in rising order: p-values corrected for being m of them."""
     adjusted = [0.0] * len(p_values)
@@ -208,11 +236,15 @@ def _rms(values: Sequence[float]) -> float:
 def _checked(
     gold: Sequence[int], base: Sequence[int], edited: Sequence[int], level: float, resamples: int
 ) -> tuple[Ints, Ints, Ints]:
+    _check_level(level, resamples)
+    return (*_answers(gold, base), _answers(gold, edited)[1])
+
+
+def _check_level(level: float, resamples: int) -> None:
     if not 0 < level < 1:
         raise TarotError("a level between 0 and 1", repr(level), "for example 0.95")
     if resamples < 2:
         raise TarotError("2 resamples at least", repr(resamples))
-    return (*_answers(gold, base), _answers(gold, edited)[1])
 
 
 def _answers(gold: Sequence[int], predicted: Sequence[int]) -> tuple[Ints, Ints]:

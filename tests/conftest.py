@@ -26,6 +26,8 @@ install_import_hook(
         "tarot.adapter",
         "tarot.composition",
         "tarot.exports",
+        "tarot.analysis",
+        "tarot.effects",
     ],
     "beartype.beartype",
 )

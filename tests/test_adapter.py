@@ -52,6 +52,20 @@ def test_the_fingerprint_tells_edits_apart() -> None:
     assert adapter.fingerprint == Adapter(adapter.angles.clone(), adapter.edit, {}).fingerprint
 
 
+@given(st.floats(0, 1))
+def test_a_scaled_adapter_is_the_same_edit_with_smaller_angles(factor: float) -> None:
+    adapter = an_adapter()
+    scaled = adapter.scaled(factor)
+    assert torch.equal(scaled.angles, adapter.angles * factor)
+    assert scaled.edit == adapter.edit and scaled.provenance["parents"][0]["strength"] == factor
+    assert adapter.scaled(1.0).fingerprint == adapter.fingerprint
+
+
+def test_a_factor_is_finite() -> None:
+    with pytest.raises(TarotError, match="expected a finite factor, got nan; 0 is the identity, 1 the adapter itself"):
+        an_adapter().scaled(float("nan"))
+
+
 def test_applied_and_merged_are_one_edit() -> None:
     model, adapter = model_of_bytes(), an_adapter()
     base = model(TOKENS).logits

@@ -47,6 +47,8 @@ ROOMS: dict[str, frozenset[str]] = {
     "gains": TORCH,
     "gate": TORCH,
     "report": TORCH,
+    "analysis": SEARCH,
+    "effects": SEARCH,
     "plugin": frozenset(),
     "cli": TORCH - {"lm_eval"},
 }

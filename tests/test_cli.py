@@ -35,6 +35,7 @@ def run_in(folder: Path, *arguments: str) -> int:
     """Exit code of the command in a folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         patch.setattr(sys, "argv", ["tarot", *arguments])
         try:
             main()
@@ -94,6 +95,41 @@ def test_compare_and_report(home: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert run_in(home, "report", "cells.json", "--output", "page") == 0
     assert "stranger_choice" in (home / "page" / "index.html").read_text()
     assert run_in(home, "report", "nothing.json", "--output", "page") == 2
+
+
+def test_analysis_prune_and_effects(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit = (*MODEL, "--adapter", "adapter", "--include-path", "tasks")
+    assert run_in(home, "analysis", *edit, "--limit", "4", "--output", "pictures") == 0
+    assert "lens.csv, lens.svg, heads.csv" in " ".join(capsys.readouterr().out.split())
+    assert run_in(home, "prune", *edit, "--keep", "0.5", "--output", "pruned") == 0
+    smaller = Adapter.load(home / "pruned")
+    heads = smaller.provenance["pruned"]["heads"]
+    said = capsys.readouterr().out
+    assert f"{heads} of 6 heads, found with" in said and smaller.fingerprint in said
+    assert run_in(home, "prune", *edit, "--output", "pruned") == 2
+    small = ("--tokens", "40", "--limit", "4")
+    suite = ("--tasks", "stranger_loglikelihood", "--strengths", "0,1")
+    assert run_in(home, "effects", *edit, *small, *suite, "--adapter", "pruned", "--output", "effects") == 0
+    said = capsys.readouterr().out
+    assert "adapter: other tasks, zero-shot" in said and "stranger_loglikelihood" in said and "KL, nats a token" in said
+    report = ("report", "cells.json", "--output", "page", "--analysis", "pictures", "--analysis", "effects")
+    assert run_in(home, "compare", *edit, "--limit", "4", "--output", "cells.json") == 0
+    assert run_in(home, *report) == 0
+    page = (home / "page" / "index.html").read_text()
+    assert page.count('<img src="data:image/svg+xml;base64,') == 7
+    assert run_in(home, *report, "--analysis", "tasks") == 2
+
+
+def test_evaluate_at_a_strength_with_side_effects(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate = ("evaluate", *MODEL, "--tasks", "stranger_choice", "--include-path", "tasks", "--limit", "4")
+    at_zero = ("--adapter", "adapter", "--strength", "0", "--side-effects", "--suite", "stranger_loglikelihood")
+    assert run_in(home, *evaluate, *at_zero, "--tokens", "40", "--output", "zero.json") == 0
+    said = capsys.readouterr().out
+    assert "side effects: tasks that it was not tuned on" in " ".join(said.split())
+    assert "40 tokens that the base model wrote" in said and "KL 0.0000 [0.0000, 0.0000] nats a token" in said
+    assert run_in(home, *evaluate, "--output", "none.json") == 0
+    zero, base = (json.loads((home / name).read_text())["results"] for name in ("zero.json", "none.json"))
+    assert zero["stranger_choice"]["acc,none"] == base["stranger_choice"]["acc,none"]
 
 
 def test_merge_is_an_ordinary_checkpoint(home: Path) -> None:
@@ -189,6 +225,23 @@ BAD = [
     (
         ("compose", "adapter", "--strength", "nan", "--output", "x"),
         "expected a strength that leaves every angle finite",
+    ),
+    (
+        ("evaluate", *MODEL, "--tasks", "synth_color", "--strength", "0.5"),
+        "expected an adapter for --strength and --side-effects, got none; add --adapter DIR",
+    ),
+    (
+        ("evaluate", *MODEL, "--tasks", "synth_color", "--adapter", "adapter", "--strength", "2"),
+        "expected a strength from 0 (the base model) to 1 (the adapter), got 2.0",
+    ),
+    (
+        ("effects", *MODEL, "--adapter", "adapter", "--output", "x", "--strengths", "0,half"),
+        "expected numbers from 0 to 1 as strength, got 'half'; for example 0,0.5,1",
+    ),
+    (("analysis", *MODEL, "--adapter", "model", "--output", "x"), "expected an adapter folder"),
+    (
+        ("prune", *MODEL, "--adapter", "adapter", "--include-path", "tasks", "--output", "x", "--keep", "2"),
+        "expected a share of the gain to keep, above 0 and at most 1, got 2.0",
     ),
     (("evalute",), "No such command 'evalute'."),
 ]

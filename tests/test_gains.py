@@ -13,11 +13,13 @@ from sklearn.metrics import accuracy_score, f1_score
 from tarot.errors import TarotError
 from tarot.gains import (
     Gain,
+    Mean,
     MeanGain,
     accuracy,
     accuracy_gain,
     f1_gain,
     holm,
+    mean_intervals,
     mean_over_seeds,
     mean_over_settings,
     regressed,
@@ -149,6 +151,40 @@ def test_a_mean_of_means_is_at_least_as_wide_as_they_are(cells):
 
 
 @given(gains(), st.floats(0, 1))
+@given(st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=1, max_size=12))
+def test_a_mean_is_inside_its_interval_and_the_interval_inside_what_was_seen(rows):
+    for column, mean in zip(zip(*rows, strict=True), mean_intervals(rows), strict=True):
+        assert mean.value == pytest.approx(sum(column) / len(column), abs=1e-9)
+        assert min(column) - 1e-9 <= mean.low <= mean.high <= max(column) + 1e-9
+        if len(rows) > 4:
+            assert mean.low - 1e-9 <= mean.value <= mean.high + 1e-9
+    assert mean_intervals([(0.0, 0.0)] * len(rows)) == [Mean(0.0, 0.0, 0.0)] * 2
+
+
+def test_the_interval_of_a_mean_is_that_of_the_normal_distribution_where_documents_are_many():
+    values = np.random.default_rng(0).normal(0.3, 1, 2_000)
+    (mean,) = mean_intervals(values[:, None].tolist())
+    reach = 1.96 * values.std() / math.sqrt(len(values))
+    assert (mean.low, mean.high) == (
+        pytest.approx(values.mean() - reach, abs=0.1 * reach),
+        pytest.approx(values.mean() + reach, abs=0.1 * reach),
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ([], {}, "expected at least 1 document, got none"),
+        ([[1.0]], {"level": 95}, "expected a level between 0 and 1, got 95; for example 0.95"),
+        ([[1.0]], {"resamples": 1}, "expected 2 resamples at least, got 1"),
+    ],
+)
+def test_means_of_bad_input(rows, options, message):
+    with pytest.raises(TarotError) as error:
+        mean_intervals(rows, **options)
+    assert str(error.value) == message
+
+
 def test_a_regression_is_both_large_and_unlikely(gain, tolerance):
     assert regressed(gain, tolerance) == (gain.value < -tolerance and gain.p < 0.05)
 

@@ -3,13 +3,16 @@
 Every cell here is fabricated.
 """
 
+import csv
 import functools
+import html
 import http.server
 import json
 import re
 import shutil
 import subprocess
 import threading
+import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -21,10 +24,11 @@ from hypothesis import strategies as st
 
 from tarot.cells import OUTSIDE, Arm, Cell
 from tarot.errors import TarotError, UnknownName
-from tarot.gains import accuracy_gain, f1_gain, holm, mean_over_seeds, weighted_f1
-from tarot.report import ARM_HEADER, METRICS, arm_rows, compare, summary_rows, write_report
+from tarot.gains import Mean, accuracy_gain, f1_gain, holm, mean_over_seeds, weighted_f1
+from tarot.report import ARM_HEADER, METRICS, arm_rows, compare, mechanism, summary_rows, write_report
 from tarot.report.comparison import by_setting
 from tarot.report.figures import angle_map, curves, so_far
+from tarot.report.folder import DARK, LIGHT, pictures, standalone, write_csv, write_svg
 from tarot.report.page import render
 from tarot.report.table import with_interval
 
@@ -102,7 +106,7 @@ def page_of_cells():
 class Page(HTMLParser):
     """Elements of a page, and whether they are nested well."""
 
-    VOID = frozenset({"meta", "link", "br"})
+    VOID = frozenset({"meta", "link", "br", "img"})
 
     def __init__(self, text):
         super().__init__()
@@ -300,6 +304,81 @@ def test_figures_of_little_are_drawn():
     assert "<svg" in angle_map("ragged", [[0.1], [0.2, -0.3, 0.0]], [3, 4])
     assert "reaches nan" in curves("failed", {"bo": (float("nan"),)}, "bo", "probability")
     assert "<svg" in curves("none", {"bo": ()}, "bo", "probability")
+
+
+# Figures that stand alone
+
+
+def mechanism_figures():
+    gain = accuracy_gain([0] * 9, [0] * 5 + [1] * 4, [0] * 8 + [1])
+    half = np.tri(4) / np.arange(1, 5)[:, None]
+    return {
+        "lens": mechanism.by_layer(
+            "lens", [Mean(0.1 * i, 0.1 * i - 0.05, 0.1 * i + 0.05) for i in range(4)], [0, 1], 9
+        ),
+        "attention": mechanism.heat_maps("attention", [(f"layer {i}", half, half) for i in range(5)]),
+        "flips": mechanism.moved_tokens("flips", [("yes\n\x00", -9.0, -0.5, 3), (EVIL, -1.0, -7.5, 1)], 3),
+        "effects": mechanism.effect_matrix("effects", {"a": {"t_1": gain}, "b": {"t_1": gain}}, {"a": "t_1"}),
+        "tradeoff": mechanism.trade_off("tradeoff", {"a": [(0.0, gain, Mean(0, 0, 0)), (1.0, gain, Mean(0.1, 0, 1))]}),
+    }
+
+
+def test_a_figure_stands_alone_in_light_and_dark():
+    for figure in mechanism_figures().values():
+        text = standalone(figure)
+        root = ElementTree.fromstring(text)
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert root.find("{*}title").text and root.find("{*}desc").text
+        assert "var(" not in text and "currentColor" not in text
+        assert "prefers-color-scheme: dark" in text and DARK["gain"] in text
+        assert not re.search("#00000[1-5]", text)
+
+
+def test_figures_of_the_mechanism_say_what_they_show():
+    described = {name: Page(str(figure)).texts_of("desc")[0] for name, figure in mechanism_figures().items()}
+    assert described["lens"] == (
+        "mean over 9 documents; after the last layer +0.300, from +0.250 to +0.350; the largest change is after layer 3"
+    )
+    assert "“yes\\n\\x00” from \N{MINUS SIGN}9.00 to \N{MINUS SIGN}0.50" in described["flips"]
+    assert described["effects"] == "a on t_1 +0.333; b on t_1 +0.333"
+    assert described["tradeoff"] == "a at 0: gain +0.333, KL 0.000; a at 1: gain +0.333, KL 0.100"
+    assert described["attention"].count("layer") == 5
+
+
+def test_a_figure_alone_has_the_pages_colours():
+    page = render([])
+    light, dark = re.findall(r":root \{(.*?)\}", page, re.DOTALL)
+    for block, colours in ((light, LIGHT), (dark, DARK)):
+        assert {name: re.search(rf"--{name}: (#\w+);", block)[1] for name in colours} == colours
+
+
+def test_an_analysis_is_shown_as_images_and_does_nothing(tmp_path):
+    for name, figure in mechanism_figures().items():
+        write_svg(tmp_path / f"{name}.svg", figure)
+    evil = f"<svg><title>{html.escape(EVIL)}</title><script>alert(1)</script></svg>"
+    (tmp_path / "evil.svg").write_text(evil, encoding="utf-8")
+    shown = pictures(tmp_path)
+    assert [picture.name for picture in shown] == ["attention", "effects", "evil", "flips", "lens", "tradeoff"]
+    page = Page(render([BARE], analyses=[shown]))
+    images = [attrs for tag, attrs in page.elements if tag == "img"]
+    assert len(images) == 6 and all(image["src"].startswith("data:image/svg+xml;base64,") for image in images)
+    assert images[2]["alt"].startswith(EVIL)
+    assert images[4]["alt"].startswith("The answer's probability after each layer, edited minus base: mean over 9")
+    assert not any(tag == "script" for tag, _ in page.elements)
+    assert "Mechanism" in page.texts_of("h2") and "Mechanism" not in Page(render([BARE])).texts_of("h2")
+
+
+def test_a_folder_without_pictures_is_an_error(tmp_path):
+    with pytest.raises(TarotError) as error:
+        pictures(tmp_path)
+    hint = "run tarot analysis or tarot effects first"
+    assert str(error.value) == f"expected a folder with SVG files, got {tmp_path}; {hint}"
+
+
+def test_numbers_are_written_to_six_digits_and_texts_as_they_are(tmp_path):
+    write_csv(tmp_path / "a.csv", ("a", "b"), [(1 / 3, EVIL), (0.0, "x\ny")])
+    with (tmp_path / "a.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [["a", "b"], ["0.333333", EVIL], ["0", "x\ny"]]
 
 
 # The table

@@ -58,7 +58,7 @@ class Interval:
 
 def forest(intervals: Sequence[Interval]) -> Markup:
     """Each gain with its interval on one axis, the first on top, named above its line; means are diamonds."""
-    with _style("forest"):
+    with style("forest"):
         places = [y + 0.5 * interval.is_mean for y, interval in enumerate(intervals)]
         figure = Figure(figsize=(4.4, 0.37 * (len(intervals) + 2)))
         axes = figure.add_axes((0, 0, 1, 1))
@@ -67,22 +67,20 @@ def forest(intervals: Sequence[Interval]) -> Markup:
             axes.plot([0, 0], [y - 0.2, y + 0.2], color=MUTED, linewidth=0.8, solid_capstyle="butt")
             axes.plot([interval.low, interval.high], [y, y], color=color, linewidth=3 if interval.is_mean else 1.6)
             axes.plot(interval.value, y, "D" if interval.is_mean else "o", color=color, markersize=5.5)
-            for x, text, side in ((0, _short(interval.label), "left"), (1, _signed(interval.value), "right")):
+            for x, text, side in ((0, _short(interval.label), "left"), (1, signed(interval.value), "right")):
                 axes.text(x, y - 0.24, text, ha=side, va="bottom", transform=axes.get_yaxis_transform())
         axes.set_ylim(places[-1] + 0.6, -0.8)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("gain over the unedited model under the same prompts")
         means = [interval for interval in intervals if interval.is_mean]
-        described = "; ".join(
-            f"{i.label} {_signed(i.value)}, from {_signed(i.low)} to {_signed(i.high)}" for i in means
-        )
-        return _svg(figure, "forest", "Gains with their intervals", described)
+        described = "; ".join(f"{i.label} {signed(i.value)}, from {signed(i.low)} to {signed(i.high)}" for i in means)
+        return svg(figure, "forest", "Gains with their intervals", described)
 
 
 def curves(name: str, scores: Mapping[str, Sequence[float]], own: str, objective: str) -> Markup:
     """Best score so far after each trial of each search, `own` in front, and the identity's level."""
-    with _style(name):
+    with style(name):
         figure = Figure(figsize=(4.1, 2.5))
         axes = figure.add_axes((0, 0, 1, 1))
         described = []
@@ -99,7 +97,7 @@ def curves(name: str, scores: Mapping[str, Sequence[float]], own: str, objective
         axes.set_ylabel(f"best {objective} so far")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(best) + 1, borderaxespad=0)
-        return _svg(figure, name, "Best score so far of each search", "; ".join(described))
+        return svg(figure, name, "Best score so far of each search", "; ".join(described))
 
 
 def so_far(curve: Sequence[float]) -> list[float]:
@@ -113,34 +111,39 @@ def so_far(curve: Sequence[float]) -> list[float]:
 
 
 def angle_map(name: str, angles: Sequence[Sequence[float]], layers: Sequence[int]) -> Markup:
-    """Mean angle in radians of each head: a square each, strong where the angle is large, one hue a sign."""
-    peak = max((abs(angle) for row in angles for angle in row), default=0.0)
-    n_heads = max((len(row) for row in angles), default=0)
-    with _style(name):
-        figure = Figure(figsize=(0.24 * max(n_heads, 1), 0.24 * (len(angles) + 2.5)))
+    """Mean angle in radians of each head."""
+    return head_map(name, angles, layers, "radians", "Mean angle of each head, layer by layer", "the identity")
+
+
+def head_map(
+    name: str, values: Sequence[Sequence[float]], layers: Sequence[int], unit: str, title: str, nothing: str
+) -> Markup:
+    """One number a head: a square each, strong where it is large, one hue a sign; `nothing` says what all zeros are."""
+    peak = max((abs(value) for row in values for value in row), default=0.0)
+    n_heads = max((len(row) for row in values), default=0)
+    with style(name):
+        figure = Figure(figsize=(0.24 * max(n_heads, 1), 0.24 * (len(values) + 2.5)))
         axes = figure.add_axes((0, 0, 1, 1))
-        for y, row in enumerate(angles):
-            for x, angle in enumerate(row):
-                _square(axes, x, y, angle, peak)
+        for y, row in enumerate(values):
+            for x, value in enumerate(row):
+                _square(axes, x, y, value, peak)
         axes.set_xlim(-0.5, max(n_heads, 1) - 0.5)
-        axes.set_ylim(len(angles) + 2, -0.5)
+        axes.set_ylim(len(values) + 2, -0.5)
         axes.set_aspect("equal")
         axes.xaxis.tick_top()
         axes.xaxis.set_label_position("top")
         axes.set_xlabel("head")
-        axes.set_ylabel("layer", y=1 - len(angles) / (len(angles) + 2.5) / 2)
+        axes.set_ylabel("layer", y=1 - len(values) / (len(values) + 2.5) / 2)
         axes.set_xticks(_every(n_heads), [str(x) for x in _every(n_heads)])
-        axes.set_yticks(_every(len(angles)), [str(layers[y]) for y in _every(len(angles))])
+        axes.set_yticks(_every(len(values)), [str(layers[y]) for y in _every(len(values))])
         axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)
-        _scale(axes, len(angles) + 1, peak)
-        where = [(abs(angle), layers[y], x, angle) for y, row in enumerate(angles) for x, angle in enumerate(row)]
-        _, layer, head, angle = max(where, default=(0, 0, 0, 0.0))
-        described = (
-            f"largest: {_signed(angle)} radians at layer {layer}, head {head}" if peak else "all are zero: the identity"
-        )
-        return _svg(figure, name, "Mean angle of each head, layer by layer", described)
+        _scale(axes, len(values) + 1, peak, unit)
+        where = [(abs(value), layers[y], x, value) for y, row in enumerate(values) for x, value in enumerate(row)]
+        _, layer, head, value = max(where, default=(0, 0, 0, 0.0))
+        largest = f"largest: {signed(value)} {unit} at layer {layer}, head {head}"
+        return svg(figure, name, title, largest if peak else f"all are zero: {nothing}")
 
 
 def _square(axes: Axes, x: float, y: float, angle: float, peak: float) -> None:
@@ -149,20 +152,20 @@ def _square(axes: Axes, x: float, y: float, angle: float, peak: float) -> None:
     axes.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, facecolor=color, alpha=round(strength, 3), linewidth=0))
 
 
-def _scale(axes: Axes, y: float, peak: float) -> None:
-    """Five squares from the most negative to the most positive angle."""
+def _scale(axes: Axes, y: float, peak: float, unit: str) -> None:
+    """Five squares from the most negative to the most positive value."""
     for x, share in enumerate((-1, -0.5, 0, 0.5, 1)):
         _square(axes, x, y, share * peak, peak)
-    for x, text in ((0, _signed(-peak, 2)), (4, _signed(peak, 2))):
+    for x, text in ((0, signed(-peak, 2)), (4, signed(peak, 2))):
         axes.text(x, y + 0.6, text, ha="center", va="top", fontsize=8, clip_on=False)
-    axes.text(5, y, "radians", ha="left", va="center", fontsize=8, clip_on=False)
+    axes.text(5, y, unit, ha="left", va="center", fontsize=8, clip_on=False)
 
 
 def _every(n: int) -> range:
     return range(0, n, max(1, math.ceil(n / 16)))
 
 
-def _signed(value: float, digits: int = 3) -> str:
+def signed(value: float, digits: int = 3) -> str:
     return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
@@ -170,12 +173,12 @@ def _short(label: str, longest: int = 52) -> str:
     return label if len(label) <= longest else f"{label[: longest - 1]}…"
 
 
-def _style(name: str) -> AbstractContextManager[None]:
+def style(name: str) -> AbstractContextManager[None]:
     """matplotlib's own defaults, whatever the user's; `name` keeps the identifiers of one page's figures apart."""
     return matplotlib.style.context(["default", {**SETTINGS, "svg.hashsalt": f"tarot {name}"}])
 
 
-def _svg(figure: Figure, name: str, title: str, description: str) -> Markup:
+def svg(figure: Figure, name: str, title: str, description: str) -> Markup:
     """The figure for the inside of a page, where a style sheet sets fonts and colours."""
     buffer = io.StringIO()
     with warnings.catch_warnings():

@@ -26,6 +26,7 @@ from tarot.report.comparison import (
     mean_gain,
     metric_named,
 )
+from tarot.report.folder import Picture, pictures
 
 PAGE = "index.html"
 
@@ -55,19 +56,29 @@ class Section:
     settings: Sequence[tuple[str, str]]
 
 
-def write_report(cells: Sequence[Cell], folder: str | Path, metric: str = HEADLINE) -> Path:
-    """Write `folder/index.html` and return its path; the same cells give the same bytes.
+def write_report(
+    cells: Sequence[Cell], folder: str | Path, metric: str = HEADLINE, analyses: Sequence[str | Path] = ()
+) -> Path:
+    """Write `folder/index.html` and return its path; the same cells and pictures give the same bytes.
+
+    Args:
+        cells: what was measured.
+        folder: for the page.
+        metric: one of METRICS.
+        analyses: folders whose pictures the page is to show, as `tarot analysis` and `tarot effects` write them.
 
     Raises:
         UnknownName: a metric that there is not.
-        TarotError: a cell without a base or an edited arm, or a folder that cannot be written.
+        TarotError: a cell without a base or an edited arm, an analysis without pictures, or a folder that cannot be
+            written.
     """
     path = Path(folder) / PAGE
-    write_atomically(path, render(cells, metric).encode(errors="replace"))  # a model may write half a surrogate pair
+    page = render(cells, metric, [pictures(analysis) for analysis in analyses])
+    write_atomically(path, page.encode(errors="replace"))  # a model may write half a surrogate pair
     return path
 
 
-def render(cells: Sequence[Cell], metric: str = HEADLINE) -> str:
+def render(cells: Sequence[Cell], metric: str = HEADLINE, analyses: Sequence[Sequence[Picture]] = ()) -> str:
     """The page as text."""
     comparisons = compare(cells, metric)
     gains = [comparison.gain for comparison in comparisons]
@@ -82,6 +93,7 @@ def render(cells: Sequence[Cell], metric: str = HEADLINE) -> str:
         rows=table.summary(comparisons),
         forest=_forest(comparisons) if comparisons else None,
         seeds=list(_seeds(comparisons)),
+        analyses=analyses,
         arm_header=("arm", "gain", "p", *METRICS, "gold prob.", "labels", "seconds"),
         sections=[_section(number, comparison, metric) for number, comparison in enumerate(comparisons, start=1)],
     )

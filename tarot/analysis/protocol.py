@@ -1,0 +1,89 @@
+"""The samples and documents of an adapter, prompted as they were when it was tuned."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from tarot.adapter import Adapter
+from tarot.analysis.heads import prune
+from tarot.errors import TarotError
+from tarot.harness import TarotLM, chat_template
+from tarot.measuring import recipe_of
+from tarot.models import LoadedModel
+from tarot.objective import Objective
+from tarot.samples import Sample, draw, evaluated, load_task
+
+
+def objective_of(
+    loaded: LoadedModel, adapter: Adapter, *, include_path: str | Path | None = None, batch_size: int | None = None
+) -> Objective:
+    """The objective that the adapter was tuned with, on the samples that it was tuned on.
+
+    Raises:
+        TarotError: an adapter without a recipe, one that does not fit the model, or other data than it was tuned on.
+    """
+    recipe = recipe_of(adapter)
+    lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
+    samples = draw(
+        load_task(recipe.task, include_path),
+        recipe.samples,
+        num_fewshot=recipe.num_fewshot,
+        seed=recipe.seed,
+        chat_template=chat_template(lm, recipe.chat),
+    )
+    known: list[dict[str, str]] = adapter.provenance.get("samples_drawn", [])  # type: ignore[assignment]  # JSON
+    if [sample.key for sample in samples] != [sample["key"] for sample in known]:
+        raise TarotError(
+            f"the samples of {recipe.task} that the adapter was tuned on", "others", "use the data it was tuned with"
+        )
+    return Objective(
+        loaded.model,
+        samples,
+        lm.encode,
+        measure=recipe.objective,
+        sites=adapter.sites(loaded.model),
+        rotation=adapter.rotation,
+        batch_size=batch_size,
+    )
+
+
+def documents(
+    loaded: LoadedModel, adapter: Adapter, *, include_path: str | Path | None = None, limit: int | None = None
+) -> list[Sample]:
+    """The documents that the adapter's task evaluates, with as many shots as it was tuned on (none for `mix`).
+
+    Raises:
+        TarotError: an adapter without a recipe, or a limit below 1.
+    """
+    if limit is not None and limit < 1:
+        raise TarotError("a limit of at least 1 document", str(limit), "leave it out for all")
+    recipe = recipe_of(adapter)
+    shots = recipe.num_fewshot if isinstance(recipe.num_fewshot, int) else 0
+    template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), recipe.chat)
+    return evaluated(load_task(recipe.task, include_path), num_fewshot=shots, limit=limit, chat_template=template)
+
+
+def pruned(
+    loaded: LoadedModel,
+    adapter: Adapter,
+    keep: float = 0.9,
+    *,
+    include_path: str | Path | None = None,
+    batch_size: int | None = None,
+    on_score: Callable[[int, int], None] = lambda evaluations, heads: None,
+) -> Adapter:
+    """The adapter with the fewest heads turned that keep a share of its gain on its own samples.
+
+    What was found stands in the provenance under "pruned". Arguments and errors as for `prune` and `objective_of`.
+    """
+    score = objective_of(loaded, adapter, include_path=include_path, batch_size=batch_size)
+    found = prune(score, adapter.angles, keep, on_score)
+    record = {
+        "from": adapter.fingerprint,
+        "keep": keep,
+        "heads": len(found.heads),
+        "of": found.of,
+        "evaluations": found.evaluations,
+        "scores": {"identity": found.identity, "whole": found.whole, "pruned": found.score},
+    }
+    return replace(adapter, angles=found.angles, provenance={**adapter.provenance, "pruned": record})

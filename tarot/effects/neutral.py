@@ -1,0 +1,89 @@
+"""Text of no task: what the unedited model writes by itself, from its first token, at temperature 1.
+
+It needs no data, and on it the KL divergence is that between two models as distributions over texts.
+"""
+
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+
+import torch
+from jaxtyping import Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+from transformers import Cache, PreTrainedModel
+
+from tarot.errors import TarotError
+from tarot.files import write_atomically
+from tarot.models import LoadedModel, cache_folder
+
+NEUTRAL_TOKENS = 20_000
+TEXT_TOKENS = 256
+TEXTS_AT_ONCE = 80
+
+# What is being worked on, how much of it is done, and of how much.
+OnStep = Callable[[str, int, int], None]
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """An `OnStep` that shows nothing."""
+
+
+def neutral_text(
+    loaded: LoadedModel, n_tokens: int = NEUTRAL_TOKENS, seed: int = 0, on_step: OnStep = silent
+) -> Int[Tensor, "text token"]:
+    """At least `n_tokens` tokens that the unedited model writes, in texts of 256 behind its first token.
+
+    Kept in the user's cache folder, under the model's weights, so that they are sampled once a model.
+
+    Raises:
+        TarotError: fewer than 1 token, or a tokenizer with neither a first nor an end token.
+    """
+    if n_tokens < 1:
+        raise TarotError("at least 1 neutral token", str(n_tokens), f"{NEUTRAL_TOKENS:,} is the default")
+    most = getattr(loaded.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    length = min(TEXT_TOKENS, n_tokens, most - 1 if most else TEXT_TOKENS)
+    texts = -(-n_tokens // length)
+    path = cache_folder() / "neutral" / f"{_weights(loaded.model)}-{texts}x{length}-{seed}.safetensors"
+    if path.is_file():
+        with suppress(OSError, SafetensorError, KeyError):  # damaged: sampled again
+            return load_file(path)["tokens"]
+    first = loaded.tokenizer.bos_token_id
+    first = loaded.tokenizer.eos_token_id if first is None else first
+    if first is None:
+        raise TarotError(
+            "a tokenizer with a first or an end token", "one with neither", "texts have to begin somewhere"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for begin in range(0, texts, TEXTS_AT_ONCE):
+        rows = min(TEXTS_AT_ONCE, texts - begin)
+        tokens, cache = torch.full((rows, 1), first), None
+        for done in range(1, length + 1):
+            tokens, cache = _longer(loaded.model, tokens, cache, generator)
+            on_step("writing neutral text", begin * length + done * rows, texts * length)
+        parts.append(tokens)
+    text = torch.cat(parts)
+    with suppress(TarotError):  # no room, or no right to write: it is sampled again next time
+        write_atomically(path, save({"tokens": text}))
+    return text
+
+
+@torch.no_grad()
+def _longer(
+    model: PreTrainedModel, tokens: Int[Tensor, "text token"], cache: Cache | None, generator: torch.Generator
+) -> tuple[Int[Tensor, "text longer"], Cache]:
+    """One more token of each text, drawn on the CPU, so that a seed gives the same ones wherever the model is."""
+    out = model(input_ids=tokens[:, -1:].to(model.device), past_key_values=cache, use_cache=True)
+    chances = out.logits[:, -1].float().softmax(-1).cpu()
+    return torch.cat([tokens, torch.multinomial(chances, 1, generator=generator)], dim=1), out.past_key_values
+
+
+def _weights(model: PreTrainedModel) -> str:
+    """Digest of the model's class and weights."""
+    digest = hashlib.sha256(type(model).__name__.encode())
+    for name, parameter in model.named_parameters():
+        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
+        digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,412 @@
+"""Pictures of the mechanism against slow oracles: a model cut short, one prompt at a time, every set of heads tried."""
+
+import csv
+import math
+import xml.etree.ElementTree as ElementTree
+from contextlib import ExitStack
+from copy import deepcopy
+from dataclasses import replace
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoint import byte_model, byte_tokenizer, write_tasks
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import ARCHITECTURES, LAYERS, tiny_model, tokens
+from transformers import AutoModelForCausalLM
+
+from tarot.adapter import Adapter, Edit
+from tarot.analysis import analyse, documents, head_maps, objective_of, prune, pruned
+from tarot.analysis.attention import attention, patterns
+from tarot.analysis.flips import flips, greedy_choices, most_moved
+from tarot.analysis.heads import only, turned
+from tarot.analysis.lens import final_norm, layer_probabilities
+from tarot.analysis.prompts import answer_of, batches, next_log_probabilities
+from tarot.cells import OUTSIDE
+from tarot.errors import TarotError
+from tarot.harness import TarotLM, evaluate
+from tarot.intervention import rotated
+from tarot.models import LoadedModel
+from tarot.rotation import ROTARY
+from tarot.samples import Sample
+from tarot.scoring import Request
+from tarot.sites import alive, decoder_layers, find_sites
+from tarot.tuning import Recipe, tune
+
+PROMPTS = [tuple(tokens(1, length, seed=length)[0].tolist()) for length in (7, 3, 11, 7, 1)]
+REQUESTS = [Request(prompt, (5 + i, 9)) for i, prompt in enumerate(PROMPTS)]
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    return LoadedModel("bytes", byte_model(), byte_tokenizer())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tasks(tmp_path_factory.mktemp("tasks"))
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory, loaded: LoadedModel, folder: Path) -> Adapter:
+    recipe = Recipe("stranger_choice", samples=6, search="random", space="head", bound=2.0)
+    return tune(loaded, recipe, tmp_path_factory.mktemp("adapter") / "a", budget=8, include_path=folder)
+
+
+def identity_of(adapter: Adapter) -> Adapter:
+    return replace(adapter, angles=torch.zeros_like(adapter.angles))
+
+
+# Sets of heads
+
+
+@st.composite
+def scores_of_sets(draw: st.DrawFn) -> tuple[torch.Tensor, dict[frozenset[tuple[int, int]], float]]:
+    """Angles of up to five heads, and any score at all for each set of them, such that all together gain."""
+    heads = draw(st.integers(1, 5))
+    angles = torch.zeros(2, 3, 2)
+    for i in range(heads):
+        angles[i // 3, i % 3] = draw(st.floats(0.1, 1))
+    every = sorted(turned(angles))
+    table = {frozenset(s): draw(st.floats(-3, 3)) for n in range(heads + 1) for s in combinations(every, n)}
+    table[frozenset(every)] = table[frozenset()] + draw(st.floats(0.01, 2))
+    return angles, table
+
+
+@given(scores_of_sets(), st.floats(0.01, 1))
+@settings(max_examples=200)
+def test_pruning_keeps_the_share_and_no_head_to_spare(
+    drawn: tuple[torch.Tensor, dict[frozenset[tuple[int, int]], float]], keep: float
+) -> None:
+    angles, table = drawn
+    asked: list[frozenset[tuple[int, int]]] = []
+
+    def score(given: torch.Tensor) -> float:
+        asked.append(turned(given))
+        return table[asked[-1]]
+
+    found = prune(score, angles, keep)
+    floor = found.identity + keep * (found.whole - found.identity)
+    assert found.score == table[found.heads] >= floor
+    assert all(table[found.heads - {head}] < floor for head in found.heads)
+    assert torch.equal(found.angles, only(angles, found.heads))
+    assert found.evaluations == len(asked) == len(set(asked))
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=6, max_size=6))
+@settings(max_examples=50)
+def test_where_heads_add_up_the_maps_agree_and_pruning_finds_the_smallest_set(gains: list[float]) -> None:
+    angles = torch.ones(2, 3, 2)
+    weights = torch.tensor(gains, dtype=torch.float64).reshape(2, 3)
+
+    def score(given: torch.Tensor) -> float:
+        return float((given[..., 0] * weights).sum()) - 1
+
+    maps = head_maps(score, angles)
+    torch.testing.assert_close(maps.alone, weights)
+    torch.testing.assert_close(maps.missed, weights)
+    found = prune(score, angles, 0.7)
+    smallest = next(n for n in range(7) if sum(sorted(gains)[6 - n :]) >= 0.7 * sum(gains) - 1e-9)
+    assert len(found.heads) == smallest
+
+
+def test_heads_that_are_not_turned_are_not_tried() -> None:
+    angles = torch.zeros(2, 3, 2)
+    angles[1, 2, 1] = 1.0
+    calls = []
+    maps = head_maps(lambda given: calls.append(given) or float(given.sum()), angles)
+    assert len(calls) == 4
+    assert maps.alone.nonzero().tolist() == maps.missed.nonzero().tolist() == [[1, 2]]
+
+
+def test_pruning_errors() -> None:
+    with pytest.raises(
+        TarotError, match=r"expected a share of the gain to keep, above 0 and at most 1, got 0.0; for ex"
+    ):
+        prune(float, torch.ones(1, 1, 1), 0.0)
+    message = r"expected an edit that gains on its own samples, got 0.0000 without it and 0.0000 with it; tune it"
+    with pytest.raises(TarotError, match=message):
+        prune(lambda angles: 0.0, torch.ones(1, 1, 1))
+
+
+# The lens
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_lens_is_the_model_cut_short(architecture: str) -> None:
+    """After layer l it reads what the model would say if layer l were its last; after the last, what it says."""
+    model = tiny_model(architecture)
+    sites = find_sites(model, "heads", 1.0)
+    angles = torch.randn(alive(sites, ROTARY.n_angles).shape, generator=torch.Generator().manual_seed(1))
+    with rotated(model, angles, sites):
+        found = layer_probabilities(model, REQUESTS)
+        own = torch.tensor([said(model, request) for request in REQUESTS])
+    torch.testing.assert_close(found[:, -1], own, atol=1e-4, rtol=0)
+    for n in range(1, LAYERS):
+        short = deepcopy(model)
+        layers = decoder_layers(short)
+        del layers[n:]
+        short.config.num_hidden_layers = n
+        few = find_sites(short, "heads", 1.0) if has_heads(short) else ()
+        with ExitStack() as edit:
+            if few:
+                rows = torch.stack([row for site, row in zip(sites, angles, strict=True) if site.layer < n])
+                _, heads, width = alive(few, ROTARY.n_angles).shape
+                edit.enter_context(rotated(short, rows[:, :heads, :width], few))
+            oracle = torch.tensor([said(short, request) for request in REQUESTS])
+        torch.testing.assert_close(found[:, n - 1], oracle, atol=1e-4, rtol=0)
+
+
+def has_heads(model: torch.nn.Module) -> bool:
+    try:
+        return bool(find_sites(model, "heads", 1.0))
+    except TarotError:
+        return False
+
+
+@torch.no_grad()
+def said(model: torch.nn.Module, request: Request) -> float:
+    logits = model(input_ids=torch.tensor([request.context]), use_cache=False).logits
+    return float(logits[0, -1].softmax(-1)[request.continuation[0]])
+
+
+def test_a_model_without_a_final_norm_is_refused() -> None:
+    config = tiny_model("opt").config
+    config._remove_final_layer_norm = True
+    model = AutoModelForCausalLM.from_config(config).eval()
+    message = (
+        "expected one norm, and nothing else, between the last layer and the output embedding, got nothing in "
+        "OPTForCausalLM; its layers cannot be read through a logit lens"
+    )
+    with pytest.raises(TarotError, match=message):
+        final_norm(model)
+
+
+def test_the_lens_leaves_no_hook_behind() -> None:
+    model = tiny_model("llama")
+    layer_probabilities(model, REQUESTS)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+# Prompts
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "asked", "first"),
+    [("<assistant>\n", "yes", "<assistant>\n", "yes"), ("A:", " yes", "A: ", "yes"), ("Q", " \n", "Q", " \n")],
+)
+def test_white_space_belongs_to_the_prompt(
+    loaded: LoadedModel, prompt: str, answer: str, asked: str, first: str
+) -> None:
+    """A lens on the line end of a chat template would see what every model knows."""
+    encode = TarotLM(loaded.model, tokenizer=loaded.tokenizer).encode
+    request = answer_of(Sample("test/0", "a", (("", "no"), (prompt, answer)), 1, 0), encode, loaded.tokenizer)
+    assert (loaded.tokenizer.decode(request.context), loaded.tokenizer.decode(request.continuation)) == (asked, first)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 500_000))
+@settings(max_examples=50)
+def test_batches_hold_every_prompt_once(lengths: list[int], logits_each: int) -> None:
+    model = tiny_llama()
+    prompts = [list(range(n)) for n in lengths]
+    found = {}
+    for batch in batches(model, prompts, logits_each):
+        for place, row, last in zip(batch.places, batch.ids.tolist(), batch.last.tolist(), strict=True):
+            assert place not in found
+            found[place] = row[: last + 1]
+    assert [found[i] for i in range(len(prompts))] == prompts
+
+
+tiny_llama = cache(lambda: tiny_model("llama"))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2", "qwen3_next"])
+def test_next_log_probabilities_are_those_of_one_prompt_at_a_time(architecture: str) -> None:
+    model = tiny_model(architecture)
+    with torch.no_grad():
+        oracle = [model(torch.tensor([p])).logits[0, -1].log_softmax(-1) for p in PROMPTS]
+    torch.testing.assert_close(next_log_probabilities(model, PROMPTS), torch.stack(oracle), atol=1e-4, rtol=0)
+
+
+# An adapter's own samples and documents
+
+
+def test_documents_are_those_of_an_evaluation(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
+    shots = replace(adapter, provenance={**adapter.provenance, "num_fewshot": 2})
+    for edit, k in ((adapter, 0), (shots, 2)):
+        results = evaluate(loaded, ["stranger_choice"], include_path=folder, num_fewshot=k)
+        logged = results["samples"]["stranger_choice"]
+        pairs = [tuple(tuple(arguments) for arguments in document["arguments"]) for document in logged]
+        found = documents(loaded, edit, include_path=folder)
+        assert [sample.pairs for sample in found] == pairs
+        assert len(documents(loaded, edit, include_path=folder, limit=3)) == 3
+
+
+def test_the_objective_gives_the_scores_of_the_search(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
+    objective = objective_of(loaded, adapter, include_path=folder)
+    assert objective(adapter.angles) == pytest.approx(adapter.provenance["scores"]["best"], abs=1e-5)
+    assert objective(adapter.angles * 0) == pytest.approx(adapter.provenance["scores"]["identity"], abs=1e-5)
+
+
+def test_a_pruned_adapter_says_what_it_was(loaded: LoadedModel, adapter: Adapter, folder: Path, tmp_path: Path) -> None:
+    pruned(loaded, adapter, 0.8, include_path=folder).save(tmp_path)
+    smaller = Adapter.load(tmp_path)
+    record = smaller.provenance["pruned"]
+    assert record["from"] == adapter.fingerprint != smaller.fingerprint
+    assert len(turned(smaller.angles)) == record["heads"] < record["of"] == len(turned(adapter.angles))
+    scores = record["scores"]
+    assert scores["pruned"] >= scores["identity"] + 0.8 * (scores["whole"] - scores["identity"])
+    objective = objective_of(loaded, smaller, include_path=folder)
+    assert objective(smaller.angles) == pytest.approx(scores["pruned"], abs=1e-6)
+
+
+def test_other_data_and_no_recipe_are_refused(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
+    drawn = [{**sample, "key": "another"} for sample in adapter.provenance["samples_drawn"]]
+    other = replace(adapter, provenance={**adapter.provenance, "samples_drawn": drawn})
+    message = "expected the samples of stranger_choice that the adapter was tuned on, got others; use the data it was"
+    with pytest.raises(TarotError, match=message):
+        objective_of(loaded, other, include_path=folder)
+    with pytest.raises(TarotError, match="expected a limit of at least 1 document, got 0; leave it out for all"):
+        documents(loaded, adapter, include_path=folder, limit=0)
+    with pytest.raises(TarotError, match="expected an adapter that says what it was tuned on, got one without a task"):
+        documents(loaded, replace(adapter, provenance={}), include_path=folder)
+
+
+# Flips
+
+
+def test_flips_are_those_of_one_document_at_a_time(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
+    model, encode = loaded.model, TarotLM(loaded.model, tokenizer=loaded.tokenizer).encode
+    samples = documents(loaded, adapter, include_path=folder)
+    # Of random models every answer is wrong; make the greedy first letter the right answer of some.
+    samples = [replace(s, pairs=tuple((c, chr(97 + i)) for i, (c, _) in enumerate(s.pairs))) for s in samples]
+    head = model.get_output_embeddings()
+    bias = torch.zeros(head.weight.shape[0])
+    for i in range(3):
+        bias[encode("x", chr(97 + i))[1][0]] = 30.0
+    head.bias = torch.nn.Parameter(bias, requires_grad=False)
+    try:
+        found = flips(model, loaded.tokenizer, adapter, samples, encode, n_tokens=3)
+
+        def answers() -> list[tuple[int, torch.Tensor]]:
+            rows = []
+            for sample in samples:
+                with torch.no_grad():
+                    row = model(torch.tensor([encode(*sample.pairs[0])[0]])).logits[0, -1].log_softmax(-1)
+                letter = int(row.argmax())
+                tokens = [encode(*pair)[1][0] for pair in sample.pairs]
+                rows.append((tokens.index(letter) if letter in tokens else OUTSIDE, row))
+            return rows
+
+        base = answers()
+        with adapter.applied(model):
+            edited = answers()
+        assert greedy_choices(model, samples, encode) == [answer for answer, _ in base]
+    finally:
+        head.bias = None
+    flipped = [i for i, s in enumerate(samples) if (base[i][0] == s.gold) != (edited[i][0] == s.gold)]
+    assert flipped and [flip.document for flip in found] == flipped
+    for flip in found:
+        i = flip.document
+        assert (flip.base, flip.edited, flip.gained) == (base[i][0], edited[i][0], edited[i][0] == samples[i].gold)
+        for moved in flip.moved:
+            assert moved.base == pytest.approx(float(base[i][1][moved.id]), abs=1e-4)
+            assert moved.edited == pytest.approx(float(edited[i][1][moved.id]), abs=1e-4)
+        assert flip.moved[0].text == "abc"[samples[i].gold]
+        furthest = (edited[i][1].exp() - base[i][1].exp()).abs().topk(3).indices.tolist()
+        assert {moved.id for moved in flip.moved} >= set(furthest)
+    (text, before, after, count), *_ = most_moved(found, 1)
+    assert text in "abc" and math.isfinite(before + after) and 1 <= count <= len(found)
+
+
+def test_without_an_edit_nothing_flips(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
+    encode = TarotLM(loaded.model, tokenizer=loaded.tokenizer).encode
+    samples = documents(loaded, adapter, include_path=folder, limit=4)
+    assert flips(loaded.model, loaded.tokenizer, identity_of(adapter), samples, encode) == []
+    assert most_moved([]) == []
+
+
+# Attention
+
+
+def test_attention_is_that_of_an_eager_model() -> None:
+    model, ids = byte_model(), list(range(5, 25))
+    plain = byte_model()
+    plain.set_attn_implementation("eager")
+    with torch.no_grad():
+        oracle = plain(torch.tensor([ids]), output_attentions=True).attentions
+        before = model(torch.tensor([ids])).logits
+        found = attention(model, ids)
+        after = model(torch.tensor([ids])).logits
+    assert model.config._attn_implementation != "eager" and torch.equal(before, after)
+    for layer, weights in enumerate(found):
+        torch.testing.assert_close(weights, oracle[layer][0], atol=1e-6, rtol=0)
+        torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:2]), atol=1e-5, rtol=0)
+
+
+def test_patterns_move_above_the_first_edited_layer_only() -> None:
+    model = byte_model()
+    sites = find_sites(model, "heads", [1, 2])
+    angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    angles[0, 1] *= 5
+    edit = Adapter(angles, Edit.of(model, "heads", sites, ROTARY), {})
+    shown = patterns(model, edit, list(range(5, 25)), n=6)
+    assert (shown[0].layer, shown[0].head) == (1, 1)
+    assert [pattern.angle > 0 for pattern in shown] == [True] * 6 + [False] * 6
+    assert all((pattern.moved > 0) == (pattern.layer > 1) for pattern in shown)
+    assert all(0 <= pattern.moved <= 1 for pattern in shown)
+    still = patterns(model, replace(edit, angles=angles * 0), list(range(5, 25)))
+    assert all(pattern.moved == 0 and torch.equal(pattern.base, pattern.edited) for pattern in still)
+
+
+def test_a_model_with_layers_of_another_kind_has_no_patterns() -> None:
+    message = r"expected attention weights of the 3 layers of Qwen3NextForCausalLM, got \d; some of its layers are not"
+    with pytest.raises(TarotError, match=message):
+        attention(tiny_model("qwen3_next"), PROMPTS[0])
+
+
+# The folder
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_folder_holds_pictures_and_their_numbers(
+    loaded: LoadedModel, adapter: Adapter, folder: Path, tmp_path: Path
+) -> None:
+    steps = []
+    files = analyse(loaded, adapter, tmp_path / "a", include_path=folder, on_step=lambda *step: steps.append(step))
+    names = {"lens", "heads", "heads-alone", "heads-missed", "flips", "attention"}
+    assert {file.stem for file in files} == names and all(file.stat().st_size for file in files)
+    assert ("lens", 24, 24) in steps and ("heads", 14, 14) in steps
+    for file in files:
+        if file.suffix == ".svg":
+            root = ElementTree.fromstring(file.read_text())
+            assert root.attrib["role"] == "img" and root.find("{*}title").text and root.find("{*}desc").text
+            assert "var(" not in file.read_text() and "currentColor" not in file.read_text()
+    lens = rows_of(tmp_path / "a" / "lens.csv")
+    assert [row["edited_layer"] for row in lens] == ["True", "True", "False", "False"]
+    for row in lens:
+        assert float(row["difference"]) == pytest.approx(float(row["edited"]) - float(row["base"]), abs=1e-5)
+        assert float(row["low"]) <= float(row["difference"]) <= float(row["high"])
+    heads = rows_of(tmp_path / "a" / "heads.csv")
+    assert [(row["layer"], row["head"]) for row in heads] == [(str(i), str(j)) for i in range(2) for j in range(3)]
+    again = analyse(loaded, adapter, tmp_path / "b", include_path=folder)
+    assert [file.read_bytes() for file in files] == [file.read_bytes() for file in again]
+
+
+def test_the_identity_changes_nothing_at_all(
+    loaded: LoadedModel, adapter: Adapter, folder: Path, tmp_path: Path
+) -> None:
+    analyse(loaded, identity_of(adapter), tmp_path, include_path=folder, limit=5)
+    lens = rows_of(tmp_path / "lens.csv")
+    assert all(row[key] == "0" for row in lens for key in ("difference", "low", "high"))
+    assert all(row[key] == "0" for row in rows_of(tmp_path / "heads.csv") for key in ("alone", "missed"))
+    assert rows_of(tmp_path / "flips.csv") == []
+    assert "no head matters" in (tmp_path / "heads-alone.svg").read_text()
+    assert "no document flipped" in (tmp_path / "flips.svg").read_text()
