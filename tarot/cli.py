@@ -81,12 +81,19 @@ def tune(
     space: Annotated[str, typer.Option(help="gradient, head-gradient, head, layer, full or random:R")] = "gradient",
     search: Annotated[str, typer.Option(help="bo, paper or random")] = "bo",
     objective: Annotated[
-        str, typer.Option(help="log_probability, probability, margin or accuracy")
+        str,
+        typer.Option(
+            help="log_probability, probability, margin or accuracy; or a reward of generated texts: sentiment:positive, "
+            "sentiment:negative, toxicity:low, fluency, classifier:REF#LABEL, or your MODULE:FUNCTION"
+        ),
     ] = "log_probability",
     sites: Annotated[str, typer.Option(help="heads or mlp")] = "heads",
     layers: Annotated[str, typer.Option(help="fraction from the first (0.5), range (4-11) or list (0,3,5)")] = "0.5",
     bound: Annotated[float, typer.Option(help="largest angle, radians")] = 0.785,
     seed: Annotated[int, typer.Option(help="decides samples, shots and proposals")] = 0,
+    fluency_floor: Annotated[
+        str | None, typer.Option(help="with a reward: how far fluency may fall, in nats a token (0.3) or of the base's (10%)")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the trials in the output folder")] = False,
     no_chat: NoChat = False,
     device: Device = "auto",
@@ -108,6 +115,7 @@ def tune(
         bound=bound,
         seed=seed,
         chat=not no_chat,
+        fluency_floor=fluency_floor,
     )
     rows = _rows(batch_size)
     tuning.check(recipe, output, budget, resume)
@@ -166,7 +174,7 @@ class _Trials:
 
     def advance(self, trial: "Trial", result: "Result") -> None:
         if trial.score != trial.score:
-            self.progress.console.print(f"trial {trial.index}: no finite score, skipped")
+            self.progress.console.print(f"trial {trial.index}: no finite score, or refused; skipped")
         description = f"best {result.best.score:.4f}  identity {result.identity.score:.4f}"
         self.progress.update(self.bar, completed=result.spent, description=description)
 

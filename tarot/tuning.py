@@ -11,9 +11,11 @@ from torch import Tensor
 
 from tarot.adapter import CARD, Adapter, Edit, shapes_fingerprint
 from tarot.errors import TarotError, UnknownName
+from tarot.generation import NO_FLOOR, FluencyFloor, OutcomeLog, rewarded
 from tarot.harness import TarotLM, chat_template
 from tarot.models import LoadedModel
 from tarot.objective import Objective, check_measure
+from tarot.rewards import check_reward, is_reward
 from tarot.rotation import ROTATIONS
 from tarot.samples import draw, load_task
 from tarot.search import SEARCHES, Result, Trial, TrialLog, maximise
@@ -30,7 +32,8 @@ class Recipe:
     """Everything that decides what a search tries; the budget only says how long it goes on.
 
     `bound` is in radians. `layers` is a fraction of the layers from the first, a range such as `4-11`, or a list such
-    as `0,3,5`.
+    as `0,3,5`. `objective` is a measure of labelled answers, or a reward of generated texts. `fluency_floor` says how
+    far the texts' fluency may fall below the unedited model's: `0.3`, in nats a token, or `10%`.
     """
 
     task: str
@@ -45,6 +48,7 @@ class Recipe:
     rotation: str = "rotary"
     seed: int = 0
     chat: bool = True
+    fluency_floor: str | None = None
 
 
 def tune(
@@ -87,14 +91,30 @@ def tune(
     task = load_task(recipe.task, include_path)
     template = chat_template(lm, recipe.chat)
     samples = draw(task, recipe.samples, num_fewshot=recipe.num_fewshot, seed=recipe.seed, chat_template=template)
-    objective = Objective(
-        loaded.model,
-        samples,
-        lm.encode,
-        measure=recipe.objective,
-        sites=sites,
-        rotation=rotation,
-        batch_size=batch_size,
+    outcomes = OutcomeLog(output) if is_reward(recipe.objective) else None
+    objective = (
+        Objective(
+            loaded.model,
+            samples,
+            lm.encode,
+            measure=recipe.objective,
+            sites=sites,
+            rotation=rotation,
+            batch_size=batch_size,
+        )
+        if outcomes is None
+        else rewarded(
+            lm,
+            task,
+            samples,
+            recipe.objective,
+            sites=sites,
+            rotation=rotation,
+            floor=FluencyFloor.parse(recipe.fluency_floor),
+            seed=recipe.seed,
+            batch_size=batch_size,
+            on_outcome=lambda outcome: outcomes.add(len(log.trials), outcome),
+        )
     )
 
     space = make_space(recipe.space, alive(sites, rotation.n_angles), recipe.bound, recipe.seed, objective.gradient)
@@ -155,7 +175,12 @@ def tune(
 def check(recipe: Recipe, output: Path, budget: int, resume: bool) -> None:
     """Raise what `tune` would raise that can be told without a model; a command calls it before it loads one."""
     _check_free(output, resume)
-    check_measure(recipe.objective)
+    if is_reward(recipe.objective):
+        check_reward(recipe.objective)
+    else:
+        check_measure(recipe.objective)
+    if FluencyFloor.parse(recipe.fluency_floor) != NO_FLOOR and not is_reward(recipe.objective):
+        raise TarotError("a reward as objective, to hold a fluency floor", repr(recipe.objective), "leave the floor out")
     for kind, name, known in (("search", recipe.search, SEARCHES), ("rotation", recipe.rotation, ROTATIONS)):
         if name not in known:
             raise UnknownName(kind, name, known)

@@ -1,0 +1,318 @@
+"""Angles -> mean reward of what the edited model writes, higher is better.
+
+    score(angles) = mean over prompts of  reward(prompt, continuation under the edit)
+
+Continuations are made by the harness' own batched generation, with the task's own length, stops and sampling, so that
+a search and an evaluation see the same texts. Fluency is that of the texts under the unedited model: a text that the
+base would never write has little of it, whoever wrote it.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from botorch.utils.multi_objective.pareto import is_non_dominated
+from jaxtyping import Float
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import Task
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tarot.errors import TarotError
+from tarot.files import write_atomically
+from tarot.harness import TarotLM
+from tarot.intervention import merged, rotated
+from tarot.rewards import Fluency, Reward, distinct, make_reward, repetition
+from tarot.rotation import ROTARY, Rotation
+from tarot.samples import Sample
+from tarot.scoring import Request, Scorer
+from tarot.sites import Site, alive
+
+OUTCOMES = "outcomes.json"
+BATCH = 32  # prompts of one generation, when the caller leaves it to us
+DRAWS = 4  # continuations of each prompt from which a gradient is estimated
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an edit wrote, judged: means over prompts, but for `distinct_2`, which is of all texts together.
+
+    `fluency` is in nats a token, `distinct_2` and `repetition` are fractions of word pairs. A `refused` edit lost more
+    fluency than it was allowed to.
+    """
+
+    reward: float
+    fluency: float
+    distinct_2: float
+    repetition: float
+    refused: bool = False
+
+
+@dataclass(frozen=True)
+class FluencyFloor:
+    """least = base - nats, or base * (1 + percent / 100): how far fluency, which is negative, may fall."""
+
+    nats: float = math.inf
+    percent: float = math.inf
+
+    @classmethod
+    def parse(cls, text: str | None) -> "FluencyFloor":
+        """Of `0.3` (nats a token) or `10%` (of the base's log perplexity); None for no floor."""
+        if text is None:
+            return cls()
+        try:
+            number = float(text.removesuffix("%"))
+        except ValueError:
+            number = math.nan
+        if not 0 <= number < math.inf:
+            raise TarotError("a fluency floor in nats, or in percent of the base's", repr(text), "try 0.3 or 10%")
+        return cls(percent=number) if text.endswith("%") else cls(nats=number)
+
+    def least(self, base: float) -> float:
+        """The lowest fluency that is allowed, in nats a token, where the unedited model's is `base`."""
+        if self.percent < math.inf:
+            return base * (1 + self.percent / 100)
+        return base - self.nats
+
+
+NO_FLOOR = FluencyFloor()
+
+
+class Generations:
+    """Continuations of fixed prompts by a model as it stands.
+
+    Args:
+        lm: the harness' model.
+        prompts: as the model sees them, template and all.
+        options: lm-eval's `generation_kwargs` of the task: length, stops, sampling.
+        batch_size: most prompts of one pass; None leaves it to us.
+    """
+
+    def __init__(
+        self, lm: TarotLM, prompts: Sequence[str], options: Mapping[str, Any], batch_size: int | None = None
+    ) -> None:
+        self.lm = TarotLM(lm.model, tokenizer=lm.tokenizer, batch_size=batch_size or min(BATCH, len(prompts)))
+        self.prompts = prompts
+        self.options = options
+
+    def written(self, seed: int, **changed: object) -> list[str]:
+        """One continuation of each prompt; `seed` decides what is sampled, `changed` goes over the options."""
+        options = {**self.options, **changed}
+        requests = [Instance("generate_until", {}, (prompt, deepcopy(options)), 0) for prompt in self.prompts]
+        with seeded(seed):
+            return [str(text) for text in self.lm.generate_until(requests, disable_tqdm=True)]
+
+
+class GenerationObjective:
+    """Mean reward of what an edited model writes.
+
+    Called like `tarot.objective.Objective`. An edit that loses more fluency than `floor` allows scores nan, which a
+    search takes for a failed trial: never its best, and not to be tried again.
+
+    Args:
+        generations: by the model that is edited; it is left as it was after every call.
+        reward: what a continuation is worth.
+        fluency: of a continuation, under the unedited model.
+        sites: where to rotate.
+        rotation: how angles become a rotation.
+        floor: how far fluency may fall.
+        seed: of sampling; every call begins from it.
+        on_outcome: told what each call came to, before it returns.
+    """
+
+    def __init__(
+        self,
+        generations: Generations,
+        reward: Reward,
+        fluency: Fluency,
+        *,
+        sites: Sequence[Site],
+        rotation: Rotation = ROTARY,
+        floor: FluencyFloor = NO_FLOOR,
+        seed: int = 0,
+        on_outcome: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> None:
+        self.model: PreTrainedModel = generations.lm.model
+        self.prompts = generations.prompts
+        self.generations = generations
+        self.reward = reward
+        self.fluency = fluency
+        self.sites = tuple(sites)
+        self.rotation = rotation
+        self.floor = floor
+        self.seed = seed
+        self.on_outcome = on_outcome
+
+    def __call__(self, angles: Float[Tensor, "layer head angle"]) -> float:
+        """Score of these angles (radians), in the reward's units; nan where they are refused."""
+        outcome = self.outcome(angles)
+        self.on_outcome(outcome)
+        return math.nan if outcome.refused else outcome.reward
+
+    def outcome(self, angles: Float[Tensor, "layer head angle"]) -> Outcome:
+        """What the edit of these angles wrote, judged."""
+        if not angles.any():
+            return self.base
+        judged = outcome_of(*self._judged(self._written(angles)))
+        return replace(judged, refused=not judged.fluency >= self.floor.least(self.base.fluency))
+
+    @cached_property
+    def base(self) -> Outcome:
+        """What the unedited model writes."""
+        return outcome_of(*self._judged(self.generations.written(self.seed)))
+
+    def gradient(self, angles: Float[Tensor, "layer head angle"] | None = None) -> Float[Tensor, "layer head angle"]:
+        """d E[reward] / d angles, estimated: mean over draws of (reward - mean of the prompt's others) d log p(text).
+
+        Of sampled texts, since the reward of greedy ones has no slope. The score-function estimator of Williams,
+        Machine Learning 8 (1992), with the leave-one-out baseline of Kool, van Hoof and Welling (2019).
+
+        Args:
+            angles: in radians; None for the identity.
+
+        Raises:
+            TarotError: at the identity, every prompt's draws are worth the same.
+        """
+        if angles is None:
+            angles = torch.zeros(alive(self.sites, self.rotation.n_angles).shape)
+        draws = [
+            self._written(angles, self.seed + 1 + i, do_sample=True, temperature=1.0, top_k=0) for i in range(DRAWS)
+        ]
+        worth = torch.tensor([list(self.reward(self.prompts, texts)) for texts in draws])
+        advantage = (worth - worth.mean(0)) * DRAWS / (DRAWS - 1)
+        if not advantage.any() and not angles.any():
+            raise TarotError(
+                "rewards that differ between texts", f"{float(worth.mean()):g} for all", "try --space head, or others"
+            )
+        total = torch.zeros(angles.shape)
+        for i, prompt in enumerate(self.prompts):
+            pairs = [(self.fluency.request(prompt, draw[i]), float(a)) for draw, a in zip(draws, advantage[:, i], strict=True)]
+            if any(weight for _, weight in pairs):
+                total += self._slope(angles, *zip(*pairs, strict=True))
+        return total / (DRAWS * len(self.prompts))
+
+    def _slope(
+        self, at: Float[Tensor, "layer head angle"], requests: tuple[Request, ...], weights: tuple[float, ...]
+    ) -> Float[Tensor, "layer head angle"]:
+        """d (sum of weight * log p) / d angles."""
+        angles = at.detach().to(self.model.device, copy=True).requires_grad_()
+        with torch.enable_grad(), rotated(self.model, angles, self.sites, self.rotation):
+            total, _ = Scorer(self.model, requests).log_probabilities()
+            (slope,) = torch.autograd.grad(total @ total.new_tensor(weights), angles)
+        return slope.cpu()
+
+    def _written(
+        self, angles: Float[Tensor, "layer head angle"], seed: int | None = None, **changed: object
+    ) -> list[str]:
+        with torch.no_grad(), merged(self.model, angles, self.sites, self.rotation):
+            return self.generations.written(self.seed if seed is None else seed, **changed)
+
+    def _judged(self, texts: Sequence[str]) -> tuple[Sequence[str], Sequence[float], Sequence[float]]:
+        return texts, self.reward(self.prompts, texts), self.fluency(self.prompts, texts)
+
+
+def rewarded(
+    lm: TarotLM,
+    task: Task,
+    samples: Sequence[Sample],
+    reward: str,
+    *,
+    sites: Sequence[Site],
+    rotation: Rotation,
+    floor: FluencyFloor,
+    seed: int,
+    batch_size: int | None,
+    on_outcome: Callable[[Outcome], None],
+) -> GenerationObjective:
+    """The objective of a reward by name, on samples of a task that generates; their answers, if any, are not used.
+
+    Raises:
+        UnknownName: no such reward.
+        TarotError: a task that does not generate, or a reward that cannot be had.
+    """
+    check_generates(task, reward)
+    prompts = [sample.pairs[sample.gold][0] for sample in samples]
+    fluency = fluency_of(lm, batch_size)
+    return GenerationObjective(
+        Generations(lm, prompts, task.config.generation_kwargs, batch_size),
+        make_reward(reward, fluency),
+        fluency,
+        sites=sites,
+        rotation=rotation,
+        floor=floor,
+        seed=seed,
+        on_outcome=on_outcome,
+    )
+
+
+def check_generates(task: Task, reward: str) -> None:
+    """Raise TarotError unless the task has texts written, for a reward to judge."""
+    if task.OUTPUT_TYPE != "generate_until":
+        name, kind = task.config.task, task.OUTPUT_TYPE
+        raise TarotError(f"a task that generates, to judge by {reward}", f"{kind} in {name}", "try --task openings")
+
+
+def fluency_of(lm: TarotLM, batch_size: int | None = None) -> Fluency:
+    """Fluency under the harness' model, encoded as the harness does it."""
+    return Fluency(lm.model, lm.encode, lm.eot_token_id, batch_size)
+
+
+def outcome_of(texts: Sequence[str], rewards: Sequence[float], fluencies: Sequence[float]) -> Outcome:
+    """Texts, with what each is worth and how fluent it is in nats a token, summed up."""
+    return Outcome(fmean(rewards), fmean(fluencies), distinct(texts), fmean(map(repetition, texts)))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's generators, of every device, seeded for the body and put back after it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+class OutcomeLog:
+    """What each trial of a search wrote, judged, by the trial's index: the file `outcomes.json` beside its trials.
+
+    A trial that was killed before the search wrote it down is judged again, to the same numbers.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / OUTCOMES
+        self.outcomes = outcomes(folder) if self.path.exists() else {}
+
+    def add(self, trial: int, outcome: Outcome) -> None:
+        """Write down the outcome of a trial."""
+        self.outcomes[trial] = outcome
+        content = {str(index): asdict(each) for index, each in self.outcomes.items()}
+        write_atomically(self.path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def outcomes(folder: str | Path) -> dict[int, Outcome]:
+    """The outcomes that a search for a reward left in its folder, by trial.
+
+    Raises:
+        TarotError: there are none, or the file is damaged.
+    """
+    path = Path(folder) / OUTCOMES
+    try:
+        return {int(index): Outcome(**values) for index, values in json.loads(path.read_bytes()).items()}
+    except OSError as error:
+        raise TarotError(f"outcomes in {path}", error.strerror or str(error), "tune for a reward first") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise TarotError(f"outcomes as tarot writes them in {path}", str(error), "tune again") from error
+
+
+def pareto(outcomes: Mapping[int, Outcome]) -> list[int]:
+    """Trials that no other beats in reward and fluency at once, by rising fluency."""
+    trials = sorted(outcomes)
+    both = torch.tensor([[outcomes[i].reward, outcomes[i].fluency] for i in trials], dtype=torch.float64)
+    best = is_non_dominated(both, deduplicate=True).tolist() if trials else []
+    return sorted((i for i, keep in zip(trials, best, strict=True) if keep), key=lambda i: outcomes[i].fluency)
