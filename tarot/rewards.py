@@ -11,7 +11,7 @@ A reward's name states its direction, so that nobody has to remember a sign:
 
 Only the continuation is judged; `fluency`, and your own function if it wants to, look at the prompt too.
 
-Sources: Hutto and Gilbert, VADER (2014), for valence; Li et al., arXiv 1510.03055, for distinct-n.
+Source of the valence: Hutto and Gilbert, VADER, ICWSM 2014.
 """
 
 import importlib
@@ -136,23 +136,6 @@ def make_reward(name: str, fluency: Reward) -> Reward:
     return _function(kind, rest)
 
 
-def distinct(texts: Sequence[str], n: int = 2) -> float:
-    """distinct n-grams / all n-grams, over the words of all texts: 1 when none comes twice, 0 without any."""
-    grams = [gram for text in texts for gram in _grams(text, n)]
-    return len(set(grams)) / len(grams) if grams else 0.0
-
-
-def repetition(text: str, n: int = 2) -> float:
-    """Share of a text's n-grams that it had said before; 0 without any."""
-    grams = list(_grams(text, n))
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
-
-
-def _grams(text: str, n: int) -> Iterator[tuple[str, ...]]:
-    words = text.lower().split()
-    return zip(*(words[i:] for i in range(n)), strict=False)
-
-
 def _sentiment(sign: float) -> Reward:
     analyzer = importlib.import_module("vaderSentiment.vaderSentiment").SentimentIntensityAnalyzer()
     return lambda prompts, continuations: [
@@ -174,7 +157,7 @@ def _profane(text: str, spans: Sequence[tuple[int, int]]) -> float:
 
 def _classifier(reference: str, label: str) -> Reward:
     model, tokenizer = load_classifier(reference)
-    labels = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
+    labels = [str(label) for _, label in sorted(dict(model.config.id2label or {}).items())]
     if label not in labels:
         raise TarotError(f"a label of {reference}: {', '.join(labels)}", repr(label))
     # A classifier whose labels exclude each other shares one probability out; others give each label its own.

@@ -31,8 +31,8 @@ class Sample:
 
     `pairs` are (context, continuation) texts, one for each answer: mostly one context with several continuations, but
     tasks such as Winogrande hold the answer in the context. `gold` is the index of the right one. `key` identifies the
-    document by what it says, wherever it stands; `id` by its split and row. The answer of a task that a reward judges is
-    blank.
+    document by what it says, wherever it stands; `id` by its split and row. The answer of a task that a reward judges
+    is blank.
     """
 
     id: str

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from tarot.adapter import CARD, Adapter, Edit, shapes_fingerprint
 from tarot.errors import TarotError, UnknownName
-from tarot.generation import NO_FLOOR, FluencyFloor, OutcomeLog, rewarded
+from tarot.generation import NO_FLOOR, FluencyFloor, rewarded
 from tarot.harness import TarotLM, chat_template
 from tarot.models import LoadedModel
 from tarot.objective import Objective, check_measure
+from tarot.outcomes import OutcomeLog
 from tarot.rewards import check_reward, is_reward
 from tarot.rotation import ROTATIONS
 from tarot.samples import draw, load_task
@@ -180,7 +181,7 @@ def check(recipe: Recipe, output: Path, budget: int, resume: bool) -> None:
     else:
         check_measure(recipe.objective)
     if FluencyFloor.parse(recipe.fluency_floor) != NO_FLOOR and not is_reward(recipe.objective):
-        raise TarotError("a reward as objective, to hold a fluency floor", repr(recipe.objective), "leave the floor out")
+        raise TarotError("a reward as objective under a fluency floor", repr(recipe.objective), "leave the floor out")
     for kind, name, known in (("search", recipe.search, SEARCHES), ("rotation", recipe.rotation, ROTATIONS)):
         if name not in known:
             raise UnknownName(kind, name, known)

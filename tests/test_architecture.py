@@ -25,6 +25,7 @@ ROOMS: dict[str, frozenset[str]] = {
     # from the roof down: a room, and what it must not know besides the rooms below it
     "errors": TORCH,
     "files": TORCH,
+    "outcomes": TORCH,
     "rotation": MODELS | SEARCH,
     "sites": SEARCH | {"tarot.rotation"},
     "intervention": SEARCH | {"lm_eval"},
@@ -43,6 +44,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "baselines": frozenset(),
     "measuring": frozenset(),
     "gains": TORCH,
+    "judging": frozenset(),
     "gate": TORCH,
     "report": TORCH,
     "plugin": frozenset(),

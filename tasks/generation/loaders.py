@@ -1,8 +1,8 @@
 """Openings of other people's texts: from the hub, or from the folder that the environment variable `TAROT_DATA` names.
 
-The folder holds `imdb/{train,test}.jsonl` and `real-toxicity-prompts/train.jsonl`, records in the hub's own fields. Every
-document becomes `id` and `opening`. An opening that came before, in either split, is left out: an evaluated one must not
-be among those tuned on. Bad data is a ValueError of one line that names the place.
+The folder holds `imdb/{train,test}.jsonl` and `real-toxicity-prompts/train.jsonl`, records in the hub's own fields.
+Every document becomes `id` and `opening`. An opening that came before, in either split, is left out: an evaluated one
+must not be among those tuned on. Bad data is a ValueError of one line that names the place.
 
 lm-eval hands its metadata and the model's arguments to every loader, hence `**_`.
 """

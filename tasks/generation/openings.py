@@ -2,8 +2,8 @@
 
     opening = frame(plot, place), every plot and place in one split only
 
-so that a split shares neither texts nor films with the other. All words are neutral to a common sentiment lexicon; a test
-holds that. The lists and sentences are this project's own.
+so that a split shares neither texts nor films with the other. All words are neutral to a common sentiment lexicon; a
+test holds that. The lists and sentences are this project's own.
 """
 
 from itertools import product
