@@ -86,8 +86,9 @@ def tune(
     objective: Annotated[
         str,
         typer.Option(
-            help="log_probability, probability, margin or accuracy; or a reward of generated texts: sentiment:positive, "
-            "sentiment:negative, toxicity:low, fluency, classifier:REF#LABEL, or your MODULE:FUNCTION"
+            help="log_probability, probability, margin or accuracy; or a reward of generated texts: "
+            "sentiment:positive, sentiment:negative, toxicity:low, fluency, classifier:REF#LABEL, "
+            "or your MODULE:FUNCTION"
         ),
     ] = "log_probability",
     sites: Annotated[str, typer.Option(help="heads or mlp")] = "heads",
@@ -326,8 +327,8 @@ def _compare_rewards(
     from tarot import judging
     from tarot.adapter import Adapter
     from tarot.files import write_atomically
-    from tarot.generation import pareto
-    from tarot.outcomes import OUTCOMES, outcomes
+        from tarot.outcomes import OUTCOMES, outcomes
+    from tarot.pareto import pareto
     from tarot.report import FRONT_HEADER, REWARD_HEADER, front_rows, reward_rows
 
     compared = [

@@ -16,7 +16,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from botorch.utils.multi_objective.pareto import is_non_dominated
 from jaxtyping import Float
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
@@ -257,11 +256,3 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
-
-
-def pareto(outcomes: Mapping[int, Outcome]) -> list[int]:
-    """Trials that no other beats in reward and fluency at once, by rising fluency."""
-    trials = sorted(outcomes)
-    both = torch.tensor([[outcomes[i].reward, outcomes[i].fluency] for i in trials], dtype=torch.float64)
-    best = is_non_dominated(both, deduplicate=True).tolist() if trials else []
-    return sorted((i for i, keep in zip(trials, best, strict=True) if keep), key=lambda i: outcomes[i].fluency)

@@ -1,4 +1,4 @@
-"""The data of the paper and its code: from the hub, or from the folder that the environment variable `TAROT_DATA` names.
+"""The paper's data, and its code's: from the hub, or from the folder that the environment variable `TAROT_DATA` names.
 
 The folder holds `bigbench/<task>/{train,validation}.jsonl`, `ag_news/{train,test}.jsonl` and
 `snli/{train,validation}.jsonl`, records in the hub's own fields. Every document becomes `id` (`<split>-<row>`, since
