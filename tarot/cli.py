@@ -327,7 +327,7 @@ def _compare_rewards(
     from tarot import judging
     from tarot.adapter import Adapter
     from tarot.files import write_atomically
-        from tarot.outcomes import OUTCOMES, outcomes
+    from tarot.outcomes import OUTCOMES, outcomes
     from tarot.pareto import pareto
     from tarot.report import FRONT_HEADER, REWARD_HEADER, front_rows, reward_rows
 

@@ -130,6 +130,7 @@ class GenerationObjective:
         self.floor = floor
         self.seed = seed
         self.on_outcome = on_outcome
+        self._gradients = 0
 
     def __call__(self, angles: Float[Tensor, "layer head angle"]) -> float:
         """Score of these angles (radians), in the reward's units; nan where they are refused."""
@@ -153,7 +154,8 @@ class GenerationObjective:
         """d E[reward] / d angles, estimated: mean over draws of (reward - mean of the prompt's others) d log p(text).
 
         Of sampled texts, since the reward of greedy ones has no slope. The score-function estimator of Williams,
-        Machine Learning 8 (1992), with the leave-one-out baseline of Kool, van Hoof and Welling (2019).
+        Machine Learning 8 (1992), with the leave-one-out baseline of Kool, van Hoof and Welling (2019). Every call
+        draws anew, so that two gradients at one point are two directions; the order of calls decides what is drawn.
 
         Args:
             angles: in radians; None for the identity.
@@ -163,9 +165,9 @@ class GenerationObjective:
         """
         if angles is None:
             angles = torch.zeros(alive(self.sites, self.rotation.n_angles).shape)
-        draws = [
-            self._written(angles, self.seed + 1 + i, do_sample=True, temperature=1.0, top_k=0) for i in range(DRAWS)
-        ]
+        first = self.seed + 1 + self._gradients * DRAWS
+        self._gradients += 1
+        draws = [self._written(angles, first + i, do_sample=True, temperature=1.0, top_k=0) for i in range(DRAWS)]
         worth = torch.tensor([list(self.reward(self.prompts, texts)) for texts in draws])
         advantage = (worth - worth.mean(0)) * DRAWS / (DRAWS - 1)
         if not advantage.any() and not angles.any():

@@ -90,11 +90,12 @@ def add_rewards(loaded: LoadedModel, results: Mapping[str, Any], asked: str | No
         for name, value in metrics.items():
             results["results"][task][f"{name},none"] = value
         for name, values in (("reward", found.rewards), ("fluency", found.fluencies)):
-            error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+            error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else "N/A"  # as lm-eval says it
             results["results"][task][f"{name}_stderr,none"] = error
             for document, value in zip(documents, values, strict=True):
                 document[name] = value
-        results["results"][task]["judged by"] = reward
+        config = results["configs"][task]
+        config["metadata"] = {**(config.get("metadata") or {}), "reward": reward}
 
 
 def compare_rewards(

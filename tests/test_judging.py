@@ -43,7 +43,7 @@ def test_results_hold_them_side_by_side(loaded: LoadedModel) -> None:
     add_rewards(loaded, results)
     found, documents = results["results"]["openings"], results["samples"]["openings"]
     assert {"words,none", "reward,none", "fluency,none", "distinct_2,none", "repetition,none"} <= found.keys()
-    assert found["judged by"] == NAME
+    assert results["configs"]["openings"]["metadata"]["reward"] == NAME
     assert found["reward,none"] == fmean(document["reward"] for document in documents)
     assert found["fluency,none"] == fmean(document["fluency"] for document in documents)
     texts = [document["filtered_resps"][0] for document in documents]
@@ -61,7 +61,7 @@ def test_a_reward_is_asked_for_by_name(loaded: LoadedModel, tmp_path: Path) -> N
     add_rewards(loaded, results)
     assert "reward,none" not in results["results"]["stranger_generate"]
     add_rewards(loaded, results, "toxicity:low")
-    assert results["results"]["stranger_generate"]["judged by"] == "toxicity:low"
+    assert results["configs"]["stranger_generate"]["metadata"]["reward"] == "toxicity:low"
     with pytest.raises(TarotError, match="expected a task that generates, to judge by fluency, got multiple_choice in"):
         add_rewards(loaded, evaluate(loaded, ["stranger_choice"], include_path=folder), "fluency")
 
