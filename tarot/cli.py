@@ -356,6 +356,7 @@ def _compare_rewards(
             front.add_row(*row)
         if each.outcomes:
             out.print(front)
+        out.print(f"again: {each.command}", soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command()

@@ -243,8 +243,16 @@ def check_generates(task: Task, reward: str) -> None:
 
 
 def fluency_of(lm: TarotLM, batch_size: int | None = None) -> Fluency:
-    """Fluency under the harness' model, encoded as the harness does it."""
-    return Fluency(lm.model, lm.encode, lm.eot_token_id, batch_size)
+    """Fluency under the harness' model, of a continuation's own tokens behind those of its prompt.
+
+    Encoded apart, as they were generated: the harness' answers begin with what space a context ends in, and a newline
+    that every template ends in would count as a word of the model's.
+    """
+
+    def encode(prompt: str, continuation: str) -> tuple[list[int], list[int]]:
+        return lm.tok_encode(prompt), lm.tok_encode(continuation, add_special_tokens=False)
+
+    return Fluency(lm.model, encode, lm.eot_token_id, batch_size)
 
 
 def judged(prompts: Sequence[str], texts: Sequence[str], reward: Reward, fluency: Fluency) -> Judged:
@@ -255,6 +263,6 @@ def judged(prompts: Sequence[str], texts: Sequence[str], reward: Reward, fluency
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Torch's generators, of every device, seeded for the body and put back after it."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield

@@ -18,7 +18,7 @@ from tarot.errors import TarotError
 from tarot.gains import Difference, difference
 from tarot.generation import fluency_of, judged, seeded
 from tarot.harness import TarotLM, evaluate
-from tarot.measuring import recipe_of
+from tarot.measuring import command, recipe_of
 from tarot.models import LoadedModel
 from tarot.outcomes import Judged, Outcome
 from tarot.rewards import check_reward, is_reward, make_reward, refuse_code
@@ -31,6 +31,7 @@ class Rewarded:
     """Base and edited texts of the same documents, judged by one reward.
 
     `gain` is in the reward's units, `fluency_gain` in nats a token; `outcomes` are those of the search's trials.
+    `command` repeats it.
     """
 
     model: str
@@ -43,6 +44,7 @@ class Rewarded:
     gain: Difference
     fluency_gain: Difference
     outcomes: Mapping[int, Outcome]
+    command: str
 
 
 def reward_for(results: Mapping[str, Any], task: str, asked: str | None) -> str | None:
@@ -157,6 +159,7 @@ def compare_rewards(
         gain=difference(base.rewards, edited.rewards),
         fluency_gain=difference(base.fluencies, edited.fluencies),
         outcomes=dict(outcomes or {}),
+        command=command(loaded.reference, recipe, adapter.provenance["budget"], 0, limit, include_path),  # type: ignore[arg-type]  # JSON that tune wrote
     )
 
 

@@ -33,7 +33,7 @@ from tarot.scoring import Request, Scorer
 
 # prompts, continuations -> what each is worth, higher is better
 Reward = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
-# (context, continuation) texts -> their tokens, as the harness encodes them
+# (prompt, continuation) texts -> their tokens
 Encode = Callable[[str, str], tuple[Sequence[int], Sequence[int]]]
 
 FLUENCY = "fluency"
@@ -53,7 +53,7 @@ class Fluency:
 
     Args:
         model: a causal language model.
-        encode: texts to tokens, as the harness does it.
+        encode: both texts to their tokens.
         end: the token that ends a text.
     """
 

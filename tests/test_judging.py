@@ -42,6 +42,7 @@ def test_results_hold_them_side_by_side(loaded: LoadedModel) -> None:
     results = evaluate(loaded, ["openings", "synth_color"], adapter=tuned(loaded), limit=3)
     add_rewards(loaded, results)
     found, documents = results["results"]["openings"], results["samples"]["openings"]
+    assert len(documents) == 3
     assert {"words,none", "reward,none", "fluency,none", "distinct_2,none", "repetition,none"} <= found.keys()
     assert results["configs"]["openings"]["metadata"]["reward"] == NAME
     assert found["reward,none"] == fmean(document["reward"] for document in documents)
