@@ -21,7 +21,7 @@ def install(session: nox.Session, *requirements: str) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style, format and types."""
-    install(session, "-e", ".[dev,models]")
+    install(session, "-e", ".[dev,models,rewards]")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
@@ -30,7 +30,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Everything pytest finds; arguments after `--` go to it."""
-    install(session, "-e", ".[dev,models]")
+    install(session, "-e", ".[dev,models,rewards]")
     session.run("pytest", "-n", "auto", *session.posargs)
 
 
@@ -52,7 +52,7 @@ def bench(session: nox.Session) -> None:
 
     Sized for a quarter of an hour on two quiet cores; `-- --tarot-budget 60 --tarot-limit 300` measures more closely.
     """
-    install(session, ".[dev,models]")
+    install(session, ".[dev,models,rewards]")
     Path("runs").mkdir(exist_ok=True)  # pytest-benchmark makes no folder for its file
     cells = ("--tarot-budget", "10", "--tarot-limit", "40", "--tarot-seeds", "0", "--tarot-control", "random")
     kept = ("--benchmark-json", "runs/benchmarks.json", "--tarot-save-baseline", "runs/cells.json")

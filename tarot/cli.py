@@ -49,6 +49,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda:N")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")]
 BatchSize = Annotated[str, typer.Option("--batch-size", help="most sequences of one pass, or auto")]
 Metric = Annotated[str, typer.Option(help="greedy_f1, greedy_acc, f1 or acc")]
+Reward = Annotated[
+    str | None, typer.Option(help="judge generated texts by it: sentiment:positive, toxicity:low, MODULE:FUNCTION ...")
+]
 NoChat = Annotated[bool, typer.Option("--no-chat", help="plain text prompts, even where there is a chat template")]
 
 
@@ -94,9 +97,16 @@ def tune(
         str,
         typer.Option(help="full, head-gradient, head, layer or random:R; the search's own if left out"),
     ] = "",
-    search: Annotated[str, typer.Option(help="adam, bo, paper, published or random")] = "adam",
+    search: Annotated[
+        str, typer.Option(help="adam, bo, paper, published or random; adam, or bo for a reward, if left out")
+    ] = "",
     objective: Annotated[
-        str, typer.Option(help="log_probability, probability, margin or accuracy")
+        str,
+        typer.Option(
+            help="log_probability, probability, margin or accuracy; or a reward of generated texts: "
+            "sentiment:positive, sentiment:negative, toxicity:low, fluency, classifier:REF#LABEL, "
+            "or your MODULE:FUNCTION"
+        ),
     ] = "log_probability",
     sites: Annotated[str, typer.Option(help="heads or mlp")] = "heads",
     layers: Annotated[
@@ -104,6 +114,10 @@ def tune(
     ] = "-0.5",
     bound: Annotated[float, typer.Option(help="largest angle, radians")] = 0.785,
     seed: Annotated[int, typer.Option(help="decides samples, shots and proposals")] = 0,
+    fluency_floor: Annotated[
+        str | None,
+        typer.Option(help="with a reward: most that fluency may fall, in nats a token (0.3) or percent (10%)"),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the trials in the output folder")] = False,
     no_chat: NoChat = False,
     device: Device = "auto",
@@ -125,6 +139,7 @@ def tune(
         bound=bound,
         seed=seed,
         chat=not no_chat,
+        fluency_floor=fluency_floor,
     )
     rows = _rows(batch_size)
     tuning.check(recipe, output, budget, resume)
@@ -183,7 +198,7 @@ class _Trials:
 
     def advance(self, trial: "Trial", result: "Result") -> None:
         if trial.score != trial.score:
-            self.progress.console.print(f"trial {trial.index}: no finite score, skipped")
+            self.progress.console.print(f"trial {trial.index}: no finite score, or refused; skipped")
         description = f"best {result.best.score:.4f}  identity {result.identity.score:.4f}"
         self.progress.update(self.bar, completed=result.spent, description=description)
 
@@ -204,6 +219,7 @@ def evaluate(
         int | None, typer.Option(help="shots in each prompt; each task's own number if left out")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="only the first documents of each task")] = None,
+    reward: Reward = None,
     output: Annotated[Path | None, typer.Option(help="JSON file for results and per-document predictions")] = None,
     strength: Annotated[float, typer.Option(help="factor of the adapter's angles, 0 to 1")] = 1.0,
     side_effects: Annotated[
@@ -219,7 +235,7 @@ def evaluate(
     """Evaluate a model, edited or not, with lm-evaluation-harness."""
     from lm_eval.utils import handle_non_serializable
 
-    from tarot import harness
+    from tarot import harness, judging, rewards
     from tarot.adapter import Adapter
     from tarot.effects import check_strength, side_effects_of
     from tarot.files import write_atomically
@@ -232,6 +248,8 @@ def evaluate(
         raise TarotError("an adapter for --strength and --side-effects", "none", "add --adapter DIR")
     if edit and strength != 1:
         edit = edit.scaled(strength)
+    if reward:
+        rewards.check_reward(reward)
     loaded = _load(model, device, dtype)
     results = harness.evaluate(
         loaded,
@@ -243,6 +261,7 @@ def evaluate(
         chat=not no_chat,
         batch_size=rows,
     )
+    judging.add_rewards(loaded, results, reward)
     if output:
         content = json.dumps(results, indent=1, default=handle_non_serializable, ensure_ascii=False)
         write_atomically(output, content.encode())
@@ -306,20 +325,30 @@ def compare(
     include_path: IncludePath = None,
     limit: Annotated[int | None, typer.Option(help="only the first documents")] = None,
     metric: Metric = "greedy_f1",
-    output: Annotated[Path | None, typer.Option(help="JSON file for the cells, which `tarot report` reads")] = None,
+    reward: Reward = None,
+    output: Annotated[
+        Path | None, typer.Option(help="JSON file for the cells, which `tarot report` reads, or for rewarded texts")
+    ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch_size: BatchSize = "auto",
 ) -> None:
-    """Measure base, few-shot and edited model on the same documents, none of them tuned on."""
+    """Measure base, few-shot and edited model on the same documents, none of them tuned on.
+
+    Adapters tuned for a reward: base and edited texts, judged side by side.
+    """
     from tarot import cells, measuring, tuning
     from tarot.adapter import Adapter
     from tarot.files import write_atomically
     from tarot.report import ARM_HEADER, METRICS, arm_rows
     from tarot.report import compare as compared
+    from tarot.rewards import is_reward
 
     rows = _rows(batch_size)
     edits = [Adapter.load(folder) for folder in adapter]
+    if any(reward or is_reward(measuring.recipe_of(edit).objective) for edit in edits):
+        _compare_rewards(_load(model, device, dtype), adapter, reward, include_path, limit, rows, output)
+        return
     loaded = _load(model, device, dtype)
     measured = [
         measuring.measure(
@@ -344,6 +373,50 @@ def compare(
             table.add_row(*row)
         out.print(table)
         out.print(f"again: {cell.command}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _compare_rewards(
+    loaded: "LoadedModel",
+    folders: list[Path],
+    reward: str | None,
+    include_path: Path | None,
+    limit: int | None,
+    batch_size: int | None,
+    output: Path | None,
+) -> None:
+    from tarot import judging
+    from tarot.adapter import Adapter
+    from tarot.files import write_atomically
+    from tarot.outcomes import OUTCOMES, outcomes
+    from tarot.pareto import pareto
+    from tarot.report import FRONT_HEADER, REWARD_HEADER, front_rows, reward_rows
+
+    compared = [
+        judging.compare_rewards(
+            loaded,
+            Adapter.load(folder),
+            reward=reward,
+            include_path=include_path,
+            limit=limit,
+            batch_size=batch_size,
+            outcomes=outcomes(folder) if (folder / OUTCOMES).exists() else None,
+        )
+        for folder in folders
+    ]
+    if output:
+        write_atomically(output, judging.to_json(compared).encode())
+    for each in compared:
+        title = f"{each.task}, {each.gain.n:,} documents, {each.reward}, seed {each.seed}"
+        table = Table(*REWARD_HEADER, title=title, title_justify="left")
+        for row in reward_rows(each.base, each.edited, each.gain, each.fluency_gain):
+            table.add_row(*row)
+        out.print(table)
+        front = Table(*FRONT_HEADER, title="trials that no other beats in both, on the samples", title_justify="left")
+        for row in front_rows(each.outcomes, pareto(each.outcomes)):
+            front.add_row(*row)
+        if each.outcomes:
+            out.print(front)
+        out.print(f"again: {each.command}", soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command()

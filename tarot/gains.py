@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
-from scipy.stats import binomtest, t
+from scipy.stats import binomtest, bootstrap, permutation_test, t
 
 from tarot.errors import TarotError
 
@@ -58,6 +58,22 @@ class Mean:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """value = mean(edited - base) of real numbers, in their own units, over `n` documents.
+
+    `low` to `high` holds it over all such documents with confidence `level`; `p` is two-sided, assuming that the arms
+    do not differ. Fewer than two documents say nothing of others: the interval is then infinite, and p is 1.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    p: float
+    level: float = 0.95
 
 
 @dataclass(frozen=True)
@@ -149,6 +165,38 @@ def f1_gain(
     return Gain(value, low, high, len(gold), p, *_flips(*arms), level)
 
 
+def difference(
+    base: Sequence[float], edited: Sequence[float], *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> Difference:
+    """mean(edited - base), with scipy's bootstrap interval (BCa) over documents and its test of random swaps.
+
+    Raises:
+        TarotError: arms of different lengths or without documents, a level outside (0, 1), fewer than 2 resamples.
+    """
+    _check_settings(level, resamples)
+    if len(base) != len(edited) or not len(base):
+        raise TarotError("as many edited as base documents, and some", f"{len(edited)} and {len(base)}")
+    gains = np.asarray(edited, float) - np.asarray(base, float)
+    value = float(gains.mean())
+    if len(gains) < 2:
+        return Difference(value, -math.inf, math.inf, len(gains), 1.0, level)
+    low = high = value
+    if np.ptp(gains):  # equal gains have no spread, for which scipy has no interval
+        interval = bootstrap(
+            (gains,), np.mean, n_resamples=resamples, confidence_level=level, rng=np.random.default_rng(seed)
+        ).confidence_interval
+        low, high = float(interval.low), float(interval.high)
+    test = permutation_test(
+        (gains,),
+        np.mean,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=resamples,
+        rng=np.random.default_rng(seed),
+    )
+    return Difference(value, min(low, value), max(high, value), len(gains), float(test.pvalue), level)
+
+
 def mean_over_seeds(gains: Sequence[Gain | MeanGain]) -> MeanGain:
     """mean of gains; low = mean - sqrt(rms(value - low)^2 + (t between)^2 / seeds), high likewise.
 
@@ -204,7 +252,7 @@ def mean_intervals(
     values = np.asarray(rows, np.float64)
     if not len(values):
         raise TarotError("at least 1 document", "none")
-    _check_level(level, resamples)
+    _check_settings(level, resamples)
     counts = np.random.default_rng(seed).multinomial(len(values), np.full(len(values), 1 / len(values)), resamples)
     low, high = np.quantile(counts @ values / len(values), [(1 - level) / 2, (1 + level) / 2], axis=0)
     return [Mean(*map(float, each)) for each in zip(values.mean(0), low, high, strict=True)]
@@ -236,11 +284,11 @@ def _rms(values: Sequence[float]) -> float:
 def _checked(
     gold: Sequence[int], base: Sequence[int], edited: Sequence[int], level: float, resamples: int
 ) -> tuple[Ints, Ints, Ints]:
-    _check_level(level, resamples)
+    _check_settings(level, resamples)
     return (*_answers(gold, base), _answers(gold, edited)[1])
 
 
-def _check_level(level: float, resamples: int) -> None:
+def _check_settings(level: float, resamples: int) -> None:
     if not 0 < level < 1:
         raise TarotError("a level between 0 and 1", repr(level), "for example 0.95")
     if resamples < 2:

@@ -97,7 +97,7 @@ def command(
     chat = [] if recipe.chat else ["--no-chat"]
     default = Recipe(recipe.task)
     changed = [
-        f"--{name.replace('_', '-')} {value}"
+        f"--{name.replace('_', '-')} {shlex.quote(str(value))}"
         for name, value in vars(recipe).items()
         if name not in ("task", "chat") and value != getattr(default, name)
     ]

@@ -38,7 +38,14 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
@@ -140,6 +147,29 @@ def load_model(reference: str, *, device: str = "auto", dtype: str = "auto") -> 
     return LoadedModel(reference, model, tokenizer)
 
 
+def load_classifier(reference: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a text classifier and its tokenizer, on the CPU and in float32.
+
+    Args:
+        reference: local folder or hub id. As for `load_model`, no code of its own is run and nothing is unpickled.
+
+    Raises:
+        TarotError: whatever keeps it from being loaded, in one line.
+    """
+    path = os.path.expanduser(reference)
+    folder = Path(path) if os.path.isdir(path) else _from_hub(reference)
+    _check_folder(folder)
+    with _told(f"a text classifier in {folder}"), _quiet():
+        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **_OFFLINE
+        )
+        model, info = loaded
+        if missing := sorted(info["missing_keys"]):
+            # A language model without a classifying head is given one at random.
+            raise TarotError(f"a text classifier in {folder}", f"{type(model).__name__} without {missing[0]}")
+        return model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(folder, **_OFFLINE)
+
+
 def save_checkpoint(loaded: LoadedModel, output: str | Path, shard_size: str = SHARD_SIZE) -> None:
     """Write model and tokenizer as an ordinary checkpoint: safetensors, config, tokenizer, chat template.
 
@@ -215,6 +245,12 @@ def _from_gguf(path: Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedToken
 
 
 def _from_folder(folder: Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    _check_folder(folder)
+    return _load(folder, dtype)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise TarotError unless it looks like a checkpoint whose weights are safetensors."""
     if not (folder / "config.json").is_file():
         raise TarotError("a checkpoint folder, with config.json", f"{folder} without it", "check the path")
     if not any(folder.glob("*.safetensors")):
@@ -226,7 +262,6 @@ def _from_folder(folder: Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedT
             if pickled
             else "download it whole",
         )
-    return _load(folder, dtype)
 
 
 def _load(folder: Path, dtype: str, gguf: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -83,7 +83,8 @@ class Objective:
 
     Raises:
         UnknownName: no such measure.
-        TarotError: a prompt longer than the model's context, or a margin of samples with a single answer.
+        TarotError: a prompt longer than the model's context, a margin of samples with a single answer,
+            or samples without answers.
     """
 
     def __init__(
@@ -102,6 +103,9 @@ class Objective:
             raise TarotError(
                 "samples with several answers for the objective 'margin'", "one answer", "use log_probability"
             )
+        if not all(sample.pairs[sample.gold][1].strip() for sample in samples):
+            hint = "judge texts by a reward, such as --objective sentiment:positive"
+            raise TarotError(f"samples with answers for the objective {measure!r}", "samples without", hint)
         self.model = model
         self.measure = MEASURES[measure]
         self.sites = tuple(sites)

@@ -32,7 +32,8 @@ class Sample:
 
     `pairs` are (context, continuation) texts, one for each answer: mostly one context with several continuations, but
     tasks such as Winogrande hold the answer in the context. `gold` is the index of the right one. `key` identifies the
-    document by what it says, wherever it stands; `id` by its split and row.
+    document by what it says, wherever it stands; `id` by its split and row. The answer of a task that a reward judges
+    is blank.
     """
 
     id: str
@@ -116,8 +117,11 @@ def load_task(name: str, include_path: str | Path | None = None) -> Task:
 def document_key(task: Task, doc: Doc) -> str:
     """Digest of what a document asks and answers, the same in whichever split or row it stands."""
     choices = task.doc_to_choice(doc) if task.config.doc_to_choice is not None else None
-    said = json.dumps([task.doc_to_text(doc), choices, task.doc_to_target(doc)], sort_keys=True, default=str)
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
+    said = [task.doc_to_text(doc), choices, task.doc_to_target(doc)]
+    if prefix := task.doc_to_prefix(doc):  # the beginning of the answer, which a text to be continued is
+        said.append(prefix)
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:16]
 
 
 def check_disjoint(task: Task, keys: Iterable[str]) -> None:
@@ -256,7 +260,8 @@ def _render(task: Task, id: str, doc: Doc, num_fewshot: int, chat_template: Chat
             f"{kind} in {task.config.task}",
             "",
         )
-    if not pairs[gold][1].strip():
+    # A generation task whose doc_to_target is empty has no answers: what is written there, a reward judges.
+    if not pairs[gold][1].strip() and task.config.doc_to_target != "":
         raise TarotError("an answer to score", f"an empty one in {id} of {task.config.task}", "check doc_to_target")
     return Sample(id, document_key(task, doc), pairs, gold, num_fewshot)
 

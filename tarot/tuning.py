@@ -12,9 +12,12 @@ from torch import Tensor
 
 from tarot.adapter import CARD, Adapter, Edit, shapes_fingerprint
 from tarot.errors import TarotError, UnknownName
+from tarot.generation import NO_FLOOR, FluencyFloor, rewarded
 from tarot.harness import TarotLM, chat_template
 from tarot.models import LoadedModel
 from tarot.objective import Objective, check_measure
+from tarot.outcomes import OutcomeLog
+from tarot.rewards import check_reward, is_reward
 from tarot.rotation import ROTATIONS
 from tarot.samples import draw, load_task
 from tarot.search import SEARCHES, Result, Trial, TrialLog, maximise, trial_cost
@@ -32,14 +35,16 @@ class Recipe:
     """Everything that decides what a search tries; the budget only says how long it goes on.
 
     `bound` is in radians. `layers` is a fraction of the layers from the first (`0.5`) or from the last (`-0.5`), a
-    range such as `4-11`, or a list such as `0,3,5`. `space` is the search's own where it is left out.
+    range such as `4-11`, or a list such as `0,3,5`. `objective` is a measure of labelled answers, or a reward of
+    generated texts. `search` is the objective's own where it is left out, `space` the search's. `fluency_floor` says
+    how far the texts' fluency may fall below the unedited model's: `0.3`, in nats a token, or `10%`.
     """
 
     task: str
     num_fewshot: int | str = 0
     samples: int = 20
     space: str = ""
-    search: str = "adam"
+    search: str = ""
     objective: str = "log_probability"
     sites: str = "heads"
     layers: str = "-0.5"
@@ -47,8 +52,11 @@ class Recipe:
     rotation: str = "rotary"
     seed: int = 0
     chat: bool = True
+    fluency_floor: str | None = None
 
     def __post_init__(self) -> None:
+        # A reward has no gradient but an estimate, too dear to follow.
+        object.__setattr__(self, "search", self.search or ("bo" if is_reward(self.objective) else "adam"))
         object.__setattr__(self, "space", self.space or DEFAULT_SPACES.get(self.search, "full"))
 
 
@@ -92,14 +100,30 @@ def tune(
     task = load_task(recipe.task, include_path)
     template = chat_template(lm, recipe.chat)
     samples = draw(task, recipe.samples, num_fewshot=recipe.num_fewshot, seed=recipe.seed, chat_template=template)
-    objective = Objective(
-        loaded.model,
-        samples,
-        lm.encode,
-        measure=recipe.objective,
-        sites=sites,
-        rotation=rotation,
-        batch_size=batch_size,
+    outcomes = OutcomeLog(output) if is_reward(recipe.objective) else None
+    objective = (
+        Objective(
+            loaded.model,
+            samples,
+            lm.encode,
+            measure=recipe.objective,
+            sites=sites,
+            rotation=rotation,
+            batch_size=batch_size,
+        )
+        if outcomes is None
+        else rewarded(
+            lm,
+            task,
+            samples,
+            recipe.objective,
+            sites=sites,
+            rotation=rotation,
+            floor=FluencyFloor.parse(recipe.fluency_floor),
+            seed=recipe.seed,
+            batch_size=batch_size,
+            on_outcome=lambda outcome: outcomes.add(len(log.trials), outcome),
+        )
     )
 
     gradient = objective.gradient() if recipe.space in NEEDS_GRADIENT else None
@@ -122,6 +146,7 @@ def tune(
     def slope(x: Tensor) -> tuple[float, Tensor]:
         with torch.enable_grad():
             turned = angles(point := x.clone().requires_grad_())
+        assert isinstance(objective, Objective)
         score, gradient = objective.slope(turned.detach())
         return score, torch.autograd.grad(turned, point, gradient)[0]
 
@@ -132,7 +157,7 @@ def tune(
         budget=budget,
         seed=recipe.seed,
         starts=space.starts,
-        slope=slope,
+        slope=slope if isinstance(objective, Objective) else None,
         log=log,
         on_trial=on_trial,
     )
@@ -169,7 +194,12 @@ def tune(
 def check(recipe: Recipe, output: Path, budget: int, resume: bool) -> None:
     """Raise what `tune` would raise that can be told without a model; a command calls it before it loads one."""
     _check_free(output, resume)
-    check_measure(recipe.objective)
+    if is_reward(recipe.objective):
+        check_reward(recipe.objective)
+    else:
+        check_measure(recipe.objective)
+    if FluencyFloor.parse(recipe.fluency_floor) != NO_FLOOR and not is_reward(recipe.objective):
+        raise TarotError("a reward as objective under a fluency floor", repr(recipe.objective), "leave the floor out")
     for kind, name, known in (("search", recipe.search, SEARCHES), ("rotation", recipe.rotation, ROTATIONS)):
         if name not in known:
             raise UnknownName(kind, name, known)

@@ -21,6 +21,7 @@ install_import_hook(
         "tarot.intervention",
         "tarot.scoring",
         "tarot.objective",
+        "tarot.generation",
         "tarot.space",
         "tarot.search",
         "tarot.adapter",

@@ -258,3 +258,23 @@ def test_bad_input_is_one_line_and_exit_code_2(
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(said) == 1 and message in said[0]
     assert sorted(path.name for path in home.iterdir()) == before
+
+
+REWARDED = ("--task", "openings", "--objective", "toxicity:low", "--fluency-floor", "50%", "--output", "rewarded")
+
+
+def test_a_reward_from_tuning_to_comparison(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_in(home, "tune", *MODEL, *SMALL, *REWARDED) == 0
+    assert "toxicity:low on 5 samples: identity" in capsys.readouterr().out
+    judged = ("--adapter", "rewarded", "--limit", "4", "--reward", "fluency")
+    assert run_in(home, "compare", *MODEL, *judged, "--output", "judged.json") == 0
+    said = capsys.readouterr().out
+    assert "openings, 4 documents, fluency, seed 0" in said
+    assert all(word in said for word in ("base", "edited", "distinct-2", "repetition", "(identity)"))
+    assert len(json.loads((home / "judged.json").read_text())["rewarded"][0]["base"]["texts"]) == 4
+    assert run_in(home, "evaluate", *MODEL, "--tasks", "openings", "--limit", "2", "--output", "texts.json") == 0
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("words", "reward", "fluency", "distinct_2"))
+    assert "reward" in json.loads((home / "texts.json").read_text())["samples"]["openings"][0]
+    assert run_in(home, "evaluate", *MODEL, "--tasks", "openings", "--reward", "sentiment:no") == 2
+    assert "expected a known reward, got 'sentiment:no'" in capsys.readouterr().err

@@ -2,18 +2,23 @@
 
 from tarot.report.comparison import HEADLINE, METRICS, Comparison, Metric, compare, mean_of_draws, named_arms
 from tarot.report.page import write_report
+from tarot.report.rewards import FRONT_HEADER, REWARD_HEADER, front_rows, reward_rows
 from tarot.report.table import ARM_HEADER, arm_rows, summary_rows
 
 __all__ = [
     "ARM_HEADER",
+    "FRONT_HEADER",
     "HEADLINE",
     "METRICS",
+    "REWARD_HEADER",
     "Comparison",
     "Metric",
     "arm_rows",
     "compare",
+    "front_rows",
     "mean_of_draws",
     "named_arms",
+    "reward_rows",
     "summary_rows",
     "write_report",
 ]

@@ -1,8 +1,9 @@
-"""The paper's classification data: from the hub, or from the folder that the environment variable `TAROT_DATA` names.
+"""The paper's data, and its code's: from the hub, or from the folder that the environment variable `TAROT_DATA` names.
 
-The folder holds `bigbench/<task>/{train,validation}.jsonl` and `ag_news/{train,test}.jsonl`, records in the hub's own
-fields. Every document becomes `id` (`<split>-<row>`, since BIG-bench's `idx` repeats), `text`, `choices` and `gold`,
-the index of the right choice. Bad data is a ValueError of one line that names the place.
+The folder holds `bigbench/<task>/{train,validation}.jsonl`, `ag_news/{train,test}.jsonl` and
+`snli/{train,validation}.jsonl`, records in the hub's own fields. Every document becomes `id` (`<split>-<row>`, since
+BIG-bench's `idx` repeats), `text`, `choices` and `gold`, the index of the right choice. Where an answer is free, the
+choices are the ways to write it. Bad data is a ValueError of one line that names the place.
 
 lm-eval hands its metadata and the model's arguments to every loader; they are of no use here, hence `**_`.
 """
@@ -17,17 +18,47 @@ from random import Random
 from datasets import Dataset, DatasetDict, load_dataset
 
 Place = str  # where a record was read, for messages
-Reading = tuple[str, str]  # text, answer
+Reading = tuple[str, str, list[str]]  # text, answer, choices
 
 
-def bigbench(name: str, choices: list[str], instruction: str = "", **_: object) -> DatasetDict:
-    """A task of BIG-bench. `instruction` is taken off each text's beginning: the task's `description` has it."""
+def bigbench(name: str, choices: list[str] | None = None, instruction: str = "", **_: object) -> DatasetDict:
+    """A task of BIG-bench that chooses, among each record's own choices if none are given.
+
+    `instruction` is taken off each text's beginning: the task's `description` has it.
+    """
 
     def read(record: dict) -> Reading:
         (answer,) = record["targets"]
-        return record["inputs"].removeprefix(instruction).lstrip(), answer
+        text = record["inputs"].removeprefix(instruction).lstrip()
+        return text, answer, choices or list(record["multiple_choice_targets"])
 
-    return _load(("tasksource/bigbench", name), f"bigbench/{name}", ("train", "validation"), choices, read)
+    return _bigbench(name, read)
+
+
+def bigbench_free(name: str, instruction: str = "", **_: object) -> DatasetDict:
+    """A task of BIG-bench whose answer is written, in any of a record's ways to write it."""
+
+    def read(record: dict) -> Reading:
+        ways = list(record["targets"])
+        return record["inputs"].removeprefix(instruction).lstrip(), ways[0], ways
+
+    return _bigbench(name, read)
+
+
+def _bigbench(name: str, read: Callable[[dict], Reading]) -> DatasetDict:
+    return _load(("tasksource/bigbench", name), f"bigbench/{name}", ("train", "validation"), read)
+
+
+def snli(choices: list[str], **_: object) -> DatasetDict:
+    """SNLI, whose `label` counts the choices; pairs on which its annotators did not agree (-1) are left out."""
+
+    def read(record: dict) -> Reading | None:
+        if (label := record["label"]) == -1:
+            return None
+        text = f"Premise: {record['premise'].strip()}\nHypothesis: {record['hypothesis'].strip()}\nRelation:"
+        return text, dict(enumerate(choices)).get(label, label), choices
+
+    return _load(("stanfordnlp/snli",), "snli", ("train", "validation"), read)
 
 
 def ag_news(choices: list[str], **_: object) -> DatasetDict:
@@ -35,9 +66,9 @@ def ag_news(choices: list[str], **_: object) -> DatasetDict:
 
     def read(record: dict) -> Reading:
         label = record["label"]
-        return f"Article: {record['text'].strip()}\nTopic:", dict(enumerate(choices)).get(label, label)
+        return f"Article: {record['text'].strip()}\nTopic:", dict(enumerate(choices)).get(label, label), choices
 
-    return _load(("fancyzhx/ag_news",), "ag_news", ("train", "test"), choices, read)
+    return _load(("fancyzhx/ag_news",), "ag_news", ("train", "test"), read)
 
 
 def in_turn(documents: list[dict], seed: int = 0) -> list[dict]:
@@ -54,11 +85,11 @@ def in_turn(documents: list[dict], seed: int = 0) -> list[dict]:
 
 
 def _load(
-    source: tuple[str, ...], folder: str, splits: tuple[str, str], choices: list[str], read: Callable[[dict], Reading]
+    source: tuple[str, ...], folder: str, splits: tuple[str, str], read: Callable[[dict], Reading | None]
 ) -> DatasetDict:
     root = os.environ.get("TAROT_DATA")
     records = _from_hub(source, splits) if root is None else _from_folder(Path(root), folder, splits)
-    documents = {split: _documents(split, records[split], choices, read) for split in splits}
+    documents = {split: _documents(split, records[split], read) for split in splits}
     tuning, evaluated = splits
     return DatasetDict(
         {tuning: Dataset.from_list(in_turn(documents[tuning])), evaluated: Dataset.from_list(documents[evaluated])}
@@ -96,16 +127,17 @@ def _lines(path: Path) -> Iterator[tuple[Place, dict]]:
             raise ValueError(f"expected a JSON object on every line, got {reason!r}; see {path}:{number}") from error
 
 
-def _documents(
-    split: str, records: Iterable[tuple[Place, dict]], choices: list[str], read: Callable[[dict], Reading]
-) -> list[dict]:
+def _documents(split: str, records: Iterable[tuple[Place, dict]], read: Callable[[dict], Reading | None]) -> list[dict]:
     documents: list[dict] = []
     for place, record in records:
         try:
-            text, answer = read(record)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            reading = read(record)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise ValueError(f"expected a record in the hub's own fields, got {reason!r}; see {place}") from error
+        if reading is None:
+            continue
+        text, answer, choices = reading
         if answer not in choices:
             raise ValueError(f"expected an answer among {', '.join(choices)}, got {answer!r}; see {place}")
         document_id = f"{split}-{len(documents)}"

@@ -1,0 +1,168 @@
+"""What a model writes on a task's documents, judged by a reward: the harness' texts, and what they are worth.
+
+Reward, fluency and variety go into lm-eval's results side by side. A task may name the reward that it is for, under
+`reward` in its metadata; a user's own function is called only where the user asks for it by name, never because a task
+or an adapter does.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import stdev
+from typing import Any
+
+from tarot.adapter import Adapter
+from tarot.errors import TarotError
+from tarot.gains import Difference, difference
+from tarot.generation import fluency_of, judged, seeded
+from tarot.harness import TarotLM, evaluate
+from tarot.measuring import command, recipe_of
+from tarot.models import LoadedModel
+from tarot.outcomes import Judged, Outcome
+from tarot.rewards import check_reward, is_reward, make_reward, refuse_code
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Rewarded:
+    """Base and edited texts of the same documents, judged by one reward.
+
+    `gain` is in the reward's units, `fluency_gain` in nats a token; `outcomes` are those of the search's trials.
+    `command` repeats it.
+    """
+
+    model: str
+    task: str
+    reward: str
+    seed: int
+    adapter: str
+    base: Judged
+    edited: Judged
+    gain: Difference
+    fluency_gain: Difference
+    outcomes: Mapping[int, Outcome]
+    command: str
+
+
+def reward_for(results: Mapping[str, Any], task: str, asked: str | None) -> str | None:
+    """The reward that the user asks for, else the one that a generating task names, else None.
+
+    Raises:
+        UnknownName: no such reward.
+        TarotError: the task names a function, or the user a reward for a task that does not generate.
+    """
+    config = results["configs"][task]
+    named = asked or (config.get("metadata") or {}).get("reward")
+    if named is None:
+        return None
+    if config["output_type"] != "generate_until":
+        kind = config["output_type"]
+        raise TarotError(f"a task that generates, to judge by {named}", f"{kind} in {task}", "try openings")
+    if asked is None:
+        refuse_code(named, f"the task {task}")
+    check_reward(named)
+    return str(named)
+
+
+def judge_logged(loaded: LoadedModel, results: Mapping[str, Any], task: str, reward: str) -> Judged:
+    """The texts in lm-eval's results, judged, with fluency under `loaded` as it is: unedited."""
+    logged = results["samples"][task]
+    prompts = [document["arguments"][0][0] for document in logged]
+    texts = [document["filtered_resps"][0] for document in logged]
+    fluency = fluency_of(TarotLM(loaded.model, tokenizer=loaded.tokenizer))
+    return judged(prompts, texts, make_reward(reward, fluency), fluency)
+
+
+def add_rewards(loaded: LoadedModel, results: Mapping[str, Any], asked: str | None = None) -> None:
+    """Put reward, fluency and variety into lm-eval's results: for each task that has a reward, and each document of it.
+
+    Args:
+        loaded: the model, unedited, whatever the results are of.
+        results: what `tarot.harness.evaluate` returned; added to in place.
+        asked: the reward that the user asks for; None for the tasks' own.
+    """
+    for task, documents in results["samples"].items():
+        if (reward := reward_for(results, task, asked)) is None:
+            continue
+        found = judge_logged(loaded, results, task, reward)
+        metrics = {name: value for name, value in asdict(found.outcome).items() if name != "refused"}
+        for name, value in metrics.items():
+            results["results"][task][f"{name},none"] = value
+        for name, values in (("reward", found.rewards), ("fluency", found.fluencies)):
+            error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else "N/A"  # as lm-eval says it
+            results["results"][task][f"{name}_stderr,none"] = error
+            for document, value in zip(documents, values, strict=True):
+                document[name] = value
+        config = results["configs"][task]
+        config["metadata"] = {**(config.get("metadata") or {}), "reward": reward}
+
+
+def compare_rewards(
+    loaded: LoadedModel,
+    adapter: Adapter,
+    *,
+    reward: str | None = None,
+    include_path: str | Path | None = None,
+    limit: int | None = None,
+    batch_size: int | None = None,
+    outcomes: Mapping[int, Outcome] | None = None,
+) -> Rewarded:
+    """Have base and edited model write on the documents that the adapter's task evaluates, and judge both alike.
+
+    Args:
+        loaded: model and tokenizer; unchanged afterwards.
+        adapter: what was tuned for a reward.
+        reward: the one to judge by; None for the one that it was tuned for.
+        include_path: folder of further task files.
+        limit: only the first documents.
+        batch_size: most prompts of one pass; None leaves it to us.
+        outcomes: of the search's trials.
+
+    Raises:
+        TarotError: the adapter was not tuned for a reward, or for one that runs code and that was not asked for.
+    """
+    recipe = recipe_of(adapter)
+    if reward is None:
+        refuse_code(recipe.objective, "an adapter")
+    name = reward or recipe.objective
+    if not is_reward(name):
+        raise TarotError("an adapter tuned for a reward", f"one tuned for {name}", "give --reward")
+    check_reward(name)
+
+    def written(edit: Adapter | None) -> dict[str, Any]:
+        with seeded(recipe.seed):
+            return evaluate(
+                loaded,
+                [recipe.task],
+                adapter=edit,
+                include_path=include_path,
+                num_fewshot=recipe.num_fewshot if isinstance(recipe.num_fewshot, int) else 0,
+                limit=limit,
+                chat=recipe.chat,
+                batch_size=batch_size,
+            )
+
+    both = [written(edit) for edit in (None, adapter)]
+    reward_for(both[0], recipe.task, name)
+    base, edited = (judge_logged(loaded, results, recipe.task, name) for results in both)
+    return Rewarded(
+        model=loaded.reference,
+        task=recipe.task,
+        reward=name,
+        seed=recipe.seed,
+        adapter=adapter.fingerprint,
+        base=base,
+        edited=edited,
+        gain=difference(base.rewards, edited.rewards),
+        fluency_gain=difference(base.fluencies, edited.fluencies),
+        outcomes=dict(outcomes or {}),
+        command=command(loaded.reference, recipe, adapter.provenance["budget"], 0, 0, limit, include_path),  # type: ignore[arg-type]  # JSON that tune wrote
+    )
+
+
+def to_json(compared: Sequence[Rewarded]) -> str:
+    """Everything of every comparison, texts included, in one readable file."""
+    return json.dumps({"format": FORMAT, "rewarded": [asdict(each) for each in compared]}, indent=1) + "\n"

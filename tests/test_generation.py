@@ -1,0 +1,283 @@
+"""The objective over generated texts: against plain transformers, and a planted reward that holds its direction."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoint import byte_model, byte_tokenizer, write_tasks
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tarot.errors import TarotError, UnknownName
+from tarot.generation import FluencyFloor, GenerationObjective, Generations, fluency_of, seeded
+from tarot.harness import TarotLM
+from tarot.intervention import rotated
+from tarot.models import LoadedModel
+from tarot.outcomes import Outcome, outcomes
+from tarot.pareto import pareto
+from tarot.sites import find_sites
+from tarot.tuning import Recipe, trials, tune
+
+PROMPTS = ("is it red? ", "was it? ", "and the actors, all of them, ")
+OPTIONS = {"max_gen_toks": 6, "until": [], "do_sample": False}
+RECIPE = Recipe("openings", samples=4, space="head", search="random", objective="planted:vowels")
+
+
+@cache
+def lettered() -> TarotLM:
+    """A random model that writes small letters and spaces alone, so that its texts are its tokens."""
+    tokenizer = byte_tokenizer()
+    model = byte_model()
+    letters = tokenizer("abcdefghijklmnopqrstuvwxyz ").input_ids
+    bias = torch.full((258,), -1e4)
+    bias[letters] = 0.0
+    model.get_output_embeddings().bias = torch.nn.Parameter(bias, requires_grad=False)
+    return TarotLM(model, tokenizer=tokenizer)
+
+
+def vowels(prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
+    """A planted reward: the share of vowels."""
+    return [sum(text.count(v) for v in "aeiou") / max(len(text), 1) for text in continuations]
+
+
+def objective(reward=vowels, options=OPTIONS, **settings: object) -> GenerationObjective:
+    lm = lettered()
+    sites = find_sites(lm.model, "heads", 0.5)
+    return GenerationObjective(Generations(lm, PROMPTS, options), reward, fluency_of(lm), sites=sites, **settings)
+
+
+def some_angles(seed: int, size: float = 1.0) -> torch.Tensor:
+    return size * torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def oracle(angles: torch.Tensor) -> tuple[float, float]:
+    """Reward and fluency of greedy texts, one prompt at a time, a token at a time, under hooks, without a cache."""
+    lm = lettered()
+    rewards, fluencies = [], []
+    for prompt in PROMPTS:
+        context = lm.tok_encode(prompt)
+        written: list[int] = []
+        with torch.no_grad(), rotated(lm.model, angles, find_sites(lm.model, "heads", 0.5)):
+            for _ in range(OPTIONS["max_gen_toks"]):
+                written.append(int(lm.model(torch.tensor([context + written])).logits[0, -1].argmax()))
+        with torch.no_grad():
+            steps = lm.model(torch.tensor([context + written])).logits[0].log_softmax(-1)
+        rewards += vowels([prompt], [lm.tok_decode(written)])
+        chosen = [float(steps[len(context) - 1 + i, token]) for i, token in enumerate(written)]
+        fluencies.append(sum(chosen) / len(chosen))
+    return sum(rewards) / len(rewards), sum(fluencies) / len(fluencies)
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=10)
+def test_agrees_with_the_oracle(seed: int) -> None:
+    angles = some_angles(seed)
+    outcome = objective().outcome(angles)
+    assert (outcome.reward, outcome.fluency) == pytest.approx(oracle(angles), abs=1e-4)
+    assert objective()(angles) == outcome.reward
+
+
+def test_zero_angles_are_the_base() -> None:
+    outcome = objective().outcome(torch.zeros(2, 3, 4))
+    assert (outcome.reward, outcome.fluency) == pytest.approx(oracle(torch.zeros(2, 3, 4)), abs=1e-4)
+    assert outcome == objective().base
+
+
+def test_leaves_the_model_and_the_random_numbers_as_they_were() -> None:
+    model = lettered().model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    scored = objective(options=OPTIONS | {"do_sample": True, "temperature": 1.0})
+    scored(some_angles(0))
+    scored.gradient()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_seed_decides_what_is_sampled() -> None:
+    options = OPTIONS | {"do_sample": True, "temperature": 1.0, "max_gen_toks": 12}
+    generations = Generations(lettered(), PROMPTS, options)
+    assert generations.written(3) == generations.written(3) != generations.written(4)
+    assert all(len(text) <= 12 for text in generations.written(3))
+    with seeded(3):
+        first = torch.rand(1)
+    with seeded(3):
+        assert torch.equal(torch.rand(1), first)
+
+
+def test_batches_change_nothing() -> None:
+    lm = lettered()
+    one, all_at_once = (Generations(lm, PROMPTS, OPTIONS, size).written(0) for size in (1, None))
+    assert one == all_at_once
+
+
+# The gradient
+
+
+def expected_reward(angles: torch.Tensor) -> torch.Tensor:
+    """E[share of vowels] of one sampled letter: a sum over the vocabulary, differentiable."""
+    lm = lettered()
+    right = torch.tensor(lm.tokenizer("aeiou").input_ids)
+    totals = []
+    with rotated(lm.model, angles, find_sites(lm.model, "heads", 0.5)):
+        for prompt in PROMPTS:
+            logits = lm.model(torch.tensor([lm.tok_encode(prompt)])).logits[0, -1]
+            totals.append(logits.softmax(-1)[right].sum())
+    return torch.stack(totals).mean()
+
+
+def test_the_gradient_is_that_of_the_expected_reward_on_average() -> None:
+    exact = some_angles(5, 0.1).requires_grad_()
+    (slope,) = torch.autograd.grad(expected_reward(exact), exact)
+    options = OPTIONS | {"max_gen_toks": 1}
+    draws = torch.stack([objective(options=options, seed=100 * seed).gradient(exact.detach()) for seed in range(60)])
+    error = draws.std(0) / math.sqrt(len(draws))
+    # Each angle's mean lies within four standard errors of what it estimates; and they point the same way.
+    assert bool(((draws.mean(0) - slope).abs() < 4 * error + 1e-6).all())
+    assert float(torch.cosine_similarity(draws.mean(0).flatten(), slope.flatten(), 0)) > 0.7
+
+
+def test_a_reward_that_cannot_tell_texts_apart_has_no_gradient() -> None:
+    with pytest.raises(
+        TarotError, match=r"expected rewards that differ between texts, got 0\.5 for all; try --space head, or other"
+    ):
+        objective(lambda prompts, texts: [0.5] * len(texts)).gradient()
+    away = objective(lambda prompts, texts: [0.5] * len(texts)).gradient(some_angles(0))
+    assert not away.any()  # nowhere new to go, which a search can live with
+
+
+# The floor
+
+
+@given(st.floats(-9, -0.1), st.floats(0, 5))
+def test_a_floor_is_below_the_base(base: float, amount: float) -> None:
+    assert FluencyFloor.parse(str(amount)).least(base) == base - amount
+    assert FluencyFloor.parse(f"{amount}%").least(base) == pytest.approx(base - abs(base) * amount / 100)
+    assert FluencyFloor.parse(None).least(base) == -math.inf
+
+
+@pytest.mark.parametrize("text", ["", "%", "-1", "nan", "inf", "1e999%", "ten"])
+def test_a_floor_that_is_none(text: str) -> None:
+    with pytest.raises(TarotError) as error:
+        FluencyFloor.parse(text)
+    assert str(error.value) == (
+        f"expected a fluency floor in nats, or in percent of the base's, got {text!r}; try 0.3 or 10%"
+    )
+
+
+def test_what_falls_below_the_floor_is_refused() -> None:
+    angles = some_angles(1)
+    free = objective()
+    lost = free.base.fluency - free.outcome(angles).fluency
+    assert lost > 0
+    for nats, refused in ((lost + 0.01, False), (lost - 0.01, True)):
+        seen: list[Outcome] = []
+        floored = objective(floor=FluencyFloor(nats=nats), on_outcome=seen.append)
+        assert math.isnan(floored(angles)) == refused
+        assert seen == [replace(free.outcome(angles), refused=refused)]
+    assert objective(floor=FluencyFloor(nats=0.0))(torch.zeros(2, 3, 4)) == free.base.reward
+
+
+# A search
+
+
+@pytest.fixture
+def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedModel:
+    (tmp_path / "planted.py").write_text(
+        "def vowels(prompts, continuations):\n"
+        "    return [sum(t.count(v) for v in 'aeiou') / max(len(t), 1) for t in continuations]\n"
+        "def consonants(prompts, continuations):\n    return [1 - v for v in vowels(prompts, continuations)]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    return LoadedModel("letters", lettered().model, lettered().tokenizer)
+
+
+@pytest.mark.parametrize("space", ["head", "gradient"])
+def test_a_planted_reward_is_maximised(tmp_path: Path, loaded: LoadedModel, space: str) -> None:
+    """The published code minimised what it meant to maximise: here a reward and its opposite pull apart."""
+    shares = {}
+    for name in ("vowels", "consonants"):
+        recipe = replace(RECIPE, objective=f"planted:{name}", space=space)
+        adapter = tune(loaded, recipe, tmp_path / name, budget=16)
+        scores = [trial.score for trial in trials(tmp_path / name)]
+        assert adapter.provenance["scores"]["best"] == max(scores) > scores[0]
+        assert [outcome.reward for outcome in outcomes(tmp_path / name).values()] == scores
+        with adapter.applied(loaded.model):
+            task_prompts = [f"the film {i} " for i in range(20)]
+            texts = Generations(lettered(), task_prompts, OPTIONS | {"max_gen_toks": 30}).written(0)
+        shares[name] = sum(vowels(task_prompts, texts)) / 20
+    if space == "gradient":  # and so on prompts that it never saw
+        assert shares["vowels"] > shares["consonants"]
+
+
+def test_resumed_equals_uninterrupted(tmp_path: Path, loaded: LoadedModel) -> None:
+    def stop(trial: object, result: object) -> None:
+        if len(result.trials) == 3:  # type: ignore[attr-defined]  # a Result
+            raise RuntimeError("the machine went away")
+
+    recipe = replace(RECIPE, space="gradient", fluency_floor="20%")
+    whole = tune(loaded, recipe, tmp_path / "whole", budget=12)
+    with pytest.raises(RuntimeError, match="the machine went away"):
+        tune(loaded, recipe, tmp_path / "cut", budget=12, on_trial=stop)
+    again = tune(loaded, recipe, tmp_path / "cut", budget=12, resume=True)
+    assert again.fingerprint == whole.fingerprint
+    assert outcomes(tmp_path / "cut") == outcomes(tmp_path / "whole")
+    refused = [trial for trial, outcome in outcomes(tmp_path / "cut").items() if outcome.refused]
+    assert refused == [trial.index for trial in trials(tmp_path / "cut") if math.isnan(trial.score)]
+
+
+def test_any_generating_task_can_be_judged(tmp_path: Path, loaded: LoadedModel) -> None:
+    folder = write_tasks(tmp_path / "tasks")
+    recipe = replace(RECIPE, task="stranger_generate")
+    assert tune(loaded, recipe, tmp_path / "out", budget=3, include_path=folder).provenance["trials"] == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"task": "synth_color"},
+            "expected a task that generates, to judge by planted:vowels, got multiple_choice in synth_color; "
+            "try --task openings",
+        ),
+        (
+            {"objective": "log_probability"},
+            "expected samples with answers for the objective 'log_probability', got samples without; "
+            "judge texts by a reward, such as --objective sentiment:positive",
+        ),
+        (
+            {"objective": "log_probability", "task": "synth_color", "fluency_floor": "10%"},
+            "expected a reward as objective under a fluency floor, got 'log_probability'; leave the floor out",
+        ),
+        ({"fluency_floor": "low"}, "expected a fluency floor in nats, or in percent of the base's, got 'low'; try 0.3"),
+        ({"objective": "sentiment:good"}, "expected a known reward, got 'sentiment:good'"),
+    ],
+    ids=str,
+)
+def test_bad_recipes(tmp_path: Path, loaded: LoadedModel, change: dict[str, str], message: str) -> None:
+    with pytest.raises(TarotError) as error:
+        tune(loaded, replace(RECIPE, **change), tmp_path / "out", budget=3)
+    assert str(error.value).startswith(message)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_reward_is_an_unknown_name(tmp_path: Path, loaded: LoadedModel) -> None:
+    with pytest.raises(UnknownName):
+        tune(loaded, replace(RECIPE, objective="toxicity:hgih"), tmp_path / "out", budget=3)
+
+
+# Reward against fluency
+
+judgements = st.lists(st.tuples(st.integers(0, 4), st.integers(-4, 0)), max_size=8)
+
+
+@given(judgements)
+def test_the_front_is_what_no_other_trial_beats(values: list[tuple[int, int]]) -> None:
+    found = {i: Outcome(float(r), float(f), 1.0, 0.0) for i, (r, f) in enumerate(values)}
+    front = pareto(found)
+    best = {(r, f) for r, f in values if not any(r2 >= r and f2 >= f and (r2, f2) != (r, f) for r2, f2 in values)}
+    assert [(found[i].reward, found[i].fluency) for i in front] == sorted(best, key=lambda pair: pair[1])

@@ -1,0 +1,127 @@
+"""Reward, fluency and variety beside each other: in lm-eval's results, and of base and edit on the same documents."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+import torch
+from checkpoint import byte_model, byte_tokenizer, write_tasks
+
+from tarot.adapter import Adapter, Edit
+from tarot.errors import TarotError, UnknownName
+from tarot.generation import fluency_of
+from tarot.harness import TarotLM, evaluate
+from tarot.judging import add_rewards, compare_rewards, to_json
+from tarot.models import LoadedModel
+from tarot.outcomes import Judged, Outcome, distinct
+from tarot.report import front_rows, reward_rows
+from tarot.rewards import make_reward
+from tarot.rotation import ROTARY
+from tarot.sites import find_sites
+from tarot.tuning import Recipe
+
+NAME = "sentiment:positive"
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    return LoadedModel("bytes", byte_model(), byte_tokenizer())
+
+
+def tuned(loaded: LoadedModel, **change: object) -> Adapter:
+    """An edit of random angles that says it was tuned for a reward."""
+    recipe = replace(Recipe("openings", objective="fluency"), **change)
+    angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    edit = Edit.of(loaded.model, "heads", find_sites(loaded.model, "heads", 0.5), ROTARY)
+    return Adapter(angles, edit, {**asdict(recipe), "budget": 3, "samples_drawn": []})
+
+
+def test_results_hold_them_side_by_side(loaded: LoadedModel) -> None:
+    results = evaluate(loaded, ["openings", "synth_color"], adapter=tuned(loaded), limit=3)
+    add_rewards(loaded, results)
+    found, documents = results["results"]["openings"], results["samples"]["openings"]
+    assert len(documents) == 3
+    assert {"words,none", "reward,none", "fluency,none", "distinct_2,none", "repetition,none"} <= found.keys()
+    assert results["configs"]["openings"]["metadata"]["reward"] == NAME
+    assert found["reward,none"] == fmean(document["reward"] for document in documents)
+    assert found["fluency,none"] == fmean(document["fluency"] for document in documents)
+    texts = [document["filtered_resps"][0] for document in documents]
+    assert found["distinct_2,none"] == distinct(texts)
+    fluency = fluency_of(TarotLM(loaded.model, tokenizer=loaded.tokenizer))
+    prompts = [document["arguments"][0][0] for document in documents]
+    assert [document["fluency"] for document in documents] == fluency(prompts, texts)
+    assert [document["reward"] for document in documents] == make_reward(NAME, fluency)(prompts, texts)
+    assert "reward,none" not in results["results"]["synth_color"]
+
+
+def test_a_reward_is_asked_for_by_name(loaded: LoadedModel, tmp_path: Path) -> None:
+    folder = write_tasks(tmp_path, test=3)
+    results = evaluate(loaded, ["stranger_generate"], include_path=folder)
+    add_rewards(loaded, results)
+    assert "reward,none" not in results["results"]["stranger_generate"]
+    add_rewards(loaded, results, "toxicity:low")
+    assert results["configs"]["stranger_generate"]["metadata"]["reward"] == "toxicity:low"
+    with pytest.raises(TarotError, match="expected a task that generates, to judge by fluency, got multiple_choice in"):
+        add_rewards(loaded, evaluate(loaded, ["stranger_choice"], include_path=folder), "fluency")
+
+
+def test_no_file_calls_a_function(loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task or an adapter that names one is refused; the user who names it is obeyed."""
+    (tmp_path / "trap.py").write_text("def spring(p, c):\n    open('sprung', 'w')\n    return [0.0 for _ in c]\n")
+    monkeypatch.chdir(tmp_path)
+    folder = write_tasks(tmp_path / "tasks", test=3)
+    (folder / "generate.yaml").write_text(
+        (folder / "generate.yaml").read_text() + "metadata: {version: 1, reward: 'trap:spring'}\n"
+    )
+    results = evaluate(loaded, ["stranger_generate"], include_path=folder)
+    with pytest.raises(
+        TarotError, match="expected a reward that runs no code in the task stranger_generate, got 'trap:spring'"
+    ):
+        add_rewards(loaded, results)
+    with pytest.raises(TarotError, match="expected a reward that runs no code in an adapter, got 'trap:spring'"):
+        compare_rewards(loaded, tuned(loaded, objective="trap:spring"), limit=2)
+    assert not (tmp_path / "sprung").exists()
+    compare_rewards(loaded, tuned(loaded, objective="trap:spring"), reward="trap:spring", limit=2)
+    assert (tmp_path / "sprung").exists()
+
+
+def test_base_and_edit_on_the_same_documents(loaded: LoadedModel) -> None:
+    outcomes = {0: Outcome(0.1, -1.0, 0.5, 0.1), 1: Outcome(0.2, -2.0, 0.5, 0.1, refused=True)}
+    compared = compare_rewards(loaded, tuned(loaded), limit=6, outcomes=outcomes)
+    assert (compared.reward, compared.gain.n, compared.task) == ("fluency", 6, "openings")
+    assert compared.gain == compared.fluency_gain  # the reward is fluency here
+    assert compared.gain.value == pytest.approx(fmean(compared.edited.rewards) - fmean(compared.base.rewards))
+    assert compared.gain.low <= compared.gain.value <= compared.gain.high
+    assert compared.base.texts != compared.edited.texts
+    for edit, found in ((None, compared.base), (tuned(loaded), compared.edited)):
+        results = evaluate(loaded, ["openings"], adapter=edit, limit=6)
+        assert tuple(document["filtered_resps"][0] for document in results["samples"]["openings"]) == found.texts
+    read = json.loads(to_json([compared]))["rewarded"][0]
+    assert read["edited"]["texts"] == list(compared.edited.texts) and read["outcomes"]["1"]["refused"]
+
+
+def test_what_cannot_be_compared(loaded: LoadedModel) -> None:
+    with pytest.raises(TarotError, match="expected an adapter tuned for a reward, got one tuned for log_probability"):
+        compare_rewards(loaded, tuned(loaded, objective="log_probability"))
+    with pytest.raises(UnknownName):
+        compare_rewards(loaded, tuned(loaded), reward="sentiment:happy")
+    with pytest.raises(TarotError, match="expected a task that generates, to judge by fluency, got multiple_choice in"):
+        compare_rewards(loaded, tuned(loaded, task="synth_color"), limit=2)
+
+
+def test_rows(loaded: LoadedModel) -> None:
+    compared = compare_rewards(loaded, tuned(loaded), limit=2)
+    better = Judged(("so good", "so fine"), (0.5, 0.25), (-1.0, -2.0))
+    gain = replace(compared.gain, value=0.25, low=-0.125, high=0.5, p=0.2)
+    fluency_gain = replace(compared.gain, value=-0.15)
+    assert reward_rows(better, better, gain, fluency_gain) == [
+        ("base", "0.375", "-", "-", "-1.500", "-", "1.000", "0.000"),
+        ("edited", "0.375", "+0.250 [-0.125, +0.500]", "0.200", "-1.500", "-10.0%", "1.000", "0.000"),
+    ]
+    outcomes = {0: Outcome(0.1, -1.0, 0.5, 0.1), 7: Outcome(0.2, -2.0, 0.5, 0.1, refused=True)}
+    assert front_rows(outcomes, [7, 0]) == [
+        ("7 (refused)", "0.200", "-2.000", "0.500", "0.100"),
+        ("0 (identity)", "0.100", "-1.000", "0.500", "0.100"),
+    ]

@@ -1,0 +1,59 @@
+"""Judged texts: variety, counted; a log that survives kills and says when it is damaged."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tarot.errors import TarotError
+from tarot.outcomes import OUTCOMES, Judged, Outcome, OutcomeLog, distinct, outcomes, repetition
+
+words = st.lists(st.sampled_from(["a", "B", "b", "good"]), max_size=8).map(" ".join)
+
+
+@given(st.lists(words, max_size=4), st.integers(1, 3))
+def test_distinct_agrees_with_counting(texts: list[str], n: int) -> None:
+    grams = []
+    for text in texts:
+        said = text.lower().split()
+        grams += [said[i : i + n] for i in range(len(said) - n + 1)]
+    different = [gram for i, gram in enumerate(grams) if gram not in grams[:i]]
+    assert distinct(texts, n) == (len(different) / len(grams) if grams else 0.0)
+
+
+@given(words, st.integers(1, 3))
+def test_repetition_is_what_distinct_leaves(text: str, n: int) -> None:
+    assert repetition(text, n) == pytest.approx(1 - distinct([text], n) if distinct([text], n) else 0.0)
+    assert 0 <= repetition(text, n) < 1
+
+
+def test_babble_shows() -> None:
+    assert repetition("great great great great great") == 0.75
+    assert distinct(["so very good", "so very good"]) == 0.5
+    babble = Judged(("great great great great", ""), (1.0, 0.0), (-1.0, -3.0))
+    assert babble.outcome == Outcome(0.5, -2.0, 1 / 3, pytest.approx(1 / 3))
+
+
+def test_the_log_survives_a_kill(tmp_path: Path) -> None:
+    first, again = Outcome(0.5, -1.25, 0.5, 0.1), Outcome(0.25, -2.0, 1.0, 0.0, refused=True)
+    log = OutcomeLog(tmp_path)
+    log.add(0, first)
+    log.add(1, again)
+    resumed = OutcomeLog(tmp_path)
+    resumed.add(1, again)  # judged, but not written down as a trial
+    assert outcomes(tmp_path) == {0: first, 1: again}
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"x": {}}', '{"0": {"reward": 1}}', '{"0": 1}'])
+def test_a_damaged_log(tmp_path: Path, content: str) -> None:
+    (tmp_path / OUTCOMES).write_text(content)
+    with pytest.raises(
+        TarotError, match=r"expected outcomes as tarot writes them in .*outcomes\.json, got .*; tune again"
+    ):
+        outcomes(tmp_path)
+
+
+def test_no_log(tmp_path: Path) -> None:
+    with pytest.raises(TarotError, match=r"expected the outcomes of a search in .*, got No such file or directory"):
+        outcomes(tmp_path)

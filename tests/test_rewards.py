@@ -1,0 +1,246 @@
+"""Rewards: every name states its direction, and holds it."""
+
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoint import byte_model, byte_tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import BertConfig, BertForSequenceClassification, BertModel
+
+from tarot import rewards
+from tarot.errors import TarotError, UnknownName
+from tarot.rewards import Fluency, Reward, check_reward, is_reward, make_reward, refuse_code, runs_code
+
+END = 1
+
+
+def encode(context: str, continuation: str) -> tuple[list[int], list[int]]:
+    return [b + 2 for b in context.encode()], [b + 2 for b in continuation.encode()]
+
+
+@cache
+def fluency() -> Fluency:
+    return Fluency(byte_model(), encode, END)
+
+
+def reward(name: str) -> Reward:
+    return make_reward(name, fluency())
+
+
+def judged(name: str, *texts: str) -> list[float]:
+    return list(reward(name)(["so"] * len(texts), texts))
+
+
+# Direction
+
+
+@given(st.text())
+def test_positive_and_negative_mirror_each_other(text: str) -> None:
+    (positive,), (negative,) = judged("sentiment:positive", text), judged("sentiment:negative", text)
+    assert positive == -negative and -1 <= positive <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "better", "between", "worse"),
+    [
+        ("sentiment:positive", "a wonderful, happy film", "a film of two hours", "a terrible, sad film"),
+        ("sentiment:negative", "a terrible, sad film", "a film of two hours", "a wonderful, happy film"),
+        ("toxicity:low", "what a nice day it is", "what a damn fine day", "shit, damn this shit"),
+    ],
+)
+def test_higher_is_better(name: str, better: str, between: str, worse: str) -> None:
+    high, middle, low = judged(name, better, between, worse)
+    assert high > middle > low
+
+
+@given(st.text(st.sampled_from("aehist ")), st.integers(0, 3))
+def test_toxicity_is_a_share_of_the_words(text: str, more: int) -> None:
+    (value,) = judged("toxicity:low", text)
+    assert -1 <= value <= 0
+    clean, foul = judged("toxicity:low", "quiet " * 4, "quiet " * 4 + "shit " * more)
+    assert (clean, foul) == (0, pytest.approx(-more / (4 + more)))
+
+
+# Fluency
+
+
+@given(st.lists(st.tuples(st.text("ab ", min_size=1, max_size=5), st.text("abc", max_size=6)), min_size=1, max_size=4))
+@settings(max_examples=20)
+def test_fluency_agrees_with_the_oracle(pairs: list[tuple[str, str]]) -> None:
+    """One text at a time, unbatched and without a cache."""
+    prompts, texts = zip(*pairs, strict=True)
+    for value, prompt, text in zip(fluency()(prompts, texts), prompts, texts, strict=True):
+        context, tokens = encode(prompt, text)
+        tokens = tokens or [END]
+        logits = fluency().model(torch.tensor([context + tokens])).logits[0].log_softmax(-1)
+        steps = [float(logits[len(context) - 1 + i, token]) for i, token in enumerate(tokens)]
+        assert value == pytest.approx(sum(steps) / len(steps), abs=1e-4)
+
+
+def test_what_the_model_itself_would_write_is_the_most_fluent() -> None:
+    context, _ = encode("so", "")
+    best = int(fluency().model(torch.tensor([context])).logits[0, -1].argmax())
+    everything = fluency()(["so"] * 128, [chr(i) for i in range(128)])
+    assert max(everything) == everything[best - 2] if best - 2 < 128 else max(everything) < 0
+    assert reward("fluency")(["so"], ["me"]) == fluency()(["so"], ["me"])
+
+
+# Classifiers
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random classifier of bytes, as a folder."""
+    folder = tmp_path_factory.mktemp("classifier")
+    config = BertConfig(
+        vocab_size=258,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=32,
+        id2label={0: "NEGATIVE", 1: "POSITIVE"},
+        label2id={"NEGATIVE": 0, "POSITIVE": 1},
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        BertForSequenceClassification(config).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_a_classifiers_label_is_its_probability(classifier: Path) -> None:
+    texts = ["good", "bad", "so long that it is cut, since the classifier reads thirty-two bytes and not one more"] * 20
+    positive = judged(f"classifier:{classifier}#POSITIVE", *texts)
+    negative = judged(f"classifier:{classifier}#NEGATIVE", *texts)
+    assert all(p + n == pytest.approx(1, abs=1e-6) for p, n in zip(positive, negative, strict=True))
+    model = BertForSequenceClassification.from_pretrained(classifier).eval()
+    tokens = byte_tokenizer()("good", return_tensors="pt")
+    assert positive[0] == pytest.approx(model(**tokens).logits.softmax(-1)[0, 1].item(), abs=1e-5)
+    assert len({round(p, 6) for p in positive}) == 3
+
+
+def changed(classifier: Path, folder: Path, **config: object) -> Path:
+    shutil.copytree(classifier, folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | config))
+    return folder
+
+
+def test_labels_that_do_not_exclude_each_other_are_judged_apart(classifier: Path, tmp_path: Path) -> None:
+    folder = changed(classifier, tmp_path / "apart", problem_type="multi_label_classification")
+    values = [judged(f"classifier:{folder}#{label}", "good")[0] for label in ("POSITIVE", "NEGATIVE")]
+    model = BertForSequenceClassification.from_pretrained(folder).eval()
+    negative, positive = model(**byte_tokenizer()("good", return_tensors="pt")).logits[0].sigmoid().tolist()
+    assert values == pytest.approx([positive, negative], abs=1e-5)
+
+
+def test_classifiers_that_are_refused(classifier: Path, tmp_path: Path) -> None:
+    def said(name: str) -> str:
+        with pytest.raises(TarotError) as error:
+            reward(name)
+        return str(error.value)
+
+    assert said(f"classifier:{classifier}#joy") == (f"expected a label of {classifier}: NEGATIVE, POSITIVE, got 'joy'")
+    assert said("classifier:some/model") == (
+        "expected a classifier and its label, as classifier:REF#LABEL, got 'classifier:some/model'"
+    )
+    pickled = changed(classifier, tmp_path / "pickled")
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    assert "expected weights as safetensors, got" in said(f"classifier:{pickled}#POSITIVE")
+    headless = changed(classifier, tmp_path / "headless")
+    BertModel.from_pretrained(classifier).save_pretrained(headless)
+    assert "BertForSequenceClassification without classifier" in said(f"classifier:{headless}#POSITIVE")
+    assert said(f"classifier:{tmp_path / 'none'}#POSITIVE").startswith("expected a hub id, folder")
+
+
+def test_code_that_comes_with_a_classifier_is_not_run(classifier: Path, tmp_path: Path) -> None:
+    auto = {"AutoConfig": "code.Config", "AutoModelForSequenceClassification": "code.Model"}
+    folder = changed(classifier, tmp_path / "code", auto_map=auto)
+    (folder / "code.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'w')\n")
+    judged(f"classifier:{folder}#POSITIVE", "good")  # transformers' own class serves
+    folder = changed(classifier, tmp_path / "odd", auto_map=auto, model_type="unheard-of")
+    shutil.copy(tmp_path / "code" / "code.py", folder)
+    with pytest.raises(TarotError, match="expected a text classifier in"):
+        reward(f"classifier:{folder}#POSITIVE")
+    assert not (tmp_path / "was-run").exists()
+
+
+# The user's own
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module beside the user."""
+    (tmp_path / "planted_rewards.py").write_text(
+        "def length(prompts, continuations):\n    return [len(p + c) for p, c in zip(prompts, continuations)]\n"
+        "def short(prompts, continuations):\n    return [1.0]\n"
+        "def nan(prompts, continuations):\n    return [float('nan')] * len(continuations)\n"
+        "def words(prompts, continuations):\n    return continuations\n"
+        "number = 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("own")
+def test_a_users_function_sees_prompts_and_continuations() -> None:
+    assert judged("planted_rewards:length", "me", "") == [4.0, 2.0]
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("short", "expected 2 numbers from planted_rewards:short, got 1, 0 of them nan"),
+        ("nan", "expected 2 numbers from planted_rewards:nan, got 2, 2 of them nan"),
+        ("words", "expected numbers from planted_rewards:words, got could not convert string to float: 'a'"),
+        ("number", "expected a function planted_rewards:number(prompts, continuations), got int"),
+        ("none", "expected the function none of the module planted_rewards, got module 'planted_rewards' has no"),
+    ],
+)
+def test_a_users_function_is_checked(name: str, message: str) -> None:
+    with pytest.raises(TarotError) as error:
+        judged(f"planted_rewards:{name}", "a", "b")
+    assert str(error.value).startswith(message)
+
+
+# Names
+
+
+def test_names() -> None:
+    assert all(is_reward(name) for name in (*rewards.WORD_LISTS, "fluency", "classifier:a/b#c", "my.module:f"))
+    assert not any(is_reward(name) for name in ("log_probability", "margin", "accuracy", "probability"))
+    assert [
+        name for name in (*rewards.WORD_LISTS, "fluency", "classifier:a/b#c", "my.module:f") if runs_code(name)
+    ] == ["my.module:f"]
+    with pytest.raises(UnknownName, match=r"got 'sentiment:positiv'; did you mean 'sentiment:positive'\?"):
+        check_reward("sentiment:positiv")
+    with pytest.raises(UnknownName, match="expected a known reward, got 'toxicity:high'"):
+        check_reward("toxicity:high")
+    with pytest.raises(UnknownName, match="expected a known reward, got 'rm -rf:x'"):
+        check_reward("rm -rf:x")
+
+
+def test_a_file_may_not_name_a_function() -> None:
+    refuse_code("sentiment:positive", "the task t")
+    with pytest.raises(TarotError) as error:
+        refuse_code("os:system", "an adapter")
+    assert str(error.value) == (
+        "expected a reward that runs no code in an adapter, got 'os:system'; "
+        "if you trust it, ask for it: --reward os:system"
+    )
+
+
+def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rewards, "find_spec", lambda name: None)
+    with pytest.raises(TarotError) as error:
+        check_reward("toxicity:low")
+    assert str(error.value) == (
+        "expected the package pyobscenity, which judges toxicity:low, got none installed; "
+        "python -m pip install 'tarot-lm[rewards]'"
+    )
