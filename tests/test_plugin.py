@@ -283,7 +283,7 @@ def test_a_gain_a_report_and_a_gate(
 
     # The same again, from the cache: nothing is tuned, and the gate is content.
     monkeypatch.setattr(cache, "tune", lambda *_, **__: pytest.fail("tuned again"))
-    again = pytester.runpytest_inprocess(*here, "--tarot-shots=0,2", f"--tarot-baseline={baseline}")
+    again = pytester.runpytest_inprocess(*here, "--tarot-shots=0,2", "--tarot-draws=2", f"--tarot-baseline={baseline}")
     again.assert_outcomes(passed=4)
     assert again.ret == pytest.ExitCode.OK
     again.stdout.fnmatch_lines(
