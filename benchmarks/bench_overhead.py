@@ -102,8 +102,8 @@ def bench_switch(benchmark: object, reference: str) -> None:
     hooked, merged = (seconds[switched] / 2 / seconds[forward] for switched in (hook, merge))  # there and back
     benchmark.extra_info.update(model=reference, what="switch", hooked=round(hooked, 4), merged=round(merged, 4))
     benchmark.pedantic(lambda: None, rounds=1)
-    assert hooked < 0.5
-    assert merged < 1
+    assert hooked < 0.05
+    assert merged < 0.1
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -106,11 +106,9 @@ def from_peft(model: PreTrainedModel, folder: str | Path) -> Adapter:
         with safe_open(path, "pt") as file:
             metadata: Mapping[str, str] = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
-        provenance = json.loads(metadata.get(PROVENANCE, "{}"))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise TarotError(
-            f"weights in {path}", f"{error}", "pickled ones are never read; save as safetensors"
-        ) from error
+        provenance = dict(json.loads(metadata.get(PROVENANCE, "{}")))
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise TarotError(f"safetensors in {path}", f"{error}", "pickled weights are never read") from error
     known = {site.name: site for site in find_sites(model, "heads", 1.0)}
     blocks = {}
     for key, block in tensors.items():
