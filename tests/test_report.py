@@ -312,10 +312,10 @@ def test_figures_of_little_are_drawn():
 def mechanism_figures():
     gain = accuracy_gain([0] * 9, [0] * 5 + [1] * 4, [0] * 8 + [1])
     half = np.tri(4) / np.arange(1, 5)[:, None]
+    means = [Mean(0.1 * i, 0.1 * i - 0.05, 0.1 * i + 0.05) for i in range(4)]
+    probabilities = ([0.1] * 4, [0.1 + 0.1 * i for i in range(4)])
     return {
-        "lens": mechanism.by_layer(
-            "lens", [Mean(0.1 * i, 0.1 * i - 0.05, 0.1 * i + 0.05) for i in range(4)], [0, 1], 9
-        ),
+        "lens": mechanism.by_layer("lens", *probabilities, means, [0, 1], 9),
         "attention": mechanism.heat_maps("attention", [(f"layer {i}", half, half) for i in range(5)]),
         "flips": mechanism.moved_tokens("flips", [("yes\n\x00", -9.0, -0.5, 3), (EVIL, -1.0, -7.5, 1)], 3),
         "effects": mechanism.effect_matrix("effects", {"a": {"t_1": gain}, "b": {"t_1": gain}}, {"a": "t_1"}),

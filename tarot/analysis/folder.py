@@ -100,7 +100,9 @@ def _lens(
     ]
     header = ("layer", "edited_layer", "base", "edited", "difference", "low", "high")
     write_csv(output / "lens.csv", header, rows)
-    write_svg(output / "lens.svg", mechanism.by_layer("lens", differences, adapter.edit.layers, len(requests)))
+    means = (base.mean(0).tolist(), edited.mean(0).tolist())
+    figure = mechanism.by_layer("lens", *means, differences, adapter.edit.layers, len(requests))
+    write_svg(output / "lens.svg", figure)
     return [output / "lens.csv", output / "lens.svg"]
 
 

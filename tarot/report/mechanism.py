@@ -15,24 +15,40 @@ from tarot.report.figures import GAIN, INK, LOSS, MUTED, OTHER, signed, style, s
 HEAT = (0x3D, 0x8B, 0xCD)
 
 
-def by_layer(name: str, differences: Sequence[Mean], edited: Sequence[int], documents: int) -> Markup:
-    """Edited minus base probability of the answer after each layer, with its interval; edited layers shaded."""
+def by_layer(
+    name: str,
+    base: Sequence[float],
+    changed: Sequence[float],
+    differences: Sequence[Mean],
+    edited: Sequence[int],
+    documents: int,
+) -> Markup:
+    """Probability of the answer after each layer: edited minus base with its interval, and below both, on a log axis.
+
+    `base` and `changed` are the means without and with the edit; the layers listed in `edited` are shaded.
+    """
     with style(name):
-        figure = Figure(figsize=(5.2, 2.6))
-        axes = figure.add_axes((0, 0, 1, 1))
+        figure = Figure(figsize=(5.2, 4.2))
+        upper, lower = figure.add_axes((0, 0.44, 1, 0.56)), figure.add_axes((0, 0, 1, 0.38))
         layers = range(len(differences))
-        values = [difference.value for difference in differences]
-        for layer in edited:
-            axes.add_patch(
-                Rectangle((layer - 0.5, 0), 1, 1, transform=axes.get_xaxis_transform(), color=MUTED, alpha=0.1, lw=0)
-            )
-        axes.axhline(0, color=MUTED, linewidth=0.8)
+        for axes in (upper, lower):
+            for layer in edited:
+                shade = Rectangle((layer - 0.5, 0), 1, 1, transform=axes.get_xaxis_transform())
+                shade.set(facecolor=MUTED, alpha=0.1, linewidth=0)
+                axes.add_patch(shade)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        upper.axhline(0, color=MUTED, linewidth=0.8)
         lows, highs = [d.low for d in differences], [d.high for d in differences]
-        axes.fill_between(layers, lows, highs, color=GAIN, alpha=0.25, linewidth=0)
-        axes.plot(layers, values, color=GAIN, marker="o", markersize=2.5)
-        axes.set_xlabel("layer (shaded: edited)")
-        axes.set_ylabel("answer's probability,\nedited minus base")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        values = [difference.value for difference in differences]
+        upper.fill_between(layers, lows, highs, color=GAIN, alpha=0.25, linewidth=0)
+        upper.plot(layers, values, color=GAIN, marker="o", markersize=2.5)
+        upper.set_ylabel("answer's probability,\nedited minus base")
+        upper.tick_params(labelbottom=False)
+        lower.semilogy(layers, base, color=OTHER, linestyle="--", label="base")
+        lower.semilogy(layers, changed, color=GAIN, label="edited")
+        lower.set_ylabel("probability")
+        lower.set_xlabel("after layer (shaded: edited)")
+        lower.legend(frameon=False, loc="upper left")
         last = differences[-1]
         described = (
             f"mean over {documents} documents; after the last layer {signed(last.value)}, from {signed(last.low)} to "
