@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from tarot.errors import TarotError, UnknownName
 from tarot.generation import FluencyFloor, GenerationObjective, Generations, fluency_of, seeded
-from tarot.harness import TarotLM
+from tarot.harness import TarotLM, chat_template
 from tarot.intervention import rotated
 from tarot.models import LoadedModel
 from tarot.outcomes import Outcome, outcomes
 from tarot.pareto import pareto
+from tarot.samples import draw, load_task
 from tarot.sites import find_sites
 from tarot.tuning import Recipe, trials, tune
 
@@ -199,19 +200,23 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedModel:
 @pytest.mark.parametrize("space", ["head", "gradient"])
 def test_a_planted_reward_is_maximised(tmp_path: Path, loaded: LoadedModel, space: str) -> None:
     """The published code minimised what it meant to maximise: here a reward and its opposite pull apart."""
-    shares = {}
+    best = {}
     for name in ("vowels", "consonants"):
         recipe = replace(RECIPE, objective=f"planted:{name}", space=space)
         adapter = tune(loaded, recipe, tmp_path / name, budget=16)
         scores = [trial.score for trial in trials(tmp_path / name)]
-        assert adapter.provenance["scores"]["best"] == max(scores) > scores[0]
+        assert adapter.provenance["scores"] == {"identity": scores[0], "best": max(scores)} and max(scores) > scores[0]
         assert [outcome.reward for outcome in outcomes(tmp_path / name).values()] == scores
+        # Judged once more, with the adapter as it was saved, by the one reward.
+        task = load_task("openings")
+        template = chat_template(lettered(), RECIPE.chat)
+        prompts = [sample.pairs[0][0] for sample in draw(task, 4, chat_template=template)]
         with adapter.applied(loaded.model):
-            task_prompts = [f"the film {i} " for i in range(20)]
-            texts = Generations(lettered(), task_prompts, OPTIONS | {"max_gen_toks": 30}).written(0)
-        shares[name] = sum(vowels(task_prompts, texts)) / 20
-    if space == "gradient":  # and so on prompts that it never saw
-        assert shares["vowels"] > shares["consonants"]
+            texts = Generations(lettered(), prompts, task.config.generation_kwargs).written(0)
+        best[name] = sum(vowels(prompts, texts)) / 4
+        base = scores[0] if name == "vowels" else 1 - scores[0]
+        assert best[name] == pytest.approx(max(scores) if name == "vowels" else 1 - max(scores))
+    assert best["vowels"] > base > best["consonants"]
 
 
 def test_resumed_equals_uninterrupted(tmp_path: Path, loaded: LoadedModel) -> None:

@@ -69,7 +69,9 @@ def test_a_reward_is_asked_for_by_name(loaded: LoadedModel, tmp_path: Path) -> N
 
 def test_no_file_calls_a_function(loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A task or an adapter that names one is refused; the user who names it is obeyed."""
-    (tmp_path / "trap.py").write_text("def spring(p, c):\n    open('sprung', 'w')\n    return [0.0 for _ in c]\n")
+    (tmp_path / "trap.py").write_text(
+        "def spring(p, c):\n    open('sprung', 'w').close()\n    return [0.0 for _ in c]\n"
+    )
     monkeypatch.chdir(tmp_path)
     folder = write_tasks(tmp_path / "tasks", test=3)
     (folder / "generate.yaml").write_text(

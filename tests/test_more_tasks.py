@@ -135,7 +135,7 @@ def test_other_peoples_openings(tasks: dict[str, ConfigurableTask]) -> None:
     imdb, toxicity = tasks["imdb"].dataset, tasks["toxicity"].dataset
     assert imdb["train"][0] == {
         "id": "train-0",
-        "opening": "This is review number 0 and it goes on for longer",
+        "opening": "This is review number 0 and it goes on for longer than",
     }
     assert len(imdb["train"]) == 9 and len(imdb["test"]) == 5
     assert toxicity["test"]["opening"] == ["A rude word, 8", "A rude word, 18", "A rude word, 28"]
@@ -220,7 +220,7 @@ def test_pairs_without_a_label_are_left_out(tasks: dict[str, ConfigurableTask]) 
 def test_the_tag_holds_them_and_the_readmes_name_them(tasks: dict[str, ConfigurableTask]) -> None:
     manager = TaskManager(include_path=str(TASKS), include_defaults=False)
     assert manager.all_tags == ["tarot_published_code"]
-    assert all(tasks[name].config.tag == "tarot_published_code" for name in PUBLISHED)
+    assert all(tasks[name].config.tag in ("tarot_published_code", ["tarot_published_code"]) for name in PUBLISHED)
     for folder, names in (("paper", PUBLISHED), ("generation", GENERATING)):
         readme = (TASKS / folder / "README.md").read_text()
         assert all(f"`{name}`" in readme for name in names)
