@@ -62,7 +62,7 @@ def test_a_scaled_adapter_is_the_same_edit_with_smaller_angles(factor: float) ->
 
 
 def test_a_factor_is_finite() -> None:
-    with pytest.raises(TarotError, match="expected a finite factor, got nan; 0 is the identity, 1 the adapter itself"):
+    with pytest.raises(TarotError, match="expected a strength that leaves every angle finite, got nan"):
         an_adapter().scaled(float("nan"))
 
 

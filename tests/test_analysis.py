@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory, loaded: LoadedModel, folder: Path) -> Adapter:
-    recipe = Recipe("stranger_choice", samples=6, search="random", space="head", bound=2.0)
+    recipe = Recipe("stranger_choice", samples=6, search="random", space="head", layers="0.5", bound=2.0)
     return tune(loaded, recipe, tmp_path_factory.mktemp("adapter") / "a", budget=8, include_path=folder)
 
 
@@ -135,7 +135,8 @@ def test_pruning_errors() -> None:
 # The lens
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+# Gemma 4's embeddings are of all layers at once, so that a model cut short cannot read them.
+@pytest.mark.parametrize("architecture", sorted(set(ARCHITECTURES) - {"gemma4_text"}))
 def test_the_lens_is_the_model_cut_short(architecture: str) -> None:
     """After layer l it reads what the model would say if layer l were its last; after the last, what it says."""
     model = tiny_model(architecture)

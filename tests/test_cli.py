@@ -260,7 +260,18 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert sorted(path.name for path in home.iterdir()) == before
 
 
-REWARDED = ("--task", "openings", "--objective", "toxicity:low", "--fluency-floor", "50%", "--output", "rewarded")
+REWARDED = (
+    "--layers",
+    "0.5",
+    "--task",
+    "openings",
+    "--objective",
+    "toxicity:low",
+    "--fluency-floor",
+    "50%",
+    "--output",
+    "rewarded",
+)
 
 
 def test_a_reward_from_tuning_to_comparison(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

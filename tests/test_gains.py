@@ -151,7 +151,6 @@ def test_a_mean_of_means_is_at_least_as_wide_as_they_are(cells):
     assert outer.high == pytest.approx(np.mean([mean.high for mean in inner]), abs=1e-9)
 
 
-@given(gains(), st.floats(0, 1))
 @given(st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=1, max_size=12))
 def test_a_mean_is_inside_its_interval_and_the_interval_inside_what_was_seen(rows):
     for column, mean in zip(zip(*rows, strict=True), mean_intervals(rows), strict=True):
@@ -186,6 +185,7 @@ def test_means_of_bad_input(rows, options, message):
     assert str(error.value) == message
 
 
+@given(gains(), st.floats(0, 1))
 def test_a_regression_is_both_large_and_unlikely(gain, tolerance):
     assert regressed(gain, tolerance) == (gain.value < -tolerance and gain.p < 0.05)
 

@@ -197,7 +197,7 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedModel:
     return LoadedModel("letters", lettered().model, lettered().tokenizer)
 
 
-@pytest.mark.parametrize("space", ["head", "gradient"])
+@pytest.mark.parametrize("space", ["head", "head-gradient"])
 def test_a_planted_reward_is_maximised(tmp_path: Path, loaded: LoadedModel, space: str) -> None:
     """The published code minimised what it meant to maximise: here a reward and its opposite pull apart."""
     best = {}
@@ -224,7 +224,7 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, loaded: LoadedModel) -> No
         if len(result.trials) == 3:  # type: ignore[attr-defined]  # a Result
             raise RuntimeError("the machine went away")
 
-    recipe = replace(RECIPE, space="gradient", fluency_floor="20%")
+    recipe = replace(RECIPE, space="head-gradient", fluency_floor="20%")
     whole = tune(loaded, recipe, tmp_path / "whole", budget=12)
     with pytest.raises(RuntimeError, match="the machine went away"):
         tune(loaded, recipe, tmp_path / "cut", budget=12, on_trial=stop)
