@@ -194,7 +194,7 @@ class _Trials:
         if resumed:
             err.print(f"resuming after {resumed} trials")
         self.progress.start()
-        self.bar = self.progress.add_task("", total=self.budget, completed=resumed)
+        self.bar = self.progress.add_task("", total=self.budget)
 
     def advance(self, trial: "Trial", result: "Result") -> None:
         if trial.score != trial.score:
