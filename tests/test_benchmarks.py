@@ -12,7 +12,16 @@ PROJECT = Path(__file__).parent.parent
 
 def cells(pytester: pytest.Pytester, *arguments: str) -> list[str]:
     """Parameters of the gains that a run with these arguments would measure."""
-    where = ("-c", str(PROJECT / "pyproject.toml"), "--rootdir", str(PROJECT), "-p", "no:cacheprovider")
+    where = (
+        "-c",
+        str(PROJECT / "pyproject.toml"),
+        "--rootdir",
+        str(PROJECT),
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:benchmark",
+    )
     result = pytester.runpytest_inprocess(
         *where, str(PROJECT / "benchmarks" / "bench_gain.py"), "--collect-only", "-q", *arguments
     )

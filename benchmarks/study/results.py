@@ -159,7 +159,7 @@ def overfitting(measured: Measured) -> str:
 def picture(measured: Measured, path: Path) -> None:
     """Best training score so far by evaluations spent, for every method that searched, means over development cells."""
     matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "tarot"})
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
     for method in grid.SEARCHES:
         curves = [measured[cell][method]["curve"] for cell in grid.DEVELOPMENT if method in measured.get(cell, {})]
