@@ -6,12 +6,15 @@ from tarot.gains import Difference
 from tarot.outcomes import Judged, Outcome
 from tarot.report.table import NONE, p_value, with_interval
 
-REWARD_HEADER = ("arm", "reward", "gain", "p", "fluency", "of base's", "distinct-2", "repetition")
+REWARD_HEADER = ("arm", "reward", "gain", "p", "fluency", "change", "distinct", "repeats")
 FRONT_HEADER = ("trial", "reward", "fluency", "distinct-2", "repetition")
 
 
 def reward_rows(base: Judged, edited: Judged, gain: Difference, fluency_gain: Difference) -> list[tuple[str, ...]]:
-    """Base and edited, in the order of REWARD_HEADER; fluency in nats a token, its change in percent of the base's."""
+    """Base and edited, in the order of REWARD_HEADER: fluency in nats a token, its change in percent of the base's.
+
+    Names are short, so that a terminal of 80 columns cuts none.
+    """
     percent = 100 * fluency_gain.value / abs(base.outcome.fluency) if base.outcome.fluency else 0.0
     return [
         ("base", *_judged(base.outcome, NONE, NONE, NONE)),
