@@ -203,6 +203,8 @@ def check(recipe: Recipe, output: Path, budget: int, resume: bool) -> None:
     for kind, name, known in (("search", recipe.search, SEARCHES), ("rotation", recipe.rotation, ROTATIONS)):
         if name not in known:
             raise UnknownName(kind, name, known)
+    if is_reward(recipe.objective) and SEARCHES[recipe.search].follows_gradient:
+        raise TarotError(f"a search without gradients for {recipe.objective}", repr(recipe.search), "try --search bo")
     parse_layers(recipe.layers)
     if budget < (cost := trial_cost(recipe.search)):
         raise TarotError(f"a budget of at least {cost}, what one trial of {recipe.search!r} counts for", str(budget))

@@ -286,3 +286,14 @@ def test_the_front_is_what_no_other_trial_beats(values: list[tuple[int, int]]) -
     front = pareto(found)
     best = {(r, f) for r, f in values if not any(r2 >= r and f2 >= f and (r2, f2) != (r, f) for r2, f2 in values)}
     assert [(found[i].reward, found[i].fluency) for i in front] == sorted(best, key=lambda pair: pair[1])
+
+
+def test_a_search_that_follows_gradients_is_refused_before_anything_is_written(
+    tmp_path: Path, loaded: LoadedModel
+) -> None:
+    with pytest.raises(TarotError) as error:
+        tune(loaded, replace(RECIPE, search="adam"), tmp_path / "out", budget=6)
+    assert str(error.value) == (
+        f"expected a search without gradients for {RECIPE.objective}, got 'adam'; try --search bo"
+    )
+    assert not (tmp_path / "out").exists()
