@@ -21,7 +21,8 @@ Measured = dict[Cell, dict[str, dict[str, Any]]]  # what each method left in eac
 INTRODUCTION = """# Results
 
 Written by `python -m benchmarks.study.results` from the files in `benchmarks/study/cells`, which
-`python -m benchmarks.study.run` measured. Nothing here is typed by hand, and no cell that was measured is left out.
+`python -m benchmarks.study.run` measured. Only the last two sections, in words, are typed by hand; no cell that was
+measured is left out.
 
 Weighted F1 of the greedy answer over the whole vocabulary; the same documents for every method of a cell (the first
 {documents} that the task evaluates, or all). Each method had the same {samples} labelled samples and a budget of

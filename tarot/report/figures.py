@@ -185,7 +185,7 @@ def svg(figure: Figure, name: str, title: str, description: str) -> Markup:
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the browser has further fonts
         figure.savefig(buffer, format="svg", bbox_inches="tight", pad_inches=0.05, metadata=NO_METADATA)
     head, body = buffer.getvalue().split('<g id="figure_1">')
-    size = {key: re.search(rf'{key}="([^"]*)"', head)[1] for key in ("width", "height", "viewBox")}  # type: ignore[index]
+    size = {key: re.search(rf'{key}="([^"]*)"', head)[1] for key in ("width", "height", "viewBox")}  # type: ignore[index]  # all there
     body = re.sub(r' id="[\w.]+_\d+"', "", f"<g>{body}")  # the same in every figure
     body = re.sub(r"font-family: [^;]*; ", "", body).replace("xlink:href", "href")
     body = re.sub(r"(?<=fill: |roke: )#\w+", lambda color: CSS.get(color[0], color[0]), body)

@@ -111,7 +111,7 @@ def _forest(comparisons: Sequence[Comparison]) -> Markup:
         label += f", {cell.model}" * several_models
         intervals.append(figures.Interval(label, gain.value, gain.low, gain.high))
     for name in arms_compared(comparisons):
-        mean = mean_gain(comparisons, lambda comparison, name=name: comparison.gains.get(name))  # type: ignore[misc]
+        mean = mean_gain(comparisons, lambda comparison, name=name: comparison.gains.get(name))  # type: ignore[misc]  # a default
         intervals.append(figures.Interval(f"mean: {name}", mean.value, mean.low, mean.high, is_mean=True))
     return figures.forest(intervals)
 
