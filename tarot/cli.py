@@ -318,6 +318,9 @@ def _names(tasks: str) -> list[str]:
 def compare(
     model: Model,
     adapter: Annotated[list[Path], typer.Option(help="folder of an adapter; repeat for several")],
+    control: Annotated[
+        list[Path] | None, typer.Option(help="adapter of another search, as a further arm; repeat for several")
+    ] = None,
     shots: Annotated[int, typer.Option(help="labelled examples in the few-shot arm's prompts")] = 6,
     draws: Annotated[
         int, typer.Option(help="average few-shot prompting over so many choices and orders of its shots", min=0)
@@ -349,6 +352,10 @@ def compare(
     if any(reward or is_reward(measuring.recipe_of(edit).objective) for edit in edits):
         _compare_rewards(_load(model, device, dtype), adapter, reward, include_path, limit, rows, output)
         return
+    beside = {folder: Adapter.load(folder) for folder in control or ()}
+    searches = {folder: measuring.recipe_of(edit).search for folder, edit in beside.items()}
+    if len(set(searches.values())) < len(beside):
+        raise TarotError("controls of different searches", ", ".join(searches.values()), "")
     loaded = _load(model, device, dtype)
     measured = [
         measuring.measure(
@@ -358,7 +365,8 @@ def compare(
             include_path=include_path,
             limit=limit,
             batch_size=rows,
-            curves={(search := measuring.recipe_of(edit).search): tuning.curve(folder, search)},
+            curves={s: tuning.curve(f, s) for f, s in {**searches, folder: measuring.recipe_of(edit).search}.items()},
+            controls={f"{searches[f]} search": each for f, each in beside.items()},
             draws=draws,
         )
         for folder, edit in zip(adapter, edits, strict=True)

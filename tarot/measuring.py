@@ -87,21 +87,39 @@ def reference_workload() -> float:
 
 
 def command(
-    model: str, recipe: Recipe, budget: int, shots: int, draws: int, limit: int | None, include_path: str | Path | None
+    model: str,
+    recipe: Recipe,
+    budget: int,
+    shots: int,
+    draws: int,
+    limit: int | None,
+    include_path: str | Path | None,
+    controls: Sequence[Recipe] = (),
 ) -> str:
-    """Shell line that repeats a cell."""
-    reference, options = (
-        shlex.quote(model),
-        [f"--include-path {shlex.quote(str(include_path))}"] if include_path else [],
-    )
-    chat = [] if recipe.chat else ["--no-chat"]
+    """Shell line that repeats a cell; each control's search gets a folder of its own, named by it."""
+    reference = shlex.quote(model)
+    options = [f"--include-path {shlex.quote(str(include_path))}"] if include_path else []
+    folders = ["DIR", *(f"DIR-{control.search}" for control in controls)]
+    tuned = [
+        " ".join([*_tune_words(reference, each, budget, options), f"--output {folder}"])
+        for each, folder in zip((recipe, *controls), folders, strict=True)
+    ]
+    limited = [f"--limit {limit}"] if limit else []
+    arms = [f"--shots {shots}", *([f"--draws {draws}"] if draws else [])]
+    beside = [f"--control {folder}" for folder in folders[1:]]
+    compare = ["tarot compare", f"--model {reference}", "--adapter DIR", *beside, *arms, *options, *limited]
+    return " && ".join([*tuned, " ".join(compare)])
+
+
+def _tune_words(reference: str, recipe: Recipe, budget: int, options: list[str]) -> list[str]:
     default = Recipe(recipe.task)
     changed = [
         f"--{name.replace('_', '-')} {shlex.quote(str(value))}"
         for name, value in vars(recipe).items()
         if name not in ("task", "chat") and value != getattr(default, name)
     ]
-    tune = [
+    chat = [] if recipe.chat else ["--no-chat"]
+    return [
         "tarot tune",
         f"--model {reference}",
         f"--task {recipe.task}",
@@ -110,10 +128,6 @@ def command(
         f"--budget {budget}",
         *chat,
     ]
-    limited = [f"--limit {limit}"] if limit else []
-    arms = [f"--shots {shots}", *([f"--draws {draws}"] if draws else [])]
-    compare = ["tarot compare", f"--model {reference}", "--adapter DIR", *arms, *options, *limited]
-    return " ".join([*tune, "--output DIR"]) + " && " + " ".join(compare)
 
 
 def measure(
@@ -238,7 +252,16 @@ def measure(
         search=recipe.search,
         space=recipe.space,
         objective=recipe.objective,
-        command=command(loaded.reference, recipe, adapter.provenance["budget"], n_shots, draws, limit, include_path),  # type: ignore[arg-type]  # the same
+        command=command(
+            loaded.reference,
+            recipe,
+            adapter.provenance["budget"],  # type: ignore[arg-type]  # the same
+            n_shots,
+            draws,
+            limit,
+            include_path,
+            [recipe_of(edit) for edit in (controls or {}).values()],
+        ),
         keys=tuple(document_key(task, doc) for doc in docs),
         gold=gold,
         texts=tuple(_said(task, doc) for doc in docs),

@@ -1,8 +1,10 @@
 """The command, as a user types it: what it prints, what it leaves, how it fails."""
 
 import json
+import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,24 @@ def test_compare_and_report(home: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert run_in(home, "report", "cells.json", "--output", "page") == 0
     assert "stranger_choice" in (home / "page" / "index.html").read_text()
     assert run_in(home, "report", "nothing.json", "--output", "page") == 2
+
+
+def test_the_printed_command_repeats_a_cell_with_its_controls(home: Path, tmp_path: Path) -> None:
+    beside = ("--space", "layer", "--search", "bo")
+    assert run_in(home, *TUNE[:-2], *beside, "--num-fewshot", "2", "--output", "bo") == 0
+    compare = ("compare", *MODEL, "--adapter", "adapter", "--include-path", "tasks", "--limit", "6")
+    assert run_in(home, *compare, "--control", "bo", "--output", "first.json") == 0
+    assert run_in(home, *compare, "--control", "bo", "--control", "bo", "--control", "adapter") == 0
+    (first,) = load(home / "first.json")
+    for name in ("model", "tasks"):
+        (tmp_path / name).symlink_to(home / name)
+    for line in first.command.split(" && "):
+        output = ("--output", "again.json") if "compare" in line else ()
+        assert run_in(tmp_path, *shlex.split(line)[1:], "--device", "cpu", *output) == 0
+    (again,) = load(tmp_path / "again.json")
+    assert [arm.name for arm in again.arms][:4] == ["zero-shot", "few-shot", "edited", "bo search"]
+    assert [replace(arm, seconds=0) for arm in first.arms] == [replace(arm, seconds=0) for arm in again.arms]
+    assert first.curves == again.curves and first.curves.keys() == {"random", "bo"}
 
 
 def test_analysis_prune_and_effects(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,7 @@
 """From lm-eval's documents to cells: every arm on the same documents, with the labels that it was allowed to see."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -199,6 +199,9 @@ def test_recipe_and_command_repeat_the_cell(loaded: LoadedModel, folder: Path) -
         "--include-path 'my tasks' --limit 40"
     )
     assert command("m", recipe, 9, 6, 5, None, None).endswith("--adapter DIR --shots 6 --draws 5")
+    with_control = command("m", recipe, 9, 6, 0, None, None, [replace(recipe, search="paper")])
+    assert with_control.count("--search paper") == 1 and "--search paper --budget 9 --output DIR-paper" in with_control
+    assert with_control.endswith("tarot compare --model m --adapter DIR --control DIR-paper --shots 6")
 
 
 def test_the_reference_workload_takes_time() -> None:
