@@ -163,6 +163,8 @@ def tune(
         f"{objective} on {samples} samples: identity {scores['identity']:.4f}, best {scores['best']:.4f} "
         f"(trial {adapter.provenance['best_trial']} of {adapter.provenance['trials']})"
     )
+    if adapter.provenance["fitted"]:
+        out.print(f"ended after {adapter.provenance['spent']} of {budget} evaluations, the samples being fitted")
     out.print(f"{total:.0f} s, {seconds['proposing'] / total:.0%} of them spent on proposing")
     out.print(
         f"adapter {adapter.fingerprint} in {output}" + (", interrupted" if adapter.provenance["interrupted"] else "")

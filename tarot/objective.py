@@ -5,6 +5,7 @@
 Called hundreds of times on the same prompts, so everything that does not depend on the angles happens once.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
@@ -30,11 +31,12 @@ class Measure(NamedTuple):
     """How one sample is judged.
 
     `of` takes the answers' log-probabilities in nats, whether each is the greedy continuation, and the index of the
-    right one.
+    right one. A mean of `enough` needs no bettering: what a search gains beyond it, it learns by heart (RESULTS.md).
     """
 
     needs_choices: bool
     has_slope: bool
+    enough: float
     of: Callable[[Float[Tensor, " answer"], Bool[Tensor, " answer"], int], Tensor]
 
 
@@ -51,14 +53,14 @@ def _accuracy(log_probability: Tensor, greedy: Tensor, gold: int) -> Tensor:
 MEASURES: Mapping[str, Measure] = MappingProxyType(
     {
         # Mean probability of the right answer (the paper's, there of its first token).
-        "probability": Measure(False, True, lambda log_probability, _, gold: log_probability[gold].exp()),
+        "probability": Measure(False, True, 0.9, lambda log_probability, _, gold: log_probability[gold].exp()),
         # Mean log-probability of the right answer, in nats.
-        "log_probability": Measure(False, True, lambda log_probability, _, gold: log_probability[gold]),
+        "log_probability": Measure(False, True, -0.1, lambda log_probability, _, gold: log_probability[gold]),
         # Right answer's log-probability minus the best wrong one's, in nats.
-        "margin": Measure(True, True, _margin),
+        "margin": Measure(True, True, math.inf, _margin),
         # Fraction of samples whose right answer is the likeliest choice; of a single answer, whose greedy continuation
         # it is.
-        "accuracy": Measure(True, False, _accuracy),
+        "accuracy": Measure(True, False, 1.0, _accuracy),
     }
 )
 

@@ -47,7 +47,7 @@ class Recipe:
     search: str = ""
     objective: str = "log_probability"
     sites: str = "heads"
-    layers: str = "-0.5"
+    layers: str = "1.0"
     bound: float = 0.785
     rotation: str = "rotary"
     seed: int = 0
@@ -74,7 +74,8 @@ def tune(
 ) -> Adapter:
     """Search angles that raise a task's objective on labelled samples, and save the best as an adapter.
 
-    The trials stand in `output` as they are made. Ctrl-C saves the best so far; a run that ended anyhow goes on with
+    The trials stand in `output` as they are made. The search ends with its budget, or when the samples are fitted well
+    enough (`Measure.enough`): what it would still gain on them, it loses on others. Ctrl-C saves the best so far; a run that ended anyhow goes on with
     `resume`.
 
     Args:
@@ -150,6 +151,7 @@ def tune(
         score, gradient = objective.slope(turned.detach())
         return score, torch.autograd.grad(turned, point, gradient)[0]
 
+    enough = objective.measure.enough if isinstance(objective, Objective) else math.inf
     result = maximise(
         lambda x: objective(angles(x)),
         space.d,
@@ -158,6 +160,7 @@ def tune(
         seed=recipe.seed,
         starts=space.starts,
         slope=slope if isinstance(objective, Objective) else None,
+        enough=enough,
         log=log,
         on_trial=on_trial,
     )
@@ -177,6 +180,7 @@ def tune(
             "trials": len(result.trials),
             "spent": result.spent,
             "interrupted": result.interrupted,
+            "fitted": result.best.score >= enough,
             "best_trial": result.best.index,
             "scores": {"identity": result.identity.score, "best": result.best.score},
             "seconds": {

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tarot.errors import TarotError, UnknownName
 from tarot.search import SEARCHES, Trial, TrialLog, maximise
-from tarot.search.adam import EPSILON, RATE
+from tarot.search.adam import EPSILON, RATE, SLOWING
 
 Objective = Callable[[Tensor], float]
 steady = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -174,12 +174,14 @@ def test_adam_goes_where_torch_goes(top: list[float], steps: int):
     result = maximise(never, len(top), search="adam", budget=3 * steps, seed=0, slope=sloped(f))
     x = torch.full((len(top),), 0.5, dtype=torch.float64, requires_grad=True)
     oracle = torch.optim.Adam([x], lr=RATE, eps=EPSILON, maximize=True)
+    falling = torch.optim.lr_scheduler.LambdaLR(oracle, lambda n: 1 / (1 + n / SLOWING))
     for trial in result.trials:
         torch.testing.assert_close(torch.tensor(trial.x, dtype=torch.float64), x.detach(), atol=1e-9, rtol=0)
         assert trial.score == pytest.approx(float(f(x.detach())), abs=1e-9)
         oracle.zero_grad()
         f(x).backward()
         oracle.step()
+        falling.step()
         with torch.no_grad():
             x.clamp_(0, 1)
     assert (len(result.trials), result.spent) == (steps, 3 * steps)
@@ -229,6 +231,19 @@ def test_adam_resumes_as_if_never_interrupted(tmp_path: Path, kill: int):
     log = TrialLog.open(tmp_path / "trials.jsonl", SETTINGS, resume=True)
     resumed = maximise(never, 3, search="adam", budget=18, seed=0, slope=slope, log=log)
     assert what(resumed.trials) == what(whole.trials) and resumed.resumed == kill
+
+
+@steady
+@given(st.floats(-1, 0), st.sampled_from(["adam", "random"]))
+def test_ends_with_the_trial_that_scores_enough(enough: float, search: str):
+    """The trials are the first of those that a search without an end makes; a log that holds enough is the result."""
+    f = lambda x: -((x - 0.8) ** 2).sum()  # noqa: E731
+    given = {"search": search, "budget": 60, "seed": 0, "slope": sloped(f)}
+    whole = maximise(lambda x: float(f(x)), 2, **given).trials
+    reached = next((i for i, trial in enumerate(whole) if trial.score >= enough), len(whole) - 1)
+    ended = maximise(lambda x: float(f(x)), 2, **given, enough=enough)
+    assert what(ended.trials) == what(whole[: reached + 1])
+    assert ended.spent == (3 if search == "adam" else 1) * (reached + 1) and not ended.interrupted
 
 
 def test_no_gradient_to_follow_is_an_error():

@@ -61,6 +61,17 @@ def test_more_steps_raise_the_score(objective: Objective, rival: Callable[..., R
     assert base < short < long
 
 
+@pytest.mark.parametrize("rival", RIVALS.values(), ids=RIVALS)
+def test_ends_where_the_samples_are_fitted_well_enough(
+    objective: Objective, rival: Callable[..., Reweighted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the first step that scores as much, as a search does, and nowhere before."""
+    reached = [score(objective, rival(objective, budget)) for budget in (6, 9, 12)]
+    enough = (reached[0] + reached[1]) / 2
+    monkeypatch.setattr(objective, "measure", objective.measure._replace(enough=enough))
+    assert score(objective, rival(objective, 60)) == reached[1]
+
+
 @pytest.mark.parametrize("rival", ALL.values(), ids=ALL)
 def test_the_same_again(objective: Objective, rival: Callable[..., Reweighted]) -> None:
     torch.manual_seed(3)

@@ -2,7 +2,8 @@
 
 The rule, fixed before any of them was measured: full batches, no weight decay, a constant learning rate, and as many
 steps as the search's budget pays for when a step counts for as much as one of a search that follows gradients. The
-objective is the search's own, and the last step is what is kept.
+objective is the search's own, they end where it does, with samples that are fitted well enough, and the last step is
+what is kept.
 """
 
 from collections.abc import Callable
@@ -51,7 +52,7 @@ def _trained(method: str, objective: Objective, config: PeftConfig, rate: float,
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         n_bytes = sum(parameter.numel() * parameter.element_size() for parameter in trainable)
         optimizer = torch.optim.AdamW(trainable, lr=rate, weight_decay=0.0)
-        _descend(objective.score, optimizer, n_steps(budget))
+        _descend(objective.score, optimizer, n_steps(budget), objective.measure.enough)
         changed = _merged(wrapped.merge_and_unload, model, before)  # type: ignore[arg-type]  # PEFT hides its methods
     finally:
         wrapped.unload()
@@ -59,11 +60,13 @@ def _trained(method: str, objective: Objective, config: PeftConfig, rate: float,
     return Reweighted(changed, n_bytes, {"method": method})
 
 
-def _descend(score: Callable[[], Tensor], optimizer: torch.optim.Optimizer, steps: int) -> None:
+def _descend(score: Callable[[], Tensor], optimizer: torch.optim.Optimizer, steps: int, enough: float) -> None:
     for _ in range(steps):
         optimizer.zero_grad()
         with torch.enable_grad():
-            (-score()).backward()
+            if (reached := score()) >= enough:
+                return
+            (-reached).backward()
         optimizer.step()
 
 

@@ -1,8 +1,10 @@
 """The default search: uphill on every coordinate at once.
 
-    x <- clip(x + RATE m / (sqrt(v) + epsilon), 0, 1),    m, v: corrected moving means of the gradient and its square
+    x <- clip(x + rate(n) m / (sqrt(v) + epsilon), 0, 1),    m, v: corrected moving means of the gradient and its square
+    rate(n) = RATE / (1 + n / SLOWING),                      n: steps before this one
 
-Source: Kingma and Ba, Adam: A Method for Stochastic Optimization, arXiv 1412.6980. Nothing is random here.
+Source: Kingma and Ba, Adam: A Method for Stochastic Optimization, arXiv 1412.6980. Nothing is random here. The rate falls
+because steps of Adam do not shrink with the gradient: at a constant one the angles wander once the samples are fitted.
 """
 
 from collections.abc import Sequence
@@ -16,7 +18,8 @@ from tarot.search.points import identity
 from tarot.search.proposal import Proposal
 from tarot.search.trial import Trial
 
-RATE = 1 / 32  # of the cube's side: at a bound of pi/4 some 0.05 radians a step
+RATE = 1 / 32  # of the cube's side: at a bound of pi/4 the first step turns by some 0.05 radians
+SLOWING = 16  # steps after which half the rate is left; no horizon, so that a larger budget continues a smaller one
 MOMENTUM, SQUARES, EPSILON = 0.9, 0.999, 1e-12
 
 
@@ -38,7 +41,8 @@ class Adam:
             return Proposal((last + identity(self.d)) / 2, "gradient")
         if not history[-1].gradient:
             return Proposal((last + _point(sound[-1])) / 2, "gradient")
-        return Proposal((last + RATE * _step([trial.gradient for trial in sound])).clamp(0, 1), "gradient")
+        rate = RATE / (1 + (len(sound) - 1) / SLOWING)
+        return Proposal((last + rate * _step([trial.gradient for trial in sound])).clamp(0, 1), "gradient")
 
 
 def _point(trial: Trial) -> Float[Tensor, "d"]:

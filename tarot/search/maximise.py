@@ -65,6 +65,7 @@ def maximise(
     seed: int,
     starts: Float[Tensor, "start d"] | None = None,
     slope: Callable[[Point], tuple[float, Point]] | None = None,
+    enough: float = math.inf,
     log: TrialLog | None = None,
     on_trial: Callable[[Trial, Result], None] | None = None,
 ) -> Result:
@@ -77,6 +78,7 @@ def maximise(
             search that follows gradients counts for `SLOPE_COST`. A log that has spent the budget is the result.
         starts: points to evaluate right after the identity, in this order; a search's own design follows them.
         slope: f and its gradient at a point, for a search that follows it, which then evaluates nothing else.
+        enough: the search ends with the trial that scores as much, whatever is left of the budget.
         log: gets each trial before the next begins; the search goes on from the trials it holds.
         on_trial: called after each new trial with it and the result so far.
 
@@ -106,7 +108,7 @@ def maximise(
         return Result(tuple(trials), resumed, cost * len(trials), interrupted)
 
     try:
-        while cost * (len(trials) + 1) <= budget:
+        while cost * (len(trials) + 1) <= budget and not any(trial.score >= enough for trial in trials):
             trial = _trial(strategy, f, slope, starts, trials)
             if log:
                 log.append(trial)
