@@ -111,7 +111,7 @@ def tune(
     sites: Annotated[str, typer.Option(help="heads or mlp")] = "heads",
     layers: Annotated[
         str, typer.Option(help="fraction from the first (0.5) or last (-0.5), or 4-11, or 0,3,5")
-    ] = "-0.5",
+    ] = "1.0",
     bound: Annotated[float, typer.Option(help="largest angle, radians")] = 0.785,
     seed: Annotated[int, typer.Option(help="decides samples, shots and proposals")] = 0,
     fluency_floor: Annotated[

@@ -75,8 +75,8 @@ def tune(
     """Search angles that raise a task's objective on labelled samples, and save the best as an adapter.
 
     The trials stand in `output` as they are made. The search ends with its budget, or when the samples are fitted well
-    enough (`Measure.enough`): what it would still gain on them, it loses on others. Ctrl-C saves the best so far; a run that ended anyhow goes on with
-    `resume`.
+    enough (`Measure.enough`): what it would still gain on them, it loses on others. Ctrl-C saves the best so far; a run
+    that ended anyhow goes on with `resume`.
 
     Args:
         loaded: model and tokenizer; unchanged afterwards.

@@ -3,8 +3,8 @@
     x <- clip(x + rate(n) m / (sqrt(v) + epsilon), 0, 1),    m, v: corrected moving means of the gradient and its square
     rate(n) = RATE / (1 + n / SLOWING),                      n: steps before this one
 
-Source: Kingma and Ba, Adam: A Method for Stochastic Optimization, arXiv 1412.6980. Nothing is random here. The rate falls
-because steps of Adam do not shrink with the gradient: at a constant one the angles wander once the samples are fitted.
+Source: Kingma and Ba, Adam: A Method for Stochastic Optimization, arXiv 1412.6980. Nothing is random here. The rate
+falls because steps of Adam do not shrink with the gradient: at a constant one the angles wander where they should settle.
 """
 
 from collections.abc import Sequence
