@@ -112,6 +112,7 @@ def tune(
     layers: Annotated[
         str, typer.Option(help="fraction from the first (0.5) or last (-0.5), or 4-11, or 0,3,5")
     ] = "1.0",
+    rotation: Annotated[str, typer.Option(help="rotary or givens; scale, no rotation, multiplies a head")] = "rotary",
     bound: Annotated[float, typer.Option(help="largest angle, radians")] = 0.785,
     seed: Annotated[int, typer.Option(help="decides samples, shots and proposals")] = 0,
     fluency_floor: Annotated[
@@ -136,6 +137,7 @@ def tune(
         objective=objective,
         sites=sites,
         layers=layers,
+        rotation=rotation,
         bound=bound,
         seed=seed,
         chat=not no_chat,

@@ -4,17 +4,19 @@ import json
 import shlex
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
 from checkpoint import save_checkpoint, write_tasks
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.main import get_command
 
 from tarot.adapter import Adapter
 from tarot.cells import load
 from tarot.cli import app, main
+from tarot.tuning import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,13 @@ def test_help_is_quick_and_names_every_command() -> None:
     assert not {"'torch'", "'transformers'", "'lm_eval'", "'botorch'"} & set(done.stdout.replace(",", "").split())
     assert all(name in done.stdout for name in ("models", "tune", "evaluate", "compare", "merge", "export", "lm-eval"))
     assert {command.name or command.callback.__name__ for command in app.registered_commands} >= {"tune", "evaluate"}
+
+
+def test_tune_has_the_defaults_of_a_recipe() -> None:
+    options = {parameter.name: parameter.default for parameter in get_command(app).commands["tune"].params}  # type: ignore[attr-defined]  # a group
+    shared = {field.name: field.default for field in fields(Recipe) if field.name in options and field.name != "task"}
+    assert shared.keys() >= {"layers", "bound", "seed", "samples", "rotation", "num_fewshot", "objective"}
+    assert {name: str(options[name] or "") for name in shared} == {n: str(value or "") for n, value in shared.items()}
 
 
 def test_models_lists_what_is_here(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

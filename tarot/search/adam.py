@@ -4,7 +4,8 @@
     rate(n) = RATE / (1 + n / SLOWING),                      n: steps before this one
 
 Source: Kingma and Ba, Adam: A Method for Stochastic Optimization, arXiv 1412.6980. Nothing is random here. The rate
-falls because steps of Adam do not shrink with the gradient: at a constant one the angles wander where they should settle.
+falls because steps of Adam do not shrink with the gradient: at a constant one the angles wander where they should
+settle.
 """
 
 from collections.abc import Sequence
