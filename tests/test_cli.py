@@ -61,7 +61,7 @@ def test_tune_has_the_defaults_of_a_recipe() -> None:
     options = {parameter.name: parameter.default for parameter in get_command(app).commands["tune"].params}  # type: ignore[attr-defined]  # a group
     shared = {field.name: field.default for field in fields(Recipe) if field.name in options and field.name != "task"}
     assert shared.keys() >= {"layers", "bound", "seed", "samples", "rotation", "num_fewshot", "objective"}
-    assert {name: str(options[name] or "") for name in shared} == {n: str(value or "") for n, value in shared.items()}
+    assert {name: str(options[name]) for name in shared} == {name: str(value) for name, value in shared.items()}
 
 
 def test_models_lists_what_is_here(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
