@@ -42,8 +42,8 @@ many steps. Six shots in every prompt.
 DEVELOPMENT = """## How the search was chosen
 
 On seed 100, which the study does not use, and on 44 to 150 documents, some of which the study evaluates too: what was
-chosen here is chosen with some knowledge of them. Training log-probability, F1 on unseen documents. These searches had a
-constant rate and no end but their budget.
+chosen here is chosen with some knowledge of them. Training log-probability, F1 on unseen documents. These searches had
+a constant rate and no end but their budget.
 """
 
 
