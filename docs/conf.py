@@ -9,8 +9,10 @@ from html import escape
 from typing import Any
 
 from docutils import nodes
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.util.logging import getLogger
 from sphinx.writers.html5 import HTML5Translator
 
 import tarot
@@ -28,7 +30,8 @@ suppress_warnings = ["myst.header"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
+autodoc_preserve_defaults = True
 # Single backticks in our docstrings are code, as in Markdown.
 default_role = "code"
 # Without a network only names of ours can be looked up, and private ones and type variables have no place.
@@ -74,17 +77,21 @@ def write_references(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def draw_inline(writer: HTML5Translator, node: nodes.math) -> None:
-    writer.body.append(_mathml(node.astext(), as_block=False))
+    writer.body.append(_mathml(node, as_block=False))
     raise nodes.SkipNode
 
 
 def draw_block(writer: HTML5Translator, node: nodes.math_block) -> None:
-    writer.body.append(f'<div class="math">{_mathml(node.astext(), as_block=True)}</div>\n')
+    writer.body.append(f'<div class="math">{_mathml(node, as_block=True)}</div>\n')
     raise nodes.SkipNode
 
 
-def _mathml(tex: str, *, as_block: bool) -> str:
-    return re.sub(r"\n\s*", "", tex2mathml(tex, as_block=as_block))
+def _mathml(node: nodes.Element, *, as_block: bool) -> str:
+    try:
+        return re.sub(r"\n\s*", "", tex2mathml(node.astext(), as_block=as_block))
+    except MathError as error:
+        getLogger(__name__).warning("%s in %s", error, node.astext(), location=node)
+        return f"<code>{escape(node.astext())}</code>"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
