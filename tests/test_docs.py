@@ -55,6 +55,7 @@ IN_PLACE_OF = {
     "wheel:smollm2-135m": "model",
     "REF": "model",
     "arc_easy": "synth_color",
+    'Recipe("synth_implicatives")': 'Recipe("synth_implicatives", samples=4)',
 }
 """What is here, for what has to be fetched or takes long."""
 
@@ -64,7 +65,7 @@ LESS = {
     "tarot evaluate": "--limit 4 --tokens 40 --device cpu",
     "tarot compare": "--limit 4 --device cpu",
     "tarot analysis": "--limit 4 --device cpu",
-    "tarot effects": "--limit 4 --tokens 40 --strengths 0,1 --device cpu",
+    "tarot effects": "--limit 4 --tokens 40 --strengths 0,1 --tasks synth_color --device cpu",
     "tarot lm-eval": "--limit 4 --device cpu",
     "lm_eval": f"--limit 4 --device cpu --include_path {tasks_folder()}",
     "pytest": "--tarot-samples 4 --tarot-budget 6 --tarot-limit 8 --tarot-draws 1 --tarot-cache tuned",
