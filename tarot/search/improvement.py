@@ -17,7 +17,7 @@ from botorch.exceptions.warnings import BotorchWarning
 from botorch.fit import fit_gpytorch_mll
 from botorch.generation.gen import gen_candidates_scipy
 from botorch.models import SingleTaskGP
-from botorch.models.transforms import Normalize, Standardize
+from botorch.models.transforms import Standardize
 from botorch.optim.optimize import optimize_acqf
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import Likelihood
@@ -62,7 +62,6 @@ def gaussian_process(
 
     Modules that are not given are BoTorch's own: a constant mean, and noise with a log-normal prior.
     """
-    d = X.shape[-1]
     return SingleTaskGP(
         X,
         Y,
@@ -70,7 +69,6 @@ def gaussian_process(
         covar_module=kernel,
         mean_module=mean,
         outcome_transform=Standardize(m=1),
-        input_transform=Normalize(d, bounds=cube(d)),
     )
 
 
