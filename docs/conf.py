@@ -31,7 +31,6 @@ suppress_warnings = ["myst.header"]
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True}
-autodoc_preserve_defaults = True
 # Single backticks in our docstrings are code, as in Markdown.
 default_role = "code"
 # Without a network only names of ours can be looked up, and private ones and type variables have no place.
@@ -53,6 +52,13 @@ def quote_formulas(app: Sphinx, what: str, name: str, obj: object, options: obje
             lines[i - 1] = "\n::\n"
         prose = line if line.strip() else prose
     lines[:] = "\n".join(lines).split("\n")
+
+
+def shorten_defaults(
+    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """A function as a default has no spelling that Sphinx could read."""
+    return signature and signature.replace("<function <lambda>>", "..."), returns
 
 
 def write_references(app: Sphinx, page: str, source: list[str]) -> None:
@@ -97,5 +103,6 @@ def _mathml(node: nodes.Element, *, as_block: bool) -> str:
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_html_math_renderer("mathml", (draw_inline, None), (draw_block, None))
     app.connect("autodoc-process-docstring", quote_formulas, priority=100)  # before napoleon
+    app.connect("autodoc-process-signature", shorten_defaults)
     app.connect("source-read", write_references)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

