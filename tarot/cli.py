@@ -327,7 +327,7 @@ def compare(
     metric: Metric = "greedy_f1",
     reward: Reward = None,
     output: Annotated[
-        Path | None, typer.Option(help="JSON file for the cells, which `tarot report` reads, or for rewarded texts")
+        Path | None, typer.Option(help="JSON file for cells or rewarded texts, which `tarot report` reads")
     ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -384,11 +384,10 @@ def _compare_rewards(
     batch_size: int | None,
     output: Path | None,
 ) -> None:
-    from tarot import judging
+    from tarot import judging, rewarded
     from tarot.adapter import Adapter
     from tarot.files import write_atomically
     from tarot.outcomes import OUTCOMES, outcomes
-    from tarot.pareto import pareto
     from tarot.report import FRONT_HEADER, REWARD_HEADER, front_rows, reward_rows
 
     compared = [
@@ -404,7 +403,7 @@ def _compare_rewards(
         for folder in folders
     ]
     if output:
-        write_atomically(output, judging.to_json(compared).encode())
+        write_atomically(output, rewarded.to_json(compared).encode())
     for each in compared:
         title = f"{each.task}, {each.gain.n:,} documents, {each.reward}, seed {each.seed}"
         table = Table(*REWARD_HEADER, title=title, title_justify="left")
@@ -412,7 +411,7 @@ def _compare_rewards(
             table.add_row(*row)
         out.print(table)
         front = Table(*FRONT_HEADER, title="trials that no other beats in both, on the samples", title_justify="left")
-        for row in front_rows(each.outcomes, pareto(each.outcomes)):
+        for row in front_rows(each.outcomes, each.front):
             front.add_row(*row)
         if each.outcomes:
             out.print(front)
@@ -428,12 +427,13 @@ def report(
         list[Path] | None, typer.Option(help="folder of `tarot analysis` or `tarot effects`; repeat for several")
     ] = None,
 ) -> None:
-    """One HTML page of measured cells: table, pictures, flipped documents, and how to repeat each."""
-    from tarot.cells import load
+    """One HTML page of what was compared: tables, pictures, flipped documents, rewarded texts, how to repeat each."""
+    from tarot import rewarded
     from tarot.report import write_report
 
-    measured = [cell for path in results for cell in load(path)]
-    out.print(f"report in {write_report(measured, output, metric, analysis or ())}")
+    read = [rewarded.load(path) for path in results]
+    measured, compared = [cell for cells, _ in read for cell in cells], [each for _, those in read for each in those]
+    out.print(f"report in {write_report(measured, output, metric, analysis or (), compared)}")
 
 
 @app.command()

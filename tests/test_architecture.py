@@ -48,8 +48,9 @@ ROOMS: dict[str, frozenset[str]] = {
     "baselines": frozenset(),
     "measuring": frozenset(),
     "gains": TORCH,
-    "judging": frozenset(),
+    "rewarded": TORCH,
     "pareto": MODELS,
+    "judging": frozenset(),
     "gate": TORCH,
     "report": TORCH,
     "analysis": SEARCH,
@@ -58,7 +59,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "cli": TORCH - {"lm_eval"},
 }
 FACADES = {"__init__", "__main__"}
-WITHOUT_TORCH = ("tarot", "tarot.cells", "tarot.gains", "tarot.plugin", "tarot.cli")
+WITHOUT_TORCH = ("tarot", "tarot.cells", "tarot.gains", "tarot.rewarded", "tarot.report", "tarot.plugin", "tarot.cli")
 """What pytest, or a command that only answers `--help`, imports: in less time than torch takes."""
 
 

@@ -1,4 +1,4 @@
-"""Cells as tables, figures and one HTML page."""
+"""Cells and rewarded texts as tables, figures and one HTML page."""
 
 from tarot.report.comparison import HEADLINE, METRICS, Comparison, Metric, compare, mean_of_draws, named_arms
 from tarot.report.page import write_report
