@@ -352,6 +352,7 @@ def mechanism_figures():
         "attention": mechanism.heat_maps("attention", [(f"layer {i}", half, half) for i in range(5)]),
         "flips": mechanism.moved_tokens("flips", [("yes\n\x00", -9.0, -0.5, 3), (EVIL, -1.0, -7.5, 1)], 3),
         "effects": mechanism.effect_matrix("effects", {"a": {"t_1": gain}, "b": {"t_1": gain}}, {"a": "t_1"}),
+        "layers": mechanism.layers_alone_and_missed("layers", [4, 6], [(0.1, 0.2), (-0.1, 0.0)], "sentiment"),
         "tradeoff": mechanism.trade_off("tradeoff", {"a": [(0.0, gain, Mean(0, 0, 0)), (1.0, gain, Mean(0.1, 0, 1))]}),
     }
 
@@ -365,6 +366,7 @@ def test_a_figure_stands_alone_in_light_and_dark():
         assert "var(" not in text and "currentColor" not in text
         assert "prefers-color-scheme: dark" in text and DARK["gain"] in text
         assert not re.search("#00000[1-5]", text)
+        assert "mathdefault" not in text  # TeX, which nothing parses
 
 
 def test_figures_of_the_mechanism_say_what_they_show():
@@ -376,6 +378,7 @@ def test_figures_of_the_mechanism_say_what_they_show():
     assert described["effects"] == "a on t_1 +0.333; b on t_1 +0.333"
     assert described["tradeoff"] == "a at 0: gain +0.333, KL 0.000; a at 1: gain +0.333, KL 0.100"
     assert described["attention"].count("layer") == 5
+    assert described["layers"].startswith("layer 4: alone +0.100, missed +0.200; layer 6: alone")
 
 
 def test_a_figure_alone_has_the_pages_colours():
@@ -391,12 +394,20 @@ def test_an_analysis_is_shown_as_images_and_does_nothing(tmp_path):
     evil = f"<svg><title>{html.escape(EVIL)}</title><script>alert(1)</script></svg>"
     (tmp_path / "evil.svg").write_text(evil, encoding="utf-8")
     shown = pictures(tmp_path)
-    assert [picture.name for picture in shown] == ["attention", "effects", "evil", "flips", "lens", "tradeoff"]
+    assert [picture.name for picture in shown] == [
+        "attention",
+        "effects",
+        "evil",
+        "flips",
+        "layers",
+        "lens",
+        "tradeoff",
+    ]
     page = Page(render([BARE], analyses=[shown]))
     images = [attrs for tag, attrs in page.elements if tag == "img"]
-    assert len(images) == 6 and all(image["src"].startswith("data:image/svg+xml;base64,") for image in images)
+    assert len(images) == 7 and all(image["src"].startswith("data:image/svg+xml;base64,") for image in images)
     assert images[2]["alt"].startswith(EVIL)
-    assert images[4]["alt"].startswith("The answer's probability after each layer, edited minus base: mean over 9")
+    assert images[5]["alt"].startswith("The answer's probability after each layer, edited minus base: mean over 9")
     assert not any(tag == "script" for tag, _ in page.elements)
     assert "Mechanism" in page.texts_of("h2") and "Mechanism" not in Page(render([BARE])).texts_of("h2")
 

@@ -6,7 +6,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from tarot.gains import Gain, Mean
 from tarot.report.figures import GAIN, INK, LOSS, MUTED, OTHER, signed, style, svg
@@ -46,6 +46,9 @@ def by_layer(
         upper.tick_params(labelbottom=False)
         lower.semilogy(layers, base, color=OTHER, linestyle="--", label="base")
         lower.semilogy(layers, changed, color=GAIN, label="edited")
+        # The labels that matplotlib gives a log axis are TeX, which figures do not parse: names may hold dollars.
+        lower.yaxis.set_major_formatter(LogFormatter())
+        lower.yaxis.set_minor_formatter(LogFormatter())
         lower.set_ylabel("probability")
         lower.set_xlabel("after layer (shaded: edited)")
         lower.legend(frameon=False, loc="upper left")
@@ -55,6 +58,28 @@ def by_layer(
             f"{signed(last.high)}; the largest change is after layer {max(layers, key=lambda i: abs(values[i]))}"
         )
         return svg(figure, name, "The answer's probability after each layer, edited minus base", described)
+
+
+def layers_alone_and_missed(
+    name: str, layers: Sequence[int], values: Sequence[tuple[float, float]], unit: str
+) -> Markup:
+    """What each layer's heads gain when turned alone (full), and what is lost when they alone are undone (hollow)."""
+    with style(name):
+        figure = Figure(figsize=(4.6, 2.6))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.axhline(0, color=MUTED, linewidth=0.8)
+        for column, label, face in ((0, "gained by turning it alone", GAIN), (1, "lost by undoing it alone", "none")):
+            heights = [value[column] for value in values]
+            axes.plot(layers, heights, "o", color=GAIN, markersize=5, markerfacecolor=face, label=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("layer")
+        axes.set_ylabel(unit)
+        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
+        described = (
+            f"layer {layer}: alone {signed(a)}, missed {signed(m)}"
+            for layer, (a, m) in zip(layers, values, strict=True)
+        )
+        return svg(figure, name, "What each layer's heads bring to the reward", "; ".join(described))
 
 
 def heat_maps(name: str, maps: Sequence[tuple[str, Sequence[Sequence[float]], Sequence[Sequence[float]]]]) -> Markup:
