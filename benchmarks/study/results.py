@@ -1,4 +1,4 @@
-"""`python -m benchmarks.study.results`: RESULTS.md and its picture, from the files in `cells` and from nothing else."""
+"""`python -m benchmarks.study.results`: RESULTS.md and its picture, from the study's files and from nothing else."""
 
 import json
 import statistics
@@ -11,6 +11,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from benchmarks.study import grid
+from benchmarks.study.effects import DOCUMENTS
 from benchmarks.study.grid import Cell
 from tarot.files import write_atomically
 from tarot.gains import Gain, MeanGain, f1_gain, mean_over_settings
@@ -20,9 +21,9 @@ ROOT = HERE.parents[1]
 Measured = dict[Cell, dict[str, dict[str, Any]]]  # what each method left in each cell
 INTRODUCTION = """# Results
 
-Written by `python -m benchmarks.study.results` from the files in `benchmarks/study/cells`, which
-`python -m benchmarks.study.run` measured. Only the last two sections, in words, are typed by hand; no cell that was
-measured is left out.
+Written by `python -m benchmarks.study.results` from the files in `benchmarks/study/cells` and `effects`, which
+`python -m benchmarks.study.run` and `effects` measured. Only the last two sections, in words, are typed by hand; no
+cell that was measured is left out.
 
 Weighted F1 of the greedy answer over the whole vocabulary; the same documents for every method of a cell (the first
 {documents} that the task evaluates, or all). Each method had the same {samples} labelled samples and a budget of
@@ -35,6 +36,14 @@ DEVELOPMENT = """## How the search was chosen
 
 On seed 100, which the study does not use, and on 44 to 150 documents, some of which the study evaluates too: what was
 chosen here is chosen with some knowledge of them. Training log-probability, F1 on unseen documents.
+"""
+
+
+EFFECTS = """## What else an edit changes
+
+The default edits of SmolLM2, found without shots with seed 0, on every task (first {documents} documents, no shots):
+gains over the unedited model, its own task's in bold. And on {tokens:,} tokens that the unedited model wrote, where its
+perplexity is {perplexity:.2f}: the edit's, and KL(unedited, edited) in nats a token.
 """
 
 
@@ -216,6 +225,30 @@ def asked(measured: Measured) -> str:
     return table(["measure", "asked", "measured"], rows)
 
 
+def side_effects(measured: Measured, folder: Path) -> list[str]:
+    """The matrix of every edit on every task, with what each changes on neutral text; nothing where it is not whole."""
+    drifts = json.loads((folder / "drift.json").read_text()) if (folder / "drift.json").exists() else {}
+    rows = []
+    for tuned in drifts:
+        gains: dict[str, Gain] = {}
+        for task in grid.TASKS:
+            cell = measured[Cell("smollm2", task, 0, 0)]
+            path = folder / f"{tuned}-{task}.json"
+            edited = cell["default"] if task == tuned else json.loads(path.read_text())
+            gold, answers, base = (of[:DOCUMENTS] for of in (edited["gold"], edited["greedy"], cell["base"]["greedy"]))
+            gains[task] = f1_gain(gold, base[: len(gold)], answers, resamples=2000)
+        others = mean_over_settings([[found] for task, found in gains.items() if task != tuned])
+        columns = [f"**{signed(found)}**" if task == tuned else signed(found) for task, found in gains.items()]
+        drift, kl = drifts[tuned], drifts[tuned]["kl"]
+        text = [f"{drift['perplexity']:.2f}", f"{kl['value']:.3f} [{kl['low']:.3f}, {kl['high']:.3f}]"]
+        rows.append([tuned, *columns, signed(others), *text])
+    if not rows:
+        return []
+    first = next(iter(drifts.values()))
+    said = EFFECTS.format(documents=DOCUMENTS, tokens=first["tokens"], perplexity=first["base_perplexity"])
+    return [said, table(["tuned on", *grid.TASKS, "the others, mean", "perplexity", "KL"], rows)]
+
+
 def main() -> None:
     measured = load(HERE / "cells")
     parts = [INTRODUCTION.format(documents=grid.DOCUMENTS, samples=grid.SAMPLES, budget=grid.BUDGET)]
@@ -224,6 +257,7 @@ def main() -> None:
         parts += [f"## {shots or 'No'} shots in every prompt\n", scores(measured, shots), compared(measured, shots)]
     parts += ["## What it costs\n", costs(measured)]
     parts += ["## Training against unseen documents\n", overfitting(measured)]
+    parts += side_effects(measured, HERE / "effects")
     parts += [
         "## How fast each search climbs\n",
         "![Best score so far by evaluations spent](benchmarks/study/curves.svg)\n",
