@@ -539,7 +539,9 @@ def effects(
 
     rows, names = _rows(batch_size), _names(tasks)
     factors = [_fraction("strength", text) for text in strengths.split(",")]
-    edits = {str(folder): Adapter.load(folder) for folder in adapter}
+    # Rows and curves are called by their folder's own name, where that tells them apart.
+    apart = len({folder.resolve().name for folder in adapter}) == len(adapter)
+    edits = {folder.resolve().name if apart else str(folder): Adapter.load(folder) for folder in adapter}
     loaded = _load(model, device, dtype)
     with _steps() as show:
         found = side.measure_effects(

@@ -1,16 +1,21 @@
 """`python -m benchmarks.study.effects`: what the study's edits change on the tasks that they were not tuned on.
 
 The default edit of every task, model SmolLM2, no shots, seed 0, answers every other task, and reads neutral text. What
-the unedited model and each edit answer on its own task, the study has already. It can be stopped and started at any
-time: each answered task is a small JSON file.
+the unedited model and each edit answer on its own task, the study has already. As in the study, it can be stopped and
+started at any time, and several processes may share the work.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from benchmarks.study import grid
 from benchmarks.study.grid import Cell
@@ -19,12 +24,37 @@ from tarot.effects import drift, neutral_text
 from tarot.files import write_atomically
 from tarot.harness import evaluate
 from tarot.measuring import answers
-from tarot.models import load_model
+from tarot.models import LoadedModel, load_model
 from tarot.samples import load_task
 
 HERE = Path(__file__).parent
 MODEL, DOCUMENTS, TOKENS = "smollm2", 100, 20_000
-CELLS = tuple(Cell(MODEL, task, 0, 0) for task in grid.TASKS)
+DRIFT = "neutral-text"  # in the place of a task
+
+loaded = cache(lambda: load_model(grid.MODELS[MODEL]))
+
+
+def answered(model: LoadedModel, edit: Adapter, task: str) -> dict[str, Any]:
+    """The documents' right answers and the edit's."""
+    name = f"tarot_{task}"
+    logged = evaluate(model, [name], adapter=edit, num_fewshot=0, limit=DOCUMENTS)["samples"][name]
+    gold, arm = answers(load_task(name), logged)
+    return {"gold": gold, "greedy": arm.greedy}
+
+
+def drifted(model: LoadedModel, edit: Adapter) -> dict[str, Any]:
+    """Perplexity and KL divergence on neutral text."""
+    (found,) = drift(model.model, [edit], neutral_text(model, TOKENS))
+    return asdict(found)
+
+
+def parts() -> Iterator[tuple[str, str, Callable[[LoadedModel, Adapter], dict[str, Any]]]]:
+    """The task tuned on, the one answered, and what is measured."""
+    for tuned in grid.TASKS:
+        for task in grid.TASKS:
+            if task != tuned:
+                yield tuned, task, partial(answered, task=task)
+    yield from ((tuned, DRIFT, drifted) for tuned in grid.TASKS)
 
 
 def main() -> None:
@@ -32,24 +62,16 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/study"), help="folder of the study's adapters")
     parser.add_argument("--output", type=Path, default=HERE / "effects", help="folder of the results")
     options = parser.parse_args()
-    loaded = load_model(grid.MODELS[MODEL])
-    edits = {cell.task: Adapter.load(options.work / f"{cell.name}-default") for cell in CELLS}
-
-    def write(name: str, result: dict[str, Any]) -> None:
-        write_atomically(options.output / f"{name}.json", (json.dumps(result) + "\n").encode())
-        print(name, file=sys.stderr, flush=True)
-
-    for tuned, edit in edits.items():
-        for task in grid.TASKS:
-            if task == tuned or (options.output / f"{tuned}-{task}.json").exists():
-                continue
-            name = f"tarot_{task}"
-            logged = evaluate(loaded, [name], adapter=edit, num_fewshot=0, limit=DOCUMENTS)["samples"][name]
-            gold, arm = answers(load_task(name), logged)
-            write(f"{tuned}-{task}", {"tuned": tuned, "task": task, "gold": gold, "greedy": arm.greedy})
-    if not (options.output / "drift.json").exists():
-        found = drift(loaded.model, list(edits.values()), neutral_text(loaded, TOKENS))
-        write("drift", {tuned: asdict(each) for tuned, each in zip(edits, found, strict=True)})
+    for tuned, task, measure in parts():
+        name = f"{tuned}-{task}"
+        path = options.output / f"{name}.json"
+        if path.exists():
+            continue
+        with suppress(Timeout), FileLock(options.work / f"effects-{name}.lock", timeout=0):
+            edit = Adapter.load(options.work / f"{Cell(MODEL, tuned, 0, 0).name}-default")
+            result = {"tuned": tuned, "task": task, "adapter": edit.fingerprint, **measure(loaded(), edit)}
+            write_atomically(path, (json.dumps(result) + "\n").encode())
+            print(name, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from benchmarks.study import grid
-from benchmarks.study.effects import DOCUMENTS
+from benchmarks.study.effects import DOCUMENTS, DRIFT, MODEL, TOKENS
 from benchmarks.study.grid import Cell
 from tarot.files import write_atomically
 from tarot.gains import Gain, MeanGain, f1_gain, mean_over_settings
@@ -42,8 +42,8 @@ chosen here is chosen with some knowledge of them. Training log-probability, F1 
 EFFECTS = """## What else an edit changes
 
 The default edits of SmolLM2, found without shots with seed 0, on every task (first {documents} documents, no shots):
-gains over the unedited model, its own task's in bold. And on {tokens:,} tokens that the unedited model wrote, where its
-perplexity is {perplexity:.2f}: the edit's, and KL(unedited, edited) in nats a token.
+gains over the unedited model, its own task's in bold. And on {tokens:,} tokens that the unedited model wrote: the
+edit's perplexity, and KL(unedited, edited) in nats a token.
 """
 
 
@@ -226,27 +226,31 @@ def asked(measured: Measured) -> str:
 
 
 def side_effects(measured: Measured, folder: Path) -> list[str]:
-    """The matrix of every edit on every task, with what each changes on neutral text; nothing where it is not whole."""
-    drifts = json.loads((folder / "drift.json").read_text()) if (folder / "drift.json").exists() else {}
+    """The matrix of every edit on every task, and what each changes on neutral text; empty where not measured."""
+    found = {(each["tuned"], each["task"]): each for each in (json.loads(p.read_text()) for p in folder.glob("*.json"))}
     rows = []
-    for tuned in drifts:
+    for tuned in dict.fromkeys(tuned for tuned in grid.TASKS for of, _ in found if of == tuned):
         gains: dict[str, Gain] = {}
         for task in grid.TASKS:
-            cell = measured[Cell("smollm2", task, 0, 0)]
-            path = folder / f"{tuned}-{task}.json"
-            edited = cell["default"] if task == tuned else json.loads(path.read_text())
-            gold, answers, base = (of[:DOCUMENTS] for of in (edited["gold"], edited["greedy"], cell["base"]["greedy"]))
-            gains[task] = f1_gain(gold, base[: len(gold)], answers, resamples=2000)
-        others = mean_over_settings([[found] for task, found in gains.items() if task != tuned])
-        columns = [f"**{signed(found)}**" if task == tuned else signed(found) for task, found in gains.items()]
-        drift, kl = drifts[tuned], drifts[tuned]["kl"]
-        text = [f"{drift['perplexity']:.2f}", f"{kl['value']:.3f} [{kl['low']:.3f}, {kl['high']:.3f}]"]
-        rows.append([tuned, *columns, signed(others), *text])
-    if not rows:
-        return []
-    first = next(iter(drifts.values()))
-    said = EFFECTS.format(documents=DOCUMENTS, tokens=first["tokens"], perplexity=first["base_perplexity"])
-    return [said, table(["tuned on", *grid.TASKS, "the others, mean", "perplexity", "KL"], rows)]
+            cell = measured[Cell(MODEL, task, 0, 0)]
+            edited = cell.get("default") if task == tuned else found.get((tuned, task))
+            if edited and "base" in cell:
+                gold, answered = edited["gold"][:DOCUMENTS], edited["greedy"][:DOCUMENTS]
+                gains[task] = f1_gain(gold, cell["base"]["greedy"][: len(gold)], answered, resamples=2000)
+        others = [[gain] for task, gain in gains.items() if task != tuned]
+        columns = [signed(gains.get(task)) for task in grid.TASKS]
+        columns[grid.TASKS.index(tuned)] = f"**{signed(gains.get(tuned))}**"
+        text = found.get((tuned, DRIFT))
+        neutral = ["", ""]
+        if text:
+            kl = text["kl"]
+            neutral = [
+                f"{text['perplexity'] / text['base_perplexity']:.2f}",
+                f"{kl['value']:.3f} [{kl['low']:.3f}, {kl['high']:.3f}]",
+            ]
+        rows.append([tuned, *columns, signed(mean_over_settings(others)) if others else "", *neutral])
+    header = ["tuned on", *grid.TASKS, "the others, mean", "perplexity, times the base's", "KL"]
+    return [EFFECTS.format(documents=DOCUMENTS, tokens=TOKENS), table(header, rows)] if rows else []
 
 
 def main() -> None:

@@ -164,25 +164,32 @@ def effect_matrix(name: str, gains: Mapping[str, Mapping[str, Gain]], own: Mappi
 
 
 def trade_off(name: str, curves: Mapping[str, Sequence[tuple[float, Gain, Mean]]]) -> Markup:
-    """Gain against KL (nats a token) of each adapter at several strengths, from the identity up."""
+    """Gain against KL (nats a token) of each adapter at several strengths, from the identity up.
+
+    The strengths stand beside the points where there is room: of one adapter at all, of several at the last.
+    """
     with style(name):
         figure = Figure(figsize=(4.6, 2.8))
         axes = figure.add_axes((0, 0, 1, 1))
         axes.axhline(0, color=MUTED, linewidth=0.8)
         described = []
         for i, (adapter, points) in enumerate(curves.items()):
-            color = (GAIN, LOSS, OTHER, INK)[i % 4]
+            color, dashes = (GAIN, LOSS, OTHER, INK)[i % 4], ("-", "--", ":")[i // 4 % 3]
             x, y = [kl.value for _, _, kl in points], [gain.value for _, gain, _ in points]
             reach = np.array([[gain.value - gain.low, gain.high - gain.value] for _, gain, _ in points]).T
-            axes.errorbar(x, y, reach, color=color, marker="o", markersize=4, elinewidth=0.8, label=adapter)
+            line = axes.errorbar(x, y, reach, color=color, marker="o", markersize=4, elinewidth=0.8, label=adapter)
+            line[0].set_linestyle(dashes)
+            for strength, gain, kl in points[-1:] if len(curves) > 1 else points:
+                axes.annotate(f"{strength:g}", (kl.value, gain.value), (5, -9), textcoords="offset points", fontsize=8)
             for strength, gain, kl in points:
-                axes.annotate(f"{strength:g}", (kl.value, gain.value), (4, 4), textcoords="offset points", fontsize=8)
                 described.append(f"{adapter} at {strength:g}: gain {signed(gain.value)}, KL {kl.value:.3f}")
         axes.set_xlabel("KL(base, edited) on neutral text, nats a token")
         axes.set_ylabel("gain on its own task")
         if len(curves) > 1:
-            axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
-        return svg(figure, name, "What strength buys and costs (labels: strength)", "; ".join(described))
+            axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
+        strengths = dict.fromkeys(f"{strength:g}" for points in curves.values() for strength, *_ in points)
+        title = f"What strength buys and costs (points: strength {', '.join(strengths)})"
+        return svg(figure, name, title, "; ".join(described))
 
 
 def shown(token: str) -> str:
