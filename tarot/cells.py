@@ -5,7 +5,8 @@ No torch here: reports, gates and terminal summaries read cells without loading 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -100,24 +101,35 @@ def to_json(cells: Sequence[Cell]) -> str:
     )
 
 
-def load(path: str | Path) -> list[Cell]:
-    """Read cells that `to_json` wrote.
+@contextmanager
+def results(path: str | Path) -> Iterator[dict[str, Any]]:
+    """What a file of results holds; whatever is found wrong with it, also by the body, is one TarotError.
 
     Raises:
-        TarotError: no such file, not JSON, a newer format, or a cell that lacks something.
+        TarotError: no such file, not JSON, a newer format, or something that the body looks for and does not find.
     """
     try:
         content = json.loads(Path(path).read_text())
         version = content["format"]
         if isinstance(version, int) and version > FORMAT:
             raise TarotError(f"results of format {FORMAT} at most", f"{version} in {path}", "update tarot")
-        return [_cell(cell) for cell in content["cells"]]
+        yield content
     except OSError as error:
         raise TarotError("a file of results", f"{error.strerror} at {path}", "check the path") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TarotError(
             f"results as tarot writes them in {path}", f"{type(error).__name__}: {error}", "measure again"
         ) from error
+
+
+def load(path: str | Path) -> list[Cell]:
+    """Read cells that `to_json` wrote.
+
+    Raises:
+        TarotError: no such file, not JSON, a newer format, or a cell that lacks something.
+    """
+    with results(path) as content:
+        return [_cell(cell) for cell in content["cells"]]
 
 
 def _arm(values: dict[str, Any]) -> Arm:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -21,10 +22,10 @@ from rich.table import Table
 from tarot.errors import TarotError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from tarot.adapter import Adapter
-    from tarot.effects import Change
+    from tarot.effects import Change, Drift
     from tarot.models import LoadedModel
     from tarot.search import Result, Trial
 
@@ -146,7 +147,7 @@ def tune(
     rows = _rows(batch_size)
     tuning.check(recipe, output, budget, resume)
     loaded = _load(model, device, dtype)
-    with _Trials(budget) as bar:
+    with _trials(budget) as (start, advance):
         adapter = tuning.tune(
             loaded,
             recipe,
@@ -155,8 +156,8 @@ def tune(
             include_path=include_path,
             resume=resume,
             batch_size=rows,
-            on_start=bar.start,
-            on_trial=bar.advance,
+            on_start=start,
+            on_trial=advance,
         )
     scores, seconds = adapter.provenance["scores"], adapter.provenance["seconds"]
     assert isinstance(scores, dict) and isinstance(seconds, dict)
@@ -173,38 +174,52 @@ def tune(
     )
 
 
-class _Trials:
-    """Progress bar of a search: evaluations spent, best, identity, time left."""
+@contextmanager
+def _trials(budget: int) -> "Iterator[tuple[Callable[[int], None], Callable[[Trial, Result], None]]]":
+    """Progress of a search: evaluations spent, best, time left. -> what to call at its start, and on a trial."""
+    columns = (TextColumn("{task.description}"), TimeRemainingColumn())
+    with Progress(
+        TextColumn("evaluation"), MofNCompleteColumn(), BarColumn(), TaskProgressColumn(), *columns, console=err
+    ) as progress:
+        bar = progress.add_task("", total=budget)
 
-    def __init__(self, budget: int) -> None:
-        self.budget = budget
-        self.progress = Progress(
-            TextColumn("evaluation"),
-            MofNCompleteColumn(),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.description}"),
-            TimeRemainingColumn(),
-            console=err,
-        )
+        def start(resumed: int) -> None:
+            if resumed:
+                progress.console.print(f"resuming after {resumed} trials")
 
-    def __enter__(self) -> "_Trials":
-        return self
+        def advance(trial: "Trial", result: "Result") -> None:
+            if trial.score != trial.score:
+                progress.console.print(f"trial {trial.index}: no finite score, or refused; skipped")
+            description = f"best {result.best.score:.4f}  identity {result.identity.score:.4f}"
+            progress.update(bar, completed=result.spent, description=description)
 
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+        yield start, advance
 
-    def start(self, resumed: int) -> None:
-        if resumed:
-            err.print(f"resuming after {resumed} trials")
-        self.progress.start()
-        self.bar = self.progress.add_task("", total=self.budget)
 
-    def advance(self, trial: "Trial", result: "Result") -> None:
-        if trial.score != trial.score:
-            self.progress.console.print(f"trial {trial.index}: no finite score, or refused; skipped")
-        description = f"best {result.best.score:.4f}  identity {result.identity.score:.4f}"
-        self.progress.update(self.bar, completed=result.spent, description=description)
+@contextmanager
+def _steps() -> "Iterator[Callable[[str, int, int], None]]":
+    """Progress of work in several parts: -> what to call with what is being done, how much of it, and of how much."""
+    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
+    bars: dict[str, TaskID] = {}
+    with Progress(*columns, console=err) as progress:
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in bars:
+                bars[what] = progress.add_task(what)
+            progress.update(bars[what], completed=done, total=total)
+
+        yield show
+
+
+def _print_table(header: "Sequence[str]", rows: "Iterable[Sequence[str]]", title: str | None = None) -> None:
+    table = Table(*header, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+def _print_again(command: str) -> None:
+    out.print(f"again: {command}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _whole(what: str, text: str) -> int:
@@ -269,23 +284,19 @@ def evaluate(
     if output:
         content = json.dumps(results, indent=1, default=handle_non_serializable, ensure_ascii=False)
         write_atomically(output, content.encode())
-    table = Table("task", "documents", "shots", "metric", "value", "stderr")
+    rows_of_tasks = []
     for name in results["n-samples"]:
         values = {key.partition(",")[0]: value for key, value in results["results"][name].items()}
-        for i, key in enumerate(
-            key for key in values if isinstance(values[key], float) and not key.endswith("_stderr")
-        ):
+        metrics = [key for key in values if isinstance(values[key], float) and not key.endswith("_stderr")]
+        for i, key in enumerate(metrics):
             stderr = values.get(f"{key}_stderr")
-            row = (
-                (name, str(harness.n_documents(results, name)), str(results["n-shot"][name]))
-                if i == 0
-                else ("", "", "")
-            )
-            table.add_row(*row, key, f"{values[key]:.4f}", f"{stderr:.4f}" if isinstance(stderr, float) else "")
-    out.print(table)
+            named = (name, str(harness.n_documents(results, name)), str(results["n-shot"][name]))
+            error = f"{stderr:.4f}" if isinstance(stderr, float) else ""
+            rows_of_tasks.append((*(("", "", "") if i else named), key, f"{values[key]:.4f}", error))
+    _print_table(("task", "documents", "shots", "metric", "value", "stderr"), rows_of_tasks)
     out.print(f"model {model}, adapter {edit.fingerprint if edit else 'none (base)'}")
     if edit and side_effects:
-        with _Steps() as steps:
+        with _steps() as show:
             found = side_effects_of(
                 loaded,
                 edit,
@@ -295,13 +306,13 @@ def evaluate(
                 limit=limit,
                 chat=not no_chat,
                 batch_size=rows,
-                on_step=steps.show,
+                on_step=show,
             )
         _print_changes("side effects: tasks that it was not tuned on", found.changes)
         drift = found.drift
         out.print(f"{drift.tokens:,} tokens that the base model wrote:")
         out.print(f"perplexity {drift.base_perplexity:.2f} without the edit, {drift.perplexity:.2f} with it")
-        out.print(f"KL {drift.kl.value:.4f} [{drift.kl.low:.4f}, {drift.kl.high:.4f}] nats a token")
+        out.print(f"KL {_kl(drift)} nats a token")
 
 
 def _fraction(what: str, text: str) -> float:
@@ -334,7 +345,7 @@ def compare(
     metric: Metric = "greedy_f1",
     reward: Reward = None,
     output: Annotated[
-        Path | None, typer.Option(help="JSON file for the cells, which `tarot report` reads, or for rewarded texts")
+        Path | None, typer.Option(help="JSON file for cells or rewarded texts, which `tarot report` reads")
     ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -380,11 +391,8 @@ def compare(
     for comparison in compared(measured, metric):
         cell = comparison.cell
         title = f"{cell.task}, {len(cell.gold):,} documents, {METRICS[metric].title}, seed {cell.seed}"
-        table = Table(*ARM_HEADER, title=title, title_justify="left")
-        for row in arm_rows(comparison):
-            table.add_row(*row)
-        out.print(table)
-        out.print(f"again: {cell.command}", soft_wrap=True, highlight=False, markup=False)
+        _print_table(ARM_HEADER, arm_rows(comparison), title)
+        _print_again(cell.command)
 
 
 def _compare_rewards(
@@ -396,11 +404,10 @@ def _compare_rewards(
     batch_size: int | None,
     output: Path | None,
 ) -> None:
-    from tarot import judging
+    from tarot import judging, rewarded
     from tarot.adapter import Adapter
     from tarot.files import write_atomically
     from tarot.outcomes import OUTCOMES, outcomes
-    from tarot.pareto import pareto
     from tarot.report import FRONT_HEADER, REWARD_HEADER, front_rows, reward_rows
 
     compared = [
@@ -416,19 +423,14 @@ def _compare_rewards(
         for folder in folders
     ]
     if output:
-        write_atomically(output, judging.to_json(compared).encode())
+        write_atomically(output, rewarded.to_json(compared).encode())
     for each in compared:
         title = f"{each.task}, {each.gain.n:,} documents, {each.reward}, seed {each.seed}"
-        table = Table(*REWARD_HEADER, title=title, title_justify="left")
-        for row in reward_rows(each.base, each.edited, each.gain, each.fluency_gain):
-            table.add_row(*row)
-        out.print(table)
-        front = Table(*FRONT_HEADER, title="trials that no other beats in both, on the samples", title_justify="left")
-        for row in front_rows(each.outcomes, pareto(each.outcomes)):
-            front.add_row(*row)
+        _print_table(REWARD_HEADER, reward_rows(each.base, each.edited, each.gain, each.fluency_gain), title)
         if each.outcomes:
-            out.print(front)
-        out.print(f"again: {each.command}", soft_wrap=True, highlight=False, markup=False)
+            title = "trials that no other beats in both, on the samples"
+            _print_table(FRONT_HEADER, front_rows(each.outcomes, each.front), title)
+        _print_again(each.command)
 
 
 @app.command()
@@ -440,12 +442,13 @@ def report(
         list[Path] | None, typer.Option(help="folder of `tarot analysis` or `tarot effects`; repeat for several")
     ] = None,
 ) -> None:
-    """One HTML page of measured cells: table, pictures, flipped documents, and how to repeat each."""
-    from tarot.cells import load
+    """One HTML page of what was compared: tables, pictures, flipped documents, rewarded texts, how to repeat each."""
+    from tarot import rewarded
     from tarot.report import write_report
 
-    measured = [cell for path in results for cell in load(path)]
-    out.print(f"report in {write_report(measured, output, metric, analysis or ())}")
+    read = [rewarded.load(path) for path in results]
+    measured, compared = [cell for cells, _ in read for cell in cells], [each for _, those in read for each in those]
+    out.print(f"report in {write_report(measured, output, metric, analysis or (), compared)}")
 
 
 @app.command()
@@ -453,30 +456,39 @@ def analysis(
     model: Model,
     adapter: Annotated[Path, typer.Option(help="folder of the adapter")],
     output: Annotated[Path, typer.Option(help="folder for the pictures and their data")],
+    reward: Reward = None,
     include_path: IncludePath = None,
     limit: Annotated[int | None, typer.Option(help="only the first documents")] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch_size: BatchSize = "auto",
 ) -> None:
-    """Draw what an edit does inside the model: by layer, by head, in attention, in the documents that flipped."""
+    """Draw what an edit does inside the model: by layer, by head, in attention, in the documents that flipped.
+
+    Of an adapter tuned for a reward: by layer, under the reward, and in attention.
+    """
     from tarot.adapter import Adapter
     from tarot.analysis import analyse
 
     rows = _rows(batch_size)
     edit = Adapter.load(adapter)
     loaded = _load(model, device, dtype)
-    with _Steps() as steps:
+    with _steps() as show:
         files = analyse(
             loaded,
             edit,
             output,
+            reward=reward,
             include_path=include_path,
             limit=limit,
             batch_size=rows,
-            on_step=steps.show,
+            on_step=show,
         )
     out.print(f"{', '.join(file.name for file in files)} in {output}")
+    if "lens.svg" not in {file.name for file in files}:
+        out.print(
+            "no lens and no flips: a reward has no right answers; layers stand for heads, texts take long to write"
+        )
 
 
 @app.command()
@@ -485,6 +497,7 @@ def prune(
     adapter: Annotated[Path, typer.Option(help="folder of the adapter")],
     output: Annotated[Path, typer.Option(help="new folder for the smaller adapter")],
     keep: Annotated[float, typer.Option(help="share of the gain on its samples to keep, above 0 and at most 1")] = 0.9,
+    reward: Reward = None,
     include_path: IncludePath = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -503,6 +516,7 @@ def prune(
             loaded,
             edit,
             keep,
+            reward=reward,
             include_path=include_path,
             batch_size=rows,
             on_score=lambda evaluations, heads: status.update(f"{heads} heads after {evaluations} evaluations"),
@@ -533,12 +547,15 @@ def effects(
     """Measure what edits change that they were not tuned for, and what each strength buys and costs."""
     from tarot import effects as side
     from tarot.adapter import Adapter
+    from tarot.report import with_interval
 
     rows, names = _rows(batch_size), _names(tasks)
     factors = [_fraction("strength", text) for text in strengths.split(",")]
-    edits = {str(folder): Adapter.load(folder) for folder in adapter}
+    # Rows and curves are called by their folder's own name, where that tells them apart.
+    apart = len({folder.resolve().name for folder in adapter}) == len(adapter)
+    edits = {folder.resolve().name if apart else str(folder): Adapter.load(folder) for folder in adapter}
     loaded = _load(model, device, dtype)
-    with _Steps() as steps:
+    with _steps() as show:
         found = side.measure_effects(
             loaded,
             edits,
@@ -550,53 +567,38 @@ def effects(
             include_path=include_path,
             limit=limit,
             batch_size=rows,
-            on_step=steps.show,
+            on_step=show,
         )
     for name, row in found.matrix.items():
         _print_changes(f"{name}: other tasks, zero-shot", row)
-        table = Table("strength", "score", "gain on its own task", "KL, nats a token", "perplexity")
-        for point in found.curves[name]:
-            gain, kl = point.change.gain, point.drift.kl
-            table.add_row(
+        header = ("strength", "score", "gain on its own task", "KL, nats a token", "perplexity")
+        points = [
+            (
                 f"{point.strength:g}",
                 f"{point.change.edited:.3f}",
-                f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]",
-                f"{kl.value:.4f} [{kl.low:.4f}, {kl.high:.4f}]",
+                with_interval(point.change.gain),
+                _kl(point.drift),
                 f"{point.drift.perplexity:.2f}",
             )
-        out.print(table)
+            for point in found.curves[name]
+        ]
+        _print_table(header, points)
     out.print(f"effects and tradeoff, as SVG and CSV, in {output}")
 
 
 def _print_changes(title: str, row: "Mapping[str, Change]") -> None:
-    table = Table("task", "documents", "base", "edited", "change, 95% interval", title=title, title_justify="left")
-    for task, change in row.items():
-        gain = change.gain
-        interval = f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
-        table.add_row(task, str(gain.n), f"{change.base:.3f}", f"{change.edited:.3f}", interval)
-    out.print(table)
+    from tarot.report import with_interval
+
+    header = ("task", "documents", "base", "edited", "change, 95% interval")
+    changes = [
+        (task, str(change.gain.n), f"{change.base:.3f}", f"{change.edited:.3f}", with_interval(change.gain))
+        for task, change in row.items()
+    ]
+    _print_table(header, changes, title)
 
 
-class _Steps:
-    """Progress of work in several parts: what is being done, and how much of it."""
-
-    def __init__(self) -> None:
-        self.progress = Progress(
-            TextColumn("{task.description}"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), console=err
-        )
-        self.bars: dict[str, TaskID] = {}
-
-    def __enter__(self) -> "_Steps":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def show(self, what: str, done: int, total: int) -> None:
-        if what not in self.bars:
-            self.bars[what] = self.progress.add_task(what)
-        self.progress.update(self.bars[what], completed=done, total=total)
+def _kl(drift: "Drift") -> str:
+    return f"{drift.kl.value:.4f} [{drift.kl.low:.4f}, {drift.kl.high:.4f}]"
 
 
 @app.command()

@@ -4,8 +4,8 @@ Answers are indices of choices; a negative one is an answer outside the choices,
 only on how often each (right answer, base's answer, edited answer) occurs, so the order of documents does not matter;
 swapping the arms negates the gain and mirrors its interval exactly.
 
-Sources: McNemar (1947), exact form; Efron and Tibshirani, An Introduction to the Bootstrap (1993); Agresti and Min
-(2005) for the pseudo-document; Holm (1979); Zou and Donner (2008) for adding intervals.
+Sources: McNemar (1947), exact form; Efron and Tibshirani, An Introduction to the Bootstrap (1993), also for
+the jackknife; Agresti and Min (2005) for the pseudo-document; Holm (1979); Zou and Donner (2008) for adding intervals.
 """
 
 import math
@@ -256,6 +256,26 @@ def mean_intervals(
     counts = np.random.default_rng(seed).multinomial(len(values), np.full(len(values), 1 / len(values)), resamples)
     low, high = np.quantile(counts @ values / len(values), [(1 - level) / 2, (1 + level) / 2], axis=0)
     return [Mean(*map(float, each)) for each in zip(values.mean(0), low, high, strict=True)]
+
+
+def jackknife(value: float, without: Sequence[float], *, level: float = 0.95) -> Mean:
+    """value +- t sqrt((n - 1) / n sum_i (without_i - mean)^2), of a statistic of all documents together.
+
+    `without` is the statistic of all documents but each in turn; of a mean this is Student's interval, with n - 1
+    degrees of freedom. A bootstrap would draw documents twice, which a count of what is said twice must not.
+    Fewer than two documents say nothing of others: the interval is then infinite.
+
+    Raises:
+        TarotError: a level outside (0, 1).
+    """
+    _check_settings(level, 2)
+    n = len(without)
+    if n < 2:
+        return Mean(value, -math.inf, math.inf)
+    mean = _mean(without)
+    error = math.sqrt((n - 1) * _mean([(each - mean) ** 2 for each in without]))
+    reach = float(t.ppf((1 + level) / 2, n - 1)) * error
+    return Mean(value, value - reach, value + reach)
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:

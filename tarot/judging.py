@@ -5,46 +5,25 @@ Reward, fluency and variety go into lm-eval's results side by side. A task may n
 or an adapter does.
 """
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from statistics import stdev
 from typing import Any
 
 from tarot.adapter import Adapter
 from tarot.errors import TarotError
-from tarot.gains import Difference, difference
+from tarot.gains import difference
 from tarot.generation import fluency_of, judged, seeded
 from tarot.harness import TarotLM, evaluate
-from tarot.measuring import command, recipe_of
+from tarot.measuring import command, recipe_of, said
 from tarot.models import LoadedModel
 from tarot.outcomes import Judged, Outcome
+from tarot.pareto import pareto
+from tarot.rewarded import Rewarded
 from tarot.rewards import check_reward, is_reward, make_reward, refuse_code
-
-FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Rewarded:
-    """Base and edited texts of the same documents, judged by one reward.
-
-    `gain` is in the reward's units, `fluency_gain` in nats a token; `outcomes` are those of the search's trials.
-    `command` repeats it.
-    """
-
-    model: str
-    task: str
-    reward: str
-    seed: int
-    adapter: str
-    base: Judged
-    edited: Judged
-    gain: Difference
-    fluency_gain: Difference
-    outcomes: Mapping[int, Outcome]
-    command: str
+from tarot.samples import load_task
 
 
 def reward_for(results: Mapping[str, Any], task: str, asked: str | None) -> str | None:
@@ -148,21 +127,19 @@ def compare_rewards(
     both = [written(edit) for edit in (None, adapter)]
     reward_for(both[0], recipe.task, name)
     base, edited = (judge_logged(loaded, results, recipe.task, name) for results in both)
+    task = load_task(recipe.task, include_path)
     return Rewarded(
         model=loaded.reference,
         task=recipe.task,
         reward=name,
         seed=recipe.seed,
         adapter=adapter.fingerprint,
+        prompts=tuple(said(task, document["doc"]) for document in both[0]["samples"][recipe.task]),
         base=base,
         edited=edited,
         gain=difference(base.rewards, edited.rewards),
         fluency_gain=difference(base.fluencies, edited.fluencies),
         outcomes=dict(outcomes or {}),
+        front=tuple(pareto(outcomes or {})),
         command=command(loaded.reference, recipe, adapter.provenance["budget"], 0, 0, limit, include_path),  # type: ignore[arg-type]  # JSON that tune wrote
     )
-
-
-def to_json(compared: Sequence[Rewarded]) -> str:
-    """Everything of every comparison, texts included, in one readable file."""
-    return json.dumps({"format": FORMAT, "rewarded": [asdict(each) for each in compared]}, indent=1) + "\n"

@@ -264,7 +264,7 @@ def measure(
         ),
         keys=tuple(document_key(task, doc) for doc in docs),
         gold=gold,
-        texts=tuple(_said(task, doc) for doc in docs),
+        texts=tuple(said(task, doc) for doc in docs),
         arms=tuple(measured),
         seconds=round(time.perf_counter() - started, 3),
         reference_seconds=round(reference_workload(), 6),
@@ -301,6 +301,8 @@ def recipe_of(adapter: Adapter) -> Recipe:
     return Recipe(**found)  # type: ignore[arg-type]  # JSON that Recipe was written to
 
 
-def _said(task: Task, doc: Any) -> str:
-    text = task.doc_to_text(doc)
-    return text if isinstance(text, str) else str(task.doc_to_choice(doc))
+def said(task: Task, doc: Any) -> str:
+    """A document as asked: its text and, where the answer's turn begins with words of its own, these."""
+    text, begun = task.doc_to_text(doc), task.doc_to_prefix(doc)
+    asked = text if isinstance(text, str) else str(task.doc_to_choice(doc))
+    return f"{asked} {begun}" if begun else asked

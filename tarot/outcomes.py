@@ -7,6 +7,7 @@ Source of distinct-n: Li et al., arXiv 1510.03055.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -54,6 +55,18 @@ def distinct(texts: Sequence[str], n: int = 2) -> float:
     """distinct n-grams / all n-grams, over the words of all texts: 1 when none comes twice, 0 without any."""
     grams = [gram for text in texts for gram in _grams(text, n)]
     return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def distinct_without(texts: Sequence[str], n: int = 2) -> list[float]:
+    """`distinct` of all texts but one, for each of them in turn."""
+    by_text = [Counter(_grams(text, n)) for text in texts]
+    every = sum(by_text, Counter[tuple[str, ...]]())
+    found = []
+    for own in by_text:
+        left = every.total() - own.total()
+        gone = sum(every[gram] == count for gram, count in own.items())
+        found.append((len(every) - gone) / left if left else 0.0)
+    return found
 
 
 def repetition(text: str, n: int = 2) -> float:

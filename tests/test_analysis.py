@@ -22,7 +22,7 @@ from tarot.adapter import Adapter, Edit
 from tarot.analysis import analyse, documents, head_maps, objective_of, prune, pruned
 from tarot.analysis.attention import attention, patterns
 from tarot.analysis.flips import flips, greedy_choices, most_moved
-from tarot.analysis.heads import only, turned
+from tarot.analysis.heads import attributed, only, turned
 from tarot.analysis.lens import final_norm, layer_probabilities
 from tarot.analysis.prompts import answer_of, batches, next_log_probabilities
 from tarot.cells import OUTSIDE
@@ -36,6 +36,7 @@ from tarot.scoring import Request
 from tarot.sites import alive, decoder_layers, find_sites
 from tarot.tuning import Recipe, tune
 
+HEADS = torch.arange(1.0, 7.0).reshape(2, 3, 1)
 PROMPTS = [tuple(tokens(1, length, seed=length)[0].tolist()) for length in (7, 3, 11, 7, 1)]
 REQUESTS = [Request(prompt, (5 + i, 9)) for i, prompt in enumerate(PROMPTS)]
 
@@ -76,10 +77,10 @@ def scores_of_sets(draw: st.DrawFn) -> tuple[torch.Tensor, dict[frozenset[tuple[
     return angles, table
 
 
-@given(scores_of_sets(), st.floats(0.01, 1))
+@given(scores_of_sets(), st.floats(0.01, 1), st.none() | st.lists(st.floats(-1, 1), min_size=6, max_size=6))
 @settings(max_examples=200)
 def test_pruning_keeps_the_share_and_no_head_to_spare(
-    drawn: tuple[torch.Tensor, dict[frozenset[tuple[int, int]], float]], keep: float
+    drawn: tuple[torch.Tensor, dict[frozenset[tuple[int, int]], float]], keep: float, guess: list[float] | None
 ) -> None:
     angles, table = drawn
     asked: list[frozenset[tuple[int, int]]] = []
@@ -88,7 +89,7 @@ def test_pruning_keeps_the_share_and_no_head_to_spare(
         asked.append(turned(given))
         return table[asked[-1]]
 
-    found = prune(score, angles, keep)
+    found = prune(score, angles, keep, None if guess is None else torch.tensor(guess).reshape(2, 3))
     floor = found.identity + keep * (found.whole - found.identity)
     assert found.score == table[found.heads] >= floor
     assert all(table[found.heads - {head}] < floor for head in found.heads)
@@ -105,10 +106,12 @@ def test_where_heads_add_up_the_maps_agree_and_pruning_finds_the_smallest_set(ga
     def score(given: torch.Tensor) -> float:
         return float((given[..., 0] * weights).sum()) - 1
 
+    slopes = torch.stack([weights, torch.zeros(2, 3)], dim=-1).float()
     maps = head_maps(score, angles)
     torch.testing.assert_close(maps.alone, weights)
     torch.testing.assert_close(maps.missed, weights)
-    found = prune(score, angles, 0.7)
+    torch.testing.assert_close(attributed(lambda given: (score(given), slopes), angles), weights.float())
+    found = prune(score, angles, 0.7, weights)
     smallest = next(n for n in range(7) if sum(sorted(gains)[6 - n :]) >= 0.7 * sum(gains) - 1e-9)
     assert len(found.heads) == smallest
 
@@ -120,6 +123,24 @@ def test_heads_that_are_not_turned_are_not_tried() -> None:
     maps = head_maps(lambda given: calls.append(given) or float(given.sum()), angles)
     assert len(calls) == 4
     assert maps.alone.nonzero().tolist() == maps.missed.nonzero().tolist() == [[1, 2]]
+
+
+def test_a_good_guess_spares_evaluations() -> None:
+    """Of 200 heads that add up, those that bring most of the gain are found with a few halvings and one round."""
+    weights = torch.randn(10, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64).exp().pow(3)
+    found = prune(lambda given: float((given[..., 0] * weights).sum()), torch.ones(10, 20, 2), 0.9, weights)
+    assert len(found.heads) < 60 and found.evaluations < 2.5 * len(found.heads) + 20
+
+
+def test_what_must_not_be_is_never_kept() -> None:
+    """nan, as a search's refused trials score: here for every set without the first head."""
+    found = prune(
+        lambda given: float("nan") if given.any() and not given[0, 0].any() else float(given.sum()), HEADS, 0.3
+    )
+    assert (0, 0) in found.heads and found.score >= 0.3 * found.whole
+    message = r"expected an edit that gains on its own samples, got 0.0000 without it and -inf with it; tune it"
+    with pytest.raises(TarotError, match=message):
+        prune(lambda given: float("nan") if given.any() else 0.0, HEADS)
 
 
 def test_pruning_errors() -> None:
@@ -262,6 +283,13 @@ def test_a_pruned_adapter_says_what_it_was(loaded: LoadedModel, adapter: Adapter
     assert scores["pruned"] >= scores["identity"] + 0.8 * (scores["whole"] - scores["identity"])
     objective = objective_of(loaded, smaller, include_path=folder)
     assert objective(smaller.angles) == pytest.approx(scores["pruned"], abs=1e-6)
+
+
+def test_what_heads_bring_adds_up_to_the_gain(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
+    objective = objective_of(loaded, adapter, include_path=folder)
+    gain = objective(adapter.angles) - objective(torch.zeros_like(adapter.angles))
+    found = attributed(objective.slope, adapter.angles, points=40)
+    assert found.shape == (2, 3) and float(found.sum()) == pytest.approx(gain, rel=0.01)
 
 
 def test_other_data_and_no_recipe_are_refused(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
@@ -411,3 +439,44 @@ def test_the_identity_changes_nothing_at_all(
     assert rows_of(tmp_path / "flips.csv") == []
     assert "no head matters" in (tmp_path / "heads-alone.svg").read_text()
     assert "no document flipped" in (tmp_path / "flips.svg").read_text()
+
+
+# Rewards
+
+
+@pytest.fixture(scope="module")
+def cheerful(tmp_path_factory: pytest.TempPathFactory, loaded: LoadedModel) -> Adapter:
+    recipe = Recipe("openings", objective="fluency", samples=3, search="random", space="full", layers="0.5", bound=0.5)
+    return tune(loaded, recipe, tmp_path_factory.mktemp("cheerful") / "a", budget=3)
+
+
+def test_the_objective_of_a_reward_is_that_of_the_search(loaded: LoadedModel, cheerful: Adapter) -> None:
+    objective = objective_of(loaded, cheerful)
+    scores = cheerful.provenance["scores"]
+    assert objective(torch.zeros_like(cheerful.angles)) == scores["identity"]
+    assert objective(cheerful.angles) == pytest.approx(scores["best"])
+    other = objective_of(loaded, cheerful, reward="sentiment:positive")
+    assert other(cheerful.angles) != objective(cheerful.angles)
+
+
+def test_rewarded_adapters_are_pruned_and_drawn(loaded: LoadedModel, cheerful: Adapter, tmp_path: Path) -> None:
+    smaller = pruned(loaded, cheerful, 0.5)
+    scores = smaller.provenance["pruned"]["scores"]
+    assert scores["pruned"] >= scores["identity"] + 0.5 * (scores["whole"] - scores["identity"])
+    assert objective_of(loaded, smaller)(smaller.angles) == pytest.approx(scores["pruned"])
+    files = analyse(loaded, cheerful, tmp_path, limit=2)
+    assert [file.name for file in files] == ["attention.csv", "attention.svg", "layers.csv", "layers.svg"]
+    rows = rows_of(tmp_path / "layers.csv")
+    assert [row["layer"] for row in rows] == ["0", "1"] and all(row["heads"] == "3" for row in rows)
+    score = objective_of(loaded, cheerful)
+    first = torch.cat([cheerful.angles[:1], torch.zeros_like(cheerful.angles[1:])])
+    assert float(rows[0]["alone"]) == pytest.approx(score(first) - scores["identity"], abs=1e-4)
+    assert float(rows[1]["missed"]) == pytest.approx(scores["whole"] - score(first), abs=1e-4)
+
+
+def test_rewards_that_do_not_fit(loaded: LoadedModel, adapter: Adapter, cheerful: Adapter, folder: Path) -> None:
+    trap = replace(cheerful, provenance={**cheerful.provenance, "objective": "trap:spring"})
+    with pytest.raises(TarotError, match="expected a reward that runs no code in an adapter, got 'trap:spring'"):
+        objective_of(loaded, trap)
+    with pytest.raises(TarotError, match="expected a task that generates, to judge by fluency, got multiple_choice in"):
+        objective_of(loaded, adapter, reward="fluency", include_path=folder)

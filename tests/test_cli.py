@@ -312,6 +312,12 @@ def test_a_reward_from_tuning_to_comparison(home: Path, capsys: pytest.CaptureFi
     assert "openings, 4 documents, fluency, seed 0" in said
     assert all(word in said for word in ("base", "edited", "distinct-2", "repetition", "(identity)"))
     assert len(json.loads((home / "judged.json").read_text())["rewarded"][0]["base"]["texts"]) == 4
+    drawn = ("--adapter", "rewarded", "--limit", "2", "--reward", "fluency")
+    assert run_in(home, "analysis", *MODEL, *drawn, "--output", "layers") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "attention.csv, attention.svg, layers.csv, layers.svg in layers no lens and no flips: a reward has" in said
+    assert run_in(home, "report", "judged.json", "--output", "texts") == 0
+    assert "openings fluency seed 0" in (home / "texts" / "index.html").read_text()
     assert run_in(home, "evaluate", *MODEL, "--tasks", "openings", "--limit", "2", "--output", "texts.json") == 0
     said = capsys.readouterr().out
     assert all(word in said for word in ("words", "reward", "fluency", "distinct_2"))

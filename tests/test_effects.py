@@ -176,6 +176,17 @@ def test_strengths_are_from_0_to_1(folder: Path) -> None:
         trade_off(loaded(), an_adapter(), TEXT, (0.0, 1.5), include_path=folder)
 
 
+def test_an_adapter_tuned_for_a_reward_has_no_right_answers(tmp_path: Path) -> None:
+    rewarded = replace(an_adapter(), provenance={"task": "openings", "objective": "fluency"})
+    message = (
+        "expected adapters tuned on right answers, for what a strength buys, got one, tuned for fluency; "
+        "tarot evaluate --side-effects has the rest"
+    )
+    with pytest.raises(TarotError, match=message):
+        measure_effects(loaded(), {"one": rewarded}, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
 def test_the_folder_holds_the_matrix_and_the_trade_off(folder: Path, tmp_path: Path) -> None:
     adapters = {"one": an_adapter(), "two": an_adapter(3.0, seed=1)}
     suite = ["stranger_loglikelihood"]

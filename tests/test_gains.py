@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.stats import t
 from sklearn.metrics import accuracy_score, f1_score
 
 from tarot.errors import TarotError
@@ -20,6 +21,7 @@ from tarot.gains import (
     difference,
     f1_gain,
     holm,
+    jackknife,
     mean_intervals,
     mean_over_seeds,
     mean_over_settings,
@@ -183,6 +185,20 @@ def test_means_of_bad_input(rows, options, message):
     with pytest.raises(TarotError) as error:
         mean_intervals(rows, **options)
     assert str(error.value) == message
+
+
+@given(st.lists(st.floats(-9, 9), min_size=2, max_size=12), st.floats(0.5, 0.99))
+def test_the_jackknife_of_a_mean_is_students_interval(values, level):
+    n, mean = len(values), sum(values) / len(values)
+    found = jackknife(mean, [(sum(values) - value) / (n - 1) for value in values], level=level)
+    reach = t.ppf((1 + level) / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n)
+    assert (found.value, found.high - mean, mean - found.low) == pytest.approx((mean, reach, reach), abs=1e-6)
+
+
+def test_the_jackknife_of_one_document_and_of_a_bad_level():
+    assert jackknife(0.5, [0.0]) == Mean(0.5, -math.inf, math.inf)
+    with pytest.raises(TarotError, match=r"expected a level between 0 and 1, got 95; for example 0\.95"):
+        jackknife(0.5, [0.0], level=95)
 
 
 @given(gains(), st.floats(0, 1))

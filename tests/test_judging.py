@@ -1,6 +1,5 @@
 """Reward, fluency and variety beside each other: in lm-eval's results, and of base and edit on the same documents."""
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
@@ -13,16 +12,18 @@ from tarot.adapter import Adapter, Edit
 from tarot.errors import TarotError, UnknownName
 from tarot.generation import fluency_of
 from tarot.harness import TarotLM, evaluate
-from tarot.judging import add_rewards, compare_rewards, to_json
+from tarot.judging import add_rewards, compare_rewards
 from tarot.models import LoadedModel
 from tarot.outcomes import Judged, Outcome, distinct
 from tarot.report import front_rows, reward_rows
+from tarot.rewarded import load, to_json
 from tarot.rewards import make_reward
 from tarot.rotation import ROTARY
 from tarot.sites import find_sites
 from tarot.tuning import Recipe
 
 NAME = "sentiment:positive"
+OUTCOMES = {0: Outcome(0.1, -1.0, 0.5, 0.1), 1: Outcome(0.2, -2.0, 0.5, 0.1, refused=True)}
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +91,7 @@ def test_no_file_calls_a_function(loaded: LoadedModel, tmp_path: Path, monkeypat
 
 
 def test_base_and_edit_on_the_same_documents(loaded: LoadedModel) -> None:
-    outcomes = {0: Outcome(0.1, -1.0, 0.5, 0.1), 1: Outcome(0.2, -2.0, 0.5, 0.1, refused=True)}
-    compared = compare_rewards(loaded, tuned(loaded), limit=6, outcomes=outcomes)
+    compared = compare_rewards(loaded, tuned(loaded), limit=6, outcomes=OUTCOMES)
     assert (compared.reward, compared.gain.n, compared.task) == ("fluency", 6, "openings")
     assert compared.gain == compared.fluency_gain  # the reward is fluency here
     assert compared.gain.value == pytest.approx(fmean(compared.edited.rewards) - fmean(compared.base.rewards))
@@ -100,8 +100,20 @@ def test_base_and_edit_on_the_same_documents(loaded: LoadedModel) -> None:
     for edit, found in ((None, compared.base), (tuned(loaded), compared.edited)):
         results = evaluate(loaded, ["openings"], adapter=edit, limit=6)
         assert tuple(document["filtered_resps"][0] for document in results["samples"]["openings"]) == found.texts
-    read = json.loads(to_json([compared]))["rewarded"][0]
-    assert read["edited"]["texts"] == list(compared.edited.texts) and read["outcomes"]["1"]["refused"]
+    assert compared.front == (1, 0)  # by rising fluency
+    assert len(compared.prompts) == 6
+    assert compared.prompts[-1].startswith("A film review: There is a new film about a clerk who finds an old map. ")
+
+
+def test_a_file_holds_all_of_it(loaded: LoadedModel, tmp_path: Path) -> None:
+    compared = [compare_rewards(loaded, tuned(loaded), limit=n, outcomes=OUTCOMES) for n in (2, 1)]
+    (tmp_path / "judged.json").write_text(to_json(compared))
+    assert load(tmp_path / "judged.json") == ([], compared)  # of one document the interval is infinite
+    (tmp_path / "cut.json").write_text(to_json(compared).replace('"front"', '"back"'))
+    with pytest.raises(
+        TarotError, match=r"expected results as tarot writes them in .*cut.json, got KeyError: 'front'; m"
+    ):
+        load(tmp_path / "cut.json")
 
 
 def test_what_cannot_be_compared(loaded: LoadedModel) -> None:

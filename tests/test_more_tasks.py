@@ -31,7 +31,7 @@ def module(name: str) -> ModuleType:
     return imported
 
 
-openings, loaders, free = module("generation/openings"), module("generation/loaders"), module("paper/free")
+openings, loaders, free = module("generation/openings"), module("loaders"), module("paper/free")
 
 
 def load(*names: str) -> dict[str, ConfigurableTask]:

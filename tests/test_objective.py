@@ -34,7 +34,10 @@ def oracle(model: LlamaForCausalLM, angles: torch.Tensor, measure: str) -> float
     handles = []
     for layer, of_layer in zip(model.model.layers, angles, strict=False):
         matrix = torch.block_diag(*(ROTARY.matrix(head, 8) for head in of_layer))
-        hook = lambda _, args, matrix=matrix: (args[0] @ matrix.to(args[0].dtype),)  # noqa: E731
+
+        def hook(_, args, matrix=matrix):
+            return (args[0] @ matrix.to(args[0].dtype),)
+
         handles.append(layer.self_attn.o_proj.register_forward_pre_hook(hook))
     scores = []
     for sample in SAMPLES:

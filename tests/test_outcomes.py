@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tarot.errors import TarotError
-from tarot.outcomes import OUTCOMES, Judged, Outcome, OutcomeLog, distinct, outcomes, repetition
+from tarot.gains import jackknife
+from tarot.outcomes import OUTCOMES, Judged, Outcome, OutcomeLog, distinct, distinct_without, outcomes, repetition
 
 words = st.lists(st.sampled_from(["a", "B", "b", "good"]), max_size=8).map(" ".join)
 
@@ -22,10 +24,24 @@ def test_distinct_agrees_with_counting(texts: list[str], n: int) -> None:
     assert distinct(texts, n) == (len(different) / len(grams) if grams else 0.0)
 
 
+@given(st.lists(words, max_size=4), st.integers(1, 3))
+def test_leaving_a_text_out_is_not_having_it(texts: list[str], n: int) -> None:
+    assert distinct_without(texts, n) == [distinct(texts[:i] + texts[i + 1 :], n) for i in range(len(texts))]
+
+
 @given(words, st.integers(1, 3))
 def test_repetition_is_what_distinct_leaves(text: str, n: int) -> None:
     assert repetition(text, n) == pytest.approx(1 - distinct([text], n) if distinct([text], n) else 0.0)
     assert 0 <= repetition(text, n) < 1
+
+
+def test_the_interval_of_distinct_holds_what_is_expected_of_as_many_texts() -> None:
+    """Of texts whose words follow Zipf: its mean over many draws, in about 95% of them."""
+    generator = np.random.default_rng(0)
+    draws = [[" ".join(map(str, generator.zipf(1.5, 8).clip(max=99))) for _ in range(20)] for _ in range(300)]
+    expected = np.mean([distinct(texts) for texts in draws])
+    intervals = [jackknife(distinct(texts), distinct_without(texts)) for texts in draws]
+    assert 0.9 <= np.mean([found.low <= expected <= found.high for found in intervals]) <= 0.99
 
 
 def test_babble_shows() -> None:

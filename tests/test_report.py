@@ -24,13 +24,15 @@ from hypothesis import strategies as st
 
 from tarot.cells import OUTSIDE, Arm, Cell
 from tarot.errors import TarotError, UnknownName
-from tarot.gains import Mean, accuracy_gain, f1_gain, holm, mean_over_seeds, weighted_f1
+from tarot.gains import Mean, accuracy_gain, difference, f1_gain, holm, jackknife, mean_over_seeds, weighted_f1
+from tarot.outcomes import Judged, Outcome, distinct, distinct_without
 from tarot.report import ARM_HEADER, METRICS, arm_rows, compare, mechanism, summary_rows, write_report
 from tarot.report.comparison import by_setting
 from tarot.report.figures import angle_map, curves, so_far
 from tarot.report.folder import DARK, LIGHT, pictures, standalone, write_csv, write_svg
 from tarot.report.page import render
 from tarot.report.table import with_interval
+from tarot.rewarded import Rewarded
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EVIL = "<script>alert('fabricated')</script> & \"quoted\" $\\alpha$ 漢字"
@@ -95,6 +97,37 @@ CELLS = [
         texts=tuple(f"{EVIL} {i} " + "long " * 60 * (i % 2) for i in range(40)),
     ),
 ]
+
+
+def rewarded(n=12, lift=0.3, **fields):
+    """A fabricated comparison of texts: every third is worth less after the edit."""
+    generator = np.random.default_rng(n)
+
+    def arm(word, shift):
+        texts = tuple(f"{word} text {i} said {word} " + EVIL * (i == 2) for i in range(n))
+        rewards = tuple(generator.normal(shift, 0.1, n).round(3) - np.arange(n) % 3 // 2 * 4 * shift)
+        return Judged(texts, rewards, tuple(generator.normal(-2, 0.3, n).round(3).tolist()))
+
+    base, edited = arm("before", 0.0), arm("after", lift)
+    outcomes = {i: Outcome(0.1 * i, -1.0 - 0.1 * i**2, 0.5, 0.1, refused=i == 4) for i in range(5)}
+    compared = Rewarded(
+        model="fabricated/model",
+        task="made_up_texts",
+        reward="sentiment:positive",
+        seed=0,
+        adapter="fab1234567890abc",
+        prompts=tuple(f"Fabricated opening {i} {EVIL * (i == 2)}" for i in range(n)),
+        base=base,
+        edited=edited,
+        gain=difference(base.rewards, edited.rewards),
+        fluency_gain=difference(base.fluencies, edited.fluencies),
+        outcomes=outcomes,
+        front=(4, 3, 2, 1, 0),
+        command="tarot tune --model fabricated/model --task made_up_texts",
+    )
+    return replace(compared, **fields)
+
+
 BARE = fabricated(n=4, curves={}, head_angles=(), layers=())
 
 
@@ -319,6 +352,7 @@ def mechanism_figures():
         "attention": mechanism.heat_maps("attention", [(f"layer {i}", half, half) for i in range(5)]),
         "flips": mechanism.moved_tokens("flips", [("yes\n\x00", -9.0, -0.5, 3), (EVIL, -1.0, -7.5, 1)], 3),
         "effects": mechanism.effect_matrix("effects", {"a": {"t_1": gain}, "b": {"t_1": gain}}, {"a": "t_1"}),
+        "layers": mechanism.layers_alone_and_missed("layers", [4, 6], [(0.1, 0.2), (-0.1, 0.0)], "sentiment"),
         "tradeoff": mechanism.trade_off("tradeoff", {"a": [(0.0, gain, Mean(0, 0, 0)), (1.0, gain, Mean(0.1, 0, 1))]}),
     }
 
@@ -332,6 +366,7 @@ def test_a_figure_stands_alone_in_light_and_dark():
         assert "var(" not in text and "currentColor" not in text
         assert "prefers-color-scheme: dark" in text and DARK["gain"] in text
         assert not re.search("#00000[1-5]", text)
+        assert "mathdefault" not in text  # TeX, which nothing parses
 
 
 def test_figures_of_the_mechanism_say_what_they_show():
@@ -343,6 +378,7 @@ def test_figures_of_the_mechanism_say_what_they_show():
     assert described["effects"] == "a on t_1 +0.333; b on t_1 +0.333"
     assert described["tradeoff"] == "a at 0: gain +0.333, KL 0.000; a at 1: gain +0.333, KL 0.100"
     assert described["attention"].count("layer") == 5
+    assert described["layers"].startswith("layer 4: alone +0.100, missed +0.200; layer 6: alone")
 
 
 def test_a_figure_alone_has_the_pages_colours():
@@ -358,12 +394,20 @@ def test_an_analysis_is_shown_as_images_and_does_nothing(tmp_path):
     evil = f"<svg><title>{html.escape(EVIL)}</title><script>alert(1)</script></svg>"
     (tmp_path / "evil.svg").write_text(evil, encoding="utf-8")
     shown = pictures(tmp_path)
-    assert [picture.name for picture in shown] == ["attention", "effects", "evil", "flips", "lens", "tradeoff"]
+    assert [picture.name for picture in shown] == [
+        "attention",
+        "effects",
+        "evil",
+        "flips",
+        "layers",
+        "lens",
+        "tradeoff",
+    ]
     page = Page(render([BARE], analyses=[shown]))
     images = [attrs for tag, attrs in page.elements if tag == "img"]
-    assert len(images) == 6 and all(image["src"].startswith("data:image/svg+xml;base64,") for image in images)
+    assert len(images) == 7 and all(image["src"].startswith("data:image/svg+xml;base64,") for image in images)
     assert images[2]["alt"].startswith(EVIL)
-    assert images[4]["alt"].startswith("The answer's probability after each layer, edited minus base: mean over 9")
+    assert images[5]["alt"].startswith("The answer's probability after each layer, edited minus base: mean over 9")
     assert not any(tag == "script" for tag, _ in page.elements)
     assert "Mechanism" in page.texts_of("h2") and "Mechanism" not in Page(render([BARE])).texts_of("h2")
 
@@ -379,6 +423,81 @@ def test_numbers_are_written_to_six_digits_and_texts_as_they_are(tmp_path):
     write_csv(tmp_path / "a.csv", ("a", "b"), [(1 / 3, EVIL), (0.0, "x\ny")])
     with (tmp_path / "a.csv").open(newline="") as file:
         assert list(csv.reader(file)) == [["a", "b"], ["0.333333", EVIL], ["0", "x\ny"]]
+
+
+# Rewarded texts
+
+
+@settings(max_examples=12)
+@given(st.lists(st.text(max_size=300), min_size=6, max_size=6), names, names, names)
+def test_whatever_rewarded_texts_say_stays_text(texts, model, task, reward):
+    prompts, base, edited = texts[:2], texts[2:4], texts[4:]
+    compared = rewarded(n=2)
+    compared = replace(
+        compared,
+        model=model,
+        task=task,
+        reward=reward,
+        prompts=tuple(prompts),
+        base=replace(compared.base, texts=tuple(base), rewards=(0.0, 0.0)),
+        edited=replace(compared.edited, texts=tuple(edited), rewards=(1.0, -1.0)),
+    )
+    page = Page(render([], rewarded=[compared]))
+    assert {tag for tag, _ in page.elements if not tag.startswith("text of")} <= ALLOWED
+    assert set(texts) <= set(page.texts_of("div"))
+    assert {model, task, reward} <= set(page.texts_of("dd"))
+
+
+def test_rewarded_texts_stand_on_a_page_of_their_own_or_beside_cells():
+    alone, beside = Page(render([], rewarded=[rewarded()])), Page(render(CELLS[:1], rewarded=[rewarded()]))
+    assert alone.texts_of("h2") == ["Rewarded texts"]
+    assert [" ".join(text.split()) for text in alone.texts_of("p")[:1]] == [
+        "1 rewarded comparison. The 95% interval of the gain in reward lies above zero in 0, below zero in 0, "
+        "and spans zero in 1."
+    ]
+    assert {"Rewarded texts", "Summary", "Gains", "Cells"} <= set(beside.texts_of("h2"))
+    for page in (alone, beside):
+        ids = page.values("id")
+        assert len(ids) == len(set(ids))
+        assert all(reference == "data:," or reference[1:] in ids for reference in page.values("href"))
+        assert set(" ".join(page.values("aria-labelledby")).split()) <= set(ids)
+
+
+def test_reward_fluency_and_variety_have_intervals():
+    compared = rewarded()
+    cells = [text.replace("\N{MINUS SIGN}", "-") for text in Page(render([], rewarded=[compared])).texts_of("td")]
+    rows = dict(zip(("base", "edited", "difference"), (cells[i : i + 5] for i in (0, 5, 10)), strict=True))
+    for name, arm in (("base", compared.base), ("edited", compared.edited)):
+        outcome = arm.outcome
+        values = (outcome.reward, outcome.fluency, outcome.distinct_2, outcome.repetition)
+        assert [text.split()[0] for text in rows[name]] == [*(f"{value:.3f}" for value in values), "12"]
+        variety = jackknife(distinct(arm.texts), distinct_without(arm.texts))
+        assert rows[name][2].endswith(f" [{variety.low:.3f}, {variety.high:.3f}]")
+    assert rows["difference"][:2] == [with_interval(compared.gain), with_interval(compared.fluency_gain)]
+
+
+def test_the_texts_whose_reward_moved_furthest_are_there_each_way():
+    compared = rewarded()
+    moved = np.subtract(compared.edited.rewards, compared.base.rewards)
+    order = [int(i) for i in np.argsort(-moved)]
+    page = Page(render([], rewarded=[compared]))
+    assert page.texts_of("summary") == ["Reward rose furthest: 3", "Reward fell furthest: 3"]
+    shown = [int(text.split()[2]) for text in page.texts_of("div") if text.startswith("Fabricated opening")]
+    assert shown == order[:3] + order[:-4:-1] and moved[order[2]] > 0 > moved[order[-3]]
+    nothing = replace(compared, edited=compared.base)
+    assert Page(render([], rewarded=[nothing])).texts_of("summary") == [
+        "Reward rose furthest: 0",
+        "Reward fell furthest: 0",
+    ]
+
+
+def test_reward_against_fluency_is_drawn_of_many_trials_and_of_none():
+    page = Page(render([], rewarded=[rewarded(), rewarded(outcomes={}, front=(), seed=1)]))
+    assert page.texts_of("title") == ["tarot report", "Reward against fluency", "Reward against fluency"]
+    first, second = page.texts_of("desc")
+    assert "trials that no other beats in both: 4, 3, 2, 1, 0" in first and "trials" not in second
+    drawn = page.texts_of("text")
+    assert drawn.count("identity") == drawn.count("refused trial") == 1 and drawn.count("edited, on documents") == 2
 
 
 # The table
@@ -617,14 +736,14 @@ class Browser:
 @pytest.mark.skipif(not CHROMIUM, reason="needs Debian's package chromium")
 @pytest.mark.parametrize(("width", "dark"), [(400, False), (1200, True)])
 def test_a_browser_shows_it(tmp_path, width, dark):
-    (tmp_path / "index.html").write_text(page_of_cells(), encoding="utf-8")
+    (tmp_path / "index.html").write_text(render(CELLS, rewarded=[rewarded()]), encoding="utf-8")
     browser = Browser(tmp_path)
     seen, complaints = browser.look(width, dark)
     assert complaints == []
     assert (sorted(browser.requests), seen["fetched"]) == (["/frame.html", "/index.html"], 0)
     assert seen["client"] == width and seen["scroll"] <= width
     assert seen["scripts"] == 0 and EVIL in seen["text"]
-    assert len(seen["pictures"]) == 1 + 2 * len(CELLS)
+    assert len(seen["pictures"]) == 1 + 2 * len(CELLS) + 1
     assert all(wide > 100 and high > 80 and marks > 5 for wide, high, marks in seen["pictures"])
     ink, paper = (sum(map(int, re.findall(r"\d+", color)[:3])) for color in seen["colors"])
     assert ink > paper + 400 if dark else paper > ink + 400

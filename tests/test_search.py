@@ -82,8 +82,7 @@ def test_finds_the_hartmann_valley():
     from botorch.test_functions import Hartmann
 
     hartmann = Hartmann(negate=True)
-    f = lambda x: float(hartmann(x))  # noqa: E731
-    assert maximise(f, 6, budget=30, seed=0).best.score > 2.5
+    assert maximise(lambda x: float(hartmann(x)), 6, budget=30, seed=0).best.score > 2.5
 
 
 def saturating(d: int, seed: int) -> Objective:
@@ -170,7 +169,9 @@ def never(x: Tensor) -> float:
 @steady
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.integers(1, 12))
 def test_adam_goes_where_torch_goes(top: list[float], steps: int):
-    f = lambda x: -((x - torch.tensor(top, dtype=torch.float64)) ** 4).sum()  # noqa: E731
+    def f(x):
+        return -((x - torch.tensor(top, dtype=torch.float64)) ** 4).sum()
+
     result = maximise(never, len(top), search="adam", budget=3 * steps, seed=0, slope=sloped(f))
     x = torch.full((len(top),), 0.5, dtype=torch.float64, requires_grad=True)
     oracle = torch.optim.Adam([x], lr=RATE, eps=EPSILON, maximize=True)
@@ -188,7 +189,9 @@ def test_adam_goes_where_torch_goes(top: list[float], steps: int):
 
 
 def test_adam_climbs_what_a_surrogate_of_as_many_evaluations_cannot():
-    f = lambda x: torch.nn.functional.logsigmoid(8 * (2 * x - 1).mean() - 2)  # noqa: E731
+    def f(x):
+        return torch.nn.functional.logsigmoid(8 * (2 * x - 1).mean() - 2)
+
     adam = maximise(never, 400, search="adam", budget=24, seed=0, slope=sloped(f)).best.score
     bo = maximise(lambda x: float(f(x)), 400, search="bo", budget=24, seed=0).best.score
     assert adam > bo + 0.5
@@ -216,7 +219,9 @@ def test_half_a_step_back_from_what_failed(bad: tuple[float, float]):
 
 
 def test_an_identity_that_failed_is_tried_again():
-    slope = lambda x: (math.nan, torch.full((2,), math.nan, dtype=torch.float64))  # noqa: E731
+    def slope(x):
+        return math.nan, torch.full((2,), math.nan, dtype=torch.float64)
+
     result = maximise(never, 2, search="adam", budget=9, seed=0, slope=slope)
     assert {t.x for t in result.trials} == {(0.5, 0.5)} and result.best is result.identity
 
@@ -276,10 +281,9 @@ def test_no_score_kills_a_run(search: str, examples: int):
 
 def test_published_goes_downhill_and_paper_uphill():
     """Where one minute's search can tell: a slope in one dimension, and where each spends its proposals."""
-    slope = lambda x: float(x[0])  # noqa: E731
     where = {}
     for search in ("paper", "published"):
-        trials = maximise(slope, 1, search=search, budget=9, seed=0).trials
+        trials = maximise(lambda x: float(x[0]), 1, search=search, budget=9, seed=0).trials
         where[search] = mean(trial.x[0] for trial in trials[5:])
     assert where["published"] < 0.3 < 0.7 < where["paper"]
 
@@ -392,7 +396,10 @@ SETTINGS = {"seed": 3, "search": "random", "layers": [0, 1]}
 def run(path: Path, budget: int, search: str = "random", d: int = 3) -> list[tuple]:
     """All trials of a run that begins at `path`, or goes on there."""
     log = TrialLog.open(path, SETTINGS | {"search": search}, resume=True)
-    f = lambda x: math.nan if x[0] > 0.9 else hill(0.3)(x)  # noqa: E731
+
+    def f(x):
+        return math.nan if x[0] > 0.9 else hill(0.3)(x)
+
     result = maximise(f, d, search=search, budget=budget, seed=3, log=log)
     assert what(TrialLog.read(path).trials) == what(result.trials)
     return what(result.trials)
@@ -442,7 +449,10 @@ def test_killed_by_the_system_and_resumed_equals_uninterrupted(tmp_path: Path):
         process.wait()
     log = TrialLog.open(path, {}, resume=True)
     budget = len(log.trials) + 3
-    f = lambda x: -float(x.square().sum())  # noqa: E731
+
+    def f(x):
+        return -float(x.square().sum())
+
     resumed = maximise(f, 3, budget=budget, seed=0, log=log)
     assert resumed.resumed == budget - 3
     assert what(resumed.trials) == what(maximise(f, 3, budget=budget, seed=0).trials)

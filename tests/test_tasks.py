@@ -48,7 +48,7 @@ def module(name: str) -> ModuleType:
     return imported
 
 
-metrics, loaders, splits = module("metrics"), module("paper/loaders"), module("synthetic/splits")
+metrics, loaders, splits = module("metrics"), module("loaders"), module("synthetic/splits")
 color, implicatives = module("synthetic/color"), module("synthetic/implicatives")
 SOURCES = {
     "synth_navigate": module("synthetic/navigate").Navigate,
@@ -668,11 +668,9 @@ def test_missing_folder_missing_file_and_empty_file(tmp_path: Path, monkeypatch:
 def test_without_the_folder_the_hub_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def load_dataset(*source: str) -> dict[str, list[dict]]:
-        asked.append(source)
-        if "ag_news" in source[0]:
-            return {split: [{"text": f"{split}.", "label": 2}] for split in ("train", "test")}
-        return {split: [RECORD | {"inputs": split}] for split in ("train", "validation")}
+    def load_dataset(*source: str, split: str) -> list[dict]:
+        asked.append((*source, split))
+        return [{"text": f"{split}.", "label": 2}] if "ag_news" in source[0] else [RECORD | {"inputs": split}]
 
     monkeypatch.delenv("TAROT_DATA", raising=False)
     monkeypatch.setattr(loaders, "load_dataset", load_dataset)
@@ -680,9 +678,14 @@ def test_without_the_folder_the_hub_is_asked(monkeypatch: pytest.MonkeyPatch) ->
     expected = {"id": "validation-0", "text": "validation", "choices": ["True", "False"], "gold": 1}
     assert list(data["validation"]) == [expected]
     assert loaders.ag_news(choices=["World", "Sports", "Business", "Technology"])["test"]["gold"] == [2]
-    assert asked == [("tasksource/bigbench", "navigate"), ("fancyzhx/ag_news",)]
+    assert asked == [
+        ("tasksource/bigbench", "navigate", "train"),
+        ("tasksource/bigbench", "navigate", "validation"),
+        ("fancyzhx/ag_news", "train"),
+        ("fancyzhx/ag_news", "test"),
+    ]
 
-    def unreachable(*source: str) -> None:
+    def unreachable(*source: str, split: str) -> None:
         raise ConnectionError("Couldn't reach it\non line two")
 
     monkeypatch.setattr(loaders, "load_dataset", unreachable)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.study.results`: RESULTS.md and its picture, from the files in `cells` and from nothing else."""
+"""`python -m benchmarks.study.results`: RESULTS.md and its picture, from the study's files and from nothing else."""
 
 import json
 import statistics
@@ -11,6 +11,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from benchmarks.study import grid
+from benchmarks.study.effects import DOCUMENTS, DRIFT, MODEL, TOKENS
 from benchmarks.study.grid import Cell
 from benchmarks.study.stopping import LEVELS
 from tarot.files import write_atomically
@@ -21,9 +22,9 @@ ROOT = HERE.parents[1]
 Measured = dict[Cell, dict[str, dict[str, Any]]]  # what each method left in each cell
 INTRODUCTION = """# Results
 
-Written by `python -m benchmarks.study.results` from the files in `benchmarks/study/cells`, which
-`python -m benchmarks.study.run` measured. Only the last two sections, in words, are typed by hand; no cell that was
-measured is left out.
+Written by `python -m benchmarks.study.results` from the files in `benchmarks/study/cells` and `effects`, which
+`python -m benchmarks.study.run` and `effects` measured. Only the last two sections, in words, are typed by hand; no
+cell that was measured is left out.
 
 Weighted F1 of the greedy answer over the whole vocabulary; the same documents for every method of a cell (the first
 {documents} that the task evaluates, or all). Each method had the same {samples} labelled samples and a budget of
@@ -44,6 +45,14 @@ DEVELOPMENT = """## How the search was chosen
 On seed 100, which the study does not use, and on 44 to 150 documents, some of which the study evaluates too: what was
 chosen here is chosen with some knowledge of them. Training log-probability, F1 on unseen documents. These searches had
 a constant rate and no end but their budget.
+"""
+
+
+EFFECTS = """## What else an edit changes
+
+The default edits of SmolLM2, found without shots with seed 0, on every task (first {documents} documents, no shots):
+gains over the unedited model, its own task's in bold. And on {tokens:,} tokens that the unedited model wrote: the
+edit's perplexity, and KL(unedited, edited) in nats a token.
 """
 
 
@@ -246,6 +255,34 @@ def asked(measured: Measured) -> str:
     return table(["measure", "asked", "measured"], rows)
 
 
+def side_effects(measured: Measured, folder: Path) -> list[str]:
+    """The matrix of every edit on every task, and what each changes on neutral text; empty where not measured."""
+    found = {(each["tuned"], each["task"]): each for each in (json.loads(p.read_text()) for p in folder.glob("*.json"))}
+    rows = []
+    for tuned in dict.fromkeys(tuned for tuned in grid.TASKS for of, _ in found if of == tuned):
+        gains: dict[str, Gain] = {}
+        for task in grid.TASKS:
+            cell = measured[Cell(MODEL, task, 0, 0)]
+            edited = cell.get("default") if task == tuned else found.get((tuned, task))
+            if edited and "base" in cell:
+                gold, answered = edited["gold"][:DOCUMENTS], edited["greedy"][:DOCUMENTS]
+                gains[task] = f1_gain(gold, cell["base"]["greedy"][: len(gold)], answered, resamples=2000)
+        others = [[gain] for task, gain in gains.items() if task != tuned]
+        columns = [signed(gains.get(task)) for task in grid.TASKS]
+        columns[grid.TASKS.index(tuned)] = f"**{signed(gains.get(tuned))}**"
+        text = found.get((tuned, DRIFT))
+        neutral = ["", ""]
+        if text:
+            kl = text["kl"]
+            neutral = [
+                f"{text['perplexity'] / text['base_perplexity']:.2f}",
+                f"{kl['value']:.3f} [{kl['low']:.3f}, {kl['high']:.3f}]",
+            ]
+        rows.append([tuned, *columns, signed(mean_over_settings(others)) if others else "", *neutral])
+    header = ["tuned on", *grid.TASKS, "the others, mean", "perplexity, times the base's", "KL"]
+    return [EFFECTS.format(documents=DOCUMENTS, tokens=TOKENS), table(header, rows)] if rows else []
+
+
 def main() -> None:
     measured = load(HERE / "cells")
     parts = [INTRODUCTION.format(documents=grid.DOCUMENTS, samples=grid.SAMPLES, budget=grid.BUDGET)]
@@ -254,6 +291,7 @@ def main() -> None:
         parts += [f"## {shots or 'No'} shots in every prompt\n", scores(measured, shots), compared(measured, shots)]
     parts += ["## What it costs\n", costs(measured)]
     parts += ["## Training against unseen documents\n", overfitting(measured)]
+    parts += side_effects(measured, HERE / "effects")
     parts += [
         "## How fast each search climbs\n",
         "![Best score so far by evaluations spent](benchmarks/study/curves.svg)\n",

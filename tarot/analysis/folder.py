@@ -6,11 +6,12 @@ from pathlib import Path
 from tarot.adapter import Adapter
 from tarot.analysis import flips as flipping
 from tarot.analysis.attention import Pattern, patterns
-from tarot.analysis.heads import HeadMaps, head_maps, turned
+from tarot.analysis.heads import HeadMaps, alone_and_missed, head_maps, turned
 from tarot.analysis.lens import layer_probabilities
 from tarot.analysis.prompts import answer_of
 from tarot.analysis.protocol import documents, objective_of
 from tarot.gains import mean_intervals
+from tarot.generation import GenerationObjective
 from tarot.harness import TarotLM
 from tarot.measuring import recipe_of
 from tarot.models import LoadedModel
@@ -32,6 +33,7 @@ def analyse(
     adapter: Adapter,
     output: str | Path,
     *,
+    reward: str | None = None,
     include_path: str | Path | None = None,
     limit: int | None = None,
     batch_size: int | None = None,
@@ -44,10 +46,14 @@ def analyse(
     wrong, and the tokens that moved there. `attention`: where heads look in the first document that turned right, or
     in the first of all.
 
+    Of an adapter tuned for a reward, which has no right answers, `attention` in the first document, and `layers`: what
+    each layer's heads bring together, since an evaluation that writes texts is too slow for one a head.
+
     Args:
         loaded: model and tokenizer; unchanged afterwards.
         adapter: what `tarot.tune` returned or saved.
         output: folder to write to.
+        reward: the one to judge texts by; None for what it was tuned for.
         include_path: folder of further task files.
         limit: only the first documents.
         batch_size: most sequences of one pass on the samples; None leaves it to us.
@@ -60,9 +66,12 @@ def analyse(
     output, model = Path(output), loaded.model
     encode = TarotLM(model, tokenizer=loaded.tokenizer).encode
     samples = documents(loaded, adapter, include_path=include_path, limit=limit)
-    objective = objective_of(loaded, adapter, include_path=include_path, batch_size=batch_size)
+    objective = objective_of(loaded, adapter, reward=reward, include_path=include_path, batch_size=batch_size)
 
     requests = [answer_of(sample, encode, loaded.tokenizer) for sample in samples]
+    if isinstance(objective, GenerationObjective):
+        files = _attention(output, loaded, adapter, requests[0].context, on_step)
+        return files + _layers(output, adapter, objective, reward or recipe_of(adapter).objective, on_step)
     files = _lens(output, loaded, adapter, requests, on_step)
 
     n_scores = 2 * len(turned(adapter.angles)) + 2
@@ -73,11 +82,8 @@ def analyse(
     found = flipping.flips(model, loaded.tokenizer, adapter, samples, encode)
     files += _flips(output, samples, found)
 
-    on_step("attention", 0, 1)
     chosen = next((flip.document for flip in found if flip.gained), 0)
-    tokens = requests[chosen].context
-    names = [str(loaded.tokenizer.decode([token])) for token in tokens]
-    return files + _attention(output, names, patterns(model, adapter, tokens))
+    return files + _attention(output, loaded, adapter, requests[chosen].context, on_step)
 
 
 def _lens(
@@ -149,7 +155,30 @@ def _flips(output: Path, samples: Sequence[Sample], found: Sequence[flipping.Fli
     return [output / "flips.csv", output / "flips.svg"]
 
 
-def _attention(output: Path, tokens: Sequence[str], shown: Sequence[Pattern]) -> list[Path]:
+def _layers(output: Path, adapter: Adapter, objective: GenerationObjective, reward: str, on_step: Step) -> list[Path]:
+    heads = turned(adapter.angles)
+    rows = [[head for head in sorted(heads) if head[0] == row] for row in range(len(adapter.edit.layers))]
+    turned_rows = [row for row in rows if row]
+    n_scores = 2 * len(turned_rows) + 2
+    # The reward itself, also where the search would refuse what it costs in fluency.
+    _, _, found = alone_and_missed(
+        lambda angles: objective.outcome(angles).reward,
+        adapter.angles,
+        turned_rows,
+        lambda done: on_step("layers", done, n_scores),
+    )
+    layers = [adapter.edit.layers[row[0][0]] for row in turned_rows]
+    header = ("layer", "heads", "alone", "missed")
+    csv_rows = [(layer, len(row), *values) for layer, row, values in zip(layers, turned_rows, found, strict=True)]
+    write_csv(output / "layers.csv", header, csv_rows)
+    write_svg(output / "layers.svg", mechanism.layers_alone_and_missed("layers", layers, found, reward))
+    return [output / "layers.csv", output / "layers.svg"]
+
+
+def _attention(output: Path, loaded: LoadedModel, adapter: Adapter, prompt: Sequence[int], on_step: Step) -> list[Path]:
+    on_step("attention", 0, 1)
+    tokens = [str(loaded.tokenizer.decode([token])) for token in prompt]
+    shown = patterns(loaded.model, adapter, prompt)
     first = max(0, len(tokens) - LONGEST_DRAWN)
     rows = [
         (p.layer, p.head, i, j, tokens[i], tokens[j], float(p.base[i, j]), float(p.edited[i, j]))

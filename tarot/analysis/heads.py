@@ -3,7 +3,8 @@
 The two differ where heads work together: a head may do nothing alone and still be missed.
 """
 
-from collections.abc import Callable, Collection
+import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,8 @@ from tarot.errors import TarotError
 # (row of the angles, head in it)
 Head = tuple[int, int]
 Score = Callable[[Float[Tensor, "layer head angle"]], float]
+# angles -> score, and its gradient per radian
+Slope = Callable[[Float[Tensor, "layer head angle"]], tuple[float, Float[Tensor, "layer head angle"]]]
 
 
 @dataclass(frozen=True)
@@ -56,42 +59,75 @@ def only(angles: Float[Tensor, "layer head angle"], heads: Collection[Head]) -> 
     return kept
 
 
+def alone_and_missed(
+    score: Score,
+    angles: Float[Tensor, "layer head angle"],
+    groups: Sequence[Collection[Head]],
+    on_score: Callable[[int], None] = lambda evaluations: None,
+) -> tuple[float, float, list[tuple[float, float]]]:
+    """score(none), score(all), and of each group of heads what it gains alone and what is lost without it.
+
+    Args:
+        score: of angles on samples, higher is better.
+        angles: radians.
+        groups: heads that are turned and undone together; 2 evaluations each, and 2 more.
+        on_score: called after each group with the number of evaluations so far.
+    """
+    heads = turned(angles)
+    identity, whole = score(torch.zeros_like(angles)), score(angles)
+    found = []
+    for done, group in enumerate(groups):
+        gained = score(only(angles, group)) - identity
+        found.append((gained, whole - score(only(angles, heads.difference(group)))))
+        on_score(2 * done + 4)
+    return identity, whole, found
+
+
 def head_maps(
     score: Score, angles: Float[Tensor, "layer head angle"], on_score: Callable[[int], None] = lambda evaluations: None
 ) -> HeadMaps:
     """Turn one head at a time, and undo one at a time: 2 evaluations a turned head, and 2 more.
 
-    Args:
-        score: of angles on samples, higher is better.
-        angles: radians.
-        on_score: called after each evaluation with their number so far.
+    Arguments as for `alone_and_missed`.
     """
-    heads = turned(angles)
-    identity, whole = score(torch.zeros_like(angles)), score(angles)
+    heads = sorted(turned(angles))
+    identity, whole, found = alone_and_missed(score, angles, [[head] for head in heads], on_score)
     alone, missed = torch.zeros(2, *angles.shape[:2], dtype=torch.float64)
-    for done, head in enumerate(sorted(heads)):
-        alone[head] = score(only(angles, [head])) - identity
-        missed[head] = whole - score(only(angles, heads - {head}))
-        on_score(2 * done + 4)
+    for head, values in zip(heads, found, strict=True):
+        alone[head], missed[head] = values
     return HeadMaps(identity, whole, alone, missed)
+
+
+def attributed(slope: Slope, angles: Float[Tensor, "layer head angle"], points: int = 4) -> Float[Tensor, "layer head"]:
+    """mean over strengths t of  d score / d angles (t angles) . angles,  of each head: integrated gradients.
+
+    Over all heads they add up to score(angles) - score(0), but for the few points t.
+
+    Source: Sundararajan, Taly and Yan, arXiv 1703.01365.
+    """
+    slopes = [slope(angles * (i + 0.5) / points)[1] for i in range(points)]
+    return (torch.stack(slopes).mean(0) * angles).sum(-1)
 
 
 def prune(
     score: Score,
     angles: Float[Tensor, "layer head angle"],
     keep: float = 0.9,
+    importance: Float[Tensor, "layer head"] | None = None,
     on_score: Callable[[int, int], None] = lambda evaluations, heads: None,
 ) -> Pruned:
-    """A smallest set of heads with  score >= identity + keep (whole - identity).
+    """A small set of heads with  score >= identity + keep (whole - identity).
 
-    In rounds: every head is undone alone, and as many of the least missed are dropped together as a bisection finds to
-    be spared. The last round finds none, so that no single head of the result could be left out; a smaller set of other
-    heads is not ruled out.
+    Heads are dropped in the order of their importance, the least first: as many together as can be spared, twice as
+    many after every success, half as many after a failure, one at a time where it is close. This goes round until none
+    can be spared, so that no single head of the result could be left out; a smaller set of other heads is not ruled
+    out. After the first round, importance is what the head was missed by when it was last tried alone.
 
     Args:
-        score: of angles on samples, higher is better.
+        score: of angles on samples, higher is better; nan for what must not be.
         angles: radians.
         keep: share of the gain to keep, above 0 and at most 1.
+        importance: a guess of what each head brings; None for the norm of its angles.
         on_score: called after each evaluation with their number and that of the heads still turned.
 
     Raises:
@@ -104,7 +140,8 @@ def prune(
 
     def scored(heads: frozenset[Head]) -> float:
         if heads not in known:
-            known[heads] = score(only(angles, heads))
+            value = score(only(angles, heads))
+            known[heads] = -math.inf if math.isnan(value) else value
             on_score(len(known), len(kept))
         return known[heads]
 
@@ -114,17 +151,24 @@ def prune(
             "an edit that gains on its own samples", f"{identity:.4f} without it and {whole:.4f} with it", "tune it"
         )
     floor = identity + keep * (whole - identity)
+    guess = angles.norm(dim=-1) if importance is None else importance
+    worth = {head: float(guess[head]) for head in everything}
+    at_once = max(1, len(everything) // 2)
     while True:
-        without = {head: scored(kept - {head}) for head in sorted(kept)}
-        least_missed = sorted(kept, key=lambda head: (-without[head], head))
-        if not without[least_missed[0]] >= floor:
+        before, queue = kept, sorted(kept, key=lambda head: (worth[head], head))
+        while queue:
+            tried = queue[:at_once]
+            found = scored(kept.difference(tried))
+            if len(tried) == 1:
+                worth[tried[0]] = scored(kept) - found
+            if found >= floor:
+                kept, queue, at_once = kept.difference(tried), queue[len(tried) :], 2 * at_once
+            elif len(tried) > 1:
+                at_once = len(tried) // 2
+            else:
+                queue = queue[1:]
+        if kept == before:
             return Pruned(
                 only(angles, kept), kept, len(everything), identity, whole, scored(kept), evaluations=len(known)
             )
-        # `spared` may go together, `too_many` not: all of them would leave the identity.
-        spared, too_many = 1, len(least_missed)
-        while too_many - spared > 1:
-            middle = (spared + too_many) // 2
-            enough = scored(kept - frozenset(least_missed[:middle])) >= floor
-            spared, too_many = (middle, too_many) if enough else (spared, middle)
-        kept -= frozenset(least_missed[:spared])
+        at_once = 1

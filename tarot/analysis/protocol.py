@@ -5,27 +5,39 @@ from dataclasses import replace
 from pathlib import Path
 
 from tarot.adapter import Adapter
-from tarot.analysis.heads import prune
+from tarot.analysis.heads import attributed, prune
 from tarot.errors import TarotError
+from tarot.generation import FluencyFloor, GenerationObjective, rewarded
 from tarot.harness import TarotLM, chat_template
 from tarot.measuring import recipe_of
 from tarot.models import LoadedModel
 from tarot.objective import Objective
+from tarot.rewards import is_reward, refuse_code
 from tarot.samples import Sample, draw, evaluated, load_task
 
 
 def objective_of(
-    loaded: LoadedModel, adapter: Adapter, *, include_path: str | Path | None = None, batch_size: int | None = None
-) -> Objective:
-    """The objective that the adapter was tuned with, on the samples that it was tuned on.
+    loaded: LoadedModel,
+    adapter: Adapter,
+    *,
+    reward: str | None = None,
+    include_path: str | Path | None = None,
+    batch_size: int | None = None,
+) -> Objective | GenerationObjective:
+    """The objective that the adapter was tuned with, or a reward, on the samples that it was tuned on.
 
     Raises:
-        TarotError: an adapter without a recipe, one that does not fit the model, or other data than it was tuned on.
+        TarotError: an adapter without a recipe, one that does not fit the model, other data than it was tuned on, a
+            reward of texts for a task that does not generate, or one that runs code and that was not asked for.
     """
     recipe = recipe_of(adapter)
+    if reward is None:
+        refuse_code(recipe.objective, "an adapter")
+    name = reward or recipe.objective
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
+    task = load_task(recipe.task, include_path)
     samples = draw(
-        load_task(recipe.task, include_path),
+        task,
         recipe.samples,
         num_fewshot=recipe.num_fewshot,
         seed=recipe.seed,
@@ -36,12 +48,26 @@ def objective_of(
         raise TarotError(
             f"the samples of {recipe.task} that the adapter was tuned on", "others", "use the data it was tuned with"
         )
+    sites = adapter.sites(loaded.model)
+    if is_reward(name):
+        return rewarded(
+            lm,
+            task,
+            samples,
+            name,
+            sites=sites,
+            rotation=adapter.rotation,
+            floor=FluencyFloor.parse(recipe.fluency_floor),
+            seed=recipe.seed,
+            batch_size=batch_size,
+            on_outcome=lambda outcome: None,
+        )
     return Objective(
         loaded.model,
         samples,
         lm.encode,
-        measure=recipe.objective,
-        sites=adapter.sites(loaded.model),
+        measure=name,
+        sites=sites,
         rotation=adapter.rotation,
         batch_size=batch_size,
     )
@@ -68,6 +94,7 @@ def pruned(
     adapter: Adapter,
     keep: float = 0.9,
     *,
+    reward: str | None = None,
     include_path: str | Path | None = None,
     batch_size: int | None = None,
     on_score: Callable[[int, int], None] = lambda evaluations, heads: None,
@@ -76,8 +103,10 @@ def pruned(
 
     What was found stands in the provenance under "pruned". Arguments and errors as for `prune` and `objective_of`.
     """
-    score = objective_of(loaded, adapter, include_path=include_path, batch_size=batch_size)
-    found = prune(score, adapter.angles, keep, on_score)
+    score = objective_of(loaded, adapter, reward=reward, include_path=include_path, batch_size=batch_size)
+    # A reward has no gradient but an estimate; the norm of the angles is a cheaper guess.
+    importance = attributed(score.slope, adapter.angles) if isinstance(score, Objective) else None
+    found = prune(score, adapter.angles, keep, importance, on_score)
     record = {
         "from": adapter.fingerprint,
         "keep": keep,

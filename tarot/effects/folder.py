@@ -7,10 +7,12 @@ from pathlib import Path
 from tarot.adapter import Adapter
 from tarot.effects.neutral import NEUTRAL_TOKENS, OnStep, neutral_text, silent
 from tarot.effects.suite import STRENGTHS, SUITE, Change, Strength, changes, trade_off
+from tarot.errors import TarotError
 from tarot.measuring import recipe_of
 from tarot.models import LoadedModel
 from tarot.report import mechanism
 from tarot.report.folder import write_csv, write_svg
+from tarot.rewards import is_reward
 from tarot.samples import load_tasks
 
 
@@ -54,8 +56,16 @@ def measure_effects(
         on_step: called with what is being worked on, how much of it is done, and of how much.
 
     Raises:
-        TarotError: a strength outside [0, 1], an adapter without a recipe; else as `tarot.evaluate`.
+        TarotError: a strength outside [0, 1], an adapter without a recipe or one tuned for a reward; else as
+            `tarot.evaluate`.
     """
+    for name, adapter in adapters.items():
+        if is_reward(tuned_for := recipe_of(adapter).objective):
+            raise TarotError(
+                "adapters tuned on right answers, for what a strength buys",
+                f"{name}, tuned for {tuned_for}",
+                "tarot evaluate --side-effects has the rest",
+            )
     own = {name: recipe_of(adapter).task for name, adapter in adapters.items()}
     text = neutral_text(loaded, n_tokens, seed, on_step)
     rows = changes(

@@ -1,9 +1,9 @@
-"""Cells as tables, figures and one HTML page."""
+"""Cells and rewarded texts as tables, figures and one HTML page."""
 
 from tarot.report.comparison import HEADLINE, METRICS, Comparison, Metric, compare, mean_of_draws, named_arms
 from tarot.report.page import write_report
 from tarot.report.rewards import FRONT_HEADER, REWARD_HEADER, front_rows, reward_rows
-from tarot.report.table import ARM_HEADER, arm_rows, summary_rows
+from tarot.report.table import ARM_HEADER, arm_rows, summary_rows, with_interval
 
 __all__ = [
     "ARM_HEADER",
@@ -20,5 +20,6 @@ __all__ = [
     "named_arms",
     "reward_rows",
     "summary_rows",
+    "with_interval",
     "write_report",
 ]

@@ -19,6 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from tarot.gains import Mean
+
 INK, MUTED, GAIN, LOSS, OTHER = "#000001", "#000002", "#000003", "#000004", "#000005"
 CSS = {INK: "currentColor", MUTED: "var(--muted)", GAIN: "var(--gain)", LOSS: "var(--loss)", OTHER: "var(--other)"}
 SETTINGS = {
@@ -108,6 +110,55 @@ def so_far(curve: Sequence[float]) -> list[float]:
             best = score
         largest.append(best)
     return largest
+
+
+def reward_against_fluency(
+    name: str,
+    trials: Mapping[int, tuple[float, float, bool]],
+    front: Sequence[int],
+    arms: Mapping[str, tuple[Mean, Mean]],
+    reward: str,
+) -> Markup:
+    """What a search could have had: fluency, reward, and whether it was refused, of each trial on the samples.
+
+    The line holds the trials that no other beats in both, by rising fluency. `arms` are the mean fluency and reward of
+    the base (hollow) and the edited texts on the documents, with their intervals.
+    """
+    with style(name):
+        figure = Figure(figsize=(4.6, 2.9))
+        axes = figure.add_axes((0, 0, 1, 1))
+        kinds = {"trial": ("o", OTHER, False), "refused trial": ("x", LOSS, True)}
+        for label, (marker, color, refused) in kinds.items():
+            those = [(fluency, worth) for fluency, worth, was in trials.values() if was == refused]
+            if those:
+                axes.plot(*zip(*those, strict=True), marker, color=color, markersize=4, alpha=0.7, label=label)
+        if front:
+            x, y, _ = zip(*(trials[trial] for trial in front), strict=True)
+            axes.step(x, y, where="pre", color=MUTED, linewidth=1, zorder=0, label="no other beats in both")
+        if 0 in trials:
+            axes.plot(*trials[0][:2], "o", color=INK, markersize=8, markerfacecolor="none", label="identity")
+        described = []
+        for arm, (fluency, worth) in arms.items():
+            across, up = ([[mean.value - mean.low], [mean.high - mean.value]] for mean in (fluency, worth))
+            axes.errorbar(
+                fluency.value,
+                worth.value,
+                up,
+                across,
+                color=GAIN,
+                marker="D",
+                markersize=6,
+                markerfacecolor="none" if arm == "base" else GAIN,
+                elinewidth=0.8,
+                label=f"{arm}, on documents",
+            )
+            described.append(f"{arm}: reward {signed(worth.value)}, fluency {signed(fluency.value)} nats a token")
+        axes.set_xlabel("fluency under the unedited model, nats a token")
+        axes.set_ylabel(_short(reward, 30))
+        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0, fontsize=8)
+        if front:
+            described.append(f"trials that no other beats in both: {', '.join(map(str, front))}")
+        return svg(figure, name, "Reward against fluency", "; ".join(described))
 
 
 def angle_map(name: str, angles: Sequence[Sequence[float]], layers: Sequence[int]) -> Markup:

@@ -6,7 +6,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from tarot.gains import Gain, Mean
 from tarot.report.figures import GAIN, INK, LOSS, MUTED, OTHER, signed, style, svg
@@ -46,6 +46,9 @@ def by_layer(
         upper.tick_params(labelbottom=False)
         lower.semilogy(layers, base, color=OTHER, linestyle="--", label="base")
         lower.semilogy(layers, changed, color=GAIN, label="edited")
+        # The labels that matplotlib gives a log axis are TeX, which figures do not parse: names may hold dollars.
+        lower.yaxis.set_major_formatter(LogFormatter())
+        lower.yaxis.set_minor_formatter(LogFormatter())
         lower.set_ylabel("probability")
         lower.set_xlabel("after layer (shaded: edited)")
         lower.legend(frameon=False, loc="upper left")
@@ -55,6 +58,28 @@ def by_layer(
             f"{signed(last.high)}; the largest change is after layer {max(layers, key=lambda i: abs(values[i]))}"
         )
         return svg(figure, name, "The answer's probability after each layer, edited minus base", described)
+
+
+def layers_alone_and_missed(
+    name: str, layers: Sequence[int], values: Sequence[tuple[float, float]], unit: str
+) -> Markup:
+    """What each layer's heads gain when turned alone (full), and what is lost when they alone are undone (hollow)."""
+    with style(name):
+        figure = Figure(figsize=(4.6, 2.6))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.axhline(0, color=MUTED, linewidth=0.8)
+        for column, label, face in ((0, "gained by turning it alone", GAIN), (1, "lost by undoing it alone", "none")):
+            heights = [value[column] for value in values]
+            axes.plot(layers, heights, "o", color=GAIN, markersize=5, markerfacecolor=face, label=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("layer")
+        axes.set_ylabel(unit)
+        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
+        described = (
+            f"layer {layer}: alone {signed(a)}, missed {signed(m)}"
+            for layer, (a, m) in zip(layers, values, strict=True)
+        )
+        return svg(figure, name, "What each layer's heads bring to the reward", "; ".join(described))
 
 
 def heat_maps(name: str, maps: Sequence[tuple[str, Sequence[Sequence[float]], Sequence[Sequence[float]]]]) -> Markup:
@@ -139,25 +164,32 @@ def effect_matrix(name: str, gains: Mapping[str, Mapping[str, Gain]], own: Mappi
 
 
 def trade_off(name: str, curves: Mapping[str, Sequence[tuple[float, Gain, Mean]]]) -> Markup:
-    """Gain against KL (nats a token) of each adapter at several strengths, from the identity up."""
+    """Gain against KL (nats a token) of each adapter at several strengths, from the identity up.
+
+    The strengths stand beside the points where there is room: of one adapter at all, of several at the last.
+    """
     with style(name):
         figure = Figure(figsize=(4.6, 2.8))
         axes = figure.add_axes((0, 0, 1, 1))
         axes.axhline(0, color=MUTED, linewidth=0.8)
         described = []
         for i, (adapter, points) in enumerate(curves.items()):
-            color = (GAIN, LOSS, OTHER, INK)[i % 4]
+            color, dashes = (GAIN, LOSS, OTHER, INK)[i % 4], ("-", "--", ":")[i // 4 % 3]
             x, y = [kl.value for _, _, kl in points], [gain.value for _, gain, _ in points]
             reach = np.array([[gain.value - gain.low, gain.high - gain.value] for _, gain, _ in points]).T
-            axes.errorbar(x, y, reach, color=color, marker="o", markersize=4, elinewidth=0.8, label=adapter)
+            line = axes.errorbar(x, y, reach, color=color, marker="o", markersize=4, elinewidth=0.8, label=adapter)
+            line[0].set_linestyle(dashes)
+            for strength, gain, kl in points[-1:] if len(curves) > 1 else points:
+                axes.annotate(f"{strength:g}", (kl.value, gain.value), (5, -9), textcoords="offset points", fontsize=8)
             for strength, gain, kl in points:
-                axes.annotate(f"{strength:g}", (kl.value, gain.value), (4, 4), textcoords="offset points", fontsize=8)
                 described.append(f"{adapter} at {strength:g}: gain {signed(gain.value)}, KL {kl.value:.3f}")
         axes.set_xlabel("KL(base, edited) on neutral text, nats a token")
         axes.set_ylabel("gain on its own task")
         if len(curves) > 1:
-            axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
-        return svg(figure, name, "What strength buys and costs (labels: strength)", "; ".join(described))
+            axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
+        strengths = dict.fromkeys(f"{strength:g}" for points in curves.values() for strength, *_ in points)
+        title = f"What strength buys and costs (points: strength {', '.join(strengths)})"
+        return svg(figure, name, title, "; ".join(described))
 
 
 def shown(token: str) -> str:

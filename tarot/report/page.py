@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from tarot.cells import EDITED, OUTSIDE, Arm, Cell
 from tarot.files import write_atomically
-from tarot.gains import mean_over_seeds
+from tarot.gains import Difference, Gain, mean_over_seeds
 from tarot.report import figures, table
 from tarot.report.comparison import (
     HEADLINE,
@@ -27,6 +27,8 @@ from tarot.report.comparison import (
     metric_named,
 )
 from tarot.report.folder import Picture, pictures
+from tarot.report.rewards import ARMS_HEADER, FRONT_HEADER, reward_section
+from tarot.rewarded import Rewarded
 
 PAGE = "index.html"
 
@@ -57,7 +59,11 @@ class Section:
 
 
 def write_report(
-    cells: Sequence[Cell], folder: str | Path, metric: str = HEADLINE, analyses: Sequence[str | Path] = ()
+    cells: Sequence[Cell],
+    folder: str | Path,
+    metric: str = HEADLINE,
+    analyses: Sequence[str | Path] = (),
+    rewarded: Sequence[Rewarded] = (),
 ) -> Path:
     """Write `folder/index.html` and return its path; the same cells and pictures give the same bytes.
 
@@ -65,6 +71,7 @@ def write_report(
         cells: what was measured.
         folder: for the page.
         metric: one of METRICS.
+        rewarded: comparisons of texts that a reward judged.
         analyses: folders whose pictures the page is to show, as `tarot analysis` and `tarot effects` write them.
 
     Raises:
@@ -73,22 +80,27 @@ def write_report(
             written.
     """
     path = Path(folder) / PAGE
-    page = render(cells, metric, [pictures(analysis) for analysis in analyses])
+    page = render(cells, metric, [pictures(analysis) for analysis in analyses], rewarded)
     write_atomically(path, page.encode(errors="replace"))  # a model may write half a surrogate pair
     return path
 
 
-def render(cells: Sequence[Cell], metric: str = HEADLINE, analyses: Sequence[Sequence[Picture]] = ()) -> str:
+def render(
+    cells: Sequence[Cell],
+    metric: str = HEADLINE,
+    analyses: Sequence[Sequence[Picture]] = (),
+    rewarded: Sequence[Rewarded] = (),
+) -> str:
     """The page as text."""
     comparisons = compare(cells, metric)
-    gains = [comparison.gain for comparison in comparisons]
+    ordered = sorted(rewarded, key=lambda each: (each.id, each.adapter))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["minus"] = lambda text: re.sub(r"-(?=\d)", "\N{MINUS SIGN}", text)
     page = environment.from_string(files("tarot.report").joinpath("page.html").read_text(encoding="utf-8"))
     return page.render(
         metric=metric_named(metric).title,
-        above=sum(gain.low > 0 for gain in gains),
-        below=sum(gain.high < 0 for gain in gains),
+        cells=_spread([comparison.gain for comparison in comparisons]),
+        texts=_spread([each.gain for each in ordered]),
         header=table.HEADER,
         rows=table.summary(comparisons),
         forest=_forest(comparisons) if comparisons else None,
@@ -96,7 +108,16 @@ def render(cells: Sequence[Cell], metric: str = HEADLINE, analyses: Sequence[Seq
         analyses=analyses,
         arm_header=("arm", "gain", "p", *METRICS, "gold prob.", "labels", "seconds"),
         sections=[_section(number, comparison, metric) for number, comparison in enumerate(comparisons, start=1)],
+        arms_header=ARMS_HEADER,
+        front_header=FRONT_HEADER,
+        rewards=[reward_section(number, each) for number, each in enumerate(ordered, start=1)],
     )
+
+
+def _spread(gains: Sequence[Gain | Difference]) -> tuple[int, int, int, int]:
+    """How many there are, and how many intervals lie above zero, below it, and across."""
+    above, below = sum(gain.low > 0 for gain in gains), sum(gain.high < 0 for gain in gains)
+    return len(gains), above, below, len(gains) - above - below
 
 
 def _forest(comparisons: Sequence[Comparison]) -> Markup:

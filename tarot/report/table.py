@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from tarot.cells import EDITED, FEW_SHOT, Cell
-from tarot.gains import Difference, Gain, MeanGain, holm
+from tarot.gains import Difference, Gain, Mean, MeanGain, holm
 from tarot.report.comparison import HEADLINE, Comparison, arms_compared, by_setting, compare, mean_gain
 
 HEADER = (
@@ -143,7 +143,7 @@ def signed(value: float) -> str:
     return "0.000" if float(text) == 0 else text
 
 
-def with_interval(gain: Gain | MeanGain | Difference) -> str:
+def with_interval(gain: Gain | MeanGain | Difference | Mean) -> str:
     return f"{signed(gain.value)} [{signed(gain.low)}, {signed(gain.high)}]"
 
 

@@ -1,0 +1,70 @@
+"""The plain data of one rewarded comparison: what base and edited model wrote on the same documents, judged alike.
+
+No torch here, as in `tarot.cells`: a report reads it without loading a model.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tarot import cells
+from tarot.cells import FORMAT, Cell
+from tarot.gains import Difference
+from tarot.outcomes import Judged, Outcome
+
+
+@dataclass(frozen=True)
+class Rewarded:
+    """Base and edited texts of the same documents, judged by one reward.
+
+    `prompts` are the documents as asked. `gain` is in the reward's units, `fluency_gain` in nats a token; `outcomes`
+    are those of the search's trials, and `front` the trials among them that no other beats in reward and fluency at
+    once. `command` repeats it.
+    """
+
+    model: str
+    task: str
+    reward: str
+    seed: int
+    adapter: str
+    prompts: tuple[str, ...]
+    base: Judged
+    edited: Judged
+    gain: Difference
+    fluency_gain: Difference
+    outcomes: Mapping[int, Outcome]
+    front: tuple[int, ...]
+    command: str
+
+    @property
+    def id(self) -> str:
+        """What a page calls it."""
+        return f"{self.model} {self.task} {self.reward} seed {self.seed}"
+
+
+def to_json(compared: Sequence[Rewarded]) -> str:
+    """Everything of every comparison, texts included, in one readable file."""
+    rewarded = [asdict(each) for each in compared]
+    return json.dumps({"format": FORMAT, "rewarded": rewarded}, indent=1, ensure_ascii=False) + "\n"
+
+
+def load(path: str | Path) -> tuple[list[Cell], list[Rewarded]]:
+    """What a file of results holds: cells, or rewarded comparisons.
+
+    Raises:
+        TarotError: as `tarot.cells.load`.
+    """
+    with cells.results(path) as content:
+        if "rewarded" in content:
+            return [], [_rewarded(values) for values in content["rewarded"]]
+    return cells.load(path), []
+
+
+def _rewarded(values: dict[str, Any]) -> Rewarded:
+    lists = {name: tuple(values[name]) for name in ("prompts", "front")}
+    arms = {name: Judged(**{key: tuple(v) for key, v in values[name].items()}) for name in ("base", "edited")}
+    differences = {name: Difference(**values[name]) for name in ("gain", "fluency_gain")}
+    outcomes = {int(trial): Outcome(**outcome) for trial, outcome in values["outcomes"].items()}
+    return Rewarded(**{**values, **lists, **arms, **differences, "outcomes": outcomes})
