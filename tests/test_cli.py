@@ -134,7 +134,7 @@ def test_analysis_prune_and_effects(home: Path, capsys: pytest.CaptureFixture[st
     smaller = Adapter.load(home / "pruned")
     heads = smaller.provenance["pruned"]["heads"]
     said = capsys.readouterr().out
-    assert f"{heads} of 6 heads, found with" in said and smaller.fingerprint in said
+    assert f"{heads} of 12 heads, found with" in said and smaller.fingerprint in said
     assert run_in(home, "prune", *edit, "--output", "pruned") == 2
     small = ("--tokens", "40", "--limit", "4")
     suite = ("--tasks", "stranger_loglikelihood", "--strengths", "0,1")

@@ -76,7 +76,7 @@ def test_every_choice_can_be_chosen(
     tmp_path: Path, loaded: LoadedModel, folder: Path, change: dict[str, object]
 ) -> None:
     adapter = tune(loaded, replace(RECIPE, **change), tmp_path, budget=6, include_path=folder)
-    assert len(adapter.sites(loaded.model)) == 2
+    assert len(adapter.sites(loaded.model)) == (2 if "layers" in change else 4)
     with adapter.applied(loaded.model) as model:
         assert torch.isfinite(model(torch.tensor([[3, 4, 5]])).logits).all()
 
@@ -118,7 +118,7 @@ def test_the_default_climbs_and_says_what_it_spent(tmp_path: Path, loaded: Loade
     assert adapter.provenance["spent"] == 30 == 1 + len(rest)
     assert adapter.provenance["search"] == "adam" and adapter.provenance["space"] == "full"
     assert max(rest) == adapter.provenance["scores"]["best"] > identity  # type: ignore[index]  # JSON that tune wrote
-    assert adapter.edit.layers == (2, 3)
+    assert adapter.edit.layers == (0, 1, 2, 3)
 
 
 def test_interrupted_keeps_the_best_so_far(tmp_path: Path, loaded: LoadedModel, folder: Path) -> None:
