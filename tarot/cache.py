@@ -16,7 +16,6 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
 from filelock import FileLock
 from transformers import PreTrainedModel
 from transformers.integrations.accelerate import load_offloaded_parameter

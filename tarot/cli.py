@@ -464,7 +464,7 @@ def bench(
     from itertools import product
 
     from tarot import grid
-    from tarot.engines import Needs, RayEngine, local
+    from tarot.machines import Needs, RayEngine, local
     from tarot.report import METRICS, summary_rows
     from tarot.report.comparison import metric_named
 
@@ -823,6 +823,7 @@ def lm_eval(context: typer.Context) -> None:
     from lm_eval._cli import HarnessCLI
     from lm_eval.utils import setup_logging
 
+    import tarot.harness  # noqa: F401  # registers the model `tarot`
     from tarot.samples import tasks_folder
 
     sys.argv = ["tarot lm-eval", *context.args]

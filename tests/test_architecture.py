@@ -49,7 +49,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "measuring": frozenset(),
     "cache": frozenset(),
     "grid": SEARCH | {"tarot.rotation", "tarot.intervention"},
-    "engines": SEARCH | {"tarot.rotation", "tarot.intervention"},
+    "machines": SEARCH | {"tarot.rotation", "tarot.intervention"},
     "gains": TORCH,
     "judging": frozenset(),
     "pareto": MODELS,

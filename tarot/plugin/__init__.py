@@ -23,7 +23,7 @@ from tarot.plugin.options import OPTIONS, TOLERANCE
 
 if TYPE_CHECKING:
     from tarot.adapter import Adapter
-    from tarot.engines import RayEngine
+    from tarot.machines import RayEngine
     from tarot.models import LoadedModel
     from tarot.plugin.measured import TarotGain
 
@@ -197,7 +197,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def _ray(config: pytest.Config) -> "RayEngine":
     state = config.stash[STATE]
     if state.ray is None:
-        from tarot.engines import Needs, RayEngine
+        from tarot.machines import Needs, RayEngine
 
         values = state.values
         needs = Needs.parse(values["cpus"], values["gpus"], values["memory"])
