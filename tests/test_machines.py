@@ -49,7 +49,7 @@ def here(settings: list[Setting], place: Path) -> dict[Setting, Outcome]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator["cluster_utils.Cluster"]:
     """A head that measures nothing, and two machines with room for a cell each."""
-    of_node = dict(node_ip_address="127.0.0.1", include_dashboard=False, object_store_memory=80 * 2**20, memory=10**9)
+    of_node = dict(include_dashboard=False, object_store_memory=80 * 2**20, memory=10**9)
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=dict(num_cpus=0, **of_node))
     try:
         for _ in range(2):
