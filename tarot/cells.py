@@ -45,6 +45,7 @@ class Cell:
     `keys` digest the documents and `gold` holds their right answers, in the arms' order. `texts` are the documents as
     asked. `curves` maps a search to its score after each trial, the identity first; `head_angles` is the mean angle in
     radians of each head that was edited, `layer x head`, for the layers listed in `layers`. `command` repeats the cell.
+    `asked` digests what a grid asked for, so that it is not measured again.
     """
 
     model: str
@@ -69,6 +70,7 @@ class Cell:
     head_angles: tuple[tuple[float, ...], ...] = ()
     curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    asked: str = ""
 
     @cached_property
     def id(self) -> str:
@@ -129,7 +131,7 @@ def load(path: str | Path) -> list[Cell]:
         TarotError: no such file, not JSON, a newer format, or a cell that lacks something.
     """
     with results(path) as content:
-        return [_cell(cell) for cell in content["cells"]]
+        return [from_values(cell) for cell in content["cells"]]
 
 
 def _arm(values: dict[str, Any]) -> Arm:
@@ -137,7 +139,8 @@ def _arm(values: dict[str, Any]) -> Arm:
     return Arm(**frozen)
 
 
-def _cell(values: dict[str, Any]) -> Cell:
+def from_values(values: dict[str, Any]) -> Cell:
+    """The cell of which JSON holds these values; KeyError or TypeError where it lacks something."""
     lists = {key: tuple(values[key]) for key in ("keys", "gold", "texts", "layers")}
     arms = tuple(_arm(arm) for arm in values["arms"])
     angles = tuple(tuple(row) for row in values["head_angles"])

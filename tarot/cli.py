@@ -2,7 +2,7 @@
 
 import json
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -47,6 +47,10 @@ err = Console(stderr=True)
 Model = Annotated[str, typer.Option("--model", help="hub id, folder, PATH.gguf or wheel:NAME; see `tarot models`")]
 IncludePath = Annotated[Path | None, typer.Option("--include-path", help="folder of further lm-eval task files")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda:N")]
+DeviceMap = Annotated[
+    str | None,
+    typer.Option("--device-map", help="instead of one device: auto, balanced, balanced_low_0 or sequential"),
+]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")]
 BatchSize = Annotated[str, typer.Option("--batch-size", help="most sequences of one pass, or auto")]
 Metric = Annotated[str, typer.Option(help="greedy_f1, greedy_acc, f1 or acc")]
@@ -56,11 +60,11 @@ Reward = Annotated[
 NoChat = Annotated[bool, typer.Option("--no-chat", help="plain text prompts, even where there is a chat template")]
 
 
-def _load(model: str, device: str, dtype: str) -> "LoadedModel":
+def _load(model: str, device: str, dtype: str, device_map: str | None = None) -> "LoadedModel":
     from tarot.models import load_model
 
     with err.status(f"loading {model}"):
-        return load_model(model, device=device, dtype=dtype)
+        return load_model(model, device=device, dtype=dtype, device_map=device_map)
 
 
 def _rows(batch_size: str) -> int | None:
@@ -123,6 +127,7 @@ def tune(
     resume: Annotated[bool, typer.Option("--resume", help="go on with the trials in the output folder")] = False,
     no_chat: NoChat = False,
     device: Device = "auto",
+    device_map: DeviceMap = None,
     dtype: Dtype = "auto",
     batch_size: BatchSize = "auto",
 ) -> None:
@@ -146,7 +151,7 @@ def tune(
     )
     rows = _rows(batch_size)
     tuning.check(recipe, output, budget, resume)
-    loaded = _load(model, device, dtype)
+    loaded = _load(model, device, dtype, device_map)
     with _trials(budget) as (start, advance):
         adapter = tuning.tune(
             loaded,
@@ -248,6 +253,7 @@ def evaluate(
     tokens: Annotated[int, typer.Option(help="neutral text for --side-effects, at least so many tokens")] = 20_000,
     no_chat: NoChat = False,
     device: Device = "auto",
+    device_map: DeviceMap = None,
     dtype: Dtype = "auto",
     batch_size: BatchSize = "auto",
 ) -> None:
@@ -269,7 +275,7 @@ def evaluate(
         edit = edit.scaled(strength)
     if reward:
         rewards.check_reward(reward)
-    loaded = _load(model, device, dtype)
+    loaded = _load(model, device, dtype, device_map)
     results = harness.evaluate(
         loaded,
         names,
@@ -348,6 +354,7 @@ def compare(
         Path | None, typer.Option(help="JSON file for cells or rewarded texts, which `tarot report` reads")
     ] = None,
     device: Device = "auto",
+    device_map: DeviceMap = None,
     dtype: Dtype = "auto",
     batch_size: BatchSize = "auto",
 ) -> None:
@@ -365,13 +372,13 @@ def compare(
     rows = _rows(batch_size)
     edits = [Adapter.load(folder) for folder in adapter]
     if any(reward or is_reward(measuring.recipe_of(edit).objective) for edit in edits):
-        _compare_rewards(_load(model, device, dtype), adapter, reward, include_path, limit, rows, output)
+        _compare_rewards(_load(model, device, dtype, device_map), adapter, reward, include_path, limit, rows, output)
         return
     beside = {folder: Adapter.load(folder) for folder in control or ()}
     searches = {folder: measuring.recipe_of(edit).search for folder, edit in beside.items()}
     if len(set(searches.values())) < len(beside):
         raise TarotError("controls of different searches", ", ".join(searches.values()), "")
-    loaded = _load(model, device, dtype)
+    loaded = _load(model, device, dtype, device_map)
     measured = [
         measuring.measure(
             loaded,
@@ -431,6 +438,124 @@ def _compare_rewards(
             title = "trials that no other beats in both, on the samples"
             _print_table(FRONT_HEADER, front_rows(each.outcomes, each.front), title)
         _print_again(each.command)
+
+
+@app.command()
+def bench(
+    model: Annotated[list[str], typer.Option(help="model reference, as for `tune`; repeat for several")],
+    task: Annotated[list[str], typer.Option(help="lm-eval task; repeat for several")],
+    output: Annotated[Path, typer.Option(help="JSON file of cells: those in it stay, and are not measured again")],
+    shots: Annotated[str, typer.Option(help="labelled examples in each prompt: 0,6 measures both, or `mix`")] = "0",
+    seeds: Annotated[str, typer.Option(help="0,1,2 measures three")] = "0",
+    search: Annotated[
+        list[str] | None, typer.Option(help="adam, which is the default, bo, paper or random; repeat for several")
+    ] = None,
+    space: Annotated[str, typer.Option(help="as for `tune`; each search's own if left out")] = "",
+    samples: Annotated[int, typer.Option(help="labelled samples of a search", min=1)] = 20,
+    budget: Annotated[int, typer.Option(help="evaluations of a search", min=1)] = 120,
+    draws: Annotated[int, typer.Option(help="as for `compare`", min=0)] = 5,
+    include_path: IncludePath = None,
+    limit: Annotated[int | None, typer.Option(help="only the first documents", min=1)] = None,
+    metric: Metric = "greedy_f1",
+    work: Annotated[
+        Path | None, typer.Option(help="folder of the searches, which all machines see; OUTPUT.work if left out")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local: in this process; ray: on a cluster's machines")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="of the Ray cluster: HOST:PORT, ray://HOST:PORT or auto; none starts one here")
+    ] = None,
+    cpus: Annotated[int | None, typer.Option(help="threads of a cell; as many as torch takes here")] = None,
+    gpus: Annotated[
+        float | None, typer.Option(help="GPUs of a cell, or a share such as 0.5; 1 if there is one")
+    ] = None,
+    memory: Annotated[str, typer.Option(help="memory that Ray sets aside for a cell")] = "4GB",
+) -> None:
+    """Measure a grid, models x tasks x shots x seeds x searches, a cell each, as `tune` and `compare` would.
+
+    What was measured before is not measured again; a search that was killed goes on. Exit code 1 if a cell failed.
+    """
+    from itertools import product
+
+    from tarot import grid
+    from tarot.machines import Needs, RayEngine, local
+    from tarot.report import METRICS, summary_rows
+    from tarot.report.comparison import metric_named
+
+    metric_named(metric)
+    grid.engine(engine)
+    asked = product(model, task, grid.shots(shots), grid.seeds(seeds), search or ["adam"])
+    settings = [
+        grid.Setting(
+            *these[:4],
+            search=these[4],
+            samples=samples,
+            budget=budget,
+            space=space,
+            limit=limit,
+            include_path=str(include_path) if include_path else None,
+            draws=draws,
+        )
+        for these in dict.fromkeys(asked)
+    ]
+    folder = (work or output.with_name(f"{output.name}.work")).absolute()
+    needs = Needs.parse(cpus, gpus, memory)
+    failed = []
+    with ExitStack() as stack:
+        bar = stack.enter_context(_Cells(len(settings)))
+
+        def told(setting: grid.Setting, outcome: grid.Outcome) -> None:
+            for words in outcome.words:
+                bar.say(words)
+            if outcome.error:
+                failed.append(setting)
+                bar.say(f"failed: {setting.id} {setting.search}: {outcome.error}")
+            bar.advance()
+
+        def run(todo: "Sequence[grid.Setting]") -> "Iterator[tuple[grid.Setting, grid.Outcome]]":
+            if engine == "local" or not todo:
+                return local(todo, folder, needs)
+            return stack.enter_context(RayEngine(folder, needs, address)).run(todo)
+
+        measured = grid.measure_grid(settings, output, run, on_start=bar.start, on_outcome=told)
+    if measured:
+        header, rows = summary_rows(measured, metric)
+        table = Table(*header, title=METRICS[metric].title, title_justify="left")
+        for row in rows:
+            table.add_row(*row)
+        out.print(table)
+    out.print(f"{len(measured)} of {len(settings)} cells in {output}", soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+class _Cells:
+    """Progress bar of a grid, by cells."""
+
+    def __init__(self, total: int) -> None:
+        # A console of its own: what cells print is caught while they are measured, and this is not to be.
+        console = Console(file=sys.stderr)
+        self.progress = Progress(
+            TextColumn("cells"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), console=console
+        )
+        self.bar = self.progress.add_task("", total=total)
+
+    def __enter__(self) -> "_Cells":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def start(self, done: int) -> None:
+        if done:
+            self.say(f"{done} cells are there already")
+        self.progress.start()
+        self.progress.update(self.bar, completed=done)
+
+    def advance(self) -> None:
+        self.progress.advance(self.bar)
+
+    def say(self, words: str) -> None:
+        self.progress.console.print(words, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -608,6 +733,7 @@ def merge(
     output: Annotated[Path, typer.Option(help="new folder for the checkpoint")],
     shard_size: Annotated[str, typer.Option(help="largest file of weights, such as 2GB")] = "50GB",
     device: Device = "cpu",
+    device_map: DeviceMap = None,
     dtype: Dtype = "auto",
 ) -> None:
     """Fold an adapter into the weights: an ordinary checkpoint, tokenizer and chat template included.
@@ -621,7 +747,7 @@ def merge(
     edit = Adapter.load(adapter)
     _check_free(output)
     check_shard_size(shard_size)
-    loaded = _load(model, device, dtype)
+    loaded = _load(model, "auto" if device_map else device, dtype, device_map)
     edit.merge(loaded.model)
     save_checkpoint(loaded, output, shard_size)
     out.print(f"merged adapter {edit.fingerprint} into {output}")
@@ -710,6 +836,7 @@ def lm_eval(context: typer.Context) -> None:
     from lm_eval._cli import HarnessCLI
     from lm_eval.utils import setup_logging
 
+    import tarot.harness  # noqa: F401  # registers the model `tarot`
     from tarot.samples import tasks_folder
 
     sys.argv = ["tarot lm-eval", *context.args]

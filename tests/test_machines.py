@@ -1,0 +1,201 @@
+"""Cells on a cluster's machines: equal to those of this process, also when a machine dies in the middle of one."""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from checkpoint import save_checkpoint, write_tasks
+
+from tarot import machines
+from tarot.cells import Cell, load
+from tarot.errors import TarotError
+from tarot.grid import Outcome, Setting
+from tarot.machines import Needs, RayEngine, local
+from tarot.tuning import TRIALS
+
+psutil = pytest.importorskip("psutil")
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+cluster_utils = pytest.importorskip("ray.cluster_utils", reason="ray is not installed: pip install 'tarot-lm[ray]'")
+
+pytest_plugins = ["pytester"]
+
+NEEDS = Needs(cpus=1, gpus=0, memory=10**9)
+BUDGET = 150
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("place")
+    save_checkpoint(place / "model")
+    write_tasks(place / "tasks", test=6)
+    return place
+
+
+@pytest.fixture(scope="module")
+def settings(place: Path) -> list[Setting]:
+    common = dict(samples=4, budget=BUDGET, search="random", space="head", draws=0, include_path=str(place / "tasks"))
+    return [Setting(str(place / "model"), "stranger_choice", seed=seed, **common) for seed in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def here(settings: list[Setting], place: Path) -> dict[Setting, Outcome]:
+    """What this process measures."""
+    return dict(local(settings, place / "here", NEEDS))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator["cluster_utils.Cluster"]:
+    """A head that measures nothing, and two machines with room for a cell each."""
+    of_node = dict(include_dashboard=False, object_store_memory=80 * 2**20, memory=10**9)
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=dict(num_cpus=0, **of_node))
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1, **of_node)
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def timeless(outcome: Outcome) -> Cell:
+    assert outcome.cell, outcome.error
+    arms = tuple(replace(arm, seconds=0) for arm in outcome.cell.arms)
+    return replace(outcome.cell, seconds=0, reference_seconds=0, arms=arms)
+
+
+def runs_on(cluster: "cluster_utils.Cluster", setting: Setting) -> object:
+    """The machine that a task is on, by the title that Ray gives its process."""
+    for node in cluster.worker_nodes:
+        (raylet,) = (process.process.pid for process in node.all_processes["raylet"])
+        for child in psutil.Process(raylet).children():
+            if child.name().startswith("ray::") or setting.id in " ".join(child.cmdline()):
+                return node
+    raise AssertionError(f"{setting.id} is on no machine")
+
+
+def test_a_machine_dies_in_the_middle_of_a_cell(
+    cluster: "cluster_utils.Cluster", place: Path, settings: list[Setting], here: dict[Setting, Outcome]
+) -> None:
+    with RayEngine(place / "there", NEEDS, cluster.address) as engine:
+        engine.submit(settings[0])
+        engine.submit(settings[0])
+        deadline = time.monotonic() + 300
+        while not (
+            begun := [log for log in (place / "there").glob(f"*/{TRIALS}") if log.read_bytes().count(b"\n") > 3]
+        ):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        node = runs_on(cluster, settings[0])
+        before = begun[0].read_bytes()
+        cluster.remove_node(node, allow_graceful=False)
+        there = dict(engine.run(settings))
+    assert {setting: timeless(outcome) for setting, outcome in there.items()} == {
+        setting: timeless(outcome) for setting, outcome in here.items()
+    }
+    # A trial's line has its seconds: what was on the disk when the machine died was not evaluated again.
+    after = begun[0].read_bytes()
+    kept = before.count(b"\n") - 1
+    assert after.startswith(before[: before.rfind(b"\n") + 1])
+    assert after.count(b"\n") == 1 + BUDGET and kept < BUDGET
+    (words,) = there[settings[0]].words
+    assert kept <= int(words.split()[-2]) < BUDGET and words.startswith(f"resumed the search in {begun[0].parent}")
+    assert there[settings[1]].words == ()
+
+
+def test_a_cell_that_fails_leaves_the_others(
+    cluster: "cluster_utils.Cluster", place: Path, settings: list[Setting], here: dict[Setting, Outcome]
+) -> None:
+    wrong = replace(settings[0], task="stranger_choise")
+    with RayEngine(place / "there", NEEDS, cluster.address) as engine:
+        there = dict(engine.run([wrong, settings[1]]))
+    assert there[wrong].cell is None and "did you mean 'stranger_choice'?" in there[wrong].error
+    assert timeless(there[settings[1]]) == timeless(here[settings[1]])
+
+
+def test_pytest_takes_its_cells_from_the_cluster(
+    cluster: "cluster_utils.Cluster",
+    pytester: pytest.Pytester,
+    place: Path,
+    settings: list[Setting],
+    here: dict[Setting, Outcome],
+) -> None:
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test_gain(tarot_gain, tarot_adapter):
+            assert tarot_gain.cell.adapter == tarot_adapter.fingerprint
+        """
+    )
+    asked = (f"--tarot-model={settings[0].model}", "--tarot-task=stranger_choice", "--tarot-seeds=0,1")
+    small = ("--tarot-samples=4", f"--tarot-budget={BUDGET}", "--tarot-search=random", "--tarot-space=head")
+    paths = (f"--tarot-include-path={place / 'tasks'}", f"--tarot-cache={place / 'there'}", "--tarot-draws=0")
+    there = ("--tarot-engine=ray", f"--tarot-address={cluster.address}", "--tarot-cpus=1", "--tarot-memory=1GB")
+    result = pytester.runpytest_subprocess(
+        *asked, *small, *paths, *there, "--tarot-save-baseline=cells.json", "-W", "error", timeout=300
+    )
+    result.assert_outcomes(passed=2)
+    measured = [timeless(Outcome(cell)) for cell in load(pytester.path / "cells.json")]
+    assert measured == [timeless(here[setting]) for setting in settings]
+
+
+def test_more_than_the_cluster_has_is_refused(cluster: "cluster_utils.Cluster", place: Path) -> None:
+    with pytest.raises(
+        TarotError,
+        match=r"expected a machine in the cluster with 64 CPU, 0 GPU and 1 GB for a cell, "
+        r"got 0 CPU, 0 GPU and 1 GB; 1 CPU, 0 GPU and 1 GB; ask for less of cpus, gpus and memory",
+    ):
+        RayEngine(place, replace(NEEDS, cpus=64), cluster.address)
+
+
+def test_a_cluster_that_shrinks_below_a_cell_is_told(
+    cluster: "cluster_utils.Cluster", place: Path, settings: list[Setting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last test of the cluster: it has no machine left afterwards."""
+    monkeypatch.setattr(machines, "CHECK_SECONDS", 0.2)
+    monkeypatch.setattr(machines, "PATIENCE_SECONDS", 0.5)
+    with RayEngine(place / "gone", NEEDS, cluster.address) as engine:
+        for node in list(cluster.worker_nodes):
+            cluster.remove_node(node, allow_graceful=False)
+        with pytest.raises(TarotError, match=r"expected a machine in the cluster .*, got 0 CPU, 0 GPU and 1 GB; ask"):
+            list(engine.run(settings))
+
+
+# Without a cluster
+
+
+def test_no_ray_and_no_cluster(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TarotError, match=r"expected a Ray cluster at 127.0.0.1:1, got .*refused; `ray start --head`"):
+        RayEngine(place, NEEDS, "127.0.0.1:1")
+    with pytest.raises(TarotError, match=r"expected a Ray cluster at nowhere, got Invalid address"):
+        RayEngine(place, NEEDS, "nowhere")
+    monkeypatch.setattr(machines, "find_spec", lambda name: None)
+    with pytest.raises(
+        TarotError, match=r"expected ray, which .*, got none installed; python -m pip install 'tarot-lm\[ray\]'"
+    ):
+        RayEngine(place, NEEDS, "auto")
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "memory", "message"),
+    [
+        (0, 0, "1GB", "expected at least 1 CPU for a cell, got 0"),
+        (1, -1, "1GB", "expected GPUs for a cell: 0, a share such as 0.5, or whole ones, got -1"),
+        (1, 1.5, "1GB", "expected GPUs for a cell: 0, a share such as 0.5, or whole ones, got 1.5"),
+        (1, 0, "much", "expected a size of memory such as 500MB or 4GB, got 'much'"),
+    ],
+)
+def test_needs_that_cannot_be_are_quoted(cpus: int, gpus: float, memory: str, message: str) -> None:
+    with pytest.raises(TarotError) as caught:
+        Needs.parse(cpus, gpus, memory)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "device_map"), [(0, "cpu", None), (0.5, "auto", None), (1, "auto", None), (2, "auto", "auto")]
+)
+def test_a_model_is_where_its_needs_say(gpus: float, device: str, device_map: str | None) -> None:
+    models = Needs.parse(1, gpus, "4GB").models()
+    assert (models.device, models.device_map) == (device, device_map)
