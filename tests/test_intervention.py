@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from inspect import signature
+from pathlib import Path
 
 import pytest
 import torch
+from accelerate import cpu_offload, disk_offload
 from hypothesis import given, settings
 from strategies import rotations, tensors
 from tiny import ARCHITECTURES, LAYERS, tiny_model, tokens
@@ -618,3 +620,30 @@ def test_a_wrapped_projection_is_hooked_but_not_merged_into(edit):
     assert unchanged(model, before)
     with rotated(model, torch.ones(1, 6, 4)):
         assert not near(logits(model, ids), bare, 1e-2)
+
+
+# Elsewhere
+
+
+@pytest.mark.parametrize("place", ["memory", "disk"])
+@torch.no_grad()
+def test_weights_that_accelerate_keeps_elsewhere_are_edited_there(place: str, tmp_path: Path) -> None:
+    """Hooked, merged for a while and merged for good: the logits of a model that is here; and taken back."""
+    here, away = tiny_model("llama"), tiny_model("llama")
+    cpu = torch.device("cpu")
+    cpu_offload(away, cpu) if place == "memory" else disk_offload(away, tmp_path, cpu)
+    ours, theirs = find_sites(here, "heads", 1.0), find_sites(away, "heads", 1.0)
+    assert all(site.module.weight.is_meta for site in theirs)
+    angles = torch.rand(alive(ours, ROTARY.n_angles).shape, generator=torch.Generator().manual_seed(0))
+    ids = tokens(2, 5)
+    base = away(ids).logits
+    torch.testing.assert_close(base, here(ids).logits, rtol=0, atol=0)
+    for edit in (rotated, merged):
+        with edit(here, angles, ours), edit(away, angles, theirs):
+            assert not torch.equal(away(ids).logits, base)
+            torch.testing.assert_close(away(ids).logits, here(ids).logits, rtol=0, atol=0)
+        torch.testing.assert_close(away(ids).logits, base, rtol=0, atol=0)
+    for write in (merge_, unmerge_):
+        write(here, angles, ours)
+        write(away, angles, theirs)
+        torch.testing.assert_close(away(ids).logits, here(ids).logits, rtol=0, atol=0)
