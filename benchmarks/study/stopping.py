@@ -91,11 +91,12 @@ class Unseen:
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
-    done = {tuple(json.loads(line)[name] for name in ("model", "task", "shots", "layers")) for line in lines}
+    named = ("model", "task", "shots", "seed", "layers")
+    done = {tuple(json.loads(line)[name] for name in named) for line in lines}
     models: dict[str, LoadedModel] = {}
     for model, task, shots in CELLS:
         for layers in LAYERS:
-            if (model, task, shots, layers) in done:
+            if (model, task, shots, SEED, layers) in done:
                 continue
             if model not in models:
                 models[model] = load_model(grid.MODELS[model])
