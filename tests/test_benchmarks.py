@@ -22,7 +22,8 @@ def cells(pytester: pytest.Pytester, *arguments: str) -> list[str]:
         "-p",
         "no:benchmark",
     )
-    result = pytester.runpytest_inprocess(
+    # Not in this process, which forgets what a run has loaded: NumPy cannot be loaded twice.
+    result = pytester.runpytest_subprocess(
         *where, str(PROJECT / "benchmarks" / "bench_gain.py"), "--collect-only", "-q", *arguments
     )
     assert result.ret == pytest.ExitCode.OK
