@@ -65,14 +65,17 @@ def timeless(outcome: Outcome) -> Cell:
     return replace(outcome.cell, seconds=0, reference_seconds=0, arms=arms)
 
 
-def runs_on(cluster: "cluster_utils.Cluster", setting: Setting) -> object:
-    """The machine that a task is on, by the title that Ray gives its process."""
+def kill_where(cluster: "cluster_utils.Cluster", title: str) -> None:
+    """Kill a machine as its power does: Ray's own process, and that of the task with this title."""
     for node in cluster.worker_nodes:
-        (raylet,) = (process.process.pid for process in node.all_processes["raylet"])
-        for child in psutil.Process(raylet).children():
-            if child.name().startswith("ray::") or setting.id in " ".join(child.cmdline()):
-                return node
-    raise AssertionError(f"{setting.id} is on no machine")
+        (raylet,) = (process.process for process in node.all_processes["raylet"])
+        for child in psutil.Process(raylet.pid).children():
+            if title in " ".join(child.cmdline()):
+                raylet.kill()
+                child.kill()  # left alone, it might end its search before it sees that its machine has gone
+                cluster.remove_node(node, allow_graceful=False)
+                return
+    raise AssertionError(f"{title} is on no machine")
 
 
 def test_a_machine_dies_in_the_middle_of_a_cell(
@@ -87,9 +90,8 @@ def test_a_machine_dies_in_the_middle_of_a_cell(
         ):
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        node = runs_on(cluster, settings[0])
         before = begun[0].read_bytes()
-        cluster.remove_node(node, allow_graceful=False)
+        kill_where(cluster, f"ray::{settings[0].id}")
         there = dict(engine.run(settings))
     assert {setting: timeless(outcome) for setting, outcome in there.items()} == {
         setting: timeless(outcome) for setting, outcome in here.items()
