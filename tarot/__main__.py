@@ -1,5 +1,7 @@
 """`python -m tarot`: the command, where its script is not on the path."""
 
+import sys
+
 from tarot.cli import main
 
-main()
+sys.exit(main())

@@ -547,7 +547,7 @@ class _Cells:
 
     def start(self, done: int) -> None:
         if done:
-            self.say(f"{done} cells are there already")
+            self.say(f"cells that are there already: {done}")
         self.progress.start()
         self.progress.update(self.bar, completed=done)
 

@@ -68,7 +68,7 @@ class TarotLM(HFLM):
         self.reference = pretrained if isinstance(pretrained, str) else None
         processes = _processes() if isinstance(pretrained, str) else None
         if isinstance(pretrained, str):
-            own = str(processes.device) if processes else device or "auto"
+            own = _device(processes) if processes else device or "auto"
             loaded = load_model(pretrained, device=own, dtype=str(dtype), device_map=device_map)
             pretrained, tokenizer = loaded.model, loaded.tokenizer
         if unusable := hflm_args.keys() & LOADING:
@@ -143,6 +143,11 @@ class TarotLM(HFLM):
 def _processes() -> Accelerator | None:
     """The processes that `accelerate launch` started, if it did."""
     return Accelerator() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
+
+
+def _device(processes: Accelerator) -> str:
+    """This process's; accelerate numbers CPUs too, of which there is one."""
+    return "cpu" if processes.device.type == "cpu" else str(processes.device)
 
 
 def parse_batch_size(text: int | str) -> int:

@@ -42,10 +42,9 @@ def run_in(folder: Path, *arguments: str) -> int:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         patch.setattr(sys, "argv", ["tarot", *arguments])
         try:
-            main()
+            return int(main() or 0)
         except SystemExit as stop:
             return int(stop.code or 0)
-        return 0
 
 
 def test_help_is_quick_and_names_every_command() -> None:

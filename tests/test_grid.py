@@ -1,0 +1,142 @@
+"""A grid of cells: what is there is not measured again, what is finished stays, a cell that fails leaves the others."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from checkpoint import save_checkpoint, write_tasks
+from hypothesis import given
+from hypothesis import strategies as st
+from test_cli import run_in
+
+from tarot.cells import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Cell, load
+from tarot.errors import TarotError, UnknownName
+from tarot.grid import Outcome, Setting, engine, measure_grid
+
+
+def cell(setting: Setting) -> Cell:
+    arms = tuple(Arm(name, 4, (0, 1), (0, -1), (0.5, 0.25), 1.0) for name in (ZERO_SHOT, FEW_SHOT, EDITED))
+    return Cell(
+        setting.model,
+        setting.task,
+        0,
+        setting.seed,
+        setting.samples,
+        setting.budget,
+        setting.search,
+        "full",
+        "log_probability",
+        "tarot tune",
+        ("a", "b"),
+        (0, 1),
+        ("A", "B"),
+        arms,
+        2.0,
+        0.1,
+        layers=(1,),
+        head_angles=((0.5, 0.0),),
+        curves={setting.search: (-1.0, -0.5)},
+    )
+
+
+class Run:
+    """Measures by making cells up, and remembers of what."""
+
+    def __init__(self, failing: Sequence[Setting] = (), stopped_after: int | None = None) -> None:
+        self.failing, self.stopped_after = failing, stopped_after
+        self.asked: list[Setting] = []
+
+    def __call__(self, settings: Sequence[Setting]) -> Iterator[tuple[Setting, Outcome]]:
+        for setting in reversed(settings):  # as a cluster, in any order
+            if len(self.asked) == self.stopped_after:
+                raise KeyboardInterrupt
+            self.asked.append(setting)
+            yield setting, Outcome(error="no") if setting in self.failing else Outcome(cell(setting), "folder")
+
+
+GRID = [Setting("model", task, seed=seed) for task in ("color", "navigate") for seed in (0, 1)]
+
+words = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(words, words, st.lists(words), st.booleans())
+def test_an_outcome_comes_back_from_its_text(folder: str, error: str, said: list[str], measured: bool) -> None:
+    outcome = Outcome(cell(GRID[1]) if measured else None, folder, error, tuple(said))
+    assert Outcome.from_json(outcome.to_json()) == outcome
+
+
+@given(st.sets(st.sampled_from(GRID)), st.sets(st.sampled_from(GRID)), st.sets(st.sampled_from(GRID)))
+def test_each_cell_is_measured_once(
+    tmp_path_factory: pytest.TempPathFactory, first: set[Setting], second: set[Setting], failing: set[Setting]
+) -> None:
+    output = tmp_path_factory.mktemp("grid") / "cells.json"
+    one, two = Run(tuple(failing)), Run()
+    begun, again = [s for s in GRID if s in first], [s for s in GRID if s in second]
+    assert [c.id for c in measure_grid(begun, output, one)] == [cell(s).id for s in begun if s not in failing]
+    assert [c.id for c in measure_grid(again, output, two)] == [cell(s).id for s in again]
+    assert set(one.asked) == first
+    assert set(two.asked) == second - (first - failing)
+    assert {c.id for c in load(output)} == {cell(s).id for s in (first - failing) | second}
+
+
+def test_ctrl_c_leaves_what_is_finished(tmp_path: Path) -> None:
+    output = tmp_path / "cells.json"
+    with pytest.raises(KeyboardInterrupt):
+        measure_grid(GRID, output, Run(stopped_after=3))
+    assert len(load(output)) == 3
+    run, begun = Run(), []
+    assert len(measure_grid(GRID, output, run, on_start=begun.append)) == 4
+    assert run.asked == GRID[:1] and begun == [3]
+
+
+def test_another_model_in_the_same_place_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("one")
+    setting = replace(GRID[0], model=str(tmp_path / "model"))
+    runs = [Run(), Run(), Run()]
+    for i, run in enumerate(runs):
+        if i == 2:
+            (tmp_path / "model" / "weights").write_text("other")
+        measure_grid([setting], tmp_path / "cells.json", run)
+    assert [len(run.asked) for run in runs] == [1, 0, 1]
+
+
+def test_a_file_that_is_no_results_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "cells.json").write_text("{")
+    run = Run()
+    with pytest.raises(TarotError, match="expected results as tarot writes them"):
+        measure_grid(GRID, tmp_path / "cells.json", run)
+    with pytest.raises(TarotError, match="expected to write"):
+        measure_grid(GRID, tmp_path / "cells.json" / "deep", run)
+    assert not run.asked
+
+
+def test_engines_have_names() -> None:
+    assert engine("ray") == "ray"
+    with pytest.raises(UnknownName, match="did you mean 'local'"):
+        engine("locl")
+
+
+def test_the_command_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A grid of two searches; then a larger one, of which one task is not there; then the same again."""
+    save_checkpoint(tmp_path / "model")
+    write_tasks(tmp_path / "tasks", test=4)
+    bench = ("bench", "--model", "model", "--include-path", "tasks", "--output", "cells.json", "--cpus", "1")
+    small = ("--samples", "4", "--budget", "3", "--space", "head", "--draws", "0", "--search", "random")
+    tasks = ("--task", "stranger_choice", "--task", "stranger_choise")
+    assert run_in(tmp_path, *bench, *small, *tasks[:2], "--seeds", "0,1") == 0
+    said = capsys.readouterr()
+    assert "2 of 2 cells in cells.json" in said.out and "2/2" in said.err
+    first = load(tmp_path / "cells.json")
+    assert [(c.seed, c.search, len(c.gold)) for c in first] == [(0, "random", 4), (1, "random", 4)]
+    os.remove(next((tmp_path / "cells.json.work").glob("*-0-0-*/tarot.json")))  # a search for nothing would show
+    assert run_in(tmp_path, *bench, *small, *tasks) == 1
+    said = capsys.readouterr()
+    assert "1 of 2 cells in cells.json" in said.out and "cells that are there already: 1" in said.err
+    assert "did you mean 'stranger_choice'?" in " ".join(said.err.split()) and "Traceback" not in said.err
+    assert load(tmp_path / "cells.json") == first
+    assert not list((tmp_path / "cells.json.work").glob("*-0-0-*/tarot.json"))
+    assert run_in(tmp_path, *bench, *tasks[:2], "--engine", "rays") == 2
+    assert "did you mean 'ray'?" in capsys.readouterr().err
