@@ -48,6 +48,8 @@ NOT_RUN = {
     "tarot bench --model wheel:smollm2-135m --task synth_implicatives --seeds 0,1,2 --engine ray --address auto "
     "--output grid.json": "needs that cluster",
     "pytest --tarot-engine ray --tarot-address auto": "the same",
+    "accelerate launch --multi_gpu -m tarot lm-eval --model tarot --model_args pretrained=REF,adapter=my-edit "
+    "--tasks arc_easy": "needs GPUs; tests/test_harness.py has two processes on the CPU",
     "python llama.cpp/convert_hf_to_gguf.py my-model --outfile my-model.gguf": "no package keeps llama.cpp's converter",
 }
 """Command lines that are not run, each with the reason."""

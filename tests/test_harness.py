@@ -1,5 +1,9 @@
 """lm-eval through tarot: the stock model's numbers, the edit's effect, and no mixing of the two."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,14 +13,18 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import CachingLM
 from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
+from safetensors.torch import load_file
 
 from tarot.adapter import Adapter, Edit
+from tarot.cache import weights_fingerprint
 from tarot.errors import TarotError
 from tarot.harness import TarotLM, evaluate, metric, n_documents, parse_batch_size
-from tarot.models import LoadedModel
+from tarot.models import LoadedModel, load_model
+from tarot.models import save_checkpoint as save_merged
 from tarot.rotation import ROTARY
 from tarot.samples import draw, load_task
 from tarot.sites import find_sites
+from tarot.tuning import Recipe, tune
 
 
 @pytest.fixture(scope="module")
@@ -169,3 +177,54 @@ def test_errors(loaded: LoadedModel, folder: Path) -> None:
     for text in ("0", "-3", "many"):
         with pytest.raises(TarotError, match=f"expected a batch size from 1, or 'auto', got '{text}'"):
             parse_batch_size(text)
+
+
+def test_two_processes_share_the_documents(adapter: Adapter, tmp_path: Path) -> None:
+    """As accelerate starts them, one a GPU, but on the CPU: every document's answer is that of a single process."""
+    save_checkpoint(tmp_path / "model")
+    write_tasks(tmp_path / "tasks")
+    adapter.save(tmp_path / "edit")
+    program = ("-m", "tarot", "lm-eval", "--model", "tarot", "--model_args", "pretrained=model,adapter=edit")
+    asked = ("--tasks", "stranger_choice", "--include_path", "tasks", "--output_path", "results", "--log_samples")
+    launch = ("-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2")
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, *launch, *program, *asked], cwd=tmp_path, env=environment, check=True)
+    (logged,) = (tmp_path / "results").rglob("samples_*.jsonl")
+    shared = {one["doc_id"]: one["filtered_resps"] for one in map(json.loads, logged.read_text().splitlines())}
+    loaded = load_model(str(tmp_path / "model"), device="cpu")
+    results = evaluate(loaded, ["stranger_choice"], adapter=adapter, include_path=tmp_path / "tasks", chat=False)
+    alone = {one["doc_id"]: one["filtered_resps"] for one in results["samples"]["stranger_choice"]}
+    assert shared.keys() == alone.keys() and len(alone) == 12
+    for document, answers in alone.items():
+        assert [float(value) for value, _ in shared[document]] == pytest.approx(
+            [value for value, _ in answers], abs=1e-5
+        )
+
+
+def test_a_model_with_layers_on_the_disk_gives_the_same_numbers(folder: Path, adapter: Adapter, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "model", layers=4)
+    parts = ["model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head", "model.layers.0", "model.layers.2"]
+    device_map = dict.fromkeys(parts, "cpu") | {"model.layers.1": "disk", "model.layers.3": "disk"}
+    here = load_model(str(tmp_path / "model"), device="cpu")
+    away = load_model(str(tmp_path / "model"), device_map=device_map)
+    assert away.model.model.layers[1].self_attn.o_proj.weight.is_meta
+    assert weights_fingerprint(away.model) == weights_fingerprint(here.model)
+    recipe = Recipe("stranger_choice", samples=4)
+    one, two = (
+        tune(loaded, recipe, tmp_path / name, budget=9, include_path=folder)
+        for name, loaded in (("here", here), ("away", away))
+    )
+    assert two.fingerprint == one.fingerprint and one.provenance["scores"] == two.provenance["scores"]
+    both = [evaluate(loaded, ["stranger_choice"], adapter=one, include_path=folder) for loaded in (here, away)]
+    assert both[0]["results"] == both[1]["results"]
+    for name, loaded in (("here", here), ("away", away)):
+        one.merge(loaded.model)
+        save_merged(loaded, tmp_path / f"{name}-merged")
+    first, second = (load_file(tmp_path / f"{name}-merged" / "model.safetensors") for name in ("here", "away"))
+    assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+    with pytest.raises(TarotError, match="expected a device map with the input embeddings on a device, got one"):
+        load_model(str(tmp_path / "model"), device_map=device_map | {"model.embed_tokens": "disk"})
+    with pytest.raises(TarotError, match="expected a known device map, got 'automatic'"):
+        load_model(str(tmp_path / "model"), device_map="automatic")
+    with pytest.raises(TarotError, match="expected a device or a device map, got cpu and auto; leave one out"):
+        load_model(str(tmp_path / "model"), device="cpu", device_map="auto")
