@@ -5,6 +5,7 @@ the generator, and it comes in as the argument `source`.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import chain
 from random import Random
 from typing import Protocol
@@ -29,6 +30,7 @@ def load(source: Source, **_: object) -> DatasetDict:
     return splits(source, seed=0)
 
 
+@cache  # a cell loads its task a dozen times, and most walks that are drawn do not return
 def splits(source: Source, seed: int) -> DatasetDict:
     """`train` and `test` of `SIZES`: documents of `id`, `text`, `choices` and `gold`, the index of the right choice.
 
