@@ -1,8 +1,10 @@
 """The objective against an obvious oracle: one prompt at a time, a matrix a head, no cache."""
 
 import math
+from collections import defaultdict
 from functools import cache
 from itertools import pairwise
+from statistics import mean
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
 from tarot.errors import TarotError, UnknownName
-from tarot.objective import MEASURES, Objective
+from tarot.objective import MEASURES, Objective, class_weights
 from tarot.rotation import ROTARY
 from tarot.samples import Sample
 from tarot.sites import find_sites
@@ -30,7 +32,7 @@ def encode(context: str, continuation: str) -> tuple[list[int], list[int]]:
 
 
 def oracle(model: LlamaForCausalLM, angles: torch.Tensor, measure: str) -> float:
-    """mean over samples, with z R by a matrix a head, in a hook, on one unpadded prompt at a time."""
+    """mean over right answers of the mean over their samples, with z R by a matrix a head, one prompt a pass."""
     handles = []
     for layer, of_layer in zip(model.model.layers, angles, strict=False):
         matrix = torch.block_diag(*(ROTARY.matrix(head, 8) for head in of_layer))
@@ -39,7 +41,7 @@ def oracle(model: LlamaForCausalLM, angles: torch.Tensor, measure: str) -> float
             return (args[0] @ matrix.to(args[0].dtype),)
 
         handles.append(layer.self_attn.o_proj.register_forward_pre_hook(hook))
-    scores = []
+    scores: dict[str, list[float]] = defaultdict(list)
     for sample in SAMPLES:
         log_probabilities, _ = [], None
         for context, continuation in sample.pairs:
@@ -48,7 +50,7 @@ def oracle(model: LlamaForCausalLM, angles: torch.Tensor, measure: str) -> float
                 rows = model(torch.tensor([c + t])).logits[0].log_softmax(-1)
             log_probabilities.append(sum(float(rows[len(c) - 1 + i, token]) for i, token in enumerate(t)))
         gold = log_probabilities.pop(sample.gold)
-        scores.append(
+        scores[sample.pairs[sample.gold][1]].append(
             {
                 "probability": math.exp(gold),
                 "log_probability": gold,
@@ -58,7 +60,7 @@ def oracle(model: LlamaForCausalLM, angles: torch.Tensor, measure: str) -> float
         )
     for handle in handles:
         handle.remove()
-    return sum(scores) / len(scores)
+    return mean(map(mean, scores.values()))
 
 
 def objective(measure: str = "log_probability", samples: list[Sample] = SAMPLES) -> Objective:
@@ -71,6 +73,21 @@ def objective(measure: str = "log_probability", samples: list[Sample] = SAMPLES)
 def test_agrees_with_the_oracle(seed: int, measure: str) -> None:
     angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed))
     assert objective(measure)(angles) == pytest.approx(oracle(model_of_bytes(), angles, measure), abs=1e-4)
+
+
+@given(st.lists(st.sampled_from("abcd"), min_size=1))
+def test_classes_count_alike_however_many_samples_they_have(answers: list[str]) -> None:
+    weights = class_weights(answers)
+    for answer in set(answers):
+        of_class = weights[[other == answer for other in answers]]
+        assert float(of_class.sum()) == pytest.approx(1 / len(set(answers)))
+        assert (of_class == of_class[0]).all()
+
+
+def test_a_sample_that_comes_twice_changes_nothing() -> None:
+    angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    nobody = objective(samples=[*SAMPLES, SAMPLES[1]])
+    assert nobody(angles) == pytest.approx(objective()(angles), abs=1e-5)
 
 
 @pytest.mark.parametrize("measure", ["probability", "log_probability", "margin", "accuracy"])
