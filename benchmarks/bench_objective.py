@@ -24,7 +24,7 @@ from tarot.sites import find_sites
 
 MODELS = ("wheel:smollm2-135m", "wheel:gemma3-270m")
 TASK = "tarot_ag_news" if os.environ.get("TAROT_DATA") else "synth_implicatives"
-ROUNDS = 3
+ROUNDS = 2
 
 
 def plain_loop(loaded: LoadedModel, objective: Objective, angles: torch.Tensor) -> list[torch.Tensor]:
