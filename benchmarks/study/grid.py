@@ -8,8 +8,8 @@ everywhere, and so do the unedited model and prompting. The rivals `lora` and `r
 ones without shots first. All else runs in the development cells; what is level there with the default, or above, goes
 on to seed 0, then to all.
 
-The grid was measured twice before. The first search edited the upper half of the layers, did not slow down, and spent its
-whole budget; the second counted samples alike, and its edits answered the class that the samples held most of. What
+The grid was measured twice before. The first search edited the upper half of the layers, did not slow down, and spent
+its whole budget; the second counted samples alike, and its edits answered the class that the samples held most of. What
 replaced them was chosen on samples of seeds 100 to 105 and unseen documents of the training split (RESULTS.md), but the
 faults were seen in cells of seed 0: seeds 1 and 2 alone are unseen in every sense.
 """
