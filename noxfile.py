@@ -61,6 +61,6 @@ def bench(session: nox.Session) -> None:
     """
     install(session, ".[dev,models,rewards]")
     Path("runs").mkdir(exist_ok=True)  # pytest-benchmark makes no folder for its file
-    cells = ("--tarot-budget", "24", "--tarot-limit", "16", "--tarot-seeds", "0", "--tarot-control", "random")
+    cells = ("--tarot-budget", "21", "--tarot-limit", "16", "--tarot-seeds", "0", "--tarot-control", "random")
     kept = ("--benchmark-json", "runs/benchmarks.json", "--tarot-save-baseline", "runs/cells.json")
     session.run("pytest", "benchmarks", *cells, *kept, "--tarot-report", "runs/report", *session.posargs)

@@ -15,7 +15,7 @@ from tarot.models import load_model
 from tarot.rotation import ROTARY
 from tarot.sites import find_sites
 
-ROUNDS = 9
+ROUNDS = 7
 
 
 def ratios(work: Callable[[], object], *contexts: Callable[[], object]) -> list[float]:

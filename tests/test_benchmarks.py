@@ -4,6 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+
+from tarot.search import SEARCHES, Result, maximise
 
 pytest_plugins = ["pytester"]
 
@@ -45,3 +48,23 @@ def test_what_is_asked_for_is_measured_whole(pytester: pytest.Pytester) -> None:
         "some/model-mine-0shot-seed0",
         "some/model-mine-6shot-seed0",
     ]
+
+
+@pytest.mark.parametrize("rival", ["matern", "spherical linear", "map-saas", "qlogei, batches of 4", "turbo", "cma-es"])
+def test_the_studys_searches_keep_to_the_protocol(rival: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each climbs a bowl from the identity, inside the cube, and again in the same steps."""
+    monkeypatch.syspath_prepend(PROJECT)
+    from benchmarks.study.searches import RIVALS
+
+    top = torch.full((8,), 0.3, dtype=torch.float64)
+    monkeypatch.setitem(SEARCHES, "rival", RIVALS[rival])
+
+    def found() -> Result:
+        return maximise(lambda x: -float(((x - top) ** 2).sum()), len(top), search="rival", budget=20, seed=0)
+
+    first, second = found(), found()
+    assert [trial.x for trial in first.trials] == [trial.x for trial in second.trials]
+    assert first.trials[0].x == (0.5,) * 8
+    assert all(0 <= value <= 1 for trial in first.trials for value in trial.x)
+    assert first.best.score > first.identity.score
+    assert not any(trial.origin == "random" for trial in first.trials)

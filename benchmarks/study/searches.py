@@ -1,0 +1,361 @@
+"""`python -m benchmarks.study.searches`: which search to use where the objective has no gradient.
+
+Every rival has the product's protocol, the same start of the space, the same objective and the same budget. The samples
+are those of a seed that the study does not use, and what the best trial brings is asked of unseen documents of the
+training split. One line a run; like the study it can be stopped and started at any time.
+
+Racing is read off the same runs: had each candidate been scored on 5, then 10, then all samples, how many of those
+scorings could have been left out, and would the best have been another?
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from botorch.acquisition.logei import qLogExpectedImprovement
+from botorch.fit import fit_gpytorch_mll
+from botorch.generation.sampling import MaxPosteriorSampling
+from botorch.models import SingleTaskGP
+from botorch.models.map_saas import get_map_saas_model
+from botorch.models.transforms import Standardize
+from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scaled_prior
+from botorch.optim.optimize import optimize_acqf
+from cmaes import CMA
+from gpytorch.kernels import Kernel
+from gpytorch.mlls import ExactMarginalLogLikelihood
+from torch import Tensor
+from torch.quasirandom import SobolEngine
+
+from benchmarks.study import grid
+from benchmarks.study.run import quick
+from benchmarks.study.stopping import SEED, UNSEEN, Unseen
+from tarot.files import write_atomically
+from tarot.harness import TarotLM, chat_template
+from tarot.intervention import merged
+from tarot.models import LoadedModel, load_model
+from tarot.objective import Objective
+from tarot.samples import draw, load_task
+from tarot.search import SEARCHES, maximise
+from tarot.search.bo import BayesianOptimisation, last_refit
+from tarot.search.improvement import (
+    Points,
+    Scores,
+    SurrogateFailed,
+    cube,
+    fitted,
+    gaussian_process,
+    improve,
+    numerical_care,
+    observed,
+)
+from tarot.search.points import identity, local_rng, stable_seed, uniform
+from tarot.search.proposal import Proposal
+from tarot.search.trial import Trial
+from tarot.sites import alive, find_sites, parse_layers
+from tarot.space import NEEDS_GRADIENT, make_space
+
+MODEL = "smollm2"
+CELLS = [(space, task) for space in ("head-gradient", "head") for task in ("entailed_polarity", "navigate", "ag_news")]
+AT = (30, 60, 120)  # evaluations
+RESULTS = Path(__file__).parent / "searches.jsonl"
+
+
+class Matern(BayesianOptimisation):
+    """`bo` with a Matern kernel of smoothness 5/2 instead of a Gaussian one; the priors are the same."""
+
+    _last: tuple[Scores, SingleTaskGP] | None = None
+
+    def _kernel(self) -> Kernel:
+        return get_covar_module_with_dim_scaled_prior(self.d, use_rbf_kernel=False)
+
+    def _fitted(self, X: Points, Y: Scores) -> SingleTaskGP:
+        if self._last is None or len(self._last[0]) != len(Y):
+            with local_rng(self.seed, -len(Y)):
+                self._last = (Y, fitted(X, Y, self._kernel(), max_steps=50).requires_grad_(False))
+        return self._last[1]
+
+
+class OnSphere(Kernel):
+    """k(x, y) = a + b <p(x), p(y)>, where p projects the scaled cube onto a sphere (stereographically).
+
+    From the description of the spherical linear kernel in arXiv 2512.00170: a linear model, kept from its habit of
+    proposing corners by the projection.
+    """
+
+    has_lengthscale = True
+
+    def __init__(self, d: int) -> None:
+        super().__init__(ard_num_dims=d)
+        self.d = d
+        self.register_parameter("raw_share", torch.nn.Parameter(torch.zeros(1)))
+        self.lengthscale = math.sqrt(d)
+
+    def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, **_: object) -> Tensor:
+        first, second = (self._projected(x) for x in (x1, x2))
+        share = self.raw_share.sigmoid()
+        products = (first * second).sum(-1) if diag else first @ second.transpose(-1, -2)
+        return share + (1 - share) * products
+
+    def _projected(self, x: Tensor) -> Tensor:
+        z = (2 * x - 1) / self.lengthscale * math.sqrt(3)  # a uniform point of the cube has a norm of about one
+        square = (z * z).sum(-1, keepdim=True)
+        return torch.cat([2 * z, square - 1], -1) / (1 + square)
+
+
+class SphericalLinear(Matern):
+    """`bo` with the kernel above."""
+
+    def _kernel(self) -> Kernel:
+        return OnSphere(self.d)
+
+
+class Saas(BayesianOptimisation):
+    """`bo` with a sparse prior on inverse length-scales, at its maximum (Eriksson and Jankowiak, arXiv 2103.00349)."""
+
+    def _model(self, X: Points, Y: Scores) -> SingleTaskGP:
+        m = last_refit(len(Y))
+        with local_rng(self.seed, -m):
+            past = get_map_saas_model(X[:m], Y[:m], outcome_transform=Standardize(m=1))
+            mll = ExactMarginalLogLikelihood(past.likelihood, past)
+            fit_gpytorch_mll(mll, optimizer_kwargs={"options": {"maxiter": 50}})
+        past.requires_grad_(False)
+        return gaussian_process(X, Y, past.covar_module, past.mean_module, past.likelihood).eval()
+
+
+class Batches(BayesianOptimisation):
+    """`bo` that proposes four points at a time by qLogEI, as machines beside each other would want them."""
+
+    size: ClassVar[int] = 4
+
+    def propose(self, history: Sequence[Trial]) -> Proposal:
+        seen = len(history) - len(history) % self.size
+        if seen < 8:
+            return super().propose(history)
+        X, Y = observed(history[:seen])
+        try:
+            with numerical_care(self.seed, seen):
+                acquisition = qLogExpectedImprovement(self._model(X, Y), best_f=Y.max())
+                points, _ = optimize_acqf(
+                    acquisition,
+                    bounds=cube(self.d),
+                    q=self.size,
+                    num_restarts=2,
+                    raw_samples=32,
+                    options={"sample_around_best": True, "maxiter": 8},
+                )
+        except SurrogateFailed:
+            return Proposal(uniform(self.d, self.seed, len(history)), "random")
+        return Proposal(points[len(history) % self.size].detach().clamp(0, 1), "acquisition")
+
+
+class Turbo(BayesianOptimisation):
+    """One trust region around the best point (Eriksson et al., TuRBO, arXiv 1910.01739), Thompson sampling inside.
+
+    It doubles after three successes and halves after ten failures: as many failures as coordinates, as published, do
+    not happen within the budget.
+    """
+
+    def propose(self, history: Sequence[Trial]) -> Proposal:
+        if len(history) <= 6:
+            return super().propose(history)
+        X, Y = observed(history)
+        length, failures, successes, best = 0.8, 0, 0, float(Y[:6].max())
+        for score in Y[6:, 0].tolist():
+            better = score > best + 1e-3 * abs(best)
+            successes, failures = (successes + 1, 0) if better else (0, failures + 1)
+            best = max(best, score)
+            if successes == 3:
+                length, successes = min(1.6, 2 * length), 0
+            if failures == 10:
+                length, failures = max(2**-7, length / 2), 0
+        centre = X[Y[:, 0].argmax()]
+        try:
+            with numerical_care(self.seed, len(history)):
+                model = self._model(X, Y)
+                engine = SobolEngine(self.d, scramble=True, seed=stable_seed(self.seed, len(history)))
+                inside = centre + length * (engine.draw(1000, dtype=torch.float64) - 0.5)
+                moved = torch.rand(1000, self.d, dtype=torch.float64) < min(1, 20 / self.d)
+                candidates = torch.where(moved, inside.clamp(0, 1), centre)
+                with torch.no_grad():
+                    x = MaxPosteriorSampling(model, replacement=False)(candidates, num_samples=1)[0]
+        except SurrogateFailed:
+            return Proposal(uniform(self.d, self.seed, len(history)), "random")
+        return Proposal(x, "acquisition")
+
+
+class CmaEs:
+    """CMA-ES of the package cmaes, told all trials so far in the order in which it asked for them."""
+
+    follows_gradient: ClassVar[bool] = False
+
+    def __init__(self, d: int, seed: int) -> None:
+        self.d = d
+        self.seed = seed
+
+    def propose(self, history: Sequence[Trial]) -> Proposal:
+        if not history:
+            return Proposal(identity(self.d), "identity")
+        given = [trial for trial in history if trial.origin in ("identity", "start")]
+        mean = max(given, key=lambda trial: trial.score).x
+        evolution = CMA(
+            mean=torch.tensor(mean).numpy().astype(float), sigma=0.1, bounds=cube(self.d).T.numpy(), seed=self.seed
+        )
+        told: list[tuple[object, float]] = []
+        for trial in history[len(given) :]:
+            told.append((evolution.ask(), -trial.score))
+            if len(told) == evolution.population_size:
+                evolution.tell(told)  # type: ignore[arg-type]
+                told = []
+        return Proposal(torch.from_numpy(evolution.ask()).double().clamp(0, 1), "acquisition")
+
+
+class Nested(BayesianOptimisation):
+    """`bo` on bins of coordinates that move together, 8, then 32, then each alone (after Papenmeier et al., BAxUS)."""
+
+    def propose(self, history: Sequence[Trial]) -> Proposal:
+        if len(history) <= 5:
+            return super().propose(history)
+        bins = next((b for least, b in ((60, self.d), (30, 32)) if len(history) >= least), 8)
+        generator = torch.Generator().manual_seed(stable_seed(self.seed, 0))
+        # Bins of the later stages split those of the earlier ones.
+        coordinate = torch.randperm(self.d, generator=generator) * bins // self.d
+        sizes = torch.bincount(coordinate, minlength=bins).double()
+        points = [
+            torch.zeros(bins, dtype=torch.float64).index_add(0, coordinate, torch.tensor(trial.x).double()) / sizes
+            for trial in history
+        ]
+        coarse = [
+            Trial(i, tuple(z.tolist()), trial.score, trial.origin, 0, 0)
+            for i, (z, trial) in enumerate(zip(points, history, strict=True))
+        ]
+        kernel = get_covar_module_with_dim_scaled_prior(bins)
+        z, origin = improve(
+            coarse,
+            self.seed,
+            lambda X, Y: fitted(X, Y, kernel, max_steps=50),
+            restarts=2,
+            raw_samples=32,
+            options={"sample_around_best": True, "maxiter": 8},
+        )
+        return Proposal(z[coordinate], origin)
+
+
+RIVALS = {
+    "random": SEARCHES["random"],
+    "bo": BayesianOptimisation,
+    "matern": Matern,
+    "spherical linear": SphericalLinear,
+    "map-saas": Saas,
+    "qlogei, batches of 4": Batches,
+    "turbo": Turbo,
+    "cma-es": CmaEs,
+    "nested": Nested,
+}
+
+
+class Watched:
+    """An objective that keeps what each sample scored: a row for each call."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+        self.rows: list[Tensor] = []
+
+    def __call__(self, angles: Tensor) -> float:
+        with torch.no_grad(), merged(self.objective.model, angles, self.objective.sites):
+            answers = self.objective.scorer.log_probabilities()
+        self.rows.append(answers[0])
+        return float(self.objective._sum(self.objective.measure, answers))
+
+
+def raced(rows: Sequence[Tensor], weights: Tensor) -> dict[str, object]:
+    """Share of the samples' scorings that racing leaves out, and whether it would have dropped a new best.
+
+    After 5 and after 10 samples a candidate is dropped that cannot become the best even if all other samples had
+    probability one (`certain`), or whose samples so far are worse than the best's by twice the standard error of the
+    difference (`likely`).
+    """
+    said: dict[str, object] = {}
+    for rule in ("certain", "likely"):
+        best, left_out, lost = rows[0], 0, False
+        for row in rows[1:]:
+            dropped = 0
+            for k in (5, 10):
+                apart = (row - best)[:k]
+                hopeless = (
+                    float(weights[:k] @ row[:k]) < float(weights @ best)
+                    if rule == "certain"
+                    else float(apart.mean() + 2 * apart.std() / math.sqrt(k)) < 0
+                )
+                if hopeless:
+                    dropped = len(row) - k
+                    break
+            left_out += dropped
+            if float(weights @ row) > float(weights @ best):
+                lost |= bool(dropped)
+                best = best if dropped else row
+        said[rule] = {"left_out": round(left_out / (len(rows) * len(rows[0])), 3), "lost_a_best": lost}
+    return said
+
+
+def run(loaded: LoadedModel, space_name: str, task_name: str, rival: str) -> dict[str, object]:
+    """One search from beginning to end."""
+    lm, task = TarotLM(loaded.model, tokenizer=loaded.tokenizer), load_task(f"tarot_{task_name}")
+    most = min(grid.SAMPLES + UNSEEN, len(list(task.training_docs())))
+    drawn = draw(task, most, seed=SEED, chat_template=chat_template(lm, True))
+    sites = find_sites(loaded.model, "heads", parse_layers("1.0"))
+    objective = Objective(loaded.model, drawn[: grid.SAMPLES], lm.encode, sites=sites)
+    gradient = objective.gradient() if space_name in NEEDS_GRADIENT else None
+    space = make_space(space_name, alive(sites, objective.rotation.n_angles), 0.785, SEED, gradient)
+    watched = Watched(objective)
+
+    def f(x: Tensor) -> float:
+        return watched(space.angles(x).float())
+
+    SEARCHES["rival"] = RIVALS[rival]
+    result = maximise(f, space.d, search="rival", budget=grid.BUDGET, seed=SEED, starts=space.starts)
+    angles = space.angles(torch.tensor(result.best.x, dtype=torch.float64)).float()
+    unseen = Unseen(loaded, lm, drawn[grid.SAMPLES :])
+    with torch.no_grad(), merged(loaded.model, angles, sites):
+        answered = unseen.answered()
+    best = {at: round(max(trial.score for trial in result.trials[:at]), 4) for at in AT}
+    proposing, evaluating = (
+        round(sum(getattr(trial, f"{spent}_seconds") for trial in result.trials), 1)
+        for spent in ("propose", "evaluate")
+    )
+    return {
+        "model": MODEL,
+        "task": task_name,
+        "space": space_name,
+        "seed": SEED,
+        "search": rival,
+        "coordinates": space.d,
+        "documents": most - grid.SAMPLES,
+        "best": best,
+        "unseen": answered,
+        "proposing": proposing,
+        "evaluating": evaluating,
+        "surrogate_failed": sum(trial.origin == "random" for trial in result.trials) if rival != "random" else 0,
+        "raced": raced(watched.rows, objective._weights),
+    }
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    done = {tuple(json.loads(line)[name] for name in ("space", "task", "search")) for line in lines}
+    todo = [(*cell, rival) for cell in CELLS for rival in RIVALS if (*cell, rival) not in done]
+    loaded = load_model(grid.MODELS[MODEL])
+    for space, task, rival in todo:
+        with quick(loaded):
+            lines.append(json.dumps(run(loaded, space, task, rival)))
+        write_atomically(RESULTS, ("\n".join(lines) + "\n").encode())
+        print(lines[-1], file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
