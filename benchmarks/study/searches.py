@@ -26,8 +26,10 @@ from botorch.models.transforms import Standardize
 from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scaled_prior
 from botorch.optim.optimize import optimize_acqf
 from cmaes import CMA
+from gpytorch.constraints import GreaterThan
 from gpytorch.kernels import Kernel
 from gpytorch.mlls import ExactMarginalLogLikelihood
+from gpytorch.priors import LogNormalPrior
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
@@ -53,7 +55,7 @@ from tarot.search.improvement import (
     numerical_care,
     observed,
 )
-from tarot.search.points import identity, local_rng, stable_seed, uniform
+from tarot.search.points import identity, local_rng, sobol, stable_seed, uniform
 from tarot.search.proposal import Proposal
 from tarot.search.trial import Trial
 from tarot.sites import alive, find_sites, parse_layers
@@ -84,16 +86,17 @@ class OnSphere(Kernel):
     """k(x, y) = a + b <p(x), p(y)>, where p projects the scaled cube onto a sphere (stereographically).
 
     From the description of the spherical linear kernel in arXiv 2512.00170: a linear model, kept from its habit of
-    proposing corners by the projection.
+    proposing corners by the projection, which takes them beyond the sphere's equator at any length-scales.
     """
 
     has_lengthscale = True
 
     def __init__(self, d: int) -> None:
-        super().__init__(ard_num_dims=d)
-        self.d = d
+        prior = LogNormalPrior(math.sqrt(2), math.sqrt(3))
+        super().__init__(ard_num_dims=d, lengthscale_prior=prior, lengthscale_constraint=GreaterThan(0.025))
+        self.lengthscale = prior.mode
         self.register_parameter("raw_share", torch.nn.Parameter(torch.zeros(1)))
-        self.lengthscale = math.sqrt(d)
+        self.register_parameter("raw_scale", torch.nn.Parameter(torch.zeros(1)))
 
     def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, **_: object) -> Tensor:
         first, second = (self._projected(x) for x in (x1, x2))
@@ -102,7 +105,8 @@ class OnSphere(Kernel):
         return share + (1 - share) * products
 
     def _projected(self, x: Tensor) -> Tensor:
-        z = (2 * x - 1) / self.lengthscale * math.sqrt(3)  # a uniform point of the cube has a norm of about one
+        corner = self.lengthscale.pow(-2).sum(-1, keepdim=True)  # the greatest squared norm
+        z = (2 * x - 1) / self.lengthscale / (self.raw_scale.sigmoid() * corner).sqrt()
         square = (z * z).sum(-1, keepdim=True)
         return torch.cat([2 * z, square - 1], -1) / (1 + square)
 
@@ -157,7 +161,7 @@ class Turbo(BayesianOptimisation):
     """One trust region around the best point (Eriksson et al., TuRBO, arXiv 1910.01739), Thompson sampling inside.
 
     It doubles after three successes and halves after ten failures: as many failures as coordinates, as published, do
-    not happen within the budget.
+    not happen within the budget. The region is a cube, of one length in all coordinates.
     """
 
     def propose(self, history: Sequence[Trial]) -> Proposal:
@@ -201,10 +205,9 @@ class CmaEs:
         if not history:
             return Proposal(identity(self.d), "identity")
         given = [trial for trial in history if trial.origin in ("identity", "start")]
-        mean = max(given, key=lambda trial: trial.score).x
-        evolution = CMA(
-            mean=torch.tensor(mean).numpy().astype(float), sigma=0.1, bounds=cube(self.d).T.numpy(), seed=self.seed
-        )
+        # Off the cube's faces, where hardly a draw would lie inside.
+        mean = torch.tensor(max(given, key=lambda trial: trial.score).x).clamp(0.1, 0.9)
+        evolution = CMA(mean=mean.double().numpy(), sigma=0.1, bounds=cube(self.d).T.numpy(), seed=self.seed)
         told: list[tuple[object, float]] = []
         for trial in history[len(given) :]:
             told.append((evolution.ask(), -trial.score))
@@ -218,12 +221,15 @@ class Nested(BayesianOptimisation):
     """`bo` on bins of coordinates that move together, 8, then 32, then each alone (after Papenmeier et al., BAxUS)."""
 
     def propose(self, history: Sequence[Trial]) -> Proposal:
-        if len(history) <= 5:
+        if not history:
             return super().propose(history)
         bins = next((b for least, b in ((60, self.d), (30, 32)) if len(history) >= least), 8)
+        bins = min(bins, self.d)
         generator = torch.Generator().manual_seed(stable_seed(self.seed, 0))
         # Bins of the later stages split those of the earlier ones.
         coordinate = torch.randperm(self.d, generator=generator) * bins // self.d
+        if len(history) <= 5:
+            return Proposal(sobol(bins, self.seed, len(history) - 1)[coordinate], "sobol")
         sizes = torch.bincount(coordinate, minlength=bins).double()
         points = [
             torch.zeros(bins, dtype=torch.float64).index_add(0, coordinate, torch.tensor(trial.x).double()) / sizes
@@ -246,6 +252,7 @@ class Nested(BayesianOptimisation):
 
 
 RIVALS = {
+    "identity": SEARCHES["random"],  # its first trial alone
     "random": SEARCHES["random"],
     "bo": BayesianOptimisation,
     "matern": Matern,
@@ -317,7 +324,9 @@ def run(loaded: LoadedModel, space_name: str, task_name: str, rival: str) -> dic
         return watched(space.angles(x).float())
 
     SEARCHES["rival"] = RIVALS[rival]
-    result = maximise(f, space.d, search="rival", budget=grid.BUDGET, seed=SEED, starts=space.starts)
+    result = maximise(
+        f, space.d, search="rival", budget=1 if rival == "identity" else grid.BUDGET, seed=SEED, starts=space.starts
+    )
     angles = space.angles(torch.tensor(result.best.x, dtype=torch.float64)).float()
     unseen = Unseen(loaded, lm, drawn[grid.SAMPLES :])
     with torch.no_grad(), merged(loaded.model, angles, sites):
