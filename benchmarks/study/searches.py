@@ -236,7 +236,7 @@ class Nested(BayesianOptimisation):
             for trial in history
         ]
         coarse = [
-            Trial(i, tuple(z.tolist()), trial.score, trial.origin, 0, 0)
+            Trial(i, tuple(z.tolist()), trial.score, trial.origin, 0.0, 0.0)
             for i, (z, trial) in enumerate(zip(points, history, strict=True))
         ]
         kernel = get_covar_module_with_dim_scaled_prior(bins)
