@@ -16,7 +16,7 @@ from tarot.grid import Outcome, Setting
 from tarot.machines import Needs, RayEngine, local
 from tarot.tuning import TRIALS
 
-psutil = pytest.importorskip("psutil")
+psutil = pytest.importorskip("psutil", reason="psutil, which comes with accelerate, is not installed")
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="ray is not installed: pip install 'tarot-lm[ray]'")
 

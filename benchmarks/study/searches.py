@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 from botorch.acquisition.logei import qLogExpectedImprovement
 from botorch.fit import fit_gpytorch_mll
@@ -208,11 +209,11 @@ class CmaEs:
         # Off the cube's faces, where hardly a draw would lie inside.
         mean = torch.tensor(max(given, key=lambda trial: trial.score).x).clamp(0.1, 0.9)
         evolution = CMA(mean=mean.double().numpy(), sigma=0.1, bounds=cube(self.d).T.numpy(), seed=self.seed)
-        told: list[tuple[object, float]] = []
+        told: list[tuple[np.ndarray, float]] = []
         for trial in history[len(given) :]:
             told.append((evolution.ask(), -trial.score))
             if len(told) == evolution.population_size:
-                evolution.tell(told)  # type: ignore[arg-type]
+                evolution.tell(told)
                 told = []
         return Proposal(torch.from_numpy(evolution.ask()).double().clamp(0, 1), "acquisition")
 
