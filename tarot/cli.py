@@ -53,6 +53,16 @@ DeviceMap = Annotated[
 ]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")]
 BatchSize = Annotated[str, typer.Option("--batch-size", help="most sequences of one pass, or auto")]
+Engine = Annotated[str, typer.Option(help="local: in this process; ray: on a cluster's machines")]
+Address = Annotated[
+    str | None, typer.Option(help="of the Ray cluster: HOST:PORT, ray://HOST:PORT or auto; none starts one here")
+]
+Cpus = Annotated[int | None, typer.Option(help="threads of a cell or candidate; as many as torch takes here")]
+Gpus = Annotated[
+    float | None,
+    typer.Option(help="GPUs of a cell or candidate, or a share such as 0.5; 1 if there is one"),
+]
+Memory = Annotated[str, typer.Option(help="memory that Ray sets aside for a cell or candidate")]
 Metric = Annotated[str, typer.Option(help="greedy_f1, greedy_acc, f1 or acc")]
 Reward = Annotated[
     str | None, typer.Option(help="judge generated texts by it: sentiment:positive, toxicity:low, MODULE:FUNCTION ...")
@@ -126,6 +136,14 @@ def tune(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the trials in the output folder")] = False,
     no_chat: NoChat = False,
+    batch: Annotated[
+        int, typer.Option(help="candidates proposed before any of their scores is known; for bo and random")
+    ] = 1,
+    engine: Engine = "local",
+    address: Address = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
+    memory: Memory = "4GB",
     device: Device = "auto",
     device_map: DeviceMap = None,
     dtype: Dtype = "auto",
@@ -133,6 +151,8 @@ def tune(
 ) -> None:
     """Find angles that raise a task's score on a few labelled samples, and save them as an adapter."""
     from tarot import tuning
+    from tarot.grid import engine as known_engine
+    from tarot.machines import Candidates, Needs
 
     recipe = tuning.Recipe(
         task=task,
@@ -147,12 +167,24 @@ def tune(
         bound=bound,
         seed=seed,
         chat=not no_chat,
+        batch=batch,
         fluency_floor=fluency_floor,
     )
     rows = _rows(batch_size)
+    needs = Needs.parse(cpus, gpus, memory)
     tuning.check(recipe, output, budget, resume)
-    loaded = _load(model, device, dtype, device_map)
-    with _trials(budget) as (start, advance):
+    with ExitStack() as stack:
+        folder = str(include_path) if include_path else None
+        elsewhere = (
+            stack.enter_context(
+                Candidates(model, recipe, needs, address, dtype=dtype, include_path=folder, batch_size=rows)
+            )
+            if known_engine(engine) == "ray"
+            else None
+        )
+        stack.enter_context(needs.threads())
+        loaded = _load(model, device, dtype, device_map)
+        start, advance = stack.enter_context(_trials(budget))
         adapter = tuning.tune(
             loaded,
             recipe,
@@ -161,6 +193,7 @@ def tune(
             include_path=include_path,
             resume=resume,
             batch_size=rows,
+            candidates=elsewhere,
             on_start=start,
             on_trial=advance,
         )
@@ -460,15 +493,11 @@ def bench(
     work: Annotated[
         Path | None, typer.Option(help="folder of the searches, which all machines see; OUTPUT.work if left out")
     ] = None,
-    engine: Annotated[str, typer.Option(help="local: in this process; ray: on a cluster's machines")] = "local",
-    address: Annotated[
-        str | None, typer.Option(help="of the Ray cluster: HOST:PORT, ray://HOST:PORT or auto; none starts one here")
-    ] = None,
-    cpus: Annotated[int | None, typer.Option(help="threads of a cell; as many as torch takes here")] = None,
-    gpus: Annotated[
-        float | None, typer.Option(help="GPUs of a cell, or a share such as 0.5; 1 if there is one")
-    ] = None,
-    memory: Annotated[str, typer.Option(help="memory that Ray sets aside for a cell")] = "4GB",
+    engine: Engine = "local",
+    address: Address = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
+    memory: Memory = "4GB",
 ) -> None:
     """Measure a grid, models x tasks x shots x seeds x searches, a cell each, as `tune` and `compare` would.
 

@@ -19,6 +19,16 @@ class TarotError(Exception):
         message = f"expected {expected}, got {got}"
         super().__init__(" ".join((f"{message}; {hint}" if hint else message).split()))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """From one process to another: by what it says, not by what it was made of."""
+        return _said_again, (type(self), str(self))
+
+
+def _said_again(kind: type[TarotError], message: str) -> TarotError:
+    error = kind.__new__(kind)
+    error.args = (message,)
+    return error
+
 
 class UnknownName(TarotError):
     """A name that is not among the known ones; the nearest is offered."""

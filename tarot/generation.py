@@ -8,7 +8,7 @@ base would never write has little of it, whoever wrote it.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -105,7 +105,6 @@ class GenerationObjective:
         rotation: how angles become a rotation.
         floor: how far fluency may fall.
         seed: of sampling; every call begins from it.
-        on_outcome: told what each call came to, before it returns.
     """
 
     def __init__(
@@ -118,7 +117,6 @@ class GenerationObjective:
         rotation: Rotation = ROTARY,
         floor: FluencyFloor = NO_FLOOR,
         seed: int = 0,
-        on_outcome: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
         self.model: PreTrainedModel = generations.lm.model
         self.prompts = generations.prompts
@@ -129,14 +127,11 @@ class GenerationObjective:
         self.rotation = rotation
         self.floor = floor
         self.seed = seed
-        self.on_outcome = on_outcome
         self._gradients = 0
 
     def __call__(self, angles: Float[Tensor, "layer head angle"]) -> float:
         """Score of these angles (radians), in the reward's units; nan where they are refused."""
-        outcome = self.outcome(angles)
-        self.on_outcome(outcome)
-        return math.nan if outcome.refused else outcome.reward
+        return self.outcome(angles).score
 
     def outcome(self, angles: Float[Tensor, "layer head angle"]) -> Outcome:
         """What the edit of these angles wrote, judged."""
@@ -212,7 +207,6 @@ def rewarded(
     floor: FluencyFloor,
     seed: int,
     batch_size: int | None,
-    on_outcome: Callable[[Outcome], None],
 ) -> GenerationObjective:
     """The objective of a reward by name, on samples of a task that generates; their answers, if any, are not used.
 
@@ -231,7 +225,6 @@ def rewarded(
         rotation=rotation,
         floor=floor,
         seed=seed,
-        on_outcome=on_outcome,
     )
 
 

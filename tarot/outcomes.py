@@ -7,6 +7,7 @@ Source of distinct-n: Li et al., arXiv 1510.03055.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -33,6 +34,11 @@ class Outcome:
     distinct_2: float
     repetition: float
     refused: bool = False
+
+    @property
+    def score(self) -> float:
+        """What a search sees: the reward, nan where the edit is refused."""
+        return math.nan if self.refused else self.reward
 
 
 @dataclass(frozen=True)

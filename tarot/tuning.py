@@ -2,27 +2,31 @@
 
 import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from tarot.adapter import CARD, Adapter, Edit, shapes_fingerprint
 from tarot.errors import TarotError, UnknownName
-from tarot.generation import NO_FLOOR, FluencyFloor, rewarded
+from tarot.generation import NO_FLOOR, FluencyFloor, GenerationObjective, rewarded
 from tarot.harness import TarotLM, chat_template
 from tarot.models import LoadedModel
 from tarot.objective import Objective, check_measure
-from tarot.outcomes import OutcomeLog
+from tarot.outcomes import Outcome, OutcomeLog
 from tarot.rewards import check_reward, is_reward
 from tarot.rotation import ROTATIONS
-from tarot.samples import draw, load_task
-from tarot.search import SEARCHES, Result, Trial, TrialLog, maximise, trial_cost
+from tarot.samples import ChatTemplate, Sample, draw, load_task
+from tarot.search import SEARCHES, Result, Trial, TrialLog, check_batch, maximise, trial_cost
 from tarot.sites import alive, find_sites, parse_layers
 from tarot.space import NEEDS_GRADIENT, make_space
+
+Angles = Float[Tensor, "layer head angle"]
 
 TRIALS = "trials.jsonl"
 # By measurement (RESULTS.md): a surrogate needs few coordinates, each of them promising; gradients take all there are.
@@ -36,8 +40,9 @@ class Recipe:
 
     `bound` is in radians. `layers` is a fraction of the layers from the first (`0.5`) or from the last (`-0.5`), a
     range such as `4-11`, or a list such as `0,3,5`. `objective` is a measure of labelled answers, or a reward of
-    generated texts. `search` is the objective's own where it is left out, `space` the search's. `fluency_floor` says
-    how far the texts' fluency may fall below the unedited model's: `0.3`, in nats a token, or `10%`.
+    generated texts. `search` is the objective's own where it is left out, `space` the search's. `batch` candidates
+    are proposed before the score of any is known. `fluency_floor` says how far the texts' fluency may fall below the
+    unedited model's: `0.3`, in nats a token, or `10%`.
     """
 
     task: str
@@ -52,12 +57,61 @@ class Recipe:
     rotation: str = "rotary"
     seed: int = 0
     chat: bool = True
+    batch: int = 1
     fluency_floor: str | None = None
 
     def __post_init__(self) -> None:
         # A reward has no gradient but an estimate, too dear to follow.
         object.__setattr__(self, "search", self.search or ("bo" if is_reward(self.objective) else "adam"))
         object.__setattr__(self, "space", self.space or DEFAULT_SPACES.get(self.search, "full"))
+
+
+class Scored(NamedTuple):
+    """What angles score, nan where they are refused; and what the texts came to, where texts were judged."""
+
+    score: float
+    outcome: Outcome | None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a recipe asks of a model: the labelled samples, and the objective over them.
+
+    `template` renders prompts as chats; None leaves them plain.
+    """
+
+    samples: list[Sample]
+    objective: Objective | GenerationObjective
+    template: ChatTemplate | None
+
+    @classmethod
+    def of(
+        cls, loaded: LoadedModel, recipe: Recipe, include_path: str | Path | None = None, batch_size: int | None = None
+    ) -> "Problem":
+        """The same on every machine.
+
+        Raises:
+            UnknownName: a task, objective or kind of site that there is not.
+            TarotError: samples that cannot be had honestly, or cannot be scored.
+        """
+        sites = find_sites(loaded.model, recipe.sites, parse_layers(recipe.layers))
+        lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
+        task = load_task(recipe.task, include_path)
+        template = chat_template(lm, recipe.chat)
+        samples = draw(task, recipe.samples, num_fewshot=recipe.num_fewshot, seed=recipe.seed, chat_template=template)
+        common: dict[str, Any] = {"sites": sites, "rotation": ROTATIONS[recipe.rotation], "batch_size": batch_size}
+        if is_reward(recipe.objective):
+            floor = FluencyFloor.parse(recipe.fluency_floor)
+            objective = rewarded(lm, task, samples, recipe.objective, floor=floor, seed=recipe.seed, **common)
+            return cls(samples, objective, template)
+        return cls(samples, Objective(loaded.model, samples, lm.encode, measure=recipe.objective, **common), template)
+
+    def scored(self, angles: Angles) -> Scored:
+        """What these angles (radians) score."""
+        if isinstance(self.objective, Objective):
+            return Scored(self.objective(angles), None)
+        outcome = self.objective.outcome(angles)
+        return Scored(outcome.score, outcome)
 
 
 def tune(
@@ -69,6 +123,7 @@ def tune(
     include_path: str | Path | None = None,
     resume: bool = False,
     batch_size: int | None = None,
+    candidates: Callable[[Sequence[Angles]], Iterable[Scored]] | None = None,
     on_start: Callable[[int], None] = lambda resumed: None,
     on_trial: Callable[[Trial, Result], None] = lambda trial, result: None,
 ) -> Adapter:
@@ -86,6 +141,7 @@ def tune(
         include_path: folder of further task files.
         resume: go on with the trials in `output`.
         batch_size: most sequences of one pass; None leaves it to us.
+        candidates: scores the angles of a batch, in their order; None does it here, one after another.
         on_start: called before the search with the number of trials that it resumes.
         on_trial: called after each trial with it and the result so far.
 
@@ -95,38 +151,8 @@ def tune(
     """
     output = Path(output)
     check(recipe, output, budget, resume)
-    rotation = ROTATIONS[recipe.rotation]
-    sites = find_sites(loaded.model, recipe.sites, parse_layers(recipe.layers))
-    lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
-    task = load_task(recipe.task, include_path)
-    template = chat_template(lm, recipe.chat)
-    samples = draw(task, recipe.samples, num_fewshot=recipe.num_fewshot, seed=recipe.seed, chat_template=template)
-    outcomes = OutcomeLog(output) if is_reward(recipe.objective) else None
-    objective = (
-        Objective(
-            loaded.model,
-            samples,
-            lm.encode,
-            measure=recipe.objective,
-            sites=sites,
-            rotation=rotation,
-            batch_size=batch_size,
-        )
-        if outcomes is None
-        else rewarded(
-            lm,
-            task,
-            samples,
-            recipe.objective,
-            sites=sites,
-            rotation=rotation,
-            floor=FluencyFloor.parse(recipe.fluency_floor),
-            seed=recipe.seed,
-            batch_size=batch_size,
-            on_outcome=lambda outcome: outcomes.add(len(log.trials), outcome),
-        )
-    )
-
+    problem = Problem.of(loaded, recipe, include_path, batch_size)
+    objective, sites, rotation = problem.objective, problem.objective.sites, problem.objective.rotation
     gradient = objective.gradient() if recipe.space in NEEDS_GRADIENT else None
     space = make_space(recipe.space, alive(sites, rotation.n_angles), recipe.bound, recipe.seed, gradient)
 
@@ -135,14 +161,22 @@ def tune(
         "shapes": shapes_fingerprint(loaded.model, sites),
         "dtype": str(loaded.model.dtype),
         **asdict(recipe),
-        "keys": [sample.key for sample in samples],
+        "keys": [sample.key for sample in problem.samples],
     }
     _make(output)
     log = TrialLog.open(output / TRIALS, settings, resume)
+    outcomes = OutcomeLog(output) if is_reward(recipe.objective) else None
     on_start(len(log.trials))
 
     def angles(x: Tensor) -> Tensor:
         return space.angles(x).float()
+
+    def evaluate(points: Sequence[Tensor]) -> Iterator[float]:
+        turned = [angles(x) for x in points]
+        for scored in candidates(turned) if candidates else map(problem.scored, turned):
+            if outcomes and scored.outcome:
+                outcomes.add(len(log.trials), scored.outcome)
+            yield scored.score
 
     def slope(x: Tensor) -> tuple[float, Tensor]:
         with torch.enable_grad():
@@ -161,6 +195,8 @@ def tune(
         starts=space.starts,
         slope=slope if isinstance(objective, Objective) else None,
         enough=enough,
+        batch=recipe.batch,
+        evaluate=evaluate,
         log=log,
         on_trial=on_trial,
     )
@@ -175,7 +211,7 @@ def tune(
             "model": loaded.reference,
             **asdict(recipe),
             "budget": budget,
-            "chat_template": template is not None,
+            "chat_template": problem.template is not None,
             "coordinates": space.d,
             "trials": len(result.trials),
             "spent": result.spent,
@@ -187,7 +223,7 @@ def tune(
                 "evaluating": round(sum(trial.evaluate_seconds for trial in result.trials), 3),
                 "proposing": round(sum(trial.propose_seconds for trial in result.trials), 3),
             },
-            "samples_drawn": [{"id": s.id, "key": s.key, "num_fewshot": s.num_fewshot} for s in samples],
+            "samples_drawn": [{"id": s.id, "key": s.key, "num_fewshot": s.num_fewshot} for s in problem.samples],
             "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         },
     )
@@ -204,9 +240,9 @@ def check(recipe: Recipe, output: Path, budget: int, resume: bool) -> None:
         check_measure(recipe.objective)
     if FluencyFloor.parse(recipe.fluency_floor) != NO_FLOOR and not is_reward(recipe.objective):
         raise TarotError("a reward as objective under a fluency floor", repr(recipe.objective), "leave the floor out")
-    for kind, name, known in (("search", recipe.search, SEARCHES), ("rotation", recipe.rotation, ROTATIONS)):
-        if name not in known:
-            raise UnknownName(kind, name, known)
+    check_batch(recipe.search, recipe.batch)
+    if recipe.rotation not in ROTATIONS:
+        raise UnknownName("rotation", recipe.rotation, ROTATIONS)
     if is_reward(recipe.objective) and SEARCHES[recipe.search].follows_gradient:
         raise TarotError(f"a search without gradients for {recipe.objective}", repr(recipe.search), "try --search bo")
     parse_layers(recipe.layers)

@@ -47,6 +47,8 @@ NOT_RUN = {
     "ray start --head": "starts processes that outlive it; tests/test_machines.py has a cluster",
     "tarot bench --model wheel:smollm2-135m --task synth_implicatives --seeds 0,1,2 --engine ray --address auto "
     "--output grid.json": "needs that cluster",
+    "tarot tune --model wheel:smollm2-135m --task openings --objective sentiment:positive --batch 4 --engine ray "
+    "--address auto --output happy": "the same",
     "pytest --tarot-engine ray --tarot-address auto": "the same",
     "accelerate launch --multi_gpu -m tarot lm-eval --model tarot --model_args pretrained=REF,adapter=my-edit "
     "--tasks arc_easy": "needs GPUs; tests/test_harness.py has two processes on the CPU",

@@ -1,5 +1,7 @@
 """What an error says: one line, with what was expected, what came and what to try."""
 
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,3 +59,5 @@ def test_an_unknown_name_is_quoted_and_its_nearest_is_known(name: str, known: se
 def test_messages(error: TarotError, message: str) -> None:
     assert str(error) == message
     assert isinstance(error, TarotError)
+    elsewhere = pickle.loads(pickle.dumps(error))  # as a process' workers send it
+    assert (type(elsewhere), str(elsewhere)) == (type(error), message)

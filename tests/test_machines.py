@@ -1,20 +1,27 @@
-"""Cells on a cluster's machines: equal to those of this process, also when a machine dies in the middle of one."""
+"""Cells and candidates on a cluster's machines: as in this process, also when a machine dies in the middle of one."""
 
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
+import torch
 from checkpoint import save_checkpoint, write_tasks
 
-from tarot import machines
 from tarot.cells import Cell, load
 from tarot.errors import TarotError
 from tarot.grid import Outcome, Setting
-from tarot.machines import Needs, RayEngine, local
-from tarot.tuning import TRIALS
+from tarot.machines import Candidates, Needs, RayEngine, local
+from tarot.machines import cluster as cluster_module
+from tarot.models import load_model
+from tarot.outcomes import outcomes
+from tarot.search import Result, Trial
+from tarot.tuning import TRIALS, Recipe, trials, tune
 
 psutil = pytest.importorskip("psutil", reason="psutil, which comes with accelerate, is not installed")
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -48,7 +55,7 @@ def here(settings: list[Setting], place: Path) -> dict[Setting, Outcome]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator["cluster_utils.Cluster"]:
-    """A head that measures nothing, and two machines with room for a cell each."""
+    """A head that measures nothing, and two machines with room for a task each."""
     of_node = dict(include_dashboard=False, object_store_memory=80 * 2**20, memory=10**9)
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=dict(num_cpus=0, **of_node))
     try:
@@ -82,8 +89,8 @@ def test_a_machine_dies_in_the_middle_of_a_cell(
     cluster: "cluster_utils.Cluster", place: Path, settings: list[Setting], here: dict[Setting, Outcome]
 ) -> None:
     with RayEngine(place / "there", NEEDS, cluster.address) as engine:
-        engine.submit(settings[0])
-        engine.submit(settings[0])
+        engine.add(settings[0])
+        engine.add(settings[0])
         deadline = time.monotonic() + 300
         while not (
             begun := [log for log in (place / "there").glob(f"*/{TRIALS}") if log.read_bytes().count(b"\n") > 3]
@@ -116,6 +123,77 @@ def test_a_cell_that_fails_leaves_the_others(
     assert timeless(there[settings[1]]) == timeless(here[settings[1]])
 
 
+# Candidates of one search
+
+
+@pytest.fixture
+def planted(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "planted.py").write_text(
+        "import os, time\n"
+        "def vowels(prompts, continuations):\n"
+        "    while os.path.exists('wait'):  # to be killed\n"
+        "        time.sleep(0.05)\n"
+        "    return [sum(t.count(v) for v in 'aeiou') / max(len(t), 1) for t in continuations]\n"
+    )
+    monkeypatch.chdir(place)
+
+
+def searched(place: Path, recipe: Recipe, output: str, **there: Any) -> list[tuple[object, ...]]:
+    """What a search of ten candidates found, here or `there`."""
+    loaded = load_model(str(place / "model"), device="cpu")
+    with NEEDS.threads():
+        tune(loaded, recipe, place / output, budget=10, include_path=place / "tasks", **there)
+    return [(trial.index, trial.x, trial.score, trial.origin) for trial in trials(place / output)]
+
+
+CHOSEN = Recipe("stranger_choice", samples=4, space="head", search="bo", batch=3)
+WRITTEN = replace(CHOSEN, task="stranger_generate", objective="planted:vowels", search="random")
+
+
+def scorers(cluster: "cluster_utils.Cluster", place: Path, recipe: Recipe) -> Candidates:
+    return Candidates(str(place / "model"), recipe, NEEDS, cluster.address, include_path=str(place / "tasks"))
+
+
+def test_candidates_score_there_what_they_score_here(cluster: "cluster_utils.Cluster", place: Path) -> None:
+    with scorers(cluster, place, CHOSEN) as there:
+        assert searched(place, CHOSEN, "there-chosen", candidates=there) == searched(place, CHOSEN, "here-chosen")
+        # What a candidate raises there comes back in one line.
+        with pytest.raises(TarotError, match=r"expected angles of shape \(.*\), got shape \(1, 1, 1\)"):
+            list(there([torch.zeros(1, 1, 1)]))
+
+
+@pytest.mark.usefixtures("planted")
+def test_a_machine_dies_while_it_scores_a_candidate(cluster: "cluster_utils.Cluster", place: Path) -> None:
+    cluster.add_node(num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20, memory=10**9)
+    machines = len(cluster.worker_nodes)
+
+    def kill() -> None:
+        while len(cluster.worker_nodes) == machines:
+            with suppress(AssertionError):
+                kill_where(cluster, "ray::candidate")
+        (place / "wait").unlink()
+
+    def after(trial: Trial, result: Result) -> None:
+        if trial.index == 2:  # the last of its batch
+            (place / "wait").touch()
+            killer.start()
+
+    killer = Thread(target=kill, daemon=True)
+    with scorers(cluster, place, WRITTEN) as there:
+        found = searched(place, WRITTEN, "there-written", candidates=there, on_trial=after)
+    killer.join(60)
+    assert len(cluster.worker_nodes) == machines - 1
+    assert found == searched(place, WRITTEN, "here-written")
+    assert outcomes(place / "there-written") == outcomes(place / "here-written")
+    assert len(outcomes(place / "there-written")) == 10
+
+
+def test_a_cluster_for_one_candidate_at_a_time_is_refused() -> None:
+    with pytest.raises(TarotError) as caught:
+        Candidates("model", replace(CHOSEN, batch=1), NEEDS)
+    assert str(caught.value) == "expected batches of at least 2 candidates for a cluster, got 1; try --batch 4"
+
+
 def test_pytest_takes_its_cells_from_the_cluster(
     cluster: "cluster_utils.Cluster",
     pytester: pytest.Pytester,
@@ -146,7 +224,7 @@ def test_pytest_takes_its_cells_from_the_cluster(
 def test_more_than_the_cluster_has_is_refused(cluster: "cluster_utils.Cluster", place: Path) -> None:
     with pytest.raises(
         TarotError,
-        match=r"expected a machine in the cluster with 64 CPU, 0 GPU and 1 GB for a cell, "
+        match=r"expected a machine in the cluster with 64 CPU, 0 GPU and 1 GB for a task, "
         r"got 0 CPU, 0 GPU and 1 GB; 1 CPU, 0 GPU and 1 GB; ask for less of cpus, gpus and memory",
     ):
         RayEngine(place, replace(NEEDS, cpus=64), cluster.address)
@@ -156,8 +234,8 @@ def test_a_cluster_that_shrinks_below_a_cell_is_told(
     cluster: "cluster_utils.Cluster", place: Path, settings: list[Setting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last test of the cluster: it has no machine left afterwards."""
-    monkeypatch.setattr(machines, "CHECK_SECONDS", 0.2)
-    monkeypatch.setattr(machines, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(cluster_module, "CHECK_SECONDS", 0.2)
+    monkeypatch.setattr(cluster_module, "PATIENCE_SECONDS", 0.5)
     with RayEngine(place / "gone", NEEDS, cluster.address) as engine:
         for node in list(cluster.worker_nodes):
             cluster.remove_node(node, allow_graceful=False)
@@ -173,7 +251,7 @@ def test_no_ray_and_no_cluster(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
         RayEngine(place, NEEDS, "127.0.0.1:1")
     with pytest.raises(TarotError, match=r"expected a Ray cluster at nowhere, got Invalid address"):
         RayEngine(place, NEEDS, "nowhere")
-    monkeypatch.setattr(machines, "find_spec", lambda name: None)
+    monkeypatch.setattr(cluster_module, "find_spec", lambda name: None)
     with pytest.raises(
         TarotError, match=r"expected ray, which .*, got none installed; python -m pip install 'tarot-lm\[ray\]'"
     ):
@@ -183,9 +261,9 @@ def test_no_ray_and_no_cluster(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("cpus", "gpus", "memory", "message"),
     [
-        (0, 0, "1GB", "expected at least 1 CPU for a cell, got 0"),
-        (1, -1, "1GB", "expected GPUs for a cell: 0, a share such as 0.5, or whole ones, got -1"),
-        (1, 1.5, "1GB", "expected GPUs for a cell: 0, a share such as 0.5, or whole ones, got 1.5"),
+        (0, 0, "1GB", "expected at least 1 CPU for a task, got 0"),
+        (1, -1, "1GB", "expected GPUs for a task: 0, a share such as 0.5, or whole ones, got -1"),
+        (1, 1.5, "1GB", "expected GPUs for a task: 0, a share such as 0.5, or whole ones, got 1.5"),
         (1, 0, "much", "expected a size of memory such as 500MB or 4GB, got 'much'"),
     ],
 )

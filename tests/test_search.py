@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from statistics import mean, median
 
@@ -142,6 +143,77 @@ def test_leaves_the_generator_alone(search: str, budget: int):
     before = torch.get_rng_state()
     maximise(hill(0.3), 2, search=search, budget=budget, seed=0)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# Batches
+
+
+@pytest.mark.parametrize(("search", "batch"), [("random", 4), ("bo", 2), ("bo", 3), ("bo", 8)])
+def test_a_batch_is_proposed_before_its_scores_are_known(search: str, batch: int):
+    """Other scores change nothing in the batch that gets them, and the next one of a search that looks at scores."""
+    first = batch * math.ceil(6 / batch)  # trial of a batch behind the initial design
+
+    def searched(sign: int) -> list[tuple[float, ...]]:
+        sizes: list[int] = []
+        done = count()
+
+        def evaluate(points: Sequence[Tensor]) -> Iterator[float]:
+            sizes.append(len(points))
+            return (hill(0.3)(x) * (sign if next(done) >= first else 1) for x in points)
+
+        budget = first + 2 * batch - 1
+        result = maximise(hill(0.3), 3, search=search, budget=budget, seed=2, batch=batch, evaluate=evaluate)
+        assert sum(sizes) == len({trial.x for trial in result.trials}) == budget
+        assert set(sizes[:-1]) == {batch} and sizes[-1] == batch - 1
+        return [trial.x for trial in result.trials]
+
+    found = [searched(1), searched(-1)]
+    assert found[0][: first + batch] == found[1][: first + batch]
+    assert (found[0][first + batch] != found[1][first + batch]) == (search == "bo")
+
+
+@pytest.mark.parametrize("search", ["random", "bo"])
+@given(batch=st.integers(2, 5), kill=st.integers(1, 13))
+@settings(steady, max_examples=6)
+def test_killed_in_a_batch_and_resumed_equals_uninterrupted(
+    search: str, tmp_path_factory: pytest.TempPathFactory, batch: int, kill: int
+):
+    """Whatever of it was on the disk is not evaluated again; so too where a score of the batch was enough."""
+    kind = {"search": search, "seed": 3, "batch": batch, "enough": -0.02}
+    whole = maximise(hill(0.45), 3, budget=14, **kind).trials
+    path = tmp_path_factory.mktemp("batch") / "trials.jsonl"
+    maximise(hill(0.45), 3, budget=kill, **kind, log=TrialLog.open(path, {}, resume=False))
+    evaluated: list[Tensor] = []
+
+    def evaluate(points: Sequence[Tensor]) -> Iterator[float]:
+        evaluated.extend(points)
+        return map(hill(0.45), points)
+
+    log = TrialLog.open(path, {}, resume=True)
+    result = maximise(hill(0.45), 3, budget=14, **kind, evaluate=evaluate, log=log)
+    assert what(result.trials) == what(whole)
+    assert len(evaluated) == len(whole) - min(kill, len(whole)) == len(whole) - result.resumed
+
+
+def test_a_batch_climbs_as_its_points_one_by_one_do():
+    """Within a few evaluations: points of a batch know nothing of each other's scores."""
+    f = saturating(40, seed=0)
+    ones, fours, random = (
+        maximise(f, 40, search=search, budget=32, seed=0, batch=batch).best.score
+        for search, batch in (("bo", 1), ("bo", 4), ("random", 1))
+    )
+    assert fours > random + 0.5 * (ones - random)
+
+
+@pytest.mark.parametrize("search", ["adam", "paper", "published"])
+def test_searches_that_want_every_score_refuse_batches(search: str):
+    with pytest.raises(TarotError, match=rf"expected a search that proposes in batches: bo, random, got '{search}'"):
+        maximise(hill(0.3), 3, search=search, budget=30, seed=0, batch=2, slope=lambda x: (0.0, x))
+    with pytest.raises(TarotError, match="expected at least 1 candidate in a batch, got 0"):
+        maximise(hill(0.3), 3, search=search, budget=30, seed=0, batch=0)
+
+
+# The edges of proposals
 
 
 def test_sobol_gives_way_to_uniform_draws_beyond_its_dimensions():

@@ -7,13 +7,14 @@ from pathlib import Path
 from tarot.adapter import Adapter
 from tarot.analysis.heads import attributed, prune
 from tarot.errors import TarotError
-from tarot.generation import FluencyFloor, GenerationObjective, rewarded
+from tarot.generation import GenerationObjective
 from tarot.harness import TarotLM, chat_template
 from tarot.measuring import recipe_of
 from tarot.models import LoadedModel
 from tarot.objective import Objective
-from tarot.rewards import is_reward, refuse_code
-from tarot.samples import Sample, draw, evaluated, load_task
+from tarot.rewards import refuse_code
+from tarot.samples import Sample, evaluated, load_task
+from tarot.tuning import Problem
 
 
 def objective_of(
@@ -33,44 +34,14 @@ def objective_of(
     recipe = recipe_of(adapter)
     if reward is None:
         refuse_code(recipe.objective, "an adapter")
-    name = reward or recipe.objective
-    lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
-    task = load_task(recipe.task, include_path)
-    samples = draw(
-        task,
-        recipe.samples,
-        num_fewshot=recipe.num_fewshot,
-        seed=recipe.seed,
-        chat_template=chat_template(lm, recipe.chat),
-    )
+    adapter.sites(loaded.model)  # or it does not fit
+    problem = Problem.of(loaded, replace(recipe, objective=reward or recipe.objective), include_path, batch_size)
     known: list[dict[str, str]] = adapter.provenance.get("samples_drawn", [])  # type: ignore[assignment]  # JSON
-    if [sample.key for sample in samples] != [sample["key"] for sample in known]:
+    if [sample.key for sample in problem.samples] != [sample["key"] for sample in known]:
         raise TarotError(
             f"the samples of {recipe.task} that the adapter was tuned on", "others", "use the data it was tuned with"
         )
-    sites = adapter.sites(loaded.model)
-    if is_reward(name):
-        return rewarded(
-            lm,
-            task,
-            samples,
-            name,
-            sites=sites,
-            rotation=adapter.rotation,
-            floor=FluencyFloor.parse(recipe.fluency_floor),
-            seed=recipe.seed,
-            batch_size=batch_size,
-            on_outcome=lambda outcome: None,
-        )
-    return Objective(
-        loaded.model,
-        samples,
-        lm.encode,
-        measure=name,
-        sites=sites,
-        rotation=adapter.rotation,
-        batch_size=batch_size,
-    )
+    return problem.objective
 
 
 def documents(

@@ -189,7 +189,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     asked = [call.params["tarot_setting"] for call in called if call and "tarot_setting" in call.params]
     try:
         for setting in dict.fromkeys(asked):
-            _ray(config).submit(setting)
+            _ray(config).add(setting)
     except TarotError as error:
         raise pytest.UsageError(f"--tarot-engine: {error}") from None
 

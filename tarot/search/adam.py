@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tarot.search.points import identity
-from tarot.search.proposal import Proposal
+from tarot.search.proposal import Point, Proposal
 from tarot.search.trial import Trial
 
 RATE = 1 / 32  # of the cube's side: at a bound of pi/4 the first step turns by some 0.05 radians
@@ -28,11 +28,12 @@ class Adam:
     """The identity, then a step of Adam from each point to the next; half a step back from a point that failed."""
 
     follows_gradient: ClassVar[bool] = True
+    in_batches: ClassVar[bool] = False
 
     def __init__(self, d: int, seed: int) -> None:
         self.d = d
 
-    def propose(self, history: Sequence[Trial]) -> Proposal:
+    def propose(self, history: Sequence[Trial], pending: Sequence[Point] = ()) -> Proposal:
         """The next point, from all gradients so far."""
         if not history:
             return Proposal(identity(self.d), "identity")

@@ -1,4 +1,4 @@
-"""The default search: a Gaussian process with dimension-scaled priors and log expected improvement."""
+"""A Gaussian process with dimension-scaled priors and log expected improvement, for objectives without a gradient."""
 
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
@@ -9,7 +9,7 @@ from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scal
 
 from tarot.search.improvement import Points, Scores, fitted, gaussian_process, improve
 from tarot.search.points import identity, local_rng, sobol
-from tarot.search.proposal import Proposal
+from tarot.search.proposal import Point, Proposal
 from tarot.search.trial import Trial
 
 DESIGN = 5  # Sobol points; at a budget of 60 in 135 dimensions 20 were too many, 3 to 10 could not be told apart
@@ -29,22 +29,25 @@ class BayesianOptimisation:
     """
 
     follows_gradient: ClassVar[bool] = False
+    in_batches: ClassVar[bool] = True
 
     def __init__(self, d: int, seed: int) -> None:
         self.d = d
         self.seed = seed
         self._memory: _Memory | None = None
 
-    def propose(self, history: Sequence[Trial]) -> Proposal:
+    def propose(self, history: Sequence[Trial], pending: Sequence[Point] = ()) -> Proposal:
         """The next point; a uniform draw where the surrogate cannot be fitted."""
-        if not history:
+        index = len(history) + len(pending)
+        if not index:
             return Proposal(identity(self.d), "identity")
         if len(history) <= DESIGN:
-            return Proposal(sobol(self.d, self.seed, len(history) - 1), "sobol")
+            return Proposal(sobol(self.d, self.seed, index - 1), "sobol")
         return improve(
             history,
             self.seed,
             self._model,
+            pending=pending,
             restarts=RESTARTS,
             raw_samples=RAW_SAMPLES,
             options={"sample_around_best": True, "maxiter": MAX_STEPS},

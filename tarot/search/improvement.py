@@ -1,6 +1,7 @@
 """argmax over x of log E[max(f(x) - best, 0)], the expectation under a Gaussian process fitted to the trials.
 
-Log expected improvement is that of Ament et al., arXiv 2310.20708, as BoTorch has it.
+Beside points whose scores are still pending, it is log E[max(f(x) - best, f(pending) - best, 0)]: a batch is chosen
+greedily, point by point. Log expected improvement is that of Ament et al., arXiv 2310.20708, as BoTorch has it.
 """
 
 import math
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from botorch.acquisition.acquisition import AcquisitionFunction
 from botorch.acquisition.analytic import LogExpectedImprovement
+from botorch.acquisition.logei import qLogExpectedImprovement
 from botorch.exceptions.errors import BotorchError, ModelFittingError
 from botorch.exceptions.warnings import BotorchWarning
 from botorch.fit import fit_gpytorch_mll
@@ -28,7 +30,7 @@ from linear_operator.utils.warnings import NumericalWarning
 from torch import Tensor
 
 from tarot.search.points import local_rng, uniform
-from tarot.search.proposal import Proposal
+from tarot.search.proposal import Point, Proposal
 from tarot.search.trial import Trial
 
 Points = Float[Tensor, "n d"]
@@ -86,6 +88,7 @@ def improve(
     seed: int,
     surrogate: Callable[[Points, Scores], SingleTaskGP],
     *,
+    pending: Sequence[Point] = (),
     restarts: int,
     raw_samples: int,
     options: dict[str, Any],
@@ -94,19 +97,23 @@ def improve(
     """argmax LogEI under `surrogate(X, Y)`; a uniform draw where the numbers do not allow it.
 
     Args:
+        pending: points of the same batch, to improve beside.
         restarts: local searches of the acquisition function, from the best of `raw_samples` points.
         options: BoTorch's, for `optimize_acqf`.
         incumbent: what is to be improved on.
     """
     X, Y = observed(history)
-    index, d = X.shape
+    index, d = len(X) + len(pending), X.shape[1]
     try:
         with numerical_care(seed, index):
             if not 0 < Y.std() < math.inf:
                 raise SurrogateFailed
             model = surrogate(X, Y)
+            best = incumbent(Y)
             x, _ = optimize_acqf(
-                LogExpectedImprovement(model, best_f=incumbent(Y)),
+                qLogExpectedImprovement(model, best_f=best, X_pending=torch.stack(list(pending)))
+                if pending
+                else LogExpectedImprovement(model, best_f=best),
                 bounds=cube(d),
                 q=1,
                 num_restarts=restarts,

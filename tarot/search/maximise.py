@@ -1,10 +1,11 @@
 """The loop: propose, evaluate, write down."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from tarot.search.adam import Adam
 from tarot.search.bo import BayesianOptimisation
 from tarot.search.log import TrialLog
 from tarot.search.paper import Paper, Published
-from tarot.search.proposal import Proposal, Search
+from tarot.search.proposal import Point, Proposal, Search
 from tarot.search.random import Random
 from tarot.search.trial import Trial, best_of
 
@@ -24,9 +25,8 @@ SEARCHES: dict[str, type[Search]] = {
     "published": Published,
     "random": Random,
 }
+NO_GRADIENT = torch.zeros(0, dtype=torch.float64)
 SLOPE_COST = 3  # evaluations that a score and its gradient count for: a pass forward, and one back of twice its work
-
-Point = Float[Tensor, "d"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ def maximise(
     starts: Float[Tensor, "start d"] | None = None,
     slope: Callable[[Point], tuple[float, Point]] | None = None,
     enough: float = math.inf,
+    batch: int = 1,
+    evaluate: Callable[[Sequence[Point]], Iterable[float]] | None = None,
     log: TrialLog | None = None,
     on_trial: Callable[[Trial, Result], None] | None = None,
 ) -> Result:
@@ -78,8 +80,10 @@ def maximise(
             search that follows gradients counts for `SLOPE_COST`. A log that has spent the budget is the result.
         starts: points to evaluate right after the identity, in this order; a search's own design follows them.
         slope: f and its gradient at a point, for a search that follows it, which then evaluates nothing else.
-        enough: the search ends with the trial that scores as much, whatever is left of the budget.
-        log: gets each trial before the next begins; the search goes on from the trials it holds.
+        enough: the search ends with the batch of a trial that scores as much, whatever is left of the budget.
+        batch: points that are proposed before the score of any of them is known, to be evaluated beside each other.
+        evaluate: points of a batch to their scores, in their order; None calls f for one after another.
+        log: gets each trial as soon as its score is known; the search goes on from the trials it holds.
         on_trial: called after each new trial with it and the result so far.
 
     Ctrl-C ends the search and keeps what there is, if there is a trial. Any other exception of `f` propagates, and the
@@ -87,11 +91,10 @@ def maximise(
 
     Raises:
         UnknownName: no such search.
-        TarotError: the budget does not pay for a trial, there is no gradient for a search that follows it, the log is
-            of another dimension, or cannot be written.
+        TarotError: the budget does not pay for a trial, there is no gradient for a search that follows it, batches of a
+            search that wants every score, the log is of another dimension, or cannot be written.
     """
-    if search not in SEARCHES:
-        raise UnknownName("search", search, SEARCHES)
+    check_batch(search, batch)
     strategy = SEARCHES[search](d, seed)
     if strategy.follows_gradient and slope is None:
         raise TarotError(f"a gradient for the search {search!r}", "none", "try the search 'bo' in the space 'head'")
@@ -107,14 +110,39 @@ def maximise(
     def result(interrupted: bool) -> Result:
         return Result(tuple(trials), resumed, cost * len(trials), interrupted)
 
+    gradients = slope if slope and strategy.follows_gradient else None
+
+    def values(points: Sequence[Point]) -> Iterable[tuple[float, Point]]:
+        if gradients:
+            return map(gradients, points)
+        return ((score, NO_GRADIENT) for score in (evaluate(points) if evaluate else map(f, points)))
+
     try:
-        while cost * (len(trials) + 1) <= budget and not any(trial.score >= enough for trial in trials):
-            trial = _trial(strategy, f, slope, starts, trials)
-            if log:
-                log.append(trial)
-            trials.append(trial)
-            if on_trial:
-                on_trial(trial, result(interrupted=False))
+        while (left := budget // cost - len(trials)) > 0:
+            done = len(trials) % batch  # of this batch: a run was killed in it
+            history, begun = trials[: len(trials) - done], trials[len(trials) - done :]
+            if any(trial.score >= enough for trial in history):
+                break
+            proposed = _batch(strategy, starts, history, begun, min(batch - done, left))
+            evaluated = iter(values([proposal.x for proposal, _ in proposed]))
+            for proposal, seconds in proposed:
+                started = perf_counter()
+                score, gradient = next(evaluated)
+                sound = math.isfinite(score) and bool(gradient.isfinite().all())
+                trial = Trial(
+                    index=len(trials),
+                    x=tuple(proposal.x.tolist()),
+                    score=float(score) if sound else math.nan,
+                    origin=proposal.origin,
+                    propose_seconds=seconds,
+                    evaluate_seconds=perf_counter() - started,
+                    gradient=tuple(gradient.tolist()) if sound else (),
+                )
+                if log:
+                    log.append(trial)
+                trials.append(trial)
+                if on_trial:
+                    on_trial(trial, result(interrupted=False))
     except KeyboardInterrupt:
         if not trials:
             raise
@@ -127,30 +155,31 @@ def trial_cost(search: str) -> int:
     return SLOPE_COST if SEARCHES[search].follows_gradient else 1
 
 
-def _trial(
-    strategy: Search,
-    f: Callable[[Point], float],
-    slope: Callable[[Point], tuple[float, Point]] | None,
-    starts: Float[Tensor, "start d"] | None,
-    history: Sequence[Trial],
-) -> Trial:
-    started = perf_counter()
-    # What follows gradients goes from each point to the next: it needs no line searched for it.
-    if starts is not None and 1 <= len(history) <= len(starts) and not strategy.follows_gradient:
-        x, origin = Proposal(starts[len(history) - 1], "start")
-    else:
-        x, origin = strategy.propose(history)
-    point = tuple(x.tolist())
-    proposed = perf_counter()
-    score, gradient = slope(x) if slope and strategy.follows_gradient else (f(x), x.new_zeros(0))
-    evaluated = perf_counter()
-    sound = math.isfinite(score) and bool(gradient.isfinite().all())
-    return Trial(
-        index=len(history),
-        x=point,
-        score=float(score) if sound else math.nan,
-        origin=origin,
-        propose_seconds=proposed - started,
-        evaluate_seconds=evaluated - proposed,
-        gradient=tuple(gradient.tolist()) if sound else (),
-    )
+def check_batch(search: str, batch: int) -> None:
+    """Raise unless there is such a search, and it can propose so many points at a time."""
+    if search not in SEARCHES:
+        raise UnknownName("search", search, SEARCHES)
+    if batch < 1:
+        raise TarotError("at least 1 candidate in a batch", str(batch))
+    if batch > 1 and not SEARCHES[search].in_batches:
+        able = ", ".join(name for name, known in SEARCHES.items() if known.in_batches)
+        raise TarotError(f"a search that proposes in batches: {able}", repr(search), "leave the batch out")
+
+
+def _batch(
+    strategy: Search, starts: Float[Tensor, "start d"] | None, history: Sequence[Trial], begun: Sequence[Trial], n: int
+) -> list[tuple[Proposal, float]]:
+    """The next n proposals beside what the batch has begun with, and the seconds that each took."""
+    pending = [torch.tensor(trial.x, dtype=torch.float64) for trial in begun]
+    proposed = []
+    for _ in range(n):
+        started = perf_counter()
+        index = len(history) + len(pending)
+        # What follows gradients goes from each point to the next: it needs no line searched for it.
+        if starts is not None and 1 <= index <= len(starts) and not strategy.follows_gradient:
+            proposal = Proposal(starts[index - 1], "start")
+        else:
+            proposal = strategy.propose(history, pending)
+        pending.append(proposal.x)
+        proposed.append((proposal, perf_counter() - started))
+    return proposed

@@ -19,7 +19,7 @@ from gpytorch.kernels import ScaleKernel
 
 from tarot.search.improvement import Points, Scores, fitted, improve
 from tarot.search.points import identity, uniform
-from tarot.search.proposal import Proposal
+from tarot.search.proposal import Point, Proposal
 from tarot.search.trial import Trial
 
 STARTS = 4
@@ -30,12 +30,13 @@ class Paper:
     """The identity, 4 uniform draws, then argmax LogEI under the infinite-width BNN kernel, refitted at every trial."""
 
     follows_gradient: ClassVar[bool] = False
+    in_batches: ClassVar[bool] = False  # as published: one point at a time
 
     def __init__(self, d: int, seed: int) -> None:
         self.d = d
         self.seed = seed
 
-    def propose(self, history: Sequence[Trial]) -> Proposal:
+    def propose(self, history: Sequence[Trial], pending: Sequence[Point] = ()) -> Proposal:
         """The next point; a uniform draw where the surrogate cannot be fitted."""
         if not history:
             return Proposal(identity(self.d), "identity")

@@ -8,11 +8,13 @@ from torch import Tensor
 
 from tarot.search.trial import Origin, Trial
 
+Point = Float[Tensor, "d"]
+
 
 class Proposal(NamedTuple):
     """The next point, in [0, 1]^d, and where it comes from."""
 
-    x: Float[Tensor, "d"]
+    x: Point
     origin: Origin
 
 
@@ -20,18 +22,20 @@ class Proposal(NamedTuple):
 class Search(Protocol):
     """history -> proposal.
 
-    The proposal depends on the dimension, the seed and the history alone, never on the budget or on what this object
-    was asked before: that is what makes a resumed run equal to one never interrupted. An object may remember what is
-    dear to compute, no more.
+    The proposal depends on the dimension, the seed, the history and what is pending alone, never on the budget or on
+    what this object was asked before: that is what makes a resumed run equal to one never interrupted. An object may
+    remember what is dear to compute, no more.
 
     Attributes:
         follows_gradient: whether it asks for the gradient at every point, beside the score.
+        in_batches: whether it can propose a point before the last one's score is known.
     """
 
     follows_gradient: ClassVar[bool]
+    in_batches: ClassVar[bool]
 
     def __init__(self, d: int, seed: int) -> None: ...
 
-    def propose(self, history: Sequence[Trial]) -> Proposal:
-        """The point to try after these trials; the identity where there is none."""
+    def propose(self, history: Sequence[Trial], pending: Sequence[Point] = ()) -> Proposal:
+        """The point to try after these trials, beside those of the same batch; the identity where there is none."""
         ...

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from tarot.search.points import identity, uniform
-from tarot.search.proposal import Proposal
+from tarot.search.proposal import Point, Proposal
 from tarot.search.trial import Trial
 
 
@@ -12,13 +12,15 @@ class Random:
     """x ~ U[0, 1]^d, after the identity."""
 
     follows_gradient: ClassVar[bool] = False
+    in_batches: ClassVar[bool] = True
 
     def __init__(self, d: int, seed: int) -> None:
         self.d = d
         self.seed = seed
 
-    def propose(self, history: Sequence[Trial]) -> Proposal:
+    def propose(self, history: Sequence[Trial], pending: Sequence[Point] = ()) -> Proposal:
         """The identity, then a uniform draw for each index."""
-        if not history:
+        index = len(history) + len(pending)
+        if not index:
             return Proposal(identity(self.d), "identity")
-        return Proposal(uniform(self.d, self.seed, len(history)), "random")
+        return Proposal(uniform(self.d, self.seed, index), "random")

@@ -19,7 +19,8 @@ class Trial:
         origin: how the point was proposed. After the initial design of a surrogate search, `random` says that the
             surrogate failed.
         propose_seconds: spent on finding the point.
-        evaluate_seconds: spent on the objective, its gradient included.
+        evaluate_seconds: spent on the objective, its gradient included; of a batch that is evaluated elsewhere, on
+            waiting for it since the trial before.
         gradient: d score / d x, for a search that follows it; else empty.
     """
 

@@ -1,7 +1,6 @@
-"""Where cells are measured: one after another in this process, or each a task on the machines of a Ray cluster.
+"""A Ray cluster: tasks, each with what it needs, whose machine may die.
 
-Both give the same cells, since both do the same with as many threads. A task's machine may die: Ray starts the task
-elsewhere, and the search goes on from its trials, which stand in a folder that all machines see.
+Ray starts such a task elsewhere. A task that no machine has room for would wait for ever, and is an error instead.
 """
 
 import logging
@@ -9,19 +8,18 @@ import os
 import socket
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, chdir, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, chdir, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from accelerate.utils import convert_file_size_to_int
 
 from tarot.errors import TarotError
-from tarot.grid import Measurer, Models, Outcome, Setting
+from tarot.grid import Models
 
 RETRIES = 3  # of a task whose machine or process died
 CONNECT_SECONDS = 5.0  # Ray itself waits minutes for a cluster that is not there
@@ -31,7 +29,7 @@ PATIENCE_SECONDS = 60.0  # with a cluster whose last machine that is large enoug
 
 @dataclass(frozen=True)
 class Needs:
-    """What a cell is given: threads, GPUs (a share of one, or whole ones) and bytes of memory."""
+    """What a task is given: threads, GPUs (a share of one, or whole ones) and bytes of memory."""
 
     cpus: int
     gpus: float
@@ -47,9 +45,9 @@ class Needs:
         n = torch.get_num_threads() if cpus is None else cpus
         share = float(torch.cuda.is_available()) if gpus is None else gpus
         if n < 1:
-            raise TarotError("at least 1 CPU for a cell", str(n))
+            raise TarotError("at least 1 CPU for a task", str(n))
         if not share >= 0 or (share > 1 and share != int(share)):
-            raise TarotError("GPUs for a cell: 0, a share such as 0.5, or whole ones", f"{share:g}")
+            raise TarotError("GPUs for a task: 0, a share such as 0.5, or whole ones", f"{share:g}")
         try:
             size = convert_file_size_to_int(memory)
         except ValueError:
@@ -60,45 +58,34 @@ class Needs:
         """Models where they are to be: one that is given several GPUs is spread over them."""
         return Models("auto" if self.gpus else "cpu", "auto" if self.gpus > 1 else None)
 
+    @contextmanager
+    def threads(self) -> Iterator[None]:
+        """As many threads for the body, and as many as there were after it."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.cpus)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
     def __str__(self) -> str:
         return _said(self.cpus, self.gpus, self.memory)
 
 
-def local(settings: Sequence[Setting], work: Path, needs: Needs) -> Iterator[tuple[Setting, Outcome]]:
-    """Measure settings in this process, in their order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(needs.cpus)
-    try:
-        for setting in settings:
-            yield setting, _measurer(setting.model, work, needs).outcome(setting)
-    finally:
-        torch.set_num_threads(before)
-        _measurer.cache_clear()
-
-
-@lru_cache(maxsize=1)
-def _measurer(model: str, work: Path, needs: Needs) -> Measurer:
-    """This process's, until another model comes: two might be more than the memory it asked for."""
-    return Measurer(work, needs.models())
-
-
-class RayEngine(AbstractContextManager["RayEngine"]):
-    """A Ray cluster to which cells are submitted; left, it drops what is not finished.
+class Cluster(AbstractContextManager[Any]):
+    """A Ray cluster to which tasks are submitted; left, it drops what is not finished.
 
     Args:
-        work: folder of the searches, on a path that all machines see.
-        needs: what each cell is given.
+        needs: what each task is given.
         address: `HOST:PORT`, `ray://HOST:PORT` or `auto`; None starts Ray on this machine.
 
     Raises:
         TarotError: Ray is not installed, no cluster at the address, or one without a machine that has what is needed.
     """
 
-    def __init__(self, work: Path, needs: Needs, address: str | None = None) -> None:
+    def __init__(self, needs: Needs, address: str | None = None) -> None:
         self._ray = _connected(address)
-        self._work = work
         self._needs = needs
-        self._tasks: dict[Setting, Any] = {}
         try:
             if unfit := self._unfit():
                 raise unfit
@@ -106,62 +93,62 @@ class RayEngine(AbstractContextManager["RayEngine"]):
             self.close()
             raise
 
-    def submit(self, setting: Setting) -> None:
-        """Have it measured as soon as there is room; twice is once."""
-        if setting not in self._tasks:
-            task = self._ray.remote(_measure).options(
-                name=setting.id,
-                num_cpus=self._needs.cpus,
-                num_gpus=self._needs.gpus,
-                memory=self._needs.memory,
-                max_retries=RETRIES,
-            )
-            data = os.environ.get("TAROT_DATA")
-            self._tasks[setting] = task.remote(asdict(setting), str(self._work), asdict(self._needs), os.getcwd(), data)
+    def submit(self, name: str, function: Callable[..., Any], *arguments: object) -> Any:
+        """Have `function(needs, *arguments)` called as soon as there is room: -> what `finished` knows it by.
 
-    def outcome(self, setting: Setting) -> Outcome:
-        """What became of it, submitted or not; waits for it."""
-        self.submit(setting)
-        return next(outcome for _, outcome in self.run([setting]))
+        It is called in a process that may run other tasks after it, in this process' folder where its machine has one.
+        """
+        task = self._ray.remote(_called).options(
+            name=name,
+            num_cpus=self._needs.cpus,
+            num_gpus=self._needs.gpus,
+            memory=self._needs.memory,
+            max_retries=RETRIES,
+        )
+        return task.remote(function, asdict(self._needs), os.getcwd(), os.environ.get("TAROT_DATA"), *arguments)
 
-    def run(self, settings: Sequence[Setting]) -> Iterator[tuple[Setting, Outcome]]:
-        """Measure settings, in the order in which they are finished.
+    def finished(self, tasks: Sequence[Any]) -> Iterator[tuple[Any, Callable[[], Any]]]:
+        """Each task with what gives its value, in the order in which they end.
 
         Raises:
-            TarotError: no machine has been left for a minute that has what a cell needs.
+            TarotError: no machine has been left for a minute that has what a task needs; or, by what gives a value,
+                what the task raised, and that its machines died.
         """
-        for setting in settings:
-            self.submit(setting)
-        waiting = {self._tasks[setting]: setting for setting in settings}
+        waiting = list(tasks)
         fitted = time.monotonic()
         while waiting:
-            for task in self._ray.wait(list(waiting), timeout=CHECK_SECONDS)[0]:
-                yield waiting.pop(task), self._result(task)
+            done, waiting = self._ray.wait(waiting, timeout=CHECK_SECONDS)
+            for task in done:
+                yield task, partial(self._value, task)
             if not (unfit := self._unfit()):
                 fitted = time.monotonic()
             elif time.monotonic() - fitted > PATIENCE_SECONDS:
                 raise unfit
 
-    def _result(self, task: Any) -> Outcome:
+    def _value(self, task: Any) -> Any:
         try:
-            return Outcome.from_json(self._ray.get(task))
+            return self._ray.get(task)
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause from None
         except self._ray.exceptions.RayError as error:
-            said = textwrap.shorten(str(error), 200, placeholder=" ...")
-            return Outcome(error=f"{type(error).__name__} after {RETRIES} retries: {said}")
+            said = f"{type(error).__name__}: {textwrap.shorten(str(error), 200, placeholder=' ...')}"
+            raise TarotError(f"a machine that lives, in {RETRIES + 1} tries", said) from error
 
     def _unfit(self) -> TarotError | None:
-        """A task that no machine has room for would wait for ever."""
         asked = {"CPU": self._needs.cpus, "GPU": self._needs.gpus, "memory": self._needs.memory}
         machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         if any(all(machine.get(kind, 0) >= n for kind, n in asked.items()) for machine in machines):
             return None
         have = "; ".join(sorted({_said(*(machine.get(kind, 0) for kind in asked)) for machine in machines}))
         hint = "ask for less of cpus, gpus and memory"
-        return TarotError(f"a machine in the cluster with {self._needs} for a cell", have or "none", hint)
+        return TarotError(f"a machine in the cluster with {self._needs} for a task", have or "none", hint)
 
     def close(self) -> None:
         """Leave the cluster, which drops what is not finished."""
         self._ray.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
@@ -192,13 +179,12 @@ def _connected(address: str | None) -> Any:
     return ray
 
 
-def _measure(setting: dict[str, Any], work: str, needs: dict[str, Any], folder: str, data: str | None) -> str:
-    """A task: on whatever machine, in a process that may measure others after it."""
+def _called(
+    function: Callable[..., Any], needs: dict[str, Any], folder: str, data: str | None, *arguments: object
+) -> Any:
     given = Needs(**needs)
-    torch.set_num_threads(given.cpus)
     if data:
         os.environ["TAROT_DATA"] = data
-    asked = Setting(**setting)
     # Relative paths are those of the folder that the command was given in, where all machines see it.
-    with chdir(folder) if os.path.isdir(folder) else nullcontext():
-        return _measurer(asked.model, Path(work), given).outcome(asked).to_json()
+    with given.threads(), chdir(folder) if os.path.isdir(folder) else nullcontext():
+        return function(given, *arguments)
