@@ -41,6 +41,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+INTERRUPTED = 130  # 128 and the signal's number
+
 out = Console()
 err = Console(stderr=True)
 
@@ -545,7 +547,11 @@ def bench(
                 return local(todo, folder, needs)
             return stack.enter_context(RayEngine(folder, needs, address)).run(todo)
 
-        measured = grid.measure_grid(settings, output, run, on_start=bar.start, on_outcome=told)
+        try:
+            measured = grid.measure_grid(settings, output, run, on_start=bar.start, on_outcome=told)
+        except KeyboardInterrupt:
+            bar.say("the same command goes on from here")
+            raise
     if measured:
         header, rows = summary_rows(measured, metric)
         table = Table(*header, title=METRICS[metric].title, title_justify="left")
@@ -906,13 +912,16 @@ def _fail(message: str) -> NoReturn:
 
 
 def main() -> Any:
-    """Run the command; whatever the user got wrong ends in one line and exit code 2."""
+    """Run the command; whatever the user got wrong ends in one line and exit code 2, Ctrl-C in 130."""
     try:
-        return app(standalone_mode=False)
+        # typer makes an exit code of Ctrl-C, and says nothing.
+        if (code := app(standalone_mode=False)) == INTERRUPTED:
+            err.print("interrupted")
+        return code
     except TarotError as error:
         _fail(str(error))
     except UsageError as error:
         _fail(f"{error.format_message()} Try `tarot --help`.")
-    except (typer.Abort, KeyboardInterrupt):
+    except typer.Abort:
         err.print("interrupted")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -66,6 +67,15 @@ def test_tune_has_the_defaults_of_a_recipe() -> None:
 def test_models_lists_what_is_here(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_in(home, "models") == 0
     assert "reference" in capsys.readouterr().out
+
+
+def test_ctrl_c_is_said(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def available() -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tarot.models.available", available)
+    assert run_in(home, "models") == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_tune_says_what_it_found(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

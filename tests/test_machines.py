@@ -1,6 +1,10 @@
 """Cells and candidates on a cluster's machines: as in this process, also when a machine dies in the middle of one."""
 
 import os
+import shlex
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -219,6 +223,38 @@ def test_pytest_takes_its_cells_from_the_cluster(
     result.assert_outcomes(passed=2)
     measured = [timeless(Outcome(cell)) for cell in load(pytester.path / "cells.json")]
     assert measured == [timeless(here[setting]) for setting in settings]
+
+
+def test_ctrl_c_leaves_the_cluster_and_the_command_goes_on_later(
+    cluster: "cluster_utils.Cluster", place: Path, settings: list[Setting]
+) -> None:
+    line = f"""--model {settings[0].model} --task stranger_choice --include-path {place / "tasks"}
+        --samples 4 --budget 1500 --search random --space head --draws 0 --output {place / "grid.json"}
+        --work {place / "stopped"} --engine ray --address {cluster.address} --cpus 1 --memory 1GB"""
+
+    def bench() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tarot", "bench", *shlex.split(line)],
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    first = bench()
+    deadline = time.monotonic() + 300
+    while not (begun := [log for log in (place / "stopped").glob(f"*/{TRIALS}") if log.read_bytes().count(b"\n") > 3]):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(first.pid, signal.SIGINT)  # as a terminal does
+    said = first.communicate(timeout=60)[1]
+    assert first.returncode == 130 and "Traceback" not in said
+    assert "the same command goes on from here" in said and said.endswith("interrupted\n")
+    before = begun[0].read_bytes()
+    said = (second := bench()).communicate(timeout=300)[1]
+    assert second.returncode == 0 and "resumed the search in" in said
+    after = begun[0].read_bytes()
+    assert after.startswith(before[: before.rfind(b"\n") + 1]) and after.count(b"\n") == 1 + 1500
+    assert len(load(place / "grid.json")) == 1
 
 
 def test_more_than_the_cluster_has_is_refused(cluster: "cluster_utils.Cluster", place: Path) -> None:

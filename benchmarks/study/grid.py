@@ -39,6 +39,9 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "paper": {"search": "paper", "layers": "0.5"},
     "published": {"search": "published", "layers": "0.5"},
     "rescale": {"rotation": "scale"},
+    "mixed shots": {"num_fewshot": "mix"},
+    "10 labels": {"samples": 10},
+    "40 labels": {"samples": 40},
 }
 TRAINED = ("lora", "oft", "eigenpruning")
 METHODS = (*UNEDITED, *SEARCHES, *TRAINED)

@@ -21,7 +21,9 @@ from filelock import FileLock, Timeout
 
 from benchmarks.study import grid
 from benchmarks.study.grid import Cell
-from tarot.baselines import icl, trained
+from tarot.baselines import icl
+from tarot.baselines.eigenpruning import eigenpruning
+from tarot.baselines.trained import lora, oft
 from tarot.files import write_atomically
 from tarot.gains import weighted_f1
 from tarot.harness import TarotLM, chat_template, evaluate
@@ -34,6 +36,7 @@ from tarot.tuning import LIBRARIES, Recipe, curve, tune
 
 HERE = Path(__file__).parent
 FORMAT = 1
+RIVALS = {"lora": lora, "oft": oft, "eigenpruning": eigenpruning}
 
 
 @contextmanager
@@ -51,8 +54,8 @@ def quick(loaded: LoadedModel) -> Iterator[None]:
 
 def edited(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> tuple[Any, dict[str, Any]]:
     """What a method makes of the labelled samples, used as an adapter is, and what is to be said of it."""
-    changes = grid.SEARCHES.get(method, {})
-    recipe = Recipe(f"tarot_{cell.task}", num_fewshot=cell.shots, samples=grid.SAMPLES, seed=cell.seed, **changes)
+    usual = {"num_fewshot": cell.shots, "samples": grid.SAMPLES, "seed": cell.seed}
+    recipe = Recipe(f"tarot_{cell.task}", **usual | grid.SEARCHES.get(method, {}))
     if method in grid.SEARCHES:
         adapter = tune(loaded, recipe, work, budget=grid.BUDGET, resume=True)
         said = {name: adapter.provenance[name] for name in ("search", "space", "layers", "coordinates", "scores")}
@@ -65,7 +68,7 @@ def edited(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> tuple[An
     samples = draw(task, recipe.samples, num_fewshot=cell.shots, seed=cell.seed, chat_template=template)
     sites = find_sites(loaded.model, "heads", parse_layers(recipe.layers))
     objective = Objective(loaded.model, samples, lm.encode, sites=sites)
-    weights = getattr(trained, method)(objective, grid.BUDGET, cell.seed)
+    weights = RIVALS[method](objective, grid.BUDGET, cell.seed)
     weights.provenance["samples_drawn"] = [{"key": sample.key} for sample in samples]
     with torch.no_grad(), weights.applied(loaded.model):
         scores = {"best": float(objective.score())}
@@ -90,7 +93,8 @@ def answered(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> dict[s
     else:
         results = evaluate(loaded, [name], adapter=edit, num_fewshot=cell.shots, limit=grid.DOCUMENTS)
     gold, arm = answers(task, results["samples"][name])
-    labels = {"base": cell.shots, "few-shot": grid.FEW_SHOT}.get(method, grid.SAMPLES + cell.shots)
+    samples = grid.SEARCHES.get(method, {}).get("samples", grid.SAMPLES)
+    labels = {"base": cell.shots, "few-shot": grid.FEW_SHOT}.get(method, samples + cell.shots)
     return {
         "format": FORMAT,
         **vars(cell),
