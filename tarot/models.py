@@ -346,7 +346,9 @@ def _load(
     if missing := sorted(info["missing_keys"]):
         # transformers would start them at random, and every number measured would be of another model.
         expected = f"all weights of {type(model).__name__} in {shown}"
-        raise TarotError(expected, f"{len(missing)} missing, such as {missing[0]}")
+        part = gguf and re.search(r"-\d{5}-of-\d{5}\.gguf$", gguf)
+        hint = "join its parts into one file: llama-gguf-split --merge FIRST-PART WHOLE.gguf" if part else ""
+        raise TarotError(expected, f"{len(missing)} missing, such as {missing[0]}", hint)
     return model, tokenizer
 
 

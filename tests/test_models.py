@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import Any
 
+import gguf
 import pytest
 import torch
 from checkpoint import byte_model, byte_tokenizer, save_checkpoint, write_gguf
@@ -298,6 +300,22 @@ def test_files_that_are_no_gguf_are_told(gguf_file: Path, tmp_path: Path) -> Non
         f"expected a GGUF file, got {other}, which begins with b'PK\\x03\\x04'; check that it was downloaded whole"
     )
     assert said(cut).startswith(f"expected a causal language model in {cut}, got ")
+
+
+def test_a_part_of_a_gguf_file_is_told_from_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add = gguf.GGUFWriter.add_tensor
+
+    def add_first_layers(writer: gguf.GGUFWriter, name: str, *args: Any, **named: Any) -> None:
+        if not name.startswith("blk.1."):
+            add(writer, name, *args, **named)
+
+    monkeypatch.setattr(gguf.GGUFWriter, "add_tensor", add_first_layers)
+    part = write_gguf(byte_model(), tmp_path / "byte-00001-of-00002.gguf")
+    assert said(part) == (
+        f"expected all weights of LlamaForCausalLM in {part}, got 9 missing, such as "
+        "model.layers.1.input_layernorm.weight; "
+        "join its parts into one file: llama-gguf-split --merge FIRST-PART WHOLE.gguf"
+    )
 
 
 def test_the_package_that_reads_gguf_may_be_missing(gguf_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
