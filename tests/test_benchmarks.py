@@ -50,9 +50,7 @@ def test_what_is_asked_for_is_measured_whole(pytester: pytest.Pytester) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "rival", ["matern", "spherical linear", "map-saas", "qlogei, batches of 4", "turbo", "cma-es", "nested"]
-)
+@pytest.mark.parametrize("rival", ["matern", "spherical linear", "map-saas", "turbo", "cma-es", "nested"])
 def test_the_studys_searches_keep_to_the_protocol(rival: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each climbs a bowl from the identity, inside the cube, and again in the same steps."""
     monkeypatch.syspath_prepend(PROJECT)

@@ -55,8 +55,9 @@ SEARCHED = """## Searches without a gradient
 For objectives that have none. SmolLM2, no shots, 20 samples of seed 100, 120 evaluations: the samples' best
 log-probability after so many, F1 and log-probability of so many unseen documents of the training split (one is worth
 .04), and the seconds that went into proposing, beside other work and with some things computed twice that a product
-would keep. In `head-gradient` every search, random draws too, begins with the same five steps along one gradient. One
-seed: differences of a few hundredths are noise. Cells that the table lacks are declared and not measured.
+would keep. In `head-gradient` every search, random draws too, begins with the same five steps along one gradient.
+`bo, batches of 4` is what `tarot tune --batch 4` does. One seed: differences of a few hundredths are noise. Cells that
+the table lacks are declared and not measured.
 """
 
 RACED = """

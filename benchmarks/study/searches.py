@@ -18,14 +18,12 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from botorch.acquisition.logei import qLogExpectedImprovement
 from botorch.fit import fit_gpytorch_mll
 from botorch.generation.sampling import MaxPosteriorSampling
 from botorch.models import SingleTaskGP
 from botorch.models.map_saas import get_map_saas_model
 from botorch.models.transforms import Standardize
 from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scaled_prior
-from botorch.optim.optimize import optimize_acqf
 from cmaes import CMA
 from gpytorch.constraints import GreaterThan
 from gpytorch.kernels import Kernel
@@ -57,7 +55,7 @@ from tarot.search.improvement import (
     observed,
 )
 from tarot.search.points import identity, local_rng, sobol, stable_seed, uniform
-from tarot.search.proposal import Proposal
+from tarot.search.proposal import Point, Proposal
 from tarot.search.trial import Trial
 from tarot.sites import alive, find_sites, parse_layers
 from tarot.space import NEEDS_GRADIENT, make_space
@@ -132,32 +130,6 @@ class Saas(BayesianOptimisation):
         return gaussian_process(X, Y, past.covar_module, past.mean_module, past.likelihood).eval()
 
 
-class Batches(BayesianOptimisation):
-    """`bo` that proposes four points at a time by qLogEI, as machines beside each other would want them."""
-
-    size: ClassVar[int] = 4
-
-    def propose(self, history: Sequence[Trial]) -> Proposal:
-        seen = len(history) - len(history) % self.size
-        if seen < 8:
-            return super().propose(history)
-        X, Y = observed(history[:seen])
-        try:
-            with numerical_care(self.seed, seen):
-                acquisition = qLogExpectedImprovement(self._model(X, Y), best_f=Y.max())
-                points, _ = optimize_acqf(
-                    acquisition,
-                    bounds=cube(self.d),
-                    q=self.size,
-                    num_restarts=2,
-                    raw_samples=32,
-                    options={"sample_around_best": True, "maxiter": 8},
-                )
-        except SurrogateFailed:
-            return Proposal(uniform(self.d, self.seed, len(history)), "random")
-        return Proposal(points[len(history) % self.size].detach().clamp(0, 1), "acquisition")
-
-
 class Turbo(BayesianOptimisation):
     """One trust region around the best point (Eriksson et al., TuRBO, arXiv 1910.01739), Thompson sampling inside.
 
@@ -165,7 +137,9 @@ class Turbo(BayesianOptimisation):
     not happen within the budget. The region is a cube, of one length in all coordinates.
     """
 
-    def propose(self, history: Sequence[Trial]) -> Proposal:
+    in_batches: ClassVar[bool] = False
+
+    def propose(self, history: Sequence[Trial], pending: Sequence[Point] = ()) -> Proposal:
         if len(history) <= 6:
             return super().propose(history)
         X, Y = observed(history)
@@ -197,12 +171,13 @@ class CmaEs:
     """CMA-ES of the package cmaes, told all trials so far in the order in which it asked for them."""
 
     follows_gradient: ClassVar[bool] = False
+    in_batches: ClassVar[bool] = False
 
     def __init__(self, d: int, seed: int) -> None:
         self.d = d
         self.seed = seed
 
-    def propose(self, history: Sequence[Trial]) -> Proposal:
+    def propose(self, history: Sequence[Trial], pending: Sequence[Point] = ()) -> Proposal:
         if not history:
             return Proposal(identity(self.d), "identity")
         given = [trial for trial in history if trial.origin in ("identity", "start")]
@@ -221,7 +196,9 @@ class CmaEs:
 class Nested(BayesianOptimisation):
     """`bo` on bins of coordinates that move together, 8, then 32, then each alone (after Papenmeier et al., BAxUS)."""
 
-    def propose(self, history: Sequence[Trial]) -> Proposal:
+    in_batches: ClassVar[bool] = False
+
+    def propose(self, history: Sequence[Trial], pending: Sequence[Point] = ()) -> Proposal:
         if not history:
             return super().propose(history)
         bins = next((b for least, b in ((60, self.d), (30, 32)) if len(history) >= least), 8)
@@ -252,6 +229,7 @@ class Nested(BayesianOptimisation):
         return Proposal(z[coordinate], origin)
 
 
+BATCHES = {"bo, batches of 4": 4}  # of the product's own, as machines beside each other would want them
 RIVALS = {
     "identity": SEARCHES["random"],  # its first trial alone
     "random": SEARCHES["random"],
@@ -259,7 +237,7 @@ RIVALS = {
     "matern": Matern,
     "spherical linear": SphericalLinear,
     "map-saas": Saas,
-    "qlogei, batches of 4": Batches,
+    "bo, batches of 4": BayesianOptimisation,
     "turbo": Turbo,
     "cma-es": CmaEs,
     "nested": Nested,
@@ -325,9 +303,8 @@ def run(loaded: LoadedModel, space_name: str, task_name: str, rival: str) -> dic
         return watched(space.angles(x).float())
 
     SEARCHES["rival"] = RIVALS[rival]
-    result = maximise(
-        f, space.d, search="rival", budget=1 if rival == "identity" else grid.BUDGET, seed=SEED, starts=space.starts
-    )
+    budget, batch = 1 if rival == "identity" else grid.BUDGET, BATCHES.get(rival, 1)
+    result = maximise(f, space.d, search="rival", budget=budget, batch=batch, seed=SEED, starts=space.starts)
     angles = space.angles(torch.tensor(result.best.x, dtype=torch.float64)).float()
     unseen = Unseen(loaded, lm, drawn[grid.SAMPLES :])
     with torch.no_grad(), merged(loaded.model, angles, sites):
