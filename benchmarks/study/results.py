@@ -84,6 +84,12 @@ scales heads, which is no rotation, with the default's gradients; `bo` are Gauss
 seed, three cells: differences of a few hundredths are noise. What is not finished in all three is left out here.
 """
 
+COSTS = """## What it costs
+
+Medians over cells, beside other work on two cores. Memory is the most that the process had taken by then, in cells
+before this one too, so that it bounds a method's own from above.
+"""
+
 EFFECTS = """## What else an edit changes
 
 The default edits of SmolLM2, found without shots with seed 0, on every task (first {documents} documents, no shots):
@@ -376,7 +382,7 @@ def main() -> None:
     parts += ["## What was asked\n", asked(measured)]
     for shots in grid.SHOTS:
         parts += [f"## {shots or 'No'} shots in every prompt\n", scores(measured, shots), compared(measured, shots)]
-    parts += [RIVALS, rivals(measured), "## What it costs\n", costs(measured)]
+    parts += [RIVALS, rivals(measured), COSTS, costs(measured)]
     parts += ["## Training against unseen documents\n", overfitting(measured)]
     parts += side_effects(measured, HERE / "effects")
     parts += [
