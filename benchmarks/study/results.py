@@ -238,11 +238,13 @@ def overfitting(measured: Measured) -> str:
 
 
 def picture(measured: Measured, path: Path) -> None:
-    """Best training score so far by evaluations spent, for every method that searched, means over development cells."""
+    """Best score so far by evaluations spent, means over development cells, of searches on the same samples."""
     matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "tarot"})
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(7.2, 3.6), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
-    for method in grid.SEARCHES:
+    for method, changes in grid.SEARCHES.items():
+        if {"samples", "num_fewshot"} & changes.keys():
+            continue
         curves = [measured[cell][method]["curve"] for cell in grid.DEVELOPMENT if method in measured.get(cell, {})]
         if len(curves) == len(grid.DEVELOPMENT):
             best = [[max(curve[: i + 1]) for i in range(grid.BUDGET)] for curve in curves]
@@ -251,7 +253,7 @@ def picture(measured: Measured, path: Path) -> None:
     axes.set_ylabel("best log-probability so far, nats")
     axes.spines[["top", "right"]].set_visible(False)
     if axes.lines:
-        axes.legend(frameon=False, fontsize=8)
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
 
