@@ -2,7 +2,7 @@
 
 import math
 import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -171,12 +171,10 @@ def tune(
     def angles(x: Tensor) -> Tensor:
         return space.angles(x).float()
 
-    def evaluate(points: Sequence[Tensor]) -> Iterator[float]:
-        turned = [angles(x) for x in points]
-        for scored in candidates(turned) if candidates else map(problem.scored, turned):
-            if outcomes and scored.outcome:
-                outcomes.add(len(log.trials), scored.outcome)
-            yield scored.score
+    def kept(scored: Scored) -> float:
+        if outcomes and scored.outcome:
+            outcomes.add(len(log.trials), scored.outcome)
+        return scored.score
 
     def slope(x: Tensor) -> tuple[float, Tensor]:
         with torch.enable_grad():
@@ -187,7 +185,7 @@ def tune(
 
     enough = objective.measure.enough if isinstance(objective, Objective) else math.inf
     result = maximise(
-        lambda x: objective(angles(x)),
+        lambda x: kept(problem.scored(angles(x))),
         space.d,
         search=recipe.search,
         budget=budget,
@@ -196,7 +194,7 @@ def tune(
         slope=slope if isinstance(objective, Objective) else None,
         enough=enough,
         batch=recipe.batch,
-        evaluate=evaluate,
+        evaluate=(lambda points: map(kept, candidates(list(map(angles, points))))) if candidates else None,
         log=log,
         on_trial=on_trial,
     )
