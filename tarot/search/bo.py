@@ -8,7 +8,7 @@ from botorch.models import SingleTaskGP
 from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scaled_prior
 
 from tarot.search.improvement import Points, Scores, fitted, gaussian_process, improve
-from tarot.search.points import identity, local_rng, sobol
+from tarot.search.points import identity, local_rng, sobol, uniform
 from tarot.search.proposal import Point, Proposal
 from tarot.search.trial import Trial
 
@@ -37,13 +37,13 @@ class BayesianOptimisation:
         self._memory: _Memory | None = None
 
     def propose(self, history: Sequence[Trial], pending: Sequence[Point] = ()) -> Proposal:
-        """The next point; a uniform draw where the surrogate cannot be fitted."""
+        """The next point; a uniform draw where the surrogate cannot be fitted, or wants a point again."""
         index = len(history) + len(pending)
         if not index:
             return Proposal(identity(self.d), "identity")
         if len(history) <= DESIGN:
             return Proposal(sobol(self.d, self.seed, index - 1), "sobol")
-        return improve(
+        proposal = improve(
             history,
             self.seed,
             self._model,
@@ -52,6 +52,10 @@ class BayesianOptimisation:
             raw_samples=RAW_SAMPLES,
             options={"sample_around_best": True, "maxiter": MAX_STEPS},
         )
+        # Scores have no noise, whatever the surrogate takes for noise: a point that was tried tells nothing.
+        tried = [*(trial.x for trial in history), *(tuple(x.tolist()) for x in pending)]
+        again = tuple(proposal.x.tolist()) in tried
+        return Proposal(uniform(self.d, self.seed, index), "random") if again else proposal
 
     def _model(self, X: Points, Y: Scores) -> SingleTaskGP:
         m = last_refit(len(Y))

@@ -94,7 +94,7 @@ def improve(
     options: dict[str, Any],
     incumbent: Callable[[Scores], Tensor] = torch.max,
 ) -> Proposal:
-    """argmax LogEI under `surrogate(X, Y)`; a uniform draw where the numbers do not allow it, or it was tried before.
+    """argmax LogEI under `surrogate(X, Y)`; a uniform draw where the numbers do not allow it.
 
     Args:
         pending: points of the same batch, to improve beside.
@@ -123,14 +123,11 @@ def improve(
                 retry_on_optimization_warning=False,
             )
             spread = model.posterior(x).variance.sqrt() / Y.std()
-            x = x.detach().clamp(0, 1)
-            tried = torch.cat([X, *(point[None] for point in pending)])
-            # Scores have no noise, whatever the surrogate takes for noise: a point tried again tells nothing.
-            if not (x.isfinite().all() and spread > MIN_SPREAD) or (tried == x).all(-1).any():
+            if not (x.isfinite().all() and spread > MIN_SPREAD):
                 raise SurrogateFailed
     except SurrogateFailed:
         return Proposal(uniform(d, seed, index), "random")
-    return Proposal(x[0], "acquisition")
+    return Proposal(x[0].detach().clamp(0, 1), "acquisition")
 
 
 def _climb(
