@@ -2,6 +2,6 @@
 
 from tarot.machines.candidates import Candidates
 from tarot.machines.cells import RayEngine, local
-from tarot.machines.cluster import Cluster, Needs
+from tarot.machines.cluster import Needs
 
-__all__ = ["Candidates", "Cluster", "Needs", "RayEngine", "local"]
+__all__ = ["Candidates", "Needs", "RayEngine", "local"]
