@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MODELS = {"smollm2": "wheel:smollm2-135m", "gemma3": "wheel:gemma3-270m"}
+LAYERS = {"smollm2": 30, "gemma3": 18}
 TASKS = ("ag_news", "entailed_polarity", "navigate", "color", "winowhy")
 SHOTS = (0, 6)
 SEEDS = (0, 1, 2)
@@ -32,8 +33,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "random": {"search": "random"},
     "first half": {"layers": "0.5"},
     "second half": {"layers": "-0.5"},
-    # Of the 30 layers of SmolLM2, whose cells are the development cells.
-    "every other layer": {"layers": ",".join(map(str, range(0, 30, 2)))},
+    "every other layer": {},  # its layers are the model's: `fields`
     "bo head-gradient": {"search": "bo"},
     "bo head": {"search": "bo", "space": "head"},
     "paper": {"search": "paper", "layers": "0.5"},
@@ -67,12 +67,21 @@ def cells(seeds: tuple[int, ...] = SEEDS) -> Iterator[Cell]:
     return (Cell(model, task, shots, seed) for seed in seeds for shots in SHOTS for task in TASKS for model in MODELS)
 
 
+# Level with the default on the development cells, and so, by the rule, measured in every cell of seed 0.
+LEVEL = ("oft", "every other layer")
 DEVELOPMENT = tuple(Cell("smollm2", task, 0, 0) for task in ("ag_news", "navigate", "entailed_polarity"))
 
 
 def methods(cell: Cell) -> tuple[str, ...]:
     """The methods that the rule gives a cell, the most telling first."""
     everywhere = ("default", "base", *(("few-shot",) if not cell.shots else ()))
-    rivals = ("lora", "random") if cell.seed == 0 else ()
+    rivals = ("lora", "random", *LEVEL) if cell.seed == 0 else ()
     others = tuple(m for m in METHODS if m not in (*UNEDITED, *everywhere, *rivals)) if cell in DEVELOPMENT else ()
     return everywhere + rivals + others
+
+
+def fields(cell: Cell, method: str) -> dict[str, Any]:
+    """The fields of a recipe in which a method differs from the default in this cell."""
+    if method == "every other layer":
+        return {"layers": ",".join(map(str, range(0, LAYERS[cell.model], 2)))}
+    return SEARCHES.get(method, {})

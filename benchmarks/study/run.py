@@ -55,7 +55,7 @@ def quick(loaded: LoadedModel) -> Iterator[None]:
 def edited(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> tuple[Any, dict[str, Any]]:
     """What a method makes of the labelled samples, used as an adapter is, and what is to be said of it."""
     usual = {"num_fewshot": cell.shots, "samples": grid.SAMPLES, "seed": cell.seed}
-    recipe = Recipe(f"tarot_{cell.task}", **usual | grid.SEARCHES.get(method, {}))
+    recipe = Recipe(f"tarot_{cell.task}", **usual | grid.fields(cell, method))
     if method in grid.SEARCHES:
         adapter = tune(loaded, recipe, work, budget=grid.BUDGET, resume=True)
         said = {name: adapter.provenance[name] for name in ("search", "space", "layers", "coordinates", "scores")}
@@ -93,7 +93,7 @@ def answered(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> dict[s
     else:
         results = evaluate(loaded, [name], adapter=edit, num_fewshot=cell.shots, limit=grid.DOCUMENTS)
     gold, arm = answers(task, results["samples"][name])
-    samples = grid.SEARCHES.get(method, {}).get("samples", grid.SAMPLES)
+    samples = grid.fields(cell, method).get("samples", grid.SAMPLES)
     labels = {"base": cell.shots, "few-shot": grid.FEW_SHOT}.get(method, samples + cell.shots)
     return {
         "format": FORMAT,
