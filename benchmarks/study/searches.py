@@ -34,13 +34,11 @@ from torch.quasirandom import SobolEngine
 
 from benchmarks.study import grid
 from benchmarks.study.run import quick
-from benchmarks.study.stopping import SEED, UNSEEN, Unseen
+from benchmarks.study.unseen import SEED, Setting
 from tarot.files import write_atomically
-from tarot.harness import TarotLM, chat_template
 from tarot.intervention import merged
 from tarot.models import LoadedModel, load_model
 from tarot.objective import Objective
-from tarot.samples import draw, load_task
 from tarot.search import SEARCHES, maximise
 from tarot.search.bo import BayesianOptimisation, last_refit
 from tarot.search.improvement import (
@@ -57,8 +55,6 @@ from tarot.search.improvement import (
 from tarot.search.points import identity, local_rng, sobol, stable_seed, uniform
 from tarot.search.proposal import Point, Proposal
 from tarot.search.trial import Trial
-from tarot.sites import alive, find_sites, parse_layers
-from tarot.space import NEEDS_GRADIENT, make_space
 
 MODEL = "smollm2"
 CELLS = [(space, task) for space in ("head-gradient", "head") for task in ("entailed_polarity", "navigate", "ag_news")]
@@ -290,25 +286,17 @@ def raced(rows: Sequence[Tensor], weights: Tensor) -> dict[str, object]:
 
 def run(loaded: LoadedModel, space_name: str, task_name: str, rival: str) -> dict[str, object]:
     """One search from beginning to end."""
-    lm, task = TarotLM(loaded.model, tokenizer=loaded.tokenizer), load_task(f"tarot_{task_name}")
-    most = min(grid.SAMPLES + UNSEEN, len(list(task.training_docs())))
-    drawn = draw(task, most, seed=SEED, chat_template=chat_template(lm, True))
-    sites = find_sites(loaded.model, "heads", parse_layers("1.0"))
-    objective = Objective(loaded.model, drawn[: grid.SAMPLES], lm.encode, sites=sites)
-    gradient = objective.gradient() if space_name in NEEDS_GRADIENT else None
-    space = make_space(space_name, alive(sites, objective.rotation.n_angles), 0.785, SEED, gradient)
-    watched = Watched(objective)
+    setting = Setting.of(loaded, task_name, space=space_name)
+    space = setting.space
+    watched = Watched(setting.objective)
 
     def f(x: Tensor) -> float:
-        return watched(space.angles(x).float())
+        return watched(setting.angles(x))
 
     SEARCHES["rival"] = RIVALS[rival]
     budget, batch = 1 if rival == "identity" else grid.BUDGET, BATCHES.get(rival, 1)
     result = maximise(f, space.d, search="rival", budget=budget, batch=batch, seed=SEED, starts=space.starts)
-    angles = space.angles(torch.tensor(result.best.x, dtype=torch.float64)).float()
-    unseen = Unseen(loaded, lm, drawn[grid.SAMPLES :])
-    with torch.no_grad(), merged(loaded.model, angles, sites):
-        answered = unseen.answered()
+    answered = setting.unseen.answered(setting.angles(torch.tensor(result.best.x, dtype=torch.float64)), setting.sites)
     best = {at: round(max(trial.score for trial in result.trials[:at]), 4) for at in AT}
     proposing, evaluating = (
         round(sum(getattr(trial, f"{spent}_seconds") for trial in result.trials), 1)
@@ -321,13 +309,13 @@ def run(loaded: LoadedModel, space_name: str, task_name: str, rival: str) -> dic
         "seed": SEED,
         "search": rival,
         "coordinates": space.d,
-        "documents": most - grid.SAMPLES,
+        "documents": len(setting.unseen),
         "best": best,
         "unseen": answered,
         "proposing": proposing,
         "evaluating": evaluating,
         "surrogate_failed": sum(trial.origin == "random" for trial in result.trials) if rival != "random" else 0,
-        "raced": raced(watched.rows, objective._weights),
+        "raced": raced(watched.rows, setting.objective._weights),
     }
 
 

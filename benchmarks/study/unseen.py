@@ -1,0 +1,88 @@
+"""Development runs: samples and unseen documents of a training split, none of which the study evaluates."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from benchmarks.study import grid
+from tarot.gains import weighted_f1
+from tarot.harness import TarotLM, chat_template
+from tarot.intervention import merged
+from tarot.models import LoadedModel
+from tarot.objective import Objective
+from tarot.samples import Sample, draw, load_task
+from tarot.scoring import Request, Scorer
+from tarot.search.proposal import Point
+from tarot.sites import Site, alive, find_sites, parse_layers
+from tarot.space import NEEDS_GRADIENT, Space, make_space
+from tarot.tuning import Angles, Recipe
+
+SEED = 100  # none of the study's
+UNSEEN = 80
+
+
+class Unseen:
+    """Documents with choices, answered again and again."""
+
+    def __init__(self, loaded: LoadedModel, documents: list[Sample]) -> None:
+        lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
+        pairs = [lm.encode(*pair) for document in documents for pair in document.pairs]
+        self.model = loaded.model
+        self.scorer = Scorer(loaded.model, [Request(tuple(c), tuple(t)) for c, t in pairs])
+        self.sizes = [len(document.pairs) for document in documents]
+        self.gold = [document.gold for document in documents]
+
+    def __len__(self) -> int:
+        return len(self.gold)
+
+    @torch.no_grad()
+    def answered(self, angles: Angles | None = None, sites: tuple[Site, ...] = ()) -> dict[str, float]:
+        """Weighted F1 of the greedy answer, and the right answer's mean log-probability in nats, at these angles."""
+        if angles is not None:
+            with merged(self.model, angles, sites):
+                return self.answered()
+        scored, greedy = (values.split(self.sizes) for values in self.scorer.log_probabilities())
+        written = [next(iter(flags.nonzero().flatten().tolist()), -1) for flags in greedy]
+        right = [float(values[gold]) for values, gold in zip(scored, self.gold, strict=True)]
+        return {
+            "greedy_f1": round(weighted_f1(self.gold, written), 4),
+            "log_probability": round(sum(right) / len(right), 4),
+        }
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a development run searches, and what it is asked of."""
+
+    samples: list[Sample]
+    unseen: Unseen
+    sites: tuple[Site, ...]
+    objective: Objective
+    space: Space
+
+    @classmethod
+    def of(
+        cls, loaded: LoadedModel, task_name: str, *, shots: int = 0, layers: str = "1.0", space: str = "full"
+    ) -> "Setting":
+        """The study's number of samples, and up to eighty unseen documents of what the split has left."""
+        lm, task = TarotLM(loaded.model, tokenizer=loaded.tokenizer), load_task(f"tarot_{task_name}")
+        most = min(grid.SAMPLES + UNSEEN, len(list(task.training_docs())) - shots)
+        drawn = draw(task, most, num_fewshot=shots, seed=SEED, chat_template=chat_template(lm, True))
+        samples = drawn[: grid.SAMPLES]
+        sites = find_sites(loaded.model, "heads", parse_layers(layers))
+        objective = Objective(loaded.model, samples, lm.encode, sites=sites)
+        gradient = objective.gradient() if space in NEEDS_GRADIENT else None
+        made = make_space(space, alive(sites, objective.rotation.n_angles), Recipe.bound, SEED, gradient)
+        return cls(samples, Unseen(loaded, drawn[grid.SAMPLES :]), sites, objective, made)
+
+    def angles(self, x: Point) -> Angles:
+        """Those of a point, in radians."""
+        return self.space.angles(x).float()
+
+    def slope(self, x: Point, of: Objective | None = None) -> tuple[float, Tensor]:
+        """Score of a point and its gradient there: on the samples, or on what another objective scores."""
+        with torch.enable_grad():
+            angles = self.angles(point := x.clone().requires_grad_())
+        score, gradient = (of or self.objective).slope(angles.detach())
+        return score, torch.autograd.grad(angles, point, gradient)[0]
