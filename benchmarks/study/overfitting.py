@@ -61,7 +61,7 @@ def climb(setting: Setting, objective: Objective, enough: float, penalty: float 
         with torch.enable_grad():
             squares = setting.angles(point := x.clone().requires_grad_()).square().sum()
         (of_squares,) = torch.autograd.grad(squares, point)
-        return score - penalty * float(squares), gradient - penalty * of_squares
+        return score - penalty * float(squares.detach()), gradient - penalty * of_squares
 
     with suppress(Reached):
         maximise(lambda _: 0.0, setting.space.d, search="adam", budget=grid.BUDGET, seed=SEED, slope=slope)
