@@ -647,7 +647,7 @@ def analysis(
     out.print(f"{', '.join(file.name for file in files)} in {output}")
     if "lens.svg" not in {file.name for file in files}:
         out.print(
-            "no lens and no flips: a reward has no right answers; layers stand for heads, texts take long to write"
+            "no lens and no flips, since a reward has no right answers; layers instead of heads, since texts take long"
         )
 
 

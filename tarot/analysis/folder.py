@@ -80,6 +80,7 @@ def analyse(
 
     on_step("flips", 0, 1)
     found = flipping.flips(model, loaded.tokenizer, adapter, samples, encode)
+    on_step("flips", 1, 1)
     files += _flips(output, samples, found)
 
     chosen = next((flip.document for flip in found if flip.gained), 0)
@@ -179,6 +180,7 @@ def _attention(output: Path, loaded: LoadedModel, adapter: Adapter, prompt: Sequ
     on_step("attention", 0, 1)
     tokens = [str(loaded.tokenizer.decode([token])) for token in prompt]
     shown = patterns(loaded.model, adapter, prompt)
+    on_step("attention", 1, 1)
     first = max(0, len(tokens) - LONGEST_DRAWN)
     rows = [
         (p.layer, p.head, i, j, tokens[i], tokens[j], float(p.base[i, j]), float(p.edited[i, j]))
