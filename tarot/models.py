@@ -109,7 +109,6 @@ def _gemma3(scratch: Path) -> Path:
 
 
 _OFFLINE: Mapping[str, bool] = MappingProxyType({"local_files_only": True, "trust_remote_code": False})
-_HAS_GGUF_CONFIG = hasattr(transformers, "GgufConfig")
 
 WHEELS: Mapping[str, Wheel] = MappingProxyType(
     {
@@ -326,8 +325,8 @@ def _load(
     """Model and tokenizer from files on this machine, whole and of the right kind."""
     shown = folder / (gguf or "")
     config = _causal_config(folder, gguf)
-    # Where it finds a kernel, a transformers that has GgufConfig leaves weights quantised; an edit needs them plain.
-    plain = {"quantization_config": transformers.GgufConfig(dequantize=True)} if gguf and _HAS_GGUF_CONFIG else {}
+    # Where transformers finds a kernel, it leaves weights quantised; an edit needs them plain.
+    plain = {"quantization_config": transformers.GgufConfig(dequantize=True)} if gguf else {}
     with _told(f"a causal language model in {shown}"), _quiet():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -485,7 +484,7 @@ def _told(expected: str, hint: str = "") -> Iterator[None]:
 def _quiet() -> Iterator[None]:
     """transformers without its bars and warnings: commands show their own progress, and what matters is raised here."""
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    # The older GGUF reader has a bar of its own that nothing turns off.
+    # The GGUF reader has a bar of its own that nothing turns off.
     reader: Any = sys.modules.get("transformers.modeling_gguf_pytorch_utils")
     bar = getattr(reader, "tqdm", None)
     logging.disable_progress_bar()

