@@ -39,7 +39,7 @@ CELLS = (
 ENOUGH, BY_HEART = -0.1, -0.02  # the default's end, and where there is nothing left to learn
 STRENGTHS = (0.5, 0.75, 0.9)
 LAST = (4, 8)  # steps
-PENALTIES = (0.003, 0.03)  # nats a square radian; unpenalised edits come to some ten square radians
+PENALTIES = (0.003, 0.03)  # nats a square radian; an edit that is not penalised has some three hundred of them
 TRAINED = 15  # of the samples, where the others choose the end
 RESULTS = Path(__file__).parent / "overfitting.jsonl"
 
