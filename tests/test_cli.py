@@ -344,7 +344,7 @@ def test_a_reward_from_tuning_to_comparison(home: Path, capsys: pytest.CaptureFi
     drawn = ("--adapter", "rewarded", "--limit", "2", "--reward", "fluency")
     assert run_in(home, "analysis", *MODEL, *drawn, "--output", "layers") == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "attention.csv, attention.svg, layers.csv, layers.svg in layers no lens and no flips, since a reward has" in said
+    assert "attention.svg, layers.csv, layers.svg in layers no lens and no flips, since a reward has" in said
     assert run_in(home, "report", "judged.json", "--output", "texts") == 0
     assert "openings fluency seed 0" in (home / "texts" / "index.html").read_text()
     assert run_in(home, "evaluate", *MODEL, "--tasks", "openings", "--limit", "2", "--output", "texts.json") == 0
