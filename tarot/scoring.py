@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from tarot.below import Below
 from tarot.errors import TarotError
@@ -38,6 +39,9 @@ class Score(NamedTuple):
     log_probability: float
     greedy: bool
 
+
+# What a pass takes its cache by, and gives it back as: transformers 5.24 renamed it, and warns of the name before.
+CACHE = "cache" if hasattr(CausalLMOutputWithPast, "cache") else "past_key_values"
 
 # A pass over few tokens costs about as much as one over this many: below it, sharing or splitting buys nothing.
 PASS_COST_TOKENS = {"cpu": 32}
@@ -328,7 +332,7 @@ class Scorer:
     ) -> Float[Tensor, "n v"]:
         mask = ids.new_ones(len(ids), length)
         with predictions_at(self.model, rows, at), self._below.passing(key):
-            out = self.model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=cache is not None)
+            out = self.model(input_ids=ids, attention_mask=mask, use_cache=cache is not None, **{CACHE: cache})
         return out.logits[0]
 
     def _passes(self) -> Iterator[tuple[list[int], list[Tensor], list[Tensor]]]:

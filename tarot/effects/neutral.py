@@ -17,6 +17,7 @@ from transformers import Cache, PreTrainedModel
 from tarot.errors import TarotError
 from tarot.files import write_atomically
 from tarot.models import LoadedModel, cache_folder
+from tarot.scoring import CACHE
 
 NEUTRAL_TOKENS = 20_000
 TEXT_TOKENS = 256
@@ -75,9 +76,9 @@ def _longer(
     model: PreTrainedModel, tokens: Int[Tensor, "text token"], cache: Cache | None, generator: torch.Generator
 ) -> tuple[Int[Tensor, "text longer"], Cache]:
     """One more token of each text, drawn on the CPU, so that a seed gives the same ones wherever the model is."""
-    out = model(input_ids=tokens[:, -1:].to(model.device), past_key_values=cache, use_cache=True)
+    out = model(input_ids=tokens[:, -1:].to(model.device), use_cache=True, **{CACHE: cache})
     chances = out.logits[:, -1].float().softmax(-1).cpu()
-    return torch.cat([tokens, torch.multinomial(chances, 1, generator=generator)], dim=1), out.past_key_values
+    return torch.cat([tokens, torch.multinomial(chances, 1, generator=generator)], dim=1), out[CACHE]
 
 
 def _weights(model: PreTrainedModel) -> str:
