@@ -110,6 +110,7 @@ def compare_rewards(
     if not is_reward(name):
         raise TarotError("an adapter tuned for a reward", f"one tuned for {name}", "give --reward")
     check_reward(name)
+    adapter.sites(loaded.model)  # or it does not fit, which is to be said before the base model writes
 
     def written(edit: Adapter | None) -> dict[str, Any]:
         with seeded(recipe.seed):

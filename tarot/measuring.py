@@ -169,6 +169,8 @@ def measure(
     """
     started = time.perf_counter()
     recipe = recipe_of(adapter)
+    for edit in (adapter, *(controls or {}).values()):
+        edit.sites(loaded.model)  # or it does not fit, which is to be said before the base model answers
     own = recipe.num_fewshot if isinstance(recipe.num_fewshot, int) else 0
     labels = recipe.samples + (own if isinstance(recipe.num_fewshot, int) else max(MIXED_SHOTS))
     task = load_task(recipe.task, include_path)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cache
 from math import exp
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -185,6 +186,28 @@ def test_an_adapter_tuned_for_a_reward_has_no_right_answers(tmp_path: Path) -> N
     with pytest.raises(TarotError, match=message):
         measure_effects(loaded(), {"one": rewarded}, tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ({"heads": 2}, {}, "this adapter is for another model"),
+        ({}, {"strengths": [0.5, 2.0]}, "expected a strength from 0"),
+        ({}, {"tasks": ["stranger_chioce"]}, "stranger_chioce"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_run(
+    folder: Path, tmp_path: Path, model: dict[str, int], options: dict[str, Any], message: str
+) -> None:
+    steps: list[object] = []
+    asked: dict[str, Any] = {
+        "tasks": ["stranger_choice"],
+        "include_path": folder,
+        "on_step": lambda *step: steps.append(step),
+    }
+    with pytest.raises(TarotError, match=message):
+        measure_effects(loaded(**model), {"one": an_adapter()}, tmp_path / "out", **asked | options)
+    assert not steps and not (tmp_path / "out").exists()
 
 
 def test_the_folder_holds_the_matrix_and_the_trade_off(folder: Path, tmp_path: Path) -> None:

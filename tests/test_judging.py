@@ -9,7 +9,7 @@ import torch
 from checkpoint import byte_model, byte_tokenizer, write_tasks
 
 from tarot.adapter import Adapter, Edit
-from tarot.errors import TarotError, UnknownName
+from tarot.errors import ShapeMismatch, TarotError, UnknownName
 from tarot.generation import fluency_of
 from tarot.harness import TarotLM, evaluate
 from tarot.judging import add_rewards, compare_rewards
@@ -123,6 +123,15 @@ def test_what_cannot_be_compared(loaded: LoadedModel) -> None:
         compare_rewards(loaded, tuned(loaded), reward="sentiment:happy")
     with pytest.raises(TarotError, match="expected a task that generates, to judge by fluency, got multiple_choice in"):
         compare_rewards(loaded, tuned(loaded, task="synth_color"), limit=2)
+
+
+def test_an_edit_of_another_model_is_refused_before_the_base_writes(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tarot.judging.evaluate", lambda *_, **__: pytest.fail("something was written"))
+    adapter = tuned(loaded)
+    with pytest.raises(ShapeMismatch, match="this adapter is for another model"):
+        compare_rewards(loaded, replace(adapter, angles=adapter.angles[:, :-1]))
 
 
 def test_rows(loaded: LoadedModel) -> None:

@@ -10,7 +10,7 @@ from checkpoint import byte_model, byte_tokenizer, write_tasks
 
 from tarot.adapter import Adapter, Edit
 from tarot.cells import Cell, load, to_json
-from tarot.errors import TarotError
+from tarot.errors import ShapeMismatch, TarotError
 from tarot.harness import TarotLM, chat_template, evaluate, metric
 from tarot.measuring import answers, command, measure, recipe_of, reference_workload
 from tarot.models import LoadedModel
@@ -189,6 +189,18 @@ def test_errors(loaded: LoadedModel, folder: Path) -> None:
             Adapter(adapter.angles, adapter.edit, {**adapter.provenance, "samples_drawn": drawn}),
             include_path=folder,
         )
+
+
+def test_an_edit_of_another_model_is_refused_before_the_base_answers(
+    loaded: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tarot.measuring.evaluate", lambda *_, **__: pytest.fail("something was answered"))
+    adapter = tuned(loaded, folder)
+    other = replace(adapter, angles=adapter.angles[:, :-1])
+    with pytest.raises(ShapeMismatch, match="this adapter is for another model"):
+        measure(loaded, other, include_path=folder)
+    with pytest.raises(ShapeMismatch, match="this adapter is for another model"):
+        measure(loaded, adapter, controls={"random": other}, include_path=folder)
 
 
 def test_recipe_and_command_repeat_the_cell(loaded: LoadedModel, folder: Path) -> None:

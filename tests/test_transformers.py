@@ -48,7 +48,7 @@ def trained(model: LlamaForCausalLM, folder: os.PathLike[str], *, learning_rate:
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
-@pytest.mark.filterwarnings("ignore:.*pin_memory:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*pin_memory:UserWarning")  # its loader pins memory, and finds no accelerator
 def test_trainer_trains_the_edited_model(tmp_path: os.PathLike[str]) -> None:
     """Weights trained under the edit lose what those of the merged model lose, and act without it afterwards."""
     model, merged = byte_model(), byte_model()

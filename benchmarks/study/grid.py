@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tarot.models import WHEELS
+
 MODELS = {"smollm2": "wheel:smollm2-135m", "gemma3": "wheel:gemma3-270m"}
-LAYERS = {"smollm2": 30, "gemma3": 18}
 TASKS = ("ag_news", "entailed_polarity", "navigate", "color", "winowhy")
 SHOTS = (0, 6)
 SEEDS = (0, 1, 2)
@@ -83,5 +84,6 @@ def methods(cell: Cell) -> tuple[str, ...]:
 def fields(cell: Cell, method: str) -> dict[str, Any]:
     """The fields of a recipe in which a method differs from the default in this cell."""
     if method == "every other layer":
-        return {"layers": ",".join(map(str, range(0, LAYERS[cell.model], 2)))}
+        layers = WHEELS[MODELS[cell.model].removeprefix("wheel:")].layers
+        return {"layers": ",".join(map(str, range(0, layers, 2)))}
     return SEARCHES.get(method, {})

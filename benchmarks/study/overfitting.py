@@ -12,6 +12,7 @@ Declared before it was measured. Like the study it can be stopped and started at
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -68,6 +69,13 @@ def climb(setting: Setting, objective: Objective, enough: float, penalty: float 
     return steps
 
 
+def kept(steps: Sequence[tuple[Angles, float]], penalty: float = 0.0) -> Angles:
+    """Those of the last step, if it is where the search was to end; else the best by what the search followed."""
+    if steps[-1][1] >= ENOUGH:
+        return steps[-1][0]
+    return max(steps, key=lambda step: step[1] - penalty * float(step[0].square().sum()))[0]
+
+
 def run(loaded: LoadedModel, model: str, task_name: str, shots: int) -> dict[str, object]:
     """F1 and log-probability of the unseen documents for each remedy."""
     setting = Setting.of(loaded, task_name, shots=shots)
@@ -82,18 +90,15 @@ def run(loaded: LoadedModel, model: str, task_name: str, shots: int) -> dict[str
         remedies[name] = {"steps": steps, "train": round(train, 4), "squares": round(square, 3), **answered}
 
     steps = climb(setting, setting.objective, ENOUGH)
-    last = len(steps) - 1
-    best = max(range(len(steps)), key=lambda i: steps[i][1])
-    add("default", steps[best][0], last)
+    default, last = kept(steps), len(steps) - 1
+    add("default", default, last)
     for strength in STRENGTHS:
-        add(f"strength {strength}", strength * steps[best][0], last)
+        add(f"strength {strength}", strength * default, last)
     for n in LAST:
         add(f"mean of the last {n} steps", torch.stack([angles for angles, _ in steps[-n:]]).mean(0), last)
     for penalty in PENALTIES:
         steps = climb(setting, setting.objective, ENOUGH, penalty)
-        best = max(range(len(steps)), key=lambda i: steps[i][1] - penalty * float(steps[i][0].square().sum()))
-        best = len(steps) - 1 if steps[-1][1] >= ENOUGH else best
-        add(f"penalty {penalty}", steps[best][0], len(steps) - 1)
+        add(f"penalty {penalty}", kept(steps, penalty), len(steps) - 1)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
     fifteen = Objective(loaded.model, setting.samples[:TRAINED], lm.encode, sites=setting.sites)
     five = Unseen(loaded, setting.samples[TRAINED:])

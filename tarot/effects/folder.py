@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tarot.adapter import Adapter
 from tarot.effects.neutral import NEUTRAL_TOKENS, OnStep, neutral_text, silent
-from tarot.effects.suite import STRENGTHS, SUITE, Change, Strength, changes, trade_off
+from tarot.effects.suite import STRENGTHS, SUITE, Change, Strength, changes, check_strength, trade_off
 from tarot.errors import TarotError
 from tarot.measuring import recipe_of
 from tarot.models import LoadedModel
@@ -66,12 +66,16 @@ def measure_effects(
                 f"{name}, tuned for {tuned_for}",
                 "tarot evaluate --side-effects has the rest",
             )
+        adapter.sites(loaded.model)  # or it does not fit; like all that can be wrong, said before minutes are spent
+    for strength in strengths:
+        check_strength(strength)
     own = {name: recipe_of(adapter).task for name, adapter in adapters.items()}
+    suite = list(dict.fromkeys([*load_tasks(tasks, include_path)["tasks"], *own.values()]))
     text = neutral_text(loaded, n_tokens, seed, on_step)
     rows = changes(
         loaded,
         list(adapters.values()),
-        list(dict.fromkeys([*load_tasks(tasks, include_path)["tasks"], *own.values()])),
+        suite,
         include_path=include_path,
         num_fewshot=0,
         limit=limit,

@@ -61,6 +61,8 @@ def changes(
 
     Arguments and errors as for `tarot.evaluate`; the base model answers every document once.
     """
+    for adapter in adapters:
+        adapter.sites(loaded.model)  # or it does not fit, which is to be said before the base model answers
     known = load_tasks(tasks, include_path)["tasks"]
 
     def greedy(adapter: Adapter | None) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
