@@ -25,7 +25,7 @@ from tarot.errors import ShapeMismatch, TarotError, UnknownName
 from tarot.files import write_atomically
 from tarot.intervention import merge_, rotated
 from tarot.rotation import ROTATIONS, Rotation
-from tarot.sites import Site, find_sites
+from tarot.sites import Site, decoder_layers, find_sites
 
 FORMAT = 1
 WEIGHTS = "adapter.safetensors"
@@ -84,8 +84,15 @@ class Adapter:
 
         Raises:
             ShapeMismatch: the model's projections are not of the angles' shape.
-            TarotError: they are, but of another model's names or sizes.
+            TarotError: they are, but of another model's names or sizes; or it has fewer layers.
         """
+        wanted, last = max(self.edit.layers), len(decoder_layers(model)) - 1
+        if wanted > last:
+            raise TarotError(
+                f"a model with a layer {wanted}",
+                f"{type(model).__name__}, whose last is {last}",
+                "this adapter is for another model",
+            )
         sites = find_sites(model, self.edit.sites, self.edit.layers)
         expected = (
             len(sites),

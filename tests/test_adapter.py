@@ -147,6 +147,11 @@ def test_another_model() -> None:
     assert str(error.value) == (
         "expected angles of shape (2, 6, 4), got shape (2, 3, 4); this adapter is for another model"
     )
+    with pytest.raises(TarotError) as error:
+        adapter.sites(byte_model(layers=1))
+    assert str(error.value) == (
+        "expected a model with a layer 1, got LlamaForCausalLM, whose last is 0; this adapter is for another model"
+    )
     renamed = Adapter(adapter.angles, Edit("heads", (0, 1), "rotary", "0" * 16), {})
     with pytest.raises(TarotError, match=r"expected the projections that the adapter was made for \(0{16}\)"):
         renamed.sites(model_of_bytes())
