@@ -17,6 +17,7 @@ from statistics import mean, median
 
 import pytest
 import torch
+from botorch.models.kernels import InfiniteWidthBNNKernel
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -24,6 +25,8 @@ from torch import Tensor
 from tarot.errors import TarotError, UnknownName
 from tarot.search import SEARCHES, Trial, TrialLog, maximise
 from tarot.search.adam import EPSILON, RATE, SLOWING
+from tarot.search.improvement import gaussian_process
+from tarot.search.paper import Span
 
 Objective = Callable[[Tensor], float]
 steady = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -358,6 +361,23 @@ def test_published_goes_downhill_and_paper_uphill():
         trials = maximise(lambda x: float(x[0]), 1, search=search, budget=9, seed=0).trials
         where[search] = mean(trial.x[0] for trial in trials[5:])
     assert where["published"] < 0.3 < 0.7 < where["paper"]
+
+
+@steady
+@given(n=st.integers(2, 6), d=st.integers(1, 9), seed=st.integers(0, 2**32))
+def test_the_span_of_the_trials_is_all_that_the_papers_process_sees(n: int, d: int, seed: int):
+    """Mean and variance of any point, its own trials too, are those in all coordinates, and so are their slopes."""
+    generator = torch.Generator().manual_seed(seed)
+    X, Y, x = (torch.rand(size, generator=generator, dtype=torch.float64) for size in ((n, d), (n, 1), (3, d)))
+    said = []
+    for input_transform in (None, Span(X)):
+        model = gaussian_process(X, Y, InfiniteWidthBNNKernel(depth=3), input_transform=input_transform).eval()
+        points = torch.cat([x, X]).requires_grad_()
+        posterior = model.posterior(points)
+        told = torch.cat([posterior.mean, posterior.variance])
+        (slopes,) = torch.autograd.grad(told.sum(), points)
+        said.append((told.detach(), slopes[:3]))
+    torch.testing.assert_close(said[0], said[1], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("search", ["bo", "paper"])

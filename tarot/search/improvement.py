@@ -20,6 +20,7 @@ from botorch.fit import fit_gpytorch_mll
 from botorch.generation.gen import gen_candidates_scipy
 from botorch.models import SingleTaskGP
 from botorch.models.transforms import Standardize
+from botorch.models.transforms.input import InputTransform
 from botorch.optim.optimize import optimize_acqf
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import Likelihood
@@ -58,7 +59,12 @@ def cube(d: int) -> Float[Tensor, "2 d"]:
 
 
 def gaussian_process(
-    X: Points, Y: Scores, kernel: Kernel, mean: Mean | None = None, likelihood: Likelihood | None = None
+    X: Points,
+    Y: Scores,
+    kernel: Kernel,
+    mean: Mean | None = None,
+    likelihood: Likelihood | None = None,
+    input_transform: InputTransform | None = None,
 ) -> SingleTaskGP:
     """Y ~ N(mean, kernel + noise), of points in the unit cube and standardised scores.
 
@@ -71,12 +77,15 @@ def gaussian_process(
         covar_module=kernel,
         mean_module=mean,
         outcome_transform=Standardize(m=1),
+        input_transform=input_transform,
     )
 
 
-def fitted(X: Points, Y: Scores, kernel: Kernel, max_steps: int) -> SingleTaskGP:
+def fitted(
+    X: Points, Y: Scores, kernel: Kernel, max_steps: int, input_transform: InputTransform | None = None
+) -> SingleTaskGP:
     """The process with the hyperparameters of maximum posterior, after at most `max_steps` steps of L-BFGS-B."""
-    model = gaussian_process(X, Y, kernel)
+    model = gaussian_process(X, Y, kernel, input_transform=input_transform)
     fit_gpytorch_mll(
         ExactMarginalLogLikelihood(model.likelihood, model), optimizer_kwargs={"options": {"maxiter": max_steps}}
     )
