@@ -233,12 +233,17 @@ def test_ctrl_c_leaves_the_cluster_and_the_command_goes_on_later(
         --work {place / "stopped"} --engine ray --address {cluster.address} --cpus 1 --memory 1GB"""
 
     def bench() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tarot", "bench", *shlex.split(line)],
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        # A shell's background jobs are deaf to Ctrl-C, and so is what they start unless it is told to listen.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-m", "tarot", "bench", *shlex.split(line)],
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     first = bench()
     deadline = time.monotonic() + 300
