@@ -140,6 +140,17 @@ def mean_gain(measured: Measured, shots: int, method: str, over: str) -> MeanGai
     return mean_over_settings(list(settings.values())) if settings else None
 
 
+def share(measured: Measured, shots: int, method: str, rival: str) -> tuple[float, int]:
+    """Mean gain of one method by another's, on the cells that have both; and how many those are."""
+    both = [
+        [gain(measured, cell, name, "base") for name in (method, rival)]
+        for cell, found in measured.items()
+        if cell.shots == shots and {method, rival} <= found.keys()
+    ]
+    ours, theirs = (sum(each.value for each in column if each) for column in zip(*both, strict=True))
+    return ours / theirs, len(both)
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Markdown."""
     lines = [header, ["---"] * len(header), *rows]
@@ -352,6 +363,7 @@ def asked(measured: Measured) -> str:
                 total += 1
                 wins += statistics.mean(a for a, _ in pairs) > statistics.mean(b for _, b in pairs)
     lora = [mean_gain(measured, shots, "default", "lora") for shots in grid.SHOTS]
+    oft = [share(measured, shots, "default", "oft") for shots in grid.SHOTS]
     # Cells in which neither gains anything do not count.
     pairs = [
         (cell, rival)
@@ -368,6 +380,11 @@ def asked(measured: Measured) -> str:
             "model-task pairs in which the edit without shots beats six shots of the same labels",
             "8 of 10",
             f"{wins} of {total}",
+        ],
+        [
+            "of what Adam gains on the same angles by itself (`oft`), zero-shot; six-shot",
+            "at least 90%",
+            "; ".join(f"{of:.0%} ({n} cells)" for of, n in oft),
         ],
         ["against LoRA, zero-shot; six-shot", "level", "; ".join(map(signed, lora))],
         ["cells in which it beats random search or the paper's", "all", f"{ahead} of {len(pairs)}"],
