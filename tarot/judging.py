@@ -15,7 +15,7 @@ from typing import Any
 from tarot.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.gains import difference
-from tarot.generation import fluency_of, judged, seeded
+from tarot.generation import check_generates, fluency_of, judged, seeded
 from tarot.harness import TarotLM, evaluate
 from tarot.measuring import command, recipe_of, said
 from tarot.models import LoadedModel
@@ -101,7 +101,8 @@ def compare_rewards(
         outcomes: of the search's trials.
 
     Raises:
-        TarotError: the adapter was not tuned for a reward, or for one that runs code and that was not asked for.
+        TarotError: the adapter was not tuned for a reward, or for one that runs code and that was not asked for; or it
+            is another model's, or its task does not generate.
     """
     recipe = recipe_of(adapter)
     if reward is None:
@@ -111,6 +112,7 @@ def compare_rewards(
         raise TarotError("an adapter tuned for a reward", f"one tuned for {name}", "give --reward")
     check_reward(name)
     adapter.sites(loaded.model)  # or it does not fit, which is to be said before the base model writes
+    check_generates(task := load_task(recipe.task, include_path), name)
 
     def written(edit: Adapter | None) -> dict[str, Any]:
         with seeded(recipe.seed):
@@ -126,9 +128,7 @@ def compare_rewards(
             )
 
     both = [written(edit) for edit in (None, adapter)]
-    reward_for(both[0], recipe.task, name)
     base, edited = (judge_logged(loaded, results, recipe.task, name) for results in both)
-    task = load_task(recipe.task, include_path)
     return Rewarded(
         model=loaded.reference,
         task=recipe.task,

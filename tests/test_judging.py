@@ -116,19 +116,16 @@ def test_a_file_holds_all_of_it(loaded: LoadedModel, tmp_path: Path) -> None:
         load(tmp_path / "cut.json")
 
 
-def test_what_cannot_be_compared(loaded: LoadedModel) -> None:
+def test_what_cannot_be_compared_is_refused_before_anything_is_written(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tarot.judging.evaluate", lambda *_, **__: pytest.fail("something was written"))
     with pytest.raises(TarotError, match="expected an adapter tuned for a reward, got one tuned for log_probability"):
         compare_rewards(loaded, tuned(loaded, objective="log_probability"))
     with pytest.raises(UnknownName):
         compare_rewards(loaded, tuned(loaded), reward="sentiment:happy")
     with pytest.raises(TarotError, match="expected a task that generates, to judge by fluency, got multiple_choice in"):
-        compare_rewards(loaded, tuned(loaded, task="synth_color"), limit=2)
-
-
-def test_an_edit_of_another_model_is_refused_before_the_base_writes(
-    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tarot.judging.evaluate", lambda *_, **__: pytest.fail("something was written"))
+        compare_rewards(loaded, tuned(loaded, task="synth_color"))
     adapter = tuned(loaded)
     with pytest.raises(ShapeMismatch, match="this adapter is for another model"):
         compare_rewards(loaded, replace(adapter, angles=adapter.angles[:, :-1]))
