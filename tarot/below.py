@@ -32,7 +32,10 @@ class Below:
 
     @contextmanager
     def passing(self, key: Hashable) -> Iterator[None]:
-        """Around one forward pass of the model: remembers its hidden states, or passes over the lower layers."""
+        """Around one forward pass of the model: remembers its hidden states, or passes over the lower layers.
+
+        A pass that fails is forgotten.
+        """
         with ExitStack() as undo:
             if self.knows(key):
                 for layer in self._lower:
@@ -40,7 +43,11 @@ class Below:
                     layer.forward = _handing_on(self._states[key])
             elif self._lower:
                 undo.callback(self._lower[-1].register_forward_hook(self._remembering(key)).remove)
-            yield
+            try:
+                yield
+            except BaseException:
+                self._states.pop(key, None)  # the pass has no result, so nothing goes on from there
+                raise
 
     def _remembering(self, key: Hashable) -> Callable[[nn.Module, object, object], None]:
         def remember(module: nn.Module, args: object, output: object) -> None:

@@ -131,7 +131,7 @@ def tune(
     ] = "1.0",
     rotation: Annotated[str, typer.Option(help="rotary or givens; scale, no rotation, multiplies a head")] = "rotary",
     bound: Annotated[float, typer.Option(help="largest angle, radians")] = 0.785,
-    seed: Annotated[int, typer.Option(help="decides samples, shots and proposals")] = 0,
+    seed: Annotated[int, typer.Option(help="decides the samples; shots and proposals too, where they are drawn")] = 0,
     fluency_floor: Annotated[
         str | None,
         typer.Option(help="with a reward: most that fluency may fall, in nats a token (0.3) or percent (10%)"),
@@ -377,7 +377,9 @@ def compare(
     control: Annotated[
         list[Path] | None, typer.Option(help="adapter of another search, as a further arm; repeat for several")
     ] = None,
-    shots: Annotated[int, typer.Option(help="labelled examples in the few-shot arm's prompts")] = 6,
+    shots: Annotated[
+        int, typer.Option(help="labelled examples in the few-shot arm's prompts; an edit tuned on shots keeps its own")
+    ] = 6,
     draws: Annotated[
         int, typer.Option(help="average few-shot prompting over so many choices and orders of its shots", min=0)
     ] = 0,
@@ -488,7 +490,7 @@ def bench(
     space: Annotated[str, typer.Option(help="as for `tune`; each search's own if left out")] = "",
     samples: Annotated[int, typer.Option(help="labelled samples of a search", min=1)] = 20,
     budget: Annotated[int, typer.Option(help="evaluations of a search", min=1)] = 120,
-    draws: Annotated[int, typer.Option(help="as for `compare`", min=0)] = 5,
+    draws: Annotated[int, typer.Option(help="as for `compare`, there none if left out", min=0)] = 5,
     include_path: IncludePath = None,
     limit: Annotated[int | None, typer.Option(help="only the first documents", min=1)] = None,
     metric: Metric = "greedy_f1",
@@ -595,7 +597,7 @@ class _Cells:
 
 @app.command()
 def report(
-    results: Annotated[list[Path], typer.Argument(help="files that `tarot compare --output` wrote")],
+    results: Annotated[list[Path], typer.Argument(help="files that `tarot compare` or `tarot bench` wrote")],
     output: Annotated[Path, typer.Option(help="folder for the page")],
     metric: Metric = "greedy_f1",
     analysis: Annotated[

@@ -31,16 +31,12 @@ def answers(task: Task, logged: Sequence[icl.Logged]) -> tuple[tuple[int, ...], 
 
     A document without choices has one right answer, 0: greedy decoding wrote it, or something OUTSIDE.
     """
+    check_judged(task)
     gold, predicted, greedy, probability = [], [], [], []
     for document in logged:
         scored = document["filtered_resps"]
         if isinstance(scored[0], str):
-            right = float(document.get("exact_match", math.nan))
-            if math.isnan(right):
-                names = ", ".join(document["metrics"])
-                raise TarotError(
-                    f"choices or the metric exact_match in {task.config.task}", names, "evaluate it instead"
-                )
+            right = float(document["exact_match"])
             gold.append(0)
             predicted.append(0 if right else OUTSIDE)
             greedy.append(predicted[-1])
@@ -58,6 +54,13 @@ def answers(task: Task, logged: Sequence[icl.Logged]) -> tuple[tuple[int, ...], 
         predicted.append(max(range(n), key=values.__getitem__) if n > 1 else longest)
         probability.append(math.exp(values[target]))
     return tuple(gold), Arm("", 0, tuple(predicted), tuple(greedy), tuple(probability), 0.0)
+
+
+def check_judged(task: Task) -> None:
+    """Raise TarotError unless the answers to a task can be told right from wrong."""
+    if task.OUTPUT_TYPE == "generate_until" and "exact_match" not in (names := task.aggregation()):
+        asked = f"choices or the metric exact_match in {task.config.task}"
+        raise TarotError(asked, ", ".join(names) or "no metric", "evaluate it instead")
 
 
 def _right(task: Task, document: icl.Logged, n_choices: int) -> int:
@@ -165,7 +168,8 @@ def measure(
         known: base answers of earlier calls with the same model, which the seeds of a cell share; looked up and added.
 
     Raises:
-        TarotError: an adapter without a recipe, one that does not fit the model, or other data than it was tuned on.
+        TarotError: an adapter without a recipe, one that does not fit the model, other data than it was tuned on, or a
+            task whose written answers nothing judges.
     """
     started = time.perf_counter()
     recipe = recipe_of(adapter)
@@ -174,6 +178,7 @@ def measure(
     own = recipe.num_fewshot if isinstance(recipe.num_fewshot, int) else 0
     labels = recipe.samples + (own if isinstance(recipe.num_fewshot, int) else max(MIXED_SHOTS))
     task = load_task(recipe.task, include_path)
+    check_judged(task)
     drawn = icl.labelled(task, adapter.provenance["samples_drawn"])  # type: ignore[arg-type]  # JSON that tune wrote
     n_shots = own or min(shots, len(drawn))
 

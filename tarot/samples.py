@@ -8,10 +8,12 @@ import hashlib
 import json
 import logging
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
@@ -185,15 +187,34 @@ def draw(
         task.sampler.replace_df([doc for doc in shots_pool if doc not in drawn])
         task.set_fewshot_seed(seed)
     samples = []
-    try:
-        for row, doc in zip(rows, drawn, strict=True):
-            k = rng.choice(MIXED_SHOTS) if num_fewshot == "mix" else most
-            samples.append(_render(task, f"{split}/{row}", doc, k, chat_template))
-    finally:
-        if most:
-            task.sampler.replace_df(shots_pool)
-    check_disjoint(task, chain((sample.key for sample in samples), (document_key(task, doc) for doc in reserved)))
+    with _shots_shown(task) if most else nullcontext([]) as shown:
+        try:
+            for row, doc in zip(rows, drawn, strict=True):
+                k = rng.choice(MIXED_SHOTS) if num_fewshot == "mix" else most
+                samples.append(_render(task, f"{split}/{row}", doc, k, chat_template))
+        finally:
+            if most:
+                task.sampler.replace_df(shots_pool)
+    check_disjoint(task, chain((sample.key for sample in samples), (document_key(task, doc) for doc in shown)))
     return samples
+
+
+@contextmanager
+def _shots_shown(task: Task) -> Iterator[list[Doc]]:
+    """Gathers the shots that prompts rendered in the body show: which they are, the task's sampler alone knows."""
+    shown: list[Doc] = []
+    sample = task.sampler.sample
+
+    def noting(*args: Any, **kwargs: Any) -> Sequence[Doc]:
+        shots = sample(*args, **kwargs)
+        shown.extend(shots)
+        return shots
+
+    task.sampler.sample = noting
+    try:
+        yield shown
+    finally:
+        del task.sampler.sample
 
 
 def evaluated(

@@ -268,7 +268,7 @@ class Scorer:
             ids = torch.tensor([node.tokens[depth : node.depth]], device=self.model.device)
             prefix = _lend(prefix, self._n_layers, keep=True)
             zero = torch.zeros(1, dtype=torch.long, device=self.model.device)
-            key = node.tokens[: node.depth]
+            key = ("prefix", *node.tokens[: node.depth])
             passed_over = self._below.knows(key)
             self._forward(key, ids, node.depth, prefix, zero, zero)
             # What was passed over has lent nothing: its keys and values of the first time are as good.
@@ -304,7 +304,7 @@ class Scorer:
         which, positions = torch.tensor(at, device=self.model.device).unbind(1)
         cache = _lend(prefix, self._n_layers, keep=False) if prefix else None
         try:
-            logits = self._forward((depth, *rows), ids.to(self.model.device), depth + width, cache, which, positions)
+            logits = self._forward(("rows", depth, *rows), ids.to(self.model.device), depth + width, cache, which, positions)
         except RuntimeError as error:
             if not out_of_memory(error) or len(rows) == 1:
                 raise

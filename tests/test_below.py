@@ -50,6 +50,13 @@ def test_whatever_is_asked(parts: list[tuple[list[int], list[int]]], still: int)
     assert first == scored(scorer) == scored(Scorer(model, requests))
 
 
+def test_a_prefix_is_not_taken_for_the_batch_whose_row_numbers_are_its_tokens():
+    model = tiny_model("llama")
+    requests = [Request((1, 60), (2,)), *(Request((1, 0, n), (3,)) for n in range(50))]
+    scorer = Scorer(model, requests, still=1)
+    assert scored(scorer) == scored(scorer) == scored(Scorer(model, requests))
+
+
 def runs_of(model: torch.nn.Module) -> list[int]:
     counts = [0] * LAYERS
     for i, layer in enumerate(decoder_layers(model)):
@@ -81,17 +88,20 @@ def test_a_layer_that_does_change_is_seen_only_by_a_scorer_that_was_not_told_it_
     assert scored(still) == before != scored(whole)
 
 
-def test_the_model_is_left_as_it_was_also_by_a_pass_that_fails():
+@pytest.mark.parametrize("scored_before", [False, True])
+def test_the_model_is_left_as_it_was_also_by_a_pass_that_fails(scored_before: bool):
+    """In the upper layers, where memory runs out: what the lower ones made is no use without what they lent."""
     model = tiny_model("llama")
     layers = decoder_layers(model)
-    scorer = Scorer(model, REQUESTS, still=2)
-    scorer.scores()
+    scorer = Scorer(model, REQUESTS[:6], still=2)
+    if scored_before:
+        scorer.scores()
     handle = layers[2].register_forward_pre_hook(fail)
     with pytest.raises(ValueError, match="on purpose"):
         scorer.scores()
     handle.remove()
     assert all("forward" not in vars(layer) and not layer._forward_hooks for layer in layers)
-    assert scored(scorer) == scored(Scorer(model, REQUESTS))
+    assert scored(scorer) == scored(Scorer(model, REQUESTS[:6]))
 
 
 def fail(*_: object) -> None:

@@ -1,5 +1,6 @@
 """Samples: drawn honestly, and prompted as lm-eval prompts."""
 
+import json
 import re
 from pathlib import Path
 
@@ -161,7 +162,27 @@ def test_overlap_of_a_shot_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "test.jsonl").write_text(first + "\n")
     task = load_task("stranger_choice", tmp_path)
     assert "1 of 6 that are" in error_of(task, 5, num_fewshot=1)
+    assert len(draw(task, 5)) == 5  # nobody's shot
     check_disjoint(task, [])
+
+
+def test_overlap_of_a_shot_that_a_sampler_draws_is_an_error(tmp_path: Path) -> None:
+    """lm-eval's default sampler draws shots from anywhere: the ones that stand in prompts count, and no others."""
+    write_tasks(tmp_path)
+    last = (tmp_path / "train.jsonl").read_text().splitlines()[-10:]
+    (tmp_path / "test.jsonl").write_text("\n".join(last) + "\n")
+    (file := tmp_path / "choice.yaml").write_text(file.read_text().replace("sampler: first_n", "sampler: default"))
+    evaluated = {json.loads(line)["question"] for line in last}
+    errors = 0
+    for seed in range(12):
+        task = load_task("stranger_choice", tmp_path)
+        try:
+            prompts = [sample.pairs[0][0] for sample in draw(task, 2, num_fewshot=2, seed=seed)]
+        except TarotError:
+            errors += 1
+        else:
+            assert not any(f"{question}\n" in prompt for question in evaluated for prompt in prompts)
+    assert 0 < errors < 12
 
 
 @pytest.mark.parametrize(
