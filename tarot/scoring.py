@@ -304,7 +304,9 @@ class Scorer:
         which, positions = torch.tensor(at, device=self.model.device).unbind(1)
         cache = _lend(prefix, self._n_layers, keep=False) if prefix else None
         try:
-            logits = self._forward(("rows", depth, *rows), ids.to(self.model.device), depth + width, cache, which, positions)
+            logits = self._forward(
+                ("rows", depth, *rows), ids.to(self.model.device), depth + width, cache, which, positions
+            )
         except RuntimeError as error:
             if not out_of_memory(error) or len(rows) == 1:
                 raise

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -68,3 +69,24 @@ def test_the_studys_searches_keep_to_the_protocol(rival: str, monkeypatch: pytes
     assert all(0 <= value <= 1 for trial in first.trials for value in trial.x)
     assert first.best.score > first.identity.score
     assert not any(trial.origin == "random" for trial in first.trials)
+
+
+def test_what_ctrl_c_cuts_short_is_no_result_of_the_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A search takes Ctrl-C for its end and keeps its best; a study that kept that too would never finish the cell."""
+    monkeypatch.syspath_prepend(PROJECT)
+    from benchmarks.study import grid, run
+    from benchmarks.study.unseen import whole
+
+    monkeypatch.setattr(run, "tune", lambda *_, **__: SimpleNamespace(provenance={"interrupted": True}))
+    with pytest.raises(KeyboardInterrupt):
+        run.edited(None, grid.Cell("smollm2", "ag_news", 0, 0), "default", tmp_path)  # type: ignore[arg-type]  # unused
+
+    def stopped(x: torch.Tensor) -> float:
+        if calls.append(x) or len(calls) > 3:
+            raise KeyboardInterrupt
+        return 0.0
+
+    calls: list[torch.Tensor] = []
+    with pytest.raises(KeyboardInterrupt):
+        whole(maximise(stopped, 2, search="random", budget=9, seed=0))
+    assert len(calls) == 4

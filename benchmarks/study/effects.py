@@ -65,9 +65,9 @@ def main() -> None:
     for tuned, task, measure in parts():
         name = f"{tuned}-{task}"
         path = options.output / f"{name}.json"
-        if path.exists():
-            continue
         with suppress(Timeout), FileLock(options.work / f"effects-{name}.lock", timeout=0):
+            if path.exists():
+                continue
             edit = Adapter.load(options.work / f"{Cell(MODEL, tuned, 0, 0).name}-default")
             result = {"tuned": tuned, "task": task, "adapter": edit.fingerprint, **measure(loaded(), edit)}
             write_atomically(path, (json.dumps(result) + "\n").encode())

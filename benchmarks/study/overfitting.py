@@ -21,7 +21,7 @@ from torch import Tensor
 
 from benchmarks.study import grid
 from benchmarks.study.run import quick
-from benchmarks.study.unseen import SEED, Setting, Unseen
+from benchmarks.study.unseen import SEED, Setting, Unseen, whole
 from tarot.files import write_atomically
 from tarot.harness import TarotLM
 from tarot.models import LoadedModel, load_model
@@ -65,7 +65,7 @@ def climb(setting: Setting, objective: Objective, enough: float, penalty: float 
         return score - penalty * float(squares.detach()), gradient - penalty * of_squares
 
     with suppress(Reached):
-        maximise(lambda _: 0.0, setting.space.d, search="adam", budget=grid.BUDGET, seed=SEED, slope=slope)
+        whole(maximise(lambda _: 0.0, setting.space.d, search="adam", budget=grid.BUDGET, seed=SEED, slope=slope))
     return steps
 
 

@@ -30,7 +30,7 @@ from tarot.harness import TarotLM, chat_template, evaluate
 from tarot.measuring import answers
 from tarot.models import LoadedModel, load_model
 from tarot.objective import Objective
-from tarot.samples import draw, load_task
+from tarot.samples import MIXED_SHOTS, draw, load_task
 from tarot.sites import find_sites, parse_layers
 from tarot.tuning import LIBRARIES, Recipe, curve, tune
 
@@ -58,6 +58,8 @@ def edited(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> tuple[An
     recipe = Recipe(f"tarot_{cell.task}", **usual | grid.fields(cell, method))
     if method in grid.SEARCHES:
         adapter = tune(loaded, recipe, work, budget=grid.BUDGET, resume=True)
+        if adapter.provenance["interrupted"]:  # it has an edit, but not this cell's
+            raise KeyboardInterrupt
         said = {name: adapter.provenance[name] for name in ("search", "space", "layers", "coordinates", "scores")}
         said["stored_bytes"] = (work / "adapter.safetensors").stat().st_size
         said["seconds_of"] = adapter.provenance["seconds"]
@@ -93,8 +95,9 @@ def answered(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> dict[s
     else:
         results = evaluate(loaded, [name], adapter=edit, num_fewshot=cell.shots, limit=grid.DOCUMENTS)
     gold, arm = answers(task, results["samples"][name])
-    samples = grid.fields(cell, method).get("samples", grid.SAMPLES)
-    labels = {"base": cell.shots, "few-shot": grid.FEW_SHOT}.get(method, samples + cell.shots)
+    changed = {"samples": grid.SAMPLES, "num_fewshot": cell.shots} | grid.fields(cell, method)
+    shots = max(MIXED_SHOTS) if changed["num_fewshot"] == "mix" else changed["num_fewshot"]
+    labels = {"base": cell.shots, "few-shot": grid.FEW_SHOT}.get(method, changed["samples"] + shots)
     return {
         "format": FORMAT,
         **vars(cell),
@@ -111,23 +114,38 @@ def answered(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> dict[s
     }
 
 
+def known(text: str) -> list[str]:
+    """Methods by name."""
+    names = text.split(",")
+    if strangers := [name for name in names if name not in grid.METHODS]:
+        raise argparse.ArgumentTypeError(f"expected some of {', '.join(grid.METHODS)}, got {strangers[0]!r}")
+    return names
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("runs/study"), help="folder of the searches' trials")
     parser.add_argument("--cells", type=Path, default=HERE / "cells", help="folder of the results")
     parser.add_argument("--seeds", type=lambda text: tuple(map(int, text.split(","))), default=grid.SEEDS)
-    parser.add_argument("--methods", type=lambda text: text.split(","), default=list(grid.METHODS))
+    parser.add_argument("--methods", type=known, default=list(grid.METHODS), help="all, if left out")
     options = parser.parse_args()
     models: dict[str, LoadedModel] = {}
     # Method by method within a seed: what everybody wants to know first is done first.
-    todo = [(method, cell) for s in options.seeds for method in options.methods for cell in grid.cells((s,))]
-    for method, cell in todo:
-        name = f"{cell.name}-{method.replace(' ', '_')}"
-        path = options.cells / f"{name}.json"
-        if path.exists() or method not in grid.methods(cell):
-            continue
-        options.work.mkdir(parents=True, exist_ok=True)
+    todo = [
+        (method, cell, options.cells / f"{cell.name}-{method.replace(' ', '_')}.json")
+        for seed in options.seeds
+        for method in options.methods
+        for cell in grid.cells((seed,))
+        if method in grid.methods(cell)
+    ]
+    there = sum(path.exists() for *_, path in todo)
+    print(f"{there} of {len(todo)} are in {options.cells} already", file=sys.stderr, flush=True)
+    options.work.mkdir(parents=True, exist_ok=True)
+    for method, cell, path in todo:
+        name = path.stem
         with suppress(Timeout), FileLock(options.work / f"{name}.lock", timeout=0):
+            if path.exists():
+                continue
             if cell.model not in models:
                 models[cell.model] = load_model(grid.MODELS[cell.model])
             result = answered(models[cell.model], cell, method, options.work / name)

@@ -34,7 +34,7 @@ from torch.quasirandom import SobolEngine
 
 from benchmarks.study import grid
 from benchmarks.study.run import quick
-from benchmarks.study.unseen import SEED, Setting
+from benchmarks.study.unseen import SEED, Setting, whole
 from tarot.files import write_atomically
 from tarot.intervention import merged
 from tarot.models import LoadedModel, load_model
@@ -295,7 +295,7 @@ def run(loaded: LoadedModel, space_name: str, task_name: str, rival: str) -> dic
 
     SEARCHES["rival"] = RIVALS[rival]
     budget, batch = 1 if rival == "identity" else grid.BUDGET, BATCHES.get(rival, 1)
-    result = maximise(f, space.d, search="rival", budget=budget, batch=batch, seed=SEED, starts=space.starts)
+    result = whole(maximise(f, space.d, search="rival", budget=budget, batch=batch, seed=SEED, starts=space.starts))
     answered = setting.unseen.answered(setting.angles(torch.tensor(result.best.x, dtype=torch.float64)), setting.sites)
     best = {at: round(max(trial.score for trial in result.trials[:at]), 4) for at in AT}
     proposing, evaluating = (

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.study import grid
 from benchmarks.study.run import quick
-from benchmarks.study.unseen import SEED, Setting
+from benchmarks.study.unseen import SEED, Setting, whole
 from tarot.files import write_atomically
 from tarot.models import LoadedModel, load_model
 from tarot.search import maximise
@@ -29,14 +29,16 @@ RESULTS = Path(__file__).parent / "stopping.jsonl"
 def run(loaded: LoadedModel, model: str, task_name: str, shots: int, layers: str) -> dict[str, object]:
     """Steps, F1 and log-probability of unseen documents at each level that the search reaches."""
     setting = Setting.of(loaded, task_name, shots=shots, layers=layers)
-    result = maximise(
-        lambda _: 0.0,
-        setting.space.d,
-        search="adam",
-        budget=grid.BUDGET,
-        seed=SEED,
-        slope=setting.slope,
-        enough=LEVELS[-1],
+    result = whole(
+        maximise(
+            lambda _: 0.0,
+            setting.space.d,
+            search="adam",
+            budget=grid.BUDGET,
+            seed=SEED,
+            slope=setting.slope,
+            enough=LEVELS[-1],
+        )
     )
     levels = {}
     for level in LEVELS:

@@ -13,6 +13,7 @@ from tarot.models import LoadedModel
 from tarot.objective import Objective
 from tarot.samples import Sample, draw, load_task
 from tarot.scoring import Request, Scorer
+from tarot.search import Result
 from tarot.search.proposal import Point
 from tarot.sites import Site, alive, find_sites, parse_layers
 from tarot.space import NEEDS_GRADIENT, Space, make_space
@@ -49,6 +50,13 @@ class Unseen:
             "greedy_f1": round(weighted_f1(self.gold, written), 4),
             "log_probability": round(sum(right) / len(right), 4),
         }
+
+
+def whole(result: Result) -> Result:
+    """The result of a search that came to its end; Ctrl-C, which the search takes for one, ends the program."""
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return result
 
 
 @dataclass(frozen=True)
