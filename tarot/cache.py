@@ -17,10 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from filelock import FileLock
-from transformers import PreTrainedModel
-from transformers.integrations.accelerate import load_offloaded_parameter
 
-from tarot.adapter import CARD, Adapter, shapes_fingerprint
+from tarot.adapter import CARD, Adapter, shapes_fingerprint, weights_fingerprint
 from tarot.errors import TarotError
 from tarot.harness import TarotLM, chat_template
 from tarot.models import LoadedModel
@@ -30,8 +28,6 @@ from tarot.sites import find_sites, parse_layers
 from tarot.tuning import LIBRARIES, TRIALS, Recipe, check, tune
 
 logger = logging.getLogger("tarot")
-
-PROBED = 4096  # weights of each parameter that its fingerprint looks at
 
 
 def tuned(
@@ -119,18 +115,6 @@ def key(loaded: LoadedModel, recipe: Recipe, budget: int, include_path: str | No
         r"[^\w.-]+", "-", f"{Path(loaded.reference).name}-{recipe.task}-{recipe.num_fewshot}-{recipe.seed}"
     )
     return f"{readable}-{digest}"
-
-
-def weights_fingerprint(model: PreTrainedModel) -> str:
-    """Digest of every parameter's name, type, shape and some of its values, evenly spaced."""
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        # accelerate keeps some on the disk, and here only their shape.
-        here = load_offloaded_parameter(model, name) if parameter.is_meta else parameter
-        flat = here.detach().reshape(-1)
-        some = flat[:: max(1, len(flat) // PROBED)].double().cpu()
-        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode() + some.numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _whole(folder: Path, say: Callable[[str], None]) -> Adapter | None:

@@ -19,7 +19,7 @@ from tarot.cells import EDITED, FEW_SHOT, OUTSIDE, ZERO_SHOT, Arm, Cell
 from tarot.errors import TarotError
 from tarot.harness import evaluate
 from tarot.models import LoadedModel
-from tarot.samples import MIXED_SHOTS, document_key, load_task
+from tarot.samples import MIXED_SHOTS, document_key, load_task, right_choice
 from tarot.tuning import LIBRARIES, Recipe
 
 # Documents as lm-eval logged them, and the seconds that their answers took.
@@ -42,16 +42,12 @@ def answers(task: Task, logged: Sequence[icl.Logged]) -> tuple[tuple[int, ...], 
             greedy.append(predicted[-1])
             probability.append(right)
             continue
-        # Behind the choices, `acc_mutual_info` asks for them once more without a context.
-        n = len(scored) // 2 if "acc_mutual_info" in document["metrics"] else len(scored)
+        n = icl.n_choices(document)
         values = [float(value) for value, _ in scored[:n]]
-        flagged = [i for i, (_, flag) in enumerate(scored[:n]) if flag]
-        target = _right(task, document, n) if n > 1 else 0
+        target = right_choice(task, f"document {document['doc_id']}", document["doc"]) if n > 1 else 0
         gold.append(target)
-        # A choice that begins another is greedy whenever the longer one is.
-        longest = max(flagged, key=lambda i: len(document["arguments"][i][1]), default=OUTSIDE)
-        greedy.append(longest)
-        predicted.append(max(range(n), key=values.__getitem__) if n > 1 else longest)
+        greedy.append(greedy_choice([flag for _, flag in scored[:n]], [text for _, text in document["arguments"]]))
+        predicted.append(max(range(n), key=values.__getitem__) if n > 1 else greedy[-1])
         probability.append(math.exp(values[target]))
     return tuple(gold), Arm("", 0, tuple(predicted), tuple(greedy), tuple(probability), 0.0)
 
@@ -63,18 +59,12 @@ def check_judged(task: Task) -> None:
         raise TarotError(asked, ", ".join(names) or "no metric", "evaluate it instead")
 
 
-def _right(task: Task, document: icl.Logged, n_choices: int) -> int:
-    """Index of the right choice; of several, of the first, as samples have it."""
-    doc = document["doc"]
-    target = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
-    first = target[0] if isinstance(target, list) and target else target
-    if isinstance(first, str) and first in (choices := task.doc_to_choice(doc)):
-        return int(choices.index(first))
-    if isinstance(first, int) and 0 <= first < n_choices:
-        return int(first)
-    raise TarotError(
-        f"a right answer among {n_choices} choices of {task.config.task}", repr(target), "check doc_to_target"
-    )
+def greedy_choice(flags: Sequence[bool], answers: Sequence[str]) -> int:
+    """The choice that greedy decoding writes, of those it is flagged for, or OUTSIDE.
+
+    One that begins another is greedy whenever the longer one is, which is the answer then.
+    """
+    return max((i for i, flag in enumerate(flags) if flag), key=lambda i: len(answers[i]), default=OUTSIDE)
 
 
 def reference_workload() -> float:

@@ -9,7 +9,7 @@ import json
 import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -150,6 +150,13 @@ def _tuning_split(task: Task) -> tuple[str, list[Doc]]:
     )
 
 
+def check_numbers(n: int, num_fewshot: int | str) -> int:
+    """Raise TarotError unless so many samples can be asked for, with so many shots; -> the most shots of a prompt."""
+    if n < 1:
+        raise TarotError("at least 1 sample", str(n), "")
+    return max(MIXED_SHOTS) if num_fewshot == "mix" else _shots(num_fewshot)
+
+
 def draw(
     task: Task, n: int, *, num_fewshot: int | str = 0, seed: int = 0, chat_template: ChatTemplate | None = None
 ) -> list[Sample]:
@@ -166,9 +173,7 @@ def draw(
         TarotError: no split to tune on, too few documents, a document that is also evaluated, an empty prompt, or a
             gold answer that is not among the choices.
     """
-    if n < 1:
-        raise TarotError("at least 1 sample", str(n), "")
-    most = max(MIXED_SHOTS) if num_fewshot == "mix" else _shots(num_fewshot)
+    most = check_numbers(n, num_fewshot)
     split, docs = _tuning_split(task)
     shots_pool = list(task.sampler.df) if hasattr(task, "sampler") else []
     reserved = shots_pool[:most]
@@ -183,18 +188,16 @@ def draw(
     rng = random.Random(seed)
     rows = rng.sample(candidates, n)
     drawn = [docs[row] for row in rows]
-    if most:
-        task.sampler.replace_df([doc for doc in shots_pool if doc not in drawn])
-        task.set_fewshot_seed(seed)
-    samples = []
-    with _shots_shown(task) if most else nullcontext([]) as shown:
-        try:
-            for row, doc in zip(rows, drawn, strict=True):
-                k = rng.choice(MIXED_SHOTS) if num_fewshot == "mix" else most
-                samples.append(_render(task, f"{split}/{row}", doc, k, chat_template))
-        finally:
-            if most:
-                task.sampler.replace_df(shots_pool)
+    samples, shown = [], []
+    with ExitStack() as undo:
+        if most:
+            undo.callback(task.sampler.replace_df, shots_pool)
+            task.sampler.replace_df([doc for doc in shots_pool if doc not in drawn])
+            task.set_fewshot_seed(seed)
+            shown = undo.enter_context(_shots_shown(task))
+        for row, doc in zip(rows, drawn, strict=True):
+            k = rng.choice(MIXED_SHOTS) if num_fewshot == "mix" else most
+            samples.append(_render(task, f"{split}/{row}", doc, k, chat_template))
     check_disjoint(task, chain((sample.key for sample in samples), (document_key(task, doc) for doc in shown)))
     return samples
 
@@ -268,11 +271,11 @@ def _render(task: Task, id: str, doc: Doc, num_fewshot: int, chat_template: Chat
         # Behind the choices, `acc_mutual_info` asks for them once more without a context.
         n_choices = len(task.doc_to_choice(doc)) if kind == "multiple_choice" else 1
         pairs = tuple(instance.args[:2] for instance in instances[:n_choices])
-        gold = _gold(task, id, doc) if kind == "multiple_choice" else 0
+        gold = right_choice(task, id, doc) if kind == "multiple_choice" else 0
     elif kind == "generate_until":
         target = task.doc_to_target(doc)
         if task.config.doc_to_choice is not None:
-            target = task.doc_to_choice(doc)[_gold(task, id, doc)]
+            target = task.doc_to_choice(doc)[right_choice(task, id, doc)]
         answer = str(target[0] if isinstance(target, list) else target)
         pairs, gold = ((contexts[0], ("" if chat else task.config.target_delimiter) + answer),), 0
     else:
@@ -287,8 +290,12 @@ def _render(task: Task, id: str, doc: Doc, num_fewshot: int, chat_template: Chat
     return Sample(id, document_key(task, doc), pairs, gold, num_fewshot)
 
 
-def _gold(task: Task, id: str, doc: Doc) -> int:
-    """Index of the right answer; where a document has several, of the first."""
+def right_choice(task: Task, id: str, doc: Doc) -> int:
+    """Index of the right answer among a document's choices; where it has several, of the first.
+
+    Raises:
+        TarotError: there is none; `id` says of which document.
+    """
     choices = task.doc_to_choice(doc)
     target = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
     first = target[0] if isinstance(target, list) and target else target

@@ -77,7 +77,7 @@ def parse_layers(text: str) -> float | list[int]:
         return float(text)
     layers: list[int] = []
     for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        found = re.fullmatch(r"\s*(\d{1,5})\s*(?:-\s*(\d{1,5})\s*)?", part)
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
         if last < first:
             raise TarotError("layers as '0.5', '-0.5', '4-11' or '0,3,5'", repr(text))
@@ -106,6 +106,12 @@ def select_layers(spec: int | float | Iterable[int], n_layers: int) -> tuple[int
     return tuple(layers)
 
 
+def check_kind(kind: str) -> None:
+    """Raise UnknownName unless there are sites of this kind."""
+    if kind not in _PROJECTIONS:
+        raise UnknownName("kind of site", kind, _PROJECTIONS)
+
+
 def find_sites(model: nn.Module, kind: str = "heads", layers: float | Iterable[int] = 0.5) -> tuple[Site, ...]:
     """The sites of a kind in the selected layers, one a layer, from the first layer on.
 
@@ -118,8 +124,7 @@ def find_sites(model: nn.Module, kind: str = "heads", layers: float | Iterable[i
     (a mixture of experts has no last one, linear attention no heads) is passed over; TarotError when none is left,
     when heads do not divide a projection, or for a model without layers as they are known here.
     """
-    if kind not in _PROJECTIONS:
-        raise UnknownName("kind of site", kind, _PROJECTIONS)
+    check_kind(kind)
     stack = decoder_layers(model)
     names = {module: name for name, module in model.named_modules()}
     sites = []

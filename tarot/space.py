@@ -54,6 +54,29 @@ class Space:
         # Adding zero rids the centre of the negative zeros that downhill directions leave there.
         return angles.masked_scatter(self.alive.to(x.device), self.bound * self.lift(2 * x - 1).clamp(-1, 1) + 0.0)
 
+    def slope(
+        self,
+        x: Float[Tensor, "d"],
+        of: Callable[[Float[Tensor, "layer head angle"]], tuple[float, Float[Tensor, "layer head angle"]]],
+    ) -> tuple[float, Float[Tensor, "d"]]:
+        """A function of the angles, which gives its gradient in them, at a point: its value, and its gradient in x."""
+        with torch.enable_grad():
+            angles = self.angles(point := x.clone().requires_grad_())
+        value, gradient = of(angles.detach().float())
+        return value, torch.autograd.grad(angles, point, gradient.to(angles.dtype))[0]
+
+
+def check_space(name: str) -> None:
+    """Raise UnknownName unless there is such a space; whether it has `r` directions depends on the model."""
+    if name not in SPACES and name.partition(":")[0] != "random":
+        raise UnknownName("space", name, SPACES)
+
+
+def check_bound(bound: float) -> None:
+    """Raise TarotError unless angles can be bounded by it, in radians."""
+    if not (math.isfinite(bound) and bound > 0):
+        raise TarotError("a positive bound in radians", repr(bound), "try 0.785, which is pi/4")
+
 
 def make_space(
     name: str,
@@ -85,8 +108,8 @@ def make_space(
         UnknownName: no such space.
         TarotError: `bound` is not positive and finite, no angle is alive, or `r` is not between 1 and their number.
     """
-    if not (math.isfinite(bound) and bound > 0):
-        raise TarotError("a positive bound in radians", repr(bound), "try 0.785, which is pi/4")
+    check_space(name)
+    check_bound(bound)
     alive = alive.cpu()
     n_angles = int(alive.sum())
     if n_angles == 0:
@@ -104,8 +127,6 @@ def make_space(
         "head": layer * alive.shape[1] + head,
         "layer": layer,
     }
-    if name not in owners:
-        raise UnknownName("space", name, SPACES)
     distinct, coordinate = owners[name].unique(return_inverse=True)
     return Space(name, len(distinct), bound, alive, lambda u: u[coordinate.to(u.device)], _no_starts(len(distinct)))
 

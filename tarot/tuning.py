@@ -1,5 +1,7 @@
 """Samples, objective, space and search, joined: from a model and a task to an adapter."""
 
+import hashlib
+import json
 import math
 import platform
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tarot.adapter import CARD, Adapter, Edit, shapes_fingerprint
+from tarot.adapter import CARD, Adapter, Edit, shapes_fingerprint, weights_fingerprint
 from tarot.errors import TarotError, UnknownName
 from tarot.generation import NO_FLOOR, FluencyFloor, GenerationObjective, rewarded
 from tarot.harness import TarotLM, chat_template
@@ -21,10 +23,10 @@ from tarot.objective import Objective, check_measure
 from tarot.outcomes import Outcome, OutcomeLog
 from tarot.rewards import check_reward, is_reward
 from tarot.rotation import ROTATIONS
-from tarot.samples import ChatTemplate, Sample, draw, load_task
+from tarot.samples import ChatTemplate, Sample, check_numbers, draw, load_task
 from tarot.search import SEARCHES, Result, Trial, TrialLog, check_batch, maximise, trial_cost
-from tarot.sites import alive, find_sites, parse_layers
-from tarot.space import NEEDS_GRADIENT, make_space
+from tarot.sites import alive, check_kind, find_sites, parse_layers
+from tarot.space import NEEDS_GRADIENT, check_bound, check_space, make_space
 
 Angles = Float[Tensor, "layer head angle"]
 
@@ -159,9 +161,11 @@ def tune(
     settings = {
         "model": loaded.reference,
         "shapes": shapes_fingerprint(loaded.model, sites),
+        "weights": weights_fingerprint(loaded.model),
         "dtype": str(loaded.model.dtype),
         **asdict(recipe),
         "keys": [sample.key for sample in problem.samples],
+        "prompts": hashlib.sha256(json.dumps([vars(sample) for sample in problem.samples]).encode()).hexdigest()[:16],
     }
     _make(output)
     log = TrialLog.open(output / TRIALS, settings, resume)
@@ -176,13 +180,6 @@ def tune(
             outcomes.add(len(log.trials), scored.outcome)
         return scored.score
 
-    def slope(x: Tensor) -> tuple[float, Tensor]:
-        with torch.enable_grad():
-            turned = angles(point := x.clone().requires_grad_())
-        assert isinstance(objective, Objective)
-        score, gradient = objective.slope(turned.detach())
-        return score, torch.autograd.grad(turned, point, gradient)[0]
-
     enough = objective.measure.enough if isinstance(objective, Objective) else math.inf
     result = maximise(
         lambda x: kept(problem.scored(angles(x))),
@@ -191,7 +188,7 @@ def tune(
         budget=budget,
         seed=recipe.seed,
         starts=space.starts,
-        slope=slope if isinstance(objective, Objective) else None,
+        slope=(lambda x: space.slope(x, objective.slope)) if isinstance(objective, Objective) else None,
         enough=enough,
         batch=recipe.batch,
         evaluate=(lambda points: map(kept, candidates(list(map(angles, points))))) if candidates else None,
@@ -239,6 +236,9 @@ def check(recipe: Recipe, output: Path, budget: int, resume: bool) -> None:
     if FluencyFloor.parse(recipe.fluency_floor) != NO_FLOOR and not is_reward(recipe.objective):
         raise TarotError("a reward as objective under a fluency floor", repr(recipe.objective), "leave the floor out")
     check_batch(recipe.search, recipe.batch)
+    check_space(recipe.space)
+    check_kind(recipe.sites)
+    check_numbers(recipe.samples, recipe.num_fewshot)
     if recipe.rotation not in ROTATIONS:
         raise UnknownName("rotation", recipe.rotation, ROTATIONS)
     if is_reward(recipe.objective) and SEARCHES[recipe.search].follows_gradient:
@@ -246,8 +246,7 @@ def check(recipe: Recipe, output: Path, budget: int, resume: bool) -> None:
     parse_layers(recipe.layers)
     if budget < (cost := trial_cost(recipe.search)):
         raise TarotError(f"a budget of at least {cost}, what one trial of {recipe.search!r} counts for", str(budget))
-    if not (math.isfinite(recipe.bound) and recipe.bound > 0):
-        raise TarotError("a positive bound in radians", repr(recipe.bound), "try 0.785, which is pi/4")
+    check_bound(recipe.bound)
 
 
 def _check_free(output: Path, resume: bool) -> None:

@@ -15,8 +15,7 @@ from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
 from safetensors.torch import load_file
 
-from tarot.adapter import Adapter, Edit
-from tarot.cache import weights_fingerprint
+from tarot.adapter import Adapter, Edit, weights_fingerprint
 from tarot.errors import TarotError
 from tarot.harness import TarotLM, evaluate, metric, n_documents, parse_batch_size
 from tarot.models import LoadedModel, load_model

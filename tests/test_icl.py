@@ -12,6 +12,7 @@ from test_measuring import tuned
 from tarot.baselines import icl
 from tarot.errors import TarotError
 from tarot.harness import TarotLM, evaluate
+from tarot.measuring import answers
 from tarot.models import LoadedModel
 from tarot.samples import load_task
 
@@ -150,6 +151,18 @@ def test_calibration_moves_what_content_free_prompts_prefer(loaded: LoadedModel,
     logged = evaluate(flat, [TASK], include_path=folder, num_fewshot=0, limit=2)["samples"][TASK]
     (first, _) = icl.calibrated(flat, load_task(TASK, folder), logged, ("", ""))
     assert [math.exp(value) for value, _ in first["filtered_resps"]] == pytest.approx([1 / 3] * 3)
+
+
+def test_calibration_is_of_the_choices_alone(loaded: LoadedModel, folder: Path, tmp_path: Path) -> None:
+    """`acc_mutual_info` asks for every choice once more without a context; what is calibrated stays the same."""
+    text = (folder / "choice.yaml").read_text()
+    (tmp_path / "choice.yaml").write_text(text + "metric_list: [{metric: acc}, {metric: acc_mutual_info}]\n")
+    arms = []
+    for path in (folder, tmp_path):
+        task, frame = load_task(TASK, path), icl.frame_of(["item 1\nA:", "item 2\nA:"])
+        logged = evaluate(loaded, [TASK], include_path=path, num_fewshot=0, limit=9)["samples"][TASK]
+        arms.append(answers(task, icl.calibrated(loaded, task, logged, frame)))
+    assert arms[0] == arms[1]
 
 
 def test_only_choices_can_be_calibrated(folder: Path) -> None:

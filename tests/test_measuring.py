@@ -159,7 +159,7 @@ def test_answers_read_every_form_of_gold(folder: Path) -> None:
         arguments = [("item 1", f" {choice}") for choice in doc["choices"]]
         if "acc_mutual_info" in metrics:
             scored, arguments = scored + [(0.0, True)] * 3, arguments + [("", "")] * 3
-        return {"doc": doc, "filtered_resps": scored, "arguments": arguments, "metrics": metrics}
+        return {"doc_id": 5, "doc": doc, "filtered_resps": scored, "arguments": arguments, "metrics": metrics}
 
     gold, arm = answers(
         task, [logged(1), logged("redder"), logged(0, (False,) * 3), logged(1, metrics=("acc_mutual_info",))]
@@ -169,11 +169,22 @@ def test_answers_read_every_form_of_gold(folder: Path) -> None:
     assert arm.greedy == (1, 1, -1, 1)  # of two greedy answers, the longer
     assert arm.gold_probability == pytest.approx((0.2, 0.2, 0.1, 0.2))
     with pytest.raises(
-        TarotError, match=r"expected a right answer among 3 choices of stranger_choice, got 7; check doc_to_target"
+        TarotError,
+        match=r"expected a gold answer among \['red', 'redder', 'tan'\], "
+        r"got 7 in document 5 of stranger_choice; check doc_to_target",
     ):
         answers(task, [logged(7)])
-    with pytest.raises(TarotError, match="expected choices or the metric exact_match in stranger_choice, got bleu"):
-        answers(task, [{"filtered_resps": ["text"], "metrics": ["bleu"]}])
+
+
+def test_written_answers_that_nothing_judges_are_refused_before_there_are_any(
+    loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_tasks(tmp_path)
+    (file := folder / "generate.yaml").write_text(file.read_text().replace("metric: exact_match", "metric: bleu"))
+    adapter = tuned(loaded, folder, task="stranger_generate")
+    monkeypatch.setattr("tarot.measuring.evaluate", lambda *_, **__: pytest.fail("something was answered"))
+    with pytest.raises(TarotError, match="expected choices or the metric exact_match in stranger_generate, got bleu"):
+        measure(loaded, adapter, include_path=folder)
 
 
 def test_errors(loaded: LoadedModel, folder: Path) -> None:

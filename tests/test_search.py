@@ -293,12 +293,16 @@ def test_half_a_step_back_from_what_failed(bad: tuple[float, float]):
     assert on > half
 
 
-def test_an_identity_that_failed_is_tried_again():
-    def slope(x):
-        return math.nan, torch.full((2,), math.nan, dtype=torch.float64)
+def test_an_identity_that_failed_ends_the_search(tmp_path: Path):
+    """There is nowhere to go from it, and to try it again would give the same, a step of the model each time."""
 
-    result = maximise(never, 2, search="adam", budget=9, seed=0, slope=slope)
-    assert {t.x for t in result.trials} == {(0.5, 0.5)} and result.best is result.identity
+    def slope(x):
+        return 1.0, torch.full((2,), math.nan, dtype=torch.float64)
+
+    for resume in (False, True):
+        log = TrialLog.open(tmp_path / "trials.jsonl", SETTINGS, resume=resume)
+        result = maximise(never, 2, search="adam", budget=9, seed=0, slope=slope, log=log)
+        assert [t.x for t in result.trials] == [(0.5, 0.5)] and result.best is result.identity
 
 
 @pytest.mark.parametrize("kill", [1, 2, 5])

@@ -9,6 +9,7 @@ from benchmarks.study import grid
 from tarot.gains import weighted_f1
 from tarot.harness import TarotLM, chat_template
 from tarot.intervention import merged
+from tarot.measuring import greedy_choice
 from tarot.models import LoadedModel
 from tarot.objective import Objective
 from tarot.samples import Sample, draw, load_task
@@ -31,7 +32,8 @@ class Unseen:
         pairs = [lm.encode(*pair) for document in documents for pair in document.pairs]
         self.model = loaded.model
         self.scorer = Scorer(loaded.model, [Request(tuple(c), tuple(t)) for c, t in pairs])
-        self.sizes = [len(document.pairs) for document in documents]
+        self.choices = [[continuation for _, continuation in document.pairs] for document in documents]
+        self.sizes = list(map(len, self.choices))
         self.gold = [document.gold for document in documents]
 
     def __len__(self) -> int:
@@ -44,7 +46,7 @@ class Unseen:
             with merged(self.model, angles, sites):
                 return self.answered()
         scored, greedy = (values.split(self.sizes) for values in self.scorer.log_probabilities())
-        written = [next(iter(flags.nonzero().flatten().tolist()), -1) for flags in greedy]
+        written = [greedy_choice(flags.tolist(), texts) for flags, texts in zip(greedy, self.choices, strict=True)]
         right = [float(values[gold]) for values, gold in zip(scored, self.gold, strict=True)]
         return {
             "greedy_f1": round(weighted_f1(self.gold, written), 4),
@@ -90,7 +92,4 @@ class Setting:
 
     def slope(self, x: Point, of: Objective | None = None) -> tuple[float, Tensor]:
         """Score of a point and its gradient there: on the samples, or on what another objective scores."""
-        with torch.enable_grad():
-            angles = self.angles(point := x.clone().requires_grad_())
-        score, gradient = (of or self.objective).slope(angles.detach())
-        return score, torch.autograd.grad(angles, point, gradient)[0]
+        return self.space.slope(x, (of or self.objective).slope)

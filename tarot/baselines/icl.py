@@ -101,7 +101,7 @@ def calibrated(loaded: LoadedModel, task: Task, logged: Sequence[Logged], frame:
         (prompt, answer)
         for document, free in zip(logged, prompts, strict=True)
         for prompt in free
-        for _, answer in document["arguments"]
+        for _, answer in document["arguments"][: n_choices(document)]
     }
     ordered = sorted(pairs)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
@@ -109,6 +109,12 @@ def calibrated(loaded: LoadedModel, task: Task, logged: Sequence[Logged], frame:
     scores = lm.loglikelihood(asked, disable_tqdm=True)
     known = {pair: value for pair, (value, _) in zip(ordered, scores, strict=True)}
     return [_reweighted(document, free, known) for document, free in zip(logged, prompts, strict=True)]
+
+
+def n_choices(document: Logged) -> int:
+    """Of the answers that lm-eval logged: behind the choices, `acc_mutual_info` has them again without a context."""
+    n = len(document["filtered_resps"])
+    return n // 2 if "acc_mutual_info" in document["metrics"] else n
 
 
 def frame_of(texts: Sequence[str]) -> tuple[str, str]:
@@ -141,13 +147,14 @@ def _content_free(task: Task, document: Logged, frame: tuple[str, str], content:
 
 
 def _reweighted(document: Logged, prompts: Sequence[str], known: Mapping[tuple[str, str], float]) -> Logged:
-    answers = [answer for _, answer in document["arguments"]]
+    n, scored = n_choices(document), document["filtered_resps"]
+    answers = [answer for _, answer in document["arguments"][:n]]
     free = [_normalised([known[prompt, answer] for answer in answers]) for prompt in prompts]
     prior = [log(fsum(exp(row[i]) for row in free) / len(free)) for i in range(len(answers))]
-    given = [float(value) for value, _ in document["filtered_resps"]]
+    given = [float(value) for value, _ in scored[:n]]
     values = _normalised([value - weight for value, weight in zip(given, prior, strict=True)])
     best = max(range(len(values)), key=values.__getitem__)
-    return {**document, "filtered_resps": [(value, i == best) for i, value in enumerate(values)]}
+    return {**document, "filtered_resps": [*((value, i == best) for i, value in enumerate(values)), *scored[n:]]}
 
 
 def _normalised(values: Sequence[float]) -> list[float]:

@@ -29,7 +29,7 @@ class Reweighted:
         """Digest of the replaced weights."""
         digest = hashlib.sha256()
         for name, weight in sorted(self.weights.items()):
-            digest.update(name.encode() + weight.float().contiguous().numpy().tobytes())
+            digest.update(name.encode() + weight.float().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     @contextmanager

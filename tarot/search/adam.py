@@ -25,7 +25,10 @@ MOMENTUM, SQUARES, EPSILON = 0.9, 0.999, 1e-12
 
 
 class Adam:
-    """The identity, then a step of Adam from each point to the next; half a step back from a point that failed."""
+    """The identity, then a step of Adam from each point to the next; half a step back from a point that failed.
+
+    There is none after an identity that failed: a search ends there.
+    """
 
     follows_gradient: ClassVar[bool] = True
     in_batches: ClassVar[bool] = False
@@ -39,8 +42,6 @@ class Adam:
             return Proposal(identity(self.d), "identity")
         sound = [trial for trial in history if trial.gradient]
         last = _point(history[-1])
-        if not sound:
-            return Proposal((last + identity(self.d)) / 2, "gradient")
         if not history[-1].gradient:
             return Proposal((last + _point(sound[-1])) / 2, "gradient")
         rate = RATE / (1 + (len(sound) - 1) / SLOWING)

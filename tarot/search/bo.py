@@ -20,9 +20,10 @@ REFIT_GROWTH = 1.25  # hyperparameters are fitted anew when there are this many 
 
 
 class BayesianOptimisation:
-    """The identity, a scrambled Sobol design, then argmax LogEI under a Gaussian process.
+    """The identity, a design of five points, then argmax LogEI under a Gaussian process.
 
-    Between refits the process is only conditioned on the new trials. Its hyperparameters are those of the first m
+    The design is a scrambled Sobol sequence, but where the space has points of its own to start from: these count.
+    Between refits the process is only conditioned on the new trials. Its hyperparameters are fitted to the first m
     trials, and m depends on the number of trials alone, so that a resumed run finds the same.
 
     Priors: Hvarfner et al., Vanilla Bayesian Optimization Performs Great in High Dimensions, arXiv 2402.02229.

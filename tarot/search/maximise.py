@@ -78,8 +78,10 @@ def maximise(
         search: a name in `SEARCHES`.
         budget: evaluations in all: identity, initial design and the trials of a resumed log included. A trial of a
             search that follows gradients counts for `SLOPE_COST`. A log that has spent the budget is the result.
-        starts: points to evaluate right after the identity, in this order; a search's own design follows them.
+        starts: points to evaluate right after the identity, in this order; they stand in the place of
+            a search's own design.
         slope: f and its gradient at a point, for a search that follows it, which then evaluates nothing else.
+            Where the identity has none, the search ends with it.
         enough: the search ends with the batch of a trial that scores as much, whatever is left of the budget.
         batch: points that are proposed before the score of any of them is known, to be evaluated beside each other.
         evaluate: points of a batch to their scores, in their order; None calls f for one after another.
@@ -121,7 +123,8 @@ def maximise(
         while (left := budget // cost - len(trials)) > 0:
             done = len(trials) % batch  # of this batch: a run was killed in it
             history, begun = trials[: len(trials) - done], trials[len(trials) - done :]
-            if any(trial.score >= enough for trial in history):
+            lost = strategy.follows_gradient and history and not history[0].gradient
+            if lost or any(trial.score >= enough for trial in history):
                 break
             proposed = _batch(strategy, starts, history, begun, min(batch - done, left))
             evaluated = iter(values([proposal.x for proposal, _ in proposed]))
