@@ -3,6 +3,7 @@
 import json
 import sys
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -83,6 +84,21 @@ def _rows(batch_size: str) -> int | None:
     from tarot.harness import parse_batch_size
 
     return None if batch_size == "auto" else parse_batch_size(batch_size)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        out.print(f"tarot {version('tarot-lm')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    asked: Annotated[
+        bool, typer.Option("--version", help="say which version this is", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -336,6 +352,9 @@ def evaluate(
             rows_of_tasks.append((*(("", "", "") if i else named), key, f"{values[key]:.4f}", error))
     _print_table(("task", "documents", "shots", "metric", "value", "stderr"), rows_of_tasks)
     out.print(f"model {model}, adapter {edit.fingerprint if edit else 'none (base)'}")
+    own = edit.provenance.get("num_fewshot") if edit else None
+    if edit and isinstance(own, int) and results["n-shot"].get(edit.provenance.get("task"), own) != own:
+        out.print(f"the edit was tuned on prompts of {own} shots: --num-fewshot {own} evaluates it on such")
     if edit and side_effects:
         with _steps() as show:
             found = side_effects_of(
@@ -923,7 +942,9 @@ def main() -> Any:
     except TarotError as error:
         _fail(str(error))
     except UsageError as error:
-        _fail(f"{error.format_message()} Try `tarot --help`.")
+        if not (message := error.format_message()):  # nothing was asked, and the help was printed
+            sys.exit(2)
+        _fail(f"{message} Try `tarot --help`.")
     except typer.Abort:
         err.print("interrupted")
         sys.exit(INTERRUPTED)

@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import fields, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
@@ -57,6 +58,14 @@ def test_help_is_quick_and_names_every_command() -> None:
     assert {command.name or command.callback.__name__ for command in app.registered_commands} >= {"tune", "evaluate"}
 
 
+def test_nothing_asked_is_the_help_and_no_error(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_in(home) == 2
+    said = capsys.readouterr()
+    assert "Commands" in said.out and not said.err
+    assert run_in(home, "--version") == 0
+    assert capsys.readouterr().out == f"tarot {version('tarot-lm')}\n"
+
+
 def test_tune_has_the_defaults_of_a_recipe() -> None:
     options = {parameter.name: parameter.default for parameter in get_command(app).commands["tune"].params}  # type: ignore[attr-defined]  # a group
     shared = {field.name: field.default for field in fields(Recipe) if field.name in options and field.name != "task"}
@@ -98,7 +107,15 @@ def test_evaluate_writes_results_and_predictions(home: Path, capsys: pytest.Capt
     assert len(results["samples"]["stranger_choice"]) == 12
     assert run_in(home, *evaluate, "--limit", "3", "--output", "base.json") == 0
     base = json.loads((home / "base.json").read_text())
+    capsys.readouterr()
     assert base["config"]["adapter"] == "base" and len(base["samples"]["stranger_choice"]) == 3
+
+
+def test_evaluate_says_on_how_many_shots_an_edit_was_tuned(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate = ("evaluate", *MODEL, "--tasks", "stranger_choice", "--include-path", "tasks", "--limit", "2")
+    for shots, told in (("0", True), ("2", False)):
+        assert run_in(home, *evaluate, "--adapter", "adapter", "--num-fewshot", shots) == 0
+        assert ("tuned on prompts of 2 shots: --num-fewshot 2" in capsys.readouterr().out) == told
 
 
 def test_compare_and_report(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
