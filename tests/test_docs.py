@@ -56,9 +56,6 @@ NOT_RUN = {
 }
 """Command lines that are not run, each with the reason."""
 
-GIVEN = {"README.md": ["tarot tune --model REF --task synth_implicatives --seed 1 --output other-edit"]}
-"""What a page takes for granted."""
-
 IN_PLACE_OF = {
     "wheel:smollm2-135m --adapter my-edit --to gguf": "model.gguf --adapter my-edit --to gguf",
     "wheel:smollm2-135m": "model",
@@ -224,8 +221,6 @@ def test_what_a_page_says_to_type_runs(
     (tmp_path / "model").symlink_to(model)
     (tmp_path / "model.gguf").symlink_to(model.with_suffix(".gguf"))
     shell = Shell(monkeypatch)
-    for line in GIVEN.get(page, ()):
-        shell.command(line)
     printed = ""
     for block in blocks(page):
         if file := file_of(block):
