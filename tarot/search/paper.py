@@ -75,7 +75,7 @@ class Span(InputTransform):
 
         x -> sqrt((n + 1) / d) (x Q, |x - x Q Q'|),    Q: an orthonormal basis of the trials' span
 
-    Inner products with the trials stay, and so does x's length; the factor is there because the kernel divides them by the
+    Inner products with the trials stay, and so does x's length; the factor is there as the kernel divides them by the
     number of coordinates. The process is the same, and a proposal in 4,320 dimensions takes a third to a fifth of the
     time (20 to 110 trials).
     """
