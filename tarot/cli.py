@@ -925,6 +925,11 @@ def lm_eval(context: typer.Context) -> None:
         theirs = args.include_path.split(":") if isinstance(args.include_path, str) else args.include_path or []
         args.include_path = [str(tasks_folder()), *theirs]
     cli.execute(args)
+    from torch import distributed
+
+    # accelerate's processes: one that ended with its group alive could abort, and be the others' end before they wrote.
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _fail(message: str) -> NoReturn:
