@@ -917,6 +917,8 @@ def lm_eval(context: typer.Context) -> None:
 
     sys.argv = ["tarot lm-eval", *context.args]
     setup_logging()
+    if not {"-h", "--help"}.isdisjoint(context.args):
+        out.print("--model tarot --model_args pretrained=REF[,adapter=DIR]; tarot's tasks are known\n", markup=False)
     cli = HarnessCLI()
     args = cli.parse_args()
     if "--device" not in context.args:

@@ -266,6 +266,8 @@ def test_lm_eval_knows_the_model_and_the_tasks(home: Path, capsys: pytest.Captur
     results = json.loads(written.read_text())
     assert results["config"]["adapter"] == Adapter.load(home / "adapter").fingerprint
     assert results["results"].keys() >= {"stranger_choice", "synth_color"}
+    assert run_in(home, "lm-eval", "--help") == 0
+    assert "pretrained=REF[,adapter=DIR]" in capsys.readouterr().out
 
 
 OFT = ("--model", "model", "--adapter", "adapter")
