@@ -96,9 +96,10 @@ RIVALS = """## Every rival, on the development cells
 
 SmolLM2, no shots, seed 0. `first half`, `second half` and `every other layer` are the default search on fewer layers;
 `mixed shots` is tuned on prompts of 0, 2, 4 or 6 shots; `10 labels` and `40 labels` on as many samples; `rescale`
-scales heads, which is no rotation, with the default's gradients; `bo` are Gaussian processes on one coordinate a head;
-`paper` and `published` are the paper's search on the first half of the layers, with its sign mended and as it was. One
-seed, three cells: differences of a few hundredths are noise. What is not finished in all three is left out here.
+scales heads, which is no rotation, with the default's gradients; `bo` are Gaussian processes on one coordinate a head
+(`bo head-gradient` has the gradient that its coordinates follow on top of the budget); `paper` and `published` are the
+paper's search on the first half of the layers, with its sign mended and as it was. One seed, three cells: differences of
+a few hundredths are noise. What is not finished in all three is left out here.
 """
 
 COSTS = """## What it costs
