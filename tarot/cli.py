@@ -354,7 +354,7 @@ def evaluate(
     out.print(f"model {model}, adapter {edit.fingerprint if edit else 'none (base)'}")
     own = edit.provenance.get("num_fewshot") if edit else None
     if edit and isinstance(own, int) and results["n-shot"].get(edit.provenance.get("task"), own) != own:
-        out.print(f"the edit was tuned on prompts of {own} shots: --num-fewshot {own} evaluates it on such")
+        out.print(f"the edit was tuned on prompts of {own} shots: --num-fewshot {own} evaluates it on the same")
     if edit and side_effects:
         with _steps() as show:
             found = side_effects_of(
@@ -949,9 +949,10 @@ def main() -> Any:
     except TarotError as error:
         _fail(str(error))
     except UsageError as error:
-        if not (message := error.format_message()):  # nothing was asked, and the help was printed
+        if type(error).__name__ == "NoArgsIsHelpError":  # nothing was asked; with rich, the help is printed already
+            out.print(error.format_message(), markup=False, highlight=False)
             sys.exit(2)
-        _fail(f"{message} Try `tarot --help`.")
+        _fail(f"{error.format_message()} Try `tarot --help`.")
     except typer.Abort:
         err.print("interrupted")
         sys.exit(INTERRUPTED)

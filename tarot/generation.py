@@ -232,7 +232,7 @@ def check_generates(task: Task, reward: str) -> None:
     """Raise TarotError unless the task has texts written, for a reward to judge."""
     if task.OUTPUT_TYPE != "generate_until":
         name, kind = task.config.task, task.OUTPUT_TYPE
-        raise TarotError(f"a task that generates, to judge by {reward}", f"{kind} in {name}", "try --task openings")
+        raise TarotError(f"a task that generates, to judge by {reward}", f"{kind} in {name}", "try the task openings")
 
 
 def fluency_of(lm: TarotLM, batch_size: int | None = None) -> Fluency:

@@ -142,9 +142,11 @@ class Measurer:
         Raises:
             TarotError: what `tarot.tune` and `measure` raise.
         """
-        from tarot.measuring import measure
+        from tarot.measuring import check_judged, measure
+        from tarot.samples import load_task
         from tarot.tuning import curve
 
+        check_judged(load_task(setting.task, setting.include_path))  # before minutes are spent on a search
         found = {name: self.tuned(replace(setting, search=name), model) for name in (setting.search, *setting.control)}
         return measure(
             model,

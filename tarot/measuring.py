@@ -158,13 +158,14 @@ def measure(
         known: base answers of earlier calls with the same model, which the seeds of a cell share; looked up and added.
 
     Raises:
-        TarotError: an adapter without a recipe, one that does not fit the model, other data than it was tuned on, or a
-            task whose written answers nothing judges.
+        TarotError: an adapter without a recipe, one that does not fit the model, a control with other labels or prompts
+            than the edit's, other data than it was tuned on, or a task whose written answers nothing judges.
     """
     started = time.perf_counter()
     recipe = recipe_of(adapter)
     for edit in (adapter, *(controls or {}).values()):
         edit.sites(loaded.model)  # or it does not fit, which is to be said before the base model answers
+        _check_alike(recipe, recipe_of(edit))
     own = recipe.num_fewshot if isinstance(recipe.num_fewshot, int) else 0
     labels = recipe.samples + (own if isinstance(recipe.num_fewshot, int) else max(MIXED_SHOTS))
     task = load_task(recipe.task, include_path)
@@ -272,6 +273,16 @@ def measure(
         curves={name: tuple(curve) for name, curve in (curves or {}).items()},
         versions={name: version(name) for name in LIBRARIES},
     )
+
+
+def _check_alike(recipe: Recipe, control: Recipe) -> None:
+    """Raise TarotError unless a control had the same labels for the same prompts: its arm stands beside the edit's."""
+    said, asked = (
+        f"{each.samples} samples of {each.task}, {each.num_fewshot} shots, seed {each.seed}"
+        for each in (control, recipe)
+    )
+    if said != asked:
+        raise TarotError(f"a control tuned as the edit was, on {asked}", said, "tune it with the same")
 
 
 def _arm(task: Task, name: str, labels: int, answered: Answered) -> Arm:

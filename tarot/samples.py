@@ -302,7 +302,7 @@ def right_choice(task: Task, id: str, doc: Doc) -> int:
     if isinstance(first, str) and first in choices:
         return choices.index(first)
     if isinstance(first, int) and 0 <= first < len(choices):
-        return first
+        return int(first)  # a truth value, too
     raise TarotError(
         f"a gold answer among {choices}", f"{target!r} in {id} of {task.config.task}", "check doc_to_target"
     )

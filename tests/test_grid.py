@@ -6,14 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from checkpoint import save_checkpoint, write_tasks
+from checkpoint import byte_model, byte_tokenizer, save_checkpoint, write_tasks
 from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import run_in
 
 from tarot.cells import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Cell, load
 from tarot.errors import TarotError, UnknownName
-from tarot.grid import Outcome, Setting, engine, measure_grid
+from tarot.grid import Measurer, Models, Outcome, Setting, engine, measure_grid
+from tarot.models import LoadedModel
 
 
 def cell(setting: Setting) -> Cell:
@@ -111,6 +112,16 @@ def test_a_file_that_is_no_results_is_refused_before_anything_is_measured(tmp_pa
     with pytest.raises(TarotError, match="expected to write"):
         measure_grid(GRID, tmp_path / "cells.json" / "deep", run)
     assert not run.asked
+
+
+def test_what_nothing_judges_is_refused_before_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_tasks(tmp_path) / "generate.yaml"
+    file.write_text(file.read_text().replace("exact_match", "bleu"))
+    measurer = Measurer(tmp_path / "work", Models())
+    monkeypatch.setattr(measurer, "tuned", lambda *_: pytest.fail("something was searched"))
+    setting = Setting("model", "stranger_generate", include_path=str(tmp_path))
+    with pytest.raises(TarotError, match="expected choices or the metric exact_match in stranger_generate, got bleu"):
+        measurer.cell(setting, LoadedModel("bytes", byte_model(), byte_tokenizer()))
 
 
 def test_engines_have_names() -> None:

@@ -124,7 +124,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(
         compare_rewards(loaded, tuned(loaded, objective="log_probability"))
     with pytest.raises(UnknownName):
         compare_rewards(loaded, tuned(loaded), reward="sentiment:happy")
-    with pytest.raises(TarotError, match="expected a task that generates, to judge by fluency, got multiple_choice in"):
+    with pytest.raises(TarotError, match="got multiple_choice in synth_color; try the task openings"):
         compare_rewards(loaded, tuned(loaded, task="synth_color"))
     adapter = tuned(loaded)
     with pytest.raises(ShapeMismatch, match="this adapter is for another model"):

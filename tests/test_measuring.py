@@ -212,6 +212,12 @@ def test_an_edit_of_another_model_is_refused_before_the_base_answers(
         measure(loaded, other, include_path=folder)
     with pytest.raises(ShapeMismatch, match="this adapter is for another model"):
         measure(loaded, adapter, controls={"random": other}, include_path=folder)
+    with pytest.raises(
+        TarotError,
+        match="expected a control tuned as the edit was, on 6 samples of stranger_choice, 0 shots, seed 0, "
+        "got 6 samples of stranger_choice, 2 shots, seed 0; tune it with the same",
+    ):
+        measure(loaded, adapter, controls={"random": tuned(loaded, folder, num_fewshot=2)}, include_path=folder)
 
 
 def test_recipe_and_command_repeat_the_cell(loaded: LoadedModel, folder: Path) -> None:

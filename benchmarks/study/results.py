@@ -30,9 +30,9 @@ Weighted F1 of the greedy answer over the whole vocabulary; the same documents f
 {documents} that the task evaluates, or all). Each method had the same {samples} labelled samples and a budget of
 {budget} evaluations, a gradient counting for three. Shots are labelled samples in the prompt, of the unedited and the
 edited model alike; the six in every prompt are the first of the training split, whatever the seed. Gains are means over
-their settings with 95% intervals (`tarot.gains.mean_over_settings`). The default, prompting and the unedited model have
-three seeds a setting, all other methods one: their intervals speak of documents alone, not of what another draw of the
-samples would bring.
+their settings with 95% intervals (`tarot.gains.mean_over_settings`). The default and prompting have three seeds a
+setting, and the unedited model answers alike under each; all other methods have one: their intervals speak of documents
+alone, not of what another draw of the samples would bring.
 
 What was asked of the study was set before it. It was measured three times, the search being mended in between; by what,
 and by which rule a method is given its cells, `benchmarks/study/grid.py` says. All tables are of the third time, but
@@ -98,8 +98,8 @@ SmolLM2, no shots, seed 0. `first half`, `second half` and `every other layer` a
 `mixed shots` is tuned on prompts of 0, 2, 4 or 6 shots; `10 labels` and `40 labels` on as many samples; `rescale`
 scales heads, which is no rotation, with the default's gradients; `bo` are Gaussian processes on one coordinate a head
 (`bo head-gradient` has the gradient that its coordinates follow on top of the budget); `paper` and `published` are the
-paper's search on the first half of the layers, with its sign mended and as it was. One seed, three cells: differences of
-a few hundredths are noise. What is not finished in all three is left out here.
+paper's search on the first half of the layers, with its sign mended and as it was. One seed, three cells: differences
+of a few hundredths are noise. What is not finished in all three is left out here.
 """
 
 COSTS = """## What it costs
@@ -148,15 +148,16 @@ def mean_gain(measured: Measured, shots: int, method: str, over: str) -> MeanGai
     return mean_over_settings(list(settings.values())) if settings else None
 
 
-def share(measured: Measured, shots: int, method: str, rival: str) -> tuple[float, int]:
+def share(measured: Measured, shots: int, method: str, rival: str) -> str:
     """Mean gain of one method by another's, on the cells that have both; and how many those are."""
     both = [
-        [gain(measured, cell, name, "base") for name in (method, rival)]
-        for cell, found in measured.items()
-        if cell.shots == shots and {method, rival} <= found.keys()
+        (ours.value, theirs.value)
+        for cell in measured
+        if cell.shots == shots
+        and (ours := gain(measured, cell, method, "base"))
+        and (theirs := gain(measured, cell, rival, "base"))
     ]
-    ours, theirs = (sum(each.value for each in column if each) for column in zip(*both, strict=True))
-    return ours / theirs, len(both)
+    return f"{sum(a for a, _ in both) / sum(b for _, b in both):.0%} ({len(both)} cells)" if both else ""
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -392,7 +393,7 @@ def asked(measured: Measured) -> str:
         [
             "of what Adam gains on the same angles by itself (`oft`), zero-shot; six-shot",
             "at least 90%",
-            "; ".join(f"{of:.0%} ({n} cells)" for of, n in oft),
+            "; ".join(oft),
         ],
         ["against LoRA, zero-shot; six-shot", "level", "; ".join(map(signed, lora))],
         [

@@ -22,7 +22,7 @@ REFIT_GROWTH = 1.25  # hyperparameters are fitted anew when there are this many 
 class BayesianOptimisation:
     """The identity, a design of five points, then argmax LogEI under a Gaussian process.
 
-    The design is a scrambled Sobol sequence, but where the space has points of its own to start from: these count.
+    The design is a scrambled Sobol sequence; where the space has points of its own to start from, they take its place.
     Between refits the process is only conditioned on the new trials. Its hyperparameters are fitted to the first m
     trials, and m depends on the number of trials alone, so that a resumed run finds the same.
 

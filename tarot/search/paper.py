@@ -71,7 +71,7 @@ def _model(X: Points, Y: Scores) -> SingleTaskGP:
 
 
 class Span(InputTransform):
-    """What a kernel of inner products sees of a point beside n trials: n + 1 coordinates instead of d.
+    """What a kernel of inner products sees of a point beside n trials: n + 1 coordinates, where d are more.
 
         x -> sqrt((n + 1) / d) (x Q, |x - x Q Q'|),    Q: an orthonormal basis of the trials' span
 
