@@ -912,7 +912,7 @@ def lm_eval(context: typer.Context) -> None:
     from lm_eval._cli import HarnessCLI
     from lm_eval.utils import setup_logging
 
-    import tarot.harness  # noqa: F401  # registers the model `tarot`
+    from tarot import harness  # registers the model `tarot`
     from tarot.samples import tasks_folder
 
     sys.argv = ["tarot lm-eval", *context.args]
@@ -927,11 +927,7 @@ def lm_eval(context: typer.Context) -> None:
         theirs = args.include_path.split(":") if isinstance(args.include_path, str) else args.include_path or []
         args.include_path = [str(tasks_folder()), *theirs]
     cli.execute(args)
-    from torch import distributed
-
-    # accelerate's processes: one that ended with its group alive could abort, and be the others' end before they wrote.
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
+    harness.leave_processes()
 
 
 def _fail(message: str) -> NoReturn:

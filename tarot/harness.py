@@ -19,6 +19,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.models.huggingface import HFLM
+from torch import distributed
 from tqdm import tqdm
 
 from tarot.adapter import Adapter
@@ -143,6 +144,15 @@ class TarotLM(HFLM):
 def _processes() -> Accelerator | None:
     """The processes that `accelerate launch` started, if it did."""
     return Accelerator() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
+
+
+def leave_processes() -> None:
+    """Leave those that share the documents, if there are any, before this one ends.
+
+    One that ends as a member can abort, and its launcher then ends the others before they have written.
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _device(processes: Accelerator) -> str:

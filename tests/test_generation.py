@@ -246,7 +246,7 @@ def test_any_generating_task_can_be_judged(tmp_path: Path, loaded: LoadedModel) 
         (
             {"task": "synth_color"},
             "expected a task that generates, to judge by planted:vowels, got multiple_choice in synth_color; "
-            "try --task openings",
+            "try the task openings",
         ),
         (
             {"objective": "log_probability"},
