@@ -25,6 +25,7 @@ from tarot.tuning import Recipe
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model, task files and a tuned adapter."""
     home = tmp_path_factory.mktemp("home")
+    (home / "cache").mkdir()  # the libraries'; whichever test is first would make it
     save_checkpoint(home / "model")
     write_tasks(home / "tasks")
     run_in(home, *TUNE, "--output", "adapter")
