@@ -6,6 +6,7 @@ apply, judge and repeat them. Nothing in it is executed when it is read.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from transformers.integrations.accelerate import load_offloaded_parameter
 
 from tarot import hub
 from tarot.errors import ShapeMismatch, TarotError, UnknownName
-from tarot.files import write_atomically
+from tarot.files import BROKEN_JSON, write_atomically
 from tarot.intervention import merge_, rotated
 from tarot.rotation import ROTATIONS, Rotation
 from tarot.sites import Site, decoder_layers, find_sites
@@ -175,7 +176,7 @@ class Adapter:
                 f"{error.strerror} at {error.filename}",
                 "run tarot tune first",
             ) from error
-        except ValueError as error:
+        except BROKEN_JSON as error:
             raise TarotError(
                 f"JSON in {card_path}", f"{error}", "the file is damaged; tune again with --resume"
             ) from error
@@ -203,7 +204,7 @@ class Adapter:
             raise TarotError(
                 "finite angles", f"{int((~torch.isfinite(angles)).sum())} that are not in {folder}", "tune again"
             )
-        return cls(angles, edit, card.get("provenance", {}))
+        return cls(angles, edit, checked_provenance(card.get("provenance", {}), card_path))
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, measured: str = "") -> str:
         """Save the adapter and a model card to the hub in one commit, and return its address.
@@ -225,6 +226,26 @@ class Adapter:
         """Read an adapter from a folder, or from the hub where there is no such folder; errors as for `load`."""
         is_folder = Path(reference).expanduser().is_dir()
         return cls.load(Path(reference).expanduser() if is_folder else hub.pull(str(reference), FILES, revision))
+
+
+def checked_provenance(provenance: object, path: Path) -> dict[str, object]:
+    """What a file says of an adapter's origin; all may be left out.
+
+    Raises:
+        TarotError: samples or a budget in another form than `tune` writes them in.
+    """
+    said = provenance if isinstance(provenance, dict) else {"samples_drawn": None}
+    samples = said.get("samples_drawn", [])
+    sound = isinstance(samples, list) and all(
+        isinstance(sample, dict)
+        and isinstance(sample.get("key"), str)
+        and isinstance(sample.get("id", "/0"), str)
+        and re.fullmatch(r".*/\d{1,9}", sample.get("id", "/0"))
+        for sample in samples
+    )
+    if not (sound and isinstance(said.get("budget", 1), int)):
+        raise TarotError(f"samples and a budget as tarot writes them in {path}", "others", "is this a tarot adapter?")
+    return said
 
 
 def descended(*parents: tuple[float, Adapter]) -> dict[str, object]:

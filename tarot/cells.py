@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tarot.errors import TarotError
+from tarot.files import BROKEN_JSON
 
 FORMAT = 1
 ZERO_SHOT, FEW_SHOT, EDITED = "zero-shot", "few-shot", "edited"  # arms that every cell has
@@ -118,7 +119,7 @@ def results(path: str | Path) -> Iterator[dict[str, Any]]:
         yield content
     except OSError as error:
         raise TarotError("a file of results", f"{error.strerror} at {path}", "check the path") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (*BROKEN_JSON, KeyError, TypeError, AttributeError) as error:
         raise TarotError(
             f"results as tarot writes them in {path}", f"{type(error).__name__}: {error}", "measure again"
         ) from error

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from tarot.errors import TarotError
 
+# What `json.loads` raises: the second where brackets stand too deep in one another, as in a file that means harm.
+BROKEN_JSON = (ValueError, RecursionError)
+
 
 @contextmanager
 def written_atomically(path: Path) -> Iterator[Path]:

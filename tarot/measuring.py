@@ -8,7 +8,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from operator import eq
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from lm_eval.api.task import Task
@@ -20,7 +20,7 @@ from tarot.errors import TarotError
 from tarot.harness import evaluate
 from tarot.models import LoadedModel
 from tarot.samples import MIXED_SHOTS, document_key, load_task, right_choice
-from tarot.tuning import LIBRARIES, Recipe
+from tarot.tuning import LIBRARIES, Recipe, check_recipe
 
 # Documents as lm-eval logged them, and the seconds that their answers took.
 Answered = tuple[list[icl.Logged], float]
@@ -301,12 +301,16 @@ def _ranked(gold: tuple[int, ...], arms: Sequence[Arm]) -> list[Arm]:
 
 
 def recipe_of(adapter: Adapter) -> Recipe:
-    """The recipe in an adapter's provenance; TarotError when there is none."""
-    known = Recipe.__dataclass_fields__
-    found = {name: value for name, value in adapter.provenance.items() if name in known}
+    """The recipe in an adapter's provenance; TarotError when there is none, or none that could have been tuned."""
+    known = get_type_hints(Recipe)
+    found: dict[str, Any] = {name: value for name, value in adapter.provenance.items() if name in known}
     if "task" not in found:
         raise TarotError("an adapter that says what it was tuned on", "one without a task", "tune it with tarot")
-    return Recipe(**found)  # type: ignore[arg-type]  # JSON that Recipe was written to
+    for name, value in found.items():
+        if not isinstance(value, (known[name], int) if known[name] is float else known[name]):
+            raise TarotError("the recipe of an adapter as tarot writes it", f"{name} {value!r}", "tune it with tarot")
+    check_recipe(recipe := Recipe(**found))
+    return recipe
 
 
 def said(task: Task, doc: Any) -> str:

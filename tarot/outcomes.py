@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 
 from tarot.errors import TarotError
-from tarot.files import write_atomically
+from tarot.files import BROKEN_JSON, write_atomically
 
 OUTCOMES = "outcomes.json"
 
@@ -121,5 +121,5 @@ def outcomes(folder: str | Path) -> dict[int, Outcome]:
         return {int(trial): Outcome(**values) for trial, values in json.loads(path.read_bytes()).items()}
     except OSError as error:
         raise TarotError(f"the outcomes of a search in {path}", error.strerror or str(error), "tune again") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except (*BROKEN_JSON, TypeError, AttributeError) as error:
         raise TarotError(f"outcomes as tarot writes them in {path}", str(error), "tune again") from error

@@ -164,7 +164,6 @@ def tune(
         "weights": weights_fingerprint(loaded.model),
         "dtype": str(loaded.model.dtype),
         **asdict(recipe),
-        "keys": [sample.key for sample in problem.samples],
         "prompts": hashlib.sha256(json.dumps([vars(sample) for sample in problem.samples]).encode()).hexdigest()[:16],
     }
     _make(output)
@@ -231,21 +230,26 @@ def check(recipe: Recipe, output: Path, budget: int, resume: bool) -> None:
     _check_free(output, resume)
     if is_reward(recipe.objective):
         check_reward(recipe.objective)
-    else:
-        check_measure(recipe.objective)
     if FluencyFloor.parse(recipe.fluency_floor) != NO_FLOOR and not is_reward(recipe.objective):
         raise TarotError("a reward as objective under a fluency floor", repr(recipe.objective), "leave the floor out")
+    check_recipe(recipe)
+    if is_reward(recipe.objective) and SEARCHES[recipe.search].follows_gradient:
+        raise TarotError(f"a search without gradients for {recipe.objective}", repr(recipe.search), "try --search bo")
+    if budget < (cost := trial_cost(recipe.search)):
+        raise TarotError(f"a budget of at least {cost}, what one trial of {recipe.search!r} counts for", str(budget))
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raise TarotError for names and numbers that there are not; but a reward's, which may name code."""
+    if not is_reward(recipe.objective):
+        check_measure(recipe.objective)
     check_batch(recipe.search, recipe.batch)
     check_space(recipe.space)
     check_kind(recipe.sites)
     check_numbers(recipe.samples, recipe.num_fewshot)
     if recipe.rotation not in ROTATIONS:
         raise UnknownName("rotation", recipe.rotation, ROTATIONS)
-    if is_reward(recipe.objective) and SEARCHES[recipe.search].follows_gradient:
-        raise TarotError(f"a search without gradients for {recipe.objective}", repr(recipe.search), "try --search bo")
     parse_layers(recipe.layers)
-    if budget < (cost := trial_cost(recipe.search)):
-        raise TarotError(f"a budget of at least {cost}, what one trial of {recipe.search!r} counts for", str(budget))
     check_bound(recipe.bound)
 
 

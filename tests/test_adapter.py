@@ -122,6 +122,31 @@ def test_a_card_of_something_else(folder: Path, card: str) -> None:
     assert "expected a format number in DIR/tarot.json" in error_of(folder)
 
 
+def test_brackets_too_deep_to_read(folder: Path) -> None:
+    (folder / CARD).write_text("[" * 100_000)
+    assert error_of(folder).startswith("expected JSON in DIR/tarot.json, got ")
+
+
+@pytest.mark.parametrize(
+    "provenance",
+    [
+        [],
+        {"samples_drawn": 3},
+        {"samples_drawn": ["train/1"]},
+        {"samples_drawn": [{"id": "train/1", "key": 1}]},
+        {"samples_drawn": [{"id": "train/first", "key": "a"}]},
+        {"budget": "120"},
+    ],
+    ids=str,
+)
+def test_an_origin_that_tune_does_not_write(folder: Path, provenance: object) -> None:
+    card = json.loads((folder / CARD).read_text())
+    (folder / CARD).write_text(json.dumps({**card, "provenance": provenance}))
+    assert error_of(folder) == (
+        "expected samples and a budget as tarot writes them in DIR/tarot.json, got others; is this a tarot adapter?"
+    )
+
+
 def test_not_a_number(tmp_path: Path) -> None:
     adapter = an_adapter()
     angles = adapter.angles.clone()

@@ -331,7 +331,11 @@ def test_pickles_are_not_read(tmp_path: Path) -> None:
     assert message.endswith("; pickled weights are never read")
 
 
-@pytest.mark.parametrize(("text", "got"), [("{", "JSON in"), ("[]", "a PEFT configuration in")])
+@pytest.mark.parametrize(
+    ("text", "got"),
+    [("{", "JSON in"), ("[" * 100_000, "JSON in"), ("[]", "a PEFT configuration in")],
+    ids=["cut", "deep", "list"],
+)
 def test_a_configuration_that_is_none(text: str, got: str, tmp_path: Path) -> None:
     assert "expected a PEFT adapter folder with adapter_config.json, got No such file" in refusal(
         lambda: from_peft(byte_model(), tmp_path), tmp_path

@@ -220,6 +220,30 @@ def test_an_edit_of_another_model_is_refused_before_the_base_answers(
         measure(loaded, adapter, controls={"random": tuned(loaded, folder, num_fewshot=2)}, include_path=folder)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": 5}, "expected the recipe of an adapter as tarot writes it, got task 5; tune it with tarot"),
+        (
+            {"bound": "wide"},
+            "expected the recipe of an adapter as tarot writes it, got bound 'wide'; tune it with tarot",
+        ),
+        ({"search": "bayes"}, "expected a known search, got 'bayes'; known: adam, bo, paper, published, random"),
+        ({"objective": "acuracy"}, "expected a known objective, got 'acuracy'; did you mean 'accuracy'?"),
+        ({"num_fewshot": "many"}, "expected a number of shots from 0, or 'mix', got 'many'"),
+    ],
+    ids=str,
+)
+def test_recipes_that_nobody_can_have_tuned(
+    loaded: LoadedModel, folder: Path, change: dict[str, object], message: str
+) -> None:
+    """An adapter is a stranger's file."""
+    adapter = tuned(loaded, folder)
+    with pytest.raises(TarotError) as error:
+        recipe_of(replace(adapter, provenance={**adapter.provenance, **change}))
+    assert str(error.value) == message
+
+
 def test_recipe_and_command_repeat_the_cell(loaded: LoadedModel, folder: Path) -> None:
     recipe = recipe_of(tuned(loaded, folder, seed=5, space="layer"))
     assert command("a model", recipe, 9, 6, 0, 40, "my tasks") == (

@@ -22,9 +22,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from tarot.adapter import Adapter, Edit
+from tarot.adapter import Adapter, Edit, checked_provenance
 from tarot.errors import ShapeMismatch, TarotError
-from tarot.files import write_atomically
+from tarot.files import BROKEN_JSON, write_atomically
 from tarot.rotation import ROTARY
 from tarot.sites import Site, alive, find_sites
 
@@ -107,7 +107,7 @@ def from_peft(model: PreTrainedModel, folder: str | Path) -> Adapter:
             metadata: Mapping[str, str] = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
         provenance = dict(json.loads(metadata.get(PROVENANCE, "{}")))
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
+    except (OSError, SafetensorError, *BROKEN_JSON, TypeError) as error:
         raise TarotError(f"safetensors in {path}", f"{error}", "pickled weights are never read") from error
     known = {site.name: site for site in find_sites(model, "heads", 1.0)}
     blocks = {}
@@ -123,7 +123,7 @@ def from_peft(model: PreTrainedModel, folder: str | Path) -> Adapter:
     for row, site in zip(angles, sites, strict=True):
         found_angles = _angles(blocks[site.name], site)
         row[: site.n_heads, : found_angles.shape[-1]] = found_angles
-    return Adapter(angles, Edit.of(model, "heads", sites, ROTARY), provenance)
+    return Adapter(angles, Edit.of(model, "heads", sites, ROTARY), checked_provenance(provenance, path))
 
 
 def _cayley(angles: Float[Tensor, "head angle"], site: Site) -> Float[Tensor, "pair 1"]:
@@ -147,7 +147,7 @@ def _config(folder: Path) -> dict[str, object]:
         config = json.loads((folder / CONFIG).read_bytes())
     except OSError as error:
         raise TarotError(f"a PEFT adapter folder with {CONFIG}", f"{error.strerror} at {error.filename}") from error
-    except ValueError as error:
+    except BROKEN_JSON as error:
         raise TarotError(f"JSON in {folder / CONFIG}", f"{error}") from error
     if not isinstance(config, dict):
         raise TarotError(f"a PEFT configuration in {folder / CONFIG}", type(config).__name__)

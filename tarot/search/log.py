@@ -15,6 +15,7 @@ from reprlib import repr as short
 from typing import Any
 
 from tarot.errors import TarotError
+from tarot.files import BROKEN_JSON
 from tarot.search.trial import Trial
 
 FORMAT = 1
@@ -135,7 +136,7 @@ def _settings(path: Path, line: bytes) -> dict[str, Any]:
     try:
         header = json.loads(line)
         version, settings = int(header["format"]), dict(header["settings"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (*BROKEN_JSON, KeyError, TypeError) as error:
         raise TarotError(
             f"the settings of a search in line 1 of {path}", short(line), "choose another folder"
         ) from error
@@ -164,7 +165,7 @@ def _trial(path: Path, index: int, line: bytes) -> Trial:
         )
         if trial.index != index:
             raise ValueError(f"index {trial.index}")
-    except (ValueError, KeyError, TypeError) as error:
+    except (*BROKEN_JSON, KeyError, TypeError) as error:
         raise TarotError(
             f"trial {index} in line {index + 2} of {path}", short(line), "choose another folder"
         ) from error

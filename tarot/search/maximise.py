@@ -78,8 +78,7 @@ def maximise(
         search: a name in `SEARCHES`.
         budget: evaluations in all: identity, initial design and the trials of a resumed log included. A trial of a
             search that follows gradients counts for `SLOPE_COST`. A log that has spent the budget is the result.
-        starts: points to evaluate right after the identity, in this order; they stand in the place of
-            a search's own design.
+        starts: points to evaluate right after the identity, in this order, in the place of a search's own design.
         slope: f and its gradient at a point, for a search that follows it, which then evaluates nothing else.
             Where the identity has none, the search ends with it.
         enough: the search ends with the batch of a trial that scores as much, whatever is left of the budget.

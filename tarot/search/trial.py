@@ -17,8 +17,8 @@ class Trial:
         x: the point, in the unit cube.
         score: higher is better; nan where the objective gave no finite number, or a gradient that is not finite.
         origin: how the point was proposed. `start` is one of the space's, `sobol` one of the initial design (a uniform
-            draw in more dimensions than the sequence has). After these, `random` in a search with a
-            surrogate says that it failed, or wanted a point again.
+            draw in more dimensions than the sequence has). After these, `random` in a search with a surrogate says that
+            it failed, or wanted a point again.
         propose_seconds: spent on finding the point.
         evaluate_seconds: spent on the objective, its gradient included; of a batch that is evaluated elsewhere, on
             waiting for it since the trial before.
