@@ -1,13 +1,17 @@
 """Which cells `pytest benchmarks` measures; what they cost and gain is for the benchmarks themselves to say."""
 
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tarot.search import SEARCHES, Result, maximise
+from tarot.space import make_space
 
 pytest_plugins = ["pytester"]
 
@@ -49,6 +53,56 @@ def test_what_is_asked_for_is_measured_whole(pytester: pytest.Pytester) -> None:
         "some/model-mine-0shot-seed0",
         "some/model-mine-6shot-seed0",
     ]
+
+
+@given(samples=st.integers(1, 6), r=st.integers(1, 6), seed=st.integers(0, 99))
+def test_the_span_of_gradients_goes_uphill_from_the_identity(samples: int, r: int, seed: int) -> None:
+    """Orthogonal directions of one length, every gradient inside the span of all, and starts that climb their sum."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(PROJECT)
+        from benchmarks.study.spaces import gradient_span
+    alive = torch.ones(2, 3, 4, dtype=torch.bool)
+    gradients = torch.randn(samples, 2, 3, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    space = gradient_span(make_space("full", alive, 0.5, 0), gradients, r)
+    assert space.d == min(samples, r)
+    directions = torch.stack([space.lift(each) for each in torch.eye(space.d, dtype=torch.float64)])
+    torch.testing.assert_close(directions @ directions.T, 24 / space.d * torch.eye(space.d, dtype=torch.float64))
+    uphill = gradients.sum(0).flatten()
+    assert (directions @ uphill >= 0).all()
+    assert not space.angles(torch.full((space.d,), 0.5, dtype=torch.float64)).any()
+    assert all(space.lift(2 * start - 1) @ uphill > 0 for start in space.starts)
+    if r >= samples:
+        each = gradients.flatten(1)
+        torch.testing.assert_close(each @ directions.T @ directions * space.d / 24, each)
+
+
+def test_a_development_run_goes_on_where_it_was_stopped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(PROJECT)
+    from benchmarks.study import unseen
+
+    monkeypatch.setattr(
+        unseen,
+        "load_model",
+        lambda path: SimpleNamespace(model=SimpleNamespace(set_attn_implementation=lambda _: None), path=path),
+    )
+    settings = [{"model": "smollm2", "task": task} for task in "abc"]
+    ran = []
+
+    def run(loaded: SimpleNamespace, task: str) -> dict[str, object]:
+        if (len(ran), task) == (1, "b"):
+            raise KeyboardInterrupt
+        ran.append(task)
+        return {"found": {"of": loaded.path}}
+
+    path = tmp_path / "runs.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        unseen.measure(path, settings, run)
+    ran.append("")
+    unseen.measure(path, settings, run)
+    unseen.measure(path, settings, run)
+    assert ran == ["a", "", "b", "c"]
+    found = {"found": {"of": "wheel:smollm2-135m"}}
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [setting | found for setting in settings]
 
 
 @pytest.mark.parametrize("rival", ["matern", "spherical linear", "map-saas", "turbo", "cma-es", "nested"])

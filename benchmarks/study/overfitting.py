@@ -10,8 +10,6 @@ Declared before it was measured. Like the study it can be stopped and started at
 """
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,11 +18,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.study import grid
-from benchmarks.study.run import quick
-from benchmarks.study.unseen import SEED, Setting, Unseen, whole
-from tarot.files import write_atomically
+from benchmarks.study.unseen import SEED, Setting, Unseen, measure, whole
 from tarot.harness import TarotLM
-from tarot.models import LoadedModel, load_model
+from tarot.models import LoadedModel
 from tarot.objective import Objective
 from tarot.search import maximise
 from tarot.search.proposal import Point
@@ -76,9 +72,9 @@ def kept(steps: Sequence[tuple[Angles, float]], penalty: float = 0.0) -> Angles:
     return max(steps, key=lambda step: step[1] - penalty * float(step[0].square().sum()))[0]
 
 
-def run(loaded: LoadedModel, model: str, task_name: str, shots: int) -> dict[str, object]:
+def run(loaded: LoadedModel, task: str, shots: int, seed: int) -> dict[str, object]:
     """F1 and log-probability of the unseen documents for each remedy."""
-    setting = Setting.of(loaded, task_name, shots=shots)
+    setting = Setting.of(loaded, task, seed=seed, shots=shots)
     remedies: dict[str, dict[str, float]] = {}
 
     def add(name: str, angles: Angles, steps: int) -> None:
@@ -108,24 +104,13 @@ def run(loaded: LoadedModel, model: str, task_name: str, shots: int) -> dict[str
     add("end chosen by 5 of the samples", steps[best][0], best)
     end = next((i for i, (_, score) in enumerate(steps) if score >= ENOUGH), len(steps) - 1)
     add("15 samples, end at -0.1", steps[end][0], end)
-    cell = {"model": model, "task": task_name, "shots": shots, "seed": SEED}
-    return {**cell, "documents": len(setting.unseen), "base": setting.unseen.answered(), "remedies": remedies}
+    return {"documents": len(setting.unseen), "base": setting.unseen.answered(), "remedies": remedies}
 
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
-    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
-    done = {tuple(json.loads(line)[name] for name in ("model", "task", "shots")) for line in lines}
-    models: dict[str, LoadedModel] = {}
-    for model, task, shots in CELLS:
-        if (model, task, shots) in done:
-            continue
-        if model not in models:
-            models[model] = load_model(grid.MODELS[model])
-        with quick(models[model]):
-            lines.append(json.dumps(run(models[model], model, task, shots)))
-        write_atomically(RESULTS, ("\n".join(lines) + "\n").encode())
-        print(lines[-1], file=sys.stderr, flush=True)
+    cells = ({"model": model, "task": task, "shots": shots, "seed": SEED} for model, task, shots in CELLS)
+    measure(RESULTS, cells, run)
 
 
 if __name__ == "__main__":

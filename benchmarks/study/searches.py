@@ -9,9 +9,7 @@ scorings could have been left out, and would the best have been another?
 """
 
 import argparse
-import json
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -33,11 +31,9 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from benchmarks.study import grid
-from benchmarks.study.run import quick
-from benchmarks.study.unseen import SEED, Setting, whole
-from tarot.files import write_atomically
+from benchmarks.study.unseen import SEED, Setting, measure, whole
 from tarot.intervention import merged
-from tarot.models import LoadedModel, load_model
+from tarot.models import LoadedModel
 from tarot.objective import Objective
 from tarot.search import SEARCHES, maximise
 from tarot.search.bo import BayesianOptimisation, last_refit
@@ -284,18 +280,18 @@ def raced(rows: Sequence[Tensor], weights: Tensor) -> dict[str, object]:
     return said
 
 
-def run(loaded: LoadedModel, space_name: str, task_name: str, rival: str) -> dict[str, object]:
+def run(loaded: LoadedModel, task: str, space: str, seed: int, search: str) -> dict[str, object]:
     """One search from beginning to end."""
-    setting = Setting.of(loaded, task_name, space=space_name)
-    space = setting.space
+    setting = Setting.of(loaded, task, seed=seed, space=space)
     watched = Watched(setting.objective)
 
     def f(x: Tensor) -> float:
         return watched(setting.angles(x))
 
-    SEARCHES["rival"] = RIVALS[rival]
-    budget, batch = 1 if rival == "identity" else grid.BUDGET, BATCHES.get(rival, 1)
-    result = whole(maximise(f, space.d, search="rival", budget=budget, batch=batch, seed=SEED, starts=space.starts))
+    SEARCHES["rival"] = RIVALS[search]
+    budget, batch = 1 if search == "identity" else grid.BUDGET, BATCHES.get(search, 1)
+    d, starts = setting.space.d, setting.space.starts
+    result = whole(maximise(f, d, search="rival", budget=budget, batch=batch, seed=seed, starts=starts))
     answered = setting.unseen.answered(setting.angles(torch.tensor(result.best.x, dtype=torch.float64)), setting.sites)
     best = {at: round(max(trial.score for trial in result.trials[:at]), 4) for at in AT}
     proposing, evaluating = (
@@ -303,33 +299,28 @@ def run(loaded: LoadedModel, space_name: str, task_name: str, rival: str) -> dic
         for spent in ("propose", "evaluate")
     )
     return {
-        "model": MODEL,
-        "task": task_name,
-        "space": space_name,
-        "seed": SEED,
-        "search": rival,
-        "coordinates": space.d,
+        "coordinates": d,
         "documents": len(setting.unseen),
         "best": best,
         "unseen": answered,
         "proposing": proposing,
         "evaluating": evaluating,
-        "surrogate_failed": sum(trial.origin == "random" for trial in result.trials) if rival != "random" else 0,
+        "surrogate_failed": sum(trial.origin == "random" for trial in result.trials) if search != "random" else 0,
         "raced": raced(watched.rows, setting.objective._weights),
     }
 
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
-    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
-    done = {tuple(json.loads(line)[name] for name in ("space", "task", "search")) for line in lines}
-    todo = [(*cell, rival) for cell in CELLS for rival in RIVALS if (*cell, rival) not in done]
-    loaded = load_model(grid.MODELS[MODEL])
-    for space, task, rival in todo:
-        with quick(loaded):
-            lines.append(json.dumps(run(loaded, space, task, rival)))
-        write_atomically(RESULTS, ("\n".join(lines) + "\n").encode())
-        print(lines[-1], file=sys.stderr, flush=True)
+    measure(
+        RESULTS,
+        (
+            {"model": MODEL, "task": task, "space": space, "seed": SEED, "search": rival}
+            for space, task in CELLS
+            for rival in RIVALS
+        ),
+        run,
+    )
 
 
 if __name__ == "__main__":

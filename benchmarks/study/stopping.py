@@ -7,17 +7,13 @@ Like the study it can be stopped and started at any time.
 """
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
 import torch
 
 from benchmarks.study import grid
-from benchmarks.study.run import quick
-from benchmarks.study.unseen import SEED, Setting, whole
-from tarot.files import write_atomically
-from tarot.models import LoadedModel, load_model
+from benchmarks.study.unseen import SEED, Setting, measure, whole
+from tarot.models import LoadedModel
 from tarot.search import maximise
 
 LEVELS = (-0.5, -0.2, -0.1, -0.05, -0.02)
@@ -26,16 +22,16 @@ CELLS = tuple((model, task, 6) for task in ("ag_news", "entailed_polarity") for 
 RESULTS = Path(__file__).parent / "stopping.jsonl"
 
 
-def run(loaded: LoadedModel, model: str, task_name: str, shots: int, layers: str) -> dict[str, object]:
+def run(loaded: LoadedModel, task: str, shots: int, seed: int, layers: str) -> dict[str, object]:
     """Steps, F1 and log-probability of unseen documents at each level that the search reaches."""
-    setting = Setting.of(loaded, task_name, shots=shots, layers=layers)
+    setting = Setting.of(loaded, task, seed=seed, shots=shots, layers=layers)
     result = whole(
         maximise(
             lambda _: 0.0,
             setting.space.d,
             search="adam",
             budget=grid.BUDGET,
-            seed=SEED,
+            seed=seed,
             slope=setting.slope,
             enough=LEVELS[-1],
         )
@@ -45,26 +41,20 @@ def run(loaded: LoadedModel, model: str, task_name: str, shots: int, layers: str
         if reached := next((trial for trial in result.trials if trial.score >= level), None):
             angles = setting.angles(torch.tensor(reached.x, dtype=torch.float64))
             levels[str(level)] = {"steps": reached.index, **setting.unseen.answered(angles, setting.sites)}
-    cell = {"model": model, "task": task_name, "shots": shots, "seed": SEED, "layers": layers}
-    return {**cell, "documents": len(setting.unseen), "base": setting.unseen.answered(), "levels": levels}
+    return {"documents": len(setting.unseen), "base": setting.unseen.answered(), "levels": levels}
 
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
-    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
-    named = ("model", "task", "shots", "seed", "layers")
-    done = {tuple(json.loads(line)[name] for name in named) for line in lines}
-    models: dict[str, LoadedModel] = {}
-    for model, task, shots in CELLS:
-        for layers in LAYERS:
-            if (model, task, shots, SEED, layers) in done:
-                continue
-            if model not in models:
-                models[model] = load_model(grid.MODELS[model])
-            with quick(models[model]):
-                lines.append(json.dumps(run(models[model], model, task, shots, layers)))
-            write_atomically(RESULTS, ("\n".join(lines) + "\n").encode())
-            print(lines[-1], file=sys.stderr, flush=True)
+    measure(
+        RESULTS,
+        (
+            {"model": model, "task": task, "shots": shots, "seed": SEED, "layers": layers}
+            for model, task, shots in CELLS
+            for layers in LAYERS
+        ),
+        run,
+    )
 
 
 if __name__ == "__main__":

@@ -1,16 +1,24 @@
 """Development runs: samples and unseen documents of a training split, none of which the study evaluates."""
 
+import json
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.study import grid
+from benchmarks.study.run import quick
+from tarot.files import write_atomically
 from tarot.gains import weighted_f1
 from tarot.harness import TarotLM, chat_template
 from tarot.intervention import merged
 from tarot.measuring import greedy_choice
-from tarot.models import LoadedModel
+from tarot.models import LoadedModel, load_model
 from tarot.objective import Objective
 from tarot.samples import Sample, draw, load_task
 from tarot.scoring import Request, Scorer
@@ -61,6 +69,25 @@ def whole(result: Result) -> Result:
     return result
 
 
+def measure(path: Path, settings: Iterable[dict[str, Any]], run: Callable[..., dict[str, Any]]) -> None:
+    """Add to a file of lines what `run` says of each setting that it lacks: line by line, so that it can be stopped.
+
+    A setting names its `model` as the grid does; `run` takes the loaded one, and the setting's other fields by name.
+    """
+    lines = path.read_text().splitlines() if path.exists() else []
+    there = [json.loads(line) for line in lines]
+    loaded = cache(load_model)
+    for setting in settings:
+        if any(setting.items() <= line.items() for line in there):
+            continue
+        model = loaded(grid.MODELS[setting["model"]])
+        with quick(model):
+            found = run(model, **{name: value for name, value in setting.items() if name != "model"})
+        lines.append(json.dumps(setting | found))
+        write_atomically(path, ("\n".join(lines) + "\n").encode())
+        print(lines[-1], file=sys.stderr, flush=True)
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a development run searches, and what it is asked of."""
@@ -73,17 +100,25 @@ class Setting:
 
     @classmethod
     def of(
-        cls, loaded: LoadedModel, task_name: str, *, shots: int = 0, layers: str = "1.0", space: str = "full"
+        cls,
+        loaded: LoadedModel,
+        task_name: str,
+        *,
+        seed: int = SEED,
+        shots: int = 0,
+        layers: str = "1.0",
+        space: str = "full",
+        bound: float = Recipe.bound,
     ) -> "Setting":
         """The study's number of samples, and up to eighty unseen documents of what the split has left."""
         lm, task = TarotLM(loaded.model, tokenizer=loaded.tokenizer), load_task(f"tarot_{task_name}")
         most = min(grid.SAMPLES + UNSEEN, len(list(task.training_docs())) - shots)
-        drawn = draw(task, most, num_fewshot=shots, seed=SEED, chat_template=chat_template(lm, True))
+        drawn = draw(task, most, num_fewshot=shots, seed=seed, chat_template=chat_template(lm, True))
         samples = drawn[: grid.SAMPLES]
         sites = find_sites(loaded.model, "heads", parse_layers(layers))
         objective = Objective(loaded.model, samples, lm.encode, sites=sites)
         gradient = objective.gradient() if space in NEEDS_GRADIENT else None
-        made = make_space(space, alive(sites, objective.rotation.n_angles), Recipe.bound, SEED, gradient)
+        made = make_space(space, alive(sites, objective.rotation.n_angles), bound, seed, gradient)
         return cls(samples, Unseen(loaded, drawn[grid.SAMPLES :]), sites, objective, made)
 
     def angles(self, x: Point) -> Angles:

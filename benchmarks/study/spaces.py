@@ -1,0 +1,117 @@
+"""`python -m benchmarks.study.spaces`: which space a search should have, and how far its faces are from the identity.
+
+Gaussian processes (`bo`) in every space, and nearer and farther faces for the product's two pairs of search and space.
+Samples of a seed that the study does not use, and unseen documents of the training split. Declared before it was
+measured; like the study it can be stopped and started at any time.
+
+`gradient:r` is not the product's: the span of the samples' own gradients at the identity, of which each goes uphill for
+one sample where `head-gradient` goes uphill for their mean in one head.
+"""
+
+import argparse
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.study import grid
+from benchmarks.study.unseen import SEED, Setting, measure, whole
+from tarot.harness import TarotLM
+from tarot.models import LoadedModel
+from tarot.objective import MEASURES, Objective
+from tarot.search import maximise
+from tarot.space import START_STEPS, Space
+from tarot.tuning import Recipe
+
+MODEL = "smollm2"
+BOUND = Recipe.bound  # the product's
+TASKS = ("entailed_polarity", "navigate", "ag_news")
+# `bo` in `head` and `head-gradient` at the product's bound is in the table of searches.
+RUNS = (
+    *(("bo", space, BOUND) for space in ("full", "layer", "random:32", "gradient:20", "gradient:5")),
+    *(("bo", "head-gradient", bound) for bound in (BOUND / 2, 2 * BOUND)),
+    *(("adam", "full", bound) for bound in (BOUND / 2, BOUND, 2 * BOUND)),
+)
+RESULTS = Path(__file__).parent / "spaces.jsonl"
+
+
+def gradient_span(like: Space, gradients: Tensor, r: int) -> Space:
+    """The `r` principal directions, not centred, of what each sample adds to the gradient (`sample layer head angle`).
+
+    Orthonormal, positive uphill, and as long as those of `random:r`. Like `head-gradient` it starts with steps along
+    the whole gradient, the longest at the cube's face.
+    """
+    rows = gradients[:, like.alive].double()
+    basis = torch.linalg.svd(rows, full_matrices=False).Vh[:r]
+    uphill = basis @ rows.sum(0)
+    basis, uphill = basis * uphill.sign()[:, None], uphill.abs()
+    lift = (math.sqrt(basis.shape[1] / len(basis)) * basis).T
+    steps = torch.tensor(START_STEPS, dtype=torch.float64)[:, None]
+    return replace(
+        like,
+        name=f"gradient:{r}",
+        d=len(basis),
+        lift=lambda u: lift.to(u) @ u,
+        starts=0.5 + steps * uphill / uphill.max() / 2,
+    )
+
+
+def setting_of(loaded: LoadedModel, task: str, seed: int, space: str, bound: float) -> Setting:
+    """With the product's space of this name, or the span of gradients."""
+    kind, _, r = space.partition(":")
+    if kind != "gradient":
+        return Setting.of(loaded, task, seed=seed, space=space, bound=bound)
+    setting = Setting.of(loaded, task, seed=seed, bound=bound)
+    lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
+    each = [
+        weight * Objective(loaded.model, [sample], lm.encode, sites=setting.sites).gradient()
+        for sample, weight in zip(setting.samples, setting.objective._weights, strict=True)
+    ]
+    return replace(setting, space=gradient_span(setting.space, torch.stack(each), int(r)))
+
+
+def run(loaded: LoadedModel, task: str, seed: int, search: str, space: str, bound: float) -> dict[str, object]:
+    """One search from beginning to end, a gradient counting for three evaluations as everywhere."""
+    setting = setting_of(loaded, task, seed, space, bound)
+    result = whole(
+        maximise(
+            lambda x: setting.objective(setting.angles(x)),
+            setting.space.d,
+            search=search,
+            budget=grid.BUDGET,
+            seed=seed,
+            starts=setting.space.starts,
+            slope=setting.slope,
+            enough=MEASURES["log_probability"].enough,
+        )
+    )
+    angles = setting.angles(torch.tensor(result.best.x, dtype=torch.float64))
+    turned = angles[setting.space.alive].abs()
+    return {
+        "coordinates": setting.space.d,
+        "documents": len(setting.unseen),
+        "trials": len(result.trials),
+        "best": round(result.best.score, 4),
+        "unseen": setting.unseen.answered(angles, setting.sites),
+        "root_mean_square": round(float(turned.square().mean().sqrt()), 4),
+        "at_the_bound": round(float((turned > 0.999 * bound).float().mean()), 4),
+    }
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    measure(
+        RESULTS,
+        (
+            {"model": MODEL, "task": task, "seed": SEED, "search": search, "space": space, "bound": round(bound, 4)}
+            for task in TASKS
+            for search, space, bound in RUNS
+        ),
+        run,
+    )
+
+
+if __name__ == "__main__":
+    main()
