@@ -17,6 +17,7 @@ from typing import Any
 
 from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
+from lm_eval.tasks._yaml_loader import load_yaml
 from lm_eval.tasks.manager import TaskDict, TaskManager
 
 from tarot.errors import TarotError, UnknownName
@@ -55,7 +56,7 @@ def task_manager(names: Iterable[str], include_path: str | Path | None = None) -
     """Index of our tasks and the user's, and of lm-eval's own (6 s) only when a name is in neither.
 
     Raises:
-        TarotError: the folder does not exist.
+        TarotError: the folder does not exist, or holds a file that cannot be read where a task is in none of them.
         UnknownName: a task is in none of them.
     """
     if include_path is not None and not Path(include_path).is_dir():
@@ -69,8 +70,20 @@ def task_manager(names: Iterable[str], include_path: str | Path | None = None) -
         manager = TaskManager(include_path=paths)
     for name in names:
         if name not in manager.all_tasks:
+            if include_path is not None:
+                _check_readable(Path(include_path))
             raise UnknownName("task", name, manager.all_tasks)
     return manager
+
+
+def _check_readable(folder: Path) -> None:
+    """Raise TarotError for a task file that is broken: lm-eval's index leaves it out without a word."""
+    for path in sorted(folder.glob("**/*.yaml")):
+        try:
+            load_yaml(path, resolve_func=False)  # runs nothing
+        except Exception as error:  # syntax, encodings, types, and files that it includes
+            reason = " ".join(str(error).split())
+            raise TarotError("task files that lm-eval can read", f"{str(path)!r}: {reason}", "mend that one") from error
 
 
 def load_tasks(names: Sequence[str], include_path: str | Path | None = None) -> TaskDict:

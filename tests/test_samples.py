@@ -242,6 +242,23 @@ def test_unknown_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load_tasks(["tarot_navigate"])
 
 
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("task: [own", "line 1"),
+        ("- task", "Expected YAML dict"),
+        ("task: own\ninclude: absent.yaml", "absent.yaml"),
+        ("task: \xff", "position 6"),
+    ],
+)
+def test_a_broken_file_is_no_unknown_task(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(TarotError, match=r"expected task files that lm-eval can read, got .*own\.yaml.*") as caught:
+        load_task("own", tmp_path)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_sample_is_plain_data(choice: Task) -> None:
     (sample,) = draw(choice, 1)
     assert isinstance(hash(sample), int)
