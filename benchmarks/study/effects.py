@@ -1,17 +1,17 @@
 """`python -m benchmarks.study.effects`: what the study's edits change on the tasks that they were not tuned on.
 
-The default edit of every task, model SmolLM2, no shots, seed 0, answers every other task, and reads neutral text. What
-the unedited model and each edit answer on its own task, the study has already. As in the study, it can be stopped and
-started at any time, and several processes may share the work.
+The default edit of every model and task, no shots, seed 0, answers every task, and reads neutral text. An edit that the
+study's folder of work does not hold is searched again, as the study did. As in the study, it can be stopped and started
+at any time, and several processes may share the work.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from benchmarks.study import grid
 from benchmarks.study.grid import Cell
+from benchmarks.study.run import edited, quick
 from tarot.adapter import Adapter
 from tarot.effects import drift, neutral_text
 from tarot.files import write_atomically
@@ -28,10 +29,8 @@ from tarot.models import LoadedModel, load_model
 from tarot.samples import load_task
 
 HERE = Path(__file__).parent
-MODEL, DOCUMENTS, TOKENS = "smollm2", 100, 20_000
+DOCUMENTS, TOKENS = 100, 20_000
 DRIFT = "neutral-text"  # in the place of a task
-
-loaded = cache(lambda: load_model(grid.MODELS[MODEL]))
 
 
 def answered(model: LoadedModel, edit: Adapter, task: str) -> dict[str, Any]:
@@ -48,13 +47,9 @@ def drifted(model: LoadedModel, edit: Adapter) -> dict[str, Any]:
     return asdict(found)
 
 
-def parts() -> Iterator[tuple[str, str, Callable[[LoadedModel, Adapter], dict[str, Any]]]]:
-    """The task tuned on, the one answered, and what is measured."""
-    for tuned in grid.TASKS:
-        for task in grid.TASKS:
-            if task != tuned:
-                yield tuned, task, partial(answered, task=task)
-    yield from ((tuned, DRIFT, drifted) for tuned in grid.TASKS)
+def parts() -> Iterator[tuple[str, str, str]]:
+    """The model, the task tuned on, and the one answered."""
+    return ((model, tuned, task) for model in grid.MODELS for tuned in grid.TASKS for task in (*grid.TASKS, DRIFT))
 
 
 def main() -> None:
@@ -62,14 +57,25 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/study"), help="folder of the study's adapters")
     parser.add_argument("--output", type=Path, default=HERE / "effects", help="folder of the results")
     options = parser.parse_args()
-    for tuned, task, measure in parts():
-        name = f"{tuned}-{task}"
+    options.work.mkdir(parents=True, exist_ok=True)
+    loaded = cache(load_model)
+
+    @cache
+    def edit_of(cell: Cell) -> Adapter:
+        model = loaded(grid.MODELS[cell.model])
+        with quick(model):
+            return edited(model, cell, "default", options.work / f"{cell.name}-default")[0]
+
+    for model, tuned, task in parts():
+        name = f"{model}-{tuned}-{task}"
         path = options.output / f"{name}.json"
         with suppress(Timeout), FileLock(options.work / f"effects-{name}.lock", timeout=0):
             if path.exists():
                 continue
-            edit = Adapter.load(options.work / f"{Cell(MODEL, tuned, 0, 0).name}-default")
-            result = {"tuned": tuned, "task": task, "adapter": edit.fingerprint, **measure(loaded(), edit)}
+            edit = edit_of(Cell(model, tuned, 0, 0))
+            on = loaded(grid.MODELS[model])
+            found = drifted(on, edit) if task == DRIFT else answered(on, edit, task)
+            result = {"model": model, "tuned": tuned, "task": task, "adapter": edit.fingerprint, **found}
             write_atomically(path, (json.dumps(result) + "\n").encode())
             print(name, file=sys.stderr, flush=True)
 

@@ -1,6 +1,7 @@
 """`python -m benchmarks.study.results`: RESULTS.md and its picture, from the study's files and from nothing else."""
 
 import json
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -11,11 +12,12 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from benchmarks.study import grid
-from benchmarks.study.effects import DOCUMENTS, DRIFT, MODEL, TOKENS
+from benchmarks.study.effects import DOCUMENTS, DRIFT, TOKENS
 from benchmarks.study.grid import Cell
 from benchmarks.study.stopping import LEVELS
 from tarot.files import write_atomically
 from tarot.gains import Gain, MeanGain, f1_gain, mean_over_settings
+from tarot.tuning import Recipe
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -74,6 +76,16 @@ no best lost; dropped when behind by two standard errors, {likely:.0%}, and a be
 product does not race: all samples share one pass, and a surrogate wants every score.
 """
 
+SPACES = """## Which space, and how far its faces
+
+Written down before it was measured (`python -m benchmarks.study.spaces`), in the setting of the table above: for every
+task F1 of its unseen documents and, in brackets, the samples' best log-probability; and of that best point the root
+mean square of the angles and the share of them at the bound, means over the tasks. `gradient:r` is the span of the `r`
+principal directions of the samples' gradients at the identity, and starts like `head-gradient` with five steps along
+the whole gradient; it is not the product's. A gradient in `full` counts for three evaluations; `--bound` scales the
+steps of `adam` too.
+"""
+
 REMEDIES = """## What else might keep samples from being learned by heart
 
 Written down before it was measured (`python -m benchmarks.study.overfitting`): samples of seed 100 and unseen documents
@@ -110,9 +122,10 @@ that the process had taken by then, in cells before this one too, so that it bou
 
 EFFECTS = """## What else an edit changes
 
-The default edits of SmolLM2, found without shots with seed 0, on every task (first {documents} documents, no shots):
-gains over the unedited model, its own task's in bold. And on {tokens:,} tokens that the unedited model wrote: the
-edit's perplexity, and KL(unedited, edited) in nats a token.
+The default edits found without shots with seed 0, on every task (first {documents} documents, no shots): gains over
+the unedited model, its own task's in bold. And on {tokens:,} tokens that the unedited model wrote: the edit's
+perplexity, and KL(unedited, edited) in nats a token. Gemma's edits were searched again for it, on another processor
+than those of the cells.
 """
 
 
@@ -345,6 +358,31 @@ def searched(path: Path) -> str:
     return table(header, rows) + RACED.format(**shares, lost=lost, runs=len(runs))
 
 
+def spaces(path: Path, searches: Path) -> str:
+    """F1 of unseen documents by space and bound; of two of them another file has the searches."""
+    runs = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    for run in map(json.loads, searches.read_text().splitlines()):
+        if run["search"] == "bo":
+            runs.append(run | {"bound": round(Recipe.bound, 4), "best": run["best"][str(grid.BUDGET)]})
+    found: dict[tuple[str, str, float], dict[str, dict[str, Any]]] = defaultdict(dict)
+    for run in runs:
+        found[run["search"], run["space"], run["bound"]][run["task"]] = run
+    tasks = [cell.task for cell in grid.DEVELOPMENT]
+    rows = []
+    for (search, space, bound), by_task in found.items():
+        f1 = {task: run["unseen"]["greedy_f1"] for task, run in by_task.items()}
+        each = [f"{f1[task]:.3f} ({by_task[task]['best']:.2f})" if task in f1 else "" for task in tasks]
+        mean = f"{statistics.mean(f1.values()):.3f}" if len(f1) == len(tasks) else ""
+        turned = [
+            [run[name] for run in by_task.values() if name in run] for name in ("root_mean_square", "at_the_bound")
+        ]
+        angles = [f"{statistics.mean(values):.2f}" if values else "" for values in turned]
+        coordinates = str(max(run["coordinates"] for run in by_task.values()))
+        rows.append((mean, [search, space, f"{bound / math.pi:.3g} pi", coordinates, *each, mean, *angles]))
+    header = ["search", "space", "bound", "coordinates", *tasks, "mean F1", "angles, radians", "at the bound"]
+    return table(header, [row for _, row in sorted(rows, reverse=True)])
+
+
 def stopping(path: Path) -> str:
     """F1 of unseen documents at each level of the training score, for each choice of layers."""
     rows = []
@@ -407,29 +445,30 @@ def asked(measured: Measured) -> str:
 
 def side_effects(measured: Measured, folder: Path) -> list[str]:
     """The matrix of every edit on every task, and what each changes on neutral text; empty where not measured."""
-    found = {(each["tuned"], each["task"]): each for each in (json.loads(p.read_text()) for p in folder.glob("*.json"))}
+    files = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    found = {(each["model"], each["tuned"], each["task"]): each for each in files}
     rows = []
-    for tuned in dict.fromkeys(tuned for tuned in grid.TASKS for of, _ in found if of == tuned):
+    for model, tuned in ((model, tuned) for model in grid.MODELS for tuned in grid.TASKS):
         gains: dict[str, Gain] = {}
         for task in grid.TASKS:
-            cell = measured[Cell(MODEL, task, 0, 0)]
-            edited = cell.get("default") if task == tuned else found.get((tuned, task))
-            if edited and "base" in cell:
-                gold, answered = edited["gold"][:DOCUMENTS], edited["greedy"][:DOCUMENTS]
-                gains[task] = f1_gain(gold, cell["base"]["greedy"][: len(gold)], answered, resamples=2000)
+            base, edited = measured[Cell(model, task, 0, 0)].get("base"), found.get((model, tuned, task))
+            if base and edited:
+                right = edited["gold"]
+                gains[task] = f1_gain(right, base["greedy"][: len(right)], edited["greedy"], resamples=2000)
+        if not gains:
+            continue
         others = [[gain] for task, gain in gains.items() if task != tuned]
         columns = [signed(gains.get(task)) for task in grid.TASKS]
         columns[grid.TASKS.index(tuned)] = f"**{signed(gains.get(tuned))}**"
-        text = found.get((tuned, DRIFT))
         neutral = ["", ""]
-        if text:
+        if text := found.get((model, tuned, DRIFT)):
             kl = text["kl"]
             neutral = [
                 f"{text['perplexity'] / text['base_perplexity']:.2f}",
                 f"{kl['value']:.3f} [{kl['low']:.3f}, {kl['high']:.3f}]",
             ]
-        rows.append([tuned, *columns, signed(mean_over_settings(others)) if others else "", *neutral])
-    header = ["tuned on", *grid.TASKS, "the others, mean", "perplexity, times the base's", "KL"]
+        rows.append([model, tuned, *columns, signed(mean_over_settings(others)) if others else "", *neutral])
+    header = ["model", "tuned on", *grid.TASKS, "the others, mean", "perplexity, times the base's", "KL"]
     return [EFFECTS.format(documents=DOCUMENTS, tokens=TOKENS), table(header, rows)] if rows else []
 
 
@@ -447,6 +486,7 @@ def main() -> None:
         "![Best score so far by evaluations spent](benchmarks/study/curves.svg)\n",
     ]
     parts += [SEARCHED, searched(HERE / "searches.jsonl")]
+    parts += [SPACES, spaces(HERE / "spaces.jsonl", HERE / "searches.jsonl")]
     parts += [CLASSES, classes(HERE / "classes.jsonl"), STOPPING, stopping(HERE / "stopping.jsonl")]
     parts += [REMEDIES, remedied(HERE / "overfitting.jsonl")]
     parts += [DEVELOPMENT, development(HERE / "development.jsonl"), (HERE / "notes.md").read_text()]
