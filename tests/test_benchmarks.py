@@ -125,6 +125,18 @@ def test_the_studys_searches_keep_to_the_protocol(rival: str, monkeypatch: pytes
     assert not any(trial.origin == "random" for trial in first.trials)
 
 
+def test_the_results_are_those_of_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the command writes them, but for what another processor rounds otherwise."""
+    monkeypatch.syspath_prepend(PROJECT)
+    from benchmarks.study import results
+
+    number = re.compile(r"[+-]?\d+\.\d+")
+    kept, written = (PROJECT / "RESULTS.md").read_text(), results.text(results.load(results.HERE / "cells"))
+    assert number.sub("#", written) == number.sub("#", kept), "run python -m benchmarks.study.results"
+    values = [list(map(float, number.findall(text))) for text in (kept, written)]
+    assert values[0] == pytest.approx(values[1], abs=0.0021)
+
+
 def test_what_ctrl_c_cuts_short_is_no_result_of_the_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A search takes Ctrl-C for its end and keeps its best; a study that kept that too would never finish the cell."""
     monkeypatch.syspath_prepend(PROJECT)

@@ -472,8 +472,8 @@ def side_effects(measured: Measured, folder: Path) -> list[str]:
     return [EFFECTS.format(documents=DOCUMENTS, tokens=TOKENS), table(header, rows)] if rows else []
 
 
-def main() -> None:
-    measured = load(HERE / "cells")
+def text(measured: Measured) -> str:
+    """RESULTS.md."""
     parts = [INTRODUCTION.format(documents=grid.DOCUMENTS, samples=grid.SAMPLES, budget=grid.BUDGET)]
     parts += ["## What was asked\n", asked(measured)]
     for shots in grid.SHOTS:
@@ -490,8 +490,13 @@ def main() -> None:
     parts += [CLASSES, classes(HERE / "classes.jsonl"), STOPPING, stopping(HERE / "stopping.jsonl")]
     parts += [REMEDIES, remedied(HERE / "overfitting.jsonl")]
     parts += [DEVELOPMENT, development(HERE / "development.jsonl"), (HERE / "notes.md").read_text()]
+    return "\n".join(parts)
+
+
+def main() -> None:
+    measured = load(HERE / "cells")
     picture(measured, HERE / "curves.svg")
-    write_atomically(ROOT / "RESULTS.md", "\n".join(parts).encode())
+    write_atomically(ROOT / "RESULTS.md", text(measured).encode())
 
 
 if __name__ == "__main__":
