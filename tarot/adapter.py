@@ -7,12 +7,13 @@ apply, judge and repeat them. Nothing in it is executed when it is read.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -93,6 +94,18 @@ class Adapter:
     @property
     def rotation(self) -> Rotation:
         return ROTATIONS[self.edit.rotation]
+
+    @cached_property
+    def tasks(self) -> frozenset[str]:
+        """What it, or any adapter that it was made from, was tuned on."""
+
+        def named(said: Mapping[str, Any]) -> Iterator[str]:
+            if "task" in said:
+                yield str(said["task"])
+            for parent in said.get("parents", ()):
+                yield from named(parent["provenance"])
+
+        return frozenset(named(self.provenance))
 
     def sites(self, model: PreTrainedModel) -> tuple[Site, ...]:
         """This model's sites that the angles belong to.
@@ -232,10 +245,10 @@ def checked_provenance(provenance: object, path: Path) -> dict[str, object]:
     """What a file says of an adapter's origin; all may be left out.
 
     Raises:
-        TarotError: samples or a budget in another form than `tune` writes them in.
+        TarotError: samples, a budget or parents in another form than `tune` and `compose` write them in.
     """
-    said = provenance if isinstance(provenance, dict) else {"samples_drawn": None}
-    samples = said.get("samples_drawn", [])
+    said: dict[str, Any] = provenance if isinstance(provenance, dict) else {"samples_drawn": None}
+    samples, parents = said.get("samples_drawn", []), said.get("parents", [])
     sound = isinstance(samples, list) and all(
         isinstance(sample, dict)
         and isinstance(sample.get("key"), str)
@@ -243,8 +256,17 @@ def checked_provenance(provenance: object, path: Path) -> dict[str, object]:
         and re.fullmatch(r".*/\d{1,9}", sample.get("id", "/0"))
         for sample in samples
     )
+    sound &= isinstance(parents, list) and all(
+        isinstance(parent, dict)
+        and isinstance(parent.get("fingerprint"), str)
+        and isinstance(parent.get("strength"), int | float)
+        for parent in parents
+    )
     if not (sound and isinstance(said.get("budget", 1), int)):
-        raise TarotError(f"samples and a budget as tarot writes them in {path}", "others", "is this a tarot adapter?")
+        got, hint = "others", "is this a tarot adapter?"
+        raise TarotError(f"samples, a budget and parents as tarot writes them in {path}", got, hint)
+    for parent in parents:
+        checked_provenance(parent.get("provenance"), path)
     return said
 
 

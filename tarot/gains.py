@@ -5,7 +5,7 @@ only on how often each (right answer, base's answer, edited answer) occurs, so t
 swapping the arms negates the gain and mirrors its interval exactly.
 
 Sources: McNemar (1947), exact form; Efron and Tibshirani, An Introduction to the Bootstrap (1993), also for
-the jackknife; Agresti and Min (2005) for the pseudo-document; Holm (1979); Zou and Donner (2008) for adding intervals.
+the jackknife; Agresti and Min (2005) for pseudo-documents; Holm (1979); Zou and Donner (2008) for adding intervals.
 """
 
 import math
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
-from scipy.stats import binomtest, bootstrap, permutation_test, t
+from scipy.stats import binomtest, permutation_test, t
 
 from tarot.errors import TarotError
 
@@ -65,7 +65,8 @@ class Difference:
     """value = mean(edited - base) of real numbers, in their own units, over `n` documents.
 
     `low` to `high` holds it over all such documents with confidence `level`; `p` is two-sided, assuming that the arms
-    do not differ. Fewer than two documents say nothing of others: the interval is then infinite, and p is 1.
+    do not differ. Fewer than two documents say nothing of others, and those of which none differs do not say how far
+    others might: the interval is then infinite, and p is 1.
     """
 
     value: float
@@ -108,7 +109,8 @@ def accuracy(gold: Sequence[int], predicted: Sequence[int]) -> float:
 def weighted_f1(gold: Sequence[int], predicted: Sequence[int]) -> float:
     """sum_c gold(c) / n * 2 TP(c) / (gold(c) + predicted(c)), a fraction; 0 without documents.
 
-    scikit-learn's `f1_score(average="weighted", zero_division=0)`.
+    scikit-learn's `f1_score(average="weighted", zero_division=0)`. Where all documents have the same right answer, as
+    those without choices do, that would be 2 a / (1 + a) of the share a that is right: it is then that share.
     """
     return _score(_weighted_f1, gold, predicted)
 
@@ -148,10 +150,10 @@ def f1_gain(
 ) -> Gain:
     """weighted_f1(edited) - weighted_f1(base), with a smoothed bootstrap interval and a permutation test.
 
-    The interval holds the middle `level` of the gain over resamples of `n` documents from the observed ones and one
-    pseudo-document, half of it gained and half lost, and the value itself. Without the pseudo-document the bootstrap is
-    too sure that what it has not seen does not happen: in simulations with a handful of flips on 44 documents its
-    percentiles cover 81 to 86% at a nominal 95, BCa's 77 to 81%, these 93 to 97% (more where few flips happen).
+    The interval holds the middle `level` of the gain over resamples of `n` documents from the observed ones and two
+    pseudo-documents, one gained and one lost, and the value itself. Without these the bootstrap is too sure that what
+    it has not seen does not happen: in simulations with a handful of flips on 44 documents its percentiles cover 81 to
+    86% at a nominal 95, BCa's 77 to 81%, these 93% and more (99 where hardly a flip happens).
 
     p is the share of random swaps of the two answers to each document that leave a gain at least as far from 0. For
     accuracy the same test is McNemar's.
@@ -168,7 +170,10 @@ def f1_gain(
 def difference(
     base: Sequence[float], edited: Sequence[float], *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> Difference:
-    """mean(edited - base), with scipy's bootstrap interval (BCa) over documents and its test of random swaps.
+    """mean(edited - base), with the interval of `f1_gain` and scipy's test of random swaps.
+
+    The pseudo-documents gain and lose as much as the one that differs most: in simulations of normal, exponential and
+    sparse differences of 20 to 100 documents the interval covers 94% and more at a nominal 95, BCa's 58 to 96%.
 
     Raises:
         TarotError: arms of different lengths or without documents, a level outside (0, 1), fewer than 2 resamples.
@@ -177,24 +182,21 @@ def difference(
     if len(base) != len(edited) or not len(base):
         raise TarotError("as many edited as base documents, and some", f"{len(edited)} and {len(base)}")
     gains = np.asarray(edited, float) - np.asarray(base, float)
-    value = float(gains.mean())
-    if len(gains) < 2:
+    value, most = float(gains.mean()), float(abs(gains).max())
+    if len(gains) < 2 or not most:
         return Difference(value, -math.inf, math.inf, len(gains), 1.0, level)
-    low = high = value
-    if np.ptp(gains):  # equal gains have no spread, for which scipy has no interval
-        interval = bootstrap(
-            (gains,), np.mean, n_resamples=resamples, confidence_level=level, rng=np.random.default_rng(seed)
-        ).confidence_interval
-        low, high = float(interval.low), float(interval.high)
+    scaled = np.append(gains / most, [1.0, -1.0])  # so that no square of them is too small for a number
+    counts = np.random.default_rng(seed).multinomial(len(gains), np.full(len(scaled), 1 / len(scaled)), resamples)
+    low, high = most * np.quantile(counts @ scaled, [(1 - level) / 2, (1 + level) / 2]) / len(gains)
     test = permutation_test(
-        (gains,),
+        (scaled[:-2],),
         np.mean,
         permutation_type="samples",
         vectorized=True,
         n_resamples=resamples,
         rng=np.random.default_rng(seed),
     )
-    return Difference(value, min(low, value), max(high, value), len(gains), float(test.pvalue), level)
+    return Difference(value, min(float(low), value), max(float(high), value), len(gains), float(test.pvalue), level)
 
 
 def mean_over_seeds(gains: Sequence[Gain | MeanGain]) -> MeanGain:
@@ -334,6 +336,8 @@ def _accuracy(n_gold: Floats, n_answered: Floats, right: Floats) -> Floats:
 
 
 def _weighted_f1(n_gold: Floats, n_answered: Floats, right: Floats) -> Floats:
+    if n_gold.shape[1] == 1:
+        return _accuracy(n_gold, n_answered, right)
     f1 = 2 * right / np.maximum(n_gold + n_answered, 1)  # where a class does not occur, nothing of it is right
     return (n_gold * f1).sum(1) / n_gold.sum(1)
 
@@ -399,12 +403,13 @@ def _resampled(
 
 
 def _smoothed(cells: Ints, counts: Ints, resamples: int, generator: np.random.Generator) -> tuple[Ints, Ints]:
-    """Draws of n documents out of n + 1: those seen, half a gained and half a lost one, of the classes seen."""
-    classes, n = np.arange(cells[:, 0].max() + 1), counts.sum()
-    outside = np.full_like(classes, -1)
-    flips = [np.stack(columns, axis=1) for columns in ((classes, classes, outside), (classes, outside, classes))]
-    shares = np.bincount(cells[:, 0], weights=counts) / n / 2
-    weights = np.concatenate([counts, shares, shares]) / (n + 1)
+    """Draws of n documents out of n + 2: those seen, and a gained and a lost one, of the classes seen."""
+    n_classes, n = int(cells[:, 0].max()) + 1, counts.sum()
+    # A wrong answer that is another class costs that one's precision too: F1 moves farther than by one outside.
+    right, wrong = np.nonzero(~np.eye(n_classes, dtype=bool)) if n_classes > 1 else (np.array([0]), np.array([-1]))
+    flips = [np.stack(columns, axis=1) for columns in ((right, right, wrong), (right, wrong, right))]
+    shares = np.bincount(cells[:, 0], weights=counts)[right] / n / max(n_classes - 1, 1)
+    weights = np.concatenate([counts, shares, shares]) / (n + 2)
     return np.concatenate([cells, *flips]), generator.multinomial(n, weights, size=resamples)
 
 

@@ -7,6 +7,7 @@ explain it, after Holm's correction for all that is compared: noise does not tur
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 from tarot.cells import EDITED, Arm, Cell, to_json
@@ -16,6 +17,7 @@ from tarot.gains import Gain, f1_gain, holm, regressed
 
 LEVEL = 0.95
 RESAMPLES = 10_000
+Rows = list[tuple[int, int]]  # of documents that two cells share: where each has them
 MEASURES = {"weighted F1 of the greedy answer": "greedy", "weighted F1 among the choices": "predicted"}
 
 
@@ -49,11 +51,9 @@ def compare(then: Sequence[Cell], now: Sequence[Cell], tolerance: float) -> list
 
     A cell that only one of them has is said so, and does not fail, so that a part of a suite can be run. One with other
     documents is judged on those that both have; it fails when there are none, since nobody can vouch for it. So do the
-    cells of a baseline of which the run has not a single one.
+    cells of a baseline of which the run has not a single one. One with too few documents to ever fail is said so.
     """
-    before, after = ({identity(cell): cell for cell in cells} for cells in (then, now))
-    common = sorted(before.keys() & after.keys(), key=str)
-    pairs = [(before[key], after[key], _paired(before[key], after[key])) for key in common]
+    pairs, gone, new = _matched(then, now)
     gains = [
         f1_gain(*_answers(*pair, kind), resamples=max(RESAMPLES, 100 * len(pairs)), level=LEVEL)
         for pair in pairs
@@ -62,18 +62,37 @@ def compare(then: Sequence[Cell], now: Sequence[Cell], tolerance: float) -> list
     corrected = [replace(gain, p=p) for gain, p in zip(gains, holm([gain.p for gain in gains]), strict=True)]
     n = len(MEASURES)
     verdicts = [
-        _verdict(*pair, dict(zip(MEASURES, corrected[i * n : (i + 1) * n], strict=True)), tolerance)
+        _verdict(*pair, dict(zip(MEASURES, corrected[i * n : (i + 1) * n], strict=True)), tolerance, len(gains))
         for i, pair in enumerate(pairs)
     ]
-    verdicts += [
-        Verdict(before[key].id, not common, ("in the baseline, but not measured now",))
-        for key in before.keys() - after.keys()
-    ]
-    verdicts += [Verdict(after[key].id, False, ("new, not in the baseline",)) for key in after.keys() - before.keys()]
+    verdicts += [Verdict(cell.id, not pairs, ("in the baseline, but not measured now",)) for cell in gone]
+    verdicts += [Verdict(cell.id, False, ("new, not in the baseline",)) for cell in new]
     return sorted(verdicts, key=lambda verdict: (verdict.cell, verdict.words))
 
 
-def _paired(then: Cell, now: Cell) -> list[tuple[int, int]]:
+def _matched(then: Sequence[Cell], now: Sequence[Cell]) -> tuple[list[tuple[Cell, Cell, Rows]], list[Cell], list[Cell]]:
+    """Cells of one identity with each other and their rows, and what is left of either run.
+
+    Several tests may measure the same on other documents: those go together that are most alike in these.
+    """
+    both = product(enumerate(then), enumerate(now))
+    candidates = sorted(
+        ((i, j, _paired(old, new)) for (i, old), (j, new) in both if identity(old) == identity(new)),
+        key=lambda pair: (-len(pair[2]), abs(len(then[pair[0]].keys) - len(now[pair[1]].keys))),
+    )
+    pairs: dict[int, tuple[int, Rows]] = {}
+    for i, j, rows in candidates:
+        if i not in pairs and all(j != taken for taken, _ in pairs.values()):
+            pairs[i] = (j, rows)
+    taken = {j for j, _ in pairs.values()}
+    return (
+        [(then[i], now[j], rows) for i, (j, rows) in sorted(pairs.items())],
+        [cell for i, cell in enumerate(then) if i not in pairs],
+        [cell for j, cell in enumerate(now) if j not in taken],
+    )
+
+
+def _paired(then: Cell, now: Cell) -> Rows:
     """Rows of the documents that both have; of one that stands twice, the first with the first."""
 
     def rows(cell: Cell) -> Mapping[tuple[str, int], int]:
@@ -88,7 +107,7 @@ def _paired(then: Cell, now: Cell) -> list[tuple[int, int]]:
     return [(row, ours[key]) for key, row in rows(then).items() if key in ours]
 
 
-def _answers(then: Cell, now: Cell, rows: list[tuple[int, int]], kind: str) -> tuple[list[int], list[int], list[int]]:
+def _answers(then: Cell, now: Cell, rows: Rows, kind: str) -> tuple[list[int], list[int], list[int]]:
     def of(arm: Arm) -> tuple[int, ...]:
         return arm.greedy if kind == "greedy" else arm.predicted
 
@@ -96,9 +115,7 @@ def _answers(then: Cell, now: Cell, rows: list[tuple[int, int]], kind: str) -> t
     return [now.gold[j] for _, j in rows], [old[i] for i, _ in rows], [new[j] for _, j in rows]
 
 
-def _verdict(
-    then: Cell, now: Cell, rows: list[tuple[int, int]], gains: Mapping[str, Gain], tolerance: float
-) -> Verdict:
+def _verdict(then: Cell, now: Cell, rows: Rows, gains: Mapping[str, Gain], tolerance: float, compared: int) -> Verdict:
     headline = next(iter(gains))
     words = [f"{headline} {gains[headline].value:+.3f} since then"]
     worse = {name: gain for name, gain in gains.items() if regressed(gain, tolerance)}
@@ -109,6 +126,8 @@ def _verdict(
         )
     if len(rows) < max(len(then.keys), len(now.keys)):
         words.append(f"other data: {len(rows)} documents in common of {len(then.keys)} then and {len(now.keys)} now")
+    if compared * 2 * 0.5 ** len(rows) > 1 - LEVEL:  # the p of a loss of all of them, corrected
+        words.append(f"{len(rows)} documents are too few to show a loss, whatever happens")
     changed = [
         f"{name} {then.versions.get(name, 'none')} then, {now.versions.get(name, 'none')} now"
         for name in sorted({*then.versions, *now.versions})

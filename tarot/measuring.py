@@ -47,6 +47,10 @@ def answers(task: Task, logged: Sequence[icl.Logged]) -> tuple[tuple[int, ...], 
         target = right_choice(task, f"document {document['doc_id']}", document["doc"]) if n > 1 else 0
         gold.append(target)
         greedy.append(greedy_choice([flag for _, flag in scored[:n]], [text for _, text in document["arguments"]]))
+        if any(map(math.isnan, values)):  # a model that an edit has broken chooses nothing
+            predicted.append(OUTSIDE)
+            probability.append(0.0)
+            continue
         predicted.append(max(range(n), key=values.__getitem__) if n > 1 else greedy[-1])
         probability.append(math.exp(values[target]))
     return tuple(gold), Arm("", 0, tuple(predicted), tuple(greedy), tuple(probability), 0.0)

@@ -195,9 +195,10 @@ def _function(module: str, name: str) -> Reward:
             values = [float(value) for value in returned]
         except (TypeError, ValueError) as error:
             raise TarotError(f"numbers from {module}:{name}", str(error)) from error
-        if len(values) != len(continuations) or any(math.isnan(value) for value in values):
-            got = f"{len(values)}, {sum(map(math.isnan, values))} of them nan"
-            raise TarotError(f"{len(continuations)} numbers from {module}:{name}", got)
+        if len(values) != len(continuations) or not all(map(math.isfinite, values)):
+            odd = sum(not math.isfinite(value) for value in values)
+            got = f"{len(values)}, {odd} of them infinite or nan"
+            raise TarotError(f"{len(continuations)} finite numbers from {module}:{name}", got)
         return values
 
     return judge

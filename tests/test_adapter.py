@@ -136,6 +136,10 @@ def test_brackets_too_deep_to_read(folder: Path) -> None:
         {"samples_drawn": [{"id": "train/1", "key": 1}]},
         {"samples_drawn": [{"id": "train/first", "key": "a"}]},
         {"budget": "120"},
+        {"parents": "two"},
+        {"parents": [{"fingerprint": "a", "strength": "1"}]},
+        {"parents": [{"fingerprint": "a", "strength": 1.0}]},
+        {"parents": [{"fingerprint": "a", "strength": 1.0, "provenance": {"budget": "120"}}]},
     ],
     ids=str,
 )
@@ -143,7 +147,8 @@ def test_an_origin_that_tune_does_not_write(folder: Path, provenance: object) ->
     card = json.loads((folder / CARD).read_text())
     (folder / CARD).write_text(json.dumps({**card, "provenance": provenance}))
     assert error_of(folder) == (
-        "expected samples and a budget as tarot writes them in DIR/tarot.json, got others; is this a tarot adapter?"
+        "expected samples, a budget and parents as tarot writes them in DIR/tarot.json, got others; "
+        "is this a tarot adapter?"
     )
 
 

@@ -1,5 +1,6 @@
 """Adapters scaled and added up: one edit that does what all of them do, and was tuned on what they all were."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -97,6 +98,14 @@ def test_provenance_names_both_parents(tmp_path: Path) -> None:
     assert (first["strength"], first["provenance"]["parents"][0]["strength"]) == (1.0, 0.5)
     assert first["provenance"]["parents"][0]["fingerprint"] == a.fingerprint
     assert (second["fingerprint"], second["provenance"]["seed"]) == (b.fingerprint, 1)
+
+
+def test_its_tasks_are_those_of_all_it_was_made_from() -> None:
+    """Side effects are of other tasks: an edit's own, however it was scaled and added up, are none."""
+    model = model_of_bytes()
+    a, b = (replace(an_adapter(model, [layer]), provenance={"task": name}) for layer, name in enumerate("ab"))
+    assert (a.tasks, compose(model, a.scaled(0.5), b).scaled(2.0).tasks) == ({"a"}, {"a", "b"})
+    assert an_adapter(model, [0]).tasks == frozenset()
 
 
 def test_what_either_parent_was_tuned_on_is_not_evaluated(tmp_path: Path) -> None:

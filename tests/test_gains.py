@@ -94,6 +94,8 @@ def test_scores_are_those_of_scikit_learn(documents):
     assume(gold)
     assert accuracy(gold, predicted) == pytest.approx(accuracy_score(gold, predicted), abs=1e-12)
     expected = f1_score(gold, predicted, average="weighted", zero_division=0)
+    if len(set(gold)) == 1:  # of a single class F1 is no more than another name of the share that is right
+        expected = accuracy(gold, predicted)
     assert weighted_f1(gold, predicted) == pytest.approx(expected, abs=1e-12)
 
 
@@ -240,9 +242,9 @@ def test_the_interval_is_that_of_a_loop_over_resampled_documents():
     values = []
     for _ in range(2000):
         drawn = generator.integers(0, 60, 60)
-        pseudo = generator.random(60) < 1 / 61
+        pseudo = generator.random(60) < 2 / 62
         before = np.where(pseudo, gold[drawn], base[drawn])
-        after = np.where(pseudo, -1, edited[drawn])
+        after = np.where(pseudo, (gold[drawn] + generator.integers(1, 3, 60)) % 3, edited[drawn])
         both = np.where(generator.random(60) < 0.5, (before, after), np.where(pseudo, (after, before), (before, after)))
         values.append(weighted_f1(gold[drawn], both[1]) - weighted_f1(gold[drawn], both[0]))
     assert (gain.low, gain.high) == pytest.approx(np.quantile(values, (0.025, 0.975)), abs=0.015)
@@ -271,9 +273,8 @@ def population(n_choices, base_right, edited_right, agreement):
     return np.array(cells), np.array(chances) / sum(chances)
 
 
-def coverage(gain_of, score, n, case, **options):
+def coverage(gain_of, score, n, cells, chances, **options):
     """Share of 1,000 samples of n documents whose interval holds the gain over the whole population."""
-    cells, chances = population(*case)
     many = np.repeat(cells, np.round(chances * 1e6).astype(int), axis=0).T
     truth = score(many[0], many[2]) - score(many[0], many[1])
     generator = np.random.default_rng(0)
@@ -290,12 +291,19 @@ LARGE_GAIN, HARDLY_ANY = (2, 0.1, 0.7, 0.3), (4, 0.6, 0.65, 0.6)
 
 @pytest.mark.parametrize(("gain_of", "score"), [(accuracy_gain, accuracy), (f1_gain, weighted_f1)])
 @pytest.mark.parametrize(("n", "case"), [(44, HARDLY_ANY), (100, LARGE_GAIN)], ids=["44", "100"])
-def test_at_a_nominal_95_the_interval_covers_93_to_97(gain_of, score, n, case):
-    assert 0.93 <= coverage(gain_of, score, n, case) <= 0.97
+def test_at_a_nominal_95_the_interval_covers_93_to_98(gain_of, score, n, case):
+    assert 0.93 <= coverage(gain_of, score, n, *population(*case)) <= 0.98
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0.03, 0), (0.05, 0), (0.08, 0), (0.045, 0.02)])
+def test_a_few_flips_between_two_choices_are_covered_at_least_as_often(gained, lost):
+    """Of 44 documents; each flip changes the precision of the other choice too."""
+    cells = np.array([(0, 0, 0), (0, 0, 1), (1, 1, 1), (1, 0, 0), (1, 0, 1)])
+    assert coverage(f1_gain, weighted_f1, 44, cells, np.array([0.6 - lost, lost, 0.26, 0.14 - gained, gained])) >= 0.94
 
 
 def test_the_check_of_coverage_can_fail():
-    assert not 0.93 <= coverage(accuracy_gain, accuracy, 100, LARGE_GAIN, level=0.9) <= 0.97
+    assert not 0.93 <= coverage(accuracy_gain, accuracy, 100, *population(*LARGE_GAIN), level=0.9) <= 0.97
 
 
 def test_the_mean_over_seeds_covers_at_least_as_often_as_it_says():
@@ -426,24 +434,31 @@ def test_a_difference_is_the_mean_inside_its_interval(pairs):
     assert (mirrored.value, mirrored.p) == pytest.approx((-found.value, found.p), abs=0.05)
 
 
-def test_at_a_nominal_95_the_interval_of_a_difference_covers_its_mean():
-    """Of skewed gains, which rewards have; the bootstrap falls a little short at 100 documents."""
+@pytest.mark.parametrize("n", [20, 100])
+@pytest.mark.parametrize(
+    ("draw", "mean"),
+    [
+        (lambda generator, n: generator.normal(0.3, 1, n), 0.3),
+        (lambda generator, n: generator.exponential(size=n), 1),
+        (lambda generator, n: 1.0 * (generator.random(n) < 0.05), 0.05),  # what happens rarely, such as a toxic text
+        (lambda generator, n: 1.0 * (generator.random(n) < 0.05) - (generator.random(n) < 0.02), 0.03),
+    ],
+    ids=["normal", "skewed", "rare", "rare both ways"],
+)
+def test_at_a_nominal_95_the_interval_of_a_difference_covers_its_mean(draw, mean, n):
     generator = np.random.default_rng(0)
     covered = []
-    for seed in range(200):
-        gains = generator.exponential(size=100)
-        found = difference(np.zeros(100), gains, resamples=500, seed=seed)
-        covered.append(found.low <= 1 <= found.high)
-    assert 0.90 <= np.mean(covered) <= 0.98
+    for seed in range(300):
+        found = difference(np.zeros(n), draw(generator, n), resamples=400, seed=seed)
+        covered.append(found.low - 1e-9 <= mean <= found.high + 1e-9)
+    assert np.mean(covered) >= 0.92
 
 
 def test_a_difference_of_what_does_not_vary():
     same = difference([0.5] * 9, [0.75] * 9)
-    assert (same.value, same.low, same.high) == (0.25, 0.25, 0.25) and same.p < 0.01
-    nothing = difference([0.5] * 9, [0.5] * 9)
-    assert (nothing.value, nothing.p) == (0.0, 1.0)
-    one = difference([0.0], [1.0])
-    assert (one.value, one.low, one.high, one.p) == (1.0, -math.inf, math.inf, 1.0)
+    assert same.low < same.value == same.high == 0.25 and same.p < 0.01
+    for nothing in (difference([0.5] * 9, [0.5] * 9), difference([0.0], [1.0])):
+        assert (nothing.low, nothing.high, nothing.p) == (-math.inf, math.inf, 1.0)
 
 
 @pytest.mark.parametrize(

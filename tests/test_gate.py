@@ -173,6 +173,27 @@ def test_documents_in_common_are_judged() -> None:
     assert failed(compare([then], [shuffled], TOLERANCE)) == [True]
 
 
+def test_two_cells_of_one_measurement_are_judged_each_on_its_own_documents() -> None:
+    """Such as a quick test and a whole one: the one that fell does not hide behind the other."""
+    keys = tuple(f"key{i}" for i in range(100))
+    whole, quick, fallen = (
+        cell([True] * 100, keys=keys),
+        cell([True] * 10, keys=keys[:10]),
+        cell([False] * 100, keys=keys),
+    )
+    for now in ([fallen, quick], [quick, fallen]):
+        verdicts = compare([whole, quick], now, TOLERANCE)
+        assert sorted(failed(verdicts)) == [False, True]
+        assert not any(word.startswith("other data") for verdict in verdicts for word in verdict.words)
+    assert failed(compare([whole], [whole, quick], TOLERANCE)) == [False, False]
+
+
+@given(st.integers(1, 12))
+def test_documents_too_few_to_show_a_loss_are_said_to_be(n: int) -> None:
+    (verdict,) = compare([cell([True] * n)], [cell([False] * n)], TOLERANCE)
+    assert verdict.failed != (f"{n} documents are too few to show a loss, whatever happens" in verdict.words)
+
+
 def test_a_document_that_stands_twice_is_paired_with_itself() -> None:
     once = cell([True, False], keys=("same", "same"))
     assert failed(compare([once], [once], 0.0)) == [False]

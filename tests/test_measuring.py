@@ -168,6 +168,9 @@ def test_answers_read_every_form_of_gold(folder: Path) -> None:
     assert arm.predicted == (2, 2, 2, 2)
     assert arm.greedy == (1, 1, -1, 1)  # of two greedy answers, the longer
     assert arm.gold_probability == pytest.approx((0.2, 0.2, 0.1, 0.2))
+    broken = logged(0, (False,) * 3) | {"filtered_resps": [(math.nan, False)] * 3}
+    gold, arm = answers(task, [broken, broken])  # a model that an edit has broken is never right
+    assert (gold, arm.predicted, arm.greedy, arm.gold_probability) == ((0, 0), (-1, -1), (-1, -1), (0.0, 0.0))
     with pytest.raises(
         TarotError,
         match=r"expected a gold answer among \['red', 'redder', 'tan'\], "

@@ -181,6 +181,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "def length(prompts, continuations):\n    return [len(p + c) for p, c in zip(prompts, continuations)]\n"
         "def short(prompts, continuations):\n    return [1.0]\n"
         "def nan(prompts, continuations):\n    return [float('nan')] * len(continuations)\n"
+        "def endless(prompts, continuations):\n    return [-float('inf')] * len(continuations)\n"
         "def words(prompts, continuations):\n    return continuations\n"
         "number = 3\n"
     )
@@ -196,8 +197,9 @@ def test_a_users_function_sees_prompts_and_continuations() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("short", "expected 2 numbers from planted_rewards:short, got 1, 0 of them nan"),
-        ("nan", "expected 2 numbers from planted_rewards:nan, got 2, 2 of them nan"),
+        ("short", "expected 2 finite numbers from planted_rewards:short, got 1, 0 of them infinite or nan"),
+        ("nan", "expected 2 finite numbers from planted_rewards:nan, got 2, 2 of them infinite or nan"),
+        ("endless", "expected 2 finite numbers from planted_rewards:endless, got 2, 2 of them infinite or nan"),
         ("words", "expected numbers from planted_rewards:words, got could not convert string to float: 'a'"),
         ("number", "expected a function planted_rewards:number(prompts, continuations), got int"),
         ("none", "expected the function none of the module planted_rewards, got module 'planted_rewards' has no"),

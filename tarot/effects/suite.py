@@ -114,11 +114,11 @@ def side_effects_of(
     batch_size: int | None = None,
     on_step: OnStep = silent,
 ) -> SideEffects:
-    """The adapter's row of the matrix, zero-shot and without its own task, and its drift on neutral text.
+    """The adapter's row of the matrix, zero-shot and without its own tasks, and its drift on neutral text.
 
     Arguments and errors as for `changes` and `neutral_text`.
     """
-    others = [name for name in load_tasks(tasks, include_path)["tasks"] if name != adapter.provenance.get("task")]
+    others = [name for name in load_tasks(tasks, include_path)["tasks"] if name not in adapter.tasks]
     row: dict[str, Change] = {}
     if others:
         (row,) = changes(
