@@ -16,12 +16,20 @@ from benchmarks.study.effects import DOCUMENTS, DRIFT, TOKENS
 from benchmarks.study.grid import Cell
 from benchmarks.study.stopping import LEVELS
 from tarot.files import write_atomically
-from tarot.gains import Gain, MeanGain, f1_gain, mean_over_settings
+from tarot.gains import Gain, MeanGain, accuracy_gain, f1_gain, mean_over_settings
 from tarot.tuning import Recipe
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 Measured = dict[Cell, dict[str, dict[str, Any]]]  # what each method left in each cell
+# Ways to judge the same answers: which of them, and how their gain is computed. The first is the study's own.
+HEADLINE = "weighted F1 of the greedy answer"
+JUDGED: dict[str, tuple[str, Callable[..., Gain]]] = {
+    HEADLINE: ("greedy", f1_gain),
+    "greedy answers that are right": ("greedy", accuracy_gain),
+    "weighted F1 among the choices": ("predicted", f1_gain),
+    "right among the choices": ("predicted", accuracy_gain),
+}
 INTRODUCTION = """# Results
 
 Written by `python -m benchmarks.study.results` from the files in `benchmarks/study/cells` and `effects`, which
@@ -120,12 +128,20 @@ Medians over cells, beside other work on two cores. Labels in the evaluated prom
 that the process had taken by then, in cells before this one too, so that it bounds a method's own from above.
 """
 
+OTHERWISE = """## The same answers, judged otherwise
+
+F1 of the greedy answer counts an answer in another form as wrong, and a model that always says the same as worse than
+accuracy does. So here are the same answers judged four ways: mean gains, and the cells in which the default is ahead
+and behind. *Among the choices* the likeliest of the choices is the answer, so that the form of the answer, of which the
+unedited model often knows nothing, does not count.
+"""
+
 EFFECTS = """## What else an edit changes
 
 The default edits found without shots with seed 0, on every task (first {documents} documents, no shots): gains over
 the unedited model, its own task's in bold. And on {tokens:,} tokens that the unedited model wrote: the edit's
-perplexity, and KL(unedited, edited) in nats a token. Gemma's edits were searched again for it, on another processor
-than those of the cells.
+perplexity, and KL(unedited, edited) in nats a token. Where the unedited model scores nothing, nothing can be lost: of
+SmolLM2 that is so on all tasks but `navigate`.
 """
 
 
@@ -139,10 +155,11 @@ def load(folder: Path) -> Measured:
     return found
 
 
-def gain(measured: Measured, cell: Cell, method: str, over: str) -> Gain | None:
-    """Greedy F1 of one method minus another's, on the same documents; None where one is missing."""
+def gain(measured: Measured, cell: Cell, method: str, over: str, judged: str = HEADLINE) -> Gain | None:
+    """Score of one method minus another's, on the same documents; None where one is missing."""
     new, old = (measured[cell].get(name) or shared(measured, cell, name) for name in (method, over))
-    return f1_gain(new["gold"], old["greedy"], new["greedy"], resamples=2000) if new and old else None
+    answer, gain_of = JUDGED[judged]
+    return gain_of(new["gold"], old[answer], new[answer], resamples=2000) if new and old else None
 
 
 def shared(measured: Measured, cell: Cell, method: str) -> dict[str, Any] | None:
@@ -152,13 +169,35 @@ def shared(measured: Measured, cell: Cell, method: str) -> dict[str, Any] | None
     return measured.get(Cell(cell.model, cell.task, cell.shots, grid.SEEDS[0]), {}).get(method)
 
 
-def mean_gain(measured: Measured, shots: int, method: str, over: str) -> MeanGain | None:
-    """Over all models and tasks with so many shots that have both."""
+def gains(measured: Measured, shots: int, method: str, over: str, judged: str = HEADLINE) -> list[list[Gain]]:
+    """Of each model and task with so many shots, those of the seeds that have both methods."""
     settings: dict[tuple[str, str], list[Gain]] = defaultdict(list)
     for cell in measured:
-        if cell.shots == shots and (found := gain(measured, cell, method, over)):
+        if cell.shots == shots and (found := gain(measured, cell, method, over, judged)):
             settings[cell.model, cell.task].append(found)
-    return mean_over_settings(list(settings.values())) if settings else None
+    return list(settings.values())
+
+
+def mean_gain(measured: Measured, shots: int, method: str, over: str, judged: str = HEADLINE) -> MeanGain | None:
+    """Over all models and tasks with so many shots that have both."""
+    settings = gains(measured, shots, method, over, judged)
+    return mean_over_settings(settings) if settings else None
+
+
+def judged_otherwise(measured: Measured) -> str:
+    """Mean gains of the default by every way to judge answers, and in how many cells it is ahead."""
+    pairs = [(shots, over) for over in ("base", "few-shot", "random", "paper", "lora", "oft") for shots in grid.SHOTS]
+    rows = []
+    for shots, over in pairs:
+        row = []
+        for judged in JUDGED:
+            settings = gains(measured, shots, "default", over, judged)
+            values = [each.value for seeds in settings for each in seeds]
+            better, worse = sum(value > 0 for value in values), sum(value < 0 for value in values)
+            row.append(f"{signed(mean_over_settings(settings))}, {better} : {worse}")
+        if values:
+            rows.append([over, str(shots), str(len(values)), *row])
+    return table(["default minus", "shots", "cells", *JUDGED], rows)
 
 
 def share(measured: Measured, shots: int, method: str, rival: str) -> str:
@@ -190,7 +229,7 @@ def widely(measured: Measured, shots: int) -> list[str]:
 
 
 def scores(measured: Measured, shots: int) -> str:
-    """A row for each model and task: each method's mean over seeds, and how many those are."""
+    """A row for each model and task: each method's mean over seeds; a mean of all where none is missing."""
     present = widely(measured, shots)
     rows, columns = [], defaultdict(list)
     for model in grid.MODELS:
@@ -207,8 +246,8 @@ def scores(measured: Measured, shots: int) -> str:
                 if values:
                     columns[method].append(statistics.mean(values))
             rows.append(row)
-    means = [f"{statistics.mean(columns[m]):.3f} ({len(columns[m])})" for m in present]
-    return table(["model", "task", *present], [*rows, ["**mean**", "(settings)", *means]])
+    means = [f"{statistics.mean(columns[m]):.3f}" if len(columns[m]) == len(rows) else "" for m in present]
+    return table(["model", "task", *present], [*rows, ["**mean**", "", *means]])
 
 
 def compared(measured: Measured, shots: int) -> str:
@@ -267,19 +306,23 @@ def costs(measured: Measured) -> str:
 
 
 def overfitting(measured: Measured) -> str:
-    """Training score against what it brought on unseen documents."""
+    """Training score against what it brought on unseen documents, and the same of the default in those cells."""
+
+    def score(result: dict[str, Any]) -> float:
+        return float(result["scores"]["best"])
+
     rows = []
     for method in grid.METHODS:
         both = [
-            (found[method]["scores"]["best"], found[method]["greedy_f1"])
-            for found in measured.values()
-            if "scores" in found.get(method, {})
+            (score(each[method]), each[method]["greedy_f1"], score(each["default"]), each["default"]["greedy_f1"])
+            for each in measured.values()
+            if "scores" in each.get(method, {}) and "default" in each
         ]
         if both:
-            rows.append(
-                [method, str(len(both)), *(f"{statistics.mean(column):.3f}" for column in zip(*both, strict=True))]
-            )
-    return table(["method", "cells", "training log-probability, nats", "F1 on unseen documents"], rows)
+            means = [f"{statistics.mean(column):.3f}" for column in zip(*both, strict=True)]
+            rows.append([method, str(len(both)), *means])
+    header = ["training log-probability, nats", "F1 on unseen documents"]
+    return table(["method", "cells", *header, *(f"{words}: default's" for words in header)], rows)
 
 
 def picture(measured: Measured, path: Path) -> None:
@@ -478,6 +521,7 @@ def text(measured: Measured) -> str:
     parts += ["## What was asked\n", asked(measured)]
     for shots in grid.SHOTS:
         parts += [f"## {shots or 'No'} shots in every prompt\n", scores(measured, shots), compared(measured, shots)]
+    parts += [OTHERWISE, judged_otherwise(measured)]
     parts += [RIVALS, rivals(measured), COSTS, costs(measured)]
     parts += ["## Training against unseen documents\n", overfitting(measured)]
     parts += side_effects(measured, HERE / "effects")
