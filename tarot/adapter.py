@@ -31,6 +31,7 @@ from tarot.rotation import ROTATIONS, Rotation
 from tarot.sites import Site, decoder_layers, find_sites
 
 FORMAT = 1
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 WEIGHTS = "adapter.safetensors"
 CARD = "tarot.json"
 FILES = (CARD, WEIGHTS)
@@ -206,11 +207,13 @@ class Adapter:
             )
         try:
             angles = load_file(weights_path)["angles"]
-            edit = Edit(**{**card["edit"], "layers": tuple(card["edit"]["layers"])})
+            edit = _edit(card["edit"], folder)
         except (SafetensorError, KeyError, TypeError) as error:
             raise TarotError(
                 f"angles and their edit in {folder}", f"{type(error).__name__}: {error}", "tune again"
             ) from error
+        if angles.dtype not in DTYPES:
+            raise TarotError(f"angles of a type for them in {folder}", str(angles.dtype), "tune again")
         if edit.rotation not in ROTATIONS:
             raise UnknownName("rotation", edit.rotation, ROTATIONS)
         if not torch.isfinite(angles).all():
@@ -239,6 +242,15 @@ class Adapter:
         """Read an adapter from a folder, or from the hub where there is no such folder; errors as for `load`."""
         is_folder = Path(reference).expanduser().is_dir()
         return cls.load(Path(reference).expanduser() if is_folder else hub.pull(str(reference), FILES, revision))
+
+
+def _edit(said: Mapping[str, Any], folder: str | Path) -> Edit:
+    """Where and how angles act, as a file says it; TarotError where that is not of the types that `Edit` has."""
+    layers, names = list(said["layers"]), {name: said[name] for name in ("sites", "rotation", "model")}
+    whole = layers and all(type(layer) is int and layer >= 0 for layer in layers)
+    if not (whole and all(isinstance(name, str) for name in names.values())):
+        raise TarotError(f"the sites, layers, rotation and model of an edit in {folder}", "others", "tune again")
+    return Edit(layers=tuple(layers), **names)
 
 
 def checked_provenance(provenance: object, path: Path) -> dict[str, object]:

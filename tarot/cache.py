@@ -10,22 +10,20 @@ import logging
 import platform
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from filelock import FileLock
-
 from tarot.adapter import CARD, Adapter, shapes_fingerprint, weights_fingerprint
 from tarot.errors import TarotError
+from tarot.files import locked
 from tarot.harness import TarotLM, chat_template
 from tarot.models import LoadedModel
 from tarot.samples import draw, load_task
 from tarot.search import TrialLog
 from tarot.sites import find_sites, parse_layers
-from tarot.tuning import LIBRARIES, TRIALS, Recipe, check, tune
+from tarot.tuning import LIBRARIES, TRIALS, Recipe, check_search, tune
 
 logger = logging.getLogger("tarot")
 
@@ -49,9 +47,9 @@ def tuned(
         TarotError: what `tarot.tune` raises, or a cache that cannot be written.
         KeyboardInterrupt: Ctrl-C while tuning; the trials so far are kept.
     """
-    check(recipe, cache, budget, resume=True)
+    check_search(recipe, budget)
     folder = cache / key(loaded, recipe, budget, include_path)
-    with _alone(folder):
+    with locked(Path(f"{folder}.lock")):
         if (whole := _whole(folder, say)) is not None:
             return whole, folder
         resumed = _resumable(folder, say)
@@ -75,23 +73,6 @@ def tuned(
         if adapter.provenance["interrupted"]:
             raise KeyboardInterrupt
         return adapter, folder
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the entry's lock, which the system takes back from a worker that dies."""
-    lock = FileLock(f"{folder}.lock")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError as error:
-        raise TarotError(
-            f"a cache in {folder.parent}", error.strerror or str(error), "choose another folder"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def key(loaded: LoadedModel, recipe: Recipe, budget: int, include_path: str | None) -> str:

@@ -112,7 +112,7 @@ def results(path: str | Path) -> Iterator[dict[str, Any]]:
         TarotError: no such file, not JSON, a newer format, or something that the body looks for and does not find.
     """
     try:
-        content = json.loads(Path(path).read_text())
+        content = json.loads(Path(path).read_bytes())
         version = content["format"]
         if isinstance(version, int) and version > FORMAT:
             raise TarotError(f"results of format {FORMAT} at most", f"{version} in {path}", "update tarot")

@@ -19,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from tarot.errors import TarotError
 
@@ -42,10 +43,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+SHOTS = 6  # of the few-shot arm
 INTERRUPTED = 130  # 128 and the signal's number
 
-out = Console()
-err = Console(stderr=True)
+out = Console(markup=False)
+err = Console(stderr=True, markup=False)
 
 Model = Annotated[str, typer.Option("--model", help="hub id, folder, PATH.gguf or wheel:NAME; see `tarot models`")]
 IncludePath = Annotated[Path | None, typer.Option("--include-path", help="folder of further lm-eval task files")]
@@ -76,7 +78,7 @@ NoChat = Annotated[bool, typer.Option("--no-chat", help="plain text prompts, eve
 def _load(model: str, device: str, dtype: str, device_map: str | None = None) -> "LoadedModel":
     from tarot.models import load_model
 
-    with err.status(f"loading {model}"):
+    with err.status(Text(f"loading {model}")):
         return load_model(model, device=device, dtype=dtype, device_map=device_map)
 
 
@@ -314,7 +316,7 @@ def evaluate(
     from tarot import harness, judging, rewards
     from tarot.adapter import Adapter
     from tarot.effects import check_strength, side_effects_of
-    from tarot.files import write_atomically
+    from tarot.files import check_place, write_atomically
 
     rows = _rows(batch_size)
     edit = Adapter.load(adapter) if adapter else None
@@ -326,6 +328,8 @@ def evaluate(
         edit = edit.scaled(strength)
     if reward:
         rewards.check_reward(reward)
+    if output:
+        check_place(output)
     loaded = _load(model, device, dtype, device_map)
     results = harness.evaluate(
         loaded,
@@ -397,8 +401,9 @@ def compare(
         list[Path] | None, typer.Option(help="adapter of another search, as a further arm; repeat for several")
     ] = None,
     shots: Annotated[
-        int, typer.Option(help="labelled examples in the few-shot arm's prompts; an edit tuned on shots keeps its own")
-    ] = 6,
+        int,
+        typer.Option(help="labelled examples in few-shot prompts; an edit tuned on shots keeps its own", min=0),
+    ] = SHOTS,
     draws: Annotated[
         int, typer.Option(help="average few-shot prompting over so many choices and orders of its shots", min=0)
     ] = 0,
@@ -420,20 +425,37 @@ def compare(
     """
     from tarot import cells, measuring, tuning
     from tarot.adapter import Adapter
-    from tarot.files import write_atomically
-    from tarot.report import ARM_HEADER, METRICS, arm_rows
+    from tarot.files import check_place, write_atomically
+    from tarot.report import ARM_HEADER, HEADLINE, METRICS, arm_rows
     from tarot.report import compare as compared
+    from tarot.report.comparison import metric_named
     from tarot.rewards import is_reward
 
     rows = _rows(batch_size)
-    edits = [Adapter.load(folder) for folder in adapter]
-    if any(reward or is_reward(measuring.recipe_of(edit).objective) for edit in edits):
+    metric_named(metric)
+    if output:
+        check_place(output)
+    edits = {folder: Adapter.load(folder) for folder in adapter}
+    recipes = {folder: measuring.recipe_of(edit) for folder, edit in edits.items()}
+    rewarded = [bool(reward) or is_reward(recipe.objective) for recipe in recipes.values()]
+    if any(rewarded):
+        if not all(rewarded):
+            raise TarotError("adapters that are all tuned for a reward, or none", "both", "compare them one by one")
+        if control or draws or shots != SHOTS or metric != HEADLINE:
+            asked = "--control, --draws, --shots or --metric"
+            raise TarotError("no arms beside base and edited texts, judged by a reward", asked, "leave them out")
         _compare_rewards(_load(model, device, dtype, device_map), adapter, reward, include_path, limit, rows, output)
         return
     beside = {folder: Adapter.load(folder) for folder in control or ()}
     searches = {folder: measuring.recipe_of(edit).search for folder, edit in beside.items()}
     if len(set(searches.values())) < len(beside):
         raise TarotError("controls of different searches", ", ".join(searches.values()), "")
+    searched = {folder: {**searches, folder: recipe.search} for folder, recipe in recipes.items()}
+    # Only for a picture: what was pruned, imported or copied without its trials has none.
+    curves = {
+        folder: {s: tuning.curve(f, s) for f, s in those.items() if (f / tuning.TRIALS).exists()}
+        for folder, those in searched.items()
+    }
     loaded = _load(model, device, dtype, device_map)
     measured = [
         measuring.measure(
@@ -443,19 +465,19 @@ def compare(
             include_path=include_path,
             limit=limit,
             batch_size=rows,
-            curves={s: tuning.curve(f, s) for f, s in {**searches, folder: measuring.recipe_of(edit).search}.items()},
+            curves=curves[folder],
             controls={f"{searches[f]} search": each for f, each in beside.items()},
             draws=draws,
         )
-        for folder, edit in zip(adapter, edits, strict=True)
+        for folder, edit in edits.items()
     ]
-    if output:
-        write_atomically(output, cells.to_json(measured).encode())
     for comparison in compared(measured, metric):
         cell = comparison.cell
         title = f"{cell.task}, {len(cell.gold):,} documents, {METRICS[metric].title}, seed {cell.seed}"
         _print_table(ARM_HEADER, arm_rows(comparison), title)
         _print_again(cell.command)
+    if output:
+        write_atomically(output, cells.to_json(measured).encode())
 
 
 def _compare_rewards(
@@ -530,7 +552,7 @@ def bench(
 
     from tarot import grid
     from tarot.machines import Needs, RayEngine, local
-    from tarot.report import METRICS, summary_rows
+    from tarot.report import METRICS, aligned, summary_rows
     from tarot.report.comparison import metric_named
 
     metric_named(metric)
@@ -575,10 +597,9 @@ def bench(
             raise
     if measured:
         header, rows = summary_rows(measured, metric)
-        table = Table(*header, title=METRICS[metric].title, title_justify="left")
-        for row in rows:
-            table.add_row(*row)
-        out.print(table)
+        out.print(METRICS[metric].title)
+        for line in aligned([header, *rows]):
+            out.print(line, soft_wrap=True, highlight=False)  # whole, however narrow a log is
     out.print(f"{len(measured)} of {len(settings)} cells in {output}", soft_wrap=True)
     if failed:
         raise typer.Exit(1)
@@ -949,6 +970,8 @@ def main() -> Any:
             out.print(error.format_message(), markup=False, highlight=False)
             sys.exit(2)
         _fail(f"{error.format_message()} Try `tarot --help`.")
+    except OSError as error:  # a folder that may not be entered, a name too long: where nobody looked for it
+        _fail(f"expected files and folders that can be read and written, got {error}")
     except typer.Abort:
         err.print("interrupted")
         sys.exit(INTERRUPTED)

@@ -42,3 +42,37 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     with written_atomically(path) as part:
         part.write_bytes(content)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a lock, which the system takes back from a process that dies; its file stays.
+
+    Raises:
+        TarotError: the file cannot be made; or, unless it is waited for, another process holds the lock.
+    """
+    from filelock import FileLock, Timeout  # which whoever only reads files need not load
+
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout as error:
+        raise TarotError(f"{path.parent} to itself", "another process that writes there", "wait for it") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise TarotError(f"to write in {path.parent}", reason, "choose another folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_place(path: Path, *, folder: bool = False) -> None:
+    """Raise TarotError unless a file, or the files of a folder, can be written there: told before an hour of work."""
+    if os.path.exists(path) and os.path.isdir(path) != folder:
+        raise TarotError(f"a {'folder' if folder else 'file'} to write", f"{str(path)!r}, which is none")
+    # Not `Path.exists`, which raises where a folder above may not be searched.
+    nearest = next(parent for parent in (path, *path.parents) if os.path.exists(parent))
+    if (nearest.is_file() and nearest != path) or not os.access(nearest, os.W_OK):
+        raise TarotError("a place to write", f"{str(path)!r}; {nearest} cannot be written to")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tarot import cells as cell_data
 from tarot.cells import Cell
 from tarot.errors import TarotError, UnknownName
-from tarot.files import write_atomically
+from tarot.files import locked, write_atomically
 
 if TYPE_CHECKING:
     from tarot.adapter import Adapter
@@ -204,14 +204,20 @@ def measure_grid(
     known = {cell.asked: cell for cell in kept if cell.asked}
     todo = [setting for setting in settings if asked[setting] not in known]
     on_start(len(settings) - len(todo))
-    write_atomically(output, cell_data.to_json(kept).encode())  # told before an hour of measuring, not after it
+    _add(output)  # told before an hour of measuring, not after it
     for setting, outcome in run(todo):
         if outcome.cell:
             known[asked[setting]] = cell = replace(outcome.cell, asked=asked[setting])
-            kept.append(cell)
-            write_atomically(output, cell_data.to_json(kept).encode())
+            _add(output, cell)
         on_outcome(setting, outcome)
     return [known[asked[setting]] for setting in settings if asked[setting] in known]
+
+
+def _add(output: Path, *cells: Cell) -> None:
+    """To those that the file holds now: another process may have added its own meanwhile."""
+    with locked(output.with_name(f".{output.name}.lock")):
+        kept = cell_data.load(output) if output.exists() else []
+        write_atomically(output, cell_data.to_json([*kept, *cells]).encode())
 
 
 def _asked(setting: Setting) -> str:

@@ -122,7 +122,8 @@ def _made(provenance: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
         "bound": "largest angle allowed, radians",
     }
     yield from ((title, provenance[name]) for name, title in named.items() if name in provenance)
-    if isinstance(scores := provenance.get("scores"), Mapping):
+    scores = provenance.get("scores")
+    if isinstance(scores, Mapping) and all(isinstance(scores.get(name), float) for name in ("identity", "best")):
         measure = provenance.get("objective", "objective")
         yield f"{measure} on the samples", f"unedited {scores['identity']:.4f}, edited {scores['best']:.4f}"
 

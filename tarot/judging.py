@@ -142,5 +142,14 @@ def compare_rewards(
         fluency_gain=difference(base.fluencies, edited.fluencies),
         outcomes=dict(outcomes or {}),
         front=tuple(pareto(outcomes or {})),
-        command=command(loaded.reference, recipe, adapter.provenance["budget"], 0, 0, limit, include_path),  # type: ignore[arg-type]  # JSON that tune wrote
+        command=command(
+            loaded.reference,
+            recipe,
+            adapter.provenance["budget"],  # type: ignore[arg-type]  # JSON that tune wrote
+            None,
+            0,
+            limit,
+            include_path,
+            reward=reward,
+        ),
     )

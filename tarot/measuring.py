@@ -87,13 +87,17 @@ def command(
     model: str,
     recipe: Recipe,
     budget: int,
-    shots: int,
+    shots: int | None,
     draws: int,
     limit: int | None,
     include_path: str | Path | None,
     controls: Sequence[Recipe] = (),
+    reward: str | None = None,
 ) -> str:
-    """Shell line that repeats a cell; each control's search gets a folder of its own, named by it."""
+    """Shell line that repeats a cell; each control's search gets a folder of its own, named by it.
+
+    Rewarded texts have no shots: None leaves them out.
+    """
     reference = shlex.quote(model)
     options = [f"--include-path {shlex.quote(str(include_path))}"] if include_path else []
     folders = ["DIR", *(f"DIR-{control.search}" for control in controls)]
@@ -102,7 +106,8 @@ def command(
         for each, folder in zip((recipe, *controls), folders, strict=True)
     ]
     limited = [f"--limit {limit}"] if limit else []
-    arms = [f"--shots {shots}", *([f"--draws {draws}"] if draws else [])]
+    arms = [] if shots is None else [f"--shots {shots}", *([f"--draws {draws}"] if draws else [])]
+    arms += [f"--reward {shlex.quote(reward)}"] if reward else []
     beside = [f"--control {folder}" for folder in folders[1:]]
     compare = ["tarot compare", f"--model {reference}", "--adapter DIR", *beside, *arms, *options, *limited]
     return " && ".join([*tuned, " ".join(compare)])

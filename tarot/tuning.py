@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tarot.adapter import CARD, Adapter, Edit, shapes_fingerprint, weights_fingerprint
 from tarot.errors import TarotError, UnknownName
+from tarot.files import locked
 from tarot.generation import NO_FLOOR, FluencyFloor, GenerationObjective, rewarded
 from tarot.harness import TarotLM, chat_template
 from tarot.models import LoadedModel
@@ -31,6 +32,7 @@ from tarot.space import NEEDS_GRADIENT, check_bound, check_space, make_space
 Angles = Float[Tensor, "layer head angle"]
 
 TRIALS = "trials.jsonl"
+LOCK = ".lock"  # held by the process that searches in the folder
 # By measurement (RESULTS.md): a surrogate needs few coordinates, each of them promising; gradients take all there are.
 DEFAULT_SPACES = {"bo": "head-gradient"}
 LIBRARIES = ("torch", "transformers", "lm-eval", "botorch", "tarot-lm")
@@ -167,67 +169,75 @@ def tune(
         "prompts": hashlib.sha256(json.dumps([vars(sample) for sample in problem.samples]).encode()).hexdigest()[:16],
     }
     _make(output)
-    log = TrialLog.open(output / TRIALS, settings, resume)
-    outcomes = OutcomeLog(output) if is_reward(recipe.objective) else None
-    on_start(len(log.trials))
+    with locked(output / LOCK, wait=False):
+        log = TrialLog.open(output / TRIALS, settings, resume)
+        outcomes = OutcomeLog(output) if is_reward(recipe.objective) else None
+        on_start(len(log.trials))
 
-    def angles(x: Tensor) -> Tensor:
-        return space.angles(x).float()
+        def angles(x: Tensor) -> Tensor:
+            return space.angles(x).float()
 
-    def kept(scored: Scored) -> float:
-        if outcomes and scored.outcome:
-            outcomes.add(len(log.trials), scored.outcome)
-        return scored.score
+        def kept(scored: Scored) -> float:
+            if outcomes and scored.outcome:
+                outcomes.add(len(log.trials), scored.outcome)
+            return scored.score
 
-    enough = objective.measure.enough if isinstance(objective, Objective) else math.inf
-    result = maximise(
-        lambda x: kept(problem.scored(angles(x))),
-        space.d,
-        search=recipe.search,
-        budget=budget,
-        seed=recipe.seed,
-        starts=space.starts,
-        slope=(lambda x: space.slope(x, objective.slope)) if isinstance(objective, Objective) else None,
-        enough=enough,
-        batch=recipe.batch,
-        evaluate=(lambda points: map(kept, candidates(list(map(angles, points))))) if candidates else None,
-        log=log,
-        on_trial=on_trial,
-    )
-    if not math.isfinite(result.best.score):
-        raise TarotError(
-            "a finite score in some trial", f"none in {len(result.trials)}", "try --dtype float32, or a smaller --bound"
+        enough = objective.measure.enough if isinstance(objective, Objective) else math.inf
+        result = maximise(
+            lambda x: kept(problem.scored(angles(x))),
+            space.d,
+            search=recipe.search,
+            budget=budget,
+            seed=recipe.seed,
+            starts=space.starts,
+            slope=(lambda x: space.slope(x, objective.slope)) if isinstance(objective, Objective) else None,
+            enough=enough,
+            batch=recipe.batch,
+            evaluate=(lambda points: map(kept, candidates(list(map(angles, points))))) if candidates else None,
+            log=log,
+            on_trial=on_trial,
         )
-    adapter = Adapter(
-        angles(torch.tensor(result.best.x, dtype=torch.float64)),
-        Edit.of(loaded.model, recipe.sites, sites, rotation),
-        {
-            "model": loaded.reference,
-            **asdict(recipe),
-            "budget": budget,
-            "chat_template": problem.template is not None,
-            "coordinates": space.d,
-            "trials": len(result.trials),
-            "spent": result.spent,
-            "interrupted": result.interrupted,
-            "fitted": result.best.score >= enough,
-            "best_trial": result.best.index,
-            "scores": {"identity": result.identity.score, "best": result.best.score},
-            "seconds": {
-                "evaluating": round(sum(trial.evaluate_seconds for trial in result.trials), 3),
-                "proposing": round(sum(trial.propose_seconds for trial in result.trials), 3),
+        if not math.isfinite(result.best.score):
+            raise TarotError(
+                "a finite score in some trial",
+                f"none in {len(result.trials)}",
+                "try --dtype float32, or a smaller --bound",
+            )
+        adapter = Adapter(
+            angles(torch.tensor(result.best.x, dtype=torch.float64)),
+            Edit.of(loaded.model, recipe.sites, sites, rotation),
+            {
+                "model": loaded.reference,
+                **asdict(recipe),
+                "budget": max(budget, result.spent),  # a search that was resumed with less has spent more
+                "chat_template": problem.template is not None,
+                "coordinates": space.d,
+                "trials": len(result.trials),
+                "spent": result.spent,
+                "interrupted": result.interrupted,
+                "fitted": result.best.score >= enough,
+                "best_trial": result.best.index,
+                "scores": {"identity": result.identity.score, "best": result.best.score},
+                "seconds": {
+                    "evaluating": round(sum(trial.evaluate_seconds for trial in result.trials), 3),
+                    "proposing": round(sum(trial.propose_seconds for trial in result.trials), 3),
+                },
+                "samples_drawn": [{"id": s.id, "key": s.key, "num_fewshot": s.num_fewshot} for s in problem.samples],
+                "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
             },
-            "samples_drawn": [{"id": s.id, "key": s.key, "num_fewshot": s.num_fewshot} for s in problem.samples],
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
-        },
-    )
-    adapter.save(output)
-    return adapter
+        )
+        adapter.save(output)
+        return adapter
 
 
 def check(recipe: Recipe, output: Path, budget: int, resume: bool) -> None:
     """Raise what `tune` would raise that can be told without a model; a command calls it before it loads one."""
     _check_free(output, resume)
+    check_search(recipe, budget)
+
+
+def check_search(recipe: Recipe, budget: int) -> None:
+    """The same, wherever its trials are to be."""
     if is_reward(recipe.objective):
         check_reward(recipe.objective)
     if FluencyFloor.parse(recipe.fluency_floor) != NO_FLOOR and not is_reward(recipe.objective):
@@ -247,6 +257,8 @@ def check_recipe(recipe: Recipe) -> None:
     check_space(recipe.space)
     check_kind(recipe.sites)
     check_numbers(recipe.samples, recipe.num_fewshot)
+    if abs(recipe.seed) >= 2**63:
+        raise TarotError("a seed of at most 63 bits", str(recipe.seed))
     if recipe.rotation not in ROTATIONS:
         raise UnknownName("rotation", recipe.rotation, ROTATIONS)
     parse_layers(recipe.layers)
@@ -256,12 +268,11 @@ def check_recipe(recipe: Recipe) -> None:
 def _check_free(output: Path, resume: bool) -> None:
     if output.exists() and not output.is_dir():
         raise TarotError("a folder to write to", f"the file {output}", "choose another --output")
-    if resume or not output.is_dir() or not any(output.iterdir()):
+    there = {path.name for path in output.iterdir()} - {LOCK} if output.is_dir() else set()
+    if not there or (resume and TRIALS in there):  # an adapter without trials is nothing to go on with
         return
-    hint = "add --resume, or choose another" if (output / TRIALS).exists() else "choose another"
-    raise TarotError(
-        "an empty output folder", f"{output} with {CARD if (output / CARD).exists() else 'files in it'}", hint
-    )
+    hint = "add --resume, or choose another" if TRIALS in there else "choose another"
+    raise TarotError("an empty output folder", f"{output} with {CARD if CARD in there else 'files in it'}", hint)
 
 
 def _make(output: Path) -> None:

@@ -170,6 +170,17 @@ def test_other_tensors(folder: Path) -> None:
     assert "expected angles and their edit in DIR, got KeyError: 'angles'" in error_of(folder)
 
 
+@pytest.mark.parametrize(
+    "change", [{"layers": []}, {"layers": ["a"]}, {"layers": [0.0, 1.0]}, {"sites": 5}, {"rotation": []}], ids=str
+)
+def test_an_edit_that_is_none(folder: Path, change: dict[str, object]) -> None:
+    card = json.loads((folder / CARD).read_text())
+    (folder / CARD).write_text(json.dumps({**card, "edit": {**card["edit"], **change}}))
+    assert error_of(folder) == (
+        "expected the sites, layers, rotation and model of an edit in DIR, got others; tune again"
+    )
+
+
 def test_another_model() -> None:
     adapter = an_adapter()
     with pytest.raises(TarotError) as error:

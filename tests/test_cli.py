@@ -163,6 +163,8 @@ def test_analysis_prune_and_effects(home: Path, capsys: pytest.CaptureFixture[st
     said = capsys.readouterr().out
     assert f"{heads} of 12 heads, found with" in said and smaller.fingerprint in said
     assert run_in(home, "prune", *edit, "--output", "pruned") == 2
+    assert run_in(home, "compare", *edit, "--adapter", "pruned", "--limit", "2") == 0  # which has no trials
+    assert smaller.provenance["scores"]["best"] == smaller.provenance["pruned"]["scores"]["pruned"]
     small = ("--tokens", "40", "--limit", "4")
     suite = ("--tasks", "stranger_loglikelihood", "--strengths", "0,1")
     assert run_in(home, "effects", *edit, *small, *suite, "--adapter", "pruned", "--output", "effects") == 0
@@ -317,6 +319,13 @@ BAD = [
         "expected numbers from 0 to 1 as strength, got 'half'; for example 0,0.5,1",
     ),
     (("analysis", *MODEL, "--adapter", "model", "--output", "x"), "expected an adapter folder"),
+    # Told before an hour of measuring.
+    (("compare", *OFT, "--metric", "greedy-f1"), "expected a known metric, got 'greedy-f1'"),
+    (("compare", *OFT, "--output", "tasks"), "expected a file to write, got 'tasks', which is none"),
+    (("compare", *OFT, "--shots", "-1"), "Invalid value for '--shots'"),
+    (("compare", *OFT, "--reward", "fluency", "--draws", "2"), "expected no arms beside base and edited texts"),
+    (("evaluate", *MODEL, "--tasks", "synth_color", "--output", "tasks"), "expected a file to write, got 'tasks'"),
+    (("tune", *MODEL, *TASK, "--output", "x" * 300), "File name too long"),
     (
         ("prune", *MODEL, "--adapter", "adapter", "--include-path", "tasks", "--output", "x", "--keep", "2"),
         "expected a share of the gain to keep, above 0 and at most 1, got 2.0",

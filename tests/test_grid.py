@@ -130,6 +130,19 @@ def test_engines_have_names() -> None:
         engine("locl")
 
 
+def test_two_runs_into_one_file_keep_each_others_cells(tmp_path: Path) -> None:
+    output = tmp_path / "cells.json"
+
+    def run(todo: Sequence[Setting]) -> Iterator[tuple[Setting, Outcome]]:
+        for setting in todo:
+            if setting.model == "a":  # while this one is measured, another run measures its own
+                measure_grid([Setting("b", "task")], output, run)
+            yield setting, Outcome(cell(setting))
+
+    assert [cell.model for cell in measure_grid([Setting("a", "task")], output, run)] == ["a"]
+    assert {cell.model for cell in load(output)} == {"a", "b"}
+
+
 def test_the_command_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A grid of two searches; then a larger one, of which one task is not there; then the same again."""
     save_checkpoint(tmp_path / "model")

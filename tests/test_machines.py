@@ -302,7 +302,9 @@ def test_no_ray_and_no_cluster(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("cpus", "gpus", "memory", "message"),
     [
-        (0, 0, "1GB", "expected at least 1 CPU for a task, got 0"),
+        (0, 0, "1GB", "expected 1 to 4096 CPUs for a task, got 0"),
+        (10**6, 0, "1GB", "expected 1 to 4096 CPUs for a task, got 1000000"),
+        (1, float("inf"), "1GB", "expected GPUs for a task: 0, a share such as 0.5, or whole ones, got inf"),
         (1, -1, "1GB", "expected GPUs for a task: 0, a share such as 0.5, or whole ones, got -1"),
         (1, 1.5, "1GB", "expected GPUs for a task: 0, a share such as 0.5, or whole ones, got 1.5"),
         (1, 0, "much", "expected a size of memory such as 500MB or 4GB, got 'much'"),

@@ -499,13 +499,10 @@ def test_ctrl_c_stops_the_run_and_keeps_the_trials(tuned, monkeypatch: pytest.Mo
 def test_a_cache_that_cannot_be_written(place: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     loaded = LoadedModel("bytes", byte_model(), byte_tokenizer())
-    with pytest.raises(TarotError, match=r"expected a folder to write to, got the file"):
-        cache.tuned(loaded, Recipe("stranger_choice"), tmp_path / "file", budget=3, include_path=None, say=print)
     recipe = Recipe("stranger_choice", samples=6, space="head")
-    with pytest.raises(
-        TarotError, match=r"expected a cache in .*/file/deep, got Not a directory; choose another folder"
-    ):
-        cache.tuned(loaded, recipe, tmp_path / "file" / "deep", budget=3, include_path=str(place / "tasks"), say=print)
+    for folder, reason in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "deep", "Not a directory")):
+        with pytest.raises(TarotError, match=rf"expected to write in {folder}, got {reason}; choose another folder"):
+            cache.tuned(loaded, recipe, folder, budget=3, include_path=str(place / "tasks"), say=print)
 
 
 # In other company
@@ -521,6 +518,19 @@ def test_without_it_and_without_others(pytester: pytest.Pytester, here: tuple[st
     alone.assert_outcomes(passed=1)
     assert not pytester.runpytest_inprocess(*here, "--collect-only", "--tarot-save-baseline=none.json").ret
     assert not (pytester.path / "none.json").exists()
+
+
+def test_a_run_that_failed_does_not_replace_a_baseline(pytester: pytest.Pytester, here: tuple[str, ...]) -> None:
+    """Nor one that was stopped: what it did not come to would be gone from the gate."""
+    pytester.makepyfile(GAIN + "\n\ndef test_last():\n    import os\n    assert 'BREAK' not in os.environ\n")
+    saving = (*here, "--tarot-save-baseline=b.json")
+    assert pytester.runpytest_inprocess(*saving).ret == pytest.ExitCode.OK
+    before = (pytester.path / "b.json").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BREAK", "1")
+        failed = pytester.runpytest_inprocess(*saving)
+    failed.stdout.fnmatch_lines(["*b.json stays as it was: a baseline is not saved from a run that failed*"])
+    assert failed.ret == pytest.ExitCode.TESTS_FAILED and (pytester.path / "b.json").read_bytes() == before
 
 
 def test_nothing_measured_is_nothing_saved(pytester: pytest.Pytester) -> None:

@@ -27,7 +27,7 @@ from tarot.errors import TarotError, UnknownName
 from tarot.gains import Mean, accuracy_gain, difference, f1_gain, holm, jackknife, mean_over_seeds, weighted_f1
 from tarot.outcomes import Judged, Outcome, distinct, distinct_without
 from tarot.report import ARM_HEADER, METRICS, arm_rows, compare, mechanism, summary_rows, write_report
-from tarot.report.comparison import by_setting
+from tarot.report.comparison import by_setting, mean_gain
 from tarot.report.figures import angle_map, curves, so_far
 from tarot.report.folder import DARK, LIGHT, pictures, standalone, write_csv, write_svg
 from tarot.report.page import render
@@ -126,6 +126,19 @@ def rewarded(n=12, lift=0.3, **fields):
         command="tarot tune --model fabricated/model --task made_up_texts",
     )
     return replace(compared, **fields)
+
+
+def test_another_edit_of_a_seed_is_no_further_seed():
+    """What is given twice counts once, and neither another edit nor other documents narrow an interval over seeds."""
+    seeds = [fabricated(seed=0), fabricated(seed=1)]
+    once = mean_gain(compare(seeds), lambda comparison: comparison.gain)
+    assert mean_gain(compare(seeds * 3), lambda comparison: comparison.gain) == once
+    timed = [replace(cell, seconds=1.0) for cell in seeds]
+    assert mean_gain(compare(seeds + timed), lambda comparison: comparison.gain) == once
+    others = [fabricated(seed=0, adapter="another"), fabricated(seed=0, n=20), fabricated(seed=0, layers=(1,))]
+    groups = by_setting(compare([*seeds, *others]))
+    assert sorted(len(group) for group in groups) == [1, 1, 1, 2]
+    assert all(len({comparison.cell.seed for comparison in group}) == len(group) for group in groups)
 
 
 BARE = fabricated(n=4, curves={}, head_angles=(), layers=())
@@ -261,7 +274,7 @@ def test_everything_needed_to_repeat_a_cell_stands_there():
         "shots": "0",
         "seed": "0",
         "labelled samples": "20",
-        "search": "bo in head, 30 trials, log_probability",
+        "search": "bo in head, 30 evaluations, log_probability",
         "adapter": "fab1234567890abc",
         "documents": "40, digest 7c4886fedc077b5d",
         "time": "80 s, 10 times the reference workload",
@@ -305,7 +318,9 @@ def test_figures_have_titles_and_describe_what_they_show():
     ]
     gain, search, angles = page.texts_of("desc")
     assert gain.startswith("mean: edited +")
-    assert search == ("random reaches -1.8 after 4 trials; bo reaches -1 after 4 trials; the identity scores -2")
+    reaches = "random reaches -1.8 after 4 evaluations; bo reaches -1 after 4 evaluations"
+    assert search == f"{reaches}; the identity scores -2"
+    )
     assert re.fullmatch("largest: [+\N{MINUS SIGN}]0[.][0-9]{3} radians at layer [014], head [0-4]", angles)
 
 

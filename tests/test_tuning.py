@@ -15,9 +15,10 @@ from checkpoint import byte_model, byte_tokenizer, save_checkpoint, write_tasks
 
 from tarot.adapter import CARD, WEIGHTS, Adapter
 from tarot.errors import TarotError, UnknownName
+from tarot.files import locked
 from tarot.models import LoadedModel
 from tarot.search import trial_cost
-from tarot.tuning import TRIALS, Recipe, check, curve, trials, tune
+from tarot.tuning import LOCK, TRIALS, Recipe, check, curve, trials, tune
 
 RECIPE = Recipe("stranger_choice", samples=6, search="random", space="head-gradient")
 
@@ -218,6 +219,18 @@ def test_folders_that_are_not_free(tmp_path: Path, loaded: LoadedModel, folder: 
         assert "weights" in refused(loaded, output, folder, resume=True, budget=9)
         weight.neg_()
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    with locked(output / LOCK):  # another process goes on with it
+        assert "another process" in refused(loaded, output, folder, resume=True, budget=9)
+    (output / TRIALS).unlink()  # as in what was composed, pruned or imported: there is nothing to go on with
+    assert refused(loaded, output, folder, resume=True, budget=9) == (
+        "expected an empty output folder, got OUT with tarot.json; choose another"
+    )
+
+
+def test_a_smaller_budget_does_not_make_an_edit_cheaper(tmp_path: Path, loaded: LoadedModel, folder: Path) -> None:
+    tune(loaded, RECIPE, tmp_path / "out", budget=5, include_path=folder)
+    adapter = tune(loaded, RECIPE, tmp_path / "out", budget=3, include_path=folder, resume=True)
+    assert (adapter.provenance["budget"], adapter.provenance["spent"]) == (5, 5)
 
 
 @pytest.mark.parametrize(
@@ -232,6 +245,7 @@ def test_folders_that_are_not_free(tmp_path: Path, loaded: LoadedModel, folder: 
         ({"bound": 0.0}, "expected a positive bound in radians, got 0.0; try 0.785, which is pi/4"),
         ({"bound": float("nan")}, "expected a positive bound in radians, got nan; try 0.785, which is pi/4"),
         ({"samples": 0}, "expected at least 1 sample, got 0"),
+        ({"seed": 2**63}, "expected a seed of at most 63 bits, got 9223372036854775808"),
         ({"num_fewshot": "many"}, "expected a number of shots from 0, or 'mix', got 'many'"),
         ({"layers": "half"}, "expected layers as '0.5', '-0.5', '4-11' or '0,3,5', got 'half'"),
         ({"layers": "0-9999999999"}, "expected layers as '0.5', '-0.5', '4-11' or '0,3,5', got '0-9999999999'"),

@@ -86,4 +86,6 @@ def pruned(
         "evaluations": found.evaluations,
         "scores": {"identity": found.identity, "whole": found.whole, "pruned": found.score},
     }
-    return replace(adapter, angles=found.angles, provenance={**adapter.provenance, "pruned": record})
+    origin = {name: value for name, value in adapter.provenance.items() if name != "best_trial"}  # no trial's angles
+    scores = {"identity": found.identity, "best": found.score}
+    return replace(adapter, angles=found.angles, provenance={**origin, "scores": scores, "pruned": record})

@@ -4,6 +4,7 @@ Ray starts such a task elsewhere. A task that no machine has room for would wait
 """
 
 import logging
+import math
 import os
 import socket
 import textwrap
@@ -21,6 +22,7 @@ from accelerate.utils import convert_file_size_to_int
 from tarot.errors import TarotError
 from tarot.grid import Models
 
+MOST_CPUS = 4096  # of one machine
 RETRIES = 3  # of a task whose machine or process died
 CONNECT_SECONDS = 5.0  # Ray itself waits minutes for a cluster that is not there
 CHECK_SECONDS = 5.0
@@ -44,9 +46,9 @@ class Needs:
         """
         n = torch.get_num_threads() if cpus is None else cpus
         share = float(torch.cuda.is_available()) if gpus is None else gpus
-        if n < 1:
-            raise TarotError("at least 1 CPU for a task", str(n))
-        if not share >= 0 or (share > 1 and share != int(share)):
+        if not 1 <= n <= MOST_CPUS:
+            raise TarotError(f"1 to {MOST_CPUS} CPUs for a task", str(n))
+        if not 0 <= share < math.inf or (share > 1 and share != int(share)):
             raise TarotError("GPUs for a task: 0, a share such as 0.5, or whole ones", f"{share:g}")
         try:
             size = convert_file_size_to_int(memory)

@@ -4,7 +4,6 @@ Pytest imports this file in every run of the environment it is installed in, so 
 that does, before a test asks for a fixture. The rooms that need it are imported by the functions that use them.
 """
 
-import os
 from collections.abc import Generator
 from contextlib import nullcontext, redirect_stderr
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ import pytest
 from tarot import cells as cell_data
 from tarot.cells import Arm, Cell
 from tarot.errors import TarotError
+from tarot.files import check_place
 from tarot.grid import Measurer, Models, Setting
 from tarot.plugin import options
 from tarot.plugin.options import OPTIONS, TOLERANCE
@@ -47,6 +47,7 @@ class State:
     cells: dict[Any, Cell] = field(default_factory=dict)
     words: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    passed: bool = False
 
 
 STATE = pytest.StashKey[State]()
@@ -85,13 +86,10 @@ def _check_writable(option: str, target: str | None, *, folder: bool) -> None:
     """Told before an hour of measuring, not after it."""
     if target is None:
         return
-    path = Path(target)
-    if path.exists() and path.is_dir() != folder:
-        kind = "folder" if folder else "file"
-        raise pytest.UsageError(f"{option}: expected a {kind} to write, got {target!r}, which is none")
-    nearest = next(parent for parent in (path, *path.parents) if parent.exists())
-    if (nearest.is_file() and nearest != path) or not os.access(nearest, os.W_OK):
-        raise pytest.UsageError(f"{option}: expected a place to write, got {target!r}; {nearest} cannot be written to")
+    try:
+        check_place(Path(target), folder=folder)
+    except TarotError as error:
+        raise pytest.UsageError(f"{option}: {error}") from None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -287,6 +285,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if _is_worker(config) or config.option.collectonly:
         return
     state = config.stash[STATE]
+    state.passed = session.exitstatus == pytest.ExitCode.OK
     cells = sorted(state.cells.values(), key=lambda cell: cell.id)
     for outcome in (_judge, _save, _write_report):
         try:
@@ -311,6 +310,9 @@ def _save(state: State, cells: list[Cell]) -> None:
     if path := state.values["save-baseline"]:
         from tarot.gate import save
 
+        if cells and (state.failures or not state.passed):
+            state.words.append(f"{path} stays as it was: a baseline is not saved from a run that failed or was stopped")
+            return
         save(cells, path)
         state.words.append(f"baseline of {len(cells)} cells saved in {path}")
 
@@ -330,8 +332,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """One row a cell, the means, and what the gate and the cache had to say; below the tables of other plugins."""
     state = config.stash[STATE]
     if state.cells:
-        from tarot.plugin.measured import aligned
-        from tarot.report import HEADLINE, METRICS, summary_rows
+        from tarot.report import HEADLINE, METRICS, aligned, summary_rows
 
         header, rows = summary_rows(list(state.cells.values()))
         terminalreporter.section(f"tarot: {METRICS[HEADLINE].title}")

@@ -1,6 +1,6 @@
 """What the fixture `tarot_gain` hands to a test, and how it explains itself when an assertion fails."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from textwrap import shorten
@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from tarot.cells import EDITED, FEW_SHOT, OUTSIDE, ZERO_SHOT, Arm, Cell
 from tarot.errors import TarotError
 from tarot.gains import Gain, MeanGain, mean_over_seeds
-from tarot.report import METRICS, Metric, mean_of_draws, named_arms
+from tarot.report import METRICS, Metric, aligned, mean_of_draws, named_arms
 
 SHOWN = 3  # documents that flipped each way
 WIDTH = 100
@@ -144,9 +144,3 @@ def _flips(cell: Cell, before: Arm, after: Arm) -> list[str]:
 
 def _answer(index: int) -> str:
     return "none" if index == OUTSIDE else str(index)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows in columns as wide as their widest text."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -159,7 +159,7 @@ def _value(option: Option, given: str | Sequence[str], where: str, folder: Path)
     texts = [given] if isinstance(given, str) else given
     found = tuple(_parse(option.parse, text, where) for text in texts)
     if option.path:
-        found = tuple(str(folder / text) for text in found)
+        found = tuple(str(folder / Path(text).expanduser()) for text in found)
     return found if option.repeat else found[0]
 
 

@@ -3,7 +3,7 @@
 from tarot.report.comparison import HEADLINE, METRICS, Comparison, Metric, compare, mean_of_draws, named_arms
 from tarot.report.page import write_report
 from tarot.report.rewards import FRONT_HEADER, REWARD_HEADER, front_rows, reward_rows
-from tarot.report.table import ARM_HEADER, arm_rows, summary_rows, with_interval
+from tarot.report.table import ARM_HEADER, aligned, arm_rows, summary_rows, with_interval
 
 __all__ = [
     "ARM_HEADER",
@@ -13,6 +13,7 @@ __all__ = [
     "REWARD_HEADER",
     "Comparison",
     "Metric",
+    "aligned",
     "arm_rows",
     "compare",
     "front_rows",

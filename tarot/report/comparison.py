@@ -1,7 +1,8 @@
 """The arms of a cell against its base: the unedited model under the same prompts."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
 from statistics import fmean
@@ -50,7 +51,8 @@ class Comparison:
     Where several draws of shots were tried, "few-shot, mean of 5 draws" is a name too. `arms` holds them all under it,
     their scores' mean is its score, and the mean of their paired gains its gain: an interval, with what draws differ by
     in it, and no test. `gain` is the edited arm's over the base, `over_few_shot` over few-shot prompting, `over_draws`
-    over the mean of the draws; None where the cell has no such arms.
+    over the mean of the draws; None where the cell has no such arms. `nth` counts other edits of the same setting and
+    seed, which are no further seeds of it.
     """
 
     cell: Cell
@@ -61,9 +63,10 @@ class Comparison:
     gain: Gain
     over_few_shot: Gain | None
     over_draws: MeanGain | None
+    nth: int = 0
 
     @property
-    def setting(self) -> tuple[str | int, ...]:
+    def setting(self) -> tuple[object, ...]:
         """All that the seeds of one measurement share."""
         cell = self.cell
         return (
@@ -75,6 +78,9 @@ class Comparison:
             cell.search,
             cell.space,
             cell.objective,
+            cell.layers,
+            cell.keys,
+            self.nth,
         )
 
 
@@ -86,7 +92,7 @@ def metric_named(name: str) -> Metric:
 
 
 def compare(cells: Sequence[Cell], metric: str = HEADLINE) -> list[Comparison]:
-    """Each cell's arms against its base, sorted by setting and seed.
+    """Each cell's arms against its base, sorted by setting and seed; one that is given twice, once.
 
     The base is `zero-shot` for cells without shots and `few-shot` for those with.
 
@@ -95,7 +101,16 @@ def compare(cells: Sequence[Cell], metric: str = HEADLINE) -> list[Comparison]:
         TarotError: a cell without a base or an edited arm.
     """
     of = metric_named(metric)
-    compared = [_compare(cell, of) for cell in cells]
+    once: dict[tuple[object, ...], Comparison] = {}
+    for comparison in (_compare(cell, of) for cell in cells):
+        edited = comparison.cell.arm(EDITED)
+        which = (comparison.setting, comparison.cell.seed)
+        once.setdefault((*which, comparison.cell.adapter, edited.greedy, edited.predicted), comparison)
+    seen: Counter[tuple[object, ...]] = Counter()
+    compared = []
+    for (setting, seed, *_), comparison in once.items():
+        compared.append(replace(comparison, nth=seen[setting, seed]))
+        seen[setting, seed] += 1
     return sorted(compared, key=lambda comparison: (comparison.setting, comparison.cell.seed))
 
 

@@ -91,11 +91,11 @@ def curves(name: str, scores: Mapping[str, Sequence[float]], own: str, objective
             color = GAIN if search == own else OTHER
             dashes = "-" if search == own else "--"
             axes.step(range(len(curve)), curve, where="post", color=color, linestyle=dashes, label=search)
-            described.append(f"{search} reaches {curve[-1]:.4g} after {len(curve)} trials")
+            described.append(f"{search} reaches {curve[-1]:.4g} after {len(curve)} evaluations")
         identity = next(iter(best.values()), [math.nan])[0]
         axes.axhline(identity, color=MUTED, linewidth=1, linestyle=":", label="identity")
         described.append(f"the identity scores {identity:.4g}")
-        axes.set_xlabel("trial")
+        axes.set_xlabel("evaluations spent")
         axes.set_ylabel(f"best {objective} so far")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(best) + 1, borderaxespad=0)

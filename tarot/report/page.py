@@ -199,7 +199,7 @@ def _settings(cell: Cell) -> Iterator[tuple[str, str]]:
     yield "shots", cell.shots
     yield "seed", str(cell.seed)
     yield "labelled samples", str(cell.samples)
-    yield "search", f"{cell.search} in {cell.space}, {cell.budget} trials, {cell.objective}"
+    yield "search", f"{cell.search} in {cell.space}, {cell.budget} evaluations, {cell.objective}"
     yield "adapter", cell.adapter
     yield "documents", f"{len(cell.keys)}, digest {hashlib.sha256(json.dumps(cell.keys).encode()).hexdigest()[:16]}"
     ratio = (
