@@ -320,7 +320,6 @@ def test_figures_have_titles_and_describe_what_they_show():
     assert gain.startswith("mean: edited +")
     reaches = "random reaches -1.8 after 4 evaluations; bo reaches -1 after 4 evaluations"
     assert search == f"{reaches}; the identity scores -2"
-    )
     assert re.fullmatch("largest: [+\N{MINUS SIGN}]0[.][0-9]{3} radians at layer [014], head [0-4]", angles)
 
 
