@@ -91,7 +91,7 @@ task F1 of its unseen documents and, in brackets, the samples' best log-probabil
 mean square of the angles and the share of them at the bound, means over the tasks. `gradient:r` is the span of the `r`
 principal directions of the samples' gradients at the identity, and starts like `head-gradient` with five steps along
 the whole gradient; it is not the product's. A gradient in `full` counts for three evaluations; `--bound` scales the
-steps of `adam` too.
+steps of `adam` too. Places that the table lacks are declared and not measured.
 """
 
 REMEDIES = """## What else might keep samples from being learned by heart
