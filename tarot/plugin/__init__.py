@@ -47,7 +47,7 @@ class State:
     cells: dict[Any, Cell] = field(default_factory=dict)
     words: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-    passed: bool = False
+    whole: bool = False
 
 
 STATE = pytest.StashKey[State]()
@@ -285,7 +285,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if _is_worker(config) or config.option.collectonly:
         return
     state = config.stash[STATE]
-    state.passed = session.exitstatus == pytest.ExitCode.OK
+    ended = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    state.whole = ended and not (session.shouldstop or session.shouldfail)
     cells = sorted(state.cells.values(), key=lambda cell: cell.id)
     for outcome in (_judge, _save, _write_report):
         try:
@@ -310,8 +311,10 @@ def _save(state: State, cells: list[Cell]) -> None:
     if path := state.values["save-baseline"]:
         from tarot.gate import save
 
-        if cells and (state.failures or not state.passed):
-            state.words.append(f"{path} stays as it was: a baseline is not saved from a run that failed or was stopped")
+        if cells and (state.failures or not state.whole):
+            state.words.append(
+                f"{path} stays as it was: no baseline is saved where the gate failed or the run was stopped"
+            )
             return
         save(cells, path)
         state.words.append(f"baseline of {len(cells)} cells saved in {path}")
