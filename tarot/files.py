@@ -58,7 +58,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=-1 if wait else 0)
     except Timeout as error:
-        raise TarotError(f"{path.parent} to itself", "another process that writes there", "wait for it") from error
+        raise TarotError(f"to be alone in {path.parent}", "another process that writes there", "wait for it") from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise TarotError(f"to write in {path.parent}", reason, "choose another folder") from error
