@@ -125,6 +125,32 @@ def test_the_studys_searches_keep_to_the_protocol(rival: str, monkeypatch: pytes
     assert not any(trial.origin == "random" for trial in first.trials)
 
 
+def test_the_studys_searches_are_halved_by_the_cells_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Eight, four, two, and the same when it goes on: later cells, in which the halved do not run, change nothing."""
+    monkeypatch.syspath_prepend(PROJECT)
+    from benchmarks.study.searches import CELLS, CONTROLS, RIVALS, settings
+
+    path = tmp_path / "searches.jsonl"
+    path.write_text("")
+    rivals = [name for name in RIVALS if name not in CONTROLS]
+
+    def walk() -> list[list[str]]:
+        """Runs by cell; the further down the list a search is, and the later the cell, the better."""
+        ran: dict[tuple[str, str], list[str]] = {cell: [] for cell in CELLS}
+        for setting in settings(path):
+            cell = (setting["space"], setting["task"])
+            ran[cell].append(setting["search"])
+            place = list(RIVALS).index(setting["search"]) + 100 * CELLS.index(cell)
+            with path.open("a") as file:
+                file.write(json.dumps(setting | {"best": {"120": place}}) + "\n")
+        return list(ran.values())
+
+    first = walk()
+    assert [searches[len(CONTROLS) :] for searches in first] == [rivals] * 2 + [rivals[4:]] * 2 + [rivals[6:]] * 2
+    assert all(searches[: len(CONTROLS)] == list(CONTROLS) for searches in first)
+    assert walk() == first
+
+
 def test_the_results_are_those_of_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the command writes them, but for what another processor rounds otherwise."""
     monkeypatch.syspath_prepend(PROJECT)

@@ -4,15 +4,20 @@ Every rival has the product's protocol, the same start of the space, the same ob
 are those of a seed that the study does not use, and what the best trial brings is asked of unseen documents of the
 training split. One line a run; like the study it can be stopped and started at any time.
 
+The rule of who runs where was written after two of the six cells: successive halving. After every second cell the half
+of the searches goes on whose best scores have the higher mean over the cells so far; the controls run in all.
+
 Racing is read off the same runs: had each candidate been scored on 5, then 10, then all samples, how many of those
 scorings could have been left out, and would the best have been another?
 """
 
 import argparse
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from statistics import fmean
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -234,6 +239,7 @@ RIVALS = {
     "cma-es": CmaEs,
     "nested": Nested,
 }
+CONTROLS = ("identity", "random")
 
 
 class Watched:
@@ -310,17 +316,29 @@ def run(loaded: LoadedModel, task: str, space: str, seed: int, search: str) -> d
     }
 
 
+def halved(searches: Sequence[str], cells: Collection[tuple[str, str]], lines: Iterable[dict[str, Any]]) -> list[str]:
+    """The half of the searches whose best scores have the higher mean over these cells, in the order given."""
+    scores: dict[str, list[float]] = {name: [] for name in searches}
+    for line in lines:
+        if (line["space"], line["task"]) in cells:
+            scores.get(line["search"], []).append(line["best"][str(AT[-1])])
+    going = sorted(searches, key=lambda name: -fmean(scores[name]))[: -(-len(searches) // 2)]
+    return [name for name in searches if name in going]
+
+
+def settings(path: Path) -> Iterator[dict[str, Any]]:
+    """What is to run; from the third cell on, and from the fifth, by what the file says of the ones before."""
+    going = [name for name in RIVALS if name not in CONTROLS]
+    for measured, (space, task) in enumerate(CELLS):
+        if measured in (2, 4):
+            going = halved(going, CELLS[:measured], map(json.loads, path.read_text().splitlines()))
+        for search in (*CONTROLS, *going):
+            yield {"model": MODEL, "task": task, "space": space, "seed": SEED, "search": search}
+
+
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
-    measure(
-        RESULTS,
-        (
-            {"model": MODEL, "task": task, "space": space, "seed": SEED, "search": rival}
-            for space, task in CELLS
-            for rival in RIVALS
-        ),
-        run,
-    )
+    measure(RESULTS, settings(RESULTS), run)
 
 
 if __name__ == "__main__":
