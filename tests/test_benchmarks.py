@@ -157,7 +157,7 @@ def test_the_results_are_those_of_the_files(monkeypatch: pytest.MonkeyPatch) -> 
     from benchmarks.study import results
 
     number = re.compile(r"[+-]?\d+\.\d+")
-    kept, written = (PROJECT / "RESULTS.md").read_text(), results.text(results.load(results.HERE / "cells"))
+    kept, written = (PROJECT / "RESULTS.md").read_text(), results.text(*results.load(results.HERE / "cells"))
     assert number.sub("#", written) == number.sub("#", kept), "run python -m benchmarks.study.results"
     values = [list(map(float, number.findall(text))) for text in (kept, written)]
     assert values[0] == pytest.approx(values[1], abs=0.0021)
