@@ -128,7 +128,7 @@ Medians over cells, beside other work on two cores. Labels in the evaluated prom
 that the process had taken by then, in cells before this one too, so that it bounds a method's own from above.
 """
 
-AGAIN = """Where one of these two was ahead on seed 0, it ran on the other seeds too; those cells count in no other table.
+AGAIN = """Where one of the two was ahead on seed 0, it ran on the other seeds too; those cells are in no other table.
 What chance had put ahead falls back in such a look, and where it was behind nobody looked again, so these say something
 of their settings alone. F1 of the default and of the other search:
 """
