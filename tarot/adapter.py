@@ -257,10 +257,10 @@ def checked_provenance(provenance: object, path: Path) -> dict[str, object]:
     """What a file says of an adapter's origin; all may be left out.
 
     Raises:
-        TarotError: samples, a budget or parents in another form than `tune` and `compose` write them in.
+        TarotError: samples, a budget, parents or what was pruned in another form than it is written in.
     """
     said: dict[str, Any] = provenance if isinstance(provenance, dict) else {"samples_drawn": None}
-    samples, parents = said.get("samples_drawn", []), said.get("parents", [])
+    samples, parents, pruned = said.get("samples_drawn", []), said.get("parents", []), said.get("pruned", {"keep": 1})
     sound = isinstance(samples, list) and all(
         isinstance(sample, dict)
         and isinstance(sample.get("key"), str)
@@ -274,7 +274,8 @@ def checked_provenance(provenance: object, path: Path) -> dict[str, object]:
         and isinstance(parent.get("strength"), int | float)
         for parent in parents
     )
-    if not (sound and isinstance(said.get("budget", 1), int)):
+    sound &= isinstance(pruned, dict) and isinstance(pruned.get("keep"), int | float)
+    if not (sound and type(said.get("budget", 1)) is int):
         got, hint = "others", "is this a tarot adapter?"
         raise TarotError(f"samples, a budget and parents as tarot writes them in {path}", got, hint)
     for parent in parents:

@@ -5,12 +5,13 @@ No torch here: reports, gates and terminal summaries read cells without loading 
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tarot.errors import TarotError
 from tarot.files import BROKEN_JSON
@@ -18,6 +19,8 @@ from tarot.files import BROKEN_JSON
 FORMAT = 1
 ZERO_SHOT, FEW_SHOT, EDITED = "zero-shot", "few-shot", "edited"  # arms that every cell has
 OUTSIDE = -1  # index of an answer that is none of the choices
+
+Values = TypeVar("Values", "Arm", "Cell")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class Cell:
 
     `keys` digest the documents and `gold` holds their right answers, in the arms' order. `texts` are the documents as
     asked. `curves` maps a search to its score after each trial, the identity first; `head_angles` is the mean angle in
-    radians of each head that was edited, `layer x head`, for the layers listed in `layers`. `command` repeats the cell.
+    radians of each head that was edited, `layer x head`, for the layers listed in `layers`. `command` repeats the cell,
+    but for what `not_repeated` says became of the edit: that its search was stopped, or its angles scaled.
     `asked` digests what a grid asked for, so that it is not measured again.
     """
 
@@ -72,6 +76,7 @@ class Cell:
     curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     asked: str = ""
+    not_repeated: str = ""
 
     @cached_property
     def id(self) -> str:
@@ -94,6 +99,27 @@ class Cell:
             if arm.name == name:
                 return arm
         raise TarotError(f"an arm among {', '.join(arm.name for arm in self.arms)}", repr(name))
+
+
+# What else cells may differ in, besides model, task, shots and seed, and how it is said.
+DETAILS = {"search": "{}", "space": "in {}", "objective": "for {}", "samples": "{} samples", "budget": "budget {}"}
+
+
+def details(cells: Sequence[Cell]) -> list[str]:
+    """Of each cell, in words, what tells its search from those of the others; empty where all searched alike."""
+    told: list[tuple[str, ...]] = [()] * len(cells)
+    for name, form in DETAILS.items():
+        values: dict[tuple[str, ...], set[object]] = defaultdict(set)
+        for cell, words in zip(cells, told, strict=True):
+            values[words].add(getattr(cell, name))
+        if any(len(found) > 1 for found in values.values()):
+            told = [(*words, form.format(getattr(cell, name)).strip()) for cell, words in zip(cells, told, strict=True)]
+    return [", ".join(words) for words in told]
+
+
+def names_of(cells: Sequence[Cell]) -> list[str]:
+    """The cells' names, with what tells their searches apart."""
+    return [", ".join(filter(None, each)) for each in zip((cell.id for cell in cells), details(cells), strict=True)]
 
 
 def to_json(cells: Sequence[Cell]) -> str:
@@ -135,15 +161,45 @@ def load(path: str | Path) -> list[Cell]:
         return [from_values(cell) for cell in content["cells"]]
 
 
-def _arm(values: dict[str, Any]) -> Arm:
-    frozen: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    return Arm(**frozen)
-
-
 def from_values(values: dict[str, Any]) -> Cell:
-    """The cell of which JSON holds these values; KeyError or TypeError where it lacks something."""
+    """The cell of which JSON holds these values; KeyError or TypeError where it lacks something, or arms answers."""
     lists = {key: tuple(values[key]) for key in ("keys", "gold", "texts", "layers")}
     arms = tuple(_arm(arm) for arm in values["arms"])
     angles = tuple(tuple(row) for row in values["head_angles"])
     curves = {name: tuple(curve) for name, curve in values["curves"].items()}
-    return Cell(**{**values, **lists, "arms": arms, "head_angles": angles, "curves": curves})
+    cell = _checked(Cell(**{**values, **lists, "arms": arms, "head_angles": angles, "curves": curves}))
+    _check_of(str, keys=cell.keys, texts=cell.texts)
+    _check_of(int, gold=cell.gold, layers=cell.layers)
+    _check_of(float, **{f"the angles of layer {layer}": row for layer, row in zip(cell.layers, angles, strict=False)})
+    _check_of(float, **{f"the curve of {name}": curve for name, curve in curves.items()})
+    _check_of(str, versions=tuple(cell.versions.values()))
+    columns = {"gold": cell.gold, "texts": cell.texts}
+    for arm in arms:
+        columns |= {f"{name} of {arm.name}": getattr(arm, name) for name in ("predicted", "greedy", "gold_probability")}
+    for name, column in columns.items():
+        if len(column) != len(cell.keys):
+            raise TypeError(f"{len(cell.keys)} documents and {len(column)} in {name}")
+    return cell
+
+
+def _arm(values: dict[str, Any]) -> Arm:
+    frozen: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    arm = _checked(Arm(**frozen))
+    _check_of(int, predicted=arm.predicted, greedy=arm.greedy)
+    _check_of(float, gold_probability=arm.gold_probability)
+    return arm
+
+
+def _checked(values: Values) -> Values:
+    """Raise TypeError where a text or a number is none; what holds several is looked at by whoever knows of what."""
+    for each in fields(values):
+        if each.type in (str, int, float, bool):
+            _check_of(each.type, **{each.name: (getattr(values, each.name),)})
+    return values
+
+
+def _check_of(kind: type, **columns: Sequence[object]) -> None:
+    kinds = (int, float) if kind is float else (kind,)
+    for name, column in columns.items():
+        if not isinstance(column, tuple) or any(type(value) not in kinds for value in column):
+            raise TypeError(f"{name} that is not {kind.__name__}")

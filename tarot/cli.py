@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from tarot.adapter import Adapter
+    from tarot.cells import Cell
     from tarot.effects import Change, Drift
     from tarot.models import LoadedModel
+    from tarot.rewarded import Rewarded
     from tarot.search import Result, Trial
 
 # torch, transformers and lm-eval take seconds to import: each command imports what it needs, so that --help is quick.
@@ -276,8 +278,10 @@ def _print_table(header: "Sequence[str]", rows: "Iterable[Sequence[str]]", title
     out.print(table)
 
 
-def _print_again(command: str) -> None:
-    out.print(f"again: {command}", soft_wrap=True, highlight=False, markup=False)
+def _print_again(measured: "Cell | Rewarded") -> None:
+    out.print(f"again: {measured.command}", soft_wrap=True, highlight=False, markup=False)
+    if measured.not_repeated:
+        out.print(f"which does not repeat all of this edit: {measured.not_repeated}", soft_wrap=True, highlight=False)
 
 
 def _whole(what: str, text: str) -> int:
@@ -475,7 +479,7 @@ def compare(
         cell = comparison.cell
         title = f"{cell.task}, {len(cell.gold):,} documents, {METRICS[metric].title}, seed {cell.seed}"
         _print_table(ARM_HEADER, arm_rows(comparison), title)
-        _print_again(cell.command)
+        _print_again(cell)
     if output:
         write_atomically(output, cells.to_json(measured).encode())
 
@@ -515,7 +519,7 @@ def _compare_rewards(
         if each.outcomes:
             title = "trials that no other beats in both, on the samples"
             _print_table(FRONT_HEADER, front_rows(each.outcomes, each.front), title)
-        _print_again(each.command)
+        _print_again(each)
 
 
 @app.command()
@@ -551,11 +555,13 @@ def bench(
     from itertools import product
 
     from tarot import grid
+    from tarot.files import check_place
     from tarot.machines import Needs, RayEngine, local
     from tarot.report import METRICS, aligned, summary_rows
     from tarot.report.comparison import metric_named
 
     metric_named(metric)
+    check_place(output)
     grid.engine(engine)
     asked = product(model, task, grid.shots(shots), grid.seeds(seeds), search or ["adam"])
     settings = [
@@ -671,9 +677,11 @@ def analysis(
     """
     from tarot.adapter import Adapter
     from tarot.analysis import analyse
+    from tarot.files import check_place
 
     rows = _rows(batch_size)
     edit = Adapter.load(adapter)
+    check_place(output, folder=True)
     loaded = _load(model, device, dtype)
     with _steps() as show:
         files = analyse(
@@ -749,6 +757,7 @@ def effects(
     """Measure what edits change that they were not tuned for, and what each strength buys and costs."""
     from tarot import effects as side
     from tarot.adapter import Adapter
+    from tarot.files import check_place
     from tarot.report import with_interval
 
     rows, names = _rows(batch_size), _names(tasks)
@@ -756,6 +765,7 @@ def effects(
     # Rows and curves are called by their folder's own name, where that tells them apart.
     apart = len({folder.resolve().name for folder in adapter}) == len(adapter)
     edits = {folder.resolve().name if apart else str(folder): Adapter.load(folder) for folder in adapter}
+    check_place(output, folder=True)
     loaded = _load(model, device, dtype)
     with _steps() as show:
         found = side.measure_effects(
@@ -920,7 +930,10 @@ def _say_unknown(*edits: "Adapter") -> None:
 
 
 def _check_free(output: Path) -> None:
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    from tarot.files import check_place
+
+    check_place(output, folder=True)
+    if output.is_dir() and any(output.iterdir()):
         raise TarotError("an empty output folder", f"{output} with files in it", "choose another --output")
 
 

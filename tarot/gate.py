@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
-from tarot.cells import EDITED, Arm, Cell, to_json
+from tarot.cells import EDITED, Arm, Cell, names_of, to_json
 from tarot.errors import TarotError
 from tarot.files import write_atomically
 from tarot.gains import Gain, f1_gain, holm, regressed
@@ -41,6 +41,11 @@ def save(cells: Sequence[Cell], path: str | Path) -> None:
     write_atomically(Path(path), to_json(cells).encode())
 
 
+def renewed(then: Sequence[Cell], now: Sequence[Cell]) -> list[Cell]:
+    """The cells now, and those of an earlier baseline of which they hold no newer measurement."""
+    return [*now, *_matched(then, now)[1]]
+
+
 def identity(cell: Cell) -> tuple[str | int, ...]:
     """What two runs of the same measurement share."""
     return (cell.id, cell.samples, cell.budget, cell.search, cell.space, cell.objective)
@@ -60,14 +65,21 @@ def compare(then: Sequence[Cell], now: Sequence[Cell], tolerance: float) -> list
         for kind in MEASURES.values()
     ]
     corrected = [replace(gain, p=p) for gain, p in zip(gains, holm([gain.p for gain in gains]), strict=True)]
-    n = len(MEASURES)
-    verdicts = [
-        _verdict(*pair, dict(zip(MEASURES, corrected[i * n : (i + 1) * n], strict=True)), tolerance, len(gains))
-        for i, pair in enumerate(pairs)
-    ]
-    verdicts += [Verdict(cell.id, not pairs, ("in the baseline, but not measured now",)) for cell in gone]
-    verdicts += [Verdict(cell.id, False, ("new, not in the baseline",)) for cell in new]
+    names = _names([*then, *now])
+    verdicts = []
+    for i, pair in enumerate(pairs):
+        mine = corrected[i * len(MEASURES) : (i + 1) * len(MEASURES)]
+        judged = _judged(*pair, dict(zip(MEASURES, mine, strict=True)), tolerance, len(gains))
+        verdicts.append(Verdict(names[identity(pair[1])], *judged))
+    verdicts += [Verdict(names[identity(cell)], not pairs, ("in the baseline, but not measured now",)) for cell in gone]
+    verdicts += [Verdict(names[identity(cell)], False, ("new, not in the baseline",)) for cell in new]
     return sorted(verdicts, key=lambda verdict: (verdict.cell, verdict.words))
+
+
+def _names(cells: Sequence[Cell]) -> dict[tuple[str | int, ...], str]:
+    """What each measurement is called: another name for each."""
+    ones = {identity(cell): cell for cell in cells}
+    return dict(zip(ones, names_of(list(ones.values())), strict=True))
 
 
 def _matched(then: Sequence[Cell], now: Sequence[Cell]) -> tuple[list[tuple[Cell, Cell, Rows]], list[Cell], list[Cell]]:
@@ -115,7 +127,10 @@ def _answers(then: Cell, now: Cell, rows: Rows, kind: str) -> tuple[list[int], l
     return [now.gold[j] for _, j in rows], [old[i] for i, _ in rows], [new[j] for _, j in rows]
 
 
-def _verdict(then: Cell, now: Cell, rows: Rows, gains: Mapping[str, Gain], tolerance: float, compared: int) -> Verdict:
+def _judged(
+    then: Cell, now: Cell, rows: Rows, gains: Mapping[str, Gain], tolerance: float, compared: int
+) -> tuple[bool, tuple[str, ...]]:
+    """Whether a cell fails, and what is worth saying of it."""
     headline = next(iter(gains))
     words = [f"{headline} {gains[headline].value:+.3f} since then"]
     worse = {name: gain for name, gain in gains.items() if regressed(gain, tolerance)}
@@ -138,7 +153,7 @@ def _verdict(then: Cell, now: Cell, rows: Rows, gains: Mapping[str, Gain], toler
     if then.adapter != now.adapter:
         words.append(f"another edit: {then.adapter} then, {now.adapter} now")
     words.append(f"takes {_relative_time(now) / _relative_time(then):.2f} times as long")
-    return Verdict(now.id, bool(worse) or not rows, tuple(words))
+    return bool(worse) or not rows, tuple(words)
 
 
 def _relative_time(cell: Cell) -> float:

@@ -217,7 +217,9 @@ def _add(output: Path, *cells: Cell) -> None:
     """To those that the file holds now: another process may have added its own meanwhile."""
     with locked(output.with_name(f".{output.name}.lock")):
         kept = cell_data.load(output) if output.exists() else []
-        write_atomically(output, cell_data.to_json([*kept, *cells]).encode())
+        there = {cell.asked for cell in kept}
+        new = [cell for cell in cells if cell.asked not in there]
+        write_atomically(output, cell_data.to_json([*kept, *new]).encode())
 
 
 def _asked(setting: Setting) -> str:

@@ -17,7 +17,7 @@ from tarot.errors import TarotError
 from tarot.gains import difference
 from tarot.generation import check_generates, fluency_of, judged, seeded
 from tarot.harness import TarotLM, evaluate
-from tarot.measuring import command, recipe_of, said
+from tarot.measuring import command, not_repeated, recipe_of, said
 from tarot.models import LoadedModel
 from tarot.outcomes import Judged, Outcome
 from tarot.pareto import pareto
@@ -142,14 +142,6 @@ def compare_rewards(
         fluency_gain=difference(base.fluencies, edited.fluencies),
         outcomes=dict(outcomes or {}),
         front=tuple(pareto(outcomes or {})),
-        command=command(
-            loaded.reference,
-            recipe,
-            adapter.provenance["budget"],  # type: ignore[arg-type]  # JSON that tune wrote
-            None,
-            0,
-            limit,
-            include_path,
-            reward=reward,
-        ),
+        command=command(loaded, adapter, None, limit=limit, include_path=include_path, reward=reward),
+        not_repeated=not_repeated(adapter),
     )

@@ -84,52 +84,69 @@ def reference_workload() -> float:
 
 
 def command(
-    model: str,
-    recipe: Recipe,
-    budget: int,
+    loaded: LoadedModel,
+    adapter: Adapter,
     shots: int | None,
-    draws: int,
-    limit: int | None,
-    include_path: str | Path | None,
-    controls: Sequence[Recipe] = (),
+    draws: int = 0,
+    limit: int | None = None,
+    include_path: str | Path | None = None,
+    controls: Sequence[Adapter] = (),
     reward: str | None = None,
 ) -> str:
     """Shell line that repeats a cell; each control's search gets a folder of its own, named by it.
 
-    Rewarded texts have no shots: None leaves them out.
+    Rewarded texts have no shots: None leaves them out. `not_repeated` says what the line does not do again.
     """
-    reference = shlex.quote(model)
     options = [f"--include-path {shlex.quote(str(include_path))}"] if include_path else []
-    folders = ["DIR", *(f"DIR-{control.search}" for control in controls)]
-    tuned = [
-        " ".join([*_tune_words(reference, each, budget, options), f"--output {folder}"])
-        for each, folder in zip((recipe, *controls), folders, strict=True)
-    ]
-    limited = [f"--limit {limit}"] if limit else []
+    searched = {"DIR": adapter, **{f"DIR-{recipe_of(control).search}": control for control in controls}}
+    made = {folder: _steps(loaded.reference, edit, folder, options) for folder, edit in searched.items()}
+    (edited, *beside) = (folder for _, folder in made.values())
     arms = [] if shots is None else [f"--shots {shots}", *([f"--draws {draws}"] if draws else [])]
     arms += [f"--reward {shlex.quote(reward)}"] if reward else []
-    beside = [f"--control {folder}" for folder in folders[1:]]
-    compare = ["tarot compare", f"--model {reference}", "--adapter DIR", *beside, *arms, *options, *limited]
-    return " && ".join([*tuned, " ".join(compare)])
+    compare = [
+        "tarot compare",
+        f"--model {shlex.quote(loaded.reference)}",
+        *_dtype(loaded.dtype),
+        f"--adapter {edited}",
+        *(f"--control {folder}" for folder in beside),
+        *arms,
+        *options,
+        *([f"--limit {limit}"] if limit else []),
+    ]
+    return " && ".join([*(step for steps, _ in made.values() for step in steps), " ".join(compare)])
 
 
-def _tune_words(reference: str, recipe: Recipe, budget: int, options: list[str]) -> list[str]:
-    default = Recipe(recipe.task)
+def not_repeated(adapter: Adapter) -> str:
+    """What became of an edit that its command does not repeat, in words; empty for one that a search ended with."""
+    said, words = adapter.provenance, []
+    if said.get("interrupted"):
+        words.append(f"its search stopped after {said.get('spent')} of {said['budget']} evaluations")
+    parents: Any = said.get("parents", ())
+    words += [f"scaled by {parent['strength']:g}" for parent in parents]
+    return ", ".join(words)
+
+
+def _steps(model: str, adapter: Adapter, folder: str, options: list[str]) -> tuple[list[str], str]:
+    """Command lines that make an edit, and the folder that it is in then."""
+    recipe, said = recipe_of(adapter), adapter.provenance
+    default, reference = Recipe(recipe.task), f"--model {shlex.quote(model)}"
     changed = [
         f"--{name.replace('_', '-')} {shlex.quote(str(value))}"
         for name, value in vars(recipe).items()
         if name not in ("task", "chat") and value != getattr(default, name)
     ]
-    chat = [] if recipe.chat else ["--no-chat"]
-    return [
-        "tarot tune",
-        f"--model {reference}",
-        f"--task {recipe.task}",
-        *options,
-        *changed,
-        f"--budget {budget}",
-        *chat,
-    ]
+    dtype = _dtype(str(said.get("dtype", "auto")))
+    tune = ["tarot tune", reference, f"--task {shlex.quote(recipe.task)}", *dtype, *options, *changed]
+    tune += [f"--budget {said['budget']}", *([] if recipe.chat else ["--no-chat"]), f"--output {folder}"]
+    pruned: Any = said.get("pruned")
+    if not pruned:
+        return [" ".join(tune)], folder
+    prune = ["tarot prune", reference, *dtype, f"--adapter {folder}", *options, f"--keep {pruned['keep']:g}"]
+    return [" ".join(tune), " ".join([*prune, f"--output {folder}-pruned"])], f"{folder}-pruned"
+
+
+def _dtype(dtype: str) -> list[str]:
+    return [] if dtype == "auto" else [f"--dtype {shlex.quote(dtype)}"]
 
 
 def measure(
@@ -179,7 +196,7 @@ def measure(
     labels = recipe.samples + (own if isinstance(recipe.num_fewshot, int) else max(MIXED_SHOTS))
     task = load_task(recipe.task, include_path)
     check_judged(task)
-    drawn = icl.labelled(task, adapter.provenance["samples_drawn"])  # type: ignore[arg-type]  # JSON that tune wrote
+    drawn = icl.labelled(task, _samples_of(adapter))
     n_shots = own or min(shots, len(drawn))
 
     def timed(run: Callable[[], dict[str, Any]]) -> Answered:
@@ -255,20 +272,12 @@ def measure(
         num_fewshot=own,
         seed=recipe.seed,
         samples=recipe.samples,
-        budget=int(adapter.provenance["budget"]),  # type: ignore[call-overload]  # JSON that tune wrote
+        budget=int(adapter.provenance["budget"]),  # type: ignore[call-overload]  # looked at by recipe_of
         search=recipe.search,
         space=recipe.space,
         objective=recipe.objective,
-        command=command(
-            loaded.reference,
-            recipe,
-            adapter.provenance["budget"],  # type: ignore[arg-type]  # the same
-            n_shots,
-            draws,
-            limit,
-            include_path,
-            [recipe_of(edit) for edit in (controls or {}).values()],
-        ),
+        command=command(loaded, adapter, n_shots, draws, limit, include_path, controls=list((controls or {}).values())),
+        not_repeated=not_repeated(adapter),
         keys=tuple(document_key(task, doc) for doc in docs),
         gold=gold,
         texts=tuple(said(task, doc) for doc in docs),
@@ -310,16 +319,30 @@ def _ranked(gold: tuple[int, ...], arms: Sequence[Arm]) -> list[Arm]:
 
 
 def recipe_of(adapter: Adapter) -> Recipe:
-    """The recipe in an adapter's provenance; TarotError when there is none, or none that could have been tuned."""
+    """The recipe in an adapter's provenance.
+
+    Raises:
+        TarotError: there is none, or none that could have been tuned; or its budget is missing.
+    """
     known = get_type_hints(Recipe)
     found: dict[str, Any] = {name: value for name, value in adapter.provenance.items() if name in known}
-    if "task" not in found:
-        raise TarotError("an adapter that says what it was tuned on", "one without a task", "tune it with tarot")
+    for name in ("task", "budget"):
+        if name not in adapter.provenance:
+            raise TarotError("an adapter that says what it was tuned on", f"one without a {name}", "tune it with tarot")
     for name, value in found.items():
-        if not isinstance(value, (known[name], int) if known[name] is float else known[name]):
+        kinds: Any = (known[name], int) if known[name] is float else known[name]
+        if not isinstance(value, kinds) or isinstance(value, bool) > (known[name] is bool):
             raise TarotError("the recipe of an adapter as tarot writes it", f"{name} {value!r}", "tune it with tarot")
     check_recipe(recipe := Recipe(**found))
     return recipe
+
+
+def _samples_of(adapter: Adapter) -> list[Mapping[str, Any]]:
+    samples: Any = adapter.provenance.get("samples_drawn")
+    if not samples or not all("id" in sample for sample in samples):
+        got, hint = "one without its samples", "tune it with tarot"
+        raise TarotError("an adapter that says what it was tuned on", got, hint)
+    return list(samples)
 
 
 def said(task: Task, doc: Any) -> str:

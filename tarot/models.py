@@ -66,11 +66,12 @@ _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A causal language model, in evaluation mode and without gradients, and its tokenizer."""
+    """A causal language model, in evaluation mode and without gradients, its tokenizer, and the dtype asked for."""
 
     reference: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    dtype: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def load_model(
         # Tokens are put where the first weights are.
         raise TarotError("a device map with the input embeddings on a device", "one with them on the disk")
     module.eval().requires_grad_(False)
-    return LoadedModel(reference, model, tokenizer)
+    return LoadedModel(reference, model, tokenizer, dtype)
 
 
 def load_classifier(reference: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

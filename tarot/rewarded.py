@@ -21,7 +21,7 @@ class Rewarded:
 
     `prompts` are the documents as asked. `gain` is in the reward's units, `fluency_gain` in nats a token; `outcomes`
     are those of the search's trials, and `front` the trials among them that no other beats in reward and fluency at
-    once. `command` repeats it.
+    once. `command` repeats it, but for what `not_repeated` says became of the edit.
     """
 
     model: str
@@ -37,6 +37,7 @@ class Rewarded:
     outcomes: Mapping[int, Outcome]
     front: tuple[int, ...]
     command: str
+    not_repeated: str = ""
 
     @property
     def id(self) -> str:

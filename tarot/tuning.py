@@ -208,6 +208,7 @@ def tune(
             Edit.of(loaded.model, recipe.sites, sites, rotation),
             {
                 "model": loaded.reference,
+                "dtype": loaded.dtype,
                 **asdict(recipe),
                 "budget": max(budget, result.spent),  # a search that was resumed with less has spent more
                 "chat_template": problem.template is not None,

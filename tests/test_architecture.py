@@ -1,9 +1,11 @@
 """Imports point up the house: a room imports rooms above it, and nothing it must not know. The list is the design's."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from configparser import ConfigParser
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -135,6 +137,14 @@ def violations(project: Path) -> list[str]:
 
 def test_imports_point_up() -> None:
     assert violations(PROJECT) == []
+
+
+def test_tox_installs_what_nox_does() -> None:
+    tox = ConfigParser()
+    tox.read(PROJECT / "tox.ini")
+    extras = ",".join(tox["testenv"]["extras"].split())
+    assert set(re.findall(r"\.\[(\S+)\]", (PROJECT / "noxfile.py").read_text())) >= {extras}
+    assert f"-e .[{extras}]" in (PROJECT / "constraints.txt").read_text()
 
 
 def test_what_a_room_must_not_know_is_spelt_as_a_room() -> None:

@@ -326,6 +326,12 @@ BAD = [
     (("compare", *OFT, "--reward", "fluency", "--draws", "2"), "expected no arms beside base and edited texts"),
     (("evaluate", *MODEL, "--tasks", "synth_color", "--output", "tasks"), "expected a file to write, got 'tasks'"),
     (("tune", *MODEL, *TASK, "--output", "x" * 300), "File name too long"),
+    *(
+        ((name, *OFT, "--output", "tasks/train.jsonl"), "expected a folder to write, got 'tasks/train.jsonl'")
+        for name in ("analysis", "prune", "effects", "merge")
+    ),
+    (("prune", *OFT, "--output", "tasks/train.jsonl/x"), "expected a place to write, got 'tasks/train.jsonl/x'"),
+    (("bench", *MODEL[:2], "--task", "x", "--output", "."), "expected a file to write, got '.', which is none"),
     (
         ("prune", *MODEL, "--adapter", "adapter", "--include-path", "tasks", "--output", "x", "--keep", "2"),
         "expected a share of the gain to keep, above 0 and at most 1, got 2.0",

@@ -44,7 +44,7 @@ def an_adapter(scale: float = 1.0, seed: int = 0) -> Adapter:
     model = model_of_bytes()
     angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed)) * scale
     sites = find_sites(model, "heads", 0.5)
-    return Adapter(angles, Edit.of(model, "heads", sites, ROTARY), {"task": "stranger_choice"})
+    return Adapter(angles, Edit.of(model, "heads", sites, ROTARY), {"task": "stranger_choice", "budget": 4})
 
 
 # Drift
@@ -178,7 +178,7 @@ def test_strengths_are_from_0_to_1(folder: Path) -> None:
 
 
 def test_an_adapter_tuned_for_a_reward_has_no_right_answers(tmp_path: Path) -> None:
-    rewarded = replace(an_adapter(), provenance={"task": "openings", "objective": "fluency"})
+    rewarded = replace(an_adapter(), provenance={"task": "openings", "objective": "fluency", "budget": 4})
     message = (
         "expected adapters tuned on right answers, for what a strength buys, got one, tuned for fluency; "
         "tarot evaluate --side-effects has the rest"

@@ -15,7 +15,7 @@ from test_measuring import tuned
 from tarot.adapter import Adapter
 from tarot.cells import Arm, Cell, load, to_json
 from tarot.errors import TarotError
-from tarot.gate import Verdict, compare, identity, save
+from tarot.gate import Verdict, compare, identity, renewed, save
 from tarot.harness import evaluate
 from tarot.measuring import measure
 from tarot.models import LoadedModel
@@ -150,10 +150,10 @@ def test_missing_and_new_cells_are_said_so() -> None:
     right = [True] * 20
     verdicts = compare([cell(right), cell(right, seed=1)], [cell(right), cell(right, budget=9)], TOLERANCE)
     assert failed(verdicts) == [False] * 3
-    assert [verdict.words[0] for verdict in verdicts] == [
-        "new, not in the baseline",
-        "weighted F1 of the greedy answer +0.000 since then",
-        "in the baseline, but not measured now",
+    assert [(verdict.cell.partition("seed ")[2], verdict.words[0]) for verdict in verdicts] == [
+        ("0, budget 60", "weighted F1 of the greedy answer +0.000 since then"),
+        ("0, budget 9", "new, not in the baseline"),
+        ("1, budget 60", "in the baseline, but not measured now"),
     ]
 
 
@@ -244,11 +244,52 @@ def test_one_answer_more_is_a_short_diff() -> None:
     assert [(then.strip(" ,"), now.strip(" ,")) for then, now in lines] == [("0", "1")] * 2  # likeliest and greedy
 
 
+def test_a_part_of_a_suite_renews_its_part_of_a_baseline() -> None:
+    then = [cell([True] * 3), cell([True] * 3, seed=1), cell([True] * 3, search="random")]
+    now = cell([False] * 3)
+    assert renewed(then, [now]) == [now, *then[1:]]
+    assert renewed([], [now]) == [now]
+
+
 def test_nothing_is_no_baseline(tmp_path: Path) -> None:
     with pytest.raises(
         TarotError, match="expected cells to save as a baseline, got none; run a test that uses tarot_gain"
     ):
         save([], tmp_path / "baseline.json")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("arms", 1, "greedy"), [0, 1], "3 documents and 2 in greedy of edited"),
+        (("arms", 0, "gold_probability"), [0.5] * 4, "3 documents and 4 in gold_probability of zero-shot"),
+        (("arms", 1, "predicted"), "010", "predicted that is not int"),
+        (("arms", 1, "seconds"), "1", "seconds that is not float"),
+        (("gold",), [0, 1], "3 documents and 2 in gold"),
+        (("gold",), ["a", "b", "a"], "gold that is not int"),
+        (("texts",), ["a"], "3 documents and 1 in texts"),
+        (("seconds",), None, "seconds that is not float"),
+        (("seed",), True, "seed that is not int"),
+        (("layers",), [0.5], "layers that is not int"),
+        (("head_angles",), [["a"]], "angles of layer 0 that is not float"),
+        (("curves",), {"bo": [None]}, "curve of bo that is not float"),
+        (("versions",), {"torch": 2}, "versions that is not str"),
+    ],
+)
+def test_damaged_baselines_are_told_before_anything_is_measured(
+    tmp_path: Path, place: tuple[str | int, ...], value: object, message: str
+) -> None:
+    path = tmp_path / "baseline.json"
+    save([cell([True] * 3, layers=(0,), head_angles=((0.5,),), curves={"bo": (0.5,)})], path)
+    content = json.loads(path.read_text())
+    assert load(path)
+    within = content["cells"][0]
+    for step in place[:-1]:
+        within = within[step]
+    within[place[-1]] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(TarotError, match=f"expected results as tarot writes them .*, got TypeError: .*{message}"):
+        load(path)
 
 
 @pytest.mark.parametrize(

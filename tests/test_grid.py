@@ -143,6 +143,18 @@ def test_two_runs_into_one_file_keep_each_others_cells(tmp_path: Path) -> None:
     assert {cell.model for cell in load(output)} == {"a", "b"}
 
 
+def test_what_two_runs_measured_at_once_stands_there_once(tmp_path: Path) -> None:
+    output = tmp_path / "cells.json"
+
+    def run(todo: Sequence[Setting]) -> Iterator[tuple[Setting, Outcome]]:
+        for setting in todo:
+            if not output.exists() or not load(output):  # another run has the same idea
+                measure_grid([setting], output, lambda asked: ((each, Outcome(cell(each))) for each in asked))
+            yield setting, Outcome(cell(setting))
+
+    assert len(measure_grid(GRID[:1], output, run)) == len(load(output)) == 1
+
+
 def test_the_command_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A grid of two searches; then a larger one, of which one task is not there; then the same again."""
     save_checkpoint(tmp_path / "model")

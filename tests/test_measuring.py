@@ -12,7 +12,7 @@ from tarot.adapter import Adapter, Edit
 from tarot.cells import Cell, load, to_json
 from tarot.errors import ShapeMismatch, TarotError
 from tarot.harness import TarotLM, chat_template, evaluate, metric
-from tarot.measuring import answers, command, measure, recipe_of, reference_workload
+from tarot.measuring import answers, command, measure, not_repeated, recipe_of, reference_workload
 from tarot.models import LoadedModel
 from tarot.rotation import ROTARY
 from tarot.samples import document_key, draw, load_task
@@ -234,6 +234,8 @@ def test_an_edit_of_another_model_is_refused_before_the_base_answers(
         ({"search": "bayes"}, "expected a known search, got 'bayes'; known: adam, bo, paper, published, random"),
         ({"objective": "acuracy"}, "expected a known objective, got 'acuracy'; did you mean 'accuracy'?"),
         ({"num_fewshot": "many"}, "expected a number of shots from 0, or 'mix', got 'many'"),
+        ({"seed": True}, "expected the recipe of an adapter as tarot writes it, got seed True; tune it with tarot"),
+        ({"chat": 1}, "expected the recipe of an adapter as tarot writes it, got chat 1; tune it with tarot"),
     ],
     ids=str,
 )
@@ -247,17 +249,58 @@ def test_recipes_that_nobody_can_have_tuned(
     assert str(error.value) == message
 
 
-def test_recipe_and_command_repeat_the_cell(loaded: LoadedModel, folder: Path) -> None:
-    recipe = recipe_of(tuned(loaded, folder, seed=5, space="layer"))
-    assert command("a model", recipe, 9, 6, 0, 40, "my tasks") == (
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("task", None, "a task"),
+        ("budget", None, "a budget"),
+        ("samples_drawn", None, "its samples"),
+        ("samples_drawn", [{"key": "k"}], "its samples"),
+    ],
+)
+def test_what_a_recipe_cannot_lack(loaded: LoadedModel, folder: Path, name: str, value: object, words: str) -> None:
+    """Told before any arm answers."""
+    adapter = tuned(loaded, folder)
+    said = {**adapter.provenance, name: value}
+    said = {key: value for key, value in said.items() if value is not None}
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(TarotError, match=f"expected an adapter that says what .*, got one without {words}; tune it"),
+    ):
+        patch.setattr("tarot.measuring.evaluate", None)
+        measure(loaded, replace(adapter, provenance=said), include_path=folder)
+
+
+def test_the_command_repeats_the_cell(loaded: LoadedModel, folder: Path) -> None:
+    named = replace(loaded, reference="a model")
+    edit = tuned(loaded, folder, space="layer")
+    edit = replace(edit, provenance={**edit.provenance, "seed": 5, "budget": 9})
+    assert command(named, edit, 6, 0, 40, "my tasks") == (
         "tarot tune --model 'a model' --task stranger_choice --include-path 'my tasks' --samples 6 --space layer "
-        "--budget 9 --output DIR && tarot compare --model 'a model' --adapter DIR --shots 6 "
+        "--seed 5 --budget 9 --output DIR && tarot compare --model 'a model' --adapter DIR --shots 6 "
         "--include-path 'my tasks' --limit 40"
     )
-    assert command("m", recipe, 9, 6, 5, None, None).endswith("--adapter DIR --shots 6 --draws 5")
-    with_control = command("m", recipe, 9, 6, 0, None, None, [replace(recipe, search="paper")])
-    assert with_control.count("--search paper") == 1 and "--search paper --budget 9 --output DIR-paper" in with_control
+    assert command(named, edit, 6, 5).endswith("--adapter DIR --shots 6 --draws 5")
+    control = replace(edit, provenance={**edit.provenance, "search": "paper", "budget": 8})
+    with_control = command(replace(loaded, reference="m"), edit, 6, controls=[control])
+    assert with_control.count("--search paper") == 1
+    assert "--search paper --seed 5 --budget 8 --output DIR-paper" in with_control
     assert with_control.endswith("tarot compare --model m --adapter DIR --control DIR-paper --shots 6")
+
+
+def test_the_command_makes_the_edit_that_was_measured(loaded: LoadedModel, folder: Path) -> None:
+    """Numbers of fewer bits, heads left out afterwards, names that a shell would read; and it says what it lacks."""
+    edit = tuned(loaded, folder)
+    said = {**edit.provenance, "dtype": "bfloat16", "task": "my choice; x", "pruned": {"keep": 0.9}}
+    line = command(replace(loaded, dtype="float16"), replace(edit, provenance=said), 6)
+    tune, prune, compare = line.split(" && ")
+    assert "--task 'my choice; x' --dtype bfloat16 " in tune and tune.endswith("--output DIR")
+    assert prune == "tarot prune --model bytes --dtype bfloat16 --adapter DIR --keep 0.9 --output DIR-pruned"
+    assert compare == "tarot compare --model bytes --dtype float16 --adapter DIR-pruned --shots 6"
+    assert not not_repeated(edit)
+    stopped = replace(edit, provenance={**edit.provenance, "interrupted": True, "spent": 2})
+    assert not_repeated(stopped.scaled(0.5)) == "its search stopped after 2 of 3 evaluations, scaled by 0.5"
+    assert measure(loaded, stopped, include_path=folder, limit=2).not_repeated.startswith("its search stopped")
 
 
 def test_the_reference_workload_takes_time() -> None:

@@ -193,6 +193,9 @@ def test_a_setting_is_what_a_marker_says() -> None:
     (setting,) = options.settings(values, [pytest.mark.tarot(**given_).mark], Path("/folder"), True)
     assert setting == Setting("m", "t", samples=4, limit=9, include_path="/folder/tasks", control=("random",))
     assert setting.draws == 5  # of few-shot prompts, unless somebody says otherwise
+    given_ = {**given_, "space": None, "search": None, "limit": None}
+    (plain,) = options.settings(values | {"space": "head"}, [pytest.mark.tarot(**given_).mark], Path("/folder"), True)
+    assert (plain.space, plain.search, plain.limit) == ("", "adam", None)  # None is as if nothing had been said
 
 
 # Errors of what is asked for
@@ -531,6 +534,22 @@ def test_a_run_that_was_stopped_does_not_replace_a_baseline(pytester: pytest.Pyt
         failed = pytester.runpytest_inprocess(*saving, "-x")
     failed.stdout.fnmatch_lines(["*b.json stays as it was: no baseline is saved where * the run was stopped"])
     assert failed.ret == pytest.ExitCode.TESTS_FAILED and (pytester.path / "b.json").read_bytes() == before
+
+
+def test_what_was_not_measured_stays_in_a_baseline(pytester: pytest.Pytester, here: tuple[str, ...]) -> None:
+    """A part of a suite renews its own cells: those of the others are guarded as before."""
+    pytester.makepyfile(GAIN)
+    saving = (*here, "--tarot-save-baseline=b.json")
+    both = pytester.runpytest_inprocess(*saving, "--tarot-seeds=0,1")
+    both.stdout.fnmatch_lines(["baseline of 2 cells saved in *b.json"])
+    before = (pytester.path / "b.json").read_text()
+    one = pytester.runpytest_inprocess(*saving, "--tarot-seeds=1")
+    one.stdout.fnmatch_lines(["baseline of 2 cells saved in *b.json, 1 of them as they were"])
+    assert [cell.seed for cell in load(pytester.path / "b.json")] == [0, 1]
+    (pytester.path / "b.json").write_text(before.replace('"seed": 0', '"seed": "0"'))
+    broken = pytester.runpytest_inprocess(*saving)
+    assert broken.ret == pytest.ExitCode.USAGE_ERROR
+    broken.stderr.fnmatch_lines(["*--tarot-save-baseline: expected results as tarot writes them in *b.json, got *"])
 
 
 def test_nothing_measured_is_nothing_saved(pytester: pytest.Pytester) -> None:

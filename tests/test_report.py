@@ -274,7 +274,7 @@ def test_everything_needed_to_repeat_a_cell_stands_there():
         "shots": "0",
         "seed": "0",
         "labelled samples": "20",
-        "search": "bo in head, 30 evaluations, log_probability",
+        "search": "bo in head, a budget of 30 evaluations, log_probability",
         "adapter": "fab1234567890abc",
         "documents": "40, digest 7c4886fedc077b5d",
         "time": "80 s, 10 times the reference workload",
@@ -533,6 +533,30 @@ def test_the_rows_are_the_cells_in_order_and_then_the_means():
         ("mean", "few-shot 1 of 5 (best)", "", "1 cell"),
         ("mean", "few-shot 5 of 5 (worst)", "", "1 cell"),
     ]
+
+
+def test_searches_side_by_side_are_told_apart_and_have_means_of_their_own():
+    searches = [("adam", "full"), ("bo", "head"), ("bo", "full")]
+    cells = [fabricated(search=a, space=b, seed=seed, adapter=f"{a}{b}{seed}") for a, b in searches for seed in (0, 1)]
+    cells.append(replace(cells[0], adapter="another"))
+    header, rows = summary_rows(cells)
+    assert header[:6] == ("model", "task", "shots", "seed", "search", "base")
+    assert sorted((row[3], row[4]) for row in rows if row[0] != "mean") == [
+        ("0", "adam, in full, adapter adamfull0"),
+        ("0", "adam, in full, adapter another"),
+        ("0", "bo, in full"),
+        ("0", "bo, in head"),
+        ("1", "adam, in full"),
+        ("1", "bo, in full"),
+        ("1", "bo, in head"),
+    ]
+    means = [(row[3], row[4]) for row in rows if row[:2] == ("mean", "edited")]
+    assert sorted(means) == [("2 cells", "bo, in full"), ("2 cells", "bo, in head"), ("3 cells", "adam, in full")]
+    page = Page(render(cells))
+    headings = page.texts_of("h3")
+    assert len(set(headings)) == len(cells) and any(name.endswith("seed 1, bo, in head") for name in headings)
+    drawn = page.texts_of("text")
+    assert {"made_up, 0-shot, seed 1, bo, in head", "mean: edited, bo, in head"} <= set(drawn)
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -36,6 +36,7 @@ class State:
 
     values: dict[str, Any]
     baseline: list[Cell] | None = None
+    saved: list[Cell] | None = None  # what the baseline that is to be saved holds already
     models: Models = field(default_factory=Models)
     measurer: Measurer | None = None
     ray: "RayEngine | None" = None
@@ -66,20 +67,21 @@ def pytest_configure(config: pytest.Config) -> None:
     state = config.stash[STATE] = State(values)
     if not _is_worker(config):
         config.pluginmanager.register(Collector(state), "tarot-collector")
-        state.baseline = _checked_baseline(values["baseline"])
         _check_writable("--tarot-report", values["report"], folder=True)
-        _check_writable("--tarot-save-baseline", values["save-baseline"], folder=False)
+        _check_writable("--tarot-save-baseline", to := values["save-baseline"], folder=False)
+        state.baseline = _checked_baseline("--tarot-baseline", values["baseline"])
+        state.saved = _checked_baseline("--tarot-save-baseline", to if to and Path(to).exists() else None)
 
 
 def _is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
-def _checked_baseline(path: str | None) -> list[Cell] | None:
+def _checked_baseline(option: str, path: str | None) -> list[Cell] | None:
     try:
         return cell_data.load(path) if path else None
     except TarotError as error:
-        raise pytest.UsageError(f"--tarot-baseline: {error}") from None
+        raise pytest.UsageError(f"{option}: {error}") from None
 
 
 def _check_writable(option: str, target: str | None, *, folder: bool) -> None:
@@ -309,15 +311,18 @@ def _judge(state: State, cells: list[Cell]) -> None:
 
 def _save(state: State, cells: list[Cell]) -> None:
     if path := state.values["save-baseline"]:
-        from tarot.gate import save
+        from tarot.gate import renewed, save
 
         if cells and (state.failures or not state.whole):
             state.words.append(
                 f"{path} stays as it was: no baseline is saved where the gate failed or the run was stopped"
             )
             return
-        save(cells, path)
-        state.words.append(f"baseline of {len(cells)} cells saved in {path}")
+        # A test that could not measure, or was not asked to, takes no cell from what is guarded.
+        whole = renewed(state.saved or [], cells) if cells else []
+        save(whole, path)
+        kept = f", {len(whole) - len(cells)} of them as they were" if len(whole) > len(cells) else ""
+        state.words.append(f"baseline of {len(whole)} cells saved in {path}{kept}")
 
 
 def _write_report(state: State, cells: list[Cell]) -> None:

@@ -203,8 +203,8 @@ def _marked(marker: pytest.Mark, folder: Path) -> dict[str, Any]:
         if key not in known:
             raise UnknownName("keyword of @pytest.mark.tarot", key, known)
         option = known[key]
-        if value is None and option.default is None:
-            found[key] = None
+        if value is None:  # as if no option said anything
+            found[key] = option.default
             continue
         several = isinstance(option.default, tuple)
         texts = [str(one) for one in value] if several and isinstance(value, list | tuple) else [str(value)]

@@ -7,7 +7,7 @@ from functools import cache
 from itertools import groupby
 from statistics import fmean
 
-from tarot.cells import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Cell
+from tarot.cells import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Cell, details
 from tarot.errors import UnknownName
 from tarot.gains import (
     Gain,
@@ -157,6 +157,27 @@ def arms_compared(comparisons: Sequence[Comparison]) -> list[str]:
     between = {draw.name for comparison in comparisons for draw in comparison.cell.draws[1:-1]}
     names = dict.fromkeys([EDITED, *(name for comparison in comparisons for name in comparison.gains)])
     return [name for name in names if name != ZERO_SHOT and name not in between] if comparisons else []
+
+
+def by_search(comparisons: Sequence[Comparison]) -> dict[str, list[Comparison]]:
+    """Those whose searches are alike, by what tells them from the others in words; of one search alone, by no words."""
+    groups: dict[str, list[Comparison]] = {}
+    for comparison, words in zip(comparisons, details([each.cell for each in comparisons]), strict=True):
+        groups.setdefault(words, []).append(comparison)
+    return groups
+
+
+def told_apart(comparisons: Sequence[Comparison]) -> list[str]:
+    """Of each, in words, its search where there are several, and its adapter where one search has several edits."""
+    words = details([each.cell for each in comparisons])
+    adapters: dict[tuple[str, str], set[str]] = {}
+    for each, said in zip(comparisons, words, strict=True):
+        adapters.setdefault((each.cell.id, said), set()).add(each.cell.adapter)
+    edits = [
+        f"adapter {each.cell.adapter}" if len(adapters[each.cell.id, said]) > 1 else ""
+        for each, said in zip(comparisons, words, strict=True)
+    ]
+    return [", ".join(filter(None, both)) for both in zip(words, edits, strict=True)]
 
 
 def by_setting(comparisons: Sequence[Comparison]) -> list[list[Comparison]]:

@@ -21,10 +21,12 @@ from tarot.report.comparison import (
     METRICS,
     Comparison,
     arms_compared,
+    by_search,
     by_setting,
     compare,
     mean_gain,
     metric_named,
+    told_apart,
 )
 from tarot.report.folder import Picture, pictures
 from tarot.report.rewards import ARMS_HEADER, FRONT_HEADER, reward_section
@@ -45,9 +47,10 @@ class Flip:
 
 @dataclass(frozen=True)
 class Section:
-    """All that the page shows of one cell."""
+    """All that the page shows of one cell, under a name that no other has."""
 
     cell: Cell
+    name: str
     base: str
     arms: Sequence[Sequence[str]]
     over_draws: str
@@ -107,7 +110,10 @@ def render(
         seeds=list(_seeds(comparisons)),
         analyses=analyses,
         arm_header=("arm", "gain", "p", *METRICS, "gold prob.", "labels", "seconds"),
-        sections=[_section(number, comparison, metric) for number, comparison in enumerate(comparisons, start=1)],
+        sections=[
+            _section(number, *each, metric)
+            for number, each in enumerate(zip(comparisons, told_apart(comparisons), strict=True), start=1)
+        ],
         arms_header=ARMS_HEADER,
         front_header=FRONT_HEADER,
         rewards=[reward_section(number, each) for number, each in enumerate(ordered, start=1)],
@@ -126,32 +132,36 @@ def _forest(comparisons: Sequence[Comparison]) -> Markup:
         len({getattr(comparison.cell, of) for comparison in comparisons}) > 1 for of in ("model", "seed")
     )
     intervals = []
-    for comparison in comparisons:
+    for comparison, search in zip(comparisons, told_apart(comparisons), strict=True):
         cell, gain = comparison.cell, comparison.gain
         label = f"{cell.task}, {cell.shots}-shot" + f", seed {cell.seed}" * several_seeds
-        label += f", {cell.model}" * several_models
+        label += f", {search}" * bool(search) + f", {cell.model}" * several_models
         intervals.append(figures.Interval(label, gain.value, gain.low, gain.high))
-    for name in arms_compared(comparisons):
-        mean = mean_gain(comparisons, lambda comparison, name=name: comparison.gains.get(name))  # type: ignore[misc]  # a default
-        intervals.append(figures.Interval(f"mean: {name}", mean.value, mean.low, mean.high, is_mean=True))
+    for search, alike in by_search(comparisons).items():
+        for name in arms_compared(alike):
+            mean = mean_gain(alike, lambda comparison, name=name: comparison.gains.get(name))  # type: ignore[misc]  # a default
+            label = f"mean: {name}" + f", {search}" * bool(search)
+            intervals.append(figures.Interval(label, mean.value, mean.low, mean.high, is_mean=True))
     return figures.forest(intervals)
 
 
 def _seeds(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, ...]]:
     """One row a setting that was measured with several seeds."""
-    for group in by_setting(comparisons):
-        mean = mean_over_seeds([comparison.gain for comparison in group])
-        if mean.between is not None:
-            cell = group[0].cell
-            spreads = (table.fraction(mean.between), table.fraction(mean.within))
-            yield (cell.model, cell.task, cell.shots, table.with_interval(mean), *spreads, str(mean.count))
+    for search, alike in by_search(comparisons).items():
+        for group in by_setting(alike):
+            mean = mean_over_seeds([comparison.gain for comparison in group])
+            if mean.between is not None:
+                cell = group[0].cell
+                spreads = (table.fraction(mean.between), table.fraction(mean.within))
+                yield (cell.model, cell.task, cell.shots, search, table.with_interval(mean), *spreads, str(mean.count))
 
 
-def _section(number: int, comparison: Comparison, metric: str) -> Section:
+def _section(number: int, comparison: Comparison, search: str, metric: str) -> Section:
     cell = comparison.cell
     own = cell.search if cell.search in cell.curves else next(iter(cell.curves), "")
     return Section(
         cell=cell,
+        name=cell.id + f", {search}" * bool(search),
         base=comparison.base,
         arms=[_arm_row(comparison, name) for name in comparison.arms],
         over_draws=table.with_interval(comparison.over_draws) if comparison.over_draws else "",
@@ -199,7 +209,7 @@ def _settings(cell: Cell) -> Iterator[tuple[str, str]]:
     yield "shots", cell.shots
     yield "seed", str(cell.seed)
     yield "labelled samples", str(cell.samples)
-    yield "search", f"{cell.search} in {cell.space}, {cell.budget} evaluations, {cell.objective}"
+    yield "search", f"{cell.search} in {cell.space}, a budget of {cell.budget} evaluations, {cell.objective}"
     yield "adapter", cell.adapter
     yield "documents", f"{len(cell.keys)}, digest {hashlib.sha256(json.dumps(cell.keys).encode()).hexdigest()[:16]}"
     ratio = (

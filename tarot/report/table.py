@@ -1,4 +1,4 @@
-"""The summary as rows of strings: one a cell, then the mean of the edited arm and of every control."""
+"""The summary as rows of strings: one a cell, then of each search the mean of the edited arm and of every control."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,13 +6,23 @@ from statistics import fmean
 
 from tarot.cells import EDITED, FEW_SHOT, Cell
 from tarot.gains import Difference, Gain, Mean, MeanGain, holm
-from tarot.report.comparison import HEADLINE, Comparison, arms_compared, by_setting, compare, mean_gain
+from tarot.report.comparison import (
+    HEADLINE,
+    Comparison,
+    arms_compared,
+    by_search,
+    by_setting,
+    compare,
+    mean_gain,
+    told_apart,
+)
 
 HEADER = (
     "model",
     "task",
     "shots",
     "seed",
+    "search",
     "base",
     "few-shot",
     "edited",
@@ -31,8 +41,9 @@ NONE = "-"
 class Row:
     """Texts in the order of HEADER, the gain that they show, and the place of their cell; None for a mean.
 
-    In a control's mean the control stands in the place of the edited arm. `labels` counts the labelled documents that
-    base, few-shot and edited arm might see.
+    What stands under "search" tells searches apart, and edits of one search; nothing does where there is one. In a
+    control's mean the control stands in the place of the edited arm. `labels` counts the labelled documents that base,
+    few-shot and edited arm might see.
     """
 
     texts: tuple[str, ...]
@@ -41,23 +52,28 @@ class Row:
 
 
 def summary_rows(cells: Sequence[Cell], metric: str = HEADLINE) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and rows of the summary, for a terminal.
+    """Header and rows of the summary, for a terminal; without searches where all are alike.
 
     Raises:
         UnknownName: a metric that there is not.
         TarotError: a cell without a base or an edited arm.
     """
-    return HEADER, [row.texts for row in summary(compare(cells, metric))]
+    rows, at = [row.texts for row in summary(compare(cells, metric))], HEADER.index("search")
+    if any(texts[at] for texts in rows):
+        return HEADER, rows
+    return HEADER[:at] + HEADER[at + 1 :], [texts[:at] + texts[at + 1 :] for texts in rows]
 
 
 def summary(comparisons: Sequence[Comparison]) -> list[Row]:
     """One row a comparison, then the means; p is corrected for the number of comparisons (Holm)."""
     p_values = holm([comparison.gain.p for comparison in comparisons])
-    rows = [
-        _cell_row(i, comparison, p)
-        for i, (comparison, p) in enumerate(zip(comparisons, p_values, strict=True), start=1)
+    each = zip(comparisons, told_apart(comparisons), p_values, strict=True)
+    rows = [_cell_row(i, *values) for i, values in enumerate(each, start=1)]
+    return rows + [
+        _mean_row(alike, words, name)
+        for words, alike in by_search(comparisons).items()
+        for name in arms_compared(alike)
     ]
-    return rows + [_mean_row(comparisons, name) for name in arms_compared(comparisons)]
 
 
 def arm_rows(comparison: Comparison) -> list[tuple[str, ...]]:
@@ -74,7 +90,7 @@ def arm_rows(comparison: Comparison) -> list[tuple[str, ...]]:
     ]
 
 
-def _cell_row(number: int, comparison: Comparison, p: float) -> Row:
+def _cell_row(number: int, comparison: Comparison, search: str, p: float) -> Row:
     cell, gain = comparison.cell, comparison.gain
     scores = (comparison.scores.get(name) for name in (comparison.base, FEW_SHOT, EDITED))
     texts = (
@@ -82,6 +98,7 @@ def _cell_row(number: int, comparison: Comparison, p: float) -> Row:
         cell.task,
         cell.shots,
         str(cell.seed),
+        search,
         *(NONE if score is None else fraction(score) for score in scores),
         with_interval(gain),
         with_interval(comparison.over_few_shot) if comparison.over_few_shot else NONE,
@@ -93,7 +110,7 @@ def _cell_row(number: int, comparison: Comparison, p: float) -> Row:
     return Row(texts, gain.value, number)
 
 
-def _mean_row(comparisons: Sequence[Comparison], name: str) -> Row:
+def _mean_row(comparisons: Sequence[Comparison], search: str, name: str) -> Row:
     those = [comparison for comparison in comparisons if name in comparison.gains]
 
     def mean(score: Callable[[Comparison], float | None]) -> str:
@@ -108,6 +125,7 @@ def _mean_row(comparisons: Sequence[Comparison], name: str) -> Row:
         name,
         "",
         f"{len(those)} cell{'s'[: len(those) > 1]}",
+        search,
         mean(lambda comparison: comparison.scores[comparison.base]),
         mean(lambda comparison: comparison.scores.get(FEW_SHOT)),
         mean(lambda comparison: comparison.scores[name]),
