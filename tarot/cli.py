@@ -351,13 +351,16 @@ def evaluate(
         write_atomically(output, content.encode())
     rows_of_tasks = []
     for name in results["n-samples"]:
-        values = {key.partition(",")[0]: value for key, value in results["results"][name].items()}
-        metrics = [key for key in values if isinstance(values[key], float) and not key.endswith("_stderr")]
-        for i, key in enumerate(metrics):
-            stderr = values.get(f"{key}_stderr")
-            named = (name, str(harness.n_documents(results, name)), str(results["n-shot"][name]))
-            error = f"{stderr:.4f}" if isinstance(stderr, float) else ""
-            rows_of_tasks.append((*(("", "", "") if i else named), key, f"{values[key]:.4f}", error))
+        named = (name, str(harness.n_documents(results, name)), str(results["n-shot"][name]))
+        values = results["results"][name]
+        for key, value in values.items():
+            metric, _, through = key.partition(",")
+            if isinstance(value, float) and not metric.endswith("_stderr"):
+                stderr = values.get(f"{metric}_stderr,{through}")
+                error = f"{stderr:.4f}" if isinstance(stderr, float) else ""
+                called = metric if through in ("", "none") else f"{metric}, {through}"
+                rows_of_tasks.append((*named, called, f"{value:.4f}", error))
+                named = ("", "", "")
     _print_table(("task", "documents", "shots", "metric", "value", "stderr"), rows_of_tasks)
     out.print(f"model {model}, adapter {edit.fingerprint if edit else 'none (base)'}")
     own = edit.provenance.get("num_fewshot") if edit else None

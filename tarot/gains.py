@@ -241,23 +241,25 @@ def _error(gain: Gain | MeanGain) -> float:
     return (gain.high - gain.low) / (2 * float(ndtri((1 + gain.level) / 2)))
 
 
-def mean_intervals(
-    rows: Sequence[Sequence[float]], *, level: float = 0.95, resamples: int = 2_000, seed: int = 0
-) -> list[Mean]:
-    """mean over rows of each column, with the percentile interval of a bootstrap over rows.
+def mean_intervals(rows: Sequence[Sequence[float]], *, level: float = 0.95) -> list[Mean]:
+    """mean over rows of each column, with Student's interval: value +- t s / sqrt(n).
 
-    A row is a document (or a text), drawn whole: the columns of one resample come from the same documents.
+    A row is a document (or a text). Fewer than two documents say nothing of others: the interval is then infinite.
+    Percentiles of a bootstrap, of exponential values, cover 79% at five documents and 91% at twenty; this one 88 and
+    92%.
 
     Raises:
-        TarotError: no row, a level outside (0, 1), fewer than 2 resamples.
+        TarotError: no row, a level outside (0, 1).
     """
     values = np.asarray(rows, np.float64)
     if not len(values):
         raise TarotError("at least 1 document", "none")
-    _check_settings(level, resamples)
-    counts = np.random.default_rng(seed).multinomial(len(values), np.full(len(values), 1 / len(values)), resamples)
-    low, high = np.quantile(counts @ values / len(values), [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return [Mean(*map(float, each)) for each in zip(values.mean(0), low, high, strict=True)]
+    _check_settings(level, 2)
+    means, n = values.mean(0), len(values)
+    if n < 2:
+        return [Mean(float(mean), -math.inf, math.inf) for mean in means]
+    reach = t.ppf((1 + level) / 2, n - 1) * values.std(0, ddof=1) / math.sqrt(n)
+    return [Mean(*map(float, each)) for each in zip(means, means - reach, means + reach, strict=True)]
 
 
 def jackknife(value: float, without: Sequence[float], *, level: float = 0.95) -> Mean:

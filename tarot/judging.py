@@ -16,7 +16,7 @@ from tarot.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.gains import difference
 from tarot.generation import check_generates, fluency_of, judged, seeded
-from tarot.harness import TarotLM, evaluate
+from tarot.harness import TarotLM, evaluate, logged
 from tarot.measuring import command, not_repeated, recipe_of, said
 from tarot.models import LoadedModel
 from tarot.outcomes import Judged, Outcome
@@ -48,9 +48,9 @@ def reward_for(results: Mapping[str, Any], task: str, asked: str | None) -> str 
 
 def judge_logged(loaded: LoadedModel, results: Mapping[str, Any], task: str, reward: str) -> Judged:
     """The texts in lm-eval's results, judged, with fluency under `loaded` as it is: unedited."""
-    logged = results["samples"][task]
-    prompts = [document["arguments"][0][0] for document in logged]
-    texts = [document["filtered_resps"][0] for document in logged]
+    documents = logged(results, task)
+    prompts = [document["arguments"][0][0] for document in documents]
+    texts = [document["filtered_resps"][0] for document in documents]
     fluency = fluency_of(TarotLM(loaded.model, tokenizer=loaded.tokenizer))
     return judged(prompts, texts, make_reward(reward, fluency), fluency)
 
@@ -63,7 +63,7 @@ def add_rewards(loaded: LoadedModel, results: Mapping[str, Any], asked: str | No
         results: what `tarot.harness.evaluate` returned; added to in place.
         asked: the reward that the user asks for; None for the tasks' own.
     """
-    for task, documents in results["samples"].items():
+    for task in results["samples"]:
         if (reward := reward_for(results, task, asked)) is None:
             continue
         found = judge_logged(loaded, results, task, reward)
@@ -73,7 +73,7 @@ def add_rewards(loaded: LoadedModel, results: Mapping[str, Any], asked: str | No
         for name, values in (("reward", found.rewards), ("fluency", found.fluencies)):
             error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else "N/A"  # as lm-eval says it
             results["results"][task][f"{name}_stderr,none"] = error
-            for document, value in zip(documents, values, strict=True):
+            for document, value in zip(logged(results, task), values, strict=True):
                 document[name] = value
         config = results["configs"][task]
         config["metadata"] = {**(config.get("metadata") or {}), "reward": reward}
@@ -135,7 +135,7 @@ def compare_rewards(
         reward=name,
         seed=recipe.seed,
         adapter=adapter.fingerprint,
-        prompts=tuple(said(task, document["doc"]) for document in both[0]["samples"][recipe.task]),
+        prompts=tuple(said(task, document["doc"]) for document in logged(both[0], recipe.task)),
         base=base,
         edited=edited,
         gain=difference(base.rewards, edited.rewards),

@@ -17,7 +17,7 @@ from tarot.adapter import Adapter
 from tarot.baselines import icl
 from tarot.cells import EDITED, FEW_SHOT, OUTSIDE, ZERO_SHOT, Arm, Cell
 from tarot.errors import TarotError
-from tarot.harness import evaluate
+from tarot.harness import evaluate, logged
 from tarot.models import LoadedModel
 from tarot.samples import MIXED_SHOTS, document_key, load_task, right_choice
 from tarot.tuning import LIBRARIES, Recipe, check_recipe
@@ -26,14 +26,15 @@ from tarot.tuning import LIBRARIES, Recipe, check_recipe
 Answered = tuple[list[icl.Logged], float]
 
 
-def answers(task: Task, logged: Sequence[icl.Logged]) -> tuple[tuple[int, ...], Arm]:
-    """Right answers and an arm (nameless, of no labels) from the documents that lm-eval logged.
+def answers(task: Task, documents: Sequence[icl.Logged]) -> tuple[tuple[int, ...], Arm]:
+    """Right answers and an arm (nameless, of no labels) from the documents that lm-eval logged, each once.
 
-    A document without choices has one right answer, 0: greedy decoding wrote it, or something OUTSIDE.
+    A document without choices has one right answer, 0: greedy decoding wrote it, or something OUTSIDE. Where choices
+    are different contexts of one text, nothing that could be written tells them apart: the likeliest counts as greedy.
     """
     check_judged(task)
     gold, predicted, greedy, probability = [], [], [], []
-    for document in logged:
+    for document in documents:
         scored = document["filtered_resps"]
         if isinstance(scored[0], str):
             right = float(document["exact_match"])
@@ -52,12 +53,17 @@ def answers(task: Task, logged: Sequence[icl.Logged]) -> tuple[tuple[int, ...], 
             probability.append(0.0)
             continue
         predicted.append(max(range(n), key=values.__getitem__) if n > 1 else greedy[-1])
+        if task.multiple_input:
+            greedy[-1] = predicted[-1]
         probability.append(math.exp(values[target]))
     return tuple(gold), Arm("", 0, tuple(predicted), tuple(greedy), tuple(probability), 0.0)
 
 
 def check_judged(task: Task) -> None:
     """Raise TarotError unless the answers to a task can be told right from wrong."""
+    if task.OUTPUT_TYPE not in ("multiple_choice", "loglikelihood", "generate_until"):
+        hint = "leave it out; tarot evaluate has its metrics"
+        raise TarotError(f"right and wrong answers in {task.config.task}", f"output type {task.OUTPUT_TYPE}", hint)
     if task.OUTPUT_TYPE == "generate_until" and "exact_match" not in (names := task.aggregation()):
         asked = f"choices or the metric exact_match in {task.config.task}"
         raise TarotError(asked, ", ".join(names) or "no metric", "evaluate it instead")
@@ -129,7 +135,10 @@ def not_repeated(adapter: Adapter) -> str:
 def _steps(model: str, adapter: Adapter, folder: str, options: list[str]) -> tuple[list[str], str]:
     """Command lines that make an edit, and the folder that it is in then."""
     recipe, said = recipe_of(adapter), adapter.provenance
-    default, reference = Recipe(recipe.task), f"--model {shlex.quote(model)}"
+    # What each field is where it is left out, a space by its search and a search by its objective.
+    search = Recipe(recipe.task, objective=recipe.objective).search
+    default = replace(Recipe(recipe.task, search=recipe.search), search=search)
+    reference = f"--model {shlex.quote(model)}"
     changed = [
         f"--{name.replace('_', '-')} {shlex.quote(str(value))}"
         for name, value in vars(recipe).items()
@@ -191,7 +200,7 @@ def measure(
     recipe = recipe_of(adapter)
     for edit in (adapter, *(controls or {}).values()):
         edit.sites(loaded.model)  # or it does not fit, which is to be said before the base model answers
-        _check_alike(recipe, recipe_of(edit))
+        _check_alike(adapter, edit)
     own = recipe.num_fewshot if isinstance(recipe.num_fewshot, int) else 0
     labels = recipe.samples + (own if isinstance(recipe.num_fewshot, int) else max(MIXED_SHOTS))
     task = load_task(recipe.task, include_path)
@@ -201,7 +210,7 @@ def measure(
 
     def timed(run: Callable[[], dict[str, Any]]) -> Answered:
         begun = time.perf_counter()
-        return run()["samples"][recipe.task], round(time.perf_counter() - begun, 3)
+        return logged(run(), recipe.task), round(time.perf_counter() - begun, 3)
 
     def evaluated(k: int, edit: Adapter | None = None) -> Answered:
         return timed(
@@ -242,8 +251,8 @@ def measure(
 
     def calibrated(answered: Answered) -> Answered:
         begun = time.perf_counter()
-        logged = icl.calibrated(loaded, task, answered[0], frame)
-        return logged, round(answered[1] + time.perf_counter() - begun, 3)
+        documents = icl.calibrated(loaded, task, answered[0], frame)
+        return documents, round(answered[1] + time.perf_counter() - begun, 3)
 
     arms: dict[str, tuple[int, Answered]] = {ZERO_SHOT: (0, base(0))}
     if n_shots:
@@ -293,19 +302,19 @@ def measure(
     )
 
 
-def _check_alike(recipe: Recipe, control: Recipe) -> None:
-    """Raise TarotError unless a control had the same labels for the same prompts: its arm stands beside the edit's."""
+def _check_alike(adapter: Adapter, control: Adapter) -> None:
+    """Raise TarotError unless a control had the same labels, prompts and budget: its arm stands beside the edit's."""
     said, asked = (
-        f"{each.samples} samples of {each.task}, {each.num_fewshot} shots, seed {each.seed}"
-        for each in (control, recipe)
+        f"{recipe.samples} samples of {recipe.task}, {recipe.num_fewshot} shots, seed {recipe.seed}, budget {budget}"
+        for recipe, budget in ((recipe_of(each), each.provenance["budget"]) for each in (control, adapter))
     )
     if said != asked:
         raise TarotError(f"a control tuned as the edit was, on {asked}", said, "tune it with the same")
 
 
 def _arm(task: Task, name: str, labels: int, answered: Answered) -> Arm:
-    logged, seconds = answered
-    return replace(answers(task, logged)[1], name=name, labels=labels, seconds=seconds)
+    documents, seconds = answered
+    return replace(answers(task, documents)[1], name=name, labels=labels, seconds=seconds)
 
 
 def _ranked(gold: tuple[int, ...], arms: Sequence[Arm]) -> list[Arm]:

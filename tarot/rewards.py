@@ -29,7 +29,7 @@ from transformers import PreTrainedModel
 
 from tarot.errors import TarotError, UnknownName
 from tarot.models import load_classifier
-from tarot.scoring import Request, Scorer
+from tarot.scoring import Request, Scorer, max_length
 
 # prompts, continuations -> what each is worth, higher is better
 Reward = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
@@ -70,9 +70,16 @@ class Fluency:
         return [float(t) / len(request.continuation) for t, request in zip(totals, requests, strict=True)]
 
     def request(self, prompt: str, continuation: str) -> Request:
-        """The tokens of both, the continuation's being those to score."""
+        """The tokens of both, the continuation's being those to score.
+
+        What is too long for the model loses the beginning of its context, as it did when the text was written.
+        """
         context, tokens = self.encode(prompt, continuation)
-        return Request(tuple(context), tuple(tokens) or (self.end,))
+        scored = tuple(tokens) or (self.end,)
+        if (longest := max_length(self.model)) and (over := len(context) + len(scored) - 1 - longest) > 0:
+            # The text itself, in other tokens than it was written in, may be too long alone.
+            context, scored = context[min(over, len(context) - 1) :], scored[:longest]
+        return Request(tuple(context), scored)
 
 
 def is_reward(name: str) -> bool:

@@ -304,13 +304,16 @@ def _render(task: Task, id: str, doc: Doc, num_fewshot: int, chat_template: Chat
 
 
 def right_choice(task: Task, id: str, doc: Doc) -> int:
-    """Index of the right answer among a document's choices; where it has several, of the first.
+    """Index of the right answer among a document's choices.
 
     Raises:
-        TarotError: there is none; `id` says of which document.
+        TarotError: there is none, or more than one; `id` says of which document.
     """
     choices = task.doc_to_choice(doc)
     target = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
+    if isinstance(target, list) and len(target) > 1:
+        several = f"{target!r} in {id} of {task.config.task}"
+        raise TarotError("one right answer among the choices", several, "tarot evaluate has the task's own metrics")
     first = target[0] if isinstance(target, list) and target else target
     if isinstance(first, str) and first in choices:
         return choices.index(first)

@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from inspect import signature
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from tarot.below import Below
@@ -46,8 +47,10 @@ CACHE = "cache" if hasattr(CausalLMOutputWithPast, "cache") else "past_key_value
 # A pass over few tokens costs about as much as one over this many: below it, sharing or splitting buys nothing.
 PASS_COST_TOKENS = {"cpu": 32}
 PASS_COST_TOKENS_ACCELERATOR = 1024
-# Tokens of one pass, prefix included, when the caller leaves the batch size to us; a pass that does not fit is halved.
-AUTO_PASS_TOKENS = 16384
+# Of one pass when the caller leaves the batch size to us, and halved where it does not fit: tokens, prefix included,
+# and logits, of which there are two copies for a while (1 GB each in float32).
+AUTO_PASS_TOKENS, AUTO_PASS_LOGITS = 16384, 2**28
+LENDABLE = (DynamicLayer, DynamicSlidingWindowLayer)
 
 
 @dataclass(frozen=True)
@@ -148,9 +151,10 @@ def _can_lend(model: PreTrainedModel) -> bool:
     config = model.config.get_text_config(decoder=True)
     return (
         not getattr(config, "num_kv_shared_layers", 0)
-        and getattr(model, "_supports_cache_class", True)
+        and CACHE in signature(model.forward).parameters
         and not getattr(model, "_is_stateful", False)
-        and all(isinstance(layer, DynamicLayer) for layer in DynamicCache(config=model.config).layers)
+        # Not their subclasses, which keep more than that.
+        and all(type(layer) in LENDABLE for layer in DynamicCache(config=model.config).layers)
     )
 
 
@@ -166,6 +170,11 @@ def predictions_at(model: PreTrainedModel, rows: Int[Tensor, " n"], positions: I
         yield
     finally:
         handle.remove()
+
+
+def max_length(model: PreTrainedModel) -> int | None:
+    """Most tokens of one sequence, where the model's configuration says so."""
+    return getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
 
 
 def out_of_memory(error: RuntimeError) -> bool:
@@ -201,7 +210,7 @@ class Scorer:
         self._still = still
         self.requests = requests
         self.batch_size = batch_size
-        self.max_length = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        self.max_length = max_length(model)
         for i, request in enumerate(requests):
             self._check(names[i] if names else f"request {i}", request)
 
@@ -279,7 +288,10 @@ class Scorer:
         rows = sorted(node.rows, key=lambda i: len(self._rows[i].tokens))
         lengths = [len(self._rows[i].tokens) - node.depth for i in rows]
         longest = max((len(self._rows[i].tokens) for i in rows), default=1)
-        max_rows = self.batch_size or max(1, AUTO_PASS_TOKENS // longest)
+        read = max((sum(len(self.requests[k].continuation) for k in self._requests_of[i]) for i in rows), default=1)
+        vocabulary = self.model.get_output_embeddings().weight.shape[0]
+        auto = min(AUTO_PASS_TOKENS // longest, AUTO_PASS_LOGITS // (read * vocabulary))
+        max_rows = self.batch_size or max(1, auto)
         for batch in _batches(lengths, max_rows, self._pass_cost):
             yield from self._run_batch([rows[i] for i in batch], node.depth, prefix)
         for child in node.children:

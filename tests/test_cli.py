@@ -184,7 +184,7 @@ def test_evaluate_at_a_strength_with_side_effects(home: Path, capsys: pytest.Cap
     assert run_in(home, *evaluate, *at_zero, "--tokens", "40", "--output", "zero.json") == 0
     said = capsys.readouterr().out
     assert "side effects: tasks that it was not tuned on" in " ".join(said.split())
-    assert "40 tokens that the base model wrote" in said and "KL 0.0000 [0.0000, 0.0000] nats a token" in said
+    assert "40 tokens that the base model wrote" in said and "KL 0.0000 [0.0000, inf] nats a token" in said  # one text
     assert run_in(home, *evaluate, "--output", "none.json") == 0
     zero, base = (json.loads((home / name).read_text())["results"] for name in ("zero.json", "none.json"))
     assert zero["stranger_choice"]["acc,none"] == base["stranger_choice"]["acc,none"]

@@ -16,6 +16,7 @@ from lm_eval.models.huggingface import HFLM
 from safetensors.torch import load_file
 
 from tarot.adapter import Adapter, Edit, weights_fingerprint
+from tarot.effects import neutral_text
 from tarot.errors import TarotError
 from tarot.harness import TarotLM, evaluate, metric, n_documents, parse_batch_size
 from tarot.models import LoadedModel, load_model
@@ -216,6 +217,8 @@ def test_a_model_with_layers_on_the_disk_gives_the_same_numbers(folder: Path, ad
     assert two.fingerprint == one.fingerprint and one.provenance["scores"] == two.provenance["scores"]
     both = [evaluate(loaded, ["stranger_choice"], adapter=one, include_path=folder) for loaded in (here, away)]
     assert both[0]["results"] == both[1]["results"]
+    texts = [neutral_text(loaded, 8) for loaded in (here, away)]
+    assert torch.equal(*texts)
     for name, loaded in (("here", here), ("away", away)):
         one.merge(loaded.model)
         save_merged(loaded, tmp_path / f"{name}-merged")

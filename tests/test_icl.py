@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from checkpoint import byte_model, byte_tokenizer, write_tasks
 from hypothesis import given
@@ -141,6 +142,13 @@ def test_calibration_is_the_papers(folder: Path, chat: bool) -> None:
         assert [math.exp(value) for value, _ in after["filtered_resps"]] == pytest.approx(expected, rel=1e-3)
         assert [flag for _, flag in after["filtered_resps"]] == [w == max(expected) for w in expected]
         assert after["doc"] == before["doc"]
+
+
+@given(st.lists(st.floats(-2000, 0), min_size=1, max_size=5))
+def test_unlikely_answers_are_still_numbers(values: list[float]) -> None:
+    """Of choices of unlike length some are 10^-400 as likely, which is no number but has a logarithm."""
+    assert icl._log_mean(values) == pytest.approx(np.logaddexp.reduce(values) - math.log(len(values)))
+    assert np.logaddexp.reduce(icl._normalised(values)) == pytest.approx(0, abs=1e-9)
 
 
 def test_calibration_moves_what_content_free_prompts_prefer(loaded: LoadedModel, folder: Path) -> None:

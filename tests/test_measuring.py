@@ -11,8 +11,8 @@ from checkpoint import byte_model, byte_tokenizer, write_tasks
 from tarot.adapter import Adapter, Edit
 from tarot.cells import Cell, load, to_json
 from tarot.errors import ShapeMismatch, TarotError
-from tarot.harness import TarotLM, chat_template, evaluate, metric
-from tarot.measuring import answers, command, measure, not_repeated, recipe_of, reference_workload
+from tarot.harness import TarotLM, chat_template, evaluate, logged, metric
+from tarot.measuring import answers, check_judged, command, measure, not_repeated, recipe_of, reference_workload
 from tarot.models import LoadedModel
 from tarot.rotation import ROTARY
 from tarot.samples import document_key, draw, load_task
@@ -151,7 +151,7 @@ def test_no_shots_no_few_shot_arm(loaded: LoadedModel, folder: Path) -> None:
 def test_answers_read_every_form_of_gold(folder: Path) -> None:
     task = load_task("stranger_choice", folder)
 
-    def logged(
+    def document(
         gold: object, flags: tuple[bool, ...] = (False, True, True), metrics: tuple[str, ...] = ("acc",)
     ) -> dict:
         doc = {"question": "item 1", "choices": ["red", "redder", "tan"], "gold": gold}
@@ -162,21 +162,65 @@ def test_answers_read_every_form_of_gold(folder: Path) -> None:
         return {"doc_id": 5, "doc": doc, "filtered_resps": scored, "arguments": arguments, "metrics": metrics}
 
     gold, arm = answers(
-        task, [logged(1), logged("redder"), logged(0, (False,) * 3), logged(1, metrics=("acc_mutual_info",))]
+        task, [document(1), document("redder"), document(0, (False,) * 3), document(1, metrics=("acc_mutual_info",))]
     )
     assert gold == (1, 1, 0, 1)
     assert arm.predicted == (2, 2, 2, 2)
     assert arm.greedy == (1, 1, -1, 1)  # of two greedy answers, the longer
     assert arm.gold_probability == pytest.approx((0.2, 0.2, 0.1, 0.2))
-    broken = logged(0, (False,) * 3) | {"filtered_resps": [(math.nan, False)] * 3}
+    broken = document(0, (False,) * 3) | {"filtered_resps": [(math.nan, False)] * 3}
     gold, arm = answers(task, [broken, broken])  # a model that an edit has broken is never right
     assert (gold, arm.predicted, arm.greedy, arm.gold_probability) == ((0, 0), (-1, -1), (-1, -1), (0.0, 0.0))
+    with pytest.raises(TarotError, match=r"expected one right answer among the choices, got \[1, 2\] in document 5"):
+        answers(task, [document([1, 2])])
+    assert answers(task, [document([1])])[0] == (1,)
     with pytest.raises(
         TarotError,
         match=r"expected a gold answer among \['red', 'redder', 'tan'\], "
         r"got 7 in document 5 of stranger_choice; check doc_to_target",
     ):
-        answers(task, [logged(7)])
+        answers(task, [document(7)])
+
+
+FILTERS = """
+filter_list:
+  - {name: strict, filter: [{function: regex, regex_pattern: "^(z+)$"}, {function: take_first}]}
+  - {name: loose, filter: [{function: take_first}]}
+"""
+
+
+def test_documents_of_several_filters_count_once(loaded: LoadedModel, tmp_path: Path) -> None:
+    """lm-eval logs each document once a filter: twice the documents would make twice as sure."""
+    folder = write_tasks(tmp_path, test=6)
+    (file := folder / "generate.yaml").write_text(file.read_text() + FILTERS)
+    adapter = tuned(loaded, folder, task="stranger_generate")
+    cell = measure(loaded, adapter, include_path=folder)
+    assert len(cell.gold) == len(cell.keys) == len(cell.texts) == len(cell.arm("edited").greedy) == 6
+    results = evaluate(loaded, ["stranger_generate"], include_path=folder)
+    assert len(results["samples"]["stranger_generate"]) == 12
+    assert {document["filter"] for document in logged(results, "stranger_generate")} == {"strict"}
+
+
+CONTEXTS = """
+doc_to_text: "{{gold}}"
+doc_to_choice: "{{choices}}"
+doc_to_target: " it is."
+"""
+
+
+def test_where_contexts_are_the_choices_the_likeliest_is_the_answer(loaded: LoadedModel, tmp_path: Path) -> None:
+    """All would be continued by the same words, so that what is written says nothing of the choice."""
+    folder = write_tasks(tmp_path)
+    file = folder / "choice.yaml"
+    kept = [line for line in file.read_text().splitlines() if not line.startswith("doc_to_")]
+    file.write_text("\n".join(kept) + CONTEXTS)
+    task = load_task("stranger_choice", folder)
+    assert task.multiple_input
+    results = evaluate(loaded, ["stranger_choice"], include_path=folder)
+    gold, arm = answers(task, logged(results, "stranger_choice"))
+    assert arm.greedy == arm.predicted and min(arm.greedy) >= 0
+    right = sum(a == b for a, b in zip(gold, arm.predicted, strict=True)) / len(gold)
+    assert right == pytest.approx(metric(results, "stranger_choice", "acc"))
 
 
 def test_written_answers_that_nothing_judges_are_refused_before_there_are_any(
@@ -188,6 +232,11 @@ def test_written_answers_that_nothing_judges_are_refused_before_there_are_any(
     monkeypatch.setattr("tarot.measuring.evaluate", lambda *_, **__: pytest.fail("something was answered"))
     with pytest.raises(TarotError, match="expected choices or the metric exact_match in stranger_generate, got bleu"):
         measure(loaded, adapter, include_path=folder)
+    text = (file := folder / "loglikelihood.yaml").read_text().replace("metric: acc", "metric: byte_perplexity")
+    file.write_text(text.replace("output_type: loglikelihood", "output_type: loglikelihood_rolling"))
+    task = load_task("stranger_loglikelihood", folder)
+    with pytest.raises(TarotError, match=r"expected right and wrong answers in stranger_.*, got output type loglik"):
+        check_judged(task)
 
 
 def test_errors(loaded: LoadedModel, folder: Path) -> None:
@@ -217,8 +266,8 @@ def test_an_edit_of_another_model_is_refused_before_the_base_answers(
         measure(loaded, adapter, controls={"random": other}, include_path=folder)
     with pytest.raises(
         TarotError,
-        match="expected a control tuned as the edit was, on 6 samples of stranger_choice, 0 shots, seed 0, "
-        "got 6 samples of stranger_choice, 2 shots, seed 0; tune it with the same",
+        match="expected a control tuned as the edit was, on 6 samples of stranger_choice, 0 shots, seed 0, budget 3, "
+        "got 6 samples of stranger_choice, 2 shots, seed 0, budget 3; tune it with the same",
     ):
         measure(loaded, adapter, controls={"random": tuned(loaded, folder, num_fewshot=2)}, include_path=folder)
 
@@ -286,6 +335,11 @@ def test_the_command_repeats_the_cell(loaded: LoadedModel, folder: Path) -> None
     assert with_control.count("--search paper") == 1
     assert "--search paper --seed 5 --budget 8 --output DIR-paper" in with_control
     assert with_control.endswith("tarot compare --model m --adapter DIR --control DIR-paper --shots 6")
+    for space, asked in (("head-gradient", ""), ("full", " --space full")):  # what is left out, is the search's own
+        bo = tuned(loaded, folder, search="bo", space=space)
+        assert command(loaded, bo, 6).startswith(
+            f"tarot tune --model bytes --task stranger_choice --samples 6{asked} --search bo --budget 3 "
+        )
 
 
 def test_the_command_makes_the_edit_that_was_measured(loaded: LoadedModel, folder: Path) -> None:

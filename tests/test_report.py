@@ -8,6 +8,7 @@ import functools
 import html
 import http.server
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -351,6 +352,7 @@ def test_figures_of_little_are_drawn():
     assert "<svg" in angle_map("ragged", [[0.1], [0.2, -0.3, 0.0]], [3, 4])
     assert "reaches nan" in curves("failed", {"bo": (float("nan"),)}, "bo", "probability")
     assert "<svg" in curves("none", {"bo": ()}, "bo", "probability")
+    assert "<svg" in mechanism.by_layer("one", [0.1], [0.2], [Mean(0.1, -math.inf, math.inf)], [0], 1)
 
 
 # Figures that stand alone

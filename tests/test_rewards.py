@@ -82,6 +82,18 @@ def test_fluency_agrees_with_the_oracle(pairs: list[tuple[str, str]]) -> None:
         assert value == pytest.approx(sum(steps) / len(steps), abs=1e-4)
 
 
+def test_a_text_too_long_loses_the_beginning_of_its_prompt() -> None:
+    """As it did when it was written: lm-eval cuts prompts from the left."""
+    longest = fluency().model.config.max_position_embeddings
+    prompt = "ab" * longest
+    (whole,) = fluency()([prompt], ["cab"])
+    request = fluency().request(prompt, "cab")
+    assert len(request.context) + len(request.continuation) - 1 == longest
+    (cut,) = fluency()([prompt[-len(request.context) :]], ["cab"])
+    assert whole == pytest.approx(cut)
+    assert len(fluency().request("a", "b" * 2 * longest).continuation) == longest
+
+
 def test_what_the_model_itself_would_write_is_the_most_fluent() -> None:
     context, _ = encode("so", "")
     best = int(fluency().model(torch.tensor([context])).logits[0, -1].argmax())

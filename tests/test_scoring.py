@@ -7,9 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import ARCHITECTURES, VOCABULARY, tiny_model
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
 
 from tarot.errors import TarotError
-from tarot.scoring import Request, Score, Scorer, _batches
+from tarot.scoring import Request, Score, Scorer, _batches, _can_lend
 
 tiny = cache(tiny_model)
 TOKENS = st.integers(3, VOCABULARY - 1)
@@ -70,6 +72,20 @@ def test_agrees_on_every_architecture(architecture: str) -> None:
     made = [Request((*shared, *tail), answer) for tail in ((20,), (21, 22, 23)) for answer in ((5,), (5, 6), (7, 8, 9))]
     scorer = Scorer(model, made)
     assert_same(scorer.scores(), [plain(model, request) for request in made])
+
+
+def test_what_keeps_more_than_keys_and_values_is_lent_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as layers with an index beside them: what lends for us has none."""
+
+    class Indexed(DynamicLayer):
+        pass
+
+    model = tiny("llama")
+    assert _can_lend(model)
+    monkeypatch.setattr("tarot.scoring.DynamicCache", lambda config: Cache(layers=[Indexed() for _ in range(3)]))
+    assert not _can_lend(model)
+    made = [Request((*range(3, 15), i), (5, 6)) for i in (20, 21)]
+    assert_same(Scorer(model, made).scores(), [plain(model, request) for request in made])
 
 
 @given(requests(), st.randoms())
@@ -144,6 +160,20 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) ->
     finally:
         handle.remove()
     assert max(seen) > 3 >= seen[-1]
+
+
+def test_a_pass_reads_no_more_logits_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, read = tiny("llama"), []
+    head = model.get_output_embeddings()
+    made = [Request((3, 4 + i), (5, 6, 7)) for i in range(8)]
+    expected = Scorer(model, made).scores()
+    monkeypatch.setattr("tarot.scoring.AUTO_PASS_LOGITS", 7 * head.weight.shape[0])
+    handle = head.register_forward_hook(lambda _, __, out: read.append(out.shape[1]))
+    try:
+        assert_same(Scorer(model, made).scores(), expected)
+    finally:
+        handle.remove()
+    assert max(read) == 6
 
 
 def test_other_errors_are_not_taken_for_memory() -> None:

@@ -150,7 +150,7 @@ def _reweighted(document: Logged, prompts: Sequence[str], known: Mapping[tuple[s
     n, scored = n_choices(document), document["filtered_resps"]
     answers = [answer for _, answer in document["arguments"][:n]]
     free = [_normalised([known[prompt, answer] for answer in answers]) for prompt in prompts]
-    prior = [log(fsum(exp(row[i]) for row in free) / len(free)) for i in range(len(answers))]
+    prior = [_log_mean(column) for column in zip(*free, strict=True)]
     given = [float(value) for value, _ in scored[:n]]
     values = _normalised([value - weight for value, weight in zip(given, prior, strict=True)])
     best = max(range(len(values)), key=values.__getitem__)
@@ -159,6 +159,11 @@ def _reweighted(document: Logged, prompts: Sequence[str], known: Mapping[tuple[s
 
 def _normalised(values: Sequence[float]) -> list[float]:
     """log softmax."""
-    top = max(values)
-    total = top + log(fsum(exp(value - top) for value in values))
+    total = _log_mean(values) + log(len(values))
     return [value - total for value in values]
+
+
+def _log_mean(values: Sequence[float]) -> float:
+    """log mean exp."""
+    top = max(values)
+    return top + log(fsum(exp(value - top) for value in values) / len(values))

@@ -4,7 +4,7 @@ Of the tokens of given texts, each predicted from those before it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp
 
 import torch
@@ -63,10 +63,15 @@ def drift(
             n_tokens,
             exp(float(torch.cat(surprise).mean())),
             exp(float(torch.cat(surprises[i]).mean())),
-            mean_intervals(torch.cat(divergences[i])[:, None].tolist())[0],
+            _kl(torch.cat(divergences[i]).tolist()),
         )
         for i in range(len(adapters))
     ]
+
+
+def _kl(of_texts: Sequence[float]) -> Mean:
+    (mean,) = mean_intervals([[kl] for kl in of_texts])
+    return replace(mean, low=max(mean.low, 0.0))  # it is never less
 
 
 def _log_probabilities(model: PreTrainedModel, ids: Int[Tensor, "b s"]) -> Float[Tensor, "b t v"]:

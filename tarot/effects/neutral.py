@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
+from transformers.integrations.accelerate import load_offloaded_parameter
 
 from tarot.errors import TarotError
 from tarot.files import write_atomically
@@ -86,5 +87,6 @@ def _weights(model: PreTrainedModel) -> str:
     digest = hashlib.sha256(type(model).__name__.encode())
     for name, parameter in model.named_parameters():
         digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-        digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        here = load_offloaded_parameter(model, name) if parameter.is_meta else parameter  # from the disk
+        digest.update(here.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]

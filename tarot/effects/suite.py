@@ -12,8 +12,8 @@ from tarot.effects.divergence import Drift, drift
 from tarot.effects.neutral import NEUTRAL_TOKENS, OnStep, neutral_text, silent
 from tarot.errors import TarotError
 from tarot.gains import Gain, f1_gain, weighted_f1
-from tarot.harness import evaluate
-from tarot.measuring import answers, recipe_of
+from tarot.harness import evaluate, logged
+from tarot.measuring import answers, check_judged, recipe_of
 from tarot.models import LoadedModel
 from tarot.samples import load_tasks
 
@@ -64,9 +64,11 @@ def changes(
     for adapter in adapters:
         adapter.sites(loaded.model)  # or it does not fit, which is to be said before the base model answers
     known = load_tasks(tasks, include_path)["tasks"]
+    for task in known.values():
+        check_judged(task)
 
     def greedy(adapter: Adapter | None) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-        logged = evaluate(
+        results = evaluate(
             loaded,
             tasks,
             adapter=adapter,
@@ -75,8 +77,8 @@ def changes(
             limit=limit,
             chat=chat,
             batch_size=batch_size,
-        )["samples"]
-        found = {name: answers(task, logged[name]) for name, task in known.items()}
+        )
+        found = {name: answers(task, logged(results, name)) for name, task in known.items()}
         return {name: (gold, arm.greedy) for name, (gold, arm) in found.items()}
 
     on_step("answering tasks", 0, len(adapters) + 1)

@@ -40,7 +40,8 @@ def by_layer(
         upper.axhline(0, color=MUTED, linewidth=0.8)
         lows, highs = [d.low for d in differences], [d.high for d in differences]
         values = [difference.value for difference in differences]
-        upper.fill_between(layers, lows, highs, color=GAIN, alpha=0.25, linewidth=0)
+        if documents > 1:  # of one, nothing is known of others
+            upper.fill_between(layers, lows, highs, color=GAIN, alpha=0.25, linewidth=0)
         upper.plot(layers, values, color=GAIN, marker="o", markersize=2.5)
         upper.set_ylabel("answer's probability,\nedited minus base")
         upper.tick_params(labelbottom=False)
