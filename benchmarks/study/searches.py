@@ -12,11 +12,9 @@ scorings could have been left out, and would the best have been another?
 """
 
 import argparse
-import json
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any, ClassVar
 
 import numpy as np
@@ -36,7 +34,7 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from benchmarks.study import grid
-from benchmarks.study.unseen import SEED, Setting, measure, whole
+from benchmarks.study.unseen import SEED, Setting, better_half, measure, recorded, whole
 from tarot.intervention import merged
 from tarot.models import LoadedModel
 from tarot.objective import Objective
@@ -316,22 +314,15 @@ def run(loaded: LoadedModel, task: str, space: str, seed: int, search: str) -> d
     }
 
 
-def halved(searches: Sequence[str], cells: Collection[tuple[str, str]], lines: Iterable[dict[str, Any]]) -> list[str]:
-    """The half of the searches whose best scores have the higher mean over these cells, in the order given."""
-    scores: dict[str, list[float]] = {name: [] for name in searches}
-    for line in lines:
-        if (line["space"], line["task"]) in cells:
-            scores.get(line["search"], []).append(line["best"][str(AT[-1])])
-    going = sorted(searches, key=lambda name: -fmean(scores[name]))[: -(-len(searches) // 2)]
-    return [name for name in searches if name in going]
-
-
 def settings(path: Path) -> Iterator[dict[str, Any]]:
     """What is to run; from the third cell on, and from the fifth, by what the file says of the ones before."""
     going = [name for name in RIVALS if name not in CONTROLS]
     for measured, (space, task) in enumerate(CELLS):
         if measured in (2, 4):
-            going = halved(going, CELLS[:measured], map(json.loads, path.read_text().splitlines()))
+            before = [line for line in recorded(path) if (line["space"], line["task"]) in CELLS[:measured]]
+            going = better_half(
+                {name: [each["best"][str(AT[-1])] for each in before if each["search"] == name] for name in going}
+            )
         for search in (*CONTROLS, *going):
             yield {"model": MODEL, "task": task, "space": space, "seed": SEED, "search": search}
 

@@ -2,11 +2,12 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ from tarot.tuning import Angles, Recipe
 
 SEED = 100  # none of the study's
 UNSEEN = 80
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Unseen:
@@ -69,13 +71,23 @@ def whole(result: Result) -> Result:
     return result
 
 
+def better_half(scores: Mapping[Key, Sequence[float]]) -> list[Key]:
+    """Of a round of successive halving: the half, or one more, whose scores have the higher mean, in their order."""
+    going = sorted(scores, key=lambda key: -fmean(scores[key]))[: -(-len(scores) // 2)]
+    return [key for key in scores if key in going]
+
+
+def recorded(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file that `measure` writes; none of one that is not there."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
 def measure(path: Path, settings: Iterable[dict[str, Any]], run: Callable[..., dict[str, Any]]) -> None:
     """Add to a file of lines what `run` says of each setting that it lacks: line by line, so that it can be stopped.
 
     A setting names its `model` as the grid does; `run` takes the loaded one, and the setting's other fields by name.
     """
-    lines = path.read_text().splitlines() if path.exists() else []
-    there = [json.loads(line) for line in lines]
+    there = recorded(path)
     loaded = cache(load_model)
     for setting in settings:
         if any(setting.items() <= line.items() for line in there):
@@ -83,9 +95,9 @@ def measure(path: Path, settings: Iterable[dict[str, Any]], run: Callable[..., d
         model = loaded(grid.MODELS[setting["model"]])
         with quick(model):
             found = run(model, **{name: value for name, value in setting.items() if name != "model"})
-        lines.append(json.dumps(setting | found))
-        write_atomically(path, ("\n".join(lines) + "\n").encode())
-        print(lines[-1], file=sys.stderr, flush=True)
+        there.append(setting | found)
+        write_atomically(path, "".join(f"{json.dumps(line)}\n" for line in there).encode())
+        print(json.dumps(there[-1]), file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
