@@ -73,9 +73,9 @@ For objectives that have none. SmolLM2, no shots, 20 samples of seed 100, 120 ev
 log-probability after so many, F1 and log-probability of so many unseen documents of the training split (one is worth
 .04), and the seconds that went into proposing, beside other work and with some things computed twice that a product
 would keep. In `head-gradient` every search, random draws too, begins with the same five steps along one gradient.
-`bo, batches of 4` is what `tarot tune --batch 4` does. One seed: differences of a few hundredths are noise. By successive
-halving, after every second cell the half of the searches whose best scores have the higher mean goes on (a rule written
-after the first two), beside the controls. Cells that the table lacks are declared and not measured.
+`bo, batches of 4` is what `tarot tune --batch 4` does. One seed: differences of a few hundredths are noise. By a rule
+written after two cells, after every second one the half of the searches whose best scores have the higher mean goes on,
+beside the controls. Other cells that the table lacks are declared and not measured.
 """
 
 RACED = """
