@@ -8,19 +8,20 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property
+from dataclasses import asdict, dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from tarot.errors import TarotError
 from tarot.files import BROKEN_JSON
 
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
 FORMAT = 1
 ZERO_SHOT, FEW_SHOT, EDITED = "zero-shot", "few-shot", "edited"  # arms that every cell has
 OUTSIDE = -1  # index of an answer that is none of the choices
-
-Values = TypeVar("Values", "Arm", "Cell")
 
 
 @dataclass(frozen=True)
@@ -161,45 +162,36 @@ def load(path: str | Path) -> list[Cell]:
         return [from_values(cell) for cell in content["cells"]]
 
 
-def from_values(values: dict[str, Any]) -> Cell:
-    """The cell of which JSON holds these values; KeyError or TypeError where it lacks something, or arms answers."""
-    lists = {key: tuple(values[key]) for key in ("keys", "gold", "texts", "layers")}
-    arms = tuple(_arm(arm) for arm in values["arms"])
-    angles = tuple(tuple(row) for row in values["head_angles"])
-    curves = {name: tuple(curve) for name, curve in values["curves"].items()}
-    cell = _checked(Cell(**{**values, **lists, "arms": arms, "head_angles": angles, "curves": curves}))
-    _check_of(str, keys=cell.keys, texts=cell.texts)
-    _check_of(int, gold=cell.gold, layers=cell.layers)
-    _check_of(float, **{f"the angles of layer {layer}": row for layer, row in zip(cell.layers, angles, strict=False)})
-    _check_of(float, **{f"the curve of {name}": curve for name, curve in curves.items()})
-    _check_of(str, versions=tuple(cell.versions.values()))
+def from_values(values: object) -> Cell:
+    """The cell of which JSON holds these values; TypeError where it lacks something, or an arm answers."""
+    cell: Cell = parsed(Cell, values)
     columns = {"gold": cell.gold, "texts": cell.texts}
-    for arm in arms:
+    for arm in cell.arms:
         columns |= {f"{name} of {arm.name}": getattr(arm, name) for name in ("predicted", "greedy", "gold_probability")}
-    for name, column in columns.items():
-        if len(column) != len(cell.keys):
-            raise TypeError(f"{len(cell.keys)} documents and {len(column)} in {name}")
+    same_length(len(cell.keys), columns)
     return cell
 
 
-def _arm(values: dict[str, Any]) -> Arm:
-    frozen: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    arm = _checked(Arm(**frozen))
-    _check_of(int, predicted=arm.predicted, greedy=arm.greedy)
-    _check_of(float, gold_probability=arm.gold_probability)
-    return arm
+def parsed(kind: type, values: object) -> Any:
+    """The `kind`, a dataclass, of which JSON holds these values; TypeError says what is missing, or of another type."""
+    from pydantic import ValidationError  # which takes a while, and nobody needs who reads no file
+
+    try:
+        return _reader(kind).validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise TypeError(f"{wrong['msg']}: {'.'.join(map(str, wrong['loc']))}") from None
 
 
-def _checked(values: Values) -> Values:
-    """Raise TypeError where a text or a number is none; what holds several is looked at by whoever knows of what."""
-    for each in fields(values):
-        if each.type in (str, int, float, bool):
-            _check_of(each.type, **{each.name: (getattr(values, each.name),)})
-    return values
+@cache
+def _reader(kind: type) -> "TypeAdapter[Any]":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
-def _check_of(kind: type, **columns: Sequence[object]) -> None:
-    kinds = (int, float) if kind is float else (kind,)
+def same_length(n: int, columns: Mapping[str, Sequence[object]]) -> None:
+    """TypeError for a column of another length than the documents."""
     for name, column in columns.items():
-        if not isinstance(column, tuple) or any(type(value) not in kinds for value in column):
-            raise TypeError(f"{name} that is not {kind.__name__}")
+        if len(column) != n:
+            raise TypeError(f"{n} documents and {len(column)} in {name}")

@@ -340,7 +340,7 @@ def recipe_of(adapter: Adapter) -> Recipe:
             raise TarotError("an adapter that says what it was tuned on", f"one without a {name}", "tune it with tarot")
     for name, value in found.items():
         kinds: Any = (known[name], int) if known[name] is float else known[name]
-        if not isinstance(value, kinds) or isinstance(value, bool) > (known[name] is bool):
+        if not isinstance(value, kinds) or (isinstance(value, bool) and known[name] is not bool):
             raise TarotError("the recipe of an adapter as tarot writes it", f"{name} {value!r}", "tune it with tarot")
     check_recipe(recipe := Recipe(**found))
     return recipe

@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from tarot import cells
 from tarot.cells import FORMAT, Cell
@@ -63,9 +62,10 @@ def load(path: str | Path) -> tuple[list[Cell], list[Rewarded]]:
     return cells.load(path), []
 
 
-def _rewarded(values: dict[str, Any]) -> Rewarded:
-    lists = {name: tuple(values[name]) for name in ("prompts", "front")}
-    arms = {name: Judged(**{key: tuple(v) for key, v in values[name].items()}) for name in ("base", "edited")}
-    differences = {name: Difference(**values[name]) for name in ("gain", "fluency_gain")}
-    outcomes = {int(trial): Outcome(**outcome) for trial, outcome in values["outcomes"].items()}
-    return Rewarded(**{**values, **lists, **arms, **differences, "outcomes": outcomes})
+def _rewarded(values: object) -> Rewarded:
+    compared: Rewarded = cells.parsed(Rewarded, values)
+    columns = {"the base's": compared.base, "the edit's": compared.edited}
+    for name, judged in columns.items():
+        both = {f"{name} {kind}": getattr(judged, kind) for kind in ("texts", "rewards", "fluencies")}
+        cells.same_length(len(compared.prompts), both)
+    return compared

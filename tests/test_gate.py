@@ -263,17 +263,17 @@ def test_nothing_is_no_baseline(tmp_path: Path) -> None:
     [
         (("arms", 1, "greedy"), [0, 1], "3 documents and 2 in greedy of edited"),
         (("arms", 0, "gold_probability"), [0.5] * 4, "3 documents and 4 in gold_probability of zero-shot"),
-        (("arms", 1, "predicted"), "010", "predicted that is not int"),
-        (("arms", 1, "seconds"), "1", "seconds that is not float"),
+        (("arms", 1, "predicted"), "010", "valid array: arms.1.predicted"),
+        (("arms", 1, "greedy"), [0, 1, 0.5], "valid integer.*: arms.1.greedy.2"),
+        (("arms", 1, "seconds"), "1", "valid number: arms.1.seconds"),
         (("gold",), [0, 1], "3 documents and 2 in gold"),
-        (("gold",), ["a", "b", "a"], "gold that is not int"),
+        (("gold",), ["a", "b", "a"], "valid integer: gold.0"),
         (("texts",), ["a"], "3 documents and 1 in texts"),
-        (("seconds",), None, "seconds that is not float"),
-        (("seed",), True, "seed that is not int"),
-        (("layers",), [0.5], "layers that is not int"),
-        (("head_angles",), [["a"]], "angles of layer 0 that is not float"),
-        (("curves",), {"bo": [None]}, "curve of bo that is not float"),
-        (("versions",), {"torch": 2}, "versions that is not str"),
+        (("seconds",), None, "valid number: seconds"),
+        (("seed",), True, "valid integer: seed"),
+        (("head_angles",), [["a"]], "valid number: head_angles.0.0"),
+        (("curves",), {"bo": [None]}, "valid number: curves.bo.0"),
+        (("versions",), {"torch": 2}, "valid string: versions.torch"),
     ],
 )
 def test_damaged_baselines_are_told_before_anything_is_measured(
@@ -297,7 +297,7 @@ def test_damaged_baselines_are_told_before_anything_is_measured(
     [
         ("{", "JSONDecodeError"),
         ('{"format": 2, "cells": []}', "expected results of format 1 at most, got 2 in .*; update tarot"),
-        ('{"format": 1, "cells": [{}]}', "KeyError"),
+        ('{"format": 1, "cells": [{}]}', "TypeError: Field required: model"),
     ],
 )
 def test_broken_baselines(tmp_path: Path, content: str, message: str) -> None:
