@@ -148,7 +148,7 @@ EFFECTS = """## What else an edit changes
 The default edits found without shots with seed 0, on every task (first {documents} documents, no shots): gains over
 the unedited model, its own task's in bold. And on {tokens:,} tokens that the unedited model wrote: the edit's
 perplexity, and KL(unedited, edited) in nats a token. Where the unedited model scores nothing, nothing can be lost: of
-SmolLM2 that is so on all tasks but `navigate`.
+SmolLM2 that is so on all tasks but `navigate`, of Gemma 3 on all but `winowhy`.
 """
 
 
