@@ -79,7 +79,11 @@ def cells(seeds: tuple[int, ...] = SEEDS) -> Iterator[Cell]:
 # Level with the default on the development cells, and so, by the rule, measured in every cell of seed 0.
 LEVEL = ("oft", "every other layer")
 # Where a search that the default is to be better than was ahead of it on seed 0.
-AHEAD = {("gemma3", "navigate", 0): "paper", ("smollm2", "entailed_polarity", 6): "random"}
+AHEAD = {
+    ("gemma3", "navigate", 0): "paper",
+    ("smollm2", "entailed_polarity", 6): "random",
+    ("smollm2", "winowhy", 6): "paper",
+}
 DEVELOPMENT = tuple(Cell("smollm2", task, 0, 0) for task in ("ag_news", "navigate", "entailed_polarity"))
 
 
