@@ -114,7 +114,7 @@ def details(cells: Sequence[Cell]) -> list[str]:
         for cell, words in zip(cells, told, strict=True):
             values[words].add(getattr(cell, name))
         if any(len(found) > 1 for found in values.values()):
-            told = [(*words, form.format(getattr(cell, name)).strip()) for cell, words in zip(cells, told, strict=True)]
+            told = [(*words, form.format(getattr(cell, name))) for cell, words in zip(cells, told, strict=True)]
     return [", ".join(words) for words in told]
 
 
@@ -177,6 +177,7 @@ def parsed(kind: type, values: object) -> Any:
     from pydantic import ValidationError  # which takes a while, and nobody needs who reads no file
 
     try:
+        # As text: what is strict of Python's values takes no list for a tuple.
         return _reader(kind).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         wrong = error.errors()[0]
