@@ -93,7 +93,7 @@ mean square of the angles and the share of them at the bound, means over the tas
 principal directions of the samples' gradients at the identity, and starts like `head-gradient` with five steps along
 the whole gradient; it is not the product's. A gradient in `full` counts for three evaluations; `--bound` scales the
 steps of `adam` too. By a rule written after two tasks, the half of `bo`'s rows whose best scores have the higher mean
-went on to the third. Other places that the table lacks are declared and not measured.
+goes on to the third. Other places that the table lacks are declared and not measured.
 """
 
 REMEDIES = """## What else might keep samples from being learned by heart
