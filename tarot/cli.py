@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tarot.errors import TarotError
+from tarot.grid import FEW_SHOT_SHOTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -45,7 +46,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-SHOTS = 6  # of the few-shot arm
 INTERRUPTED = 130  # 128 and the signal's number
 
 out = Console(markup=False)
@@ -175,6 +175,7 @@ def tune(
     from tarot import tuning
     from tarot.grid import engine as known_engine
     from tarot.machines import Candidates, Needs
+    from tarot.search import trial_cost
 
     recipe = tuning.Recipe(
         task=task,
@@ -206,7 +207,7 @@ def tune(
         )
         stack.enter_context(needs.threads())
         loaded = _load(model, device, dtype, device_map)
-        start, advance = stack.enter_context(_trials(budget))
+        start, advance = stack.enter_context(_trials(budget, trial_cost(recipe.search)))
         adapter = tuning.tune(
             loaded,
             recipe,
@@ -219,24 +220,23 @@ def tune(
             on_start=start,
             on_trial=advance,
         )
-    scores, seconds = adapter.provenance["scores"], adapter.provenance["seconds"]
-    assert isinstance(scores, dict) and isinstance(seconds, dict)
+    said: Any = adapter.provenance
+    scores, seconds, trials = said["scores"], said["seconds"], said["trials"]
     total = sum(seconds.values())
     out.print(
         f"{objective} on {samples} samples: identity {scores['identity']:.4f}, best {scores['best']:.4f} "
-        f"(trial {adapter.provenance['best_trial']} of {adapter.provenance['trials']})"
+        f"(trial {said['best_trial']} of 0-{trials - 1})"
     )
-    if adapter.provenance["fitted"]:
-        out.print(f"ended after {adapter.provenance['spent']} of {budget} evaluations, the samples being fitted")
+    if said["fitted"] and said["spent"] <= budget - trial_cost(recipe.search):
+        out.print(f"ended after {said['spent']} of {budget} evaluations, the samples being fitted")
     out.print(f"{total:.0f} s, {seconds['proposing'] / total:.0%} of them spent on proposing")
-    out.print(
-        f"adapter {adapter.fingerprint} in {output}" + (", interrupted" if adapter.provenance["interrupted"] else "")
-    )
+    out.print(f"adapter {adapter.fingerprint} in {output}" + (", interrupted" if said["interrupted"] else ""))
 
 
 @contextmanager
-def _trials(budget: int) -> "Iterator[tuple[Callable[[int], None], Callable[[Trial, Result], None]]]":
-    """Progress of a search: evaluations spent, best, time left. -> what to call at its start, and on a trial."""
+def _trials(budget: int, cost: int) -> "Iterator[tuple[Callable[[int], None], Callable[[Trial, Result], None]]]":
+    """Progress of a search: evaluations spent, `cost` a trial, best, time left. -> what to call at its start, and on a
+    trial."""
     columns = (TextColumn("{task.description}"), TimeRemainingColumn())
     with Progress(
         TextColumn("evaluation"), MofNCompleteColumn(), BarColumn(), TaskProgressColumn(), *columns, console=err
@@ -246,6 +246,7 @@ def _trials(budget: int) -> "Iterator[tuple[Callable[[int], None], Callable[[Tri
         def start(resumed: int) -> None:
             if resumed:
                 progress.console.print(f"resuming after {resumed} trials")
+                progress.update(bar, completed=resumed * cost)
 
         def advance(trial: "Trial", result: "Result") -> None:
             if trial.score != trial.score:
@@ -321,6 +322,8 @@ def evaluate(
     from tarot.adapter import Adapter
     from tarot.effects import check_strength, side_effects_of
     from tarot.files import check_place, write_atomically
+    from tarot.generation import check_generates
+    from tarot.samples import load_tasks
 
     rows = _rows(batch_size)
     edit = Adapter.load(adapter) if adapter else None
@@ -330,10 +333,14 @@ def evaluate(
         raise TarotError("an adapter for --strength and --side-effects", "none", "add --adapter DIR")
     if edit and strength != 1:
         edit = edit.scaled(strength)
-    if reward:
-        rewards.check_reward(reward)
     if output:
         check_place(output)
+    if reward:
+        rewards.check_reward(reward)
+        for task in load_tasks(names, include_path)["tasks"].values():
+            check_generates(task, reward)
+    if side_effects:
+        load_tasks(others, include_path)  # or there is none such, which is to be said before minutes are spent
     loaded = _load(model, device, dtype, device_map)
     results = harness.evaluate(
         loaded,
@@ -345,10 +352,15 @@ def evaluate(
         chat=not no_chat,
         batch_size=rows,
     )
+
+    def keep() -> None:
+        if output:
+            content = json.dumps(results, indent=1, default=handle_non_serializable, ensure_ascii=False)
+            write_atomically(output, content.encode())
+
+    keep()  # before anything of the tasks' rewards can fail
     judging.add_rewards(loaded, results, reward)
-    if output:
-        content = json.dumps(results, indent=1, default=handle_non_serializable, ensure_ascii=False)
-        write_atomically(output, content.encode())
+    keep()
     rows_of_tasks = []
     for name in results["n-samples"]:
         named = (name, str(harness.n_documents(results, name)), str(results["n-shot"][name]))
@@ -410,7 +422,7 @@ def compare(
     shots: Annotated[
         int,
         typer.Option(help="labelled examples in few-shot prompts; an edit tuned on shots keeps its own", min=0),
-    ] = SHOTS,
+    ] = FEW_SHOT_SHOTS,
     draws: Annotated[
         int, typer.Option(help="average few-shot prompting over so many choices and orders of its shots", min=0)
     ] = 0,
@@ -430,7 +442,7 @@ def compare(
 
     Adapters tuned for a reward: base and edited texts, judged side by side.
     """
-    from tarot import cells, measuring, tuning
+    from tarot import cells, judging, measuring, tuning
     from tarot.adapter import Adapter
     from tarot.files import check_place, write_atomically
     from tarot.report import ARM_HEADER, HEADLINE, METRICS, arm_rows
@@ -448,10 +460,12 @@ def compare(
     if any(rewarded):
         if not all(rewarded):
             raise TarotError("adapters that are all tuned for a reward, or none", "both", "compare them one by one")
-        if control or draws or shots != SHOTS or metric != HEADLINE:
+        if control or draws or shots != FEW_SHOT_SHOTS or metric != HEADLINE:
             asked = "--control, --draws, --shots or --metric"
             raise TarotError("no arms beside base and edited texts, judged by a reward", asked, "leave them out")
-        _compare_rewards(_load(model, device, dtype, device_map), adapter, reward, include_path, limit, rows, output)
+        for edit in edits.values():
+            judging.reward_of(edit, reward)
+        _compare_rewards(_load(model, device, dtype, device_map), edits, reward, include_path, limit, rows, output)
         return
     beside = {folder: Adapter.load(folder) for folder in control or ()}
     searches = {folder: measuring.recipe_of(edit).search for folder, edit in beside.items()}
@@ -464,8 +478,11 @@ def compare(
         for folder, those in searched.items()
     }
     loaded = _load(model, device, dtype, device_map)
-    measured = [
-        measuring.measure(
+    for edit in edits.values():
+        measuring.check_beside(loaded, edit, beside.values())
+    measured = []
+    for folder, edit in edits.items():
+        cell = measuring.measure(
             loaded,
             edit,
             shots=shots,
@@ -476,20 +493,19 @@ def compare(
             controls={f"{searches[f]} search": each for f, each in beside.items()},
             draws=draws,
         )
-        for folder, edit in edits.items()
-    ]
+        measured.append(cell)
+        if output:  # what is measured is kept, whatever becomes of the next
+            write_atomically(output, cells.to_json(measured).encode())
     for comparison in compared(measured, metric):
         cell = comparison.cell
         title = f"{cell.task}, {len(cell.gold):,} documents, {METRICS[metric].title}, seed {cell.seed}"
         _print_table(ARM_HEADER, arm_rows(comparison), title)
         _print_again(cell)
-    if output:
-        write_atomically(output, cells.to_json(measured).encode())
 
 
 def _compare_rewards(
     loaded: "LoadedModel",
-    folders: list[Path],
+    edits: "Mapping[Path, Adapter]",
     reward: str | None,
     include_path: Path | None,
     limit: int | None,
@@ -497,25 +513,26 @@ def _compare_rewards(
     output: Path | None,
 ) -> None:
     from tarot import judging, rewarded
-    from tarot.adapter import Adapter
     from tarot.files import write_atomically
     from tarot.outcomes import OUTCOMES, outcomes
     from tarot.report import FRONT_HEADER, REWARD_HEADER, front_rows, reward_rows
 
-    compared = [
-        judging.compare_rewards(
+    for edit in edits.values():
+        edit.sites(loaded.model)  # or it does not fit
+    compared = []
+    for folder, edit in edits.items():
+        written = judging.compare_rewards(
             loaded,
-            Adapter.load(folder),
+            edit,
             reward=reward,
             include_path=include_path,
             limit=limit,
             batch_size=batch_size,
             outcomes=outcomes(folder) if (folder / OUTCOMES).exists() else None,
         )
-        for folder in folders
-    ]
-    if output:
-        write_atomically(output, rewarded.to_json(compared).encode())
+        compared.append(written)
+        if output:
+            write_atomically(output, rewarded.to_json(compared).encode())
     for each in compared:
         title = f"{each.task}, {each.gain.n:,} documents, {each.reward}, seed {each.seed}"
         _print_table(REWARD_HEADER, reward_rows(each.base, each.edited, each.gain, each.fluency_gain), title)

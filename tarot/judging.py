@@ -79,6 +79,22 @@ def add_rewards(loaded: LoadedModel, results: Mapping[str, Any], asked: str | No
         config["metadata"] = {**(config.get("metadata") or {}), "reward": reward}
 
 
+def reward_of(adapter: Adapter, asked: str | None) -> str:
+    """The reward that the user asks for, else the one that the adapter was tuned for.
+
+    Raises:
+        UnknownName: no such reward.
+        TarotError: it was tuned for none, or for one that runs code.
+    """
+    tuned_for = recipe_of(adapter).objective
+    if asked is None:
+        refuse_code(tuned_for, "an adapter")
+    if not is_reward(name := asked or tuned_for):
+        raise TarotError("an adapter tuned for a reward", f"one tuned for {name}", "give --reward")
+    check_reward(name)
+    return name
+
+
 def compare_rewards(
     loaded: LoadedModel,
     adapter: Adapter,
@@ -104,13 +120,7 @@ def compare_rewards(
         TarotError: the adapter was not tuned for a reward, or for one that runs code and that was not asked for; or it
             is another model's, or its task does not generate.
     """
-    recipe = recipe_of(adapter)
-    if reward is None:
-        refuse_code(recipe.objective, "an adapter")
-    name = reward or recipe.objective
-    if not is_reward(name):
-        raise TarotError("an adapter tuned for a reward", f"one tuned for {name}", "give --reward")
-    check_reward(name)
+    recipe, name = recipe_of(adapter), reward_of(adapter, reward)
     adapter.sites(loaded.model)  # or it does not fit, which is to be said before the base model writes
     check_generates(task := load_task(recipe.task, include_path), name)
 

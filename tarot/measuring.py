@@ -3,7 +3,7 @@
 import math
 import shlex
 import time
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from operator import eq
@@ -194,19 +194,20 @@ def measure(
 
     Raises:
         TarotError: an adapter without a recipe, one that does not fit the model, a control with other labels or prompts
-            than the edit's, other data than it was tuned on, or a task whose written answers nothing judges.
+            than the edit's, other data than it was tuned on, draws of no shots, or a task whose written answers nothing
+            judges.
     """
     started = time.perf_counter()
     recipe = recipe_of(adapter)
-    for edit in (adapter, *(controls or {}).values()):
-        edit.sites(loaded.model)  # or it does not fit, which is to be said before the base model answers
-        _check_alike(adapter, edit)
+    check_beside(loaded, adapter, (controls or {}).values())
     own = recipe.num_fewshot if isinstance(recipe.num_fewshot, int) else 0
     labels = recipe.samples + (own if isinstance(recipe.num_fewshot, int) else max(MIXED_SHOTS))
     task = load_task(recipe.task, include_path)
     check_judged(task)
     drawn = icl.labelled(task, _samples_of(adapter))
     n_shots = own or min(shots, len(drawn))
+    if draws and not n_shots:
+        raise TarotError("shots to draw", "0 shots", "leave the draws out")
 
     def timed(run: Callable[[], dict[str, Any]]) -> Answered:
         begun = time.perf_counter()
@@ -269,10 +270,8 @@ def measure(
     gold, _ = answers(task, arms[EDITED][1][0])
     measured = [_arm(task, name, n, answered) for name, (n, answered) in arms.items()]
     if n_shots:
-        tried = [
-            _arm(task, "", n_shots, prompted(docs))
-            for docs in icl.orders(drawn, min(n_shots, len(drawn)), draws, recipe.seed)
-        ]
+        shown = min(n_shots, len(drawn))
+        tried = [_arm(task, "", shown, prompted(docs)) for docs in icl.orders(drawn, shown, draws, recipe.seed)]
         measured += _ranked(gold, tried)
     docs = [doc for _, doc in zip(range(len(gold)), task.eval_docs, strict=False)]
     return Cell(
@@ -300,6 +299,13 @@ def measure(
         curves={name: tuple(curve) for name, curve in (curves or {}).items()},
         versions={name: version(name) for name in LIBRARIES},
     )
+
+
+def check_beside(loaded: LoadedModel, adapter: Adapter, controls: Iterable[Adapter]) -> None:
+    """Raise what `measure` would of an adapter and its controls, before the base model answers."""
+    for edit in (adapter, *controls):
+        edit.sites(loaded.model)  # or it does not fit
+        _check_alike(adapter, edit)
 
 
 def _check_alike(adapter: Adapter, control: Adapter) -> None:

@@ -255,13 +255,9 @@ def evaluated(
 
 
 def _shots(num_fewshot: int | str) -> int:
-    try:
-        shots = int(num_fewshot)
-    except ValueError:
-        shots = -1
-    if shots < 0:
+    if not isinstance(num_fewshot, int) or num_fewshot < 0:
         raise TarotError("a number of shots from 0, or 'mix'", repr(num_fewshot), "")
-    return shots
+    return num_fewshot
 
 
 def _render(task: Task, id: str, doc: Doc, num_fewshot: int, chat_template: ChatTemplate | None) -> Sample:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -165,7 +165,12 @@ def predictions_at(model: PreTrainedModel, rows: Int[Tensor, " n"], positions: I
     The head's input is where to select: what models do to logits afterwards (scale, soft cap) is element by element.
     """
     head = model.get_output_embeddings()
-    handle = head.register_forward_pre_hook(lambda _, args: (args[0][rows, positions].unsqueeze(0), *args[1:]))
+
+    def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden = args[0]  # of a model in parts, on the last part's device
+        return (hidden[rows.to(hidden.device), positions.to(hidden.device)].unsqueeze(0), *args[1:])
+
+    handle = head.register_forward_pre_hook(select)
     try:
         yield
     finally:

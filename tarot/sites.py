@@ -71,8 +71,11 @@ def n_layers(model: nn.Module) -> int:
 def parse_layers(text: str) -> float | list[int]:
     """`0.5` the first half, `-0.5` the last, `4-11` the fifth to the twelfth, `0,3,5` these three.
 
-    TarotError quotes anything else.
+    TarotError quotes anything else, and a bare integer, which could be a layer or a fraction.
     """
+    if re.fullmatch(r"\s*\d+\s*", text):
+        hint = f"{text.strip()}-{text.strip()} is one layer, 1.0 is all"
+        raise TarotError("a fraction of the layers or a list of them", repr(text), hint)
     if re.fullmatch(r"-?(\d*\.\d+|\d+\.)", text.strip()):
         return float(text)
     layers: list[int] = []

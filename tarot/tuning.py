@@ -258,12 +258,17 @@ def check_recipe(recipe: Recipe) -> None:
     check_space(recipe.space)
     check_kind(recipe.sites)
     check_numbers(recipe.samples, recipe.num_fewshot)
-    if abs(recipe.seed) >= 2**63:
-        raise TarotError("a seed of at most 63 bits", str(recipe.seed))
+    check_seed(recipe.seed)
     if recipe.rotation not in ROTATIONS:
         raise UnknownName("rotation", recipe.rotation, ROTATIONS)
     parse_layers(recipe.layers)
     check_bound(recipe.bound)
+
+
+def check_seed(seed: int) -> None:
+    """Raise TarotError for a seed that torch does not take."""
+    if abs(seed) >= 2**63:
+        raise TarotError("a seed of at most 63 bits", str(seed))
 
 
 def _check_free(output: Path, resume: bool) -> None:

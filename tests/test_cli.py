@@ -16,8 +16,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.main import get_command
 
 from tarot.adapter import Adapter
-from tarot.cells import load
+from tarot.cells import Cell, load
 from tarot.cli import app, main
+from tarot.errors import TarotError
+from tarot.measuring import measure
 from tarot.tuning import Recipe
 
 
@@ -91,11 +93,19 @@ def test_ctrl_c_is_said(home: Path, capsys: pytest.CaptureFixture[str], monkeypa
 def test_tune_says_what_it_found(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_in(home, *TUNE, "--output", "said") == 0
     said = capsys.readouterr()
-    assert "log_probability on 5 samples: identity" in said.out and "of 4)" in said.out
+    assert "log_probability on 5 samples: identity" in said.out and "of 0-3)" in said.out
     assert "4/4" in said.err
     adapter = Adapter.load(home / "said")
     assert adapter.fingerprint in said.out
     assert adapter.fingerprint == Adapter.load(home / "adapter").fingerprint
+
+
+def test_resuming_what_is_finished_shows_it_finished(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_in(home, *TUNE, "--output", "finished") == 0
+    capsys.readouterr()
+    assert run_in(home, *TUNE, "--output", "finished", "--resume") == 0
+    said = capsys.readouterr().err
+    assert "resuming after 4 trials" in said and "4/4" in said
 
 
 def test_evaluate_writes_results_and_predictions(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,6 +127,41 @@ def test_evaluate_says_on_how_many_shots_an_edit_was_tuned(home: Path, capsys: p
     for shots, told in (("0", True), ("2", False)):
         assert run_in(home, *evaluate, "--adapter", "adapter", "--num-fewshot", shots) == 0
         assert ("tuned on prompts of 2 shots: --num-fewshot 2" in capsys.readouterr().out) == told
+
+
+def test_results_are_kept_whatever_becomes_of_their_rewards(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unjudged(*_: object) -> NoReturn:
+        raise TarotError("a word list", "none")
+
+    monkeypatch.setattr("tarot.judging.add_rewards", unjudged)
+    evaluate = ("evaluate", *MODEL, "--tasks", "stranger_choice", "--include-path", "tasks", "--limit", "2")
+    assert run_in(home, *evaluate, "--output", "unjudged.json") == 2
+    capsys.readouterr()
+    assert len(json.loads((home / "unjudged.json").read_text())["samples"]["stranger_choice"]) == 2
+
+
+def test_cells_are_kept_whatever_becomes_of_the_next(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*arguments: object, **options: object) -> Cell:
+        if measured:
+            raise KeyboardInterrupt
+        measured.append(measure(*arguments, **options))  # type: ignore[arg-type]  # as it is called
+        return measured[0]
+
+    measured: list[Cell] = []
+    monkeypatch.setattr("tarot.measuring.measure", failing)
+    assert run_in(home, *TUNE, "--seed", "1", "--output", "second") == 0
+    compare = ("compare", *MODEL, "--adapter", "adapter", "--include-path", "tasks", "--limit", "2", "--shots", "0")
+    assert run_in(home, *compare, "--adapter", "second", "--output", "first.json") == 130
+    assert load(home / "first.json") == measured
+    measured.clear()
+    control = ("--adapter", "second", "--control", "adapter", "--output", "none.json")  # the second's labels are others
+    assert run_in(home, *compare, *control) == 2
+    assert "expected a control tuned as the edit was" in capsys.readouterr().err
+    assert not measured and not (home / "none.json").exists()
 
 
 def test_compare_and_report(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -325,6 +370,15 @@ BAD = [
     (("compare", *OFT, "--shots", "-1"), "Invalid value for '--shots'"),
     (("compare", *OFT, "--reward", "fluency", "--draws", "2"), "expected no arms beside base and edited texts"),
     (("evaluate", *MODEL, "--tasks", "synth_color", "--output", "tasks"), "expected a file to write, got 'tasks'"),
+    (
+        ("evaluate", *MODEL, "--tasks", "synth_color", "--reward", "fluency", "--output", "x.json"),
+        "expected a task that generates, to judge by fluency, got multiple_choice in synth_color",
+    ),
+    (
+        ("evaluate", *MODEL, "--tasks", "synth_color", "--adapter", "adapter", "--side-effects", "--suite", "x"),
+        "expected a known task, got 'x'",
+    ),
+    ((*TUNE, "--output", "x", "--layers", "1"), "got '1'; 1-1 is one layer, 1.0 is all"),
     (("tune", *MODEL, *TASK, "--output", "x" * 300), "File name too long"),
     *(
         ((name, *OFT, "--output", "tasks/train.jsonl"), "expected a folder to write, got 'tasks/train.jsonl'")

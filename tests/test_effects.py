@@ -84,7 +84,7 @@ def test_passes_of_any_size_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     together = drift(model_of_bytes(), [an_adapter()], TEXT)
     monkeypatch.setattr("tarot.effects.divergence.LARGEST", 1)
     steps = []
-    alone = drift(model_of_bytes(), [an_adapter()], TEXT, lambda *step: steps.append(step))
+    alone = drift(model_of_bytes(), [an_adapter()], TEXT, on_step=lambda *step: steps.append(step))
     assert alone[0].kl.value == pytest.approx(together[0].kl.value, abs=1e-6)
     assert [done for _, done, _ in steps] == [1, 2, 3, 4, 5]
 
@@ -112,6 +112,22 @@ def test_text_has_as_many_tokens_as_are_asked_for_and_its_seed() -> None:
     assert neutral_text(loaded(max_length=40), 100).shape == (3, 40)
 
 
+def test_a_batch_size_bounds_every_pass_and_decides_no_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    passes: list[int] = []
+    whole, drifted = neutral_text(loaded(), 1000), drift(model_of_bytes(), [an_adapter()], TEXT)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # where it is not kept yet
+    hook = model_of_bytes().register_forward_pre_hook(
+        lambda _, args, kwargs: passes.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    try:
+        assert torch.equal(neutral_text(loaded(), 1000, batch_size=3), whole) and set(passes) == {2}  # of four texts
+        passes.clear()
+        (found,) = drift(model_of_bytes(), [an_adapter()], TEXT, 2)
+        assert set(passes) == {1, 2} and found.kl.value == pytest.approx(drifted[0].kl.value, rel=1e-4)
+    finally:
+        hook.remove()
+
+
 def test_text_is_sampled_once_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     steps: list[tuple[str, int, int]] = []
     first = neutral_text(loaded(), 30, on_step=lambda *step: steps.append(step))
@@ -128,6 +144,8 @@ def test_text_is_sampled_once_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_text_errors() -> None:
     with pytest.raises(TarotError, match="expected at least 1 neutral token, got 0; 20,000 is the default"):
         neutral_text(loaded(), 0)
+    with pytest.raises(TarotError, match="expected a seed of at most 63 bits, got 18446744073709551616"):
+        neutral_text(loaded(), 30, seed=2**64)
     tokenizer = byte_tokenizer()
     tokenizer.bos_token = tokenizer.eos_token = None
     message = "expected a tokenizer with a first or an end token, got one with neither; texts have to begin somewhere"

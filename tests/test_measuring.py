@@ -43,7 +43,7 @@ def tuned(loaded: LoadedModel, folder: Path, seed: int = 1, **change: object) ->
     angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed))
     template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), recipe.chat)
     task = load_task(recipe.task, folder)
-    drawn = draw(task, SAMPLES, num_fewshot=recipe.num_fewshot, seed=recipe.seed, chat_template=template)
+    drawn = draw(task, recipe.samples, num_fewshot=recipe.num_fewshot, seed=recipe.seed, chat_template=template)
     ids = [{"id": sample.id, "key": sample.key, "num_fewshot": sample.num_fewshot} for sample in drawn]
     provenance = {**asdict(recipe), "budget": 3, "samples_drawn": ids}
     return Adapter(angles, Edit.of(loaded.model, "heads", sites, ROTARY), provenance)
@@ -102,6 +102,12 @@ def test_draws_are_named_by_rank(cell: Cell) -> None:
     assert all(arm.draw == 0 for arm in cell.arms if arm not in cell.draws)
 
 
+def test_draws_of_more_shots_than_samples_count_those_that_are_shown(loaded: LoadedModel, folder: Path) -> None:
+    edit = tuned(loaded, folder, samples=3, num_fewshot=4)
+    cell = measure(loaded, edit, include_path=folder, limit=2, draws=2)
+    assert [arm.labels for arm in cell.draws] == [3, 3] and cell.arm("few-shot").labels == 4
+
+
 def test_it_survives_a_file(cell: Cell, tmp_path: Path) -> None:
     (tmp_path / "cells.json").write_text(to_json([cell]))
     assert load(tmp_path / "cells.json") == [cell]
@@ -146,6 +152,8 @@ def test_tasks_without_choices(loaded: LoadedModel, folder: Path, name: str) -> 
 def test_no_shots_no_few_shot_arm(loaded: LoadedModel, folder: Path) -> None:
     cell = measure(loaded, tuned(loaded, folder), include_path=folder, limit=2, shots=0)
     assert names(cell) == ["zero-shot", "edited", "zero-shot calibrated"]
+    with pytest.raises(TarotError, match="expected shots to draw, got 0 shots; leave the draws out"):
+        measure(loaded, tuned(loaded, folder), include_path=folder, shots=0, draws=2)
 
 
 def test_answers_read_every_form_of_gold(folder: Path) -> None:

@@ -84,6 +84,25 @@ def test_classes_count_alike_however_many_samples_they_have(answers: list[str]) 
         assert (of_class == of_class[0]).all()
 
 
+@given(st.lists(st.sampled_from("abcdefg"), min_size=1))
+def test_all_right_is_enough_and_one_wrong_is_not(answers: list[str]) -> None:
+    """However the weights of the classes are rounded."""
+    weights, enough = class_weights(answers), MEASURES["accuracy"].enough
+    right = torch.ones(len(answers))
+    assert float(right @ weights) >= enough
+    right[0] = 0
+    assert float(right @ weights) < enough
+
+
+@given(st.integers(0, 2), st.integers(0, 2), st.sampled_from(sorted(MEASURES)))
+def test_an_answer_that_is_no_number_makes_no_score(gold: int, broken: int, measure: str) -> None:
+    """No search may take a model that an edit has broken for one that chose the first answer."""
+    values = torch.tensor([-1.0, -2.0, -3.0])
+    values[broken] = torch.nan
+    if MEASURES[measure].needs_choices or gold == broken:
+        assert MEASURES[measure].of(values, torch.ones(3, dtype=torch.bool), gold).isnan()
+
+
 def test_a_sample_that_comes_twice_changes_nothing() -> None:
     angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
     nobody = objective(samples=[*SAMPLES, SAMPLES[1]])

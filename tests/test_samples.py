@@ -140,7 +140,7 @@ def test_too_few_documents(choice: Task) -> None:
     assert len(draw(choice, 24, num_fewshot=6)) == 24
 
 
-@pytest.mark.parametrize("shots", [-1, "many", "1.5"])
+@pytest.mark.parametrize("shots", [-1, "many", "1.5", "6"])
 def test_shots_that_are_no_number(choice: Task, shots: object) -> None:
     assert error_of(choice, 5, num_fewshot=shots) == f"expected a number of shots from 0, or 'mix', got {shots!r}"
 

@@ -214,7 +214,8 @@ def test_a_list_is_ordered_without_repeats(layers):
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9)), min_size=1))
 def test_ranges_and_numbers_are_read_as_written(parts):
-    text = ",".join(f"{first}-{first + more}" if more else str(first) for first, more in parts)
+    alone = len(parts) == 1  # a bare integer could mean either
+    text = ",".join(f"{first}-{first + more}" if more or alone else str(first) for first, more in parts)
     assert parse_layers(text) == [layer for first, more in parts for layer in range(first, first + more + 1)]
 
 
@@ -223,6 +224,15 @@ def test_layers_as_they_are_typed():
     assert parse_layers("-0.5") == -0.5
     assert parse_layers("4-11") == list(range(4, 12))
     assert parse_layers("0, 3,5") == [0, 3, 5]
+
+
+@pytest.mark.parametrize("text", ["1", " 0 ", "12"])
+def test_a_bare_integer_could_mean_either(text):
+    with pytest.raises(TarotError) as error:
+        parse_layers(text)
+    hint = f"{int(text)}-{int(text)} is one layer, 1.0 is all"
+    assert str(error.value) == f"expected a fraction of the layers or a list of them, got {text!r}; {hint}"
+    assert parse_layers(hint.split()[0]) == [int(text)]
 
 
 @pytest.mark.parametrize("text", ["", "half", "5-3", "-1", "0,,2", "1e-1", "0.5,3", "1-2-3", "nan"])

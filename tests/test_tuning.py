@@ -37,11 +37,9 @@ def scores(folder: Path) -> list[tuple[tuple[float, ...], float]]:
     return [(trial.x, trial.score) for trial in trials(folder)]
 
 
-@pytest.mark.parametrize("name", ["choice", "generate", "loglikelihood"])
-@pytest.mark.parametrize("shots", [0, "mix"])
+# The other two have no shots to give.
+@pytest.mark.parametrize(("name", "shots"), [("choice", 0), ("choice", "mix"), ("generate", 0), ("loglikelihood", 0)])
 def test_any_kind_of_task(tmp_path: Path, loaded: LoadedModel, folder: Path, name: str, shots: int | str) -> None:
-    if shots and name != "choice":
-        return  # the other two have no shots to give
     recipe = replace(RECIPE, task=f"stranger_{name}", num_fewshot=shots)
     adapter = tune(loaded, recipe, tmp_path / "out", budget=4, include_path=folder)
     found = scores(tmp_path / "out")
@@ -179,8 +177,12 @@ def test_no_score_anywhere_is_an_error(tmp_path: Path, folder: Path) -> None:
     model = byte_model()
     model.get_output_embeddings().weight.fill_(torch.nan)
     nan = LoadedModel("nan", model, byte_tokenizer())
-    for name, search in (("head", "random"), ("full", "adam")):
-        recipe = replace(RECIPE, space=name, search=search)
+    for name, search, objective in (
+        ("head", "random", "log_probability"),
+        ("full", "adam", "log_probability"),
+        ("layer", "random", "accuracy"),
+    ):
+        recipe = replace(RECIPE, space=name, search=search, objective=objective)
         n = 3 if search == "random" else 1  # what follows gradients ends where there is none
         with pytest.raises(TarotError, match=f"expected a finite score in some trial, got none in {n}"):
             tune(nan, recipe, tmp_path / name, budget=3 * trial_cost(search), include_path=folder)

@@ -1,8 +1,9 @@
 """`python -m benchmarks.study.effects`: what the study's edits change on the tasks that they were not tuned on.
 
-The default edit of every model and task, no shots, seed 0, answers every task, and reads neutral text. An edit that the
-study's folder of work does not hold is searched again, as the study did. As in the study, it can be stopped and started
-at any time, and several processes may share the work.
+The default edit of every model and task, no shots, seed 0, answers every task, and reads neutral text. SmolLM2's edits
+do so at smaller strengths too, on their own task and on the beginning of that text. An edit that the study's folder of
+work does not hold is searched again, as the study did. As in the study, it can be stopped and started at any time, and
+several processes may share the work.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from benchmarks.study import grid
 from benchmarks.study.grid import Cell
 from benchmarks.study.run import edited, quick
 from tarot.adapter import Adapter
-from tarot.effects import drift, neutral_text
+from tarot.effects import drift, neutral_text, trade_off
 from tarot.files import write_atomically
 from tarot.harness import evaluate
 from tarot.measuring import answers
@@ -30,7 +31,8 @@ from tarot.samples import load_task
 
 HERE = Path(__file__).parent
 DOCUMENTS, TOKENS = 100, 20_000
-DRIFT = "neutral-text"  # in the place of a task
+DRIFT, WEAKER = "neutral-text", "strengths"  # in the place of a task
+STRENGTHS, TEXTS = (0.25, 0.5, 0.75, 1.0), 20  # of the first texts, 255 tokens each after a given one
 
 
 def answered(model: LoadedModel, edit: Adapter, task: str) -> dict[str, Any]:
@@ -47,9 +49,18 @@ def drifted(model: LoadedModel, edit: Adapter) -> dict[str, Any]:
     return asdict(found)
 
 
+def weakened(model: LoadedModel, edit: Adapter) -> dict[str, Any]:
+    """What the edit gains on its own task, and its drift on a part of the text, at each strength."""
+    text = neutral_text(model, TOKENS)[:TEXTS]
+    return {"strengths": [asdict(each) for each in trade_off(model, edit, text, STRENGTHS, limit=DOCUMENTS)]}
+
+
 def parts() -> Iterator[tuple[str, str, str]]:
     """The model, the task tuned on, and the one answered."""
-    return ((model, tuned, task) for model in grid.MODELS for tuned in grid.TASKS for task in (*grid.TASKS, DRIFT))
+    for model in grid.MODELS:
+        for tuned in grid.TASKS:
+            yield from ((model, tuned, task) for task in (*grid.TASKS, DRIFT))
+    yield from (("smollm2", tuned, WEAKER) for tuned in grid.TASKS)
 
 
 def main() -> None:
@@ -59,6 +70,7 @@ def main() -> None:
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     loaded = cache(load_model)
+    whole = {DRIFT: drifted, WEAKER: weakened}
 
     @cache
     def edit_of(cell: Cell) -> Adapter:
@@ -74,7 +86,7 @@ def main() -> None:
                 continue
             edit = edit_of(Cell(model, tuned, 0, 0))
             on = loaded(grid.MODELS[model])
-            found = drifted(on, edit) if task == DRIFT else answered(on, edit, task)
+            found = whole[task](on, edit) if task in whole else answered(on, edit, task)
             result = {"model": model, "tuned": tuned, "task": task, "adapter": edit.fingerprint, **found}
             write_atomically(path, (json.dumps(result) + "\n").encode())
             print(name, file=sys.stderr, flush=True)

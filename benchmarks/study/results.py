@@ -1,4 +1,4 @@
-"""`python -m benchmarks.study.results`: RESULTS.md and its picture, from the study's files and from nothing else."""
+"""`python -m benchmarks.study.results`: RESULTS.md and its pictures, from the study's files and from nothing else."""
 
 import json
 import math
@@ -12,11 +12,13 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from benchmarks.study import grid
-from benchmarks.study.effects import DOCUMENTS, DRIFT, TOKENS
+from benchmarks.study.effects import DOCUMENTS, DRIFT, TEXTS, TOKENS, WEAKER
 from benchmarks.study.grid import Cell
 from benchmarks.study.stopping import LEVELS
 from tarot.files import write_atomically
-from tarot.gains import Gain, MeanGain, accuracy_gain, f1_gain, mean_over_settings
+from tarot.gains import Gain, Mean, MeanGain, accuracy_gain, f1_gain, mean_over_settings
+from tarot.report import mechanism
+from tarot.report.folder import write_svg
 from tarot.tuning import Recipe
 
 HERE = Path(__file__).parent
@@ -149,6 +151,14 @@ The default edits found without shots with seed 0, on every task (first {documen
 the unedited model, its own task's in bold. And on {tokens:,} tokens that the unedited model wrote: the edit's
 perplexity, and KL(unedited, edited) in nats a token. Where the unedited model scores nothing, nothing can be lost: of
 SmolLM2 that is so on all tasks but `navigate`, of Gemma 3 on all but `winowhy`.
+"""
+
+WEAKENED = """### Weaker edits
+
+SmolLM2's edits with all angles scaled by a factor (`tarot effects`, `Adapter.scaled`): the gain on their own task, of
+the same documents, and in brackets KL(unedited, edited) on the first {texts} of the texts.
+
+![Gain on its own task against drift, by strength](benchmarks/study/strengths.svg)
 """
 
 
@@ -540,6 +550,28 @@ def side_effects(measured: Measured, folder: Path) -> list[str]:
     return [EFFECTS.format(documents=DOCUMENTS, tokens=TOKENS), table(header, rows)] if rows else []
 
 
+def weakened(folder: Path) -> dict[str, list[tuple[float, Gain, Mean]]]:
+    """Strength, gain and KL divergence of each edit that was scaled, by the task that it was tuned on."""
+    found = {}
+    for task in grid.TASKS:
+        if (path := folder / f"smollm2-{task}-{WEAKER}.json").exists():
+            points = json.loads(path.read_text())["strengths"]
+            found[task] = [
+                (point["strength"], Gain(**point["change"]["gain"]), Mean(**point["drift"]["kl"])) for point in points
+            ]
+    return found
+
+
+def strengths(folder: Path) -> list[str]:
+    """What weaker edits gain, and what they change; empty where not measured."""
+    curves = weakened(folder)
+    if not curves:
+        return []
+    rows = [[task, *(f"{signed(gain)} ({kl.value:.3f})" for _, gain, kl in curve)] for task, curve in curves.items()]
+    header = ["tuned on", *(f"{strength:g}" for strength, *_ in next(iter(curves.values())))]
+    return [WEAKENED.format(texts=TEXTS), table(header, rows)]
+
+
 def text(measured: Measured, repeated: Measured) -> str:
     """RESULTS.md."""
     parts = [INTRODUCTION.format(documents=grid.DOCUMENTS, samples=grid.SAMPLES, budget=grid.BUDGET)]
@@ -549,7 +581,7 @@ def text(measured: Measured, repeated: Measured) -> str:
     parts += [OTHERWISE, judged_otherwise(measured)]
     parts += [RIVALS, rivals(measured), COSTS, costs(measured)]
     parts += ["## Training against unseen documents\n", overfitting(measured)]
-    parts += side_effects(measured, HERE / "effects")
+    parts += side_effects(measured, HERE / "effects") + strengths(HERE / "effects")
     parts += [
         "## How fast each search climbs\n",
         "![Best score so far by evaluations spent](benchmarks/study/curves.svg)\n",
@@ -565,6 +597,8 @@ def text(measured: Measured, repeated: Measured) -> str:
 def main() -> None:
     measured, repeated = load(HERE / "cells")
     picture(measured, HERE / "curves.svg")
+    if curves := weakened(HERE / "effects"):
+        write_svg(HERE / "strengths.svg", mechanism.trade_off("strengths", curves))
     write_atomically(ROOT / "RESULTS.md", text(measured, repeated).encode())
 
 

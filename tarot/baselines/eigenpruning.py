@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tarot.baselines.weights import Reweighted
+from tarot.baselines.weights import Reweighted, check_slope
+from tarot.errors import TarotError
 from tarot.objective import Objective
 from tarot.search.maximise import SLOPE_COST
 
@@ -33,7 +34,11 @@ def eigenpruning(objective: Objective, budget: int, seed: int) -> Reweighted:
     """Drop the singular values of the best estimated gains, of all attention matrices; nothing is random here.
 
     How many is chosen by the objective itself: 0, 1, 2, 4, ... as far as the budget or the positive estimates go.
+
+    Raises:
+        TarotError: a measure without a slope, or attention without an nn.Linear (GPT-2 has another class).
     """
+    check_slope(objective)
     factored = _factored(objective)
     estimates = ((float(gain), k, i) for k, each in enumerate(factored) for i, gain in enumerate(each.gains))
     ranked = sorted((estimate for estimate in estimates if estimate[0] > 0), reverse=True)
@@ -55,6 +60,8 @@ def _counts(most: int, evaluations: int) -> Iterator[int]:
 
 def _factored(objective: Objective) -> list[_Factored]:
     weights = dict(_attention_weights(objective))
+    if not weights:
+        raise TarotError("attention of nn.Linear layers", f"none in {type(objective.model).__name__}")
     wanted = {name: weight.requires_grad for name, weight in weights.items()}
     try:
         for weight in weights.values():

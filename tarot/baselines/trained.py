@@ -13,7 +13,7 @@ from peft import LoraConfig, OFTConfig, PeftConfig, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tarot.baselines.weights import Reweighted
+from tarot.baselines.weights import Reweighted, check_slope
 from tarot.objective import Objective
 from tarot.search.maximise import SLOPE_COST
 
@@ -27,7 +27,11 @@ def n_steps(budget: int) -> int:
 
 
 def lora(objective: Objective, budget: int, seed: int) -> Reweighted:
-    """Low-rank updates of PEFT's usual projections (Hu et al., arXiv 2106.09685), rank 8, by AdamW."""
+    """Low-rank updates of PEFT's usual projections (Hu et al., arXiv 2106.09685), rank 8, by AdamW.
+
+    Raises:
+        TarotError: a measure without a slope, here as in `oft`.
+    """
     return _trained("lora", objective, LoraConfig(r=LORA_RANK, task_type="CAUSAL_LM"), LORA_RATE, budget, seed)
 
 
@@ -42,6 +46,7 @@ def oft(objective: Objective, budget: int, seed: int) -> Reweighted:
 
 
 def _trained(method: str, objective: Objective, config: PeftConfig, rate: float, budget: int, seed: int) -> Reweighted:
+    check_slope(objective)
     model = objective.model
     wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     before = {name: parameter.data for name, parameter in model.named_parameters()}

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tarot.errors import TarotError
+from tarot.objective import Objective
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,3 +51,9 @@ class Reweighted:
         finally:
             for name, weight in before.items():
                 parameters[name].data = weight
+
+
+def check_slope(objective: Objective) -> None:
+    """Raise TarotError unless the objective's score has a gradient in the weights."""
+    if not objective.measure.has_slope:
+        raise TarotError("an objective with a gradient", "one that counts", "try log_probability")

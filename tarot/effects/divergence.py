@@ -35,14 +35,16 @@ def drift(
     model: PreTrainedModel,
     adapters: Sequence[Adapter],
     text: Int[Tensor, "text token"],
+    batch_size: int | None = None,
     on_step: OnStep = silent,
 ) -> list[Drift]:
     """Perplexity and KL divergence of each adapter on the same texts, the first token of each given.
 
-    The base model reads every text once, whatever the number of adapters. The interval is over texts.
+    The base model reads every text once, whatever the number of adapters, at most `batch_size` of them in a pass. The
+    interval is over texts.
     """
     vocabulary = model.get_output_embeddings().weight.shape[0]
-    rows = max(1, LARGEST // (text.shape[1] * vocabulary))
+    rows = min(max(1, LARGEST // (text.shape[1] * vocabulary)), batch_size or len(text))
     surprise: list[Tensor] = []
     surprises: list[list[Tensor]] = [[] for _ in adapters]
     divergences: list[list[Tensor]] = [[] for _ in adapters]

@@ -71,7 +71,7 @@ def measure_effects(
         check_strength(strength)
     own = {name: recipe_of(adapter).task for name, adapter in adapters.items()}
     suite = list(dict.fromkeys([*load_tasks(tasks, include_path)["tasks"], *own.values()]))
-    text = neutral_text(loaded, n_tokens, seed, on_step)
+    text = neutral_text(loaded, n_tokens, seed, batch_size, on_step)
     rows = changes(
         loaded,
         list(adapters.values()),

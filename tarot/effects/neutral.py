@@ -18,7 +18,8 @@ from transformers.integrations.accelerate import load_offloaded_parameter
 from tarot.errors import TarotError
 from tarot.files import write_atomically
 from tarot.models import LoadedModel, cache_folder
-from tarot.scoring import CACHE
+from tarot.scoring import CACHE, max_length
+from tarot.tuning import check_seed
 
 NEUTRAL_TOKENS = 20_000
 TEXT_TOKENS = 256
@@ -33,18 +34,25 @@ def silent(what: str, done: int, total: int) -> None:
 
 
 def neutral_text(
-    loaded: LoadedModel, n_tokens: int = NEUTRAL_TOKENS, seed: int = 0, on_step: OnStep = silent
+    loaded: LoadedModel,
+    n_tokens: int = NEUTRAL_TOKENS,
+    seed: int = 0,
+    batch_size: int | None = None,
+    on_step: OnStep = silent,
 ) -> Int[Tensor, "text token"]:
     """At least `n_tokens` tokens that the unedited model writes, in texts of 256 behind its first token.
 
-    Kept in the user's cache folder, under the model's weights, so that they are sampled once a model.
+    Kept in the user's cache folder, under the model's weights, so that they are sampled once a model. `batch_size` is
+    the most texts of one pass; None leaves it to us. It decides no text, but for rounding.
 
     Raises:
-        TarotError: fewer than 1 token, or a tokenizer with neither a first nor an end token.
+        TarotError: fewer than 1 token, a seed that torch does not take, or a tokenizer with neither a first nor an end
+            token.
     """
     if n_tokens < 1:
         raise TarotError("at least 1 neutral token", str(n_tokens), f"{NEUTRAL_TOKENS:,} is the default")
-    most = getattr(loaded.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    check_seed(seed)
+    most = max_length(loaded.model)
     length = min(TEXT_TOKENS, n_tokens, most - 1 if most else TEXT_TOKENS)
     texts = -(-n_tokens // length)
     path = cache_folder() / "neutral" / f"{_weights(loaded.model)}-{texts}x{length}-{seed}.safetensors"
@@ -61,9 +69,10 @@ def neutral_text(
     parts = []
     for begin in range(0, texts, TEXTS_AT_ONCE):
         rows = min(TEXTS_AT_ONCE, texts - begin)
-        tokens, cache = torch.full((rows, 1), first), None
+        tokens = torch.full((rows, 1), first)
+        caches: list[Cache | None] = [None] * -(-rows // (batch_size or rows))
         for done in range(1, length + 1):
-            tokens, cache = _longer(loaded.model, tokens, cache, generator)
+            tokens = _longer(loaded.model, tokens, caches, generator)
             on_step("writing neutral text", begin * length + done * rows, texts * length)
         parts.append(tokens)
     text = torch.cat(parts)
@@ -74,12 +83,18 @@ def neutral_text(
 
 @torch.no_grad()
 def _longer(
-    model: PreTrainedModel, tokens: Int[Tensor, "text token"], cache: Cache | None, generator: torch.Generator
-) -> tuple[Int[Tensor, "text longer"], Cache]:
-    """One more token of each text, drawn on the CPU, so that a seed gives the same ones wherever the model is."""
-    out = model(input_ids=tokens[:, -1:].to(model.device), use_cache=True, **{CACHE: cache})
-    chances = out.logits[:, -1].float().softmax(-1).cpu()
-    return torch.cat([tokens, torch.multinomial(chances, 1, generator=generator)], dim=1), out[CACHE]
+    model: PreTrainedModel, tokens: Int[Tensor, "text token"], caches: list[Cache | None], generator: torch.Generator
+) -> Int[Tensor, "text longer"]:
+    """One more token of each text, in as many passes as there are caches, which become theirs.
+
+    Drawn on the CPU and for all texts at once, so that a seed gives the same ones wherever the model is.
+    """
+    chances = []
+    for i, last in enumerate(tokens[:, -1:].tensor_split(len(caches))):
+        out = model(input_ids=last.to(model.device), use_cache=True, **{CACHE: caches[i]})
+        caches[i] = out[CACHE]
+        chances.append(out.logits[:, -1].float().softmax(-1).cpu())
+    return torch.cat([tokens, torch.multinomial(torch.cat(chances), 1, generator=generator)], dim=1)
 
 
 def _weights(model: PreTrainedModel) -> str:

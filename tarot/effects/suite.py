@@ -86,7 +86,7 @@ def changes(
     rows = []
     for done, adapter in enumerate(adapters, start=1):
         on_step("answering tasks", done, len(adapters) + 1)
-        edited = greedy(adapter)
+        edited = greedy(adapter) if adapter.angles.any() else base  # no angle is the model as it is
         rows.append({name: _change(*base[name], edited[name][1]) for name in known})
     on_step("answering tasks", len(adapters) + 1, len(adapters) + 1)
     return rows
@@ -134,8 +134,8 @@ def side_effects_of(
             batch_size=batch_size,
             on_step=on_step,
         )
-    text = neutral_text(loaded, n_tokens, on_step=on_step)
-    (drifted,) = drift(loaded.model, [adapter], text, on_step)
+    text = neutral_text(loaded, n_tokens, batch_size=batch_size, on_step=on_step)
+    (drifted,) = drift(loaded.model, [adapter], text, batch_size, on_step)
     return SideEffects(row, drifted)
 
 
@@ -170,7 +170,7 @@ def trade_off(
         batch_size=batch_size,
         on_step=on_step,
     )
-    drifts = drift(loaded.model, edits, text, on_step)
+    drifts = drift(loaded.model, edits, text, batch_size, on_step)
     return [
         Strength(strength, row[recipe.task], drifted)
         for strength, row, drifted in zip(strengths, rows, drifts, strict=True)

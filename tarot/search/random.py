@@ -9,7 +9,7 @@ from tarot.search.trial import Trial
 
 
 class Random:
-    """x ~ U[0, 1]^d, after the identity."""
+    """x ~ U[0, 1]^d, after the identity and, as for every search, the points that its space starts with."""
 
     follows_gradient: ClassVar[bool] = False
     in_batches: ClassVar[bool] = True
