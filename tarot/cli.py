@@ -442,7 +442,7 @@ def compare(
 
     Adapters tuned for a reward: base and edited texts, judged side by side.
     """
-    from tarot import cells, judging, measuring, tuning
+    from tarot import cells, judging, measuring, rewarded, tuning
     from tarot.adapter import Adapter
     from tarot.files import check_place, write_atomically
     from tarot.report import ARM_HEADER, HEADLINE, METRICS, arm_rows
@@ -454,11 +454,14 @@ def compare(
     metric_named(metric)
     if output:
         check_place(output)
+        if output.exists() and any(cell.asked for cell in rewarded.load(output)[0]):
+            hint = "choose another --output"
+            raise TarotError("a file of its own to write", f"{output}, in which tarot bench keeps cells", hint)
     edits = {folder: Adapter.load(folder) for folder in adapter}
     recipes = {folder: measuring.recipe_of(edit) for folder, edit in edits.items()}
-    rewarded = [bool(reward) or is_reward(recipe.objective) for recipe in recipes.values()]
-    if any(rewarded):
-        if not all(rewarded):
+    for_rewards = [bool(reward) or is_reward(recipe.objective) for recipe in recipes.values()]
+    if any(for_rewards):
+        if not all(for_rewards):
             raise TarotError("adapters that are all tuned for a reward, or none", "both", "compare them one by one")
         if control or draws or shots != FEW_SHOT_SHOTS or metric != HEADLINE:
             asked = "--control, --draws, --shots or --metric"
@@ -964,6 +967,7 @@ def _check_free(output: Path) -> None:
 def lm_eval(context: typer.Context) -> None:
     """lm-evaluation-harness' own command line, with the model `tarot` and our tasks."""
     from lm_eval._cli import HarnessCLI
+    from lm_eval.config.evaluate_config import EvaluatorConfig
     from lm_eval.utils import setup_logging
 
     from tarot import harness  # registers the model `tarot`
@@ -975,11 +979,13 @@ def lm_eval(context: typer.Context) -> None:
         out.print("--model tarot --model_args pretrained=REF[,adapter=DIR]; tarot's tasks are known\n", markup=False)
     cli = HarnessCLI()
     args = cli.parse_args()
-    if "--device" not in context.args:
-        args.device = "auto"  # lm-eval's own default is a GPU, there or not
+    # What is set here would hide what the user's file says.
+    file = EvaluatorConfig.load_yaml_config(args.config) if getattr(args, "config", None) else {}
+    if not getattr(args, "device", None):
+        args.device = file.get("device") or "auto"  # lm-eval's own default is a GPU, there or not
     if hasattr(args, "include_path"):
-        theirs = args.include_path.split(":") if isinstance(args.include_path, str) else args.include_path or []
-        args.include_path = [str(tasks_folder()), *theirs]
+        theirs = args.include_path or file.get("include_path") or []
+        args.include_path = [str(tasks_folder()), *(theirs.split(":") if isinstance(theirs, str) else theirs)]
     cli.execute(args)
     harness.leave_processes()
 

@@ -6,6 +6,7 @@ No torch before a cell is measured: pytest and `--help` read this file too.
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass, field, replace
@@ -105,7 +106,7 @@ class Measurer:
     work: Path
     models: Models
     words: list[str] = field(default_factory=list)
-    adapters: dict[Setting, tuple["Adapter", Path]] = field(default_factory=dict)
+    adapters: dict[tuple[Setting, "LoadedModel"], tuple["Adapter", Path]] = field(default_factory=dict)
     base_answers: dict[Any, Any] = field(default_factory=dict)
 
     def tuned(self, setting: Setting, model: "LoadedModel") -> tuple["Adapter", Path]:
@@ -117,7 +118,7 @@ class Measurer:
         from tarot.cache import tuned
         from tarot.tuning import Recipe
 
-        if setting not in self.adapters:
+        if (setting, model) not in self.adapters:
             recipe = Recipe(
                 setting.task,
                 num_fewshot=setting.num_fewshot,
@@ -126,7 +127,7 @@ class Measurer:
                 search=setting.search,
                 seed=setting.seed,
             )
-            self.adapters[setting] = tuned(
+            self.adapters[setting, model] = tuned(
                 model,
                 recipe,
                 self.work,
@@ -134,7 +135,7 @@ class Measurer:
                 include_path=setting.include_path,
                 say=self.words.append,
             )
-        return self.adapters[setting]
+        return self.adapters[setting, model]
 
     def cell(self, setting: Setting, model: "LoadedModel") -> Cell:
         """Base, in-context and edited answers to the same documents.
@@ -226,7 +227,8 @@ def _asked(setting: Setting) -> str:
     """Digest of all that decides a cell and can be told without measuring it."""
     from tarot.tuning import LIBRARIES
 
-    files = [_stamp(Path(place).expanduser()) for place in (setting.model, setting.include_path) if place]
+    places = (setting.model, setting.include_path, os.environ.get("TAROT_DATA"))
+    files = [_stamp(Path(place).expanduser()) for place in places if place]
     versions = [version(name) for name in LIBRARIES]
     return hashlib.sha256(json.dumps([asdict(setting), files, versions]).encode()).hexdigest()[:16]
 

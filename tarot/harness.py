@@ -23,15 +23,21 @@ from torch import distributed
 from tqdm import tqdm
 
 from tarot.adapter import Adapter
-from tarot.errors import TarotError
+from tarot.errors import TarotError, UnknownName
 from tarot.models import LoadedModel, load_model
 from tarot.samples import ChatTemplate, check_disjoint, load_tasks
 from tarot.scoring import Request, Scorer
 
 # Sequences of one pass where lm-eval itself batches (generation): its own detection runs the longest context it can.
 GENERATION_BATCH = 8
-# Arguments of HFLM that concern how it loads a model, which it does not here.
-LOADING = frozenset({"peft", "delta", "parallelize", "tp_plan", "gguf_file", "autogptq", "gptqmodel"})
+# Arguments of HFLM that say how to prompt and to read answers: all others are about loading, which it does not here.
+# `trust_remote_code` lm-eval's own command adds, for data sets; models are loaded without.
+HFLM_ARGUMENTS = frozenset(
+    {
+        *("add_bos_token", "backend", "chat_template_args", "enable_thinking", "logits_cache", "max_length"),
+        *("prefix_token_id", "think_end_token", "truncation", "trust_remote_code"),
+    }
+)
 # Key under which a response cache remembers whose answers it holds; no hash of a request is of this form.
 CACHE_OWNER = "tarot:owner"
 
@@ -49,7 +55,10 @@ class TarotLM(HFLM):
         device_map: auto, balanced, balanced_low_0 or sequential: spread over devices, memory and disk by accelerate.
         batch_size: most sequences of one pass, or auto.
         max_batch_size: accepted from lm-eval; passes that do not fit are halved instead.
-        hflm_args: further arguments of `HFLM` that do not concern loading, such as `max_length` or `add_bos_token`.
+        hflm_args: those of `HFLM` that are not about loading, such as `max_length` or `add_bos_token`.
+
+    Raises:
+        UnknownName: another argument: what an evaluation ignored in silence, its results would belie.
 
     Under `accelerate launch` each process has a model of its own, by its reference, and answers its share of documents.
     """
@@ -66,18 +75,15 @@ class TarotLM(HFLM):
         max_batch_size: int | None = None,
         **hflm_args: Any,
     ) -> None:
+        own_arguments = ("pretrained", "adapter", "tokenizer", "device", "dtype", "device_map", "batch_size")
+        for unknown in sorted(hflm_args.keys() - HFLM_ARGUMENTS):
+            raise UnknownName("argument of the model 'tarot'", unknown, [*own_arguments, *HFLM_ARGUMENTS])
         self.reference = pretrained if isinstance(pretrained, str) else None
         processes = _processes() if isinstance(pretrained, str) else None
         if isinstance(pretrained, str):
             own = _device(processes) if processes else device or "auto"
             loaded = load_model(pretrained, device=own, dtype=str(dtype), device_map=device_map)
             pretrained, tokenizer = loaded.model, loaded.tokenizer
-        if unusable := hflm_args.keys() & LOADING:
-            raise TarotError(
-                "arguments of the model 'tarot'",
-                ", ".join(sorted(unusable)),
-                "merge other edits into a checkpoint first",
-            )
         self.row_limit = None if batch_size in (None, "auto") else parse_batch_size(batch_size)
         with _quiet("lm_eval.models.huggingface"):
             super().__init__(

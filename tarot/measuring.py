@@ -129,6 +129,9 @@ def not_repeated(adapter: Adapter) -> str:
         words.append(f"its search stopped after {said.get('spent')} of {said['budget']} evaluations")
     parents: Any = said.get("parents", ())
     words += [f"scaled by {parent['strength']:g}" for parent in parents]
+    pruned: Any = said.get("pruned")
+    if pruned and pruned.get("before"):
+        words.append("pruned more than once")
     return ", ".join(words)
 
 
@@ -228,7 +231,8 @@ def measure(
         )
 
     def base(k: int) -> Answered:
-        key = (loaded.reference, recipe.task, str(include_path), k, limit, recipe.chat)
+        # The model itself: another may have its name.
+        key = (loaded, recipe.task, str(include_path), k, limit, recipe.chat)
         if known is None:
             return evaluated(k)
         if key not in known:

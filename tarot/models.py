@@ -61,6 +61,7 @@ HUB_TIMEOUT_SECONDS = 10
 DeviceMap = str | Mapping[str, str | int] | None
 SHARD_SIZE = "50GB"  # transformers' own
 _PIP = "python -m pip install"
+_TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken")
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
 
 
@@ -404,7 +405,8 @@ def _is_whole(folder: Path) -> bool:
         shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
     except (OSError, ValueError, KeyError):
         return False
-    return (folder / "config.json").is_file() and all((folder / shard).is_file() for shard in shards)
+    tokenizer = any(next(folder.glob(pattern), None) for pattern in _TOKENIZER_FILES)
+    return tokenizer and (folder / "config.json").is_file() and all((folder / shard).is_file() for shard in shards)
 
 
 def _cached_names() -> list[str]:

@@ -167,6 +167,8 @@ def _classifier(reference: str, label: str) -> Reward:
     labels = [str(label) for _, label in sorted(dict(model.config.id2label or {}).items())]
     if label not in labels:
         raise TarotError(f"a label of {reference}: {', '.join(labels)}", repr(label))
+    if tokenizer.pad_token is None:
+        raise TarotError("a classifier that pads texts to one length", f"{reference} without a padding token")
     # A classifier whose labels exclude each other shares one probability out; others give each label its own.
     apart = model.config.problem_type == "multi_label_classification" or len(labels) == 1
 

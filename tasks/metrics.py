@@ -4,7 +4,7 @@ A result is `(log-probability in nats, is it the greedy continuation over the wh
 """
 
 from collections.abc import Sequence
-from math import exp
+from math import exp, isnan
 
 from sklearn.metrics import f1_score
 
@@ -15,17 +15,19 @@ def process_results(doc: dict, results: Sequence[tuple[float, bool]]) -> dict[st
     """`acc = [argmax log p = gold]`, `greedy_acc = [greedy answer = gold]`, `gold_prob = p(gold)`.
 
     `f1` and `greedy_f1` are the pairs (gold, prediction) that `weighted_f1` aggregates. Where two choices are both
-    greedy, one begins with the other, and the longer is what the model said.
+    greedy, one begins with the other, and the longer is what the model said. A model that an edit has broken, whose
+    log-probabilities are no numbers, chooses nothing.
     """
     choices, gold = doc["choices"], doc["gold"]
-    likeliest = max(range(len(choices)), key=lambda i: results[i][0])
+    broken = any(isnan(value) for value, _ in results)
+    likeliest = OUTSIDE if broken else max(range(len(choices)), key=lambda i: results[i][0])
     greedy = max((i for i in range(len(choices)) if results[i][1]), key=lambda i: len(choices[i]), default=OUTSIDE)
     return {
         "acc": float(likeliest == gold),
         "f1": (gold, likeliest),
         "greedy_acc": float(greedy == gold),
         "greedy_f1": (gold, greedy),
-        "gold_prob": exp(results[gold][0]),
+        "gold_prob": 0.0 if broken else exp(results[gold][0]),
     }
 
 

@@ -21,14 +21,16 @@ from transformers import AutoModelForCausalLM
 from tarot.adapter import Adapter, Edit
 from tarot.analysis import analyse, documents, head_maps, objective_of, prune, pruned
 from tarot.analysis.attention import attention, patterns
-from tarot.analysis.flips import flips, greedy_choices, most_moved
+from tarot.analysis.flips import flips, most_moved
 from tarot.analysis.heads import attributed, only, turned
 from tarot.analysis.lens import final_norm, layer_probabilities
 from tarot.analysis.prompts import answer_of, batches, next_log_probabilities
-from tarot.cells import OUTSIDE
+from tarot.analysis.protocol import answered
+from tarot.cells import EDITED, OUTSIDE, ZERO_SHOT
 from tarot.errors import TarotError
 from tarot.harness import TarotLM, evaluate
 from tarot.intervention import rotated
+from tarot.measuring import measure
 from tarot.models import LoadedModel
 from tarot.rotation import ROTARY
 from tarot.samples import Sample
@@ -318,7 +320,6 @@ def test_flips_are_those_of_one_document_at_a_time(loaded: LoadedModel, adapter:
         bias[encode("x", chr(97 + i))[1][0]] = 30.0
     head.bias = torch.nn.Parameter(bias, requires_grad=False)
     try:
-        found = flips(model, loaded.tokenizer, adapter, samples, encode, n_tokens=3)
 
         def answers() -> list[tuple[int, torch.Tensor]]:
             rows = []
@@ -333,7 +334,8 @@ def test_flips_are_those_of_one_document_at_a_time(loaded: LoadedModel, adapter:
         base = answers()
         with adapter.applied(model):
             edited = answers()
-        assert greedy_choices(model, samples, encode) == [answer for answer, _ in base]
+        both = ([answer for answer, _ in answered] for answered in (base, edited))
+        found = flips(model, loaded.tokenizer, adapter, samples, encode, *both, n_tokens=3)
     finally:
         head.bias = None
     flipped = [i for i, s in enumerate(samples) if (base[i][0] == s.gold) != (edited[i][0] == s.gold)]
@@ -354,8 +356,20 @@ def test_flips_are_those_of_one_document_at_a_time(loaded: LoadedModel, adapter:
 def test_without_an_edit_nothing_flips(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
     encode = TarotLM(loaded.model, tokenizer=loaded.tokenizer).encode
     samples = documents(loaded, adapter, include_path=folder, limit=4)
-    assert flips(loaded.model, loaded.tokenizer, identity_of(adapter), samples, encode) == []
+    asked = {"include_path": folder, "limit": 4}
+    both = [answered(loaded, adapter, edit, **asked) for edit in (None, identity_of(adapter))]
+    assert flips(loaded.model, loaded.tokenizer, identity_of(adapter), samples, encode, *both) == []
     assert most_moved([]) == []
+
+
+@pytest.mark.parametrize("name", ["choice", "generate", "loglikelihood"])
+def test_answers_are_those_of_a_comparison(loaded: LoadedModel, tmp_path: Path, name: str) -> None:
+    folder = write_tasks(tmp_path / "tasks")
+    recipe = Recipe(f"stranger_{name}", samples=6, search="random", space="head", layers="0.5", bound=2.0)
+    edit = tune(loaded, recipe, tmp_path / "edit", budget=3, include_path=folder)
+    cell = measure(loaded, edit, include_path=folder, limit=5)
+    for arm, of in ((ZERO_SHOT, None), (EDITED, edit)):
+        assert answered(loaded, edit, of, include_path=folder, limit=5) == cell.arm(arm).greedy
 
 
 # Attention
@@ -413,7 +427,7 @@ def test_the_folder_holds_pictures_and_their_numbers(
     names = {"lens", "heads", "heads-alone", "heads-missed", "flips", "attention"}
     assert {file.stem for file in files} == names and all(file.stat().st_size for file in files)
     ends = {what: (done, total) for what, done, total in steps}
-    assert ends == {"lens": (24, 24), "heads": (14, 14), "flips": (1, 1), "attention": (1, 1)}
+    assert ends == {"lens": (24, 24), "heads": (14, 14), "flips": (2, 2), "attention": (1, 1)}
     for file in files:
         if file.suffix == ".svg":
             root = ElementTree.fromstring(file.read_text())

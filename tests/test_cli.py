@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+from argparse import Namespace
 from dataclasses import fields, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import NoReturn
 import pytest
 import torch
 from checkpoint import byte_model, save_checkpoint, write_gguf, write_tasks
+from lm_eval._cli import HarnessCLI
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.main import get_command
 
 from tarot.adapter import Adapter
-from tarot.cells import Cell, load
+from tarot.cells import Arm, Cell, load, to_json
 from tarot.cli import app, main
 from tarot.errors import TarotError
 from tarot.measuring import measure
@@ -31,6 +33,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_checkpoint(home / "model")
     write_tasks(home / "tasks")
     run_in(home, *TUNE, "--output", "adapter")
+    arms = (Arm("zero-shot", 0, (0,), (0,), (0.5,), 1.0), Arm("edited", 5, (0,), (0,), (0.5,), 1.0))
+    of = ("model", "task", 0, 0, 5, 4, "random", "head", "log_probability", "tarot tune", ("a",), (0,), ("A",))
+    (home / "bench.json").write_text(to_json([Cell(*of, arms, 2.0, 0.1, asked="0123")]))
     return home
 
 
@@ -318,6 +323,26 @@ def test_lm_eval_knows_the_model_and_the_tasks(home: Path, capsys: pytest.Captur
     assert "pretrained=REF[,adapter=DIR]" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("given", "device", "folders"),
+    [
+        ((), "auto", []),
+        (("--device=cpu",), "cpu", []),
+        (("--device", "cpu", "--include_path", "tasks"), "cpu", ["tasks"]),
+        (("--config", "run.yaml"), "cuda:1", ["theirs"]),
+        (("--config", "run.yaml", "--device", "cpu", "--include_path", "tasks"), "cpu", ["tasks"]),
+    ],
+)
+def test_lm_eval_is_asked_for_what_the_user_asks_for(
+    home: Path, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], device: str, folders: list[str]
+) -> None:
+    (home / "run.yaml").write_text("device: cuda:1\ninclude_path: theirs\n")
+    asked: list[Namespace] = []
+    monkeypatch.setattr(HarnessCLI, "execute", lambda _, args: asked.append(args))
+    assert run_in(home, "lm-eval", "--model", "tarot", "--tasks", "synth_color", *given) == 0
+    assert asked[0].device == device and asked[0].include_path[1:] == folders
+
+
 OFT = ("--model", "model", "--adapter", "adapter")
 BAD = [
     (("tune", "--model", "modle", *TASK, "--output", "x"), "got 'modle', which is"),
@@ -365,6 +390,10 @@ BAD = [
     ),
     (("analysis", *MODEL, "--adapter", "model", "--output", "x"), "expected an adapter folder"),
     # Told before an hour of measuring.
+    (
+        ("compare", *OFT, "--output", "bench.json"),
+        "expected a file of its own to write, got bench.json, in which tarot bench keeps cells; choose another",
+    ),
     (("compare", *OFT, "--metric", "greedy-f1"), "expected a known metric, got 'greedy-f1'"),
     (("compare", *OFT, "--output", "tasks"), "expected a file to write, got 'tasks', which is none"),
     (("compare", *OFT, "--shots", "-1"), "Invalid value for '--shots'"),

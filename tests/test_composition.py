@@ -41,11 +41,11 @@ def logits(model: PreTrainedModel) -> torch.Tensor:
     return model(TOKENS, use_cache=False).logits
 
 
-@given(layer_sets, layer_sets)
+@given(layer_sets, layer_sets, st.sampled_from([ROTARY, SCALE]))
 @settings(max_examples=30)
-def test_the_sum_is_both_edits_at_once(first: list[int], second: list[int]) -> None:
+def test_the_sum_is_both_edits_at_once(first: list[int], second: list[int], rotation: Rotation) -> None:
     model = model_of_bytes()
-    a, b = an_adapter(model, first), an_adapter(model, second, seed=1)
+    a, b = an_adapter(model, first, rotation), an_adapter(model, second, rotation, seed=1)
     both = compose(model, a, b)
     assert both.edit.layers == tuple(sorted({*first, *second}))
     with a.applied(model), b.applied(model):
@@ -53,6 +53,12 @@ def test_the_sum_is_both_edits_at_once(first: list[int], second: list[int]) -> N
     with both.applied(model):
         torch.testing.assert_close(logits(model), nested, atol=3e-4, rtol=3e-4)
     assert compose(model, b, a).fingerprint == both.fingerprint
+
+
+@pytest.mark.parametrize("rotation", [ROTARY, SCALE, GIVENS])
+def test_one_alone_stays_what_it_is(rotation: Rotation) -> None:
+    adapter = an_adapter(model_of_bytes(), [1, 3], rotation)
+    assert compose(model_of_bytes(), adapter.scaled(0.5)).fingerprint == adapter.scaled(0.5).fingerprint
 
 
 @given(layer_sets, st.floats(-2, 2, width=32))
@@ -134,9 +140,11 @@ def test_refusals() -> None:
     model = model_of_bytes()
     heads = an_adapter(model, [0])
     assert refusal() == "expected at least one adapter to compose, got none"
-    assert refusal(heads, an_adapter(model, [0], GIVENS)) == (
-        "expected adapters of rotation 'rotary', whose angles add up, got 'givens'"
-    )
+    for others, got in (([GIVENS], "'givens', 'rotary'"), ([SCALE], "'rotary', 'scale'"), ([GIVENS] * 2, "'givens'")):
+        beside = [] if len(others) > 1 else [heads]
+        assert refusal(*beside, *(an_adapter(model, [0], other) for other in others)) == (
+            f"expected adapters of one rotation whose angles add up, 'rotary' or 'scale', got {got}"
+        )
     assert refusal(heads, an_adapter(model, [0], kind="mlp")) == (
         "expected adapters of one kind of site, got heads and mlp; merge one, then apply the other"
     )

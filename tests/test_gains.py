@@ -463,6 +463,12 @@ def test_at_a_nominal_95_the_interval_of_a_difference_covers_its_mean(draw, mean
     assert np.mean(covered) >= 0.92
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_difference_of_what_is_no_number(value):
+    with pytest.raises(TarotError, match="expected finite values of every document, got 1 of 2 that are not"):
+        difference([0.0, 0.0], [1.0, value])
+
+
 def test_a_difference_of_what_does_not_vary():
     same = difference([0.5] * 9, [0.75] * 9)
     assert same.low < same.value == same.high == 0.25 and same.p < 0.01

@@ -104,6 +104,16 @@ def test_another_model_in_the_same_place_is_measured(tmp_path: Path) -> None:
     assert [len(run.asked) for run in runs] == [1, 0, 1]
 
 
+def test_other_data_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("some", "all"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "test.jsonl").write_text(f"{folder}\n")
+    for folder, measured in (("some", GRID), ("all", GRID), ("all", [])):
+        monkeypatch.setenv("TAROT_DATA", str(tmp_path / folder))
+        measure_grid(GRID, tmp_path / "cells.json", run := Run())
+        assert sorted(run.asked, key=GRID.index) == measured
+
+
 def test_a_file_that_is_no_results_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
     (tmp_path / "cells.json").write_text("{")
     run = Run()

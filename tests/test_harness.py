@@ -163,8 +163,16 @@ def test_what_was_tuned_on_is_not_evaluated(loaded: LoadedModel, adapter: Adapte
 
 
 def test_errors(loaded: LoadedModel, folder: Path) -> None:
-    with pytest.raises(TarotError, match="expected arguments of the model 'tarot', got peft"):
-        TarotLM(loaded.model, tokenizer=loaded.tokenizer, peft="somewhere")
+    # What would be ignored in silence: another edit's name, another model's, another way to load it.
+    for argument, said in (
+        ("adaptor", "expected a known argument of the model 'tarot', got 'adaptor'; did you mean 'adapter'?"),
+        ("peft", "expected a known argument of the model 'tarot', got 'peft'; known: adapter, add_bos_token"),
+        ("revision", "got 'revision'"),
+        ("load_in_8bit", "got 'load_in_8bit'"),
+    ):
+        with pytest.raises(TarotError) as error:
+            TarotLM(loaded.model, tokenizer=loaded.tokenizer, **{argument: "somewhere"})
+        assert said in str(error.value)
     with pytest.raises(TarotError, match="expected a limit of at least 1 document, got 0"):
         evaluate(loaded, ["stranger_choice"], include_path=folder, limit=0)
     for shots in (-1, 31):

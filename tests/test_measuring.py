@@ -360,6 +360,8 @@ def test_the_command_makes_the_edit_that_was_measured(loaded: LoadedModel, folde
     assert prune == "tarot prune --model bytes --dtype bfloat16 --adapter DIR --keep 0.9 --output DIR-pruned"
     assert compare == "tarot compare --model bytes --dtype float16 --adapter DIR-pruned --shots 6"
     assert not not_repeated(edit)
+    again = replace(edit, provenance={**said, "pruned": {"keep": 0.9, "before": {"keep": 0.95, "before": None}}})
+    assert not_repeated(again) == "pruned more than once" and not not_repeated(replace(edit, provenance=said))
     stopped = replace(edit, provenance={**edit.provenance, "interrupted": True, "spent": 2})
     assert not_repeated(stopped.scaled(0.5)) == "its search stopped after 2 of 3 evaluations, scaled by 0.5"
     assert measure(loaded, stopped, include_path=folder, limit=2).not_repeated.startswith("its search stopped")

@@ -466,6 +466,14 @@ def test_a_model_in_shards_is_whole_with_all_of_them(folder: Path, hub_cache: Pa
     assert "cannot be fetched" in said("people/shards")
 
 
+def test_a_model_without_its_tokenizer_is_not_whole(folder: Path, hub_cache: Path) -> None:
+    """The rest is asked for where it can be had, and a network that is not there is named for the reason."""
+    snapshot = in_hub_cache(hub_cache, "people/part", folder)
+    assert load_model("people/part").reference == "people/part"
+    (snapshot / "tokenizer.json").unlink()
+    assert "cannot be fetched" in said("people/part")
+
+
 def test_a_model_that_cannot_be_edited_is_listed_without_heads(hub_cache: Path, tmp_path: Path) -> None:
     tiny = tiny_model("llama")
     tiny.save_pretrained(tmp_path / "odd")

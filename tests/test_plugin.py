@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -324,6 +325,39 @@ def test_a_gain_a_report_and_a_gate(
     assert tolerant.ret == pytest.ExitCode.OK
 
 
+def test_a_model_that_a_part_of_a_suite_replaces_is_that_parts_alone(
+    pytester: pytest.Pytester, here: tuple[str, ...]
+) -> None:
+    """One name, two models: neither may stand in the other's cell, which is the same setting."""
+    for part in "ab":
+        pytester.mkdir(part)
+    replacing = """
+        import pytest, torch
+        from dataclasses import replace
+        from checkpoint import byte_model
+
+        @pytest.fixture(scope="session")
+        def tarot_model(tarot_model):
+            return replace(tarot_model, model=byte_model(seed=1))
+    """
+    measured = """
+        import pathlib
+        from tarot.cells import ZERO_SHOT
+
+        def test_gain(tarot_gain, tarot_adapter):
+            assert tarot_gain.cell.adapter == tarot_adapter.fingerprint
+            pathlib.Path(__file__).with_suffix(".txt").write_text(repr(tarot_gain.cell.arm(ZERO_SHOT).gold_probability))
+    """
+    pytester.path.joinpath("a", "conftest.py").write_text(textwrap.dedent(replacing))
+    for part in "ab":
+        pytester.path.joinpath(part, f"test_{part}.py").write_text(textwrap.dedent(measured))
+    answers = {}
+    for parts in (("a", "b"), ("b",)):
+        pytester.runpytest_inprocess(*here, *parts).assert_outcomes(passed=len(parts))
+        answers[parts] = [pytester.path.joinpath(part, f"test_{part}.txt").read_text() for part in parts]
+    assert answers["a", "b"][1] == answers["b",][0] != answers["a", "b"][0]
+
+
 def test_a_failing_assertion_explains_itself(pytester: pytest.Pytester, here: tuple[str, ...], place: Path) -> None:
     pytester.makepyfile("def test_gain(tarot_gain):\n    assert tarot_gain.f1.low > 2")
     result = pytester.runpytest_inprocess(*here, "--tarot-draws=3")
@@ -599,6 +633,10 @@ def test_cells_survive_the_way_from_a_worker() -> None:
     state = tarot.plugin.State({})
     report = type("Report", (), {"tarot_cells": [asdict(example())], "tarot_words": ["word"]})()
     tarot.plugin.Collector(state).pytest_runtest_logreport(report)
+    tarot.plugin.Collector(state).pytest_runtest_logreport(report)
+    assert [*state.cells.values()] == [example()]
+    fewer = replace(example(), arms=example().arms[:-1])  # of a test that asked for fewer
+    report.tarot_cells = [asdict(fewer)]  # type: ignore[attr-defined]  # as above
     tarot.plugin.Collector(state).pytest_runtest_logreport(report)
     assert [*state.cells.values()] == [example()]
     assert json.loads(to_json([*state.cells.values()]))["cells"][0]["texts"][1] == "second"

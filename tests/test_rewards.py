@@ -169,6 +169,13 @@ def test_classifiers_that_are_refused(classifier: Path, tmp_path: Path) -> None:
     BertModel.from_pretrained(classifier).save_pretrained(headless)
     assert "BertForSequenceClassification without classifier" in said(f"classifier:{headless}#POSITIVE")
     assert said(f"classifier:{tmp_path / 'none'}#POSITIVE").startswith("expected a hub id, folder")
+    padless = changed(classifier, tmp_path / "padless")
+    tokenizer = byte_tokenizer()
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(padless)
+    assert said(f"classifier:{padless}#POSITIVE") == (
+        f"expected a classifier that pads texts to one length, got {padless} without a padding token"
+    )
 
 
 def test_code_that_comes_with_a_classifier_is_not_run(classifier: Path, tmp_path: Path) -> None:

@@ -778,6 +778,13 @@ def test_longer_of_two_greedy_choices_is_what_was_said() -> None:
     assert (judged["greedy_f1"], judged["f1"]) == ((1, 1), (1, 0))
 
 
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_what_is_no_number_chooses_nothing(broken: int) -> None:
+    document = {"choices": ["black", "blackish", "blue"], "gold": 0}
+    judged = metrics.process_results(document, [(math.nan if i == broken else -1.0, False) for i in range(3)])
+    assert judged == {"acc": 0.0, "f1": (0, -1), "greedy_acc": 0.0, "greedy_f1": (0, -1), "gold_prob": 0.0}
+
+
 def byte_model() -> HFLM:
     """A random Llama of two layers that reads bytes."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())

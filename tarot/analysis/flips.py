@@ -8,10 +8,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot.adapter import Adapter
 from tarot.analysis.prompts import answer_of, next_log_probabilities
-from tarot.cells import OUTSIDE
 from tarot.objective import Encode
 from tarot.samples import Sample
-from tarot.scoring import Request, Scorer
 
 
 @dataclass(frozen=True)
@@ -40,31 +38,20 @@ class Flip:
     moved: tuple[Moved, ...]
 
 
-def greedy_choices(model: PreTrainedModel, samples: Sequence[Sample], encode: Encode) -> list[int]:
-    """The choice that greedy decoding over the whole vocabulary writes for each sample, OUTSIDE for none."""
-    pairs = [Request(*map(tuple, encode(*pair))) for sample in samples for pair in sample.pairs]
-    scores = iter(Scorer(model, pairs).scores())
-    choices = []
-    for sample in samples:
-        greedy = [next(scores).greedy for _ in sample.pairs]
-        # A choice that begins another is greedy whenever the longer one is.
-        written = [i for i, flag in enumerate(greedy) if flag]
-        choices.append(max(written, key=lambda i: len(sample.pairs[i][1]), default=OUTSIDE))
-    return choices
-
-
 def flips(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     adapter: Adapter,
     samples: Sequence[Sample],
     encode: Encode,
+    base: Sequence[int],
+    edited: Sequence[int],
     n_tokens: int = 6,
 ) -> list[Flip]:
-    """Every document that flipped, in order; `n_tokens` tokens of each beside the right one."""
-    base = greedy_choices(model, samples, encode)
-    with adapter.applied(model):
-        edited = greedy_choices(model, samples, encode)
+    """Every document that flipped, in order; `n_tokens` tokens of each beside the right one.
+
+    `base` and `edited` are the answers to the samples without and with the edit, OUTSIDE for none of their choices.
+    """
     flipped = [i for i, sample in enumerate(samples) if (base[i] == sample.gold) != (edited[i] == sample.gold)]
     if not flipped:
         return []

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tarot.adapter import Adapter
 from tarot.analysis import flips as flipping
@@ -9,7 +10,7 @@ from tarot.analysis.attention import Pattern, patterns
 from tarot.analysis.heads import HeadMaps, alone_and_missed, head_maps, turned
 from tarot.analysis.lens import layer_probabilities
 from tarot.analysis.prompts import answer_of
-from tarot.analysis.protocol import documents, objective_of
+from tarot.analysis.protocol import answered, documents, objective_of
 from tarot.gains import mean_intervals
 from tarot.generation import GenerationObjective
 from tarot.harness import TarotLM
@@ -78,9 +79,13 @@ def analyse(
     maps = head_maps(objective, adapter.angles, lambda done: on_step("heads", done, n_scores))
     files += _heads(output, adapter, maps, recipe_of(adapter).objective)
 
-    on_step("flips", 0, 1)
-    found = flipping.flips(model, loaded.tokenizer, adapter, samples, encode)
-    on_step("flips", 1, 1)
+    asked: dict[str, Any] = {"include_path": include_path, "limit": limit, "batch_size": batch_size}
+    on_step("flips", 0, 2)
+    base = answered(loaded, adapter, None, **asked)
+    on_step("flips", 1, 2)
+    edited = answered(loaded, adapter, adapter, **asked)
+    found = flipping.flips(model, loaded.tokenizer, adapter, samples, encode, base, edited)
+    on_step("flips", 2, 2)
     files += _flips(output, samples, found)
 
     chosen = next((flip.document for flip in found if flip.gained), 0)

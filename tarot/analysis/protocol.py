@@ -8,8 +8,8 @@ from tarot.adapter import Adapter
 from tarot.analysis.heads import attributed, prune
 from tarot.errors import TarotError
 from tarot.generation import GenerationObjective
-from tarot.harness import TarotLM, chat_template
-from tarot.measuring import recipe_of
+from tarot.harness import TarotLM, chat_template, evaluate, logged
+from tarot.measuring import answers, check_judged, recipe_of
 from tarot.models import LoadedModel
 from tarot.objective import Objective
 from tarot.rewards import refuse_code
@@ -60,6 +60,36 @@ def documents(
     return evaluated(load_task(recipe.task, include_path), num_fewshot=shots, limit=limit, chat_template=template)
 
 
+def answered(
+    loaded: LoadedModel,
+    adapter: Adapter,
+    edit: Adapter | None,
+    *,
+    include_path: str | Path | None = None,
+    limit: int | None = None,
+    batch_size: int | None = None,
+) -> tuple[int, ...]:
+    """Greedy answers to the same documents, of an edit or unedited, as `tarot compare` reads them.
+
+    Raises:
+        TarotError: a task whose written answers nothing judges; else as `tarot.evaluate`.
+    """
+    recipe = recipe_of(adapter)
+    check_judged(task := load_task(recipe.task, include_path))
+    shots = recipe.num_fewshot if isinstance(recipe.num_fewshot, int) else 0
+    results = evaluate(
+        loaded,
+        [recipe.task],
+        adapter=edit,
+        include_path=include_path,
+        num_fewshot=shots,
+        limit=limit,
+        chat=recipe.chat,
+        batch_size=batch_size,
+    )
+    return answers(task, logged(results, recipe.task))[1].greedy
+
+
 def pruned(
     loaded: LoadedModel,
     adapter: Adapter,
@@ -80,6 +110,7 @@ def pruned(
     found = prune(score, adapter.angles, keep, importance, on_score)
     record = {
         "from": adapter.fingerprint,
+        "before": adapter.provenance.get("pruned"),
         "keep": keep,
         "heads": len(found.heads),
         "of": found.of,

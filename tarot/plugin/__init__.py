@@ -41,7 +41,7 @@ class State:
     measurer: Measurer | None = None
     ray: "RayEngine | None" = None
     outcomes: dict[Setting, tuple["Adapter", Cell]] = field(default_factory=dict)  # that came from Ray
-    gains: dict[Setting, "TarotGain"] = field(default_factory=dict)
+    gains: dict[tuple[Setting, "LoadedModel | None"], "TarotGain | TarotError"] = field(default_factory=dict)
     unsent_cells: list[Cell] = field(default_factory=list)
     unsent_words: list[str] = field(default_factory=list)
     # Of the controlling process: what the reports of tests have brought, and what came of it.
@@ -133,7 +133,11 @@ def tarot_model(tarot_setting: Setting, request: pytest.FixtureRequest) -> "Load
         _fail(error)
 
 
-@pytest.fixture(scope="session")
+# These two are a test's own, and what they give is kept elsewhere: a fixture of the session would be one for all models
+# that parts of a suite may have put in the place of `tarot_model`.
+
+
+@pytest.fixture
 def tarot_adapter(tarot_setting: Setting, request: pytest.FixtureRequest) -> "Adapter":
     """The edit that the search of this cell finds, from the cache where it has been found before."""
     try:
@@ -144,31 +148,34 @@ def tarot_adapter(tarot_setting: Setting, request: pytest.FixtureRequest) -> "Ad
         _fail(error)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def tarot_gain(tarot_setting: Setting, request: pytest.FixtureRequest) -> "TarotGain":
     """Base, in-context and edited answers to the same documents, and the gains between them."""
     state = request.config.stash[STATE]
-    try:
-        if tarot_setting not in state.gains:
-            from tarot.plugin.measured import TarotGain
-
-            cell = _measured(request, tarot_setting)
-            state.unsent_cells.append(cell)
-            state.gains[tarot_setting] = TarotGain(cell)
-    except TarotError as error:
-        _fail(error)
-    return state.gains[tarot_setting]
-
-
-def _measured(request: pytest.FixtureRequest, setting: Setting) -> Cell:
-    if request.config.stash[STATE].values["engine"] == "ray":
-        return _from_ray(request.config, setting)[1]
     # The model as a fixture, which a suite may have replaced; it is not needed here when Ray's machines load it.
-    model = request.getfixturevalue("tarot_model")
+    model = None if state.values["engine"] == "ray" else request.getfixturevalue("tarot_model")
+    if (tarot_setting, model) not in state.gains:
+        from tarot.plugin.measured import TarotGain
+
+        try:
+            cell = _measured(request.config, tarot_setting, model)
+            state.unsent_cells.append(cell)
+            state.gains[tarot_setting, model] = TarotGain(cell)
+        except TarotError as error:
+            state.gains[tarot_setting, model] = error
+    found = state.gains[tarot_setting, model]
+    if isinstance(found, TarotError):
+        _fail(found)
+    return found
+
+
+def _measured(config: pytest.Config, setting: Setting, model: "LoadedModel | None") -> Cell:
+    if model is None:
+        return _from_ray(config, setting)[1]
     # Unless they are wanted, lm-eval's progress bars would fill the captured output of every failure.
-    shown = request.config.getoption("capture") == "no"
+    shown = config.getoption("capture") == "no"
     with nullcontext() if shown else redirect_stderr(StringIO()):
-        return _measurer(request.config).cell(setting, model)
+        return _measurer(config).cell(setting, model)
 
 
 def _measurer(config: pytest.Config) -> Measurer:
@@ -271,12 +278,14 @@ class Collector:
         self.state = state
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Of the same cell measured by two workers, the later one stays: they are equal."""
+        """Of the same cell measured twice the later one stays, unless it has fewer arms: the others are equal."""
         for values in getattr(report, "tarot_cells", ()):
             from tarot.gate import identity  # takes NumPy along: only where something was measured
 
             cell = Cell(**{**values, "arms": tuple(Arm(**arm) for arm in values["arms"])})
-            self.state.cells[identity(cell), cell.adapter, cell.keys] = cell
+            key = (identity(cell), cell.adapter, cell.keys)
+            if key not in self.state.cells or len(self.state.cells[key].arms) <= len(cell.arms):
+                self.state.cells[key] = cell
         self.state.words += getattr(report, "tarot_words", ())
 
 
