@@ -128,7 +128,8 @@ def test_the_studys_searches_keep_to_the_protocol(rival: str, monkeypatch: pytes
 def test_the_studys_searches_are_halved_by_the_cells_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Eight, four, two, and the same when it goes on: later cells, in which the halved do not run, change nothing."""
     monkeypatch.syspath_prepend(PROJECT)
-    from benchmarks.study.searches import CELLS, CONTROLS, RIVALS, settings
+    from benchmarks.study.searches import AGAIN, CELLS, CONTROLS, MORE_SEEDS, RIVALS, settings
+    from benchmarks.study.unseen import SEED
 
     path = tmp_path / "searches.jsonl"
     path.write_text("")
@@ -136,19 +137,21 @@ def test_the_studys_searches_are_halved_by_the_cells_before(monkeypatch: pytest.
 
     def walk() -> list[list[str]]:
         """Runs by cell; the further down the list a search is, and the later the cell, the better."""
-        ran: dict[tuple[str, str], list[str]] = {cell: [] for cell in CELLS}
+        ran: dict[tuple[object, ...], list[str]] = {}
         for setting in settings(path):
             cell = (setting["space"], setting["task"])
-            ran[cell].append(setting["search"])
+            ran.setdefault((*cell, setting["seed"]), []).append(setting["search"])
             place = list(RIVALS).index(setting["search"]) + 100 * CELLS.index(cell)
             with path.open("a") as file:
                 file.write(json.dumps(setting | {"best": {"120": place}}) + "\n")
+        assert list(ran) == [(*cell, SEED) for cell in CELLS] + [(*c, seed) for seed in MORE_SEEDS for c in AGAIN]
         return list(ran.values())
 
-    first = walk()
+    *first, one, two, three, four = walk()
     assert [searches[len(CONTROLS) :] for searches in first] == [rivals] * 2 + [rivals[4:]] * 2 + [rivals[6:]] * 2
     assert all(searches[: len(CONTROLS)] == list(CONTROLS) for searches in first)
-    assert walk() == first
+    assert one == two == three == four == ["bo", rivals[-1]]
+    assert walk() == [*first, one, two, three, four]
 
 
 def test_the_results_are_those_of_the_files(monkeypatch: pytest.MonkeyPatch) -> None:

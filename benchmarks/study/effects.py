@@ -32,7 +32,7 @@ from tarot.samples import load_task
 HERE = Path(__file__).parent
 DOCUMENTS, TOKENS = 100, 20_000
 DRIFT, WEAKER = "neutral-text", "strengths"  # in the place of a task
-STRENGTHS, TEXTS = (0.25, 0.5, 0.75, 1.0), 20  # of the first texts, 255 tokens each after a given one
+STRENGTHS, TEXTS = (0.25, 0.5, 0.75, 1.0), 10  # of the first texts, 255 tokens each after a given one
 
 
 def answered(model: LoadedModel, edit: Adapter, task: str) -> dict[str, Any]:
