@@ -160,7 +160,8 @@ SmolLM2 that is so on all tasks but `navigate`, of Gemma 3 on all but `winowhy`.
 WEAKENED = """### Weaker edits
 
 SmolLM2's edits with all angles scaled by a factor (`tarot effects`, `Adapter.scaled`): the gain on their own task, of
-the same documents, and in brackets KL(unedited, edited) on the first {texts} of the texts.
+the same documents, and in brackets KL(unedited, edited) on the first {texts} of the texts. They
+were searched again for it, so that a strength of 1 is not to the digit what the table above has.
 
 ![Gain on its own task against drift, by strength](benchmarks/study/strengths.svg)
 """
