@@ -362,6 +362,16 @@ def test_without_an_edit_nothing_flips(loaded: LoadedModel, adapter: Adapter, fo
     assert most_moved([]) == []
 
 
+def test_answers_that_nothing_judges_are_refused_before_anything_is_drawn(loaded: LoadedModel, tmp_path: Path) -> None:
+    folder = write_tasks(tmp_path / "tasks")
+    (file := folder / "generate.yaml").write_text(file.read_text().replace("metric: exact_match", "metric: bleu"))
+    recipe = Recipe("stranger_generate", samples=6, search="random", space="head", layers="0.5")
+    edit = tune(loaded, recipe, tmp_path / "edit", budget=2, include_path=folder)
+    with pytest.raises(TarotError, match="expected choices or the metric exact_match in stranger_generate"):
+        analyse(loaded, edit, tmp_path / "drawn", include_path=folder)
+    assert not (tmp_path / "drawn").exists()
+
+
 @pytest.mark.parametrize("name", ["choice", "generate", "loglikelihood"])
 def test_answers_are_those_of_a_comparison(loaded: LoadedModel, tmp_path: Path, name: str) -> None:
     folder = write_tasks(tmp_path / "tasks")

@@ -14,11 +14,11 @@ from tarot.analysis.protocol import answered, documents, objective_of
 from tarot.gains import mean_intervals
 from tarot.generation import GenerationObjective
 from tarot.harness import TarotLM
-from tarot.measuring import recipe_of
+from tarot.measuring import check_judged, recipe_of
 from tarot.models import LoadedModel
 from tarot.report import figures, mechanism
 from tarot.report.folder import write_csv, write_svg
-from tarot.samples import Sample
+from tarot.samples import Sample, load_task
 from tarot.scoring import Request
 
 # Attention weights below this, of base and edited, are left out of the CSV.
@@ -62,7 +62,8 @@ def analyse(
 
     Raises:
         TarotError: an adapter without a recipe, one that does not fit the model, other data than it was tuned on, a
-            model that a lens does not fit, or one without attention weights (the rest is written by then).
+            task whose written answers nothing judges, a model that a lens does not fit, or one without attention
+            weights (the rest is written by then).
     """
     output, model = Path(output), loaded.model
     encode = TarotLM(model, tokenizer=loaded.tokenizer).encode
@@ -73,6 +74,7 @@ def analyse(
     if isinstance(objective, GenerationObjective):
         files = _attention(output, loaded, adapter, requests[0].context, on_step)
         return files + _layers(output, adapter, objective, reward or recipe_of(adapter).objective, on_step)
+    check_judged(load_task(recipe_of(adapter).task, include_path))  # said before minutes are spent, for the flips
     files = _lens(output, loaded, adapter, requests, on_step)
 
     n_scores = 2 * len(turned(adapter.angles)) + 2

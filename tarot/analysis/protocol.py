@@ -9,7 +9,7 @@ from tarot.analysis.heads import attributed, prune
 from tarot.errors import TarotError
 from tarot.generation import GenerationObjective
 from tarot.harness import TarotLM, chat_template, evaluate, logged
-from tarot.measuring import answers, check_judged, recipe_of
+from tarot.measuring import answers, recipe_of
 from tarot.models import LoadedModel
 from tarot.objective import Objective
 from tarot.rewards import refuse_code
@@ -71,11 +71,10 @@ def answered(
 ) -> tuple[int, ...]:
     """Greedy answers to the same documents, of an edit or unedited, as `tarot compare` reads them.
 
-    Raises:
-        TarotError: a task whose written answers nothing judges; else as `tarot.evaluate`.
+    Errors as for `tarot.evaluate` and `tarot.measuring.answers`.
     """
     recipe = recipe_of(adapter)
-    check_judged(task := load_task(recipe.task, include_path))
+    task = load_task(recipe.task, include_path)
     shots = recipe.num_fewshot if isinstance(recipe.num_fewshot, int) else 0
     results = evaluate(
         loaded,
