@@ -477,6 +477,7 @@ def test_a_model_without_its_tokenizer_is_not_whole(folder: Path, hub_cache: Pat
 def test_a_model_that_cannot_be_edited_is_listed_without_heads(hub_cache: Path, tmp_path: Path) -> None:
     tiny = tiny_model("llama")
     tiny.save_pretrained(tmp_path / "odd")
+    byte_tokenizer().save_pretrained(tmp_path / "odd")
     rewrite(tmp_path / "odd" / "config.json", model_type="mamba", architectures=["MambaForCausalLM"])
     in_hub_cache(hub_cache, "people/odd", tmp_path / "odd")
     (info,) = (info for info in available() if info.source == "hub cache")
