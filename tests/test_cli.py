@@ -153,7 +153,7 @@ def test_cells_are_kept_whatever_becomes_of_the_next(
     def failing(*arguments: object, **options: object) -> Cell:
         if measured:
             raise KeyboardInterrupt
-        measured.append(measure(*arguments, **options))  # type: ignore[arg-type]  # as it is called
+        measured.append(measure(*arguments, **options))  # type: ignore[arg-type]  # whatever the command gives it
         return measured[0]
 
     measured: list[Cell] = []
