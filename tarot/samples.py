@@ -4,25 +4,27 @@ A sample is drawn from the split of an lm-eval task that is not evaluated. Its p
 object, shots, chat template and all, so that a search and an evaluation see the same text.
 """
 
-import hashlib
-import json
 import logging
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain, islice
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
-from lm_eval.tasks._yaml_loader import load_yaml
 from lm_eval.tasks.manager import TaskDict, TaskManager
 
-from tarot.errors import TarotError, UnknownName
+from tarot.documents import Doc, check_answers, document_key, evaluated_split, question_key, right_choice, same_question
+from tarot.errors import TarotError
+from tarot.shots import ShotPool, shots_shown
+from tarot.task_code import guard
+from tarot.task_names import check_task_names, tasks_folder, unknown_task
 
-Doc = dict[str, object]
+logger = logging.getLogger("tarot")
+
 # Renders a list of {role, content} messages to text, as `HFLM.apply_chat_template` does.
 ChatTemplate = Callable[..., str]
 
@@ -46,12 +48,6 @@ class Sample:
     num_fewshot: int
 
 
-def tasks_folder() -> Path:
-    """The task files that come with tarot: inside the package when installed, beside it in a checkout."""
-    inside = Path(__file__).parent / "tasks"
-    return inside if inside.is_dir() else Path(__file__).parents[1] / "tasks"
-
-
 def task_manager(names: Iterable[str], include_path: str | Path | None = None) -> TaskManager:
     """Index of our tasks and the user's, and of lm-eval's own (6 s) only when a name is in neither.
 
@@ -59,31 +55,25 @@ def task_manager(names: Iterable[str], include_path: str | Path | None = None) -
         TarotError: the folder does not exist, or holds a file that cannot be read where a task is in none of them.
         UnknownName: a task is in none of them.
     """
-    if include_path is not None and not Path(include_path).is_dir():
-        raise TarotError("a folder of task files", f"{str(include_path)!r}", "give --include-path an existing folder")
+    names = list(names)
+    check_task_names(names, include_path)
     paths: list[str | Path] = [tasks_folder()]
     if include_path is not None:
         paths.append(include_path)
-    names = list(names)
     manager = TaskManager(include_path=paths, include_defaults=False)
     if not set(names) <= set(manager.all_tasks):
-        manager = TaskManager(include_path=paths)
+        stamps = [(path, path.stat().st_mtime_ns) for folder in paths for path in sorted(Path(folder).rglob("*"))]
+        manager = _whole_index(tuple(map(str, paths)), hash(tuple(stamps)))
     for name in names:
         if name not in manager.all_tasks:
-            if include_path is not None:
-                _check_readable(Path(include_path))
-            raise UnknownName("task", name, manager.all_tasks)
+            raise unknown_task(name, [], manager.all_tasks)
     return manager
 
 
-def _check_readable(folder: Path) -> None:
-    """Raise TarotError for a task file that is broken: lm-eval's index leaves it out without a word."""
-    for path in sorted(folder.glob("**/*.yaml")):
-        try:
-            load_yaml(path, resolve_func=False)  # runs nothing
-        except Exception as error:  # syntax, encodings, types, and files that it includes
-            reason = " ".join(str(error).split())
-            raise TarotError("task files that lm-eval can read", f"{str(path)!r}: {reason}", "mend that one") from error
+@lru_cache(maxsize=1)
+def _whole_index(paths: tuple[str, ...], stamp: int) -> TaskManager:
+    """lm-eval's index of its own tasks and those in `paths`; `stamp` tells the contents of `paths` apart."""
+    return TaskManager(include_path=list(paths))
 
 
 def load_tasks(names: Sequence[str], include_path: str | Path | None = None) -> TaskDict:
@@ -100,7 +90,7 @@ def load_tasks(names: Sequence[str], include_path: str | Path | None = None) -> 
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        return manager.load(list(names))
+        selected = manager.load(list(names))
     except Exception as error:  # templates, loaders, hubs and formats all run while a task loads, and fail in any way
         reason = str(error).strip().splitlines()
         if reason and reason[0].startswith("expected "):
@@ -112,6 +102,9 @@ def load_tasks(names: Sequence[str], include_path: str | Path | None = None) -> 
         ) from error
     finally:
         logger.setLevel(level)
+    for task in selected["tasks"].values():
+        guard(task)
+    return selected
 
 
 def _parts(message: str) -> tuple[str, str, str]:
@@ -129,26 +122,62 @@ def load_task(name: str, include_path: str | Path | None = None) -> Task:
     return next(iter(tasks.values()))
 
 
-def document_key(task: Task, doc: Doc) -> str:
-    """Digest of what a document asks and answers, the same in whichever split or row it stands."""
-    choices = task.doc_to_choice(doc) if task.config.doc_to_choice is not None else None
-    said = [task.doc_to_text(doc), choices, task.doc_to_target(doc)]
-    if prefix := task.doc_to_prefix(doc):  # the beginning of the answer, which a text to be continued is
-        said.append(prefix)
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
-    return digest.hexdigest()[:16]
-
-
 def check_disjoint(task: Task, keys: Iterable[str]) -> None:
-    """Raise TarotError when a document of these keys is among those that the task evaluates."""
-    keys = set(keys)
-    evaluated = {document_key(task, doc): row for row, doc in enumerate(task.eval_docs)}
-    if common := keys & evaluated.keys():
+    """Raise TarotError if a document of these keys is among those that the task evaluates.
+
+    Args:
+        task: an lm-eval task.
+        keys: of `document_key`; two keys of the same question count as one.
+    """
+    questions = set(map(same_question, keys))
+    if not questions:
+        return
+    evaluated = {question_key(task, doc): row for row, doc in enumerate(task.eval_docs)}
+    if common := questions & evaluated.keys():
+        row = min(evaluated[key] for key in common)
         raise TarotError(
             f"samples of {task.config.task} that are not evaluated",
-            f"{len(common)} of {len(keys)} that are (evaluated row {min(evaluated[key] for key in common)} is one)",
+            f"{len(common)} of {len(questions)} that are (evaluated row {row} is one)",
             "give the task a training split without them",
         )
+
+
+@dataclass(frozen=True)
+class TuningDocuments:
+    """The rows of a task's tuning split that may be samples.
+
+    Attributes:
+        split: name of the split.
+        rows: number, document and question's key of each row that may be a sample.
+        evaluated: number of rows left out because the task evaluates the same document.
+        repeated: number of rows left out because they repeat an earlier row.
+    """
+
+    split: str
+    rows: list[tuple[int, Doc, str]]
+    evaluated: int
+    repeated: int
+
+    @property
+    def left_out(self) -> str:
+        """What was left out, in words; "" if nothing was."""
+        counts = ((self.evaluated, "also evaluated"), (self.repeated, "repeated"))
+        return ", ".join(f"{count} {reason}" for count, reason in counts if count)
+
+
+def tuning_documents(task: Task) -> TuningDocuments:
+    """The documents of a task that a search may use: none that is evaluated, and none twice.
+
+    Raises:
+        TarotError: the task has no split to tune on.
+    """
+    split, docs = _tuning_split(task)
+    evaluated = {question_key(task, doc) for doc in task.eval_docs}
+    keyed = [(row, doc, question_key(task, doc)) for row, doc in enumerate(docs)]
+    apart = [each for each in keyed if each[2] not in evaluated]
+    first = {key: row for row, _, key in reversed(apart)}
+    rows = [each for each in apart if first[each[2]] == each[0]]
+    return TuningDocuments(split, rows, len(keyed) - len(apart), len(apart) - len(rows))
 
 
 def _tuning_split(task: Task) -> tuple[str, list[Doc]]:
@@ -175,6 +204,9 @@ def draw(
 ) -> list[Sample]:
     """Draw n samples for a search, without replacement, and render their prompts once and for all.
 
+    A document that is also evaluated is left out, and so is one that repeats another. A task that sets
+    `num_fewshot: 0` gets prompts without shots.
+
     Args:
         task: an lm-eval task of output type multiple_choice, loglikelihood or generate_until.
         n: number of labelled documents.
@@ -183,54 +215,38 @@ def draw(
         chat_template: renders messages; None for plain text.
 
     Raises:
-        TarotError: no split to tune on, too few documents, a document that is also evaluated, an empty prompt, or a
-            gold answer that is not among the choices.
+        TarotError: no split to tune on, too few documents, an empty prompt, or a gold answer, of a sample or of an
+            evaluated document, that is not among the choices.
     """
+    check_numbers(n, num_fewshot)
+    num_fewshot = shots_shown(task, num_fewshot)
     most = check_numbers(n, num_fewshot)
-    split, docs = _tuning_split(task)
-    shots_pool = list(task.sampler.df) if hasattr(task, "sampler") else []
-    reserved = shots_pool[:most]
-    # The rows that `first_n` hands out as shots are not samples, and no sample is anybody's shot.
-    candidates = [row for row, doc in enumerate(docs) if doc not in reserved]
-    if len(candidates) < n or len(reserved) < most:
+    documents = tuning_documents(task)
+    check_answers(task)
+    pool = ShotPool(task, tuning=True) if most else None
+    # The documents that `first_n` hands out as shots are not samples, and no sample is a shot.
+    reserved = pool.first(most) if pool else frozenset()
+    candidates = [each for each in documents.rows if each[2] not in reserved]
+    if len(candidates) < n or (pool and len(pool.docs) < most):
+        left_out = f" ({documents.left_out})" if documents.left_out else ""
         raise TarotError(
-            f"at least {n} samples and {most} shots in the {split!r} split of {task.config.task}",
-            f"{len(docs)} documents",
+            f"at least {n} samples and {most} shots in the {documents.split!r} split of {task.config.task}",
+            f"{len(documents.rows) + documents.evaluated + documents.repeated} documents{left_out}",
             "use fewer samples or shots",
         )
+    if documents.left_out:
+        logger.warning("left out of the samples of %s: %s", task.config.task, documents.left_out)
     rng = random.Random(seed)
-    rows = rng.sample(candidates, n)
-    drawn = [docs[row] for row in rows]
-    samples, shown = [], []
-    with ExitStack() as undo:
-        if most:
-            undo.callback(task.sampler.replace_df, shots_pool)
-            task.sampler.replace_df([doc for doc in shots_pool if doc not in drawn])
+    drawn = rng.sample(candidates, n)
+    samples = []
+    with ExitStack() as stack:
+        if pool:
             task.set_fewshot_seed(seed)
-            shown = undo.enter_context(_shots_shown(task))
-        for row, doc in zip(rows, drawn, strict=True):
+            stack.callback(pool.show(tuned_on={key for _, _, key in drawn}))
+        for row, doc, _ in drawn:
             k = rng.choice(MIXED_SHOTS) if num_fewshot == "mix" else most
-            samples.append(_render(task, f"{split}/{row}", doc, k, chat_template))
-    check_disjoint(task, chain((sample.key for sample in samples), (document_key(task, doc) for doc in shown)))
+            samples.append(_render(task, f"{documents.split}/{row}", doc, k, chat_template))
     return samples
-
-
-@contextmanager
-def _shots_shown(task: Task) -> Iterator[list[Doc]]:
-    """Gathers the shots that prompts rendered in the body show: which they are, the task's sampler alone knows."""
-    shown: list[Doc] = []
-    sample = task.sampler.sample
-
-    def noting(*args: Any, **kwargs: Any) -> Sequence[Doc]:
-        shots = sample(*args, **kwargs)
-        shown.extend(shots)
-        return shots
-
-    task.sampler.sample = noting
-    try:
-        yield shown
-    finally:
-        del task.sampler.sample
 
 
 def evaluated(
@@ -247,11 +263,14 @@ def evaluated(
     Raises:
         TarotError: an empty prompt, or a gold answer that is not among the choices.
     """
-    task.set_config("num_fewshot", _shots(num_fewshot))
+    shots = _shots(shots_shown(task, num_fewshot))
     task.set_fewshot_seed(DEFAULT_OTHER_SEED)
-    split = task.config.test_split if task.has_test_docs() else task.config.validation_split
+    split = evaluated_split(task)
     docs = islice(task.eval_docs, limit)
-    return [_render(task, f"{split}/{row}", doc, num_fewshot, chat_template) for row, doc in enumerate(docs)]
+    with ExitStack() as stack:
+        if shots:
+            stack.callback(ShotPool(task).show())
+        return [_render(task, f"{split}/{row}", doc, shots, chat_template) for row, doc in enumerate(docs)]
 
 
 def _shots(num_fewshot: int | str) -> int:
@@ -297,24 +316,3 @@ def _render(task: Task, id: str, doc: Doc, num_fewshot: int, chat_template: Chat
     if not pairs[gold][1].strip() and task.config.doc_to_target != "":
         raise TarotError("an answer to score", f"an empty one in {id} of {task.config.task}", "check doc_to_target")
     return Sample(id, document_key(task, doc), pairs, gold, num_fewshot)
-
-
-def right_choice(task: Task, id: str, doc: Doc) -> int:
-    """Index of the right answer among a document's choices.
-
-    Raises:
-        TarotError: there is none, or more than one; `id` says of which document.
-    """
-    choices = task.doc_to_choice(doc)
-    target = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
-    if isinstance(target, list) and len(target) > 1:
-        several = f"{target!r} in {id} of {task.config.task}"
-        raise TarotError("one right answer among the choices", several, "tarot evaluate has the task's own metrics")
-    first = target[0] if isinstance(target, list) and target else target
-    if isinstance(first, str) and first in choices:
-        return choices.index(first)
-    if isinstance(first, int) and 0 <= first < len(choices):
-        return int(first)  # a truth value, too
-    raise TarotError(
-        f"a gold answer among {choices}", f"{target!r} in {id} of {task.config.task}", "check doc_to_target"
-    )

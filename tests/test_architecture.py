@@ -27,12 +27,18 @@ ROOMS: dict[str, frozenset[str]] = {
     # from the roof down: a room, and what it must not know besides the rooms below it
     "errors": TORCH,
     "files": TORCH,
+    "json_files": TORCH,
+    "provenance": TORCH,
     "outcomes": TORCH,
     "rotation": MODELS | SEARCH,
+    "patch": SEARCH | {"tarot.rotation"},
     "below": SEARCH | {"tarot.rotation"},
     "sites": SEARCH | {"tarot.rotation"},
     "intervention": SEARCH | {"lm_eval"},
     "models": SEARCH | {"lm_eval", "datasets"},
+    "task_names": TORCH,
+    "task_code": TORCH - {"lm_eval"},
+    "answers": TORCH,
     "samples": TORCH - {"lm_eval"},
     "scoring": SEARCH | {"tarot.rotation", "tarot.intervention"},
     "rewards": SEARCH | {"lm_eval", "tarot.intervention"},
@@ -61,6 +67,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "analysis": SEARCH,
     "effects": SEARCH,
     "plugin": frozenset(),
+    "console": TORCH,
     "cli": TORCH - {"lm_eval"},
 }
 FACADES = {"__init__", "__main__"}

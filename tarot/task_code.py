@@ -1,0 +1,71 @@
+"""A task's own code: its templates, filters and metrics, which can raise anything.
+
+A task folder is code, even one without `!function`: jinja templates and metrics run when it is loaded and evaluated.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import wraps
+from typing import Any
+
+from lm_eval.api.task import Task
+
+from tarot.errors import TarotError
+
+# Steps that take a document as their first argument.
+DOCUMENT_STEPS = (
+    *("doc_to_text", "doc_to_target", "doc_to_choice", "doc_to_prefix"),
+    *("fewshot_context", "construct_requests", "process_results"),
+)
+
+
+@contextmanager
+def named_errors(expected: str, hint: str = "check the task file") -> Iterator[None]:
+    """Raise any exception of the body, `SystemExit` included, as a TarotError that says what was expected."""
+    try:
+        yield
+    except TarotError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise TarotError(expected, f"{type(error).__name__}: {error}", hint) from error
+
+
+def guard(task: Task) -> None:
+    """Make each exception of a task's code a TarotError that names the task, the step and the document.
+
+    Args:
+        task: an lm-eval task; its steps are wrapped in place.
+    """
+    name = task.config.task
+    for step in DOCUMENT_STEPS:
+        setattr(task, step, _guarded(task, f"{step} of {name}", getattr(task, step)))
+    apply_filters = task.apply_filters
+
+    def filtered(*args: Any, **kwargs: Any) -> Any:
+        with named_errors(f"the filters of {name} to work"):
+            return apply_filters(*args, **kwargs)
+
+    task.apply_filters = filtered
+
+
+def _guarded(task: Task, step: str, run: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(run)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return run(*args, **kwargs)
+        except TarotError:
+            raise
+        except (Exception, SystemExit) as error:
+            where = _document(task, kwargs["doc"] if "doc" in kwargs else args[0] if args else None)
+            with named_errors(f"{step} to work on {where}"):
+                raise error
+
+    return guarded
+
+
+def _document(task: Task, doc: Any) -> str:
+    with suppress(Exception):  # the documents are made by the task's code too
+        for row, each in enumerate(task.eval_docs):
+            if each == doc:
+                return f"document {row}"
+    return "a document"
