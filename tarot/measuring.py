@@ -16,10 +16,12 @@ from lm_eval.api.task import Task
 from tarot.adapter import Adapter
 from tarot.baselines import icl
 from tarot.cells import EDITED, FEW_SHOT, OUTSIDE, ZERO_SHOT, Arm, Cell
+from tarot.documents import check_answers, document_key, right_choice
 from tarot.errors import TarotError
 from tarot.harness import evaluate, logged
 from tarot.models import LoadedModel
-from tarot.samples import MIXED_SHOTS, document_key, load_task, right_choice
+from tarot.samples import MIXED_SHOTS, load_task
+from tarot.shots import shots_shown
 from tarot.tuning import LIBRARIES, Recipe, check_recipe
 
 # Documents as lm-eval logged them, and the seconds that their answers took.
@@ -207,8 +209,9 @@ def measure(
     labels = recipe.samples + (own if isinstance(recipe.num_fewshot, int) else max(MIXED_SHOTS))
     task = load_task(recipe.task, include_path)
     check_judged(task)
+    check_answers(task)
     drawn = icl.labelled(task, _samples_of(adapter))
-    n_shots = own or min(shots, len(drawn))
+    n_shots = own or min(int(shots_shown(task, shots)), len(drawn))
     if draws and not n_shots:
         raise TarotError("shots to draw", "0 shots", "leave the draws out")
 

@@ -4,8 +4,8 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,14 +18,15 @@ from tarot.adapter import CARD, Adapter, Edit, shapes_fingerprint, weights_finge
 from tarot.errors import TarotError, UnknownName
 from tarot.files import locked
 from tarot.generation import NO_FLOOR, FluencyFloor, GenerationObjective, rewarded
-from tarot.harness import TarotLM, chat_template
+from tarot.harness import SYSTEM_MOVED, TarotLM, chat_template
 from tarot.models import LoadedModel
 from tarot.objective import Objective, check_measure
 from tarot.outcomes import Outcome, OutcomeLog
 from tarot.rewards import check_reward, is_reward
 from tarot.rotation import ROTATIONS
-from tarot.samples import ChatTemplate, Sample, check_numbers, draw, load_task
+from tarot.samples import ChatTemplate, Sample, check_numbers, draw, load_task, tuning_documents
 from tarot.search import SEARCHES, Result, Trial, TrialLog, check_batch, maximise, trial_cost
+from tarot.shots import shots_shown
 from tarot.sites import alive, check_kind, find_sites, parse_layers
 from tarot.space import NEEDS_GRADIENT, check_bound, check_space, make_space
 
@@ -81,12 +82,18 @@ class Scored(NamedTuple):
 class Problem:
     """What a recipe asks of a model: the labelled samples, and the objective over them.
 
-    `template` renders prompts as chats; None leaves them plain.
+    Attributes:
+        recipe: the recipe, without shots if the task allows none.
+        template: renders prompts as chats; None leaves them plain.
+        prompting: what the prompts and samples are not as the task alone would have them.
     """
+
+    recipe: Recipe
 
     samples: list[Sample]
     objective: Objective | GenerationObjective
     template: ChatTemplate | None
+    prompting: Mapping[str, Any]
 
     @classmethod
     def of(
@@ -101,14 +108,21 @@ class Problem:
         sites = find_sites(loaded.model, recipe.sites, parse_layers(recipe.layers))
         lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
         task = load_task(recipe.task, include_path)
+        recipe = replace(recipe, num_fewshot=shots_shown(task, recipe.num_fewshot))
         template = chat_template(lm, recipe.chat)
         samples = draw(task, recipe.samples, num_fewshot=recipe.num_fewshot, seed=recipe.seed, chat_template=template)
+        documents = tuning_documents(task)
+        prompting: dict[str, Any] = {
+            "rows_left_out": {"evaluated": documents.evaluated, "repeated": documents.repeated},
+            **({"description": SYSTEM_MOVED} if lm.chat_renderer.system_moved else {}),
+        }
         common: dict[str, Any] = {"sites": sites, "rotation": ROTATIONS[recipe.rotation], "batch_size": batch_size}
         if is_reward(recipe.objective):
             floor = FluencyFloor.parse(recipe.fluency_floor)
             objective = rewarded(lm, task, samples, recipe.objective, floor=floor, seed=recipe.seed, **common)
-            return cls(samples, objective, template)
-        return cls(samples, Objective(loaded.model, samples, lm.encode, measure=recipe.objective, **common), template)
+            return cls(recipe, samples, objective, template, prompting)
+        labelled = Objective(loaded.model, samples, lm.encode, measure=recipe.objective, **common)
+        return cls(recipe, samples, labelled, template, prompting)
 
     def scored(self, angles: Angles) -> Scored:
         """What these angles (radians) score."""
@@ -156,6 +170,7 @@ def tune(
     output = Path(output)
     check(recipe, output, budget, resume)
     problem = Problem.of(loaded, recipe, include_path, batch_size)
+    recipe = problem.recipe
     objective, sites, rotation = problem.objective, problem.objective.sites, problem.objective.rotation
     gradient = objective.gradient() if recipe.space in NEEDS_GRADIENT else None
     space = make_space(recipe.space, alive(sites, rotation.n_angles), recipe.bound, recipe.seed, gradient)
@@ -212,6 +227,7 @@ def tune(
                 **asdict(recipe),
                 "budget": max(budget, result.spent),  # a search that was resumed with less has spent more
                 "chat_template": problem.template is not None,
+                **problem.prompting,
                 "coordinates": space.d,
                 "trials": len(result.trials),
                 "spent": result.spent,

@@ -154,7 +154,7 @@ def test_what_was_tuned_on_is_not_evaluated(loaded: LoadedModel, adapter: Adapte
         adapter=Adapter(adapter.angles, adapter.edit, {"samples_drawn": honest}),
         include_path=folder,
     )
-    from tarot.samples import document_key
+    from tarot.documents import document_key
 
     leaked = [*honest, {"key": document_key(task, task.eval_docs[4])}]
     cheat = Adapter(adapter.angles, adapter.edit, {"samples_drawn": leaked})

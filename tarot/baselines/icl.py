@@ -17,10 +17,12 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.samplers import FirstNSampler
 from lm_eval.api.task import Task
 
+from tarot.documents import Doc, document_key
 from tarot.errors import TarotError
 from tarot.harness import TarotLM, chat_template
 from tarot.models import LoadedModel
-from tarot.samples import Doc, document_key, load_tasks
+from tarot.samples import check_disjoint, load_tasks
+from tarot.shots import pins_no_shots
 
 CONTENT_FREE = ("N/A", "", "[MASK]")
 
@@ -67,6 +69,9 @@ def prompted(
     """lm-eval's results of the unedited model on a task, each prompt beginning with these documents, answered."""
     selected = load_tasks([name], include_path)
     (task,) = selected["tasks"].values()
+    if pins_no_shots(task):
+        raise TarotError(f"a task that takes shots, not {name}", "num_fewshot: 0 in its file", "compare without shots")
+    check_disjoint(task, (document_key(task, shot) for shot in shots))
     task.sampler = FirstNSampler(list(shots))
     task.set_config("num_fewshot", len(shots))
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")

@@ -1,0 +1,189 @@
+"""Documents of a task: which two are the same, and which answer is right.
+
+Two documents are the same if they ask the same question with the same choices. Letter case, Unicode form, invisible
+characters, white space, punctuation at the end of a word and the order of the choices make no difference.
+"""
+
+import hashlib
+import json
+import re
+import string
+import unicodedata
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from lm_eval.api.task import Task
+
+from tarot.errors import TarotError
+
+Doc = dict[str, object]
+
+# Code points that show nothing: Unicode's Default_Ignorable_Code_Point.
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+_PLAIN_SIGNS = {
+    **dict.fromkeys([0x2018, 0x2019, 0x201A, 0x201B], "'"),  # quotation marks of typographers
+    **dict.fromkeys([0x201C, 0x201D, 0x201E, 0x201F, 0x00AB, 0x00BB], '"'),
+    **dict.fromkeys([*range(0x2010, 0x2016), 0x2212], "-"),  # dashes and the minus sign
+}
+_PUNCTUATION_AT_END = re.compile(r"[.,;:!?。、]+(?=\s|$)")
+_TEMPLATES = ("doc_to_text", "doc_to_choice", "doc_to_target", "gen_prefix")  # that `fewshot_config` can replace
+# A line such as "A. blue", "(b) blue" or "1) blue": an answer that the question lists.
+_LISTED_ANSWER = re.compile(r"^[^\S\n]*[(\[]?([A-Za-z]|\d{1,2})[)\].:][^\S\n]*(\S.*)$", re.MULTILINE)
+
+
+def normalized(text: str) -> str:
+    """The text without differences of letter case, Unicode form, white space, and punctuation at the end of words."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text).translate(_PLAIN_SIGNS))
+    text = text.casefold()
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)  # folding can leave another form
+    return " ".join(_PUNCTUATION_AT_END.sub("", text).split())
+
+
+def document_key(task: Task, doc: Doc) -> str:
+    """Digests of a document: `question_key`, a hyphen, and one of its exact text, choices and answer."""
+    choices = task.doc_to_choice(doc) if task.config.doc_to_choice is not None else None
+    exact = [task.doc_to_text(doc), choices, task.doc_to_target(doc)]
+    if prefix := task.doc_to_prefix(doc):
+        exact.append(prefix)
+    return f"{question_key(task, doc)}-{_digest(exact)}"
+
+
+def question_key(task: Task, doc: Doc) -> str:
+    """Digest of what a document asks: equal for two documents that are the same, in whichever split they are."""
+    choices = task.doc_to_choice(doc) if task.config.doc_to_choice is not None else []
+    return _question_key(task, doc, task.doc_to_text(doc), choices, task.doc_to_target, task.doc_to_prefix(doc))
+
+
+def shot_keys(task: Task, shot: Doc) -> frozenset[str]:
+    """The question's key of a shot, by the task's own templates and by those of its `fewshot_config`.
+
+    Raises:
+        TarotError: neither can render it.
+    """
+    config = task.fewshot_cfg
+    keys: set[str] = set()
+    reason: Exception | None = None
+    try:
+        keys.add(question_key(task, shot))
+    except Exception as error:  # a shot written for `fewshot_config` may lack the fields of a document
+        reason = error
+    own = (config.doc_to_text, config.doc_to_choice, config.doc_to_target, config.gen_prefix)
+    if keys and own == tuple(getattr(task.config, name) for name in _TEMPLATES):
+        return frozenset(keys)
+    try:
+        choices = task.doc_to_choice(shot, config.doc_to_choice) if config.doc_to_choice is not None else []
+        text = task.doc_to_text(shot, config.doc_to_text)
+        prefix = task.resolve_field(shot, config.gen_prefix)
+        keys.add(
+            _question_key(task, shot, text, choices, lambda doc: task.doc_to_target(doc, config.doc_to_target), prefix)
+        )
+    except Exception as error:  # templates and functions of a task can raise anything
+        reason = error
+    if not keys:
+        raise TarotError(
+            f"shots that the templates of {task.config.task} can render",
+            f"{type(reason).__name__}: {reason}",
+            "check fewshot_config",
+        ) from reason
+    return frozenset(keys)
+
+
+def same_question(key: str) -> str:
+    """The part of a document's key that is equal for the same question."""
+    return key.partition("-")[0]
+
+
+def _question_key(task: Task, doc: Doc, text: Any, choices: Any, target: Any, prefix: str | None) -> str:
+    texts = [normalized(str(choice)) for choice in choices]
+    # With several inputs the text is an index: the choices are the questions, and all have one continuation.
+    question, listed = _without_listed(text, doc, texts) if isinstance(text, str) else ("", [])
+    parts = [question, sorted(listed), sorted(texts), normalized(prefix or "")]
+    if task.multiple_input or task.OUTPUT_TYPE in ("loglikelihood", "loglikelihood_rolling"):
+        parts.append(normalized(str(target(doc))))  # what is scored is part of the question
+    return _digest(parts)
+
+
+def _without_listed(text: str, doc: Doc, choices: list[str]) -> tuple[str, list[str]]:
+    """A question without the answers that it lists, and these: they may stand in another order in its duplicate."""
+    lines = list(_LISTED_ANSWER.finditer(text))
+    labels = "".join(line[1] for line in lines).lower()
+    in_turn = labels in [order[: len(lines)] for order in (string.ascii_lowercase, "123456789", "0123456789")]
+    if len(lines) > 1 and len(choices) in (0, len(lines)) and in_turn:
+        return normalized(_LISTED_ANSWER.sub("", text)), [normalized(line[2]) for line in lines]
+    question = normalized(text)
+    found: list[str] = []
+    for answers in (*_lists_of_texts(doc.values()), choices):
+        spans = [answer for answer in map(normalized, answers) if answer]
+        if len(spans) != len(choices) or len(spans) < 2:
+            continue
+        without = question
+        for answer in sorted(spans, key=len, reverse=True):  # the longest first: one may contain another
+            places = list(re.finditer(rf"(?<!\w){re.escape(answer)}(?!\w)", without))
+            if not places:
+                break
+            without = f"{without[: places[-1].start()]}\0{without[places[-1].end() :]}"
+        else:
+            question, found = without, [*found, *spans]
+    return question, found
+
+
+def _lists_of_texts(values: Iterable[object]) -> Iterator[list[str]]:
+    for value in values:
+        if isinstance(value, dict):
+            yield from _lists_of_texts(value.values())
+        elif isinstance(value, list) and all(isinstance(each, str) for each in value):
+            yield value
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def right_choice(task: Task, id: str, doc: Doc) -> int:
+    """Index of the right answer among a document's choices.
+
+    Args:
+        task: an lm-eval task with choices.
+        id: names the document in errors.
+        doc: the document.
+
+    Raises:
+        TarotError: there is no right answer, or more than one; or a choice is empty.
+    """
+    place = f"{id} of {task.config.task}"
+    choices = task.doc_to_choice(doc)
+    target = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
+    if not isinstance(choices, list) or not choices or not all(str(choice).strip() for choice in choices):
+        raise TarotError("a list of choices that are not empty", f"{choices!r} in {place}", "check doc_to_choice")
+    if isinstance(target, list) and len(target) > 1:
+        several = f"{target!r} in {place}"
+        raise TarotError("one right answer among the choices", several, "tarot evaluate has the task's own metrics")
+    first = target[0] if isinstance(target, list) and target else target
+    if isinstance(first, str) and first in choices:
+        index = choices.index(first)
+    elif isinstance(first, int) and 0 <= first < len(choices):
+        index = int(first)  # a bool, too
+    else:
+        raise TarotError(f"a gold answer among {choices}", f"{target!r} in {place}", "check doc_to_target")
+    if choices.count(choices[index]) > 1:
+        raise TarotError("a gold answer that is one choice", f"{choices!r} with two of it in {place}", "check the data")
+    return index
+
+
+def evaluated_split(task: Task) -> str:
+    """Name of the split that a task evaluates."""
+    return str(task.config.test_split if task.has_test_docs() else task.config.validation_split)
+
+
+def check_answers(task: Task) -> None:
+    """Raise TarotError unless each evaluated document of a task with choices has one right answer among them."""
+    if task.config.doc_to_choice is None:
+        return
+    split = evaluated_split(task)
+    for row, doc in enumerate(task.eval_docs):
+        right_choice(task, f"{split}/{row}", doc)
