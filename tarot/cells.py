@@ -5,23 +5,29 @@ No torch here: reports, gates and terminal summaries read cells without loading 
 """
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from reprlib import repr as short
+from typing import Annotated, Any
+
+from annotated_types import Interval
 
 from tarot.errors import TarotError
-from tarot.files import BROKEN_JSON
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+from tarot.json_files import Count, Fraction, Name, Number, parse_json, read_file, validated
 
 FORMAT = 1
 ZERO_SHOT, FEW_SHOT, EDITED = "zero-shot", "few-shot", "edited"  # arms that every cell has
+NAMED = 10  # documents without a number that a note names
 OUTSIDE = -1  # index of an answer that is none of the choices
+MOST_HEADS = 2**16  # of one cell, that a report draws
+
+Choice = Annotated[int, Interval(ge=OUTSIDE, lt=100_000)]
+"""Index of a choice, or OUTSIDE."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +37,18 @@ class Arm:
     `predicted` is the likeliest choice of each document, `greedy` the choice that greedy decoding over the whole
     vocabulary writes (OUTSIDE where it writes none of them). `gold_probability` is that of the right answer. `labels`
     counts the labelled documents that the arm was allowed to see. `draw` is the place, 1 the best, of one more choice
-    and order of the few-shot arm's shots among all that were tried; 0 for every other arm.
+    and order of the few-shot arm's shots among all that were tried; 0 for every other arm. `without_number` lists the
+    rows of documents whose log-probabilities are NaN or infinite: their answers are OUTSIDE, their probability is 0.
     """
 
-    name: str
-    labels: int
-    predicted: tuple[int, ...]
-    greedy: tuple[int, ...]
-    gold_probability: tuple[float, ...]
-    seconds: float
-    draw: int = 0
+    name: Name
+    labels: Count
+    predicted: tuple[Choice, ...]
+    greedy: tuple[Choice, ...]
+    gold_probability: tuple[Fraction, ...]
+    seconds: Number
+    draw: Count = 0
+    without_number: tuple[Count, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,30 +62,31 @@ class Cell:
     `asked` digests what a grid asked for, so that it is not measured again.
     """
 
-    model: str
-    task: str
-    num_fewshot: int
+    model: Name
+    task: Name
+    num_fewshot: Count
     seed: int
-    samples: int
-    budget: int
-    search: str
-    space: str
-    objective: str
+    samples: Count
+    budget: Count
+    search: Name
+    space: Name
+    objective: Name
     command: str
-    keys: tuple[str, ...]
-    gold: tuple[int, ...]
+    keys: tuple[Name, ...]
+    gold: tuple[Choice, ...]
     texts: tuple[str, ...]
     arms: tuple[Arm, ...]
-    seconds: float
-    reference_seconds: float  # of a fixed workload in the same session: times compare as ratios to it
-    adapter: str = "base"  # fingerprint of the edit
+    seconds: Number
+    reference_seconds: Number  # of a fixed workload in the same session: times compare as ratios to it
+    adapter: Name = "base"  # fingerprint of the edit
     mixed: bool = False  # whether the search's prompts mixed numbers of shots; the documents' have `num_fewshot`
-    layers: tuple[int, ...] = ()
-    head_angles: tuple[tuple[float, ...], ...] = ()
-    curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
+    layers: tuple[Count, ...] = ()
+    head_angles: tuple[tuple[Number, ...], ...] = ()
+    curves: Mapping[Name, tuple[Number, ...]] = field(default_factory=dict)
+    versions: Mapping[Name, Name] = field(default_factory=dict)
     asked: str = ""
     not_repeated: str = ""
+    dtype: Name = "auto"  # that the model was loaded with
 
     @cached_property
     def id(self) -> str:
@@ -103,7 +112,14 @@ class Cell:
 
 
 # What else cells may differ in, besides model, task, shots and seed, and how it is said.
-DETAILS = {"search": "{}", "space": "in {}", "objective": "for {}", "samples": "{} samples", "budget": "budget {}"}
+DETAILS = {
+    "search": "{}",
+    "space": "in {}",
+    "objective": "for {}",
+    "samples": "{} samples",
+    "budget": "budget {}",
+    "dtype": "{}",
+}
 
 
 def details(cells: Sequence[Cell]) -> list[str]:
@@ -123,76 +139,92 @@ def names_of(cells: Sequence[Cell]) -> list[str]:
     return [", ".join(filter(None, each)) for each in zip((cell.id for cell in cells), details(cells), strict=True)]
 
 
+def number_notes(cell: Cell) -> list[str]:
+    """State for each arm which documents have no number; empty if all have one."""
+    return [
+        f"{cell.id}, {arm.name}: {without_number(arm.without_number, len(cell.keys))}"
+        for arm in cell.arms
+        if arm.without_number
+    ]
+
+
+def without_number(documents: Sequence[int], n: int) -> str:
+    """Count and name the documents, of `n`, for which the model gave no number."""
+    named = ", ".join(map(str, documents[:NAMED])) + (", ..." if len(documents) > NAMED else "")
+    return f"{len(documents)} of {n} documents without a number (NaN or infinite): {named}"
+
+
 def to_json(cells: Sequence[Cell]) -> str:
-    """Readable and diffable: one list, sorted by cell, one line a field."""
-    ordered = sorted(cells, key=lambda cell: cell.id)
-    return (
-        json.dumps({"format": FORMAT, "cells": [asdict(cell) for cell in ordered]}, indent=1, ensure_ascii=False) + "\n"
-    )
+    """Readable and diffable: one list, sorted by cell, one line a field; NaN in a curve as null."""
+    ordered = [asdict(cell) for cell in sorted(cells, key=lambda cell: cell.id)]
+    for cell in ordered:
+        cell["curves"] = {
+            name: [score if math.isfinite(score) else None for score in curve] for name, curve in cell["curves"].items()
+        }
+    return json.dumps({"format": FORMAT, "cells": ordered}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 @contextmanager
 def results(path: str | Path) -> Iterator[dict[str, Any]]:
-    """What a file of results holds; whatever is found wrong with it, also by the body, is one TarotError.
+    """Read the content of a file of results; a ValueError of the body, too, becomes a TarotError that names the file.
 
     Raises:
-        TarotError: no such file, not JSON, a newer format, or something that the body looks for and does not find.
+        TarotError: no such file, not JSON, a newer format, or values that the schema refuses.
     """
     try:
-        content = json.loads(Path(path).read_bytes())
-        version = content["format"]
-        if isinstance(version, int) and version > FORMAT:
+        content = parse_json(read_file(Path(path)), infinite=True)
+        if not isinstance(content, dict):
+            raise ValueError(f"{type(content).__name__} instead of an object")
+        version = content.get("format")
+        if type(version) is not int:
+            raise ValueError(f"format: {short(version)} is no integer")
+        if version > FORMAT:
             raise TarotError(f"results of format {FORMAT} at most", f"{version} in {path}", "update tarot")
         yield content
     except OSError as error:
         raise TarotError("a file of results", f"{error.strerror} at {path}", "check the path") from error
-    except (*BROKEN_JSON, KeyError, TypeError, AttributeError) as error:
-        raise TarotError(
-            f"results as tarot writes them in {path}", f"{type(error).__name__}: {error}", "measure again"
-        ) from error
+    except ValueError as error:
+        raise TarotError(f"results as tarot writes them in {path}", f"{error}", "measure again") from error
 
 
 def load(path: str | Path) -> list[Cell]:
-    """Read cells that `to_json` wrote.
+    """Read cells that `to_json` wrote. Fields that this version does not know are ignored.
 
     Raises:
-        TarotError: no such file, not JSON, a newer format, or a cell that lacks something.
+        TarotError: no such file, not JSON, a newer format, or a cell whose values the schema refuses.
     """
     with results(path) as content:
-        return [from_values(cell) for cell in content["cells"]]
+        cells = content.get("cells")
+        if not isinstance(cells, list):
+            raise ValueError(f"cells: {short(cells)} is no list")
+        return [from_values(cell) for cell in cells]
 
 
 def from_values(values: object) -> Cell:
-    """The cell of which JSON holds these values; TypeError where it lacks something, or an arm answers."""
-    cell: Cell = parsed(Cell, values)
-    columns = {"gold": cell.gold, "texts": cell.texts}
+    """Build the cell of which JSON holds these values; ValueError names a field that is missing or wrong."""
+    curves = values.get("curves") if isinstance(values, dict) else None
+    if isinstance(values, dict) and isinstance(curves, dict):
+        # JSON has no NaN: a trial without a finite score is null.
+        read = {k: [math.nan if x is None else x for x in v] if isinstance(v, list) else v for k, v in curves.items()}
+        values = {**values, "curves": read}
+    cell: Cell = validated(Cell, values)
+    if not cell.keys:
+        raise ValueError("keys: no documents")
+    columns: dict[str, Sequence[object]] = {"gold": cell.gold, "texts": cell.texts}
     for arm in cell.arms:
+        if not all(row < len(cell.keys) for row in arm.without_number):
+            raise ValueError(f"{len(cell.keys)} documents, and others in without_number of {arm.name}")
         columns |= {f"{name} of {arm.name}": getattr(arm, name) for name in ("predicted", "greedy", "gold_probability")}
     same_length(len(cell.keys), columns)
+    if cell.head_angles and len(cell.head_angles) != len(cell.layers):
+        raise ValueError(f"{len(cell.layers)} layers and {len(cell.head_angles)} rows in head_angles")
+    if (n := sum(map(len, cell.head_angles))) > MOST_HEADS:
+        raise ValueError(f"head_angles: {n} heads, and at most {MOST_HEADS} can be drawn")
     return cell
 
 
-def parsed(kind: type, values: object) -> Any:
-    """The `kind`, a dataclass, of which JSON holds these values; TypeError says what is missing, or of another type."""
-    from pydantic import ValidationError  # which takes a while, and nobody needs who reads no file
-
-    try:
-        # As text: what is strict of Python's values takes no list for a tuple.
-        return _reader(kind).validate_json(json.dumps(values), strict=True)
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        raise TypeError(f"{wrong['msg']}: {'.'.join(map(str, wrong['loc']))}") from None
-
-
-@cache
-def _reader(kind: type) -> "TypeAdapter[Any]":
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(kind)
-
-
 def same_length(n: int, columns: Mapping[str, Sequence[object]]) -> None:
-    """TypeError for a column of another length than the documents."""
+    """Raise ValueError for a column of another length than the documents."""
     for name, column in columns.items():
         if len(column) != n:
-            raise TypeError(f"{n} documents and {len(column)} in {name}")
+            raise ValueError(f"{n} documents and {len(column)} in {name}")

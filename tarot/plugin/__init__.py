@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from tarot import cells as cell_data
-from tarot.cells import Arm, Cell
+from tarot.cells import Arm, Cell, number_notes
 from tarot.errors import TarotError
 from tarot.files import check_place
 from tarot.grid import Measurer, Models, Setting
@@ -23,11 +23,15 @@ from tarot.plugin.options import OPTIONS, TOLERANCE
 
 if TYPE_CHECKING:
     from tarot.adapter import Adapter
+    from tarot.gate import Verdict
     from tarot.machines import RayEngine
     from tarot.models import LoadedModel
     from tarot.plugin.measured import TarotGain
 
 MEASURING = {"tarot_adapter", "tarot_gain"}
+GATE = "tarot gate"  # the file, as it were, of the items that stand for the gate's failures
+# Options with which pytest does not run tests: there is nothing to judge or to save then.
+WITHOUT_TESTS = ("collectonly", "setupplan", "showfixtures", "show_fixtures_per_test", "cacheshow")
 
 
 @dataclass
@@ -48,7 +52,9 @@ class State:
     cells: dict[Any, Cell] = field(default_factory=dict)
     words: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-    whole: bool = False
+    verdicts: list["Verdict"] = field(default_factory=list)
+    unproven: bool = False  # whether a test that measures failed, or was expected to
+    whole: bool = False  # whether the run came to its end without a failure
 
 
 STATE = pytest.StashKey[State]()
@@ -263,6 +269,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         report.tarot_words = [*state.unsent_words]  # type: ignore[attr-defined]  # the same
     state.unsent_cells.clear()
     state.unsent_words.clear()
+    if (report.failed or hasattr(report, "wasxfail")) and MEASURING & set(getattr(item, "fixturenames", ())):
+        report.tarot_unproven = True  # type: ignore[attr-defined]  # the same
     gain = getattr(item, "funcargs", {}).get("tarot_gain")
     if report.when == "call" and report.failed and gain is not None:
         from tarot.plugin.measured import explain
@@ -286,26 +294,54 @@ class Collector:
             key = (identity(cell), cell.adapter, cell.keys)
             if key not in self.state.cells or len(self.state.cells[key].arms) <= len(cell.arms):
                 self.state.cells[key] = cell
+            self.state.words += [words for words in number_notes(cell) if words not in self.state.words]
         self.state.words += getattr(report, "tarot_words", ())
+        self.state.unproven |= getattr(report, "tarot_unproven", False)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Gate, baseline and report, of whatever was measured, also when the run was stopped."""
+    """Judge, save and report whatever was measured, also if the run was stopped.
+
+    Each failure is reported as an item that failed, so that the last line, the short summary, JUnit XML and the exit
+    code count it as they count a test. First of all plugins, since the others write their files in this hook.
+    """
     config = session.config
-    if _is_worker(config) or config.option.collectonly:
+    if _is_worker(config) or any(getattr(config.option, name, False) for name in WITHOUT_TESTS):
         return
     state = config.stash[STATE]
     ended = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-    state.whole = ended and not (session.shouldstop or session.shouldfail)
+    state.whole = ended and not (session.shouldstop or session.shouldfail or session.testsfailed or state.unproven)
     cells = sorted(state.cells.values(), key=lambda cell: cell.id)
-    for outcome in (_judge, _save, _write_report):
+    for name, outcome in (("judge", _judge), ("--tarot-save-baseline", _save), ("--tarot-report", _write_report)):
         try:
             outcome(state, cells)
         except TarotError as error:
-            state.failures.append(str(error))
+            _fail_item(session, state, name, str(error))
+        for verdict in state.verdicts if outcome is _judge else ():
+            if verdict.failed:
+                _fail_item(session, state, verdict.cell, "; ".join(verdict.words))
     if state.failures and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _fail_item(session: pytest.Session, state: State, name: str, message: str) -> None:
+    """Report a failed item `tarot gate::NAME` to all plugins."""
+    state.failures.append(message if name.startswith("--") else f"{name}: {message}")
+    try:
+        pytest.fail(message, pytrace=False)
+    except pytest.fail.Exception:
+        shown = pytest.ExceptionInfo.from_current().getrepr(style="value")
+    nodeid, location, hook = f"{GATE}::{name}", (GATE, None, name), session.config.hook
+    session.testscollected += 1  # or the progress would exceed 100%
+    if terminal := session.config.pluginmanager.get_plugin("terminalreporter"):
+        terminal.ensure_newline()
+    for when in ("setup", "call", "teardown"):
+        failed = when == "call"
+        report = pytest.TestReport(
+            nodeid, location, {}, "failed" if failed else "passed", shown if failed else None, when
+        )
+        hook.pytest_runtest_logreport(report=report)
 
 
 def _judge(state: State, cells: list[Cell]) -> None:
@@ -313,9 +349,10 @@ def _judge(state: State, cells: list[Cell]) -> None:
         return
     from tarot.gate import compare
 
-    for verdict in compare(state.baseline, cells, state.values[TOLERANCE]):
-        into = state.failures if verdict.failed else state.words
-        into.append(f"{verdict.cell}: {'; '.join(verdict.words)}")
+    state.verdicts = compare(
+        state.baseline, cells, state.values[TOLERANCE], allow_missing=state.values["allow-missing"]
+    )
+    state.words += [f"{verdict.cell}: {'; '.join(verdict.words)}" for verdict in state.verdicts if not verdict.failed]
 
 
 def _save(state: State, cells: list[Cell]) -> None:
@@ -323,9 +360,9 @@ def _save(state: State, cells: list[Cell]) -> None:
         from tarot.gate import renewed, save
 
         if cells and (state.failures or not state.whole):
-            state.words.append(
-                f"{path} stays as it was: no baseline is saved where the gate failed or the run was stopped"
-            )
+            kept = "stays as it was" if Path(path).exists() else "is not written"
+            reason = "no baseline is saved where a test or the gate failed or the run was stopped"
+            state.words.append(f"{path} {kept}: {reason}")
             return
         # A test that could not measure, or was not asked to, takes no cell from what is guarded.
         whole = renewed(state.saved or [], cells) if cells else []
@@ -337,11 +374,12 @@ def _save(state: State, cells: list[Cell]) -> None:
 def _write_report(state: State, cells: list[Cell]) -> None:
     if not (folder := state.values["report"]):
         return
-    if not cells:
+    if not (cells or state.verdicts):
         raise TarotError("cells to report", "none", "run a test that uses tarot_gain")
     from tarot.report import write_report
 
-    state.words.append(f"report: {write_report(cells, folder)}")
+    verdicts = [(verdict.cell, verdict.failed, "; ".join(verdict.words)) for verdict in state.verdicts]
+    state.words.append(f"report: {write_report(cells, folder, verdicts=verdicts)}")
 
 
 @pytest.hookimpl(trylast=True)

@@ -62,9 +62,19 @@ def fraction(text: str) -> float:
     return value
 
 
+def truth(text: str) -> bool:
+    """Read `true` or `false`."""
+    if text.strip().lower() not in ("true", "false"):
+        raise TarotError("true or false", repr(text))
+    return text.strip().lower() == "true"
+
+
 @dataclass(frozen=True)
 class Option:
-    """`--tarot-NAME` and ini value `tarot_NAME`; `marker` is its keyword in `@pytest.mark.tarot`, if it has one."""
+    """`--tarot-NAME` and ini value `tarot_NAME`; `marker` is its keyword in `@pytest.mark.tarot`, if it has one.
+
+    A `flag` takes no value on the command line, and true or false in the ini file.
+    """
 
     parse: Callable[[str], Any]
     help: str
@@ -72,6 +82,7 @@ class Option:
     repeat: bool = False
     path: bool = False
     marker: str = ""
+    flag: bool = False
 
 
 OPTIONS: Mapping[str, Option] = {
@@ -106,8 +117,9 @@ OPTIONS: Mapping[str, Option] = {
     "gpus": Option(number, "with ray: GPUs of a cell, or a share such as 0.5", None),
     "memory": Option(name, "with ray: memory of a cell", "4GB"),
     "cache": Option(name, "folder of tuned adapters; pytest's own cache if left out", None, path=True),
-    "baseline": Option(name, "fail where a cell is worse than in this file", None, path=True),
-    "save-baseline": Option(name, "write the cells to this file", None, path=True),
+    "baseline": Option(name, "fail where a cell is worse than in this file, or not measured", None, path=True),
+    "allow-missing": Option(truth, "pass cells and documents of the baseline that were not measured", False, flag=True),
+    "save-baseline": Option(name, "write the cells to this file, unless a test fails", None, path=True),
     "report": Option(name, "write an HTML report into this folder", None, path=True),
 }
 
@@ -115,6 +127,10 @@ OPTIONS: Mapping[str, Option] = {
 def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("tarot", "rotated language models, measured")
     for key, option in OPTIONS.items():
+        if option.flag:
+            group.addoption(f"--tarot-{key}", action="store_const", const="true", default=None, help=option.help)
+            parser.addini(_ini(key), f"--tarot-{key}", type="string", default=None)
+            continue
         default = f" (default: {_text(option.default)})" if option.default not in (None, (), "") else ""
         metavar = "DIR" if option.path and "baseline" not in key else "FILE" if option.path else key.upper()
         # Parsed later, in one place with the ini values, so that both fail alike.

@@ -12,7 +12,7 @@ from statistics import fmean
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from tarot.cells import EDITED, OUTSIDE, Arm, Cell
+from tarot.cells import EDITED, OUTSIDE, Arm, Cell, number_notes
 from tarot.files import write_atomically
 from tarot.gains import Difference, Gain, mean_over_seeds
 from tarot.report import figures, table
@@ -28,7 +28,7 @@ from tarot.report.comparison import (
     metric_named,
     told_apart,
 )
-from tarot.report.folder import Picture, pictures
+from tarot.report.folder import Picture, pictures, without_controls
 from tarot.report.rewards import ARMS_HEADER, FRONT_HEADER, reward_section
 from tarot.rewarded import Rewarded
 
@@ -67,6 +67,7 @@ def write_report(
     metric: str = HEADLINE,
     analyses: Sequence[str | Path] = (),
     rewarded: Sequence[Rewarded] = (),
+    verdicts: Sequence[tuple[str, bool, str]] = (),
 ) -> Path:
     """Write `folder/index.html` and return its path; the same cells and pictures give the same bytes.
 
@@ -76,6 +77,7 @@ def write_report(
         metric: one of METRICS.
         rewarded: comparisons of texts that a reward judged.
         analyses: folders whose pictures the page is to show, as `tarot analysis` and `tarot effects` write them.
+        verdicts: of the gate: name of the cell, whether it fails, and why.
 
     Raises:
         UnknownName: a metric that there is not.
@@ -83,8 +85,8 @@ def write_report(
             written.
     """
     path = Path(folder) / PAGE
-    page = render(cells, metric, [pictures(analysis) for analysis in analyses], rewarded)
-    write_atomically(path, page.encode(errors="replace"))  # a model may write half a surrogate pair
+    page = render(cells, metric, [pictures(analysis) for analysis in analyses], rewarded, verdicts)
+    write_atomically(path, without_controls(page).encode())
     return path
 
 
@@ -93,6 +95,7 @@ def render(
     metric: str = HEADLINE,
     analyses: Sequence[Sequence[Picture]] = (),
     rewarded: Sequence[Rewarded] = (),
+    verdicts: Sequence[tuple[str, bool, str]] = (),
 ) -> str:
     """The page as text."""
     comparisons = compare(cells, metric)
@@ -102,6 +105,8 @@ def render(
     page = environment.from_string(files("tarot.report").joinpath("page.html").read_text(encoding="utf-8"))
     return page.render(
         metric=metric_named(metric).title,
+        notes=[note for comparison in comparisons for note in number_notes(comparison.cell)],
+        verdicts=verdicts,
         cells=_spread([comparison.gain for comparison in comparisons]),
         texts=_spread([each.gain for each in ordered]),
         header=table.HEADER,
