@@ -6,27 +6,30 @@ apply, judge and repeat them. Nothing in it is executed when it is read.
 
 import hashlib
 import json
-import re
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from reprlib import repr as short
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.integrations.accelerate import load_offloaded_parameter
 
 from tarot import hub
-from tarot.errors import ShapeMismatch, TarotError, UnknownName
-from tarot.files import BROKEN_JSON, write_atomically
+from tarot.errors import MissingFileError, ShapeMismatch, TarotError, UnknownName
+from tarot.files import write_atomically
 from tarot.intervention import merge_, rotated
+from tarot.json_files import parse_json, read_file
+from tarot.provenance import checked_card, checked_provenance
 from tarot.rotation import ROTATIONS, Rotation
 from tarot.sites import Site, decoder_layers, find_sites
 
@@ -35,6 +38,7 @@ DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 WEIGHTS = "adapter.safetensors"
 CARD = "tarot.json"
 FILES = (CARD, WEIGHTS)
+LARGEST = 2**28  # bytes of each file
 PROBED = 4096  # weights of each parameter that its fingerprint looks at
 
 
@@ -168,7 +172,7 @@ class Adapter:
             "fingerprint": self.fingerprint,
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "edit": {**vars(self.edit), "layers": list(self.edit.layers)},
-            "provenance": dict(self.provenance),
+            "provenance": _plain(self.provenance),
         }
         write_atomically(Path(folder) / WEIGHTS, weights)
         write_atomically(Path(folder) / CARD, (json.dumps(card, indent=1) + "\n").encode())
@@ -178,49 +182,44 @@ class Adapter:
         """Read an adapter.
 
         Raises:
-            TarotError: a file is missing, truncated, of a newer format, or holds what is not a finite number.
+            TarotError: a file is missing, truncated, of a newer format, or holds values that the schema refuses, such
+                as a number that is not finite.
         """
         card_path, weights_path = Path(folder) / CARD, Path(folder) / WEIGHTS
         try:
-            card = json.loads(card_path.read_bytes())
-            weights = weights_path.read_bytes()
+            content, weights = read_file(card_path, LARGEST), read_file(weights_path, LARGEST)
         except OSError as error:
-            raise TarotError(
+            raise MissingFileError(
                 f"an adapter folder with {CARD} and {WEIGHTS}",
                 f"{error.strerror} at {error.filename}",
                 "run tarot tune first",
             ) from error
-        except BROKEN_JSON as error:
+        try:
+            card = parse_json(content)
+        except ValueError as error:
             raise TarotError(
                 f"JSON in {card_path}", f"{error}", "the file is damaged; tune again with --resume"
             ) from error
         version = card.get("format") if isinstance(card, dict) else None
-        if not isinstance(version, int):
-            raise TarotError(f"a format number in {card_path}", repr(version), "is this a tarot adapter?")
+        if type(version) is not int:
+            raise TarotError(f"a format number in {card_path}", short(version), "is this a tarot adapter?")
         if version > FORMAT:
             raise TarotError(f"adapter format {FORMAT} at most", f"{version} in {card_path}", "update tarot")
-        if hashlib.sha256(weights).hexdigest() != card.get("weights_sha256"):
+        try:
+            described = checked_card(card)
+            provenance = checked_provenance(card.get("provenance", {}))
+        except ValueError as error:
+            raise TarotError(f"an adapter as tarot writes it in {card_path}", f"{error}", "tune again") from error
+        if hashlib.sha256(weights).hexdigest() != described["weights_sha256"]:
             raise TarotError(
                 f"the {WEIGHTS} that {CARD} describes",
                 f"another or a truncated one in {folder}",
                 "tune again with --resume, or copy the folder again",
             )
-        try:
-            angles = load_file(weights_path)["angles"]
-            edit = _edit(card["edit"], folder)
-        except (SafetensorError, KeyError, TypeError) as error:
-            raise TarotError(
-                f"angles and their edit in {folder}", f"{type(error).__name__}: {error}", "tune again"
-            ) from error
-        if angles.dtype not in DTYPES:
-            raise TarotError(f"angles of a type for them in {folder}", str(angles.dtype), "tune again")
+        edit = Edit(**described["edit"] | {"layers": tuple(described["edit"]["layers"])})
         if edit.rotation not in ROTATIONS:
             raise UnknownName("rotation", edit.rotation, ROTATIONS)
-        if not torch.isfinite(angles).all():
-            raise TarotError(
-                "finite angles", f"{int((~torch.isfinite(angles)).sum())} that are not in {folder}", "tune again"
-            )
-        return cls(angles, edit, checked_provenance(card.get("provenance", {}), card_path))
+        return cls(_angles(weights, len(edit.layers), folder), edit, provenance)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, measured: str = "") -> str:
         """Save the adapter and a model card to the hub in one commit, and return its address.
@@ -244,43 +243,35 @@ class Adapter:
         return cls.load(Path(reference).expanduser() if is_folder else hub.pull(str(reference), FILES, revision))
 
 
-def _edit(said: Mapping[str, Any], folder: str | Path) -> Edit:
-    """Where and how angles act, as a file says it; TarotError where that is not of the types that `Edit` has."""
-    layers, names = list(said["layers"]), {name: said[name] for name in ("sites", "rotation", "model")}
-    whole = layers and all(type(layer) is int and layer >= 0 for layer in layers)
-    if not (whole and all(isinstance(name, str) for name in names.values())):
-        raise TarotError(f"the sites, layers, rotation and model of an edit in {folder}", "others", "tune again")
-    return Edit(layers=tuple(layers), **names)
+def _angles(weights: bytes, layers: int, folder: str | Path) -> Tensor:
+    """Read the angles, one row a layer, from a safetensors file."""
+    try:
+        tensors = load(weights)
+    except (SafetensorError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        got = f"{type(error).__name__}: {error}"
+        raise TarotError(f"safetensors in {folder}/{WEIGHTS}", got, "tune again") from error
+    if "angles" not in tensors:
+        raise TarotError(f"angles in {folder}/{WEIGHTS}", f"{len(tensors)} other tensors", "tune again")
+    angles = tensors["angles"]
+    if angles.dtype not in DTYPES:
+        raise TarotError(f"angles of a floating-point type in {folder}", str(angles.dtype), "tune again")
+    if angles.ndim != 3 or len(angles) != layers or not angles.numel():
+        raise TarotError(
+            f"angles of shape ({layers}, heads, angles) in {folder}", f"shape {tuple(angles.shape)}", "tune again"
+        )
+    if not torch.isfinite(angles).all():
+        got = f"{int((~torch.isfinite(angles)).sum())} that are not in {folder}"
+        raise TarotError("finite angles", got, "tune again")
+    return angles
 
 
-def checked_provenance(provenance: object, path: Path) -> dict[str, object]:
-    """What a file says of an adapter's origin; all may be left out.
-
-    Raises:
-        TarotError: samples, a budget, parents or what was pruned in another form than it is written in.
-    """
-    said: dict[str, Any] = provenance if isinstance(provenance, dict) else {"samples_drawn": None}
-    samples, parents, pruned = said.get("samples_drawn", []), said.get("parents", []), said.get("pruned", {"keep": 1})
-    sound = isinstance(samples, list) and all(
-        isinstance(sample, dict)
-        and isinstance(sample.get("key"), str)
-        and isinstance(sample.get("id", "/0"), str)
-        and re.fullmatch(r".*/\d{1,9}", sample.get("id", "/0"))
-        for sample in samples
-    )
-    sound &= isinstance(parents, list) and all(
-        isinstance(parent, dict)
-        and isinstance(parent.get("fingerprint"), str)
-        and isinstance(parent.get("strength"), int | float)
-        for parent in parents
-    )
-    sound &= isinstance(pruned, dict) and isinstance(pruned.get("keep"), int | float)
-    if not (sound and type(said.get("budget", 1)) is int):
-        got, hint = "others", "is this a tarot adapter?"
-        raise TarotError(f"samples, a budget and parents as tarot writes them in {path}", got, hint)
-    for parent in parents:
-        checked_provenance(parent.get("provenance"), path)
-    return said
+def _plain(value: object) -> object:
+    """Copy JSON values with null for a float that is not finite: JSON has no such numbers."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def descended(*parents: tuple[float, Adapter]) -> dict[str, object]:

@@ -1,6 +1,8 @@
 """The `tarot` command: thin, one function a subcommand."""
 
 import json
+import os
+import shlex
 import sys
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
@@ -8,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,7 +22,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from tarot.errors import TarotError
+from tarot.console import DescriptionColumn, PlainConsole, escape_log_records
+from tarot.errors import TarotError, printable
 from tarot.grid import FEW_SHOT_SHOTS
 
 if TYPE_CHECKING:
@@ -48,11 +50,27 @@ app = typer.Typer(
 )
 INTERRUPTED = 130  # 128 and the signal's number
 
-out = Console(markup=False)
-err = Console(stderr=True, markup=False)
+out = PlainConsole()
+err = PlainConsole(stderr=True)
+
+
+
+def path(text: str) -> Path:
+    """Parse a path option; an empty one would mean the current folder."""
+    if not text.strip():
+        raise typer.BadParameter(f"expected a path, got {text!r}.")
+    return Path(text)
+
 
 Model = Annotated[str, typer.Option("--model", help="hub id, folder, PATH.gguf or wheel:NAME; see `tarot models`")]
-IncludePath = Annotated[Path | None, typer.Option("--include-path", help="folder of further lm-eval task files")]
+IncludePath = Annotated[
+    Path | None,
+    typer.Option(
+        "--include-path",
+        parser=path,
+        help="folder of further lm-eval task files; these can run any code, so use only folders that you trust",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda:N")]
 DeviceMap = Annotated[
     str | None,
@@ -80,7 +98,7 @@ NoChat = Annotated[bool, typer.Option("--no-chat", help="plain text prompts, eve
 def _load(model: str, device: str, dtype: str, device_map: str | None = None) -> "LoadedModel":
     from tarot.models import load_model
 
-    with err.status(Text(f"loading {model}")):
+    with err.status(Text(printable(f"loading {model}"))):
         return load_model(model, device=device, dtype=dtype, device_map=device_map)
 
 
@@ -88,6 +106,20 @@ def _rows(batch_size: str) -> int | None:
     from tarot.harness import parse_batch_size
 
     return None if batch_size == "auto" else parse_batch_size(batch_size)
+
+
+def _check_tasks(names: "Iterable[str]", include_path: Path | None) -> None:
+    """Refuse names that are no task, before anything slow is imported."""
+    from tarot.task_names import check_task_names
+
+    check_task_names(names, include_path)
+
+
+def _check_output(output: Path | None, *, folder: bool = False) -> None:
+    from tarot.files import check_place
+
+    if output is not None:
+        check_place(output, folder=folder)
 
 
 def _version(asked: bool) -> None:
@@ -123,7 +155,7 @@ def models() -> None:
 def tune(
     model: Model,
     task: Annotated[str, typer.Option(help="an lm-eval task with a split to tune on")],
-    output: Annotated[Path, typer.Option(help="new folder for the adapter and its trials")],
+    output: Annotated[Path, typer.Option(parser=path, help="new folder for the adapter and its trials")],
     include_path: IncludePath = None,
     num_fewshot: Annotated[
         str, typer.Option(help="shots in each prompt, or `mix`: 0, 2, 4 or 6, drawn for each sample")
@@ -172,8 +204,12 @@ def tune(
     batch_size: BatchSize = "auto",
 ) -> None:
     """Find angles that raise a task's score on a few labelled samples, and save them as an adapter."""
-    from tarot import tuning
     from tarot.grid import engine as known_engine
+
+    known_engine(engine)
+    _check_output(output, folder=True)
+    _check_tasks([task], include_path)
+    from tarot import tuning
     from tarot.machines import Candidates, Needs
     from tarot.search import trial_cost
 
@@ -196,13 +232,14 @@ def tune(
     rows = _rows(batch_size)
     needs = Needs.parse(cpus, gpus, memory)
     tuning.check(recipe, output, budget, resume)
+    tuning.check_samples(recipe, include_path)
     with ExitStack() as stack:
         folder = str(include_path) if include_path else None
         elsewhere = (
             stack.enter_context(
                 Candidates(model, recipe, needs, address, dtype=dtype, include_path=folder, batch_size=rows)
             )
-            if known_engine(engine) == "ray"
+            if engine == "ray"
             else None
         )
         stack.enter_context(needs.threads())
@@ -237,7 +274,7 @@ def tune(
 def _trials(budget: int, cost: int) -> "Iterator[tuple[Callable[[int], None], Callable[[Trial, Result], None]]]":
     """Progress of a search: evaluations spent, `cost` a trial, best, time left. -> what to call at its start, and on a
     trial."""
-    columns = (TextColumn("{task.description}"), TimeRemainingColumn())
+    columns = (DescriptionColumn(), TimeRemainingColumn())
     with Progress(
         TextColumn("evaluation"), MofNCompleteColumn(), BarColumn(), TaskProgressColumn(), *columns, console=err
     ) as progress:
@@ -260,7 +297,7 @@ def _trials(budget: int, cost: int) -> "Iterator[tuple[Callable[[int], None], Ca
 @contextmanager
 def _steps() -> "Iterator[Callable[[str, int, int], None]]":
     """Progress of work in several parts: -> what to call with what is being done, how much of it, and of how much."""
-    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
+    columns = (DescriptionColumn(), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
     bars: dict[str, TaskID] = {}
     with Progress(*columns, console=err) as progress:
 
@@ -275,7 +312,7 @@ def _steps() -> "Iterator[Callable[[str, int, int], None]]":
 def _print_table(header: "Sequence[str]", rows: "Iterable[Sequence[str]]", title: str | None = None) -> None:
     table = Table(*header, title=title, title_justify="left")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))  # a line break would add a row
     out.print(table)
 
 
@@ -295,14 +332,14 @@ def _whole(what: str, text: str) -> int:
 def evaluate(
     model: Model,
     tasks: Annotated[str, typer.Option(help="lm-eval tasks, separated by commas")],
-    adapter: Annotated[Path | None, typer.Option(help="folder of an adapter; none for the base model")] = None,
+    adapter: Annotated[Path | None, typer.Option(parser=path, help="folder of an adapter; none for the base model")] = None,
     include_path: IncludePath = None,
     num_fewshot: Annotated[
         int | None, typer.Option(help="shots in each prompt; each task's own number if left out")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="only the first documents of each task")] = None,
     reward: Reward = None,
-    output: Annotated[Path | None, typer.Option(help="JSON file for results and per-document predictions")] = None,
+    output: Annotated[Path | None, typer.Option(parser=path, help="JSON file for results and per-document predictions")] = None,
     strength: Annotated[float, typer.Option(help="factor of the adapter's angles, 0 to 1")] = 1.0,
     side_effects: Annotated[
         bool, typer.Option("--side-effects", help="also what changes on the suite's other tasks and on neutral text")
@@ -316,42 +353,52 @@ def evaluate(
     batch_size: BatchSize = "auto",
 ) -> None:
     """Evaluate a model, edited or not, with lm-evaluation-harness."""
+    names, others = _names(tasks), _names(suite)
+    _check_output(output)
+    _check_tasks([*names, *(others if side_effects else [])], include_path)
     from lm_eval.utils import handle_non_serializable
 
     from tarot import harness, judging, rewards
     from tarot.adapter import Adapter
     from tarot.effects import check_strength, side_effects_of
-    from tarot.files import check_place, write_atomically
+    from tarot.effects.neutral import check_tokens
+    from tarot.files import write_atomically
     from tarot.generation import check_generates
-    from tarot.samples import load_tasks
 
     rows = _rows(batch_size)
     edit = Adapter.load(adapter) if adapter else None
-    names, others = _names(tasks), _names(suite)
     check_strength(strength)
     if edit is None and (side_effects or strength != 1):
         raise TarotError("an adapter for --strength and --side-effects", "none", "add --adapter DIR")
     if edit and strength != 1:
         edit = edit.scaled(strength)
-    if output:
-        check_place(output)
     if reward:
         rewards.check_reward(reward)
-        for task in load_tasks(names, include_path)["tasks"].values():
+    selected = harness.prepared(names, edit, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
+    if reward:
+        for task in selected["tasks"].values():
             check_generates(task, reward)
     if side_effects:
-        load_tasks(others, include_path)  # or there is none such, which is to be said before minutes are spent
+        check_tokens(tokens)
+        harness.prepared(others, edit, include_path=include_path, limit=limit)
+    kept = output.with_name(f".{output.name}.answers.jsonl") if output else None
     loaded = _load(model, device, dtype, device_map)
-    results = harness.evaluate(
-        loaded,
-        names,
-        adapter=edit,
-        include_path=include_path,
-        num_fewshot=num_fewshot,
-        limit=limit,
-        chat=not no_chat,
-        batch_size=rows,
-    )
+    try:
+        results = harness.evaluate(
+            loaded,
+            names,
+            adapter=edit,
+            include_path=include_path,
+            num_fewshot=num_fewshot,
+            limit=limit,
+            chat=not no_chat,
+            batch_size=rows,
+            answers=kept,
+        )
+    except (TarotError, KeyboardInterrupt):
+        if kept and kept.exists():
+            err.print(f"the answers so far are kept in {kept}: the same command goes on from them", soft_wrap=True)
+        raise
 
     def keep() -> None:
         if output:
@@ -359,6 +406,8 @@ def evaluate(
             write_atomically(output, content.encode())
 
     keep()  # before anything of the tasks' rewards can fail
+    if kept:
+        kept.unlink(missing_ok=True)  # the results hold the answers
     judging.add_rewards(loaded, results, reward)
     keep()
     rows_of_tasks = []
@@ -415,9 +464,9 @@ def _names(tasks: str) -> list[str]:
 @app.command()
 def compare(
     model: Model,
-    adapter: Annotated[list[Path], typer.Option(help="folder of an adapter; repeat for several")],
+    adapter: Annotated[list[Path], typer.Option(parser=path, help="folder of an adapter; repeat for several")],
     control: Annotated[
-        list[Path] | None, typer.Option(help="adapter of another search, as a further arm; repeat for several")
+        list[Path] | None, typer.Option(parser=path, help="adapter of another search, as a further arm; repeat for several")
     ] = None,
     shots: Annotated[
         int,
@@ -431,7 +480,7 @@ def compare(
     metric: Metric = "greedy_f1",
     reward: Reward = None,
     output: Annotated[
-        Path | None, typer.Option(help="JSON file for cells or rewarded texts, which `tarot report` reads")
+        Path | None, typer.Option(parser=path, help="JSON file for cells or rewarded texts, which `tarot report` reads")
     ] = None,
     device: Device = "auto",
     device_map: DeviceMap = None,
@@ -442,9 +491,13 @@ def compare(
 
     Adapters tuned for a reward: base and edited texts, judged side by side.
     """
+    from tarot.task_names import check_include_path
+
+    _check_output(output)
+    check_include_path(include_path)
     from tarot import cells, judging, measuring, rewarded, tuning
     from tarot.adapter import Adapter
-    from tarot.files import check_place, write_atomically
+    from tarot.files import write_atomically
     from tarot.report import ARM_HEADER, HEADLINE, METRICS, arm_rows
     from tarot.report import compare as compared
     from tarot.report.comparison import metric_named
@@ -452,11 +505,9 @@ def compare(
 
     rows = _rows(batch_size)
     metric_named(metric)
-    if output:
-        check_place(output)
-        if output.exists() and any(cell.asked for cell in rewarded.load(output)[0]):
-            hint = "choose another --output"
-            raise TarotError("a file of its own to write", f"{output}, in which tarot bench keeps cells", hint)
+    if output and output.exists() and any(cell.asked for cell in rewarded.load(output)[0]):
+        hint = "choose another --output"
+        raise TarotError("a file of its own to write", f"{output}, in which tarot bench keeps cells", hint)
     edits = {folder: Adapter.load(folder) for folder in adapter}
     recipes = {folder: measuring.recipe_of(edit) for folder, edit in edits.items()}
     for_rewards = [bool(reward) or is_reward(recipe.objective) for recipe in recipes.values()]
@@ -467,7 +518,7 @@ def compare(
             asked = "--control, --draws, --shots or --metric"
             raise TarotError("no arms beside base and edited texts, judged by a reward", asked, "leave them out")
         for edit in edits.values():
-            judging.reward_of(edit, reward)
+            judging.check_comparable(edit, reward, include_path=include_path, limit=limit)
         _compare_rewards(_load(model, device, dtype, device_map), edits, reward, include_path, limit, rows, output)
         return
     beside = {folder: Adapter.load(folder) for folder in control or ()}
@@ -480,6 +531,8 @@ def compare(
         folder: {s: tuning.curve(f, s) for f, s in those.items() if (f / tuning.TRIALS).exists()}
         for folder, those in searched.items()
     }
+    for edit in [*edits.values(), *beside.values()]:
+        measuring.check_measurable(edit, shots=shots, draws=draws, include_path=include_path, limit=limit)
     loaded = _load(model, device, dtype, device_map)
     for edit in edits.values():
         measuring.check_beside(loaded, edit, beside.values())
@@ -549,7 +602,7 @@ def _compare_rewards(
 def bench(
     model: Annotated[list[str], typer.Option(help="model reference, as for `tune`; repeat for several")],
     task: Annotated[list[str], typer.Option(help="lm-eval task; repeat for several")],
-    output: Annotated[Path, typer.Option(help="JSON file of cells: those in it stay, and are not measured again")],
+    output: Annotated[Path, typer.Option(parser=path, help="JSON file of cells: those in it stay, and are not measured again")],
     shots: Annotated[str, typer.Option(help="labelled examples in each prompt: 0,6 measures both, or `mix`")] = "0",
     seeds: Annotated[str, typer.Option(help="0,1,2 measures three")] = "0",
     search: Annotated[
@@ -563,7 +616,7 @@ def bench(
     limit: Annotated[int | None, typer.Option(help="only the first documents", min=1)] = None,
     metric: Metric = "greedy_f1",
     work: Annotated[
-        Path | None, typer.Option(help="folder of the searches, which all machines see; OUTPUT.work if left out")
+        Path | None, typer.Option(parser=path, help="folder of the searches, which all machines see; OUTPUT.work if left out")
     ] = None,
     engine: Engine = "local",
     address: Address = None,
@@ -578,15 +631,19 @@ def bench(
     from itertools import product
 
     from tarot import grid
-    from tarot.files import check_place
+
+    grid.engine(engine)
+    _check_output(output)
+    folder = (work or output.with_name(f"{output.name}.work")).absolute()
+    _check_output(folder, folder=True)
+    shot_counts, draw_seeds = grid.shots(shots), grid.seeds(seeds)
+    _check_tasks(task, include_path)
     from tarot.machines import Needs, RayEngine, local
     from tarot.report import METRICS, aligned, summary_rows
     from tarot.report.comparison import metric_named
 
     metric_named(metric)
-    check_place(output)
-    grid.engine(engine)
-    asked = product(model, task, grid.shots(shots), grid.seeds(seeds), search or ["adam"])
+    asked = product(model, task, shot_counts, draw_seeds, search or ["adam"])
     settings = [
         grid.Setting(
             *these[:4],
@@ -600,7 +657,8 @@ def bench(
         )
         for these in dict.fromkeys(asked)
     ]
-    folder = (work or output.with_name(f"{output.name}.work")).absolute()
+    for setting in settings:
+        setting.check()
     needs = Needs.parse(cpus, gpus, memory)
     failed = []
     with ExitStack() as stack:
@@ -639,7 +697,7 @@ class _Cells:
 
     def __init__(self, total: int) -> None:
         # A console of its own: what cells print is caught while they are measured, and this is not to be.
-        console = Console(file=sys.stderr)
+        console = PlainConsole(file=sys.stderr)
         self.progress = Progress(
             TextColumn("cells"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), console=console
         )
@@ -666,17 +724,20 @@ class _Cells:
 
 @app.command()
 def report(
-    results: Annotated[list[Path], typer.Argument(help="files that `tarot compare` or `tarot bench` wrote")],
-    output: Annotated[Path, typer.Option(help="folder for the page")],
+    results: Annotated[list[Path], typer.Argument(parser=path, help="files that `tarot compare` or `tarot bench` wrote")],
+    output: Annotated[Path, typer.Option(parser=path, help="folder for the page")],
     metric: Metric = "greedy_f1",
     analysis: Annotated[
-        list[Path] | None, typer.Option(help="folder of `tarot analysis` or `tarot effects`; repeat for several")
+        list[Path] | None, typer.Option(parser=path, help="folder of `tarot analysis` or `tarot effects`; repeat for several")
     ] = None,
 ) -> None:
     """One HTML page of what was compared: tables, pictures, flipped documents, rewarded texts, how to repeat each."""
     from tarot import rewarded
     from tarot.report import write_report
+    from tarot.report.comparison import metric_named
 
+    metric_named(metric)
+    _check_output(output, folder=True)
     read = [rewarded.load(path) for path in results]
     measured, compared = [cell for cells, _ in read for cell in cells], [each for _, those in read for each in those]
     out.print(f"report in {write_report(measured, output, metric, analysis or (), compared)}")
@@ -685,8 +746,8 @@ def report(
 @app.command()
 def analysis(
     model: Model,
-    adapter: Annotated[Path, typer.Option(help="folder of the adapter")],
-    output: Annotated[Path, typer.Option(help="folder for the pictures and their data")],
+    adapter: Annotated[Path, typer.Option(parser=path, help="folder of the adapter")],
+    output: Annotated[Path, typer.Option(parser=path, help="folder for the pictures and their data")],
     reward: Reward = None,
     include_path: IncludePath = None,
     limit: Annotated[int | None, typer.Option(help="only the first documents")] = None,
@@ -698,13 +759,16 @@ def analysis(
 
     Of an adapter tuned for a reward: by layer, under the reward, and in attention.
     """
+    from tarot.task_names import check_include_path
+
+    _check_output(output, folder=True)
+    check_include_path(include_path)
     from tarot.adapter import Adapter
-    from tarot.analysis import analyse
-    from tarot.files import check_place
+    from tarot.analysis import analyse, check_tuned
 
     rows = _rows(batch_size)
     edit = Adapter.load(adapter)
-    check_place(output, folder=True)
+    check_tuned(edit, reward=reward, include_path=include_path, limit=limit)
     loaded = _load(model, device, dtype)
     with _steps() as show:
         files = analyse(
@@ -727,8 +791,8 @@ def analysis(
 @app.command()
 def prune(
     model: Model,
-    adapter: Annotated[Path, typer.Option(help="folder of the adapter")],
-    output: Annotated[Path, typer.Option(help="new folder for the smaller adapter")],
+    adapter: Annotated[Path, typer.Option(parser=path, help="folder of the adapter")],
+    output: Annotated[Path, typer.Option(parser=path, help="new folder for the smaller adapter")],
     keep: Annotated[float, typer.Option(help="share of the gain on its samples to keep, above 0 and at most 1")] = 0.9,
     reward: Reward = None,
     include_path: IncludePath = None,
@@ -737,12 +801,17 @@ def prune(
     batch_size: BatchSize = "auto",
 ) -> None:
     """Leave turned only the heads that an adapter's gain needs, and save them as an adapter."""
+    from tarot.task_names import check_include_path
+
+    _check_free(output)
+    check_include_path(include_path)
     from tarot.adapter import Adapter
-    from tarot.analysis import pruned
+    from tarot.analysis import check_keep, check_tuned, pruned
 
     rows = _rows(batch_size)
     edit = Adapter.load(adapter)
-    _check_free(output)
+    check_keep(keep)
+    check_tuned(edit, reward=reward, include_path=include_path)
     loaded = _load(model, device, dtype)
     with err.status("") as status:
         smaller = pruned(
@@ -765,8 +834,8 @@ def prune(
 @app.command()
 def effects(
     model: Model,
-    adapter: Annotated[list[Path], typer.Option(help="folder of an adapter; repeat for a matrix")],
-    output: Annotated[Path, typer.Option(help="folder for the pictures and their data")],
+    adapter: Annotated[list[Path], typer.Option(parser=path, help="folder of an adapter; repeat for a matrix")],
+    output: Annotated[Path, typer.Option(parser=path, help="folder for the pictures and their data")],
     tasks: Annotated[str, typer.Option(help="suite: lm-eval tasks, groups or tags")] = "tarot_synthetic",
     strengths: Annotated[str, typer.Option(help="factors of the angles to trade off")] = "0,0.25,0.5,0.75,1",
     tokens: Annotated[int, typer.Option(help="neutral text, at least so many tokens")] = 20_000,
@@ -778,17 +847,27 @@ def effects(
     batch_size: BatchSize = "auto",
 ) -> None:
     """Measure what edits change that they were not tuned for, and what each strength buys and costs."""
+    names = _names(tasks)
+    _check_output(output, folder=True)
+    _check_tasks(names, include_path)
     from tarot import effects as side
+    from tarot import harness, measuring
     from tarot.adapter import Adapter
-    from tarot.files import check_place
+    from tarot.effects.neutral import check_tokens
     from tarot.report import with_interval
 
-    rows, names = _rows(batch_size), _names(tasks)
+    rows = _rows(batch_size)
     factors = [_fraction("strength", text) for text in strengths.split(",")]
     # Rows and curves are called by their folder's own name, where that tells them apart.
     apart = len({folder.resolve().name for folder in adapter}) == len(adapter)
     edits = {folder.resolve().name if apart else str(folder): Adapter.load(folder) for folder in adapter}
-    check_place(output, folder=True)
+    for factor in factors:
+        side.check_strength(factor)
+    check_tokens(tokens)
+    for edit in edits.values():
+        suite = list(dict.fromkeys([*names, measuring.recipe_of(edit).task]))
+        for task in harness.prepared(suite, edit, include_path=include_path, limit=limit)["tasks"].values():
+            measuring.check_judged(task)
     loaded = _load(model, device, dtype)
     with _steps() as show:
         found = side.measure_effects(
@@ -839,8 +918,8 @@ def _kl(drift: "Drift") -> str:
 @app.command()
 def merge(
     model: Model,
-    adapter: Annotated[Path, typer.Option(help="folder of the adapter")],
-    output: Annotated[Path, typer.Option(help="new folder for the checkpoint")],
+    adapter: Annotated[Path, typer.Option(parser=path, help="folder of the adapter")],
+    output: Annotated[Path, typer.Option(parser=path, help="new folder for the checkpoint")],
     shard_size: Annotated[str, typer.Option(help="largest file of weights, such as 2GB")] = "50GB",
     device: Device = "cpu",
     device_map: DeviceMap = None,
@@ -866,8 +945,8 @@ def merge(
 @app.command()
 def export(
     model: Model,
-    adapter: Annotated[Path, typer.Option(help="folder of the adapter")],
-    output: Annotated[Path, typer.Option(help="new folder for the export; for gguf, a new file")],
+    adapter: Annotated[Path, typer.Option(parser=path, help="folder of the adapter")],
+    output: Annotated[Path, typer.Option(parser=path, help="new folder for the export; for gguf, a new file")],
     to: Annotated[
         str,
         typer.Option(
@@ -896,6 +975,7 @@ def export(
         return
     if output.exists():
         raise TarotError("a new file", f"{output}, which is there", "choose another --output")
+    _check_output(output)
     with gguf_file(model) as source:
         from tarot.exports.gguf import to_gguf  # needs the package gguf, which is here by now
 
@@ -906,13 +986,15 @@ def export(
 @app.command(name="import")
 def import_(
     model: Model,
-    from_peft: Annotated[Path, typer.Option(help="folder of a PEFT OFT adapter: blocks of 2, exact Cayley")],
-    output: Annotated[Path, typer.Option(help="new folder for the adapter")],
+    from_peft: Annotated[Path, typer.Option(parser=path, help="folder of a PEFT OFT adapter: blocks of 2, exact Cayley")],
+    output: Annotated[Path, typer.Option(parser=path, help="new folder for the adapter")],
 ) -> None:
     """Read another library's adapter as one of ours, where it is exactly that."""
+    _check_free(output)
+    if not from_peft.is_dir():
+        raise TarotError("a PEFT adapter folder", repr(str(from_peft)))
     from tarot.exports import from_peft as imported
 
-    _check_free(output)
     edit = imported(_load(model, "cpu", "auto").model, from_peft)
     edit.save(output)
     out.print(f"imported adapter {edit.fingerprint} into {output}")
@@ -921,9 +1003,11 @@ def import_(
 
 @app.command()
 def compose(
-    adapters: Annotated[list[Path], typer.Argument(help="folders of adapters of one model")],
-    output: Annotated[Path, typer.Option(help="new folder for the adapter")],
-    model: Annotated[str | None, typer.Option(help="the adapters' model, if not the one that they name")] = None,
+    adapters: Annotated[list[Path], typer.Argument(parser=path, help="folders of adapters of one model")],
+    output: Annotated[Path, typer.Option(parser=path, help="new folder for the adapter")],
+    model: Annotated[
+        str | None, typer.Option(help="the adapters' model; may be left out if they name one on this machine")
+    ] = None,
     strength: Annotated[list[float] | None, typer.Option(help="factor of each adapter's angles, in turn")] = None,
 ) -> None:
     """Add adapters up into one, each at a strength (1 if not given); one adapter alone is scaled."""
@@ -934,14 +1018,24 @@ def compose(
         raise TarotError(f"a --strength for each of the {len(adapters)} adapters", str(len(strength)))
     edits = [Adapter.load(folder) for folder in adapters]
     _check_free(output)
-    named = {str(edit.provenance["model"]) for edit in edits if "model" in edit.provenance}
-    if not model and len(named) != 1:
-        raise TarotError("adapters that name one model", ", ".join(sorted(named)) or "none named", "add --model")
     parts = [edit.scaled(factor) for edit, factor in zip(edits, strength, strict=True)] if strength else edits
-    edit = composed(_load(model or named.pop(), "cpu", "auto").model, *parts)
+    edit = composed(_load(model or _named_model(edits), "cpu", "auto").model, *parts)
     edit.save(output)
     out.print(f"composed {', '.join(each.fingerprint for each in edits)} into adapter {edit.fingerprint} in {output}")
     _say_unknown(*edits)
+
+
+def _named_model(edits: "Sequence[Adapter]") -> str:
+    """Return the model that all adapters name, if it is on this machine: a file does not choose what is downloaded."""
+    named = {str(edit.provenance["model"]) for edit in edits if "model" in edit.provenance}
+    if len(named) != 1:
+        raise TarotError("adapters that name one model", ", ".join(sorted(named)) or "none named", "add --model")
+    reference = named.pop()
+    is_remote = reference.startswith(("//", "\\\\"))  # a network share
+    if not reference.startswith("wheel:") and (is_remote or not os.path.exists(reference)):
+        hint = f"if you trust it, add --model {shlex.quote(reference)}"
+        raise TarotError("--model for adapters of a model that is not on this machine", repr(reference), hint)
+    return reference
 
 
 def _say_unknown(*edits: "Adapter") -> None:
@@ -997,6 +1091,7 @@ def _fail(message: str) -> NoReturn:
 
 def main() -> Any:
     """Run the command; whatever the user got wrong ends in one line and exit code 2, Ctrl-C in 130."""
+    escape_log_records()
     try:
         # typer makes an exit code of Ctrl-C, and says nothing.
         if (code := app(standalone_mode=False)) == INTERRUPTED:

@@ -1,37 +1,89 @@
-"""What goes wrong, said in one line: what was expected, what came, what to try."""
+"""Errors for users: one line that says what was expected, what was found and what to try."""
 
+import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+# Control, format and surrogate characters, line and paragraph separators: a terminal obeys or hides them.
+_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def printable(text: str) -> str:
+    r"""Replace the characters that a terminal obeys or does not show with their escapes.
+
+    These are control characters, bidirectional overrides, zero-width characters, line separators and lone surrogates.
+
+    Example:
+        >>> print(printable("\x1b[2Jname"))
+        \x1b[2Jname
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in _UNPRINTABLE else char for char in text
+    )
+
 
 class TarotError(Exception):
-    """Expected this, got that; try this.
+    """Error that a command prints as it stands: "expected this, got that; try this", or one plain sentence.
+
+    The message is a single line of printable characters, whatever the arguments contain.
 
     Args:
-        expected: what would have been accepted.
-        got: what came instead.
+        expected: what is accepted; or, without `got`, the whole sentence.
+        got: what was found instead.
         hint: what to try; may be empty.
 
-    The message is a single line whatever the parts contain, so that a command can print it as it stands.
+    Attributes:
+        expected: None for a plain sentence.
+        got: None for a plain sentence.
+        hint: None where there is none.
+
+    Example:
+        >>> error = TarotError("a bound above 0", "-1", "try 0.785")
+        >>> str(error), error.hint
+        ('expected a bound above 0, got -1; try 0.785', 'try 0.785')
+        >>> str(TarotError("'x.json' is a file, not a folder."))
+        "'x.json' is a file, not a folder."
     """
 
-    def __init__(self, expected: str, got: str, hint: str = "") -> None:
-        message = f"expected {expected}, got {got}"
-        super().__init__(" ".join((f"{message}; {hint}" if hint else message).split()))
+    def __init__(self, expected: str, got: str | None = None, hint: str = "") -> None:
+        self.expected = None if got is None else _one_line(expected)
+        self.got = None if got is None else _one_line(got)
+        self.hint = _one_line(hint) or None
+        message = expected if got is None else f"expected {expected}, got {got}"
+        super().__init__(_one_line(f"{message}; {hint}" if hint else message))
 
     def __reduce__(self) -> tuple[object, ...]:
-        """From one process to another: by what it says, not by what it was made of."""
-        return _said_again, (type(self), str(self))
+        """Rebuild from the message and the attributes: the constructors of subclasses take other arguments."""
+        return _rebuild, (type(self), self.args, vars(self))
 
 
-def _said_again(kind: type[TarotError], message: str) -> TarotError:
-    error = kind.__new__(kind)
-    error.args = (message,)
+def _one_line(text: str) -> str:
+    return printable(" ".join(text.split()))
+
+
+def _rebuild(kind: type[TarotError], arguments: tuple[object, ...], attributes: dict[str, object]) -> TarotError:
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    vars(error).update(attributes)
     return error
 
 
-class UnknownName(TarotError):
-    """A name that is not among the known ones; the nearest is offered."""
+class InvalidValueError(TarotError, ValueError):
+    """A value that is not allowed, which a caller may catch as a ValueError."""
+
+
+class FileAccessError(TarotError, OSError):
+    """A file or folder that cannot be read or written, which a caller may catch as an OSError."""
+
+
+class MissingFileError(TarotError, FileNotFoundError):
+    """A file or folder that does not exist, which a caller may catch as a FileNotFoundError."""
+
+
+class UnknownName(InvalidValueError):
+    """A name that is not among the known ones; the message offers the nearest."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
@@ -44,8 +96,8 @@ class UnknownName(TarotError):
         )
 
 
-class ShapeMismatch(TarotError):
-    """Two shapes that had to be equal."""
+class ShapeMismatch(InvalidValueError):
+    """Two shapes that have to be equal and are not."""
 
     def __init__(self, what: str, expected: tuple[int, ...], got: tuple[int, ...], hint: str = "") -> None:
         super().__init__(f"{what} of shape {tuple(expected)}", f"shape {tuple(got)}", hint)

@@ -3,7 +3,6 @@
 Where the hub is, and who asks, is huggingface_hub's to know: `HF_ENDPOINT`, `HF_TOKEN`, or `hf auth login`.
 """
 
-import json
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,9 @@ from huggingface_hub import HfApi, ModelCardData
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
-from tarot.errors import TarotError
+from tarot.errors import TarotError, printable
+from tarot.json_files import parse_json, read_file
+from tarot.provenance import checked_card, checked_provenance
 
 README = "README.md"
 DESCRIPTION = "tarot.json"
@@ -34,7 +35,9 @@ def push(repo_id: str, folder: Path, *, private: bool = False, measured: str = "
         validate_repo_id(repo_id)
         api = HfApi()
         name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        description = parse_json(read_file(folder / DESCRIPTION))
+        checked_card(description)
+        checked_provenance(description.get("provenance", {}))
         (folder / README).write_text(card(description, name, measured), encoding="utf-8")
         return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message="tarot adapter").commit_url)
 
@@ -47,12 +50,14 @@ def pull(repo_id: str, files: Sequence[str], revision: str | None = None) -> Pat
 
 
 def card(description: Mapping[str, Any], repo_id: str, measured: str = "") -> str:
-    """The README.md of an adapter: what it is, how to use it, how it was made, what it is not.
+    """Write the README.md of an adapter: what it is, how to use it, how it was made, what it is not.
+
+    Names from the file appear as text only: they form no Markdown, HTML, YAML or Python of their own.
 
     Args:
         description: what its `tarot.json` says.
         repo_id: the hub repository's name.
-        measured: a paragraph on its gain, if there is one.
+        measured: a paragraph of Markdown on its gain, if there is one.
     """
     edit, provenance = description["edit"], description["provenance"]
     base = str(provenance.get("model") or "REF")
@@ -64,19 +69,19 @@ def card(description: Mapping[str, Any], repo_id: str, measured: str = "") -> st
     )
     layers = ", ".join(map(str, edit["layers"]))
     rows = [
-        ("base model", f"`{base}`"),
-        ("edit", f"{edit['rotation']} on {edit['sites']}, layers {layers}"),
-        ("fingerprint", f"`{description['fingerprint']}`"),
+        ("base model", _code(base)),
+        ("edit", f"{_inline(edit['rotation'])} on {_inline(edit['sites'])}, layers {layers}"),
+        ("fingerprint", _code(description["fingerprint"])),
         *_made(provenance),
     ]
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    table = "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows)
     return f"""---
 {data.to_yaml()}
 ---
 
-# {repo_id.split("/")[-1]}
+# {_inline(repo_id.split("/")[-1])}
 
-An edit of `{base}` that rotates the outputs of its attention heads, found by
+An edit of {_code(base)} that rotates the outputs of its attention heads, found by
 [tarot](https://arxiv.org/abs/2410.04277) on a few labelled samples. It has no weights of its own but angles.
 
 ## Use
@@ -84,8 +89,8 @@ An edit of `{base}` that rotates the outputs of its attention heads, found by
 ```python
 import tarot
 
-model = tarot.load_model("{base}")
-tarot.Adapter.from_pretrained("{repo_id}").merge(model.model)
+model = tarot.load_model({_literal(base)})
+tarot.Adapter.from_pretrained({_literal(repo_id)}).merge(model.model)
 ```
 
 ## How it was made
@@ -106,10 +111,10 @@ tarot.Adapter.from_pretrained("{repo_id}").merge(model.model)
 """
 
 
-def _made(provenance: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+def _made(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What is known of a search, or of each of the parents, as rows of the card."""
     for parent in provenance.get("parents", ()):
-        yield "made from", f"`{parent['fingerprint']}` at strength {parent['strength']:g}"
+        yield "made from", f"{_code(parent['fingerprint'])} at strength {parent['strength']:g}"
         yield from _made(parent["provenance"])
     named = {
         "task": "task",
@@ -121,11 +126,32 @@ def _made(provenance: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
         "search": "search",
         "bound": "largest angle allowed, radians",
     }
-    yield from ((title, provenance[name]) for name, title in named.items() if name in provenance)
+    yield from ((title, _inline(provenance[name])) for name, title in named.items() if name in provenance)
     scores = provenance.get("scores")
     if isinstance(scores, Mapping) and all(isinstance(scores.get(name), float) for name in ("identity", "best")):
-        measure = provenance.get("objective", "objective")
+        measure = _inline(provenance.get("objective", "objective"))
         yield f"{measure} on the samples", f"unedited {scores['identity']:.4f}, edited {scores['best']:.4f}"
+
+
+def _inline(value: object) -> str:
+    """Markdown of a name or number: plain words as they are, everything else as code, which forms no markup."""
+    text = str(value)
+    plain = re.fullmatch(r"-?[A-Za-z0-9]+([ ._+-][A-Za-z0-9]+)*", text) and not text.lower().startswith("www.")
+    return text if plain else _code(text)
+
+
+def _code(text: str) -> str:
+    """Markdown of a code span that holds the text, on one line."""
+    line = printable(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    padding = " " if line.startswith("`") or line.endswith("`") or not line.strip() else ""
+    return f"{fence}{padding}{line}{padding}{fence}"
+
+
+def _literal(text: str) -> str:
+    """Python string literal of the text, on one line and without backticks, which could end the block of code."""
+    escaped = {"\\": r"\\", '"': r"\"", "`": r"\x60"}
+    return '"' + "".join(printable(escaped.get(char, char)) for char in text) + '"'
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from tarot.models import LoadedModel
 from tarot.outcomes import Judged, Outcome
 from tarot.pareto import pareto
 from tarot.rewarded import Rewarded
-from tarot.rewards import check_reward, is_reward, make_reward, refuse_code
+from tarot.rewards import check_reward, is_reward, make_reward, refuse_unrequested
 from tarot.samples import load_task
 
 
@@ -34,16 +34,18 @@ def reward_for(results: Mapping[str, Any], task: str, asked: str | None) -> str 
         TarotError: the task names a function, or the user a reward for a task that does not generate.
     """
     config = results["configs"][task]
-    named = asked or (config.get("metadata") or {}).get("reward")
-    if named is None:
+    metadata = config.get("metadata")
+    of_task = metadata.get("reward") if isinstance(metadata, Mapping) else None
+    if not (asked or of_task):
         return None
+    named = asked or str(of_task)
     if config["output_type"] != "generate_until":
         kind = config["output_type"]
         raise TarotError(f"a task that generates, to judge by {named}", f"{kind} in {task}", "try openings")
     if asked is None:
-        refuse_code(named, f"the task {task}")
+        refuse_unrequested(named, f"the task {task}")
     check_reward(named)
-    return str(named)
+    return named
 
 
 def judge_logged(loaded: LoadedModel, results: Mapping[str, Any], task: str, reward: str) -> Judged:
@@ -88,7 +90,7 @@ def reward_of(adapter: Adapter, asked: str | None) -> str:
     """
     tuned_for = recipe_of(adapter).objective
     if asked is None:
-        refuse_code(tuned_for, "an adapter")
+        refuse_unrequested(tuned_for, "an adapter")
     if not is_reward(name := asked or tuned_for):
         raise TarotError("an adapter tuned for a reward", f"one tuned for {name}", "give --reward")
     check_reward(name)

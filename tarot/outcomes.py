@@ -14,9 +14,11 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
+from typing import ClassVar
 
 from tarot.errors import TarotError
-from tarot.files import BROKEN_JSON, write_atomically
+from tarot.files import write_atomically
+from tarot.json_files import Count, Fraction, Number, parse_json, read_file, validated
 
 OUTCOMES = "outcomes.json"
 
@@ -29,10 +31,12 @@ class Outcome:
     A `refused` edit lost more fluency than it was allowed to.
     """
 
-    reward: float
-    fluency: float
-    distinct_2: float
-    repetition: float
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    reward: Number
+    fluency: Number
+    distinct_2: Fraction
+    repetition: Fraction
     refused: bool = False
 
     @property
@@ -46,8 +50,8 @@ class Judged:
     """Texts with what each is worth (in the reward's units) and how fluent it is (nats a token)."""
 
     texts: tuple[str, ...]
-    rewards: tuple[float, ...]
-    fluencies: tuple[float, ...]
+    rewards: tuple[Number, ...]
+    fluencies: tuple[Number, ...]
 
     @cached_property
     def outcome(self) -> Outcome:
@@ -111,15 +115,16 @@ def _plain(outcomes: Mapping[int, Outcome]) -> dict[str, dict[str, float]]:
 
 
 def outcomes(folder: str | Path) -> dict[int, Outcome]:
-    """The outcomes that a search for a reward left in its folder, by trial.
+    """Read the outcomes that a search for a reward left in its folder, by trial.
 
     Raises:
         TarotError: there are none, or the file is damaged.
     """
     path = Path(folder) / OUTCOMES
     try:
-        return {int(trial): Outcome(**values) for trial, values in json.loads(path.read_bytes()).items()}
+        found: dict[int, Outcome] = validated(dict[Count, Outcome], parse_json(read_file(path)))
     except OSError as error:
         raise TarotError(f"the outcomes of a search in {path}", error.strerror or str(error), "tune again") from error
-    except (*BROKEN_JSON, TypeError, AttributeError) as error:
+    except ValueError as error:
         raise TarotError(f"outcomes as tarot writes them in {path}", str(error), "tune again") from error
+    return found

@@ -7,10 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from reprlib import repr as short
 
 from tarot import cells
 from tarot.cells import FORMAT, Cell
 from tarot.gains import Difference
+from tarot.json_files import Name, validated
 from tarot.outcomes import Judged, Outcome
 
 
@@ -23,11 +25,11 @@ class Rewarded:
     once. `command` repeats it, but for what `not_repeated` says became of the edit.
     """
 
-    model: str
-    task: str
-    reward: str
+    model: Name
+    task: Name
+    reward: Name
     seed: int
-    adapter: str
+    adapter: Name
     prompts: tuple[str, ...]
     base: Judged
     edited: Judged
@@ -51,21 +53,30 @@ def to_json(compared: Sequence[Rewarded]) -> str:
 
 
 def load(path: str | Path) -> tuple[list[Cell], list[Rewarded]]:
-    """What a file of results holds: cells, or rewarded comparisons.
+    """Read a file of results: cells, or rewarded comparisons.
 
     Raises:
         TarotError: as `tarot.cells.load`.
     """
     with cells.results(path) as content:
         if "rewarded" in content:
-            return [], [_rewarded(values) for values in content["rewarded"]]
+            compared = content["rewarded"]
+            if not isinstance(compared, list):
+                raise ValueError(f"rewarded: {short(compared)} is no list")
+            return [], [_rewarded(values) for values in compared]
     return cells.load(path), []
 
 
 def _rewarded(values: object) -> Rewarded:
-    compared: Rewarded = cells.parsed(Rewarded, values)
-    columns = {"the base's": compared.base, "the edit's": compared.edited}
-    for name, judged in columns.items():
-        both = {f"{name} {kind}": getattr(judged, kind) for kind in ("texts", "rewards", "fluencies")}
-        cells.same_length(len(compared.prompts), both)
+    compared: Rewarded = validated(Rewarded, values)
+    if not compared.prompts:
+        raise ValueError("prompts: no documents")
+    for name, judged in {"base": compared.base, "edited": compared.edited}.items():
+        columns = {f"{name}.{kind}": getattr(judged, kind) for kind in ("texts", "rewards", "fluencies")}
+        cells.same_length(len(compared.prompts), columns)
+    for name, gain in {"gain": compared.gain, "fluency_gain": compared.fluency_gain}.items():
+        if gain.n != len(compared.prompts):
+            raise ValueError(f"{name}.n: {gain.n} documents and {len(compared.prompts)} prompts")
+    if missing := [trial for trial in compared.front if trial not in compared.outcomes]:
+        raise ValueError(f"front: no outcome of trial {missing[0]}")
     return compared

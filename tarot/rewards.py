@@ -17,6 +17,7 @@ Source of the valence: Hutto and Gilbert, VADER, ICWSM 2014.
 import importlib
 import math
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ import torch
 from transformers import PreTrainedModel
 
 from tarot.errors import TarotError, UnknownName
+from tarot.json_files import LARGEST_NUMBER
 from tarot.models import load_classifier
 from tarot.scoring import Request, Scorer, max_length
 
@@ -87,9 +89,12 @@ def is_reward(name: str) -> bool:
     return name == FLUENCY or ":" in name
 
 
-def runs_code(name: str) -> bool:
-    """Whether the name is that of a user's function, which nothing but the user may ask for."""
-    return is_reward(name) and name != FLUENCY and name.partition(":")[0] not in ("sentiment", "toxicity", "classifier")
+def needs_consent(name: str) -> bool:
+    """Return whether a reward imports code (`module:function`) or loads a model (`classifier:REF#LABEL`).
+
+    Only the user may choose these, on the command line or in Python: never a file.
+    """
+    return is_reward(name) and name != FLUENCY and name.partition(":")[0] not in ("sentiment", "toxicity")
 
 
 def check_reward(name: str) -> None:
@@ -107,16 +112,21 @@ def check_reward(name: str) -> None:
         reference, _, label = name.removeprefix("classifier:").rpartition("#")
         if not (reference and label):
             raise TarotError("a classifier and its label, as classifier:REF#LABEL", repr(name))
-    elif name != FLUENCY and not (runs_code(name) and re.fullmatch(r"[\w.]+:\w+", name)):
+    elif name != FLUENCY and not (needs_consent(name) and re.fullmatch(r"[\w.]+:\w+", name)):
         raise UnknownName("reward", name, KNOWN)
 
 
-def refuse_code(name: str, where: str) -> None:
-    """Raise TarotError where a file, and not the user, asks for a function to be called."""
-    if runs_code(name):
-        raise TarotError(
-            f"a reward that runs no code in {where}", repr(name), f"if you trust it, ask for it: --reward {name}"
-        )
+def refuse_unrequested(name: str, where: str) -> None:
+    """Raise TarotError if a reward that a file names needs the user's consent.
+
+    Args:
+        name: the reward, or a measure of labelled answers.
+        where: names the file.
+    """
+    if needs_consent(name):
+        what = "loads no model" if name.startswith("classifier:") else "runs no code"
+        hint = f"if you trust it, ask for it: --reward {shlex.quote(name)}"
+        raise TarotError(f"a reward that {what} in {where}", repr(name), hint)
 
 
 def make_reward(name: str, fluency: Reward) -> Reward:
@@ -204,9 +214,9 @@ def _function(module: str, name: str) -> Reward:
             values = [float(value) for value in returned]
         except (TypeError, ValueError) as error:
             raise TarotError(f"numbers from {module}:{name}", str(error)) from error
-        if len(values) != len(continuations) or not all(map(math.isfinite, values)):
-            odd = sum(not math.isfinite(value) for value in values)
-            got = f"{len(values)}, {odd} of them infinite or nan"
+        odd = sum(not abs(value) <= LARGEST_NUMBER for value in values)
+        if len(values) != len(continuations) or odd:
+            got = f"{len(values)}, {odd} of them nan or beyond {LARGEST_NUMBER:g}"
             raise TarotError(f"{len(continuations)} finite numbers from {module}:{name}", got)
         return values
 

@@ -1,6 +1,8 @@
 """Adapters: what is saved is what is loaded, and nothing else is loaded at all."""
 
+import hashlib
 import json
+import os
 from functools import cache
 from pathlib import Path
 
@@ -127,29 +129,117 @@ def test_brackets_too_deep_to_read(folder: Path) -> None:
     assert error_of(folder).startswith("expected JSON in DIR/tarot.json, got ")
 
 
-@pytest.mark.parametrize(
-    "provenance",
-    [
-        [],
-        {"samples_drawn": 3},
-        {"samples_drawn": ["train/1"]},
-        {"samples_drawn": [{"id": "train/1", "key": 1}]},
-        {"samples_drawn": [{"id": "train/first", "key": "a"}]},
-        {"budget": "120"},
-        {"parents": "two"},
-        {"parents": [{"fingerprint": "a", "strength": "1"}]},
-        {"parents": [{"fingerprint": "a", "strength": 1.0}]},
-        {"parents": [{"fingerprint": "a", "strength": 1.0, "provenance": {"budget": "120"}}]},
-    ],
-    ids=str,
-)
-def test_an_origin_that_tune_does_not_write(folder: Path, provenance: object) -> None:
+def rewritten(folder: Path, **changes: object) -> str:
+    """The error of an adapter whose card has other values."""
     card = json.loads((folder / CARD).read_text())
-    (folder / CARD).write_text(json.dumps({**card, "provenance": provenance}))
-    assert error_of(folder) == (
-        "expected samples, a budget and parents as tarot writes them in DIR/tarot.json, got others; "
-        "is this a tarot adapter?"
-    )
+    (folder / CARD).write_text(json.dumps({**card, **changes}))
+    return error_of(folder)
+
+
+SOUND = {
+    "model": "m",
+    "dtype": "auto",
+    "task": "t",
+    "num_fewshot": "mix",
+    "samples": 20,
+    "objective": "log_probability",
+    "bound": 1,
+    "seed": -1,
+    "chat": True,
+    "fluency_floor": None,
+    "budget": 120,
+    "interrupted": False,
+    "scores": {"identity": None, "best": -1.5},
+    "seconds": {"evaluating": 0.5},
+    "samples_drawn": [{"id": "train/1", "key": "a", "num_fewshot": 2}],
+    "versions": {"torch": "2"},
+    "parents": [{"fingerprint": "a", "strength": 1, "provenance": {"parents": []}}],
+    "pruned": {"keep": 0.9, "before": {"keep": 1, "before": None}, "heads": 3, "of": 9},
+    "a note": [{"of": "the user"}],
+}
+OTHER_TYPES = [None, True, 3, 0.5, "text", [], {}, [[1]], {"a": {}}, [{"key": 1}], [{"a": None}]]
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_any_field_of_another_type_is_named_or_does_no_harm(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("adapter")
+    field = data.draw(st.sampled_from([name for name in SOUND if name != "a note"]))
+    value = data.draw(st.sampled_from(OTHER_TYPES))
+    adapter = an_adapter()
+    Adapter(adapter.angles, adapter.edit, {**SOUND, field: value}).save(folder)
+    try:
+        loaded = Adapter.load(folder)
+    except TarotError as error:
+        assert field in str(error) and CARD in str(error)
+        return
+    assert loaded.provenance == {**SOUND, field: value}
+    assert isinstance(loaded.tasks, frozenset)
+
+
+def test_a_sound_origin_comes_back(folder: Path) -> None:
+    adapter = an_adapter()
+    Adapter(adapter.angles, adapter.edit, SOUND).save(folder)
+    assert Adapter.load(folder).provenance == SOUND
+
+
+@pytest.mark.parametrize(
+    ("provenance", "field"),
+    [
+        ([], "the file"),
+        ({"samples_drawn": ["train/1"]}, "samples_drawn.0"),
+        ({"samples_drawn": [{"id": "train/1", "key": 1}]}, "samples_drawn.0.key"),
+        ({"samples_drawn": [{"id": "train/first", "key": "a"}]}, "samples_drawn.0.id"),
+        ({"budget": "120"}, "budget"),
+        ({"budget": -1}, "budget"),
+        ({"budget": 2**60}, "budget"),
+        ({"seed": 2**63}, "seed"),
+        ({"bound": 1e31}, "the number 1e+31"),
+        ({"parents": [{"fingerprint": "a", "strength": "1"}]}, "parents.0.strength"),
+        ({"parents": [{"fingerprint": "a", "strength": 10**400}]}, "an integer of 1329 bits"),
+        ({"parents": [{"fingerprint": "a", "strength": float("inf")}]}, "the number inf"),
+        ({"parents": [{"fingerprint": "a", "strength": 1.0}]}, "parents.0.provenance"),
+        (
+            {"parents": [{"fingerprint": "a", "strength": 1.0, "provenance": {"budget": "120"}}]},
+            "parents.0.provenance.budget",
+        ),
+        ({"pruned": {"keep": 0}}, "pruned.keep"),
+        ({"model": []}, "model"),
+        ({"model": "m" * 5000}, "model"),
+        ({"a note": "\ud800"}, "half a surrogate pair"),
+    ],
+    ids=lambda value: ascii(value)[:40],
+)
+def test_an_origin_that_tune_does_not_write(folder: Path, provenance: object, field: str) -> None:
+    message = rewritten(folder, provenance=provenance)
+    assert "DIR/tarot.json" in message and field in message and len(message) < 300
+
+
+def test_a_number_that_json_does_not_have_is_saved_as_null(tmp_path: Path) -> None:
+    adapter = an_adapter()
+    scores = {"identity": float("nan"), "best": float("-inf")}
+    Adapter(adapter.angles, adapter.edit, {"scores": scores, "budget": 3}).save(tmp_path)
+    assert "NaN" not in (tmp_path / CARD).read_text()
+    assert Adapter.load(tmp_path).provenance == {"scores": {"identity": None, "best": None}, "budget": 3}
+
+
+def test_a_key_that_occurs_twice(folder: Path) -> None:
+    text = (folder / CARD).read_text()
+    (folder / CARD).write_text(text.replace('"sites"', '"layers": [0], "sites"'))
+    assert "the key 'layers' twice in one object" in error_of(folder)
+
+
+def test_a_pipe_is_not_waited_for(folder: Path) -> None:
+    (folder / CARD).unlink()
+    os.mkfifo(folder / CARD)
+    assert "not a regular file at DIR/tarot.json" in error_of(folder)
+
+
+def test_a_file_without_an_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tarot.adapter.LARGEST", 100)
+    assert "more than 100 bytes at DIR/tarot.json" in error_of(folder)
 
 
 def test_not_a_number(tmp_path: Path) -> None:
@@ -160,25 +250,31 @@ def test_not_a_number(tmp_path: Path) -> None:
     assert error_of(tmp_path) == "expected finite angles, got 12 that are not in DIR; tune again"
 
 
-def test_other_tensors(folder: Path) -> None:
-    save_file({"other": torch.zeros(2)}, folder / WEIGHTS)
-    card = json.loads((folder / CARD).read_text())
-    import hashlib
-
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"other": torch.zeros(2)}, "expected angles in DIR/adapter.safetensors, got 1 other tensors; tune again"),
+        ({"angles": torch.zeros(2)}, "expected angles of shape (2, heads, angles) in DIR, got shape (2,); tune again"),
+        ({"angles": torch.zeros(3, 3, 4)}, "expected angles of shape (2, heads, angles) in DIR, got shape (3, 3, 4)"),
+        ({"angles": torch.zeros(2, 0, 4)}, "expected angles of shape (2, heads, angles) in DIR, got shape (2, 0, 4)"),
+        ({"angles": torch.zeros(2, 3, 4, dtype=torch.int64)}, "expected angles of a floating-point type in DIR"),
+        ({"angles": torch.zeros(2, 3, 4, dtype=torch.complex64)}, "expected angles of a floating-point type in DIR"),
+    ],
+)
+def test_other_tensors(folder: Path, tensors: dict[str, torch.Tensor], message: str) -> None:
+    save_file(tensors, folder / WEIGHTS)
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-    (folder / CARD).write_text(json.dumps({**card, "weights_sha256": digest}))
-    assert "expected angles and their edit in DIR, got KeyError: 'angles'" in error_of(folder)
+    assert rewritten(folder, weights_sha256=digest).startswith(message)
 
 
 @pytest.mark.parametrize(
     "change", [{"layers": []}, {"layers": ["a"]}, {"layers": [0.0, 1.0]}, {"sites": 5}, {"rotation": []}], ids=str
 )
 def test_an_edit_that_is_none(folder: Path, change: dict[str, object]) -> None:
-    card = json.loads((folder / CARD).read_text())
-    (folder / CARD).write_text(json.dumps({**card, "edit": {**card["edit"], **change}}))
-    assert error_of(folder) == (
-        "expected the sites, layers, rotation and model of an edit in DIR, got others; tune again"
-    )
+    edit = json.loads((folder / CARD).read_text())["edit"]
+    message = rewritten(folder, edit={**edit, **change})
+    assert message.startswith("expected an adapter as tarot writes it in DIR/tarot.json, got edit.")
+    assert next(iter(change)) in message
 
 
 def test_another_model() -> None:

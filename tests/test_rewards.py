@@ -14,7 +14,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 from tarot import rewards
 from tarot.errors import TarotError, UnknownName
-from tarot.rewards import Fluency, Reward, check_reward, is_reward, make_reward, refuse_code, runs_code
+from tarot.rewards import Fluency, Reward, check_reward, is_reward, make_reward, needs_consent, refuse_unrequested
 
 END = 1
 
@@ -216,9 +216,9 @@ def test_a_users_function_sees_prompts_and_continuations() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("short", "expected 2 finite numbers from planted_rewards:short, got 1, 0 of them infinite or nan"),
-        ("nan", "expected 2 finite numbers from planted_rewards:nan, got 2, 2 of them infinite or nan"),
-        ("endless", "expected 2 finite numbers from planted_rewards:endless, got 2, 2 of them infinite or nan"),
+        ("short", "expected 2 finite numbers from planted_rewards:short, got 1, 0 of them nan or beyond 1e+30"),
+        ("nan", "expected 2 finite numbers from planted_rewards:nan, got 2, 2 of them nan or beyond 1e+30"),
+        ("endless", "expected 2 finite numbers from planted_rewards:endless, got 2, 2 of them nan or beyond 1e+30"),
         ("words", "expected numbers from planted_rewards:words, got could not convert string to float: 'a'"),
         ("number", "expected a function planted_rewards:number(prompts, continuations), got int"),
         ("none", "expected the function none of the module planted_rewards, got module 'planted_rewards' has no"),
@@ -236,9 +236,6 @@ def test_a_users_function_is_checked(name: str, message: str) -> None:
 def test_names() -> None:
     assert all(is_reward(name) for name in (*rewards.WORD_LISTS, "fluency", "classifier:a/b#c", "my.module:f"))
     assert not any(is_reward(name) for name in ("log_probability", "margin", "accuracy", "probability"))
-    assert [
-        name for name in (*rewards.WORD_LISTS, "fluency", "classifier:a/b#c", "my.module:f") if runs_code(name)
-    ] == ["my.module:f"]
     with pytest.raises(UnknownName, match=r"got 'sentiment:positiv'; did you mean 'sentiment:positive'\?"):
         check_reward("sentiment:positiv")
     with pytest.raises(UnknownName, match="expected a known reward, got 'toxicity:high'"):
@@ -247,13 +244,28 @@ def test_names() -> None:
         check_reward("rm -rf:x")
 
 
-def test_a_file_may_not_name_a_function() -> None:
-    refuse_code("sentiment:positive", "the task t")
+@pytest.mark.parametrize("name", [*rewards.WORD_LISTS, "fluency", "log_probability"])
+def test_a_file_may_name_what_comes_with_tarot(name: str) -> None:
+    assert not needs_consent(name)
+    refuse_unrequested(name, "the task t")
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "option"),
+    [
+        ("os:system", "runs no code", "os:system"),
+        ("classifier:org/name#POSITIVE", "loads no model", "'classifier:org/name#POSITIVE'"),
+        ("classifier:./here#x", "loads no model", "'classifier:./here#x'"),
+        ("classifier:", "loads no model", "classifier:"),
+        ("Classifier:org/name#x", "runs no code", "'Classifier:org/name#x'"),
+    ],
+)
+def test_a_file_chooses_neither_code_nor_a_model(name: str, what: str, option: str) -> None:
+    assert needs_consent(name)
     with pytest.raises(TarotError) as error:
-        refuse_code("os:system", "an adapter")
+        refuse_unrequested(name, "an adapter")
     assert str(error.value) == (
-        "expected a reward that runs no code in an adapter, got 'os:system'; "
-        "if you trust it, ask for it: --reward os:system"
+        f"expected a reward that {what} in an adapter, got {name!r}; if you trust it, ask for it: --reward {option}"
     )
 
 

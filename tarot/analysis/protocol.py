@@ -12,7 +12,7 @@ from tarot.harness import TarotLM, chat_template, evaluate, logged
 from tarot.measuring import answers, recipe_of
 from tarot.models import LoadedModel
 from tarot.objective import Objective
-from tarot.rewards import refuse_code
+from tarot.rewards import refuse_unrequested
 from tarot.samples import Sample, evaluated, load_task
 from tarot.tuning import Problem
 
@@ -33,7 +33,7 @@ def objective_of(
     """
     recipe = recipe_of(adapter)
     if reward is None:
-        refuse_code(recipe.objective, "an adapter")
+        refuse_unrequested(recipe.objective, "an adapter")
     adapter.sites(loaded.model)  # or it does not fit
     problem = Problem.of(loaded, replace(recipe, objective=reward or recipe.objective), include_path, batch_size)
     known: list[dict[str, str]] = adapter.provenance.get("samples_drawn", [])  # type: ignore[assignment]  # JSON

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from reprlib import repr as short
 
 import torch
 from jaxtyping import Float
@@ -21,10 +22,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from typing_extensions import TypedDict
 
-from tarot.adapter import Adapter, Edit, checked_provenance
-from tarot.errors import ShapeMismatch, TarotError
-from tarot.files import BROKEN_JSON, write_atomically
+from tarot.adapter import Adapter, Edit
+from tarot.errors import MissingFileError, ShapeMismatch, TarotError
+from tarot.files import write_atomically
+from tarot.json_files import Name, parse_json, read_file, validated
+from tarot.provenance import checked_provenance
 from tarot.rotation import ROTARY
 from tarot.sites import Site, alive, find_sites
 
@@ -103,12 +107,16 @@ def from_peft(model: PreTrainedModel, folder: str | Path) -> Adapter:
     path = Path(folder) / WEIGHTS
     _check_exact(_config(Path(folder)), folder)
     try:
+        read_file(path)  # refuses what is not a regular file, or too large
         with safe_open(path, "pt") as file:
             metadata: Mapping[str, str] = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
-        provenance = dict(json.loads(metadata.get(PROVENANCE, "{}")))
-    except (OSError, SafetensorError, *BROKEN_JSON, TypeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise TarotError(f"safetensors in {path}", f"{error}", "pickled weights are never read") from error
+    try:
+        provenance = checked_provenance(parse_json(metadata.get(PROVENANCE, "{}").encode()))
+    except ValueError as error:
+        raise TarotError(f"a provenance as tarot writes it in {path}", f"{error}", "import another adapter") from error
     known = {site.name: site for site in find_sites(model, "heads", 1.0)}
     blocks = {}
     for key, block in tensors.items():
@@ -123,7 +131,7 @@ def from_peft(model: PreTrainedModel, folder: str | Path) -> Adapter:
     for row, site in zip(angles, sites, strict=True):
         found_angles = _angles(blocks[site.name], site)
         row[: site.n_heads, : found_angles.shape[-1]] = found_angles
-    return Adapter(angles, Edit.of(model, "heads", sites, ROTARY), checked_provenance(provenance, path))
+    return Adapter(angles, Edit.of(model, "heads", sites, ROTARY), provenance)
 
 
 def _cayley(angles: Float[Tensor, "head angle"], site: Site) -> Float[Tensor, "pair 1"]:
@@ -142,23 +150,37 @@ def _angles(blocks: Tensor, site: Site) -> Float[Tensor, "head angle"]:
     return (2 * blocks.double().atan()).float().reshape(site.n_heads, n)
 
 
-def _config(folder: Path) -> dict[str, object]:
+class _Config(TypedDict, total=False):
+    """What is read of `adapter_config.json`; PEFT writes more, which is ignored, and older versions less."""
+
+    peft_type: Name
+    oft_block_size: int
+    r: int
+    use_cayley_neumann: bool
+    block_share: bool
+    coft: bool
+    bias: Name
+    modules_to_save: list[Name] | None
+
+
+def _config(folder: Path) -> _Config:
+    path = folder / CONFIG
     try:
-        config = json.loads((folder / CONFIG).read_bytes())
+        config: _Config = validated(_Config, parse_json(read_file(path)))
     except OSError as error:
-        raise TarotError(f"a PEFT adapter folder with {CONFIG}", f"{error.strerror} at {error.filename}") from error
-    except BROKEN_JSON as error:
-        raise TarotError(f"JSON in {folder / CONFIG}", f"{error}") from error
-    if not isinstance(config, dict):
-        raise TarotError(f"a PEFT configuration in {folder / CONFIG}", type(config).__name__)
+        raise MissingFileError(
+            f"a PEFT adapter folder with {CONFIG}", f"{error.strerror} at {error.filename}"
+        ) from error
+    except ValueError as error:
+        raise TarotError(f"a PEFT configuration in {path}", f"{error}") from error
     return config
 
 
-def _check_exact(config: Mapping[str, object], folder: str | Path) -> None:
+def _check_exact(config: _Config, folder: str | Path) -> None:
     for name, (exact, default) in EXACT.items():
         if (value := config.get(name, default)) != exact:
             raise TarotError(
                 f"an OFT adapter with {name}={exact!r}, which a rotary edit equals",
-                f"{name}={value!r} in {folder}",
+                f"{name}={short(value)} in {folder}",
                 "merge it into a checkpoint with PEFT instead",
             )

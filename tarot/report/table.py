@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from tarot.cells import EDITED, FEW_SHOT, Cell
+from tarot.errors import printable
 from tarot.gains import Difference, Gain, Mean, MeanGain, holm
 from tarot.report.comparison import (
     HEADLINE,
@@ -179,6 +180,7 @@ def duration(seconds: float) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows in columns as wide as their widest text."""
+    """Format rows for a terminal: in columns as wide as their widest text, without control characters."""
+    rows = [[printable(text) for text in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]

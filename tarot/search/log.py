@@ -14,11 +14,21 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from tarot.errors import TarotError
-from tarot.files import BROKEN_JSON
+from tarot.json_files import Count, parse_json, read_file, validated
 from tarot.search.trial import Trial
 
 FORMAT = 1
+LARGEST = 2**32  # bytes
+
+
+class _Header(TypedDict):
+    """The first line."""
+
+    format: Count
+    settings: dict[str, Any]
 
 
 class TrialLog:
@@ -55,7 +65,7 @@ class TrialLog:
                 return _create(path, header)
             if not resume:
                 raise TarotError("a new trial log", f"{path}, which exists", "resume it, or choose another folder")
-            content = path.read_bytes()
+            content = read_file(path, LARGEST)
             if b"\n" not in content and header.startswith(content):  # killed while writing the settings
                 path.unlink()
                 return _create(path, header)
@@ -75,11 +85,11 @@ class TrialLog:
         """
         path = Path(path)
         try:
-            content = path.read_bytes()
+            content = read_file(path, LARGEST)
         except OSError as error:
             raise TarotError(f"a trial log {path}", _reason(error), "run the search first") from error
         header, *lines = content[: content.rfind(b"\n") + 1].split(b"\n")
-        return cls(path, _settings(path, header), [_trial(path, index, line) for index, line in enumerate(lines[:-1])])
+        return cls(path, _settings(path, header), _trials(path, lines[:-1]))
 
     def append(self, trial: Trial) -> None:
         """Write the trial and wait until the disk has it.
@@ -134,15 +144,15 @@ def _reason(error: OSError) -> str:
 
 def _settings(path: Path, line: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(line)
-        version, settings = int(header["format"]), dict(header["settings"])
-    except (*BROKEN_JSON, KeyError, TypeError) as error:
+        header: _Header = validated(_Header, parse_json(line))
+    except ValueError as error:
         raise TarotError(
-            f"the settings of a search in line 1 of {path}", short(line), "choose another folder"
+            f"the settings of a search in line 1 of {path}", str(error), "choose another folder"
         ) from error
+    version = header["format"]
     if version > FORMAT:
         raise TarotError(f"a trial log of format {FORMAT} or older", f"format {version} in {path}", "use a newer tarot")
-    return settings
+    return header["settings"]
 
 
 def _same_settings(path: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
@@ -155,18 +165,28 @@ def _same_settings(path: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any
         )
 
 
-def _trial(path: Path, index: int, line: bytes) -> Trial:
-    try:
-        fields = json.loads(line)
-        trial = Trial(
-            **fields
-            | {name: tuple(map(float, fields[name])) for name in ("x", "gradient") if name in fields}
-            | {"score": math.nan if fields["score"] is None else fields["score"]}
-        )
-        if trial.index != index:
-            raise ValueError(f"index {trial.index}")
-    except (*BROKEN_JSON, KeyError, TypeError) as error:
-        raise TarotError(
-            f"trial {index} in line {index + 2} of {path}", short(line), "choose another folder"
-        ) from error
+def _trials(path: Path, lines: Sequence[bytes]) -> list[Trial]:
+    trials: list[Trial] = []
+    for index, line in enumerate(lines):
+        try:
+            trials.append(_trial(line, trials))
+        except ValueError as error:
+            raise TarotError(
+                f"trial {index} in line {index + 2} of {path}", str(error), "choose another folder"
+            ) from error
+    return trials
+
+
+def _trial(line: bytes, before: Sequence[Trial]) -> Trial:
+    """Read one trial; ValueError where it does not fit those before it."""
+    fields = parse_json(line)
+    if isinstance(fields, dict) and fields.get("score", math.nan) is None:
+        fields["score"] = math.nan
+    trial: Trial = validated(Trial, fields)
+    if trial.index != len(before):
+        raise ValueError(f"index: {trial.index}")
+    if before and len(trial.x) != len(before[0].x):
+        raise ValueError(f"x: {len(trial.x)} coordinates, and {len(before[0].x)} in trial 0")
+    if trial.gradient and len(trial.gradient) != len(trial.x):
+        raise ValueError(f"gradient: {len(trial.gradient)} numbers for {len(trial.x)} coordinates")
     return trial

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
+
+from tarot.json_files import Count, Fraction, Number
 
 Origin = Literal["identity", "start", "sobol", "random", "acquisition", "gradient"]
 
@@ -25,13 +27,15 @@ class Trial:
         gradient: d score / d x, for a search that follows it; else empty.
     """
 
-    index: int
-    x: tuple[float, ...]
-    score: float
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    index: Count
+    x: tuple[Fraction, ...]
+    score: Number
     origin: Origin
-    propose_seconds: float
-    evaluate_seconds: float
-    gradient: tuple[float, ...] = ()
+    propose_seconds: Number
+    evaluate_seconds: Number
+    gradient: tuple[Number, ...] = ()
 
 
 def best_of(trials: Sequence[Trial]) -> Trial:

@@ -1,0 +1,147 @@
+"""Strict reading of JSON: everything that a reader of this package may trust is checked here, once.
+
+`parse_json` refuses what JSON leaves open: duplicate keys, integers and floats of any size, nesting of any depth,
+lone surrogates. `validated` compares the values with one schema, a dataclass or a `TypedDict`. Both raise ValueError
+with one line that names the field; the caller adds the file.
+"""
+
+import errno
+import json
+import math
+import os
+import stat
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from reprlib import repr as short
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Interval, MaxLen
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+LARGEST_FILE = 2**30  # bytes
+DEEPEST = 200  # nested lists and objects; an edit made from edits takes three for each generation
+LARGEST_INTEGER = 2**64
+LARGEST_NUMBER = 1e30  # sums, squares and differences of such numbers stay finite
+
+Number = Annotated[float, Interval(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
+"""A finite float that can be computed with and drawn."""
+Fraction = Annotated[float, Interval(ge=-1e-6, le=1 + 1e-6)]
+"""A float from 0 to 1, with what rounding adds."""
+Count = Annotated[int, Interval(ge=0, lt=2**53)]
+Name = Annotated[str, MaxLen(4096)]
+"""Text that is printed in messages and tables."""
+
+
+def read_file(path: Path, largest: int = LARGEST_FILE) -> bytes:
+    """Read a regular file.
+
+    Raises:
+        OSError: no such file, one that is not regular (a pipe would block), or one of more than `largest` bytes.
+    """
+    with open(path, "rb", opener=_open_without_blocking) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise OSError(errno.EFBIG, f"more than {largest:,} bytes", str(path))
+    return content
+
+
+def _open_without_blocking(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def parse_json(content: bytes, *, infinite: bool = False) -> Any:
+    """Parse UTF-8 JSON, with or without a byte order mark; the token NaN becomes None, as null does.
+
+    Args:
+        content: the bytes of a file, or of a line of one.
+        infinite: accept Infinity, which Python writes for an interval without bounds.
+
+    Raises:
+        ValueError: not UTF-8, not JSON, a key that occurs twice in an object, a number that is too large, a lone
+            surrogate, or lists and objects nested too deep.
+    """
+    try:
+        value = json.loads(content.decode("utf-8-sig"), parse_constant=_constant, object_pairs_hook=_object)
+    except RecursionError:
+        raise ValueError(f"lists or objects nested more than {DEEPEST} deep") from None
+    _check_values(value, math.inf if infinite else LARGEST_NUMBER)
+    return value
+
+
+def _constant(token: str) -> float | None:
+    return None if token == "NaN" else float(token)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        key, _ = max(Counter(key for key, _ in pairs).items(), key=lambda item: item[1])
+        raise ValueError(f"the key {short(key)} twice in one object")
+    return found
+
+
+def _check_values(value: Any, largest: float) -> None:
+    """Walk through all values without recursion."""
+    waiting: list[tuple[Any, int]] = [(value, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if isinstance(value, float):
+            if not abs(value) <= largest:
+                raise ValueError(f"the number {value}, which is too large")
+        elif isinstance(value, str):
+            if not value.isascii() and not _has_utf8(value):
+                raise ValueError(f"half a surrogate pair in {short(value)}")
+        elif isinstance(value, int):
+            if abs(value) > LARGEST_INTEGER:
+                raise ValueError(f"an integer of {value.bit_length()} bits, which is too large")
+        elif isinstance(value, dict | list):
+            if depth == DEEPEST:
+                raise ValueError(f"lists or objects nested more than {DEEPEST} deep")
+            if isinstance(value, dict):
+                waiting += [(key, depth + 1) for key in value]
+            waiting += [(each, depth + 1) for each in (value.values() if isinstance(value, dict) else value)]
+
+
+def _has_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def validated(kind: Any, value: Any) -> Any:
+    """Build a `kind`, which is a dataclass or a TypedDict, from parsed JSON.
+
+    Types are strict: text is no number, true is no integer. A float that is None becomes NaN only where the caller has
+    put NaN.
+
+    Raises:
+        ValueError: names the first field that is missing, of another type, or outside its bounds.
+    """
+    from pydantic import ValidationError  # takes a while to import, and only readers of files need it
+
+    try:
+        # As text: pydantic's strict mode accepts a list for a tuple only in JSON.
+        return _schema(kind).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_context=False)[0]
+        raise ValueError(f"{field_name(wrong['loc'])}: {wrong['msg']}, not {short(wrong['input'])}") from None
+
+
+def field_name(location: Sequence[str | int]) -> str:
+    """Path of a field in a file, such as `arms.0.name`."""
+    return ".".join(map(str, location)) or "the file"
+
+
+@cache
+def _schema(kind: Any) -> "TypeAdapter[Any]":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
