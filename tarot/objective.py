@@ -122,17 +122,18 @@ class Objective:
         self._golds: list[int] = []
         self._sizes: list[int] = []
         self._weights = class_weights([sample.pairs[sample.gold][1] for sample in samples])
-        requests = []
+        requests, names = [], []
         for sample in samples:
             pairs = sample.pairs if self.measure.needs_choices else (sample.pairs[sample.gold],)
             requests += [Request(tuple(c), tuple(t)) for c, t in (encode(*pair) for pair in pairs)]
+            names += [f"{sample.id}, answer {answer!r}" for _, answer in pairs]
             self._golds.append(sample.gold if self.measure.needs_choices else 0)
             self._sizes.append(len(pairs))
         self.scorer = Scorer(
             model,
             requests,
             batch_size,
-            names=[s.id for s, n in zip(samples, self._sizes, strict=True) for _ in range(n)],
+            names=names,
             still=min(site.layer for site in self.sites),
         )
 

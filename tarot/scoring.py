@@ -4,15 +4,19 @@ Prompts of one task share much: a system text, the same shots, the same question
 that several requests share is run once and its keys and values are lent to the rest. What remains is batched by length,
 and only the positions that predict a continuation reach the vocabulary.
 
+A score is that of one pass over the request's own tokens. Where the length of a pass changes its rotary embeddings
+(`tarot.rope`), requests beyond the change share no prefix, and are batched only with those of their own length.
+
 The plan depends on the requests alone, so a caller that scores the same requests hundreds of times makes one `Scorer`.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from inspect import signature
 from itertools import groupby
+from math import isinf
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +28,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from tarot.below import Below
 from tarot.errors import TarotError
+from tarot.patch import Patch
+from tarot.rope import constant_rope_length, initial_rope, pass_group
 from tarot.sites import decoder_layers
 
 
@@ -55,10 +61,14 @@ LENDABLE = (DynamicLayer, DynamicSlidingWindowLayer)
 
 @dataclass(frozen=True)
 class _Row:
-    """One sequence to run: `start` is the first position whose prediction somebody needs."""
+    """One sequence to run.
+
+    `start` is the first position whose prediction a request needs. Rows of another `group` cannot share a pass.
+    """
 
     tokens: tuple[int, ...]
     start: int
+    group: int
 
 
 @dataclass
@@ -170,11 +180,10 @@ def predictions_at(model: PreTrainedModel, rows: Int[Tensor, " n"], positions: I
         hidden = args[0]  # of a model in parts, on the last part's device
         return (hidden[rows.to(hidden.device), positions.to(hidden.device)].unsqueeze(0), *args[1:])
 
-    handle = head.register_forward_pre_hook(select)
-    try:
+    patch = Patch(head)
+    patch.before(head, select)
+    with patch:
         yield
-    finally:
-        handle.remove()
 
 
 def max_length(model: PreTrainedModel) -> int | None:
@@ -219,23 +228,25 @@ class Scorer:
         for i, request in enumerate(requests):
             self._check(names[i] if names else f"request {i}", request)
 
+        self._constant_rope = constant_rope_length(model)
         # A sequence that begins another needs no pass of its own: attention is causal.
-        wanted = sorted(range(len(requests)), key=lambda i: self._sequence(i))
+        wanted = sorted(range(len(requests)), key=lambda i: (self._group(i), self._sequence(i)))
         self._rows: list[_Row] = []
         self._row_of = [0] * len(requests)
         for i in reversed(wanted):
-            sequence, start = self._sequence(i), len(requests[i].context) - 1
+            sequence, start, group = self._sequence(i), len(requests[i].context) - 1, self._group(i)
             last = self._rows[-1] if self._rows else None
-            if last and last.tokens[: len(sequence)] == sequence:
-                self._rows[-1] = _Row(last.tokens, min(last.start, start))
+            if last and last.group == group and last.tokens[: len(sequence)] == sequence:
+                self._rows[-1] = _Row(last.tokens, min(last.start, start), group)
             else:
-                self._rows.append(_Row(sequence, start))
+                self._rows.append(_Row(sequence, start, group))
             self._row_of[i] = len(self._rows) - 1
         self._pass_cost = PASS_COST_TOKENS.get(model.device.type, PASS_COST_TOKENS_ACCELERATOR)
 
     def _check(self, name: str, request: Request) -> None:
         if not request.context or not request.continuation:
-            raise TarotError("tokens to condition on and tokens to score", f"{name} without")
+            missing = "an answer without tokens" if request.context else "a prompt without tokens"
+            raise TarotError("tokens to condition on and tokens to score", f"{missing} in {name}")
         length = len(request.context) + len(request.continuation) - 1
         if self.max_length and length > self.max_length:
             raise TarotError(
@@ -244,18 +255,26 @@ class Scorer:
                 "use fewer shots, or a model of longer context",
             )
 
-    def _sequence(self, index: int) -> tuple[int, ...]:
+    def _group(self, index: int) -> int:
         context, continuation = self.requests[index]
-        return context + continuation[:-1]
+        return pass_group(len(context) + len(continuation), self._constant_rope)
+
+    def _sequence(self, index: int) -> tuple[int, ...]:
+        """The tokens to run. Nothing is predicted from the last one, but it counts where the length decides."""
+        context, continuation = self.requests[index]
+        return context + (continuation if self._group(index) else continuation[:-1])
 
     @cached_property
     def _tree(self) -> _Node:
         root = _Node((), 0)
-        indices = sorted(range(len(self._rows)), key=lambda i: self._rows[i].tokens)
-        if indices and _can_lend(self.model):
-            _grow(self._rows, indices, root, self._pass_cost)
-        else:
-            root.rows = indices
+        indices = sorted(range(len(self._rows)), key=lambda i: (self._rows[i].group, self._rows[i].tokens))
+        for group, members in groupby(indices, key=lambda i: self._rows[i].group):
+            if group:
+                root.children.append(_Node((), 0, list(members)))
+            elif _can_lend(self.model):
+                _grow(self._rows, list(members), root, self._pass_cost)
+            else:
+                root.rows = list(members)
         return root
 
     @cached_property
@@ -350,7 +369,8 @@ class Scorer:
         at: Int[Tensor, " n"],
     ) -> Float[Tensor, "n v"]:
         mask = ids.new_ones(len(ids), length)
-        with predictions_at(self.model, rows, at), self._below.passing(key):
+        rope = nullcontext() if isinf(self._constant_rope) else initial_rope(self.model)
+        with rope, predictions_at(self.model, rows, at), self._below.passing(key):
             out = self.model(input_ids=ids, attention_mask=mask, use_cache=cache is not None, **{CACHE: cache})
         return out.logits[0]
 

@@ -208,8 +208,10 @@ def test_too_long_a_prompt_names_the_sample() -> None:
 
 
 def test_nothing_to_score_is_an_error() -> None:
-    with pytest.raises(TarotError, match="expected tokens to condition on and tokens to score, got request 0 without"):
+    with pytest.raises(TarotError, match="got a prompt without tokens in request 0"):
         Scorer(tiny("llama"), [Request((), (4,))])
+    with pytest.raises(TarotError, match="got an answer without tokens in train/7"):
+        Scorer(tiny("llama"), [Request((4,), ())], names=["train/7"])
 
 
 def test_no_requests_no_scores() -> None:

@@ -139,12 +139,17 @@ _CONFIGURATIONS: dict[str, dict[str, Any]] = {
 ARCHITECTURES = tuple(_CONFIGURATIONS)
 
 
-def tiny_model(architecture: str, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A model of that architecture, from its seed alone: in evaluation mode, frozen, at most 100,000 parameters."""
+def tiny_model(
+    architecture: str, *, seed: int = 0, dtype: torch.dtype = torch.float32, **config: Any
+) -> PreTrainedModel:
+    """A model of that architecture, from its seed alone: in evaluation mode, frozen, at most 100,000 parameters.
+
+    `config` replaces entries of the architecture's configuration here.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = AutoConfig.for_model(architecture, **_CONFIGURATIONS[architecture])
-        model = AutoModelForCausalLM.from_config(config).to(dtype).eval().requires_grad_(False)
+        configuration = AutoConfig.for_model(architecture, **_CONFIGURATIONS[architecture] | config)
+        model = AutoModelForCausalLM.from_config(configuration).to(dtype).eval().requires_grad_(False)
         for parameter in model.parameters():
             # Biases and norms begin as zeros and ones, which would hide a mistake; and heads have to matter.
             parameter.add_(torch.randn_like(parameter), alpha=0.1)

@@ -11,7 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tarot.errors import TarotError
 from tarot.objective import Encode
+from tarot.rope import constant_rope_length, pass_group
 from tarot.samples import Sample
 from tarot.scoring import Request, predictions_at
 
@@ -27,6 +29,8 @@ def answer_of(sample: Sample, encode: Encode, tokenizer: PreTrainedTokenizerBase
     predicts that token: what it says of the answer, it says at the next one.
     """
     context, answer = encode(*sample.pairs[sample.gold])
+    if not answer:
+        raise TarotError("answers that have tokens", f"none in {sample.id}, answer {sample.pairs[sample.gold][1]!r}")
     blank = next((i for i, token in enumerate(answer) if str(tokenizer.decode([token])).strip()), 0)
     return Request((*context, *answer[:blank]), tuple(answer[blank:]))
 
@@ -44,10 +48,13 @@ def batches(model: PreTrainedModel, prompts: Sequence[Sequence[int]], logits_eac
     """Passes over all prompts; `logits_each` rows of the vocabulary are kept of each prompt."""
     vocabulary = model.get_output_embeddings().weight.shape[0]
     most = max(1, LARGEST // (logits_each * vocabulary))
+    constant = constant_rope_length(model)
+    groups = [pass_group(len(prompt), constant) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
     while order:
         # The longest comes last, so that it says how wide the pass is.
-        n = next((n for n in range(min(most, len(order)), 1, -1) if n * len(prompts[order[n - 1]]) <= TOKENS), 1)
+        alike = sum(groups[place] == groups[order[0]] for place in order)
+        n = next((n for n in range(min(most, alike), 1, -1) if n * len(prompts[order[n - 1]]) <= TOKENS), 1)
         places, order = order[:n], order[n:]
         width = len(prompts[places[-1]])
         ids = [[*prompts[place], *[prompts[place][-1]] * (width - len(prompts[place]))] for place in places]
