@@ -35,6 +35,8 @@ ROOMS: dict[str, frozenset[str]] = {
     "below": SEARCH | {"tarot.rotation"},
     "sites": SEARCH | {"tarot.rotation"},
     "intervention": SEARCH | {"lm_eval"},
+    "causal": SEARCH | {"lm_eval", "datasets"},
+    "gguf_metadata": SEARCH | {"lm_eval", "datasets"},
     "models": SEARCH | {"lm_eval", "datasets"},
     "task_names": TORCH,
     "task_code": TORCH - {"lm_eval"},

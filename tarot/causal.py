@@ -1,0 +1,97 @@
+"""Check that a model is causal: no position's output depends on a later token.
+
+Scores are sums of `log p(token | tokens before it)`, and prefixes are shared between requests. Neither holds for a
+model that looks ahead.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+from tarot.errors import TarotError
+
+_HINT = "see `tarot models` for some"
+_PREFIX_TOKENS = _SUFFIX_TOKENS = 6
+# Largest change of a logit that is rounding, as a share of the largest logit.
+_ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-4}
+_ROUNDING_16_BITS = 2e-2
+_LOOKING_AHEAD = (
+    ("is_causal", (False,)),
+    ("causal", (False,)),
+    ("use_bidirectional_attention", (True, "all")),
+    ("bidirectional", (True,)),
+    ("is_prefix_lm", (True,)),
+    ("prefix_lm", (True,)),
+)
+
+
+def check_causal_config(config: PretrainedConfig, source: object) -> None:
+    """Raise TarotError if a configuration, or one inside it, states that tokens attend to later ones.
+
+    Args:
+        config: of the model.
+        source: where it comes from, for the message.
+    """
+    if getattr(config, "is_encoder_decoder", False):
+        named = ", ".join(config.architectures or [type(config).__name__])
+        raise TarotError("a causal language model", f"{named} in {source}", _HINT)
+    for each in _parts(config):
+        for name, values in _LOOKING_AHEAD:
+            value = getattr(each, name, None)
+            if any(value is ahead or (isinstance(ahead, str) and value == ahead) for ahead in values):
+                found = f"{type(each).__name__} with {name} = {value!r} in {source}, whose tokens attend to later ones"
+                raise TarotError("a causal language model", found, _HINT)
+
+
+def _parts(config: PretrainedConfig) -> Iterator[PretrainedConfig]:
+    """The configuration and that of its text model, which may be the same one."""
+    yield config
+    if (text := config.get_text_config(decoder=True)) is not config:
+        yield text
+
+
+@torch.no_grad()
+def check_causal(model: PreTrainedModel) -> None:
+    """Raise TarotError if a later token changes the logits at an earlier position, or the model takes no token ids.
+
+    Two sequences that differ in their second half run as one batch; their logits must agree on the first half. Costs
+    one forward pass over two rows of a dozen tokens. Call it on every model that `load_model` has not loaded.
+
+    Args:
+        model: a transformers model. It runs in evaluation mode; its own mode is restored.
+    """
+    source = getattr(model, "name_or_path", "") or "memory"
+    check_causal_config(model.config, source)
+    ids = _token_ids(model).to(model.device if model.device.type != "meta" else "cpu")
+    training = model.training
+    model.eval()
+    try:
+        logits = model(input_ids=ids, use_cache=False).logits[:, :_PREFIX_TOKENS].float()
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise TarotError(
+            "a causal language model over token ids", f"{type(model).__name__} that fails: {reason}", _HINT
+        ) from error
+    finally:
+        model.train(training)
+    change = (logits[0] - logits[1]).abs().max()
+    if change > _ROUNDING.get(model.dtype, _ROUNDING_16_BITS) * logits.abs().max():
+        found = f"{type(model).__name__} in {source}, where a later token changes the logits of earlier ones"
+        raise TarotError("a causal language model", found, _HINT)
+
+
+def _token_ids(model: PreTrainedModel) -> torch.Tensor:
+    """`(2, 12)` ids, the same in the first half and different at each place of the second; no special tokens."""
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    config = model.config.get_text_config(decoder=True)
+    special: set[int] = set()
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        value = getattr(config, name, None)
+        special |= set(value) if isinstance(value, list) else {value} if value is not None else set()
+    count = _PREFIX_TOKENS + 2 * _SUFFIX_TOKENS
+    step = max(1, vocabulary // (4 * count))
+    ordinary = [token for token in range(0, vocabulary, step) if token not in special] or [0]
+    chosen = torch.tensor([ordinary[(7 * i) % len(ordinary)] for i in range(count)])
+    prefix, first, second = chosen.split([_PREFIX_TOKENS, _SUFFIX_TOKENS, _SUFFIX_TOKENS])
+    return torch.stack([torch.cat([prefix, first]), torch.cat([prefix, second])])
