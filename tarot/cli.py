@@ -54,7 +54,6 @@ out = PlainConsole()
 err = PlainConsole(stderr=True)
 
 
-
 def path(text: str) -> Path:
     """Parse a path option; an empty one would mean the current folder."""
     if not text.strip():
@@ -332,14 +331,18 @@ def _whole(what: str, text: str) -> int:
 def evaluate(
     model: Model,
     tasks: Annotated[str, typer.Option(help="lm-eval tasks, separated by commas")],
-    adapter: Annotated[Path | None, typer.Option(parser=path, help="folder of an adapter; none for the base model")] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(parser=path, help="folder of an adapter; none for the base model")
+    ] = None,
     include_path: IncludePath = None,
     num_fewshot: Annotated[
         int | None, typer.Option(help="shots in each prompt; each task's own number if left out")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="only the first documents of each task")] = None,
     reward: Reward = None,
-    output: Annotated[Path | None, typer.Option(parser=path, help="JSON file for results and per-document predictions")] = None,
+    output: Annotated[
+        Path | None, typer.Option(parser=path, help="JSON file for results and per-document predictions")
+    ] = None,
     strength: Annotated[float, typer.Option(help="factor of the adapter's angles, 0 to 1")] = 1.0,
     side_effects: Annotated[
         bool, typer.Option("--side-effects", help="also what changes on the suite's other tasks and on neutral text")
@@ -374,13 +377,12 @@ def evaluate(
         edit = edit.scaled(strength)
     if reward:
         rewards.check_reward(reward)
-    selected = harness.prepared(names, edit, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
-    if reward:
-        for task in selected["tasks"].values():
+    for task in harness.check_tasks(names, edit, include_path=include_path, num_fewshot=num_fewshot, limit=limit):
+        if reward:
             check_generates(task, reward)
     if side_effects:
         check_tokens(tokens)
-        harness.prepared(others, edit, include_path=include_path, limit=limit)
+        harness.check_tasks(others, include_path=include_path, limit=limit)
     kept = output.with_name(f".{output.name}.answers.jsonl") if output else None
     loaded = _load(model, device, dtype, device_map)
     try:
@@ -466,7 +468,8 @@ def compare(
     model: Model,
     adapter: Annotated[list[Path], typer.Option(parser=path, help="folder of an adapter; repeat for several")],
     control: Annotated[
-        list[Path] | None, typer.Option(parser=path, help="adapter of another search, as a further arm; repeat for several")
+        list[Path] | None,
+        typer.Option(parser=path, help="adapter of another search, as a further arm; repeat for several"),
     ] = None,
     shots: Annotated[
         int,
@@ -602,7 +605,9 @@ def _compare_rewards(
 def bench(
     model: Annotated[list[str], typer.Option(help="model reference, as for `tune`; repeat for several")],
     task: Annotated[list[str], typer.Option(help="lm-eval task; repeat for several")],
-    output: Annotated[Path, typer.Option(parser=path, help="JSON file of cells: those in it stay, and are not measured again")],
+    output: Annotated[
+        Path, typer.Option(parser=path, help="JSON file of cells: those in it stay, and are not measured again")
+    ],
     shots: Annotated[str, typer.Option(help="labelled examples in each prompt: 0,6 measures both, or `mix`")] = "0",
     seeds: Annotated[str, typer.Option(help="0,1,2 measures three")] = "0",
     search: Annotated[
@@ -616,7 +621,8 @@ def bench(
     limit: Annotated[int | None, typer.Option(help="only the first documents", min=1)] = None,
     metric: Metric = "greedy_f1",
     work: Annotated[
-        Path | None, typer.Option(parser=path, help="folder of the searches, which all machines see; OUTPUT.work if left out")
+        Path | None,
+        typer.Option(parser=path, help="folder of the searches, which all machines see; OUTPUT.work if left out"),
     ] = None,
     engine: Engine = "local",
     address: Address = None,
@@ -724,11 +730,14 @@ class _Cells:
 
 @app.command()
 def report(
-    results: Annotated[list[Path], typer.Argument(parser=path, help="files that `tarot compare` or `tarot bench` wrote")],
+    results: Annotated[
+        list[Path], typer.Argument(parser=path, help="files that `tarot compare` or `tarot bench` wrote")
+    ],
     output: Annotated[Path, typer.Option(parser=path, help="folder for the page")],
     metric: Metric = "greedy_f1",
     analysis: Annotated[
-        list[Path] | None, typer.Option(parser=path, help="folder of `tarot analysis` or `tarot effects`; repeat for several")
+        list[Path] | None,
+        typer.Option(parser=path, help="folder of `tarot analysis` or `tarot effects`; repeat for several"),
     ] = None,
 ) -> None:
     """One HTML page of what was compared: tables, pictures, flipped documents, rewarded texts, how to repeat each."""
@@ -866,7 +875,7 @@ def effects(
     check_tokens(tokens)
     for edit in edits.values():
         suite = list(dict.fromkeys([*names, measuring.recipe_of(edit).task]))
-        for task in harness.prepared(suite, edit, include_path=include_path, limit=limit)["tasks"].values():
+        for task in harness.check_tasks(suite, include_path=include_path, limit=limit):
             measuring.check_judged(task)
     loaded = _load(model, device, dtype)
     with _steps() as show:
@@ -986,7 +995,9 @@ def export(
 @app.command(name="import")
 def import_(
     model: Model,
-    from_peft: Annotated[Path, typer.Option(parser=path, help="folder of a PEFT OFT adapter: blocks of 2, exact Cayley")],
+    from_peft: Annotated[
+        Path, typer.Option(parser=path, help="folder of a PEFT OFT adapter: blocks of 2, exact Cayley")
+    ],
     output: Annotated[Path, typer.Option(parser=path, help="new folder for the adapter")],
 ) -> None:
     """Read another library's adapter as one of ours, where it is exactly that."""

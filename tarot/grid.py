@@ -23,6 +23,7 @@ from tarot.files import locked, write_atomically
 if TYPE_CHECKING:
     from tarot.adapter import Adapter
     from tarot.models import LoadedModel
+    from tarot.tuning import Recipe
 
 logger = logging.getLogger("tarot")
 
@@ -52,6 +53,28 @@ class Setting:
         """What pytest calls the test's parameter."""
         shots = self.num_fewshot if self.num_fewshot == "mix" else f"{self.num_fewshot}shot"
         return f"{self.model}-{self.task}-{shots}-seed{self.seed}" if self.task else self.model
+
+    def recipe(self) -> "Recipe":
+        """Return what its search tries."""
+        from tarot.tuning import Recipe
+
+        return Recipe(
+            self.task,
+            num_fewshot=self.num_fewshot,
+            samples=self.samples,
+            space=self.space,
+            search=self.search,
+            seed=self.seed,
+        )
+
+    def check(self) -> None:
+        """Raise TarotError for names and numbers that no search takes; no task and no model is loaded."""
+        from tarot.task_names import check_task_names
+        from tarot.tuning import check_search
+
+        check_task_names([self.task], self.include_path)
+        for search in (self.search, *self.control):
+            check_search(replace(self, search=search).recipe(), self.budget)
 
 
 @dataclass(frozen=True)
@@ -116,20 +139,11 @@ class Measurer:
             TarotError: what `tarot.tune` raises.
         """
         from tarot.cache import tuned
-        from tarot.tuning import Recipe
 
         if (setting, model) not in self.adapters:
-            recipe = Recipe(
-                setting.task,
-                num_fewshot=setting.num_fewshot,
-                samples=setting.samples,
-                space=setting.space,
-                search=setting.search,
-                seed=setting.seed,
-            )
             self.adapters[setting, model] = tuned(
                 model,
-                recipe,
+                setting.recipe(),
                 self.work,
                 budget=setting.budget,
                 include_path=setting.include_path,
@@ -161,11 +175,23 @@ class Measurer:
             known=self.base_answers,
         )
 
+    def check(self, setting: Setting) -> None:
+        """Raise TarotError for a setting that cannot be measured, as far as that is known without its model."""
+        from tarot.harness import check_tasks
+        from tarot.measuring import check_judged
+        from tarot.tuning import check_samples
+
+        setting.check()
+        for task in check_tasks([setting.task], include_path=setting.include_path, limit=setting.limit):
+            check_judged(task)
+        check_samples(setting.recipe(), setting.include_path)
+
     def outcome(self, setting: Setting) -> Outcome:
         """Measure it; whatever goes wrong but Ctrl-C becomes the outcome, since other cells are to go on."""
         self.words.clear()
         try:
             with redirect_stderr(StringIO()):  # lm-eval's own bars
+                self.check(setting)
                 model = self.models[setting.model]
                 cell = self.cell(setting, model)
             return Outcome(cell, str(self.tuned(setting, model)[1]), words=tuple(self.words))

@@ -33,6 +33,7 @@ from tarot.adapter import Adapter, weights_fingerprint
 from tarot.answers import AnswerLog, LoggedAnswers
 from tarot.chat import ChatRenderer
 from tarot.errors import TarotError, UnknownName
+from tarot.missing_numbers import BrokenRows, check_some_number, grouped, is_number, note_missing
 from tarot.models import LoadedModel, load_model
 from tarot.rope import constant_rope_length
 from tarot.samples import ChatTemplate, check_disjoint, load_tasks
@@ -96,13 +97,17 @@ class TarotLM(HFLM):
         for unknown in sorted(hflm_args.keys() - HFLM_ARGUMENTS):
             raise UnknownName("argument of the model 'tarot'", unknown, [*own_arguments, *HFLM_ARGUMENTS])
         self.reference = pretrained if isinstance(pretrained, str) else None
+        # Documents by task whose texts could not be generated, and the prompts' tokens of the latest ones.
+        self.unanswered: dict[str, set[int]] = {}
+        self._broken_prompts: set[tuple[int, ...]] = set()
+        self._checks_numbers = isinstance(pretrained, str)  # lm-eval's own command does not; `evaluate` does
         processes = _processes() if isinstance(pretrained, str) else None
         if isinstance(pretrained, str):
             own = _device(processes) if processes else device or "auto"
             loaded = load_model(pretrained, device=own, dtype=str(dtype), device_map=device_map)
             pretrained, tokenizer = loaded.model, loaded.tokenizer
         self.row_limit = None if batch_size in (None, "auto") else parse_batch_size(batch_size)
-        with _quiet("lm_eval.models.huggingface"):
+        with quiet("lm_eval.models.huggingface"):
             super().__init__(
                 pretrained=pretrained,
                 tokenizer=tokenizer,
@@ -226,7 +231,9 @@ class TarotLM(HFLM):
             f"document {request.doc_id} of {request.task_name or 'no task'}, answer {request.args[1]!r}"
             for request in requests
         ]
-        return self._scores(encoded, names, disable_tqdm)
+        scores = self._scores(encoded, names, disable_tqdm)
+        self._check_numbers(requests, scores)
+        return scores
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Score whole texts: log p(text | first token) in nats, in windows where it is longer than the context.
@@ -248,7 +255,15 @@ class TarotLM(HFLM):
                 totals[i] += score[0]
         for request, total in zip(requests, totals, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
+        self._check_numbers(requests, totals)
         return totals
+
+    def _check_numbers(self, requests: Sequence[Instance], answers: Sequence[object]) -> None:
+        """Where lm-eval reports the results itself, say which documents have no number; TarotError if none has one."""
+        if self._checks_numbers:
+            broken = [each for each, answer in zip(requests, answers, strict=True) if not is_number(answer)]
+            counts = {task: len(ids) for task, ids in grouped(requests).items()}
+            check_some_number(grouped(broken), counts)
 
     def _loglikelihood_tokens(
         self,
@@ -298,6 +313,28 @@ class TarotLM(HFLM):
         A prompt that may grow beyond the length at which the model's rotary embeddings change (`tarot.rope`) is not
         batched, since padding would change its text. transformers decides what becomes of keys cached before.
         """
+        self._broken_prompts.clear()
+        texts = self._generated(requests, disable_tqdm)
+        broken = [request for request in requests if self._broken_prompts and self._is_broken(request.args[0])]
+        for task, ids in grouped(broken).items():
+            self.unanswered.setdefault(task, set()).update(ids)
+        if self._checks_numbers:
+            check_some_number(grouped(broken), {task: len(ids) for task, ids in grouped(requests).items()})
+        return texts
+
+    def _is_broken(self, prompt: str) -> bool:
+        """Whether the logits after a prompt, of which generation may have kept only the end, were not numbers."""
+        tokens = tuple(self.tok_encode(prompt))
+        return any(tokens[len(tokens) - len(broken) :] == broken for broken in self._broken_prompts)
+
+    def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any) -> Tensor:
+        rows = BrokenRows(self.eot_token_id)
+        texts: Tensor = super()._model_generate(context, max_length, stop, logits_processor=[rows], **generation_kwargs)
+        mask = generation_kwargs["attention_mask"].bool()
+        self._broken_prompts |= {tuple(context[row][mask[row]].tolist()) for row in rows.rows}
+        return texts
+
+    def _generated(self, requests: list[Instance], disable_tqdm: bool) -> list[str]:
         constant = constant_rope_length(self.model)
         if isinf(constant):
             return super().generate_until(requests, disable_tqdm=disable_tqdm)
@@ -367,7 +404,7 @@ def parse_batch_size(text: int | str) -> int:
 
 
 @contextmanager
-def _quiet(*loggers: str) -> Iterator[None]:
+def quiet(*loggers: str) -> Iterator[None]:
     """Errors only, from loggers whose warnings our users can do nothing about."""
     levels = {name: logging.getLogger(name).level for name in loggers}
     try:
@@ -410,6 +447,23 @@ def prepared(
         _check_runs(task, limit)
         task.set_fewshot_seed(DEFAULT_OTHER_SEED)
     return selected
+
+
+def check_tasks(
+    tasks: Sequence[str],
+    adapter: Adapter | None = None,
+    *,
+    include_path: str | Path | None = None,
+    num_fewshot: int | None = None,
+    limit: int | None = None,
+) -> list[Task]:
+    """Check what `prepared` checks, and return the tasks; a command calls it before it loads a model.
+
+    Its warnings are left to the evaluation that follows.
+    """
+    with quiet("tarot"):
+        found = prepared(tasks, adapter, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
+    return list(found["tasks"].values())
 
 
 def check_limit(limit: int | None) -> None:
@@ -475,12 +529,13 @@ def evaluate(
         answers: file that keeps the model's answers as they come; those in it are not computed again. It stays.
 
     Returns:
-        lm-eval's results, with documents and answers under "samples" and the adapter's fingerprint under "config".
+        lm-eval's results, with documents and answers under "samples", the adapter's fingerprint under "config", and the
+        ids of documents without a number, by task, under "without_number".
 
     Raises:
         UnknownName: no such task.
         TarotError: the adapter was tuned on a document that is evaluated, or does not fit the model; a task has fewer
-            documents than shots are asked for, runs unsafe code, or its own code raises.
+            documents than shots are asked for, runs unsafe code, or its own code raises; no document has a number.
     """
     selected = prepared(tasks, adapter, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")
@@ -494,7 +549,7 @@ def evaluate(
     for name, task in selected["tasks"].items():
         task.aggregation = _noting(name, task.aggregation, aggregated)
     try:
-        with adapter.applied(loaded.model) if adapter else nullcontext(), _quiet("lm_eval.api.task"):
+        with adapter.applied(loaded.model) if adapter else nullcontext(), quiet("lm_eval.api.task"):
             results = evaluator.evaluate(
                 model,
                 selected,
@@ -512,6 +567,7 @@ def evaluate(
         step = "aggregate the metrics of" if aggregated else "evaluate"
         reason = f"{type(error).__name__}: {error}"
         raise TarotError(f"lm-eval to {step} {', '.join(names)}", reason, "check the task file") from error
+    note_missing(results, lm.unanswered)
     # What lm-eval's own front door would add, without the seconds that it spends on describing the machine.
     results["config"] = {
         "model": "tarot",

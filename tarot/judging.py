@@ -13,11 +13,13 @@ from statistics import stdev
 from typing import Any
 
 from tarot.adapter import Adapter
+from tarot.cells import without_number
 from tarot.errors import TarotError
 from tarot.gains import difference
 from tarot.generation import check_generates, fluency_of, judged, seeded
-from tarot.harness import TarotLM, evaluate, logged
+from tarot.harness import TarotLM, check_tasks, evaluate, logged
 from tarot.measuring import command, not_repeated, recipe_of, said
+from tarot.missing_numbers import HINT, check_some_number, is_number
 from tarot.models import LoadedModel
 from tarot.outcomes import Judged, Outcome
 from tarot.pareto import pareto
@@ -57,6 +59,11 @@ def judge_logged(loaded: LoadedModel, results: Mapping[str, Any], task: str, rew
     return judged(prompts, texts, make_reward(reward, fluency), fluency)
 
 
+def without_judgement(judged: Judged) -> list[int]:
+    """Rows of the texts whose reward or fluency is NaN or infinite."""
+    return [row for row, pair in enumerate(zip(judged.rewards, judged.fluencies, strict=True)) if not is_number(pair)]
+
+
 def add_rewards(loaded: LoadedModel, results: Mapping[str, Any], asked: str | None = None) -> None:
     """Put reward, fluency and variety into lm-eval's results: for each task that has a reward, and each document of it.
 
@@ -64,16 +71,27 @@ def add_rewards(loaded: LoadedModel, results: Mapping[str, Any], asked: str | No
         loaded: the model, unedited, whatever the results are of.
         results: what `tarot.harness.evaluate` returned; added to in place.
         asked: the reward that the user asks for; None for the tasks' own.
+
+    Raises:
+        TarotError: no text of a task has a number as reward and fluency.
     """
     for task in results["samples"]:
         if (reward := reward_for(results, task, asked)) is None:
             continue
         found = judge_logged(loaded, results, task, reward)
+        documents = logged(results, task)
+        broken = without_judgement(found)
+        check_some_number({task: broken} if broken else {}, {task: len(documents)})
+        if lost := {documents[row]["doc_id"] for row in broken}:
+            known = results.setdefault("without_number", {})
+            known[task] = sorted({*known.get(task, ()), *lost})
         metrics = {name: value for name, value in asdict(found.outcome).items() if name != "refused"}
         for name, value in metrics.items():
             results["results"][task][f"{name},none"] = value
         for name, values in (("reward", found.rewards), ("fluency", found.fluencies)):
-            error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else "N/A"  # as lm-eval says it
+            error = (
+                stdev(values) / math.sqrt(len(values)) if len(values) > 1 and not broken else "N/A"
+            )  # as lm-eval says it
             results["results"][task][f"{name}_stderr,none"] = error
             for document, value in zip(logged(results, task), values, strict=True):
                 document[name] = value
@@ -95,6 +113,16 @@ def reward_of(adapter: Adapter, asked: str | None) -> str:
         raise TarotError("an adapter tuned for a reward", f"one tuned for {name}", "give --reward")
     check_reward(name)
     return name
+
+
+def check_comparable(
+    adapter: Adapter, asked: str | None, *, include_path: str | Path | None = None, limit: int | None = None
+) -> None:
+    """Raise what `compare_rewards` would raise that can be known without a model; arguments as there."""
+    recipe, name = recipe_of(adapter), reward_of(adapter, asked)
+    shots = recipe.num_fewshot if isinstance(recipe.num_fewshot, int) else 0
+    for task in check_tasks([recipe.task], adapter, include_path=include_path, num_fewshot=shots, limit=limit):
+        check_generates(task, name)
 
 
 def compare_rewards(
@@ -141,6 +169,10 @@ def compare_rewards(
 
     both = [written(edit) for edit in (None, adapter)]
     base, edited = (judge_logged(loaded, results, recipe.task, name) for results in both)
+    for side, texts in (("unedited", base), ("edited", edited)):
+        if broken := without_judgement(texts):
+            wanted = f"finite rewards and fluencies of the {side} model's texts for {recipe.task}"
+            raise TarotError(wanted, without_number(broken, len(texts.texts)), HINT)
     return Rewarded(
         model=loaded.reference,
         task=recipe.task,

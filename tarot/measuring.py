@@ -18,7 +18,8 @@ from tarot.baselines import icl
 from tarot.cells import EDITED, FEW_SHOT, OUTSIDE, ZERO_SHOT, Arm, Cell
 from tarot.documents import check_answers, document_key, right_choice
 from tarot.errors import TarotError
-from tarot.harness import evaluate, logged
+from tarot.harness import check_tasks, evaluate, logged
+from tarot.missing_numbers import has_number
 from tarot.models import LoadedModel
 from tarot.samples import MIXED_SHOTS, load_task
 from tarot.shots import shots_shown
@@ -33,11 +34,24 @@ def answers(task: Task, documents: Sequence[icl.Logged]) -> tuple[tuple[int, ...
 
     A document without choices has one right answer, 0: greedy decoding wrote it, or something OUTSIDE. Where choices
     are different contexts of one text, nothing that could be written tells them apart: the likeliest counts as greedy.
+    A document without a number is answered OUTSIDE with probability 0.
     """
     check_judged(task)
-    gold, predicted, greedy, probability = [], [], [], []
-    for document in documents:
+    gold: list[int] = []
+    predicted: list[int] = []
+    greedy: list[int] = []
+    probability: list[float] = []
+    missing = []
+    for row, document in enumerate(documents):
         scored = document["filtered_resps"]
+        if not has_number(document):
+            chooses = task.OUTPUT_TYPE == "multiple_choice" and icl.n_choices(document) > 1
+            gold.append(right_choice(task, f"document {document['doc_id']}", document["doc"]) if chooses else 0)
+            predicted.append(OUTSIDE)
+            greedy.append(OUTSIDE)
+            probability.append(0.0)
+            missing.append(row)
+            continue
         if isinstance(scored[0], str):
             right = float(document["exact_match"])
             gold.append(0)
@@ -50,15 +64,12 @@ def answers(task: Task, documents: Sequence[icl.Logged]) -> tuple[tuple[int, ...
         target = right_choice(task, f"document {document['doc_id']}", document["doc"]) if n > 1 else 0
         gold.append(target)
         greedy.append(greedy_choice([flag for _, flag in scored[:n]], [text for _, text in document["arguments"]]))
-        if any(map(math.isnan, values)):  # a model that an edit has broken chooses nothing
-            predicted.append(OUTSIDE)
-            probability.append(0.0)
-            continue
         predicted.append(max(range(n), key=values.__getitem__) if n > 1 else greedy[-1])
         if task.multiple_input:
             greedy[-1] = predicted[-1]
         probability.append(math.exp(values[target]))
-    return tuple(gold), Arm("", 0, tuple(predicted), tuple(greedy), tuple(probability), 0.0)
+    arm = Arm("", 0, tuple(predicted), tuple(greedy), tuple(probability), 0.0, without_number=tuple(missing))
+    return tuple(gold), arm
 
 
 def check_judged(task: Task) -> None:
@@ -69,6 +80,24 @@ def check_judged(task: Task) -> None:
     if task.OUTPUT_TYPE == "generate_until" and "exact_match" not in (names := task.aggregation()):
         asked = f"choices or the metric exact_match in {task.config.task}"
         raise TarotError(asked, ", ".join(names) or "no metric", "evaluate it instead")
+
+
+def check_measurable(
+    adapter: Adapter,
+    *,
+    shots: int,
+    draws: int = 0,
+    include_path: str | Path | None = None,
+    limit: int | None = None,
+) -> None:
+    """Raise what `measure` would raise that can be known without a model; arguments as for `measure`."""
+    recipe = recipe_of(adapter)
+    own = recipe.num_fewshot if isinstance(recipe.num_fewshot, int) else 0
+    for task in check_tasks([recipe.task], adapter, include_path=include_path, num_fewshot=own, limit=limit):
+        check_judged(task)
+        icl.labelled(task, _samples_of(adapter))
+    if draws and not (own or shots):
+        raise TarotError("shots to draw", "0 shots", "leave the draws out")
 
 
 def greedy_choice(flags: Sequence[bool], answers: Sequence[str]) -> int:
@@ -293,6 +322,7 @@ def measure(
         objective=recipe.objective,
         command=command(loaded, adapter, n_shots, draws, limit, include_path, controls=list((controls or {}).values())),
         not_repeated=not_repeated(adapter),
+        dtype=loaded.dtype,
         keys=tuple(document_key(task, doc) for doc in docs),
         gold=gold,
         texts=tuple(said(task, doc) for doc in docs),

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from tarot.adapter import CARD, Adapter, Edit, shapes_fingerprint, weights_fingerprint
 from tarot.errors import TarotError, UnknownName
-from tarot.files import locked
-from tarot.generation import NO_FLOOR, FluencyFloor, GenerationObjective, rewarded
-from tarot.harness import SYSTEM_MOVED, TarotLM, chat_template
+from tarot.files import check_place, locked
+from tarot.generation import NO_FLOOR, FluencyFloor, GenerationObjective, check_generates, rewarded
+from tarot.harness import SYSTEM_MOVED, TarotLM, chat_template, quiet
 from tarot.models import LoadedModel
 from tarot.objective import Objective, check_measure
 from tarot.outcomes import Outcome, OutcomeLog
@@ -253,6 +253,18 @@ def check(recipe: Recipe, output: Path, budget: int, resume: bool) -> None:
     check_search(recipe, budget)
 
 
+def check_samples(recipe: Recipe, include_path: str | Path | None = None) -> None:
+    """Raise what `tune` would raise for the task and its documents; a command calls it before it loads a model.
+
+    Prompts are rendered without a chat template, which only the model brings.
+    """
+    task = load_task(recipe.task, include_path)
+    if is_reward(recipe.objective):
+        check_generates(task, recipe.objective)
+    with quiet("tarot"):  # the search says it again
+        draw(task, recipe.samples, num_fewshot=recipe.num_fewshot, seed=recipe.seed)
+
+
 def check_search(recipe: Recipe, budget: int) -> None:
     """The same, wherever its trials are to be."""
     if is_reward(recipe.objective):
@@ -290,6 +302,7 @@ def check_seed(seed: int) -> None:
 def _check_free(output: Path, resume: bool) -> None:
     if output.exists() and not output.is_dir():
         raise TarotError("a folder to write to", f"the file {output}", "choose another --output")
+    check_place(output, folder=True)
     there = {path.name for path in output.iterdir()} - {LOCK} if output.is_dir() else set()
     if not there or (resume and TRIALS in there):  # an adapter without trials is nothing to go on with
         return

@@ -109,6 +109,12 @@ def attributed(slope: Slope, angles: Float[Tensor, "layer head angle"], points: 
     return (torch.stack(slopes).mean(0) * angles).sum(-1)
 
 
+def check_keep(keep: float) -> None:
+    """Raise TarotError for a share that is not above 0 and at most 1."""
+    if not 0 < keep <= 1:
+        raise TarotError("a share of the gain to keep, above 0 and at most 1", repr(keep), "for example 0.9")
+
+
 def prune(
     score: Score,
     angles: Float[Tensor, "layer head angle"],
@@ -133,8 +139,7 @@ def prune(
     Raises:
         TarotError: a share outside (0, 1], or angles that do not gain anything.
     """
-    if not 0 < keep <= 1:
-        raise TarotError("a share of the gain to keep, above 0 and at most 1", repr(keep), "for example 0.9")
+    check_keep(keep)
     known: dict[frozenset[Head], float] = {}
     kept = everything = turned(angles)
 

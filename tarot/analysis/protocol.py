@@ -8,13 +8,13 @@ from tarot.adapter import Adapter
 from tarot.analysis.heads import attributed, prune
 from tarot.errors import TarotError
 from tarot.generation import GenerationObjective
-from tarot.harness import TarotLM, chat_template, evaluate, logged
-from tarot.measuring import answers, recipe_of
+from tarot.harness import TarotLM, chat_template, check_tasks, evaluate, logged
+from tarot.measuring import answers, check_judged, recipe_of
 from tarot.models import LoadedModel
 from tarot.objective import Objective
-from tarot.rewards import refuse_unrequested
+from tarot.rewards import check_reward, is_reward, refuse_unrequested
 from tarot.samples import Sample, evaluated, load_task
-from tarot.tuning import Problem
+from tarot.tuning import Problem, check_samples
 
 
 def objective_of(
@@ -42,6 +42,32 @@ def objective_of(
             f"the samples of {recipe.task} that the adapter was tuned on", "others", "use the data it was tuned with"
         )
     return problem.objective
+
+
+def check_tuned(
+    adapter: Adapter,
+    *,
+    reward: str | None = None,
+    include_path: str | Path | None = None,
+    limit: int | None = None,
+) -> None:
+    """Raise what `documents` and `objective_of` would raise that can be known without a model.
+
+    Raises:
+        TarotError: an adapter without a recipe, a limit below 1, a reward that does not exist or that code or a model
+            would judge without the user's consent, or a task whose prompts cannot be rendered.
+    """
+    recipe = recipe_of(adapter)
+    if reward is None:
+        refuse_unrequested(recipe.objective, "an adapter")
+    objective = reward or recipe.objective
+    if is_reward(objective):
+        check_reward(objective)
+    check_samples(replace(recipe, objective=objective), include_path)
+    shots = recipe.num_fewshot if isinstance(recipe.num_fewshot, int) else 0
+    for task in check_tasks([recipe.task], include_path=include_path, num_fewshot=shots, limit=limit):
+        if not is_reward(objective):
+            check_judged(task)
 
 
 def documents(

@@ -33,6 +33,12 @@ def silent(what: str, done: int, total: int) -> None:
     """An `OnStep` that shows nothing."""
 
 
+def check_tokens(n_tokens: int) -> None:
+    """Raise TarotError for less than 1 token."""
+    if n_tokens < 1:
+        raise TarotError("at least 1 neutral token", str(n_tokens), f"{NEUTRAL_TOKENS:,} is the default")
+
+
 def neutral_text(
     loaded: LoadedModel,
     n_tokens: int = NEUTRAL_TOKENS,
@@ -49,8 +55,7 @@ def neutral_text(
         TarotError: fewer than 1 token, a seed that torch does not take, or a tokenizer with neither a first nor an end
             token.
     """
-    if n_tokens < 1:
-        raise TarotError("at least 1 neutral token", str(n_tokens), f"{NEUTRAL_TOKENS:,} is the default")
+    check_tokens(n_tokens)
     check_seed(seed)
     most = max_length(loaded.model)
     length = min(TEXT_TOKENS, n_tokens, most - 1 if most else TEXT_TOKENS)
