@@ -28,7 +28,7 @@ def constant_rope_length(model: PreTrainedModel) -> float:
     lengths = [*_from_configuration(model.config.to_dict())]
     if lengths:
         # A model keeps the length that it was built with when its configuration changes.
-        lengths += [each.original_max_seq_len for each in model.modules() if hasattr(each, "original_max_seq_len")]
+        lengths += [vars(each).get("original_max_seq_len", math.inf) for each in model.modules()]
     return min(lengths, default=math.inf)
 
 
@@ -76,12 +76,9 @@ def _lengths(*parts: Mapping[str, Any]) -> Iterable[int]:
 
 def _reset(model: PreTrainedModel) -> None:
     for module in model.modules():
-        initial = getattr(module, "original_max_seq_len", None)
-        if initial is None:
-            continue
         for name in [name for name in vars(module) if name.endswith(CACHED_LENGTH)]:
-            if getattr(module, name) != initial:
-                setattr(module, name, initial)
+            if getattr(module, name) != module.original_max_seq_len:
+                setattr(module, name, module.original_max_seq_len)
                 layer_type = name.removesuffix(CACHED_LENGTH)
                 frequencies = getattr(module, f"{layer_type}inv_freq")
                 original = getattr(module, f"{layer_type}original_inv_freq")

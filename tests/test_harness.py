@@ -2,18 +2,26 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from checkpoint import byte_model, byte_tokenizer, save_checkpoint, write_tasks
+from hypothesis import example, given
+from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CachingLM
 from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
 from safetensors.torch import load_file
+from test_scoring import plain
+from tiny import tiny_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast as Tokens
 
 from tarot.adapter import Adapter, Edit, weights_fingerprint
 from tarot.effects import neutral_text
@@ -21,8 +29,10 @@ from tarot.errors import TarotError
 from tarot.harness import TarotLM, evaluate, metric, n_documents, parse_batch_size
 from tarot.models import LoadedModel, load_model
 from tarot.models import save_checkpoint as save_merged
+from tarot.objective import Objective
 from tarot.rotation import ROTARY
-from tarot.samples import draw, load_task
+from tarot.samples import Sample, draw, load_task
+from tarot.scoring import Request
 from tarot.sites import find_sites
 from tarot.tuning import Recipe, tune
 
@@ -76,6 +86,167 @@ def test_so_are_whole_texts_and_empty_contexts_and_what_is_too_long(loaded: Load
     assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-4)
     context, tokens = ours.encode("", "answer")
     assert (context, len(tokens)) == ([0], 6)
+
+
+# "is red" and "a " each end in a token that spans the blank, as in vocabularies that merge over blanks.
+SPANNING = (("s", "\u0120"), ("s\u0120", "r"), ("s\u0120r", "e"), ("s\u0120re", "d"), ("a", "\u0120"), ("b", "a"))
+SPECIAL = ("", "<s>", "</s>", "</s><s>")
+TEXTS = st.text(alphabet="sred ab\n", max_size=8)
+
+
+@cache
+def merging_tokenizer(before: str = "", after: str = "", merges: tuple[tuple[str, str], ...] = SPANNING) -> Tokens:
+    """One token a byte and one for each merge, with special tokens before and after every text."""
+    alphabet = ["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet()), *(a + b for a, b in merges)]
+    made = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(alphabet)}, merges=list(merges)))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.decoder = decoders.ByteLevel()
+    template = " ".join([*re.findall("<.*?>", before), "$A", *re.findall("<.*?>", after)])
+    made.post_processor = processors.TemplateProcessing(single=template, special_tokens=[("<s>", 0), ("</s>", 1)])
+    return Tokens(tokenizer_object=made, bos_token="<s>", eos_token="</s>", pad_token="</s>")
+
+
+@cache
+def merging_lm(before: str = "", after: str = "", **arguments: object) -> TarotLM:
+    tokenizer = merging_tokenizer(before, after)
+    return TarotLM(tiny_model("llama", vocab_size=len(tokenizer)), tokenizer=tokenizer, **arguments)
+
+
+def logprob(lm: TarotLM, context: list[int], continuation: list[int]) -> float:
+    """The slow oracle: one plain pass."""
+    return plain(lm.model, Request(tuple(context), tuple(continuation))).log_probability
+
+
+@given(TEXTS, TEXTS, st.sampled_from(SPECIAL), st.sampled_from(SPECIAL))
+@example("It is", " red", "", "")
+@example("It is", " red", "<s>", "</s>")
+@example(" ", "red", "", "")
+@example("", "red", "", "</s>")
+def test_an_answer_has_the_tokens_of_its_own_text(context: str, answer: str, before: str, after: str) -> None:
+    lm, tokenizer = merging_lm(before, after), merging_tokenizer()
+    blank = len(context) - len(context.rstrip())
+    stripped, moved = context[: len(context) - blank], context[len(context) - blank :] + answer
+    first = tokenizer.encode(before or ("" if stripped else "<s>"))
+    expected = first + tokenizer.encode(stripped), tokenizer.encode(moved)
+    assert lm.encode(context, answer) == expected
+    stock = HFLM(pretrained=lm.model, tokenizer=merging_tokenizer(before, after))
+    if not after and stripped and tokenizer.decode((found := stock._encode_pair(context, answer))[1]) == moved:
+        assert found == expected
+
+
+def test_a_tokenizer_that_writes_a_blank_before_a_text_writes_none_before_an_answer() -> None:
+    alphabet = ["<s>", "</s>", "\u2581", *"Itsred"]
+    made = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(alphabet)}, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    tokenizer = Tokens(tokenizer_object=made, bos_token="<s>", eos_token="</s>", pad_token="</s>")
+    lm = TarotLM(tiny_model("llama"), tokenizer=tokenizer)
+    for context, answer in (("It is", " red"), ("It is ", "red"), ("It is", "red")):
+        assert lm.encode(context, answer) == HFLM(pretrained=lm.model, tokenizer=tokenizer)._encode_pair(
+            context, answer
+        )
+
+
+@pytest.mark.parametrize("after", ["", "</s>"])
+@pytest.mark.parametrize("before", ["", "<s>", "</s><s>"])
+def test_a_text_is_conditioned_on_one_first_token(before: str, after: str) -> None:
+    texts = ["the colour is red", "<s>is red", "a"]
+    found = merging_lm(before, after).loglikelihood_rolling(
+        [Instance("loglikelihood_rolling", {}, (text,), i) for i, text in enumerate(texts)], disable_tqdm=True
+    )
+    bare = merging_tokenizer(before, after)
+    first = bare.encode(before, add_special_tokens=False) or [0]
+    own = [bare.encode(text, add_special_tokens=False) for text in texts]
+    own[1] = own[1][1:] if first == [0] else own[1]
+    lm = merging_lm(before, after)
+    assert found == pytest.approx([logprob(lm, first, tokens) for tokens in own], abs=1e-4)
+
+
+def test_a_long_text_has_its_first_token_in_its_first_window_only() -> None:
+    lm = merging_lm("</s><s>", "</s>", max_length=8)
+    text = "it was red and blue, all of it"
+    tokens = merging_tokenizer().encode(text)
+    windows = [([1, 0], tokens[:7]), (tokens[6:7], tokens[7:14]), (tokens[13:14], tokens[14:21])]
+    windows.append((tokens[len(tokens) - 8 : 21], tokens[21:]))
+    (found,) = lm.loglikelihood_rolling([Instance("loglikelihood_rolling", {}, (text,), 0)], disable_tqdm=True)
+    assert 21 < len(tokens) < 28
+    assert found == pytest.approx(sum(logprob(lm, *window) for window in windows), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("before", "arguments", "tokens"),
+    [
+        ("", {}, [70, 69]),
+        ("", {"add_bos_token": True}, [0, 70, 69]),
+        ("<s>", {"add_bos_token": True}, [0, 70, 69]),
+        ("<s>", {"add_bos_token": False}, [70, 69]),
+        ("<s>", {"prefix_token_id": 1}, [0, 70, 69]),
+    ],
+)
+def test_the_first_token_is_written_once(before: str, arguments: dict[str, object], tokens: list[int]) -> None:
+    lm = merging_lm(before, "</s>", **arguments)
+    assert lm.tok_encode("ed") == tokens
+    assert lm.tok_encode("<s>ed") == [0, 70, 69]  # as a chat template writes it
+    assert lm.encode("", "ed") == ([arguments.get("prefix_token_id", 0)], [70, 69])
+
+
+@pytest.mark.parametrize(("before", "after"), [("", ""), ("<s>", ""), ("<s>", "</s>"), ("", "</s>")])
+def test_prompts_to_complete_have_no_token_after_them(before: str, after: str) -> None:
+    lm, prompts = merging_lm(before, after), ["It is", "a", "<s>red"]
+    ids, mask = lm.tok_batch_encode(prompts)
+    assert [row[kept.bool()].tolist() for row, kept in zip(ids, mask, strict=True)] == [*map(lm.tok_encode, prompts)]
+    assert ids[:, -1].tolist() == [lm.tok_encode(prompt)[-1] for prompt in prompts] and 1 not in ids[:, -1]
+    cut, _ = lm.tok_batch_encode(prompts, left_truncate_len=2)
+    assert cut.tolist() == ids[:, -2:].tolist()
+    if not after:
+        stock = HFLM(pretrained=lm.model, tokenizer=merging_tokenizer(before)).tok_batch_encode(prompts[:2])
+        assert torch.equal(lm.tok_batch_encode(prompts[:2])[0], stock[0])
+
+
+def test_an_answer_that_cannot_be_scored_is_named(loaded: LoadedModel, tmp_path: Path) -> None:
+    write_tasks(tmp_path)
+    rows = [{"question": f"item {i}", "choices": ["red", "" if i == 1 else "blue"], "gold": 0} for i in range(2)]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "choice.yaml").write_text((tmp_path / "choice.yaml").read_text() + 'target_delimiter: ""\n')
+    with pytest.raises(TarotError, match="got an answer without tokens in document 1 of stranger_choice, answer ''"):
+        evaluate(loaded, ["stranger_choice"], include_path=tmp_path, chat=False)
+    lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, max_length=4)
+    with pytest.raises(TarotError, match="at most 4 tokens, the model's context, got 6 in document 0 of task, answer"):
+        lm.loglikelihood([Instance("loglikelihood", {}, ("It is", "answer"), 0, ("task", 0, 1))], disable_tqdm=True)
+
+
+def test_an_objective_names_an_answer_without_tokens(loaded: LoadedModel) -> None:
+    sample = Sample("train/7", "", (("Q:", "red"), ("Q:", "")), 0, 0)
+    encode = TarotLM(loaded.model, tokenizer=loaded.tokenizer).encode
+    with pytest.raises(TarotError, match="got an answer without tokens in train/7, answer ''"):
+        Objective(loaded.model, [sample], encode, measure="margin", sites=find_sites(loaded.model))
+
+
+@pytest.fixture(scope="module")
+def longrope() -> LoadedModel:
+    """A model that rotates otherwise beyond 20 tokens."""
+    factors = {"short_factor": [1.0] * 4, "long_factor": [4.0, 8.0, 16.0, 32.0], "factor": 4.0}
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 20, **factors}
+    return LoadedModel("longrope", tiny_model("llama", vocab_size=258, rope_parameters=rope), byte_tokenizer())
+
+
+def test_neither_batches_nor_cut_prompts_change_a_score(longrope: LoadedModel) -> None:
+    """A prompt that is too long for the model is cut, whatever it is scored with."""
+    lm = TarotLM(longrope.model, tokenizer=longrope.tokenizer)
+    asked = [Instance("loglikelihood", {}, ("x" * n, answer), n) for n in (12, 30, 40, 80) for answer in (" red", " r")]
+    found = lm.loglikelihood(asked, disable_tqdm=True)
+    encoded = [lm.encode(*request.args) for request in asked]
+    expected = [logprob(lm, context[max(0, len(context) + len(answer) - 65) :], answer) for context, answer in encoded]
+    assert [score for score, _ in found] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [(5, 9, 30), (8, 13, 14), (25, 12)])
+def test_batches_change_no_text(longrope: LoadedModel, sizes: tuple[int, ...]) -> None:
+    lm = TarotLM(longrope.model, tokenizer=longrope.tokenizer)
+    options = {"until": [], "max_gen_toks": 7}
+    asked = [Instance("generate_until", {}, (("abcdefg" * 5)[-n:], options), n) for n in sizes]
+    apart = [text for request in asked for text in HFLM.generate_until(lm, [request], disable_tqdm=True)]
+    assert lm.generate_until(asked, disable_tqdm=True) == apart
+    assert len(set(apart)) == len(apart)
 
 
 @pytest.mark.parametrize("shots", [0, 3])
