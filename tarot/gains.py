@@ -183,8 +183,7 @@ def difference(
     if len(base) != len(edited) or not len(base):
         raise TarotError("as many edited as base documents, and some", f"{len(edited)} and {len(base)}")
     gains = np.asarray(edited, float) - np.asarray(base, float)
-    if odd := int((~np.isfinite(gains)).sum()):
-        raise TarotError("finite values of every document", f"{odd} of {len(gains)} that are not")
+    _check_finite(gains)
     value, most = float(gains.mean()), float(abs(gains).max())
     if len(gains) < 2 or not most:
         return Difference(value, -math.inf, math.inf, len(gains), 1.0, level)
@@ -252,11 +251,12 @@ def mean_intervals(rows: Sequence[Sequence[float]], *, level: float = 0.95) -> l
     92%.
 
     Raises:
-        TarotError: no row, a level outside (0, 1).
+        TarotError: no row, values that are not finite, a level outside (0, 1).
     """
     values = np.asarray(rows, np.float64)
     if not len(values):
         raise TarotError("at least 1 document", "none")
+    _check_finite(values)
     _check_settings(level, 2)
     means, n = values.mean(0), len(values)
     if n < 2:
@@ -273,9 +273,10 @@ def jackknife(value: float, without: Sequence[float], *, level: float = 0.95) ->
     Fewer than two documents say nothing of others: the interval is then infinite.
 
     Raises:
-        TarotError: a level outside (0, 1).
+        TarotError: values that are not finite, a level outside (0, 1).
     """
     _check_settings(level, 2)
+    _check_finite([value, *without])
     n = len(without)
     if n < 2:
         return Mean(value, -math.inf, math.inf)
@@ -286,7 +287,13 @@ def jackknife(value: float, without: Sequence[float], *, level: float = 0.95) ->
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """max over j <= i of min(1, (m - j) p_(j)), j from 0 in rising order: p-values corrected for being m of them."""
+    """max over j <= i of min(1, (m - j) p_(j)), j from 0 in rising order: p-values corrected for being m of them.
+
+    Raises:
+        TarotError: a value that is not a number from 0 to 1: NaN has no place in the order.
+    """
+    if odd := [p for p in p_values if not 0 <= p <= 1]:
+        raise TarotError("p-values from 0 to 1", f"{odd[0]!r}")
     adjusted = [0.0] * len(p_values)
     largest = 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
@@ -296,7 +303,13 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
 
 def regressed(gain: Gain, tolerance: float) -> bool:
-    """value < -tolerance and p < 1 - level: worse by more than is tolerated, and by more than chance explains."""
+    """value < -tolerance and p < 1 - level: worse by more than is tolerated, and by more than chance explains.
+
+    Raises:
+        TarotError: a gain or a tolerance that is NaN, with which no comparison is true.
+    """
+    if any(map(math.isnan, (gain.value, gain.p, tolerance))):
+        raise TarotError("a gain, a p-value and a tolerance", "NaN")
     return gain.value < -tolerance and gain.p < 1 - gain.level
 
 
@@ -313,6 +326,15 @@ def _checked(
 ) -> tuple[Ints, Ints, Ints]:
     _check_settings(level, resamples)
     return (*_answers(gold, base), _answers(gold, edited)[1])
+
+
+def _check_finite(values: Sequence[float] | Floats) -> None:
+    array = np.asarray(values, np.float64)
+    finite = np.isfinite(array.reshape(len(array), -1)).all(axis=1, keepdims=True)[:, 0]
+    if not finite.all():
+        rows = np.flatnonzero(~finite)
+        named = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
+        raise TarotError("finite values of every document", f"{len(rows)} of {len(finite)} that are not: {named}")
 
 
 def _check_settings(level: float, resamples: int) -> None:

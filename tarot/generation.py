@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from transformers import PreTrainedModel
 from tarot.errors import TarotError
 from tarot.harness import TarotLM
 from tarot.intervention import merged, rotated
+from tarot.missing_numbers import HINT, is_number
 from tarot.outcomes import Judged, Outcome
 from tarot.rewards import Fluency, Reward, make_reward
 from tarot.rotation import ROTARY, Rotation
@@ -134,16 +136,27 @@ class GenerationObjective:
         return self.outcome(angles).score
 
     def outcome(self, angles: Float[Tensor, "layer head angle"]) -> Outcome:
-        """What the edit of these angles wrote, judged."""
+        """Judge what the edit of these angles writes; refused if a text, its reward or its fluency has no number.
+
+        The means of such an outcome are over the numbers that there are.
+        """
         if not angles.any():
             return self.base
-        outcome = self._judged(self._written(angles)).outcome
-        return replace(outcome, refused=not outcome.fluency >= self.floor.least(self.base.fluency))
+        judged = self._judged(self._written(angles))
+        outcome = judged.outcome
+        if self.generations.lm.broken_prompts or not is_number((outcome.reward, outcome.fluency)):
+            finite = [[value for value in values if is_number(value)] for values in (judged.rewards, judged.fluencies)]
+            reward, fluency = (fmean(values) if values else 0.0 for values in finite)
+            return replace(outcome, reward=reward, fluency=fluency, refused=True)
+        return replace(outcome, refused=outcome.fluency < self.floor.least(self.base.fluency))
 
     @cached_property
     def base(self) -> Outcome:
         """What the unedited model writes."""
-        return self._judged(self.generations.written(self.seed)).outcome
+        outcome = self._judged(self.generations.written(self.seed)).outcome
+        if self.generations.lm.broken_prompts or not is_number((outcome.reward, outcome.fluency)):
+            raise TarotError("finite numbers for what the unedited model writes", "NaN or infinity", HINT)
+        return outcome
 
     def gradient(self, angles: Float[Tensor, "layer head angle"] | None = None) -> Float[Tensor, "layer head angle"]:
         """d E[reward] / d angles, estimated: mean over draws of (reward - mean of the prompt's others) d log p(text).

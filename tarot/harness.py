@@ -99,7 +99,7 @@ class TarotLM(HFLM):
         self.reference = pretrained if isinstance(pretrained, str) else None
         # Documents by task whose texts could not be generated, and the prompts' tokens of the latest ones.
         self.unanswered: dict[str, set[int]] = {}
-        self._broken_prompts: set[tuple[int, ...]] = set()
+        self.broken_prompts: set[tuple[int, ...]] = set()
         self._checks_numbers = isinstance(pretrained, str)  # lm-eval's own command does not; `evaluate` does
         processes = _processes() if isinstance(pretrained, str) else None
         if isinstance(pretrained, str):
@@ -313,9 +313,9 @@ class TarotLM(HFLM):
         A prompt that may grow beyond the length at which the model's rotary embeddings change (`tarot.rope`) is not
         batched, since padding would change its text. transformers decides what becomes of keys cached before.
         """
-        self._broken_prompts.clear()
+        self.broken_prompts.clear()
         texts = self._generated(requests, disable_tqdm)
-        broken = [request for request in requests if self._broken_prompts and self._is_broken(request.args[0])]
+        broken = [request for request in requests if self.broken_prompts and self._is_broken(request.args[0])]
         for task, ids in grouped(broken).items():
             self.unanswered.setdefault(task, set()).update(ids)
         if self._checks_numbers:
@@ -325,13 +325,13 @@ class TarotLM(HFLM):
     def _is_broken(self, prompt: str) -> bool:
         """Whether the logits after a prompt, of which generation may have kept only the end, were not numbers."""
         tokens = tuple(self.tok_encode(prompt))
-        return any(tokens[len(tokens) - len(broken) :] == broken for broken in self._broken_prompts)
+        return any(tokens[len(tokens) - len(broken) :] == broken for broken in self.broken_prompts)
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any) -> Tensor:
         rows = BrokenRows(self.eot_token_id)
         texts: Tensor = super()._model_generate(context, max_length, stop, logits_processor=[rows], **generation_kwargs)
         mask = generation_kwargs["attention_mask"].bool()
-        self._broken_prompts |= {tuple(context[row][mask[row]].tolist()) for row in rows.rows}
+        self.broken_prompts |= {tuple(context[row][mask[row]].tolist()) for row in rows.rows}
         return texts
 
     def _generated(self, requests: list[Instance], disable_tqdm: bool) -> list[str]:

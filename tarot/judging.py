@@ -64,7 +64,7 @@ def without_judgement(judged: Judged) -> list[int]:
     return [row for row, pair in enumerate(zip(judged.rewards, judged.fluencies, strict=True)) if not is_number(pair)]
 
 
-def add_rewards(loaded: LoadedModel, results: Mapping[str, Any], asked: str | None = None) -> None:
+def add_rewards(loaded: LoadedModel, results: dict[str, Any], asked: str | None = None) -> None:
     """Put reward, fluency and variety into lm-eval's results: for each task that has a reward, and each document of it.
 
     Args:

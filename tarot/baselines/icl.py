@@ -20,6 +20,7 @@ from lm_eval.api.task import Task
 from tarot.documents import Doc, document_key
 from tarot.errors import TarotError
 from tarot.harness import TarotLM, chat_template
+from tarot.missing_numbers import note_missing
 from tarot.models import LoadedModel
 from tarot.samples import check_disjoint, load_tasks
 from tarot.shots import pins_no_shots
@@ -76,9 +77,11 @@ def prompted(
     task.set_config("num_fewshot", len(shots))
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")
     templated = chat_template(lm, chat) is not None
-    return evaluator.evaluate(
+    results: dict[str, Any] = evaluator.evaluate(
         lm, selected, limit=limit, apply_chat_template=templated, fewshot_as_multiturn=True, bootstrap_iters=100
     )
+    note_missing(results, lm.unanswered)
+    return results
 
 
 def can_calibrate(task: Task) -> bool:

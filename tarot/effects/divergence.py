@@ -13,8 +13,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tarot.adapter import Adapter
+from tarot.cells import without_number
 from tarot.effects.neutral import OnStep, silent
+from tarot.errors import TarotError
 from tarot.gains import Mean, mean_intervals
+from tarot.missing_numbers import HINT
 
 # Numbers of one pass's largest tensor, the logits: 128 MB in float32.
 LARGEST = 2**25
@@ -42,6 +45,9 @@ def drift(
 
     The base model reads every text once, whatever the number of adapters, at most `batch_size` of them in a pass. The
     interval is over texts.
+
+    Raises:
+        TarotError: log-probabilities or divergences that are not finite.
     """
     vocabulary = model.get_output_embeddings().weight.shape[0]
     rows = min(max(1, LARGEST // (text.shape[1] * vocabulary)), batch_size or len(text))
@@ -59,6 +65,15 @@ def drift(
             divergence = (base.exp() * (base - edited)).sum(-1).clamp(min=0)
             divergences[i].append(divergence.double().mean(-1))
         on_step("reading neutral text", min((done + 1) * rows, len(text)), len(text))
+    sides = [
+        ("unedited model", [surprise]),
+        *(("edit", [losses, kl]) for losses, kl in zip(surprises, divergences, strict=True)),
+    ]
+    for side, columns in sides:
+        finite = torch.stack([torch.cat(column).isfinite() for column in columns]).all(0)
+        if broken := (~finite).nonzero()[:, 0].tolist():
+            wanted = f"finite log-probabilities of neutral text under the {side}"
+            raise TarotError(wanted, without_number(broken, len(text)), HINT)
     n_tokens = text[:, 1:].numel()
     return [
         Drift(

@@ -20,6 +20,7 @@ from tarot.files import check_place
 from tarot.grid import Measurer, Models, Setting
 from tarot.plugin import options
 from tarot.plugin.options import OPTIONS, TOLERANCE
+from tarot.task_names import check_task_names
 
 if TYPE_CHECKING:
     from tarot.adapter import Adapter
@@ -127,6 +128,11 @@ def tarot_setting(request: pytest.FixtureRequest) -> Setting:
             )
         )
     setting: Setting = request.param
+    if setting.task:
+        try:
+            check_task_names([setting.task], setting.include_path)
+        except TarotError as error:
+            _fail(error)
     return setting
 
 
@@ -295,7 +301,7 @@ class Collector:
             if key not in self.state.cells or len(self.state.cells[key].arms) <= len(cell.arms):
                 self.state.cells[key] = cell
             self.state.words += [words for words in number_notes(cell) if words not in self.state.words]
-        self.state.words += getattr(report, "tarot_words", ())
+        self.state.words += [words for words in getattr(report, "tarot_words", ()) if words not in self.state.words]
         self.state.unproven |= getattr(report, "tarot_unproven", False)
 
 
