@@ -1,12 +1,20 @@
-"""Which cells `pytest benchmarks` measures; what they cost and gain is for the benchmarks themselves to say."""
+"""What `pytest benchmarks` measures and writes, on a tiny model and with a clock that counts work; then the study.
+
+The seconds and gains of real models are for the benchmarks themselves to measure.
+"""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from checkpoint import save_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,26 +24,21 @@ from tarot.space import make_space
 pytest_plugins = ["pytester"]
 
 PROJECT = Path(__file__).parent.parent
+HERE = ("-c", str(PROJECT / "pyproject.toml"), "--rootdir", str(PROJECT), "-p", "no:cacheprovider")
+
+
+def collected(pytester: pytest.Pytester, *arguments: str) -> str:
+    """Return what `pytest --collect-only` lists of the benchmarks."""
+    # In a process of its own: pytester unloads what a run in this one imports, and NumPy cannot be imported twice.
+    result = pytester.runpytest_subprocess(*HERE, "-p", "no:benchmark", "--collect-only", "-q", *arguments)
+    assert result.ret == pytest.ExitCode.OK
+    return result.stdout.str()
 
 
 def cells(pytester: pytest.Pytester, *arguments: str) -> list[str]:
-    """Parameters of the gains that a run with these arguments would measure."""
-    where = (
-        "-c",
-        str(PROJECT / "pyproject.toml"),
-        "--rootdir",
-        str(PROJECT),
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:benchmark",
-    )
-    # Not in this process, which forgets what a run has loaded: NumPy cannot be loaded twice.
-    result = pytester.runpytest_subprocess(
-        *where, str(PROJECT / "benchmarks" / "bench_gain.py"), "--collect-only", "-q", *arguments
-    )
-    assert result.ret == pytest.ExitCode.OK
-    return re.findall(r"bench_gain\[(.*)\]", result.stdout.str())
+    """Return the parameters of the cells that a run with these arguments would measure."""
+    listed = collected(pytester, str(PROJECT / "benchmarks" / "bench_gain.py"), *arguments)
+    return re.findall(r"bench_gain\[(.*)\]", listed)
 
 
 def test_both_models_on_three_tasks_and_one_of_them_with_shots(pytester: pytest.Pytester) -> None:
@@ -46,13 +49,133 @@ def test_both_models_on_three_tasks_and_one_of_them_with_shots(pytester: pytest.
 
 
 def test_what_is_asked_for_is_measured_whole(pytester: pytest.Pytester) -> None:
-    assert sorted(cells(pytester, "--tarot-shots=0,2", "--tarot-model=some/model")) == sorted(
+    assert sorted(cells(pytester, "--tarot-shots=2,0", "--tarot-model=some/model")) == sorted(
         f"some/model-synth_{task}-{k}shot-seed0" for task in ("implicatives", "navigate", "color") for k in (0, 2)
     )
     assert sorted(cells(pytester, "--tarot-task=mine", "--tarot-model=some/model")) == [
         "some/model-mine-0shot-seed0",
         "some/model-mine-6shot-seed0",
     ]
+
+
+def test_default_run_measures_what_depends_little_on_the_model_once(pytester: pytest.Pytester) -> None:
+    assert not re.search(r"bench_(harness|search|switch)\[.*gemma", collected(pytester, str(PROJECT / "benchmarks")))
+    chosen = collected(pytester, str(PROJECT / "benchmarks"), "--tarot-model=one", "--tarot-model=another")
+    for benchmark in ("harness", "search", "switch", "overhead", "objective"):
+        models = [
+            re.search(r"one|another", line).group() for line in chosen.splitlines() if f"bench_{benchmark}[" in line
+        ]
+        assert models.count("one") == models.count("another") > 0
+
+
+class Run:
+    """One run of the benchmarks: what the JSON file holds, by name, and what the terminal showed."""
+
+    def __init__(self, path: Path, output: str) -> None:
+        self.benchmarks: dict[str, dict[str, Any]] = {
+            each["name"]: each for each in json.loads(path.read_text())["benchmarks"]
+        }
+        self.output = output
+
+    def shortest(self, name: str) -> float:
+        """Return the shortest round of a benchmark, in elements that torch computed."""
+        return self.benchmarks[name]["stats"]["min"]
+
+    def extra_info(self, name: str) -> dict[str, Any]:
+        return self.benchmarks[name]["extra_info"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Run all benchmarks but the slow search on a tiny model, and cells of a task that does not exist."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    save_checkpoint(folder / "tiny", layers=2, heads=2)
+    arguments = (
+        *("--benchmark-json", "timed.json", "--benchmark-timer", "work_clock.elements", "-k", "not bo]"),
+        *("--tarot-model", "tiny", "--tarot-task", "synth_implicatives", "--tarot-task", "nosuch"),
+        *("--tarot-shots=2,0", "--tarot-budget=6", "--tarot-samples=4", "--tarot-limit=4", "--tarot-draws=0"),
+    )
+    # pytest-benchmark measures nothing in a process that looks like a worker of xdist.
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "TAROT_"))}
+    environment = inherited | {"PYTHONPATH": str(PROJECT / "tests"), "OMP_NUM_THREADS": "1"}
+    command = (sys.executable, "-m", "pytest", *HERE, str(PROJECT / "benchmarks"), *arguments)
+    done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True)
+    assert re.search(r"\d+ passed, 1 deselected, 2 errors", done.stdout), done.stdout + done.stderr
+    return Run(folder / "timed.json", done.stdout)
+
+
+def test_every_benchmark_times_work(run: Run) -> None:
+    """No function that does nothing: the clock stands still for it."""
+    functions = {name.partition("[")[0] for name in run.benchmarks}
+    sources = (PROJECT / "benchmarks").glob("bench_*.py")
+    assert functions == set(re.findall(r"^def (bench_\w+)", "".join(map(Path.read_text, sources)), re.MULTILINE))
+    assert all(min(each["stats"]["data"]) > 0 for each in run.benchmarks.values())
+
+
+def test_times_grow_with_the_work(run: Run) -> None:
+    for how in ("plain", "bare", "ours"):
+        without, with_shots = (run.shortest(f"bench_objective[{shots}shot-tiny-{how}]") for shots in (0, 6))
+        assert without < with_shots
+    for shots in (0, 6):
+        plain, bare, ours = (
+            run.shortest(f"bench_objective[{shots}shot-tiny-{how}]") for how in ("plain", "bare", "ours")
+        )
+        assert bare < plain
+        assert ours < plain
+    for work in ("forward", "generate"):
+        unedited, hooked, merged = (
+            run.shortest(f"bench_overhead[tiny-{work}-{edit}]") for edit in ("unedited", "hooked", "merged")
+        )
+        assert unedited == merged < hooked
+    hooked, merged, forward = (run.shortest(f"bench_switch[tiny-{how}]") for how in ("hooked", "merged", "forward"))
+    assert hooked < merged < forward
+    assert run.shortest("bench_harness[tiny-tarot]") < run.shortest("bench_harness[tiny-stock]")
+    # The cell with shots runs first, so the unedited answers without shots, which both need, are in its time.
+    without, with_shots = (run.shortest(f"bench_gain[tiny-synth_implicatives-{k}shot-seed0]") for k in (0, 2))
+    assert without < with_shots
+    # Adam evaluates at most 40 gradients, and loading, drawing and saving compute little.
+    assert run.shortest("bench_search[tiny-adam]") > 20 * run.shortest("bench_objective[0shot-tiny-ours]")
+
+
+def test_ratios_are_those_of_the_shortest_rounds_in_a_group(run: Run) -> None:
+    found = [
+        (f"bench_objective[{shots}shot-tiny-ours]", key, f"bench_objective[{shots}shot-tiny-{other}]", inverse)
+        for shots in (0, 6)
+        for key, other, inverse in (("ours_over_bare", "bare", False), ("plain_over_ours", "plain", True))
+    ]
+    found += [
+        (f"bench_overhead[tiny-{work}-{edit}]", "over_unedited", f"bench_overhead[tiny-{work}-unedited]", False)
+        for work in ("forward", "generate")
+        for edit in ("hooked", "merged")
+    ]
+    found += [
+        (f"bench_switch[tiny-{how}]", "over_forward", "bench_switch[tiny-forward]", False)
+        for how in ("hooked", "merged")
+    ]
+    found += [("bench_harness[tiny-tarot]", "stock_over_tarot", "bench_harness[tiny-stock]", True)]
+    for name, key, other, inverse in found:
+        assert run.benchmarks[name]["group"] == run.benchmarks[other]["group"]
+        ratio = run.shortest(name) / run.shortest(other)
+        assert run.extra_info(name)[key] == pytest.approx(1 / ratio if inverse else ratio, rel=1e-2, abs=1e-3)
+        assert f"{key}={run.extra_info(name)[key]}" in run.output
+
+
+def test_errors_and_gains_stand_beside_the_times(run: Run) -> None:
+    assert run.extra_info("bench_objective[6shot-tiny-ours]")["logits_error"] < 1e-4
+    assert run.extra_info("bench_harness[tiny-tarot]")["log_probability_error"] < 1e-3
+    search = run.extra_info("bench_search[tiny-adam]")
+    assert search["trials"] > 1
+    assert 0 < search["proposing"] < 1
+    assert search["memory_growth"] >= 1
+    cell = run.extra_info("bench_gain[tiny-synth_implicatives-0shot-seed0]")
+    assert cell["low"] <= cell["gain"] <= cell["high"]
+    assert cell["documents"] == 4
+    assert {"zero-shot greedy_f1", "few-shot greedy_f1", "edited greedy_f1", "over_few_shot", "seconds"} <= cell.keys()
+
+
+def test_cells_that_fail_leave_the_file_to_the_others(run: Run) -> None:
+    assert "bench_gain[tiny-nosuch-0shot-seed0]" in run.output
+    assert not any("nosuch" in name for name in run.benchmarks)
 
 
 @given(samples=st.integers(1, 6), r=st.integers(1, 6), seed=st.integers(0, 99))
