@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tarot.errors import TarotError
+from tarot.template_limit import check_constants, limited_template
 
 logger = logging.getLogger("tarot")
 
@@ -61,15 +62,17 @@ class ChatRenderer:
     def _rendered(self, messages: Sequence[Message], generate: bool) -> tuple[str, str]:
         """The prompt, and what is wrong with it ("" if nothing is)."""
         try:
-            text = self.tokenizer.apply_chat_template(
-                [dict(message) for message in messages],
-                tokenize=False,
-                add_generation_prompt=generate,
-                continue_final_message=not generate,
-                **self.arguments,
-            )
+            check_constants(str(getattr(self.tokenizer, "chat_template", "")))
+            with limited_template():
+                text = self.tokenizer.apply_chat_template(
+                    [dict(message) for message in messages],
+                    tokenize=False,
+                    add_generation_prompt=generate,
+                    continue_final_message=not generate,
+                    **self.arguments,
+                )
         except Exception as error:  # a template is a program: it can raise anything
-            return "", f"raises {type(error).__name__}: {error}"
+            return "", f"raises {type(error).__name__}: {str(error)[:200]}"
         return text, _lost(messages, text)
 
 

@@ -110,26 +110,30 @@ def _question_key(task: Task, doc: Doc, text: Any, choices: Any, target: Any, pr
 
 def _without_listed(text: str, doc: Doc, choices: list[str]) -> tuple[str, list[str]]:
     """A question without the answers that it lists, and these: they may stand in another order in its duplicate."""
+    question = normalized(text)
+    for answers in _lists_of_texts(doc.values()):
+        listed = [normalized(answer) for answer in answers]
+        if len(listed) == len(choices) and (without := _without(question, listed)) is not None:
+            return without, listed
     lines = list(_LISTED_ANSWER.finditer(text))
     labels = "".join(line[1] for line in lines).lower()
     in_turn = labels in [order[: len(lines)] for order in (string.ascii_lowercase, "123456789", "0123456789")]
     if len(lines) > 1 and len(choices) in (0, len(lines)) and in_turn:
         return normalized(_LISTED_ANSWER.sub("", text)), [normalized(line[2]) for line in lines]
-    question = normalized(text)
-    found: list[str] = []
-    for answers in (*_lists_of_texts(doc.values()), choices):
-        spans = [answer for answer in map(normalized, answers) if answer]
-        if len(spans) != len(choices) or len(spans) < 2:
-            continue
-        without = question
-        for answer in sorted(spans, key=len, reverse=True):  # the longest first: one may contain another
-            places = list(re.finditer(rf"(?<!\w){re.escape(answer)}(?!\w)", without))
-            if not places:
-                break
-            without = f"{without[: places[-1].start()]}\0{without[places[-1].end() :]}"
-        else:
-            question, found = without, [*found, *spans]
-    return question, found
+    without = _without(question, choices)
+    return (question, []) if without is None else (without, choices)
+
+
+def _without(text: str, answers: list[str]) -> str | None:
+    """A text without the last occurrence of each answer; None if it does not have all of two or more answers."""
+    if len(answers) < 2 or not all(answer and answer in text for answer in answers):
+        return None
+    for answer in sorted(answers, key=len, reverse=True):  # the longest first: one may contain another
+        places = list(re.finditer(rf"(?<!\w){re.escape(answer)}(?!\w)", text))
+        if not places:
+            return None
+        text = f"{text[: places[-1].start()]}\0{text[places[-1].end() :]}"
+    return text
 
 
 def _lists_of_texts(values: Iterable[object]) -> Iterator[list[str]]:

@@ -91,7 +91,8 @@ def load_tasks(names: Sequence[str], include_path: str | Path | None = None) -> 
     logger.setLevel(logging.ERROR)
     try:
         selected = manager.load(list(names))
-    except Exception as error:  # templates, loaders, hubs and formats all run while a task loads, and fail in any way
+    # Templates, loaders, hubs and formats all run while a task loads, and fail in any way.
+    except (Exception, SystemExit) as error:
         reason = str(error).strip().splitlines()
         if reason and reason[0].startswith("expected "):
             raise TarotError(*_parts(reason[0])) from error
@@ -142,21 +143,29 @@ def check_disjoint(task: Task, keys: Iterable[str]) -> None:
         )
 
 
+TuningRow = tuple[int, Doc, str]  # number, document and question's key
+
+
 @dataclass(frozen=True)
 class TuningDocuments:
     """The rows of a task's tuning split that may be samples.
 
     Attributes:
         split: name of the split.
-        rows: number, document and question's key of each row that may be a sample.
+        rows: those that may be samples.
         evaluated: number of rows left out because the task evaluates the same document.
         repeated: number of rows left out because they repeat an earlier row.
     """
 
     split: str
-    rows: list[tuple[int, Doc, str]]
+    rows: list[TuningRow]
     evaluated: int
     repeated: int
+
+    @property
+    def size(self) -> int:
+        """Number of rows of the split."""
+        return len(self.rows) + self.evaluated + self.repeated
 
     @property
     def left_out(self) -> str:
@@ -172,6 +181,8 @@ def tuning_documents(task: Task) -> TuningDocuments:
         TarotError: the task has no split to tune on.
     """
     split, docs = _tuning_split(task)
+    if docs:
+        _render(task, f"{split}/0", docs[0], 0, None)  # an empty prompt would make all documents the same
     evaluated = {question_key(task, doc) for doc in task.eval_docs}
     keyed = [(row, doc, question_key(task, doc)) for row, doc in enumerate(docs)]
     apart = [each for each in keyed if each[2] not in evaluated]
@@ -199,6 +210,29 @@ def check_numbers(n: int, num_fewshot: int | str) -> int:
     return max(MIXED_SHOTS) if num_fewshot == "mix" else _shots(num_fewshot)
 
 
+def _candidates(
+    task: Task, n: int, num_fewshot: int | str
+) -> tuple[int | str, TuningDocuments, ShotPool | None, list[TuningRow]]:
+    """The shots that prompts have, the tuning split, the shots' pool, and the rows that can be drawn."""
+    check_numbers(n, num_fewshot)
+    num_fewshot = shots_shown(task, num_fewshot)
+    most = check_numbers(n, num_fewshot)
+    documents = tuning_documents(task)
+    check_answers(task)
+    pool = ShotPool(task, tuning=True) if most else None
+    # The documents that `first_n` hands out as shots are not samples, and no sample is a shot.
+    reserved = pool.first(most) if pool else frozenset()
+    candidates = [each for each in documents.rows if each[2] not in reserved]
+    if len(candidates) < n or (pool and len(pool.docs) < most):
+        left_out = f" ({documents.left_out})" if documents.left_out else ""
+        raise TarotError(
+            f"at least {n} samples and {most} shots in the {documents.split!r} split of {task.config.task}",
+            f"{documents.size} documents{left_out}",
+            "use fewer samples or shots",
+        )
+    return num_fewshot, documents, pool, candidates
+
+
 def draw(
     task: Task, n: int, *, num_fewshot: int | str = 0, seed: int = 0, chat_template: ChatTemplate | None = None
 ) -> list[Sample]:
@@ -218,24 +252,10 @@ def draw(
         TarotError: no split to tune on, too few documents, an empty prompt, or a gold answer, of a sample or of an
             evaluated document, that is not among the choices.
     """
-    check_numbers(n, num_fewshot)
-    num_fewshot = shots_shown(task, num_fewshot)
-    most = check_numbers(n, num_fewshot)
-    documents = tuning_documents(task)
-    check_answers(task)
-    pool = ShotPool(task, tuning=True) if most else None
-    # The documents that `first_n` hands out as shots are not samples, and no sample is a shot.
-    reserved = pool.first(most) if pool else frozenset()
-    candidates = [each for each in documents.rows if each[2] not in reserved]
-    if len(candidates) < n or (pool and len(pool.docs) < most):
-        left_out = f" ({documents.left_out})" if documents.left_out else ""
-        raise TarotError(
-            f"at least {n} samples and {most} shots in the {documents.split!r} split of {task.config.task}",
-            f"{len(documents.rows) + documents.evaluated + documents.repeated} documents{left_out}",
-            "use fewer samples or shots",
-        )
+    num_fewshot, documents, pool, candidates = _candidates(task, n, num_fewshot)
     if documents.left_out:
         logger.warning("left out of the samples of %s: %s", task.config.task, documents.left_out)
+    most = check_numbers(n, num_fewshot)
     rng = random.Random(seed)
     drawn = rng.sample(candidates, n)
     samples = []

@@ -12,9 +12,10 @@ from lm_eval import evaluate
 from lm_eval.api.model import LM
 from lm_eval.api.task import Task
 
+from tarot.documents import document_key, normalized, same_question
 from tarot.errors import TarotError, UnknownName
 from tarot.harness import TarotLM, chat_template
-from tarot.samples import MIXED_SHOTS, Sample, check_disjoint, document_key, draw, load_task, load_tasks
+from tarot.samples import MIXED_SHOTS, Sample, check_disjoint, draw, load_task, load_tasks, tuning_documents
 
 
 @pytest.fixture(scope="module")
@@ -145,44 +146,78 @@ def test_shots_that_are_no_number(choice: Task, shots: object) -> None:
     assert error_of(choice, 5, num_fewshot=shots) == f"expected a number of shots from 0, or 'mix', got {shots!r}"
 
 
-def test_overlap_is_an_error(tmp_path: Path) -> None:
+def test_a_training_split_that_is_evaluated_is_an_error(tmp_path: Path) -> None:
     write_tasks(tmp_path)
     (tmp_path / "test.jsonl").write_text((tmp_path / "train.jsonl").read_text())
-    message = error_of(load_task("stranger_choice", tmp_path), 20)
-    assert re.fullmatch(
-        r"expected samples of stranger_choice that are not evaluated, "
-        r"got 20 of 20 that are \(evaluated row \d+ is one\); give the task a training split without them",
-        message,
+    assert error_of(load_task("stranger_choice", tmp_path), 20) == (
+        "expected at least 20 samples and 0 shots in the 'train' split of stranger_choice, got 30 documents "
+        "(30 also evaluated); use fewer samples or shots"
     )
 
 
-def test_overlap_of_a_shot_is_an_error(tmp_path: Path) -> None:
+def disguised(line: str) -> dict[str, object]:
+    """The same document with its choices the other way round, in capitals, with no-break spaces."""
+    row = json.loads(line)
+    question = str(row["question"]).upper().replace(" ", "\u00a0") + " "
+    return {"question": question, "choices": row["choices"][::-1], "gold": 2 - row["gold"]}
+
+
+@pytest.mark.parametrize("sampler", ["first_n", "default"])
+@pytest.mark.parametrize("shots", [0, 2, "mix"])
+def test_evaluated_and_repeated_documents_are_left_out(
+    tmp_path: Path, sampler: str, shots: int | str, caplog: pytest.LogCaptureFixture
+) -> None:
     write_tasks(tmp_path)
-    first = (tmp_path / "train.jsonl").read_text().splitlines()[0]
-    (tmp_path / "test.jsonl").write_text(first + "\n")
+    (file := tmp_path / "choice.yaml").write_text(file.read_text().replace("sampler: first_n", f"sampler: {sampler}"))
+    lines = (tmp_path / "train.jsonl").read_text().splitlines()
+    evaluated = [disguised(lines[row]) for row in (0, 4, 7)]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in evaluated))
+    repeated = [disguised(lines[row]) for row in (1, 9)]
+    (tmp_path / "train.jsonl").write_text("\n".join([*lines, *map(json.dumps, repeated)]) + "\n")
     task = load_task("stranger_choice", tmp_path)
-    assert "1 of 6 that are" in error_of(task, 5, num_fewshot=1)
-    assert len(draw(task, 5)) == 5  # nobody's shot
+    documents = tuning_documents(task)
+    assert (documents.size, documents.evaluated, documents.repeated) == (32, 3, 2)
+    most = max(MIXED_SHOTS) if shots == "mix" else shots
+    for seed in range(4):
+        samples = draw(task, 27 - most, num_fewshot=shots, seed=seed)
+        assert len({same_question(sample.key) for sample in samples}) == len(samples)
+        for prompt in (normalized(sample.pairs[0][0]) for sample in samples):
+            questions = re.findall(r"item \d+", prompt)
+            assert not {"item 0", "item 4", "item 7"} & set(questions)
+            assert questions.count(questions[-1]) == 1
+    assert "left out of the samples of stranger_choice: 3 also evaluated, 2 repeated" in caplog.text
+    assert "(3 also evaluated, 2 repeated)" in error_of(task, 28 - most, num_fewshot=shots)
+
+
+def test_an_adapters_samples_are_recognized_in_another_order(tmp_path: Path) -> None:
+    write_tasks(tmp_path)
+    tuned_on = [sample.key for sample in draw(load_task("stranger_choice", tmp_path), 5)]
+    lines = (tmp_path / "train.jsonl").read_text().splitlines()
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(disguised(line)) + "\n" for line in lines))
+    task = load_task("stranger_choice", tmp_path)
+    with pytest.raises(TarotError, match="got 5 of 5 that are"):
+        check_disjoint(task, tuned_on)
     check_disjoint(task, [])
 
 
-def test_overlap_of_a_shot_that_a_sampler_draws_is_an_error(tmp_path: Path) -> None:
-    """lm-eval's default sampler draws shots from anywhere: the ones that stand in prompts count, and no others."""
+@pytest.mark.parametrize("pinned", [True, False])
+@pytest.mark.parametrize("shots", [2, "mix"])
+def test_a_task_without_shots_has_none(tmp_path: Path, pinned: bool, shots: int | str) -> None:
     write_tasks(tmp_path)
-    last = (tmp_path / "train.jsonl").read_text().splitlines()[-10:]
-    (tmp_path / "test.jsonl").write_text("\n".join(last) + "\n")
-    (file := tmp_path / "choice.yaml").write_text(file.read_text().replace("sampler: first_n", "sampler: default"))
-    evaluated = {json.loads(line)["question"] for line in last}
-    errors = 0
-    for seed in range(12):
-        task = load_task("stranger_choice", tmp_path)
-        try:
-            prompts = [sample.pairs[0][0] for sample in draw(task, 2, num_fewshot=2, seed=seed)]
-        except TarotError:
-            errors += 1
-        else:
-            assert not any(f"{question}\n" in prompt for question in evaluated for prompt in prompts)
-    assert 0 < errors < 12
+    if pinned:
+        (file := tmp_path / "choice.yaml").write_text(file.read_text() + "num_fewshot: 0\n")
+    samples = draw(load_task("stranger_choice", tmp_path), 9, num_fewshot=shots)
+    assert {sample.num_fewshot for sample in samples} <= ({0} if pinned else {0, 2, 4, 6})
+    assert any(sample.pairs[0][0].count("A:") > 1 for sample in samples) != pinned
+
+
+@pytest.mark.parametrize("gold", [3, -1, None])
+def test_wrong_answers_of_evaluated_documents_are_an_error(tmp_path: Path, gold: object) -> None:
+    write_tasks(tmp_path)
+    with (tmp_path / "test.jsonl").open("a") as file:
+        file.write(json.dumps({"question": "item", "choices": ["red", "redder", "blue"], "gold": gold}) + "\n")
+    (file := tmp_path / "choice.yaml").write_text(file.read_text().replace('"{{gold}}"', "gold"))
+    assert f"got {gold} in test/12 of stranger_choice" in error_of(load_task("stranger_choice", tmp_path), 5)
 
 
 @pytest.mark.parametrize(
