@@ -367,6 +367,7 @@ def evaluate(
     from tarot.effects.neutral import check_tokens
     from tarot.files import write_atomically
     from tarot.generation import check_generates
+    from tarot.missing_numbers import notes, strict
 
     rows = _rows(batch_size)
     edit = Adapter.load(adapter) if adapter else None
@@ -404,7 +405,7 @@ def evaluate(
 
     def keep() -> None:
         if output:
-            content = json.dumps(results, indent=1, default=handle_non_serializable, ensure_ascii=False)
+            content = json.dumps(strict(results), indent=1, default=handle_non_serializable, ensure_ascii=False)
             write_atomically(output, content.encode())
 
     keep()  # before anything of the tasks' rewards can fail
@@ -425,6 +426,9 @@ def evaluate(
                 rows_of_tasks.append((*named, called, f"{value:.4f}", error))
                 named = ("", "", "")
     _print_table(("task", "documents", "shots", "metric", "value", "stderr"), rows_of_tasks)
+    counts = {name: harness.n_documents(results, name) for name in results["n-samples"]}
+    for note in notes(results["without_number"], counts):
+        out.print(note)
     out.print(f"model {model}, adapter {edit.fingerprint if edit else 'none (base)'}")
     own = edit.provenance.get("num_fewshot") if edit else None
     if edit and isinstance(own, int) and results["n-shot"].get(edit.provenance.get("task"), own) != own:
@@ -559,6 +563,8 @@ def compare(
         cell = comparison.cell
         title = f"{cell.task}, {len(cell.gold):,} documents, {METRICS[metric].title}, seed {cell.seed}"
         _print_table(ARM_HEADER, arm_rows(comparison), title)
+        for note in cells.number_notes(cell):
+            out.print(note)
         _print_again(cell)
 
 
@@ -1076,7 +1082,7 @@ def lm_eval(context: typer.Context) -> None:
     from lm_eval.utils import setup_logging
 
     from tarot import harness  # registers the model `tarot`
-    from tarot.samples import tasks_folder
+    from tarot.task_names import tasks_folder
 
     sys.argv = ["tarot lm-eval", *context.args]
     setup_logging()
@@ -1091,7 +1097,12 @@ def lm_eval(context: typer.Context) -> None:
     if hasattr(args, "include_path"):
         theirs = args.include_path or file.get("include_path") or []
         args.include_path = [str(tasks_folder()), *(theirs.split(":") if isinstance(theirs, str) else theirs)]
-    cli.execute(args)
+    try:
+        cli.execute(args)
+    except (TarotError, OSError):
+        raise
+    except Exception as error:
+        raise TarotError("lm-eval to finish", f"{type(error).__name__}: {error}", "its log says more") from error
     harness.leave_processes()
 
 

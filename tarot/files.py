@@ -1,11 +1,22 @@
 """Files that are there whole or not at all, also when the machine stops in between."""
 
+import errno
+import hashlib
 import os
-from collections.abc import Iterator
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from tarot.errors import TarotError
+from tarot.errors import FileAccessError, TarotError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]  # the module, or none
 
 # What `json.loads` raises: the second where brackets stand too deep in one another, as in a file that means harm.
 BROKEN_JSON = (ValueError, RecursionError)
@@ -18,35 +29,145 @@ def cache_folder() -> Path:
 
 @contextmanager
 def written_atomically(path: Path) -> Iterator[Path]:
-    """A file beside `path` to be written in the context, and moved there afterwards once the disk has it.
+    """Give a new file beside `path` to write to; when the context ends, flush it to the disk and move it to `path`.
+
+    A link is followed, so that its target is replaced and the link stays; the permissions of a file that exists are
+    kept. Threads and processes may write the same file: the last one wins. What a killed run left behind is removed.
 
     Raises:
         TarotError: the file cannot be written, with the system's reason.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
+        with _replacing(path, _new_file) as part:
+            yield part
     except OSError as error:
-        raise TarotError(
+        raise FileAccessError(
             f"to write {path}", error.strerror or str(error), "free space or choose another place"
         ) from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file beside its place, and move it there once the disk has it.
+    """Replace the content of a file, as `written_atomically` does.
 
     Raises:
         TarotError: the file cannot be written, with the system's reason.
     """
     with written_atomically(path) as part:
         part.write_bytes(content)
+
+
+@contextmanager
+def folder_written_atomically(path: Path) -> Iterator[Path]:
+    """Give a new folder beside `path` to fill; when the context ends, flush its files and move it to `path`.
+
+    Links, permissions and what a killed run left behind: as for `written_atomically`.
+
+    Raises:
+        OSError: the folder cannot be written, or one with files in it is there.
+    """
+    with _replacing(path, _new_folder) as part:
+        yield part
+
+
+@contextmanager
+def _replacing(path: Path, make: Callable[[Path, bool], None]) -> Iterator[Path]:
+    """Make a file or folder beside `path` under a name that nobody can predict, and move it to `path` at the end.
+
+    It is locked while it is written, which tells it from the remains of a killed run.
+    """
+    target = Path(os.path.realpath(path))
+    before = target.stat() if target.exists() else None
+    if before and not (stat.S_ISREG(before.st_mode) or stat.S_ISDIR(before.st_mode)):
+        raise OSError(errno.EINVAL, "Not a regular file")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_remains(target)
+    part = _part_name(target, secrets.token_hex(8))
+    try:
+        make(part, before is None)
+        with _flock(part, wait=True):
+            yield part
+            for each in [*part.rglob("*"), part]:
+                _flush(each)
+            if before:
+                _copy_owner(before, part)
+                part.chmod(stat.S_IMODE(before.st_mode))
+            part.replace(target)
+            _flush(target.parent)
+    finally:
+        with suppress(OSError):
+            part.unlink()
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _part_name(target: Path, token: str) -> Path:
+    # A digest, since the name itself may be as long as the system allows.
+    digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
+    return target.with_name(f".tarot-{digest}-{token}.part")
+
+
+def _new_file(part: Path, public: bool) -> None:
+    """Make an empty file, never through a link: as the umask has it, or for the user alone."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    os.close(os.open(part, flags, 0o666 if public else 0o600))
+
+
+def _new_folder(part: Path, public: bool) -> None:
+    part.mkdir(mode=0o777 if public else 0o700)
+
+
+def _copy_owner(before: os.stat_result, part: Path) -> None:
+    with suppress(OSError, AttributeError):  # who may not give files away, and systems without owners
+        os.chown(part, before.st_uid, before.st_gid)
+
+
+def _remove_remains(target: Path) -> None:
+    """Remove the files and folders that killed runs of this user left for `target`: no process holds their locks."""
+    if fcntl is None:
+        return
+    for part in target.parent.glob(_part_name(target, "*").name):
+        with suppress(OSError):
+            found = part.lstat()
+            if stat.S_ISLNK(found.st_mode) or found.st_uid != os.geteuid():
+                continue
+            with _flock(part, wait=False):
+                if stat.S_ISDIR(found.st_mode):
+                    shutil.rmtree(part)
+                else:
+                    part.unlink()
+
+
+@contextmanager
+def _flock(part: Path, *, wait: bool) -> Iterator[None]:
+    """Lock a file or folder; the system frees the lock when the process ends.
+
+    Raises:
+        OSError: another process removes `part`; or, without `wait`, another process holds the lock.
+    """
+    descriptor = os.open(part, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        if fcntl is not None:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:  # held, or a file system without locks
+                if not wait:
+                    raise
+        if not part.exists():
+            raise FileNotFoundError(errno.ENOENT, "Another run removed it", str(part))
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _flush(path: Path) -> None:
+    """Wait until the disk has a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems cannot flush a folder
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -75,9 +196,18 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 def check_place(path: Path, *, folder: bool = False) -> None:
     """Raise TarotError unless a file, or the files of a folder, can be written there: told before an hour of work."""
-    if os.path.exists(path) and os.path.isdir(path) != folder:
+    if os.path.exists(path) and not (os.path.isdir(path) if folder else os.path.isfile(path)):
         raise TarotError(f"a {'folder' if folder else 'file'} to write", f"{str(path)!r}, which is none")
     # Not `Path.exists`, which raises where a folder above may not be searched.
     nearest = next(parent for parent in (path, *path.parents) if os.path.exists(parent))
     if (nearest.is_file() and nearest != path) or not os.access(nearest, os.W_OK):
         raise TarotError("a place to write", f"{str(path)!r}; {nearest} cannot be written to")
+    try:
+        # The mode of a folder does not tell all: its disk may be read-only, or the name too long.
+        with TemporaryDirectory(prefix=".tarot-", dir=nearest if nearest.is_dir() else nearest.parent) as scratch:
+            for part in path.parts[len(nearest.parts) :]:
+                Path(scratch, part).touch()
+            if not folder:
+                Path(scratch, f".{path.name}.answers.jsonl").touch()  # the longest name beside a file
+    except OSError as error:
+        raise TarotError("a place to write", f"{str(path)!r}: {error.strerror or error}") from error

@@ -98,7 +98,9 @@ def needs_consent(name: str) -> bool:
 
 
 def check_reward(name: str) -> None:
-    """Raise what `make_reward` would raise that can be told without loading anything.
+    """Raise what `make_reward` would raise that can be known without loading a model.
+
+    The module of a `module:function` is imported: call this only for a reward that the user asked for.
 
     Raises:
         UnknownName: no such reward.
@@ -114,6 +116,8 @@ def check_reward(name: str) -> None:
             raise TarotError("a classifier and its label, as classifier:REF#LABEL", repr(name))
     elif name != FLUENCY and not (needs_consent(name) and re.fullmatch(r"[\w.]+:\w+", name)):
         raise UnknownName("reward", name, KNOWN)
+    elif name != FLUENCY:
+        _function(*name.split(":"))
 
 
 def refuse_unrequested(name: str, where: str) -> None:
@@ -202,14 +206,19 @@ def _function(module: str, name: str) -> Reward:
     try:
         with _working_folder():
             found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever the module does when it is imported
         hint = f"known rewards: {', '.join(KNOWN)}"
-        raise TarotError(f"the function {name} of the module {module}", str(error), hint) from error
+        reason = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+        raise TarotError(f"the function {name} of the module {module}", reason, hint) from error
     if not callable(found):
         raise TarotError(f"a function {module}:{name}(prompts, continuations)", type(found).__name__)
 
     def judge(prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
-        returned = found(list(prompts), list(continuations))
+        try:
+            returned = found(list(prompts), list(continuations))
+        except Exception as error:
+            texts = f"{module}:{name} to judge {len(continuations)} texts"
+            raise TarotError(texts, f"{type(error).__name__}: {error}", "check the function") from error
         try:
             values = [float(value) for value in returned]
         except (TypeError, ValueError) as error:

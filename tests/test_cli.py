@@ -22,6 +22,7 @@ from tarot.cells import Arm, Cell, load, to_json
 from tarot.cli import app, main
 from tarot.errors import TarotError
 from tarot.measuring import measure
+from tarot.models import ModelInfo
 from tarot.tuning import Recipe
 
 
@@ -81,9 +82,15 @@ def test_tune_has_the_defaults_of_a_recipe() -> None:
     assert {name: str(options[name]) for name in shared} == {name: str(value) for name, value in shared.items()}
 
 
-def test_models_lists_what_is_here(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_lists_what_is_here(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = [ModelInfo("wheel:a", "wheel-a", 1234, 30, 9, 64), ModelInfo("org/b", "hub cache", None, None, None, None)]
+    monkeypatch.setattr("tarot.models.available", lambda: known)
     assert run_in(home, "models") == 0
-    assert "reference" in capsys.readouterr().out
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert any({"wheel:a", "1,234", "30", "9", "64", "wheel-a"} <= set(row) for row in rows)
+    assert any({"org/b", "?", "hub", "cache"} <= set(row) for row in rows)
 
 
 def test_ctrl_c_is_said(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,6 +441,115 @@ def test_bad_input_is_one_line_and_exit_code_2(
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(said) == 1 and message in said[0]
     assert sorted(path.name for path in home.iterdir()) == before
+
+
+INCLUDE = ("--include-path", "tasks")
+EDIT = (*MODEL, "--adapter", "adapter", *INCLUDE)
+BENCH = ("bench", "--model", "model", "--task", "stranger_choice", *INCLUDE, "--output", "new.json")
+BELOW = "tasks/train.jsonl/x"  # below a file
+LATE = [
+    ((*TUNE, "--output", ""), "''"),
+    ((*TUNE, "--output", BELOW), BELOW),
+    ((*TUNE, "--output", "x", "--include-path", "nowhere"), "'nowhere'"),
+    ((*TUNE, "--output", "x", "--include-path", ""), "''"),
+    ((*TUNE, "--output", "x", "--task", "stranger_chioce"), "did you mean 'stranger_choice'?"),
+    ((*TUNE, "--output", "x", "--objective", "probabilty"), "'probabilty'"),
+    ((*TUNE, "--output", "x", "--search", "adma"), "'adma'"),
+    ((*TUNE, "--output", "x", "--space", "haed"), "'haed'"),
+    ((*TUNE, "--output", "x", "--sites", "hedas"), "'hedas'"),
+    ((*TUNE, "--output", "x", "--rotation", "rotray"), "'rotray'"),
+    ((*TUNE, "--output", "x", "--layers", "4-"), "'4-'"),
+    ((*TUNE, "--output", "x", "--engine", "cloud"), "'cloud'"),
+    ((*TUNE, "--output", "x", "--samples", "40"), "40 samples"),
+    ((*TUNE, "--output", "x", "--budget", "0"), "0"),
+    *(
+        (("evaluate", *MODEL, *INCLUDE, "--tasks", "stranger_choice", *option), quoted)
+        for option, quoted in (
+            (("--tasks", "stranger_chioce"), "'stranger_chioce'"),
+            (("--output", ""), "''"),
+            (("--output", BELOW), BELOW),
+            (("--include-path", "nowhere"), "'nowhere'"),
+            (("--limit", "0"), "0"),
+            (("--num-fewshot", "99"), "99"),
+            (("--num-fewshot", "-1"), "-1"),
+            (("--adapter", "nowhere"), "nowhere"),
+            (("--reward", "sentimnt:positive"), "the module sentimnt"),
+            (("--adapter", "adapter", "--side-effects", "--suite", "nosuch"), "'nosuch'"),
+            (("--adapter", "adapter", "--side-effects", "--tokens", "0"), "0"),
+            (("--batch-size", "0"), "'0'"),
+        )
+    ),
+    *(
+        (("compare", *EDIT, *option), quoted)
+        for option, quoted in (
+            (("--output", ""), "''"),
+            (("--output", BELOW), BELOW),
+            (("--include-path", "nowhere"), "'nowhere'"),
+            (("--control", "nowhere"), "nowhere"),
+            (("--limit", "0"), "0"),
+            (("--reward", "toxicity:hgih"), "'toxicity:hgih'"),
+            (("--metric", "ac"), "'ac'"),
+        )
+    ),
+    *(
+        ((*BENCH, *option), quoted)
+        for option, quoted in (
+            (("--task", "nosuch"), "'nosuch'"),
+            (("--output", ""), "''"),
+            (("--output", BELOW), BELOW),
+            (("--work", "tasks/train.jsonl"), "tasks/train.jsonl'"),
+            (("--include-path", "nowhere"), "'nowhere'"),
+            (("--search", "adma"), "'adma'"),
+            (("--space", "haed"), "'haed'"),
+            (("--seeds", "0,x"), "'0,x'"),
+            (("--shots", "few"), "'few'"),
+            (("--engine", "cloud"), "'cloud'"),
+        )
+    ),
+    *(
+        ((command, *EDIT, *(("--output", "x") if "--output" not in option else ()), *option), quoted)
+        for command in ("analysis", "prune", "effects")
+        for option, quoted in (
+            (("--output", ""), "''"),
+            (("--output", BELOW), BELOW),
+            (("--include-path", "nowhere"), "'nowhere'"),
+            *(((("--limit", "0"), "0"),) if command != "prune" else ()),
+            *(((("--reward", "flency:low"), "the module flency"),) if command != "effects" else ()),
+            *(((("--tasks", "nosuch"), "'nosuch'"),) if command == "effects" else ()),
+            *(((("--strengths", "0,2"), "2"),) if command == "effects" else ()),
+            *(((("--tokens", "0"), "0"),) if command == "effects" else ()),
+        )
+    ),
+    (("report", "bench.json", "--output", BELOW), BELOW),
+    (("report", "bench.json", "--output", ""), "''"),
+    (("report", "bench.json", "--output", "x", "--analysis", "nowhere"), "nowhere"),
+    (("report", "", "--output", "x"), "''"),
+    (("merge", *OFT, "--output", ""), "''"),
+    (("export", *OFT, "--output", ""), "''"),
+    (("export", *OFT, "--output", BELOW), BELOW),
+    (("import", "--model", "model", "--from-peft", "nowhere", "--output", "x"), "'nowhere'"),
+    (("import", "--model", "model", "--from-peft", "tasks", "--output", BELOW), BELOW),
+    (("compose", "adapter", "--output", BELOW), BELOW),
+    (("compose", "adapter", "--output", ""), "''"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "quoted"), LATE, ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
+def test_what_is_wrong_is_quoted_before_a_model_is_read(
+    home: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    quoted: str,
+) -> None:
+    monkeypatch.delattr(AutoModelForCausalLM, "from_pretrained")
+    before = sorted(path.relative_to(home) for path in home.rglob("*") if "cache" not in path.parts)
+    assert run_in(home, *arguments) == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert quoted in error
+    assert sorted(path.relative_to(home) for path in home.rglob("*") if "cache" not in path.parts) == before
 
 
 REWARDED = (

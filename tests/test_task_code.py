@@ -1,0 +1,190 @@
+"""Exceptions of a task's own code: one line that names task, step and document, and no answer computed twice."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import transformers
+from checkpoint import save_checkpoint
+from test_cli import run_in
+
+from tarot.errors import TarotError
+from tarot.harness import TarotLM, check_tasks
+from tarot.samples import load_task
+from tarot.task_code import named_errors
+
+TASK = """
+task: fragile
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {folder}/test.jsonl, train: {folder}/train.jsonl}}}}
+test_split: test
+training_split: train
+output_type: multiple_choice
+doc_to_text: !function code.text
+doc_to_choice: choices
+doc_to_target: gold
+process_results: !function code.judge
+metric_list: [{{metric: acc, aggregation: !function code.total, higher_is_better: true}}]
+filter_list: [{{name: none, filter: [{{function: custom, filter_fn: !function code.keep}}]}}]
+"""
+# Each step fails while a file of its name stands beside the code: with an exception that has no message, a line break
+# or an exit code 0.
+CODE = """
+from pathlib import Path
+
+def fails(step):
+    return Path(__file__).with_name(step).exists()
+
+def text(doc):
+    if fails("text") and doc["question"] == "item 11":
+        raise KeyError
+    if fails("first") and doc["question"] == "item 3":
+        raise ValueError("a\\nmessage")
+    return doc["question"]
+
+def judge(doc, results):
+    if fails("judge") and doc["question"] == "item 11":
+        raise ZeroDivisionError("division\\nby zero")
+    if fails("leave") and doc["question"] == "item 11":
+        raise SystemExit(0)
+    return {"acc": float(doc["gold"] == 0)}
+
+def keep(resps, docs):
+    if fails("filter"):
+        raise IndexError("no such answer")
+    return resps
+
+def total(values):
+    if fails("total"):
+        raise TypeError("not a number")
+    return sum(values) / len(values)
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model and a task whose steps can be made to fail."""
+    project = tmp_path_factory.mktemp("project")
+    save_checkpoint(project / "model", layers=1)
+    (project / "tasks").mkdir()
+    (project / "tasks" / "fragile.yaml").write_text(TASK.format(folder=project / "tasks").lstrip())
+    (project / "tasks" / "code.py").write_text(CODE)
+    for split, rows in (("test", range(12)), ("train", range(100, 112))):
+        lines = [{"question": f"item {row}", "choices": ["red", "blue"], "gold": row % 2} for row in rows]
+        (project / "tasks" / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return project
+
+
+@contextmanager
+def failing(project: Path, step: str) -> Iterator[None]:
+    """One step of the task fails in the context."""
+    (project / "tasks" / step).touch()
+    try:
+        yield
+    finally:
+        (project / "tasks" / step).unlink()
+
+
+@contextmanager
+def counted() -> Iterator[list[int]]:
+    """The numbers of requests that models answer in the context."""
+    asked: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        stock = TarotLM.loglikelihood
+
+        def noted(self: TarotLM, requests: list[object], *rest: object, **options: object) -> object:
+            asked.append(len(requests))
+            return stock(self, requests, *rest, **options)
+
+        patch.setattr(TarotLM, "loglikelihood", noted)
+        yield asked
+
+
+EVALUATE = ("evaluate", "--model", "model", "--device", "cpu", "--tasks", "fragile", "--include-path", "tasks")
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (
+            "judge",
+            "expected process_results of fragile to work on document 11, got ZeroDivisionError: division by zero",
+        ),
+        ("leave", "expected process_results of fragile to work on document 11, got SystemExit: 0"),
+        ("filter", "expected the filters of fragile to work, got IndexError: no such answer"),
+        ("total", "expected lm-eval to aggregate the metrics of fragile, got TypeError: not a number"),
+    ],
+)
+def test_answers_outlive_what_fails_after_them(
+    project: Path, capsys: pytest.CaptureFixture[str], step: str, message: str
+) -> None:
+    output = f"{step}.json"
+    with failing(project, step), counted() as asked:
+        assert run_in(project, *EVALUATE, "--output", output) == 2
+    error = capsys.readouterr().err
+    assert message in error.splitlines()[-1] and "Traceback" not in error
+    assert asked == [24] and not (project / output).exists()
+    kept = project / f".{output}.answers.jsonl"
+    assert len(kept.read_text().splitlines()) == 24 and kept.name in error
+    with counted() as asked:
+        assert run_in(project, *EVALUATE, "--output", output) == 0
+    assert asked == [] and not kept.exists()
+    assert len(json.loads((project / output).read_text())["samples"]["fragile"]) == 12
+
+
+def test_a_template_that_fails_is_refused_before_the_model_where_it_is_among_the_first(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with failing(project, "text"):
+        assert run_in(project, *EVALUATE) == 2
+    assert "doc_to_text of fragile to work on document 11, got KeyError" in capsys.readouterr().err.splitlines()[-1]
+    monkeypatch.delattr(transformers.AutoModelForCausalLM, "from_pretrained")  # no model may be read
+    with failing(project, "first"):
+        assert run_in(project, *EVALUATE) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "doc_to_text of fragile to work on document 3, got ValueError: a message" in error
+        arguments = ("--model", "model", "--task", "fragile", "--include-path", "tasks")
+        assert run_in(project, "tune", *arguments, "--samples", "4", "--output", "adapter") == 2
+        assert "got ValueError: a message" in capsys.readouterr().err
+        assert not (project / "adapter").exists()
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ("unsafe_code: true", "expected a task without unsafe code, got 'fragile', which sets unsafe_code"),
+        ("doc_to_image: question", "expected a task of texts alone, got 'fragile'"),
+        ("process_docs: !function code.leave", "expected a task file and data that lm-eval can load for fragile"),
+    ],
+)
+def test_what_lm_eval_would_refuse_is_refused_without_a_model(
+    project: Path, tmp_path: Path, head: str, message: str
+) -> None:
+    for file in (project / "tasks").glob("*.*"):
+        (tmp_path / file.name).write_text(file.read_text())
+    with (tmp_path / "code.py").open("a") as code:
+        code.write("\ndef leave(docs):\n    raise SystemExit(0)\n")
+    with (tmp_path / "fragile.yaml").open("a") as task:
+        task.write(f"{head}\n")
+    with pytest.raises(TarotError, match=message):
+        check_tasks(["fragile"], include_path=tmp_path)
+
+
+def test_a_sound_task_is_left_as_it_is(project: Path) -> None:
+    task = load_task("fragile", project / "tasks")
+    document = next(iter(task.eval_docs))
+    assert task.doc_to_text(document) == "item 0" and task.doc_to_target(document) == 0
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), SystemExit(0), TarotError("a", "b")])
+def test_every_exception_becomes_one_line(error: BaseException) -> None:
+    with pytest.raises(TarotError) as raised, named_errors("a thing to work"):
+        raise error
+    assert isinstance(error, TarotError) or str(raised.value).startswith("expected a thing to work, got ")
+
+
+def test_ctrl_c_is_not_an_error() -> None:
+    with pytest.raises(KeyboardInterrupt), named_errors("a thing to work"):
+        raise KeyboardInterrupt

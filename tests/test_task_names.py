@@ -1,0 +1,101 @@
+"""Names of tasks, found without lm-eval: all that lm-eval knows, and none that it does not."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lm_eval.tasks.manager import TaskManager
+
+from tarot.errors import TarotError, UnknownName
+from tarot.task_names import check_task_names, lm_eval_names, names_in, tasks_folder
+
+
+def test_every_name_of_lm_eval_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = lm_eval_names()
+    assert set(TaskManager().all_tasks) <= found
+    assert lm_eval_names() == found  # from the cache folder
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"of": 1}', '{"of": ["0"], "names": ["nosuch"]}', "\0"])
+def test_a_damaged_cache_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("tarot.task_names._scanned", lambda folder: {"hellaswag"})
+    (tmp_path / "tarot").mkdir()
+    (tmp_path / "tarot" / "lm-eval-tasks.json").write_text(content)
+    assert lm_eval_names() == {"hellaswag"}
+
+
+YAML = {
+    "plain.yaml": "task: plain\ntag: [one_tag, other_tag]\n",
+    "group.yaml": "group: all\ntask:\n  - plain\n  - group: inner\n    task: [plain]\n",
+    "quoted.yaml": '"task": "quo-ted"\nprocess: !function nowhere.f\n',
+    "flow.yaml": "{task: flow, tag: flow_tag}\n",
+    "deep/inherits.yaml": "include: ../base\n",
+    "base": "task: inherited\ntag: base_tag\n",
+    "__pycache__/hidden.yaml": "task: hidden\n",
+}
+
+
+def test_a_folder_has_the_names_that_lm_eval_finds_in_it(tmp_path: Path) -> None:
+    for name, content in YAML.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert names_in(tmp_path) == set(TaskManager(include_path=str(tmp_path), include_defaults=False).all_tasks)
+    assert names_in(tasks_folder()) == set(
+        TaskManager(include_path=str(tasks_folder()), include_defaults=False).all_tasks
+    )
+
+
+@given(st.binary(max_size=40))
+def test_a_file_that_cannot_be_read_is_named_where_a_name_is_missing(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    folder = tmp_path_factory.mktemp("tasks")
+    (folder / "broken.yaml").write_bytes(content + b"\n]")
+    with pytest.raises(TarotError, match=r"broken\.yaml"):
+        check_task_names(["no_such_task"], folder)
+    check_task_names(["synth_color", "hellaswag"], folder)
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "", "file"])
+def test_a_folder_that_is_none_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    with pytest.raises(TarotError, match=f"got '{folder}'"):
+        check_task_names(["synth_color"], folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("synth_colr", "synth_color"), ("hellaswg", "hellaswag"), ("stranger", "stranger_task")]
+)
+def test_the_nearest_name_is_offered(tmp_path: Path, name: str, nearest: str) -> None:
+    (tmp_path / "own.yaml").write_text("task: stranger_task\n")
+    with pytest.raises(UnknownName, match=f"got '{name}'; did you mean '{nearest}'"):
+        check_task_names([name], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("tune", "--task"),
+        ("evaluate", "--tasks"),
+        ("bench", "--task"),
+        ("effects", "--adapter", "nowhere", "--tasks"),
+    ],
+)
+def test_a_misspelt_task_is_refused_before_anything_slow_is_imported(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    line = ["tarot", *arguments, "synth_colr", "--model", "nowhere", "--output", str(tmp_path / "output")]
+    code = (
+        f"import sys; sys.argv = {line!r}\nfrom tarot.cli import main\ntry: main()\n"
+        "except SystemExit as stop: print(stop.code, {'torch', 'lm_eval', 'transformers'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "2 set()\n"
+    assert done.stderr == "error: expected a known task, got 'synth_colr'; did you mean 'synth_color'?\n"
+    assert not list(tmp_path.iterdir())
