@@ -651,6 +651,7 @@ def bench(
     shot_counts, draw_seeds = grid.shots(shots), grid.seeds(seeds)
     _check_tasks(task, include_path)
     from tarot.machines import Needs, RayEngine, local
+    from tarot.cells import number_notes
     from tarot.report import METRICS, aligned, summary_rows
     from tarot.report.comparison import metric_named
 
@@ -699,6 +700,9 @@ def bench(
         out.print(METRICS[metric].title)
         for line in aligned([header, *rows]):
             out.print(line, soft_wrap=True, highlight=False)  # whole, however narrow a log is
+        for cell in measured:
+            for note in number_notes(cell):
+                out.print(note, soft_wrap=True)
     out.print(f"{len(measured)} of {len(settings)} cells in {output}", soft_wrap=True)
     if failed:
         raise typer.Exit(1)
