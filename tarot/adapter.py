@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from reprlib import repr as short
 from tempfile import TemporaryDirectory
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -248,7 +249,7 @@ def _angles(weights: bytes, layers: int, folder: str | Path) -> Tensor:
     try:
         tensors = load(weights)
     except (SafetensorError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
-        got = f"{type(error).__name__}: {error}"
+        got = shorten(f"{type(error).__name__}: {error}", 200)
         raise TarotError(f"safetensors in {folder}/{WEIGHTS}", got, "tune again") from error
     if "angles" not in tensors:
         raise TarotError(f"angles in {folder}/{WEIGHTS}", f"{len(tensors)} other tensors", "tune again")

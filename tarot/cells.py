@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from annotated_types import Interval
 
 from tarot.errors import TarotError
-from tarot.json_files import Count, Fraction, Name, Number, parse_json, read_file, validated
+from tarot.json_files import LARGEST_NUMBER, Count, Fraction, Name, Number, parse_json, read_file, validated
 
 FORMAT = 1
 ZERO_SHOT, FEW_SHOT, EDITED = "zero-shot", "few-shot", "edited"  # arms that every cell has
@@ -82,7 +82,7 @@ class Cell:
     mixed: bool = False  # whether the search's prompts mixed numbers of shots; the documents' have `num_fewshot`
     layers: tuple[Count, ...] = ()
     head_angles: tuple[tuple[Number, ...], ...] = ()
-    curves: Mapping[Name, tuple[Number, ...]] = field(default_factory=dict)
+    curves: Mapping[Name, tuple[float, ...]] = field(default_factory=dict)
     versions: Mapping[Name, Name] = field(default_factory=dict)
     asked: str = ""
     not_repeated: str = ""
@@ -210,6 +210,9 @@ def from_values(values: object) -> Cell:
     cell: Cell = validated(Cell, values)
     if not cell.keys:
         raise ValueError("keys: no documents")
+    for name, curve in cell.curves.items():
+        if any(abs(score) > LARGEST_NUMBER for score in curve):
+            raise ValueError(f"curves.{name}: a score beyond {LARGEST_NUMBER:g}")
     columns: dict[str, Sequence[object]] = {"gold": cell.gold, "texts": cell.texts}
     for arm in cell.arms:
         if not all(row < len(cell.keys) for row in arm.without_number):

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 
 # Control, format and surrogate characters, line and paragraph separators: a terminal obeys or hides them.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_LONGEST_PART = 1000  # characters
 
 
 def printable(text: str) -> str:
@@ -27,7 +28,7 @@ def printable(text: str) -> str:
 class TarotError(Exception):
     """Error that a command prints as it stands: "expected this, got that; try this", or one plain sentence.
 
-    The message is a single line of printable characters, whatever the arguments contain.
+    The message is a single line of printable characters, whatever the arguments contain. Long arguments are cut.
 
     Args:
         expected: what is accepted; or, without `got`, the whole sentence.
@@ -48,11 +49,12 @@ class TarotError(Exception):
     """
 
     def __init__(self, expected: str, got: str | None = None, hint: str = "") -> None:
-        self.expected = None if got is None else _one_line(expected)
+        first = _one_line(expected)
+        self.expected = None if got is None else first
         self.got = None if got is None else _one_line(got)
         self.hint = _one_line(hint) or None
-        message = expected if got is None else f"expected {expected}, got {got}"
-        super().__init__(_one_line(f"{message}; {hint}" if hint else message))
+        message = first if got is None else f"expected {first}, got {self.got}"
+        super().__init__(" ".join((f"{message}; {self.hint}" if self.hint else message).split()))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Rebuild from the message and the attributes: the constructors of subclasses take other arguments."""
@@ -60,7 +62,8 @@ class TarotError(Exception):
 
 
 def _one_line(text: str) -> str:
-    return printable(" ".join(text.split()))
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= _LONGEST_PART else f"{line[: _LONGEST_PART - 3]}..."
 
 
 def _rebuild(kind: type[TarotError], arguments: tuple[object, ...], attributes: dict[str, object]) -> TarotError:

@@ -137,7 +137,7 @@ def validated(kind: Any, value: Any) -> Any:
 
 def field_name(location: Sequence[str | int]) -> str:
     """Path of a field in a file, such as `arms.0.name`."""
-    return ".".join(map(str, location)) or "the file"
+    return ".".join(str(part) if len(str(part)) < 40 else f"{str(part)[:40]}..." for part in location) or "the file"
 
 
 @cache

@@ -19,7 +19,9 @@ _Layer = Annotated[int, Interval(ge=0, lt=2**16)]
 
 
 class EditValues(TypedDict):
-    """Where and how angles act."""
+    """Where and how angles act; a key that this version does not know might change that."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # as below
 
     sites: Name
     layers: Annotated[list[_Layer], MinLen(1)]

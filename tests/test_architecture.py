@@ -29,6 +29,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "files": TORCH,
     "json_files": TORCH,
     "provenance": TORCH,
+    "template_limit": TORCH,
     "outcomes": TORCH,
     "rotation": MODELS | SEARCH,
     "patch": SEARCH | {"tarot.rotation"},

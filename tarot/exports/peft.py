@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from reprlib import repr as short
+from textwrap import shorten
 
 import torch
 from jaxtyping import Float
@@ -112,7 +113,8 @@ def from_peft(model: PreTrainedModel, folder: str | Path) -> Adapter:
             metadata: Mapping[str, str] = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise TarotError(f"safetensors in {path}", f"{error}", "pickled weights are never read") from error
+        got = shorten(str(error), 200)
+        raise TarotError(f"safetensors in {path}", got, "pickled weights are never read") from error
     try:
         provenance = checked_provenance(parse_json(metadata.get(PROVENANCE, "{}").encode()))
     except ValueError as error:
@@ -122,7 +124,8 @@ def from_peft(model: PreTrainedModel, folder: str | Path) -> Adapter:
     for key, block in tensors.items():
         found = _KEY.fullmatch(key)
         if not found or found["site"] not in known:
-            raise TarotError("OFT blocks of this model's attention output projections alone", key, "merge it with PEFT")
+            alone = "OFT blocks of this model's attention output projections alone"
+            raise TarotError(alone, key, "merge it with PEFT")
         blocks[found["site"]] = block
     if not blocks:
         raise TarotError(f"OFT blocks in {path}", "none")

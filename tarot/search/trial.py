@@ -31,7 +31,7 @@ class Trial:
 
     index: Count
     x: tuple[Fraction, ...]
-    score: Number
+    score: float
     origin: Origin
     propose_seconds: Number
     evaluate_seconds: Number

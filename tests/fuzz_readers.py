@@ -1,0 +1,485 @@
+"""Read files that were changed at random: every reader must accept them or raise one printable TarotError.
+
+    python tests/fuzz_readers.py --rounds 100000
+
+A round copies the sound files of one reader, changes one of them, and reads them as the commands do. Round n of a seed
+always makes the same change. Any other exception than TarotError fails, and so does a round of more than 5 seconds of
+processor time. `test_fuzz_readers.py` runs the first rounds in the suite.
+"""
+
+import argparse
+import copy
+import hashlib
+import json
+import random
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
+from typing import Any
+
+import torch
+from checkpoint import byte_model, byte_tokenizer
+
+from tarot import cells, gate, hub, outcomes, rewarded, tuning
+from tarot.adapter import CARD, WEIGHTS, Adapter, Edit
+from tarot.cells import Arm, Cell
+from tarot.chat import ChatRenderer
+from tarot.errors import TarotError, printable
+from tarot.exports import from_peft, to_peft
+from tarot.gains import difference
+from tarot.judging import reward_of
+from tarot.measuring import not_repeated, recipe_of
+from tarot.outcomes import Judged, Outcome
+from tarot.pareto import pareto
+from tarot.report import front_rows, summary_rows
+from tarot.report.figures import angle_map
+from tarot.report.folder import pictures, write_svg
+from tarot.report.page import render
+from tarot.rewards import is_reward
+from tarot.rotation import ROTARY
+from tarot.search import TrialLog
+from tarot.search.trial import Trial, best_of
+from tarot.sites import find_sites
+
+LONGEST = 5.0  # seconds of processor time that one round may take
+DRAWN = 25  # one in so many accepted results is drawn as a page, which takes a second
+
+
+class Hang(BaseException):
+    """A round that takes too long; no reader may catch it."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A reader with its sound files; `read` is called with their folder and a source of random numbers."""
+
+    name: str
+    files: Mapping[str, bytes]
+    read: Callable[[Path, random.Random], object]
+
+
+# Sound files and their readers ---------------------------------------------------------------------
+
+model = cache(byte_model)
+PROVENANCE: dict[str, object] = {
+    "model": "folder/model",
+    "dtype": "auto",
+    "task": "stranger_choice",
+    "num_fewshot": 2,
+    "samples": 4,
+    "space": "head",
+    "search": "adam",
+    "objective": "log_probability",
+    "sites": "heads",
+    "layers": "0.5",
+    "bound": 0.785,
+    "rotation": "rotary",
+    "seed": 0,
+    "chat": True,
+    "batch": 1,
+    "fluency_floor": None,
+    "budget": 9,
+    "trials": 3,
+    "spent": 9,
+    "interrupted": False,
+    "scores": {"identity": -3.5, "best": -0.25},
+    "seconds": {"evaluating": 1.5, "proposing": 0.25},
+    "samples_drawn": [{"id": f"train/{i}", "key": f"{i:016x}", "num_fewshot": 2} for i in range(4)],
+    "versions": {"torch": "2.13"},
+    "pruned": {"keep": 0.9, "before": None, "heads": 2, "of": 6, "scores": {"identity": -3.5}},
+}
+
+
+def _adapter() -> Adapter:
+    angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    made = Adapter(angles, Edit.of(model(), "heads", find_sites(model(), "heads", 0.5), ROTARY), PROVENANCE)
+    return made.scaled(0.5) if made.provenance.get("parents") else made
+
+
+def _read_adapter(folder: Path, rng: random.Random) -> object:
+    if rng.random() < 0.5:  # so that changed weights are read, and not only their digest
+        with_digest = (folder / CARD).read_bytes()
+        sound = hashlib.sha256(dict(ADAPTER.files)[WEIGHTS]).hexdigest().encode()
+        digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest().encode()
+        (folder / CARD).write_bytes(with_digest.replace(sound, digest))
+    adapter = Adapter.load(folder)
+    adapter.scaled(0.5).save(folder / "again")
+    assert Adapter.load(folder / "again").tasks == adapter.tasks
+    hub.card(json.loads((folder / "again" / CARD).read_bytes()), "owner/name")
+    not_repeated(adapter)
+    if is_reward(recipe_of(adapter).objective):
+        reward_of(adapter, None)
+    return adapter.sites(model())
+
+
+def _read_trials(folder: Path, rng: random.Random) -> object:
+    path = folder / tuning.TRIALS
+    log = TrialLog.read(path)
+    best_of(log.trials) if log.trials else None
+    tuning.curve(folder, "adam")
+    opened = TrialLog.open(path, SETTINGS, resume=True)
+    if opened.trials:
+        opened.append(replace(opened.trials[0], index=len(opened.trials)))
+    return TrialLog.read(path)
+
+
+def _read_outcomes(folder: Path, rng: random.Random) -> object:
+    found = outcomes.outcomes(folder)
+    return front_rows(found, pareto(found))
+
+
+def _read_cells(folder: Path, rng: random.Random) -> object:
+    found, compared = rewarded.load(folder / "cells.json")
+    if rng.random() < 0.2:
+        if found:
+            summary_rows(found)
+            gate.compare([_cell()], found, 0.0)
+        cells.to_json(found).encode()
+    if rng.random() < 1 / DRAWN:
+        render(found, rewarded=compared)
+    return found
+
+
+def _read_peft(folder: Path, rng: random.Random) -> object:
+    return from_peft(model(), folder)
+
+
+def _read_pictures(folder: Path, rng: random.Random) -> object:
+    found = pictures(folder)
+    return render([_cell()], analyses=[found]) if rng.random() < 1 / DRAWN / 4 else found
+
+
+def _read_template(folder: Path, rng: random.Random) -> object:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = (folder / "chat_template.jinja").read_bytes().decode(errors="replace")
+    messages = [{"role": role, "content": f"text of the {role}"} for role in ("system", "user", "assistant", "user")]
+    return ChatRenderer(tokenizer, {})(messages)
+
+
+def _cell() -> Cell:
+    gold, text = (0, 1, 2, 0, 1, 2), tuple(f"document {i}" for i in range(6))
+
+    def arm(name: str, answers: tuple[int, ...]) -> Arm:
+        return Arm(name, 2, answers, answers, (0.5,) * 6, 1.5)
+
+    return Cell(
+        model="folder/model",
+        task="stranger_choice",
+        num_fewshot=0,
+        seed=0,
+        samples=4,
+        budget=9,
+        search="adam",
+        space="head",
+        objective="log_probability",
+        command="tarot compare",
+        keys=tuple(f"{i:016x}" for i in range(6)),
+        gold=gold,
+        texts=text,
+        arms=(arm("zero-shot", (0, 0, 0, 0, 0, 0)), arm("few-shot", (0, 1, -1, 1, 1, 1)), arm("edited", gold)),
+        seconds=3.5,
+        reference_seconds=0.5,
+        layers=(0, 1),
+        head_angles=((0.5, -0.25, 0.0), (0.1, 0.2, 0.3)),
+        curves={"adam": (-3.5, -1.5, float("nan"))},
+        versions={"torch": "2.13"},
+    )
+
+
+def _rewarded() -> rewarded.Rewarded:
+    base = Judged(("a b", "b c", "c d"), (0.0, 0.5, 0.25), (-2.0, -2.5, -3.0))
+    edited = Judged(("a a", "b b", "c c"), (1.0, 0.5, 0.75), (-2.5, -2.5, -3.5))
+    trials = {i: Outcome(0.5 * i, -2.0 - i, 0.5, 0.1, refused=i == 2) for i in range(3)}
+    return rewarded.Rewarded(
+        model="folder/model",
+        task="openings",
+        reward="sentiment:positive",
+        seed=0,
+        adapter="0123456789abcdef",
+        prompts=("first", "second", "third"),
+        base=base,
+        edited=edited,
+        gain=difference(base.rewards, edited.rewards, resamples=200),
+        fluency_gain=difference(base.fluencies, edited.fluencies, resamples=200),
+        outcomes=trials,
+        front=tuple(pareto(trials)),
+        command="tarot compare",
+    )
+
+
+SETTINGS = {"model": "folder/model", "budget": 9, "prompts": "0123456789abcdef"}
+TEMPLATE = (
+    "{% for m in messages %}{% if loop.first and m.role == 'system' %}<system>{{ m.content | trim }}"
+    "{% elif loop.index < 10 * 2 %}<{{ m['role'] }}>{{ m.content }}{% else %}{{ raise_exception('role') }}{% endif %}"
+    "{% for i in range(2) %}{{ '-' * i }}{% endfor %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def _written(write: Callable[[Path], object]) -> dict[str, bytes]:
+    """The files that a function writes into a folder."""
+    with TemporaryDirectory(prefix="tarot-fuzz-") as folder:
+        write(Path(folder))
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
+
+
+def _write_trials(folder: Path) -> None:
+    log = TrialLog.open(folder / tuning.TRIALS, SETTINGS, resume=False)
+    for i in range(3):
+        log.append(Trial(i, (0.5, 0.25, 0.75), -1.5 * i, "gradient" if i else "identity", 0.1, 0.2, (0.5, -0.5, 0.0)))
+    log.append(Trial(3, (0.5, 0.25, 0.75), float("nan"), "gradient", 0.1, 0.2))
+
+
+def _write_rewarded(folder: Path) -> None:
+    (folder / "cells.json").write_text(rewarded.to_json([_rewarded()]))
+
+
+def _write_pictures(folder: Path) -> None:
+    write_svg(folder / "heads.svg", angle_map("heads", ((0.5, -0.25), (0.1, 0.2)), (0, 1)))
+
+
+ADAPTER = Reader("adapter", _written(lambda folder: _adapter().save(folder)), _read_adapter)
+READERS = (
+    ADAPTER,
+    Reader("composition", _written(lambda folder: _adapter().scaled(0.5).scaled(2).save(folder)), _read_adapter),
+    Reader("trials", _written(_write_trials), _read_trials),
+    Reader(
+        "outcomes",
+        {"outcomes.json": json.dumps({str(i): asdict(each) for i, each in _rewarded().outcomes.items()}).encode()},
+        _read_outcomes,
+    ),
+    Reader("cells", {"cells.json": cells.to_json([_cell(), replace(_cell(), seed=1)]).encode()}, _read_cells),
+    Reader("rewarded", _written(_write_rewarded), _read_cells),
+    Reader("peft", _written(lambda folder: to_peft(model(), _adapter(), folder, "folder/model")), _read_peft),
+    Reader("pictures", _written(_write_pictures), _read_pictures),
+    Reader("template", {"chat_template.jinja": TEMPLATE.encode()}, _read_template),
+)
+
+
+# Changes -------------------------------------------------------------------------------------------
+
+
+def _nested(depth: int, opening: str, closing: str) -> str:
+    return opening * depth + "0" + closing * depth
+
+
+# JSON texts that take the place of a value.
+ODD = (
+    *("null", "true", "false", "0", "-1", "1", "2", "0.5", "-0.5", "1e308", "-1e308", "1e-320", "1e999", "-1e999"),
+    *("NaN", "Infinity", "-Infinity", str(2**31), str(2**53), str(2**63), str(-(2**64)), str(10**30), "1" + "0" * 400),
+    *("1" + "0" * 5000, '""', '"1"', '"nan"', '"a"', '"../../x"', '"/"', '"' + "a" * 10_000 + '"', '"\\u0000"'),
+    *(
+        r'"\u001b]0;owned\u0007\u001b[2J"',
+        r'"\u202eabc"',
+        r'"\u2028\n\r"',
+        r'"\ud800"',
+        '"[bold]x[/nothing]"',
+        '"$x^{$"',
+    ),
+    *('"classifier:org/name#x"', '"os:system"', '"<script>"', '"{{ 1 }}"', '"```\\n---\\n# x"', '"_x"', '"=1+1"'),
+    *("[]", "{}", "[[]]", "[null]", '[""]', '{"": 0}', '{"a": 1, "a": 2}', '[1, "a", null]', '{"provenance": {}}'),
+    *(_nested(150, "[", "]"), _nested(500, "[", "]"), _nested(20_000, "[", "]"), _nested(300, '{"a":', "}")),
+)
+
+
+class _Raw(str):
+    """JSON text in the place of a value."""
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every value within a value, as a container and its key or index."""
+    waiting = [value]
+    while waiting:
+        inside = waiting.pop()
+        if isinstance(inside, dict | list):
+            for key in list(inside) if isinstance(inside, dict) else range(len(inside)):
+                yield inside, key
+                waiting.append(inside[key])
+
+
+def _dump(value: Any) -> str:
+    if isinstance(value, _Raw):
+        return str(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)}: {_dump(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_dump, value)) + "]"
+    return json.dumps(value)
+
+
+def _change_structure(value: Any, rng: random.Random) -> Any:
+    """Change one place of parsed JSON."""
+    places = list(_places(value))
+    if not places or rng.random() < 0.02:
+        return _Raw(rng.choice(ODD))
+    inside, key = rng.choice(places)
+    kind = rng.randrange(7)
+    if kind <= 2:
+        inside[key] = _Raw(rng.choice(ODD))
+    elif kind == 3:
+        del inside[key]
+    elif kind == 4:
+        other, at = rng.choice(places)
+        if at in other if isinstance(other, dict) else at < len(other):
+            inside[key] = copy.deepcopy(other[at])
+    elif isinstance(inside, list):
+        inside[key:key] = [copy.deepcopy(inside[key]) for _ in range(rng.choice((1, 2, 50)))]
+    else:
+        renamed = rng.choice((f"{key}x", key.upper(), "", "\x1b[2J", "-1", "1e3", "x" * 5000))
+        inside[renamed] = inside.pop(key) if kind == 5 else copy.deepcopy(inside[key])
+    return value
+
+
+def _change_bytes(content: bytes, rng: random.Random) -> bytes:
+    """Change, insert, repeat or leave out some bytes."""
+    begin = rng.randrange(len(content) + 1)
+    end = min(len(content), begin + rng.choice((0, 1, 2, 8, 100)))
+    tokens = (
+        b"\0",
+        b"\x1b[2J",
+        b"\xff",
+        b"\xc3(",
+        b"\xed\xa0\x80",
+        b"\xef\xbb\xbf",
+        b"\xe2\x80\xae",
+        b"\n",
+        b"\r",
+        b'"',
+    )
+    jinja = (
+        b"{{",
+        b"{%",
+        b"%}",
+        b"{% for i in range(10 ** 12) %}",
+        b"{{ 1 // 0 }}",
+        b"{{ 9 ** 9 ** 9 }}",
+        b"{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}",
+        b"{{ x.y.z }}",
+        b"{{ messages[9].a }}",
+    )
+    kind = rng.randrange(9)
+    if kind == 0:
+        return content[:begin]
+    if kind == 1:
+        return content[:begin] + content[end:]
+    if kind == 2:
+        return content[:begin] + content[begin:end] * rng.choice((2, 3, 50)) + content[end:]
+    if kind == 3:
+        return content[:begin] + rng.randbytes(end - begin) + content[end:]
+    if kind == 4:
+        return content[:begin] + rng.choice(tokens + jinja) + content[end:]
+    if kind == 5:
+        return (
+            content[:begin] + rng.choice((b"[", b"{", b"9", b"-", b" ")) * rng.choice((2, 400, 100_000)) + content[end:]
+        )
+    if kind == 6:
+        return rng.choice(
+            (b"", b"\n", b"null", b"\xef\xbb\xbf" + content, content.decode(errors="replace").encode("utf-16"))
+        )
+    if kind == 7 and begin < len(content):
+        return content[:begin] + bytes([content[begin] ^ 1 << rng.randrange(8)]) + content[begin + 1 :]
+    return content[begin:] + content[:begin]
+
+
+def _parsed(content: bytes, lines: bool) -> list[Any] | None:
+    try:
+        return [json.loads(part) for part in (content.splitlines() if lines else [content])]
+    except ValueError:
+        return None
+
+
+def change(name: str, content: bytes, rng: random.Random) -> bytes:
+    """Change a file: the structure of JSON, the header of safetensors, or bytes."""
+    lines = name.endswith(".jsonl")
+    values = _parsed(content, lines)
+    if values is not None and rng.random() < 0.8:
+        for _ in range(rng.choice((1, 1, 1, 2, 3))):
+            at = rng.randrange(len(values))
+            values[at] = _change_structure(values[at], rng)
+        content = "\n".join(map(_dump, values)).encode(errors="surrogatepass") + b"\n"
+        return _change_bytes(content, rng) if rng.random() < 0.05 else content
+    if name.endswith(".safetensors") and rng.random() < 0.7:
+        size = int.from_bytes(content[:8], "little")
+        header = _dump(_change_structure(json.loads(content[8 : 8 + size]), rng)).encode(errors="surrogatepass")
+        return len(header).to_bytes(8, "little") + header + content[8 + size :]
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        content = _change_bytes(content, rng)
+    return content
+
+
+# Rounds --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Raise Hang in this process after so many seconds of processor time."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise Hang
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
+def fuzz(seed: int, number: int) -> tuple[str, str]:
+    """Run one round: the reader's name, and `accepted`, `refused` or the text of a failure."""
+    rng = random.Random(f"{seed} {number}")
+    reader = READERS[number % len(READERS)]
+    changed = rng.choice(sorted(reader.files))
+    with TemporaryDirectory(prefix="tarot-fuzz-") as scratch:
+        folder = Path(scratch)
+        for name, content in reader.files.items():
+            (folder / name).write_bytes(change(name, content, rng) if name == changed else content)
+        try:
+            with _limited(LONGEST):
+                reader.read(folder, rng)
+        except TarotError as error:
+            message = str(error)
+            if message != printable(message) or len(message) > 5000:
+                return reader.name, f"round {number}: not one short line of printable text: {ascii(message)[:300]}"
+            return reader.name, "refused"
+        except Hang:
+            return reader.name, f"round {number}: more than {LONGEST:g} seconds\n{traceback.format_exc(limit=-5)}"
+        except Exception:
+            return reader.name, f"round {number}: {traceback.format_exc(limit=-8)}"
+    return reader.name, "accepted"
+
+
+def main() -> int:
+    """Run rounds, print every failure, and count what became of each reader's files."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=2000)
+    parser.add_argument("--first", type=int, default=0, help="number of the first round")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    started, counts, failures = time.time(), Counter[tuple[str, str]](), 0
+    for number in range(options.first, options.first + options.rounds):
+        name, result = fuzz(options.seed, number)
+        if result not in ("accepted", "refused"):
+            failures += 1
+            print(f"{name}, {result}", flush=True)
+            result = "failed"
+        counts[name, result] += 1
+    for reader in READERS:
+        kinds = ", ".join(f"{counts[reader.name, kind]} {kind}" for kind in ("accepted", "refused", "failed"))
+        print(f"{reader.name}: {kinds}")
+    print(f"{options.rounds} rounds, {failures} failures, {time.time() - started:.0f} s")
+    return int(failures > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""A chat template cannot run forever: its steps are counted, and its constants are small."""
+
+import sys
+
+import pytest
+from checkpoint import CHAT_TEMPLATE, byte_tokenizer
+
+from tarot.chat import ChatRenderer
+from tarot.errors import TarotError
+from tarot.template_limit import check_constants, limited_template
+
+MESSAGES = [{"role": "user", "content": "hello"}]
+
+
+def rendered(template: str) -> str:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = template
+    return ChatRenderer(tokenizer, {})(MESSAGES)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}",
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+        "{% for i in range(99999) %}{% set x = range(99999) | sum %}{% endfor %}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{{ 10 ** 10 ** 9 }}",
+        "{{ 'a' * 10000000000 }}",
+        "{{ 'a' | center(1e99 | int) }}",
+        "{{ raise_exception('no') }}",
+        "{% for i in range(10 ** 12) %}{% endfor %}",
+        "{{ messages.__class__.__mro__ }}",
+        "{% if %}",
+        "{% generation %}{{ 2 ** 9 }}{% endgeneration %}",
+    ],
+)
+def test_a_template_that_raises_or_runs_forever_is_one_error(template: str) -> None:
+    with pytest.raises(TarotError, match="expected a chat template that keeps the text of every message, got one that"):
+        rendered(template)
+    assert rendered(CHAT_TEMPLATE) == "<user>hello</s><assistant>"
+
+
+def test_other_code_is_not_limited_and_the_trace_function_comes_back() -> None:
+    before = sys.gettrace()
+    with limited_template(most=10):
+        assert sum(i for i in range(1000)) == 499_500
+        assert sys.gettrace() is not before
+    assert sys.gettrace() is before
+
+
+@pytest.mark.parametrize(
+    "template", [CHAT_TEMPLATE, "{{ loop.index0 % 2 * 100 }}", "{{ unfinished", "2 ** 9 1000000000"]
+)
+def test_small_constants_pass(template: str) -> None:
+    check_constants(template)
