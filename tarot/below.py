@@ -7,9 +7,11 @@ make of a prompt is kept, and they are passed over.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from torch import Tensor, nn
+
+from tarot.patch import Patch
 
 
 class Below:
@@ -36,13 +38,16 @@ class Below:
 
         A pass that fails is forgotten.
         """
-        with ExitStack() as undo:
+        if not self._lower:
+            yield
+            return
+        with Patch(*self._lower) as patch:
             if self.knows(key):
                 for layer in self._lower:
-                    undo.callback(_restore, layer, vars(layer).get("forward"))
-                    layer.forward = _handing_on(self._states[key])
-            elif self._lower:
-                undo.callback(self._lower[-1].register_forward_hook(self._remembering(key)).remove)
+                    patch.replace(layer, layer, "forward", _handing_on(self._states[key]))
+            else:
+                patch.after(self._lower[-1], self._remembering(key))
+            patch.apply()
             try:
                 yield
             except BaseException:
@@ -59,11 +64,3 @@ class Below:
 
 def _handing_on(states: Tensor) -> Callable[..., Tensor]:
     return lambda *args, **kwargs: states
-
-
-def _restore(layer: nn.Module, forward: Callable[..., object] | None) -> None:
-    """The layer's own forward again: that of its class, unless something else had put one before it."""
-    if forward is None:
-        del layer.forward
-    else:
-        layer.forward = forward

@@ -1,29 +1,33 @@
 """Adapters tuned once: a folder for each combination of everything that determines one.
 
-Workers that want the same adapter wait for the one that tunes it. A search that died is resumed from its trials; an
-entry that is damaged is dropped, with a word, and tuned again.
+Workers that want the same adapter wait for the one that tunes it. A search that died is resumed from its trials. So is
+a damaged entry, with a message: only what its intact trials do not give is computed again.
 """
 
 import hashlib
 import json
 import logging
+import os
 import platform
 import re
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 
-from tarot.adapter import CARD, Adapter, shapes_fingerprint, weights_fingerprint
-from tarot.errors import TarotError
-from tarot.files import locked
+from tarot.adapter import CARD, WEIGHTS, Adapter, shapes_fingerprint, weights_fingerprint
+from tarot.errors import FileAccessError, TarotError
+from tarot.files import locked, write_atomically
 from tarot.harness import TarotLM, chat_template
 from tarot.models import LoadedModel
+from tarot.outcomes import OUTCOMES, outcomes
 from tarot.samples import draw, load_task
 from tarot.search import TrialLog
+from tarot.search.log import intact_size
 from tarot.sites import find_sites, parse_layers
-from tarot.tuning import LIBRARIES, TRIALS, Recipe, check_search, tune
+from tarot.tuning import LIBRARIES, LOCK, TRIALS, Recipe, check_search, tune
 
 logger = logging.getLogger("tarot")
 
@@ -50,9 +54,10 @@ def tuned(
     check_search(recipe, budget)
     folder = cache / key(loaded, recipe, budget, include_path)
     with locked(Path(f"{folder}.lock")):
-        if (whole := _whole(folder, say)) is not None:
-            return whole, folder
-        resumed = _resumable(folder, say)
+        if (finished := _finished(folder)) is not None:
+            return finished, folder
+        with locked(folder / LOCK, wait=False), _readable(folder):
+            resumed = _repair(folder, say)
         if resumed:
             say(f"resumed the search in {folder} after {resumed} trials")
         adapter = tune(
@@ -98,33 +103,62 @@ def key(loaded: LoadedModel, recipe: Recipe, budget: int, include_path: str | No
     return f"{readable}-{digest}"
 
 
-def _whole(folder: Path, say: Callable[[str], None]) -> Adapter | None:
-    """The entry's adapter, if it is finished; a damaged entry is removed."""
+def _finished(folder: Path) -> Adapter | None:
+    """The entry's adapter, if the search has ended and every file can be read.
+
+    Raises:
+        TarotError: a file may not be read.
+    """
     if not (folder / CARD).exists():
         return None
     try:
         adapter = Adapter.load(folder)
         TrialLog.read(folder / TRIALS)
     except TarotError as error:
-        _drop(folder, error, say)
+        if isinstance(error.__cause__, PermissionError):
+            raise
         return None
     return None if adapter.provenance.get("interrupted") else adapter
 
 
-def _resumable(folder: Path, say: Callable[[str], None]) -> int:
-    """How many trials an unfinished entry has; one that cannot be resumed is removed."""
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        hint = "make it readable and writable, or choose another cache"
+        raise FileAccessError(f"to repair the cache entry {folder}", error.strerror or str(error), hint) from error
+
+
+def _repair(folder: Path, say: Callable[[str], None]) -> int:
+    """Make an unfinished or damaged entry one that a search can resume, and return the number of its trials.
+
+    Trials are expensive and an adapter is not: the intact trials are kept, and the search writes the adapter from them.
+    Nothing that cannot be read is deleted but the adapter's own files; the rest is set aside.
+    """
     path = folder / TRIALS
-    if not path.exists():
-        shutil.rmtree(folder, ignore_errors=True)
+    if (size := intact_size(path)) == 0:
+        if any(each.name != LOCK for each in folder.iterdir()):
+            aside = next(name for i in count(1) if not (name := Path(f"{folder}.damaged-{i}")).exists())
+            folder.rename(aside)
+            say(f"set a damaged cache entry aside as {aside} and tuned again: it has no trials that can be read")
         return 0
     try:
-        log = TrialLog.read(path)
+        Adapter.load(folder)
     except TarotError as error:
-        _drop(folder, error, say)
-        return 0
-    return len(log.trials)
-
-
-def _drop(folder: Path, error: TarotError, say: Callable[[str], None]) -> None:
-    shutil.rmtree(folder)
-    say(f"dropped a damaged cache entry and tuned again: {error}")
+        if (folder / CARD).exists():
+            say(f"wrote the adapter in {folder} again, from its trials: {error}")
+        (folder / CARD).unlink(missing_ok=True)
+        (folder / WEIGHTS).unlink(missing_ok=True)
+    content = path.read_bytes()
+    if size <= content.rfind(b"\n"):  # a last line without its end is what an interrupted search leaves
+        write_atomically(folder / f"{TRIALS}.damaged", content)
+        os.truncate(path, size)
+        say(f"kept the intact trials in {path}; the whole file is {TRIALS}.damaged")
+    try:
+        outcomes(folder)
+    except TarotError as error:
+        if (folder / OUTCOMES).exists():
+            (folder / OUTCOMES).rename(folder / f"{OUTCOMES}.damaged")
+            say(f"set {folder / OUTCOMES} aside: {error}")
+    return len(TrialLog.read(path).trials)

@@ -9,16 +9,17 @@ Source of the edit: Singh, Dutta and Chakraborty, "Mechanistic Behavior Editing 
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 from transformers.pytorch_utils import Conv1D
 
 from tarot.errors import ShapeMismatch, TarotError
+from tarot.patch import Patch, Step, at_once, unpatched
 from tarot.rotation import ROTARY, Rotation
 from tarot.sites import Site, alive, find_sites, n_layers
 
@@ -36,20 +37,37 @@ class _Edit(AbstractContextManager[nn.Module], ABC):
         self.angles = angles
         self.sites = _fitting_sites(model, angles, sites, rotation)
         self.rotation = rotation
-        self._open: list[ExitStack] = []
+        self._entered: list[Patch] = []
 
     def __enter__(self) -> nn.Module:
-        with ExitStack() as undo:
-            self._begin(undo)
-            self._open.append(undo.pop_all())
-        return self.model
+        patch = Patch(self.sites[0].module, self.model)
+        try:
+            self._entered.append(patch)
+            patch.__enter__()
+            self._prepare(patch)
+            patch.apply()
+            return self.model
+        except BaseException:
+            patch.__exit__()
+            raise
 
     def __exit__(self, *exception: object) -> None:
-        self._open.pop().close()
+        try:
+            self._close()
+        except TarotError:  # closed in the wrong order: it is still open
+            raise
+        except BaseException:
+            self._close()
+            raise
+
+    def _close(self) -> None:
+        if patch := next((each for each in reversed(self._entered) if each.is_open), None):
+            patch.__exit__()
+        self._entered = [each for each in self._entered if each.is_open]
 
     @abstractmethod
-    def _begin(self, undo: ExitStack) -> None:
-        """Edit the model, and leave in `undo` what takes each step back."""
+    def _prepare(self, patch: Patch) -> None:
+        """Compute the edit and add its changes to `patch`; the model stays as it is."""
 
 
 class rotated(_Edit):
@@ -61,39 +79,42 @@ class rotated(_Edit):
         sites: where; if not given, the heads of the first `len(angles)` layers.
         rotation: the family of R.
 
-    Contexts nest, the first entered acting first. However one is left, its hooks are gone and no weight was touched.
-    Gradients reach `angles`, which are read on entering: enter anew for each backward pass.
+    Contexts nest, the first entered acting first; they may be closed in any order. However one is left, its hooks are
+    gone and no weight was touched. Gradients reach `angles`, which are read on entering: enter anew for each backward
+    pass.
 
-    Raises ShapeMismatch for angles of another shape, TarotError for angles that are not finite or sites of another
-    model.
+    Only one thread, or one asyncio task, at a time edits a model: another one that opens an edit of the same model, or
+    runs the model while the edit is open, gets a TarotError. Give each thread a model of its own. An edited model
+    cannot be copied or pickled.
+
+    Raises ShapeMismatch for angles of another shape, TarotError for angles that are not finite, sites of another model,
+    or a model that another thread or task has edited.
     """
 
-    def _begin(self, undo: ExitStack) -> None:
+    def _prepare(self, patch: Patch) -> None:
         for site, angles in _by_site(self.angles, self.sites, self.rotation):
             # Zero angles leave even infinities alone, at no cost; but their gradient has to pass.
             if angles.requires_grad or angles.any():
-                undo.callback(_hook(site, angles, self.rotation).remove)
+                _hook(patch, site, angles, self.rotation)
 
 
 class merged(_Edit):
     """`merge_` while the context is open; then the weights of before, bit for bit, also when the body raises.
 
     Arguments as for `rotated`, errors as for `merge_`. The weights of before are set aside, never written to, at the
-    cost of the edited projections' memory once more.
+    cost of the edited projections' memory once more. Threads and tasks: as for `rotated`. Contexts are closed in the
+    reverse order of their opening: another order is a TarotError, and the context stays open.
     """
 
-    def _begin(self, undo: ExitStack) -> None:
+    def _prepare(self, patch: Patch) -> None:
         _refuse_unmergeable(self.model, self.sites)
         for site, angles in _by_site(self.angles.detach(), self.sites, self.rotation):
             folded = _folded(site, angles, self.rotation, backwards=False)
             if hook := _elsewhere(site.module):
-                undo.callback(setattr, hook, "weights_map", hook.weights_map)
-                hook.weights_map = folded
+                patch.replace(site.module, hook, "weights_map", folded)
                 continue
             for name, weight in folded.items():
-                parameter = site.module.get_parameter(name)
-                undo.callback(setattr, parameter, "data", parameter.data)
-                parameter.data = weight
+                patch.replace(site.module, site.module.get_parameter(name), "data", weight)
 
 
 def merge_(model: nn.Module, angles: Angles, sites: Sequence[Site] | None = None, rotation: Rotation = ROTARY) -> None:
@@ -102,7 +123,8 @@ def merge_(model: nn.Module, angles: Angles, sites: Sequence[Site] | None = None
     Arguments as for `rotated`. Computed in float32 or better and rounded once. Weights that accelerate fetches for each
     pass, from the disk say, are not written to: it is given the edited ones instead, which stay in memory. Beside the
     errors of `rotated`, TarotError for a weight that is not plain floating point (quantised, wrapped) or that the model
-    uses elsewhere too (tied); nothing is changed then.
+    uses elsewhere too (tied), and for a model with an open edit; nothing is changed then. An interrupt leaves all
+    weights merged or none.
     """
     _write(model, angles, sites, rotation, backwards=False)
 
@@ -150,7 +172,7 @@ def _elsewhere(module: nn.Module) -> Any:
     return hook if getattr(hook, "offload", False) else None
 
 
-def _hook(site: Site, angles: SiteAngles, rotation: Rotation) -> RemovableHandle:
+def _hook(patch: Patch, site: Site, angles: SiteAngles, rotation: Rotation) -> None:
     turn = rotation.turn(angles, site.d_head)
     shape = (site.n_heads, site.d_head)
 
@@ -161,8 +183,9 @@ def _hook(site: Site, angles: SiteAngles, rotation: Rotation) -> RemovableHandle
         return turn(out.unflatten(-1, shape)).flatten(-2)
 
     if site.side == "input":
-        return site.module.register_forward_pre_hook(before)
-    return site.module.register_forward_hook(after)
+        patch.before(site.module, before)
+    else:
+        patch.after(site.module, after)
 
 
 def _refuse_unmergeable(model: nn.Module, sites: Sequence[Site]) -> None:
@@ -218,11 +241,12 @@ def _write(
 ) -> None:
     fitting = _fitting_sites(model, angles, sites, rotation)
     _refuse_unmergeable(model, fitting)
-    for site, row in _by_site(angles.detach(), fitting, rotation):
-        folded = _folded(site, row, rotation, backwards=backwards)
-        if hook := _elsewhere(site.module):
-            hook.weights_map = folded
-            continue
-        for name, weight in folded.items():
-            with torch.no_grad():
-                site.module.get_parameter(name).copy_(weight)
+    with unpatched(fitting[0].module, model), torch.no_grad():
+        steps: list[Step] = []
+        for site, row in _by_site(angles.detach(), fitting, rotation):
+            folded = _folded(site, row, rotation, backwards=backwards)
+            if hook := _elsewhere(site.module):
+                steps.append(partial(setattr, hook, "weights_map", folded))
+                continue
+            steps += [partial(site.module.get_parameter(name).copy_, weight) for name, weight in folded.items()]
+        at_once(steps)

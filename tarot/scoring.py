@@ -180,9 +180,9 @@ def predictions_at(model: PreTrainedModel, rows: Int[Tensor, " n"], positions: I
         hidden = args[0]  # of a model in parts, on the last part's device
         return (hidden[rows.to(hidden.device), positions.to(hidden.device)].unsqueeze(0), *args[1:])
 
-    patch = Patch(head)
-    patch.before(head, select)
-    with patch:
+    with Patch(head) as patch:
+        patch.before(head, select)
+        patch.apply()
         yield
 
 

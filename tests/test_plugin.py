@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import lm_eval.utils
 import pytest
@@ -25,12 +26,13 @@ from tarot import cache
 from tarot.adapter import CARD, WEIGHTS, Adapter
 from tarot.cells import Cell, load, to_json
 from tarot.errors import TarotError
+from tarot.files import locked
 from tarot.gate import save
 from tarot.models import LoadedModel
 from tarot.plugin import options
 from tarot.plugin.measured import TarotGain, explain
 from tarot.plugin.options import OPTIONS, Setting
-from tarot.tuning import TRIALS, Recipe
+from tarot.tuning import LOCK, TRIALS, Recipe
 
 pytest_plugins = ["pytester"]
 
@@ -314,13 +316,21 @@ def test_a_gain_a_report_and_a_gate(
     ]
     save(perfect, baseline)
     worse = pytester.runpytest_inprocess(*here, f"--tarot-baseline={baseline}", "-k", "again")
-    worse.assert_outcomes(passed=1)
+    worse.assert_outcomes(passed=1, failed=2)
     assert worse.ret == pytest.ExitCode.TESTS_FAILED
     worse.stdout.fnmatch_lines(
-        ["*2-shot seed 0: in the baseline, but not measured now", "FAILED *0-shot seed 0: *among the choices fell by *"]
+        [
+            "FAILED *0-shot seed 0: *among the choices fell by *",
+            "FAILED *2-shot seed 0: in the baseline, but not measured now*",
+        ]
     )
     tolerant = pytester.runpytest_inprocess(
-        *here, f"--tarot-baseline={baseline}", "-k", "again", "--override-ini=tarot_tolerance=1"
+        *here,
+        f"--tarot-baseline={baseline}",
+        "-k",
+        "again",
+        "--override-ini=tarot_tolerance=1",
+        "--tarot-allow-missing",
     )
     assert tolerant.ret == pytest.ExitCode.OK
 
@@ -356,6 +366,146 @@ def test_a_model_that_a_part_of_a_suite_replaces_is_that_parts_alone(
         pytester.runpytest_inprocess(*here, *parts).assert_outcomes(passed=len(parts))
         answers[parts] = [pytester.path.joinpath(part, f"test_{part}.txt").read_text() for part in parts]
     assert answers["a", "b"][1] == answers["b",][0] != answers["a", "b"][0]
+
+
+# How the gate looks: cells from a file in place of measured ones
+
+
+FROM_FILE = """
+import pathlib, pytest, tarot.plugin
+from tarot.cells import load
+
+@pytest.fixture(scope="session")
+def tarot_model():
+    return "model"
+
+@pytest.fixture(autouse=True)
+def from_file(monkeypatch):
+    cells = {cell.seed: cell for cell in load(pathlib.Path(__file__).with_name("now.json"))}
+    monkeypatch.setattr(tarot.plugin, "_measured", lambda config, setting, model: cells[setting.seed])
+"""
+CELLS = ("--tarot-model=m", "--tarot-task=t", "--tarot-seeds=0,1", "-p", "no:cacheprovider")
+GATED = (*CELLS, "--tarot-baseline=then.json")
+
+
+def right(n: int, seed: int, documents: int = 40) -> Cell:
+    """A cell of which the edit answers the first `n` documents right."""
+    gold = (0, 1) * (documents // 2)
+    answered = tuple(g if i < n else 1 - g for i, g in enumerate(gold))
+    arms = [tarot.cells.Arm(name, 0, gold, gold, (0.5,) * documents, 1.0) for name in ("zero-shot", "edited")]
+    arms[1] = replace(arms[1], predicted=answered, greedy=answered)
+    keys = tuple(map(str, range(documents)))
+    return replace(example(), seed=seed, keys=keys, gold=gold, texts=keys, arms=tuple(arms))
+
+
+@pytest.fixture
+def gated(pytester: pytest.Pytester) -> pytest.Pytester:
+    """A suite of two cells, of which the second has lost every answer since the baseline."""
+    pytester.makeconftest(FROM_FILE)
+    pytester.makepyfile(GAIN + "\n\ndef test_other(): pass\n")
+    save([right(40, 0), right(40, 1)], pytester.path / "then.json")
+    save([right(40, 0), right(0, 1)], pytester.path / "now.json")
+    return pytester
+
+
+@pytest.mark.parametrize("options", [(), ("-q",), ("-v", "-ra"), ("-x",), ("--tb=no", "-rN"), ("-p", "no:terminal")])
+def test_a_failed_gate_is_a_failed_item(gated: pytest.Pytester, options: tuple[str, ...]) -> None:
+    result = gated.runpytest_inprocess(*GATED, *options, "--junitxml=junit.xml", "--tarot-report=report")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    if "no:terminal" not in options:
+        result.assert_outcomes(passed=3, failed=1)
+        assert "1 failed, 3 passed" in result.outlines[-1]
+    if "-rN" not in options and "no:terminal" not in options:
+        result.stdout.fnmatch_lines(["FAILED tarot gate::m t 0-shot seed 1 - *"])
+    (suite,) = ElementTree.parse(gated.path / "junit.xml").getroot().iter("testsuite")
+    assert (suite.get("failures"), suite.get("errors"), suite.get("tests")) == ("1", "0", "4")
+    failed = [case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None]
+    assert failed == ["m t 0-shot seed 1"]
+    page = (gated.path / "report" / "index.html").read_text()
+    assert "FAILED m t 0-shot seed 1: " in page and "FAILED, compared with the baseline" in page
+
+
+def test_a_failed_gate_under_xdist(gated: pytest.Pytester) -> None:
+    result = gated.runpytest_subprocess(*GATED, "-n2", "--junitxml=junit.xml")
+    result.assert_outcomes(passed=3, failed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    (suite,) = ElementTree.parse(gated.path / "junit.xml").getroot().iter("testsuite")
+    assert (suite.get("failures"), suite.get("tests")) == ("1", "4")
+
+
+@pytest.mark.parametrize(
+    ("options", "passed", "failed"),
+    [
+        (("-k", "seed0"), 1, 1),  # the other cell is not measured
+        (("-k", "other"), 1, 2),
+        (("-k", "nothing"), 0, 2),
+        (("-k", "seed0", "--tarot-allow-missing"), 1, 0),
+        (("-k", "seed0", "--override-ini=tarot_allow_missing=true"), 1, 0),
+        (("-k", "seed1", "--tarot-allow-missing"), 1, 1),  # measured, and lost
+        (("-k", "other", "--tarot-allow-missing"), 1, 2),  # nothing was compared at all
+    ],
+)
+def test_cells_that_were_not_selected_fail(
+    gated: pytest.Pytester, options: tuple[str, ...], passed: int, failed: int
+) -> None:
+    result = gated.runpytest_inprocess(*GATED, *options)
+    result.assert_outcomes(passed=passed, failed=failed, deselected=3 - passed)
+    assert result.ret == (pytest.ExitCode.TESTS_FAILED if failed else pytest.ExitCode.OK)
+
+
+@pytest.mark.parametrize("option", ["--collect-only", "--setup-plan", "--fixtures"])
+def test_a_run_without_tests_judges_nothing(gated: pytest.Pytester, option: str) -> None:
+    result = gated.runpytest_inprocess(*GATED, option, "--tarot-save-baseline=new.json")
+    assert result.ret == pytest.ExitCode.OK
+    assert "tarot gate" not in result.stdout.str() and not (gated.path / "new.json").exists()
+
+
+def test_an_interrupted_run_fails_its_gate_too(gated: pytest.Pytester) -> None:
+    gated.makepyfile(GAIN + "\n\ndef test_other(): raise KeyboardInterrupt\n")
+    result = gated.runpytest_inprocess(*GATED, "--tarot-save-baseline=then.json")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.assert_outcomes(passed=2, failed=1)
+    assert [cell.arm("edited").greedy for cell in load(gated.path / "then.json")] == [right(40, 0).gold] * 2
+
+
+FAILING = {
+    "assertion": "def test_it(tarot_gain):\n    assert tarot_gain.greedy_f1.low > 0\n",
+    "xfail": "import pytest\n@pytest.mark.xfail\ndef test_it(tarot_gain):\n    assert tarot_gain.f1.low > 0\n",
+    "teardown": "import pytest\n@pytest.fixture\ndef end():\n    yield\n    raise OSError\n"
+    "def test_it(end, tarot_gain): pass\n",
+    "other test": GAIN + "\n\ndef test_other():\n    assert False\n",
+    "collection": GAIN,
+}
+
+
+@pytest.mark.parametrize("kind", FAILING)
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_failed_test_writes_no_baseline(gated: pytest.Pytester, kind: str, exists: bool) -> None:
+    gated.makepyfile(FAILING[kind])
+    if kind == "collection":
+        gated.makepyfile(test_broken="import nothing_of_that_name")
+    path = gated.path / "then.json"
+    before = path.read_bytes()
+    if not exists:
+        path.unlink()
+    options = ("--continue-on-collection-errors",) if kind == "collection" else ()
+    result = gated.runpytest_inprocess(*CELLS, "--tarot-save-baseline=then.json", *options)
+    result.stdout.fnmatch_lines([f"*then.json {'stays as it was' if exists else 'is not written'}: no baseline is *"])
+    assert path.exists() == exists
+    assert not exists or path.read_bytes() == before
+
+
+def test_documents_without_a_number_are_named_and_gated(gated: pytest.Pytester) -> None:
+    broken = right(40, 1)
+    broken = replace(broken, arms=(broken.arms[0], replace(broken.arms[1], without_number=(3, 5))))
+    save([right(40, 0), broken], gated.path / "now.json")
+    note = "m t 0-shot seed 1, edited: 2 of 40 documents without a number (NaN or infinite): 3, 5"
+    result = gated.runpytest_inprocess(*GATED, "--tarot-report=report")
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines([note])
+    assert note in (gated.path / "report" / "index.html").read_text()
+    save([right(40, 0), broken], gated.path / "then.json")
+    gated.runpytest_inprocess(*GATED).assert_outcomes(passed=3)
 
 
 def test_a_failing_assertion_explains_itself(pytester: pytest.Pytester, here: tuple[str, ...], place: Path) -> None:
@@ -497,14 +647,48 @@ def test_what_determines_an_adapter_is_its_key(tuned) -> None:
     assert tuned(model=LoadedModel("bytes", byte_model(), byte_tokenizer(chat=False)))[1] != folder
 
 
-@pytest.mark.parametrize("name", [CARD, WEIGHTS, TRIALS])
-def test_a_truncated_entry_is_dropped_with_a_word(tuned, name: str) -> None:
+@pytest.mark.parametrize("damaged", [b"", b"{}", b'{"format": 99}', b"\xff" * 40, None])
+@pytest.mark.parametrize("names", [[CARD], [WEIGHTS], [CARD, WEIGHTS]])
+def test_a_damaged_adapter_is_written_again_from_its_trials(tuned, names: list[str], damaged: bytes | None) -> None:
     first, folder, _, _ = tuned()
-    content = (folder / name).read_bytes()
-    (folder / name).write_bytes(content[:20])
-    again, same, said, evaluated = tuned()
-    assert len(said) == 1 and said[0].startswith("dropped a damaged cache entry and tuned again: expected ")
+    for name in names:
+        (folder / name).unlink()
+        if damaged is not None:
+            (folder / name).write_bytes(damaged)
+    again, same, messages, evaluated = tuned()
+    assert (again.fingerprint, same, evaluated) == (first.fingerprint, folder, [])
+    assert messages[-1] == f"resumed the search in {folder} after 4 trials"
+    assert Adapter.load(folder).fingerprint == first.fingerprint and tuned()[2:] == ([], [])
+
+
+def test_trials_before_a_damaged_line_are_kept(tuned) -> None:
+    first, folder, _, _ = tuned()
+    lines = (folder / TRIALS).read_bytes().splitlines(keepends=True)
+    damaged = b"".join([*lines[:3], b'{"index": 2\n', *lines[4:]])
+    (folder / TRIALS).write_bytes(damaged)
+    again, _, messages, evaluated = tuned()
+    assert (again.fingerprint, evaluated) == (first.fingerprint, [2, 3])
+    assert messages[0].startswith(f"kept the intact trials in {folder / TRIALS}")
+    assert (folder / f"{TRIALS}.damaged").read_bytes() == damaged
+
+
+def test_an_entry_without_trials_is_set_aside(tuned) -> None:
+    first, folder, _, _ = tuned()
+    content = (folder / TRIALS).read_bytes()
+    (folder / TRIALS).write_bytes(content[:20])
+    again, same, messages, evaluated = tuned()
     assert (again.fingerprint, same, evaluated) == (first.fingerprint, folder, [0, 1, 2, 3])
+    assert len(messages) == 1 and messages[0].startswith("set a damaged cache entry aside as ")
+    assert (folder.with_name(f"{folder.name}.damaged-1") / TRIALS).read_bytes() == content[:20]
+
+
+def test_an_entry_in_use_is_left_alone(tuned) -> None:
+    _, folder, _, _ = tuned()
+    (folder / CARD).write_bytes(b"")
+    before = {each.name: each.read_bytes() for each in folder.iterdir()}
+    with locked(folder / LOCK), pytest.raises(TarotError, match="another process that writes there"):
+        tuned()
+    assert {each.name: each.read_bytes() for each in folder.iterdir()} == before
 
 
 def test_a_search_that_died_goes_on(tuned, monkeypatch: pytest.MonkeyPatch) -> None:

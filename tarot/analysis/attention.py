@@ -7,6 +7,7 @@ worth a picture: the ones turned most, and the ones whose pattern moved most.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel
 
 from tarot.adapter import Adapter
 from tarot.errors import TarotError
+from tarot.patch import Patch
 from tarot.sites import n_layers
 
 
@@ -38,11 +40,10 @@ class Pattern:
 def eager(model: PreTrainedModel) -> Iterator[None]:
     """Attention as plain tensor operations, which alone hands out its weights; the model's own way afterwards."""
     own = model.config._attn_implementation
-    model.set_attn_implementation("eager")
-    try:
+    with Patch(model) as patch:
+        patch.step(model, partial(model.set_attn_implementation, "eager"), partial(model.set_attn_implementation, own))
+        patch.apply()
         yield
-    finally:
-        model.set_attn_implementation(own)
 
 
 @torch.no_grad()

@@ -7,7 +7,6 @@ Source: nostalgebraist, "interpreting GPT: the logit lens" (2020); Singh, Dutta 
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from transformers import PreTrainedModel
 
 from tarot.analysis.prompts import batches
 from tarot.errors import TarotError
+from tarot.patch import Patch
 from tarot.scoring import Request
 from tarot.sites import decoder_layers
 
@@ -46,12 +46,13 @@ def final_norm(model: PreTrainedModel) -> nn.Module:
         if left:
             between.append(module)
 
-    with ExitStack() as watching:
+    with Patch(head, model) as patch:
         for module in owner.children():
             if module is not layers:
-                watching.callback(module.register_forward_pre_hook(met).remove)
-        watching.callback(layers[-1].register_forward_hook(lambda _, args, out: left.append(_states(out))).remove)
-        watching.callback(head.register_forward_pre_hook(lambda _, args: reached.append(args[0])).remove)
+                patch.before(module, met)
+        patch.after(layers[-1], lambda _, args, out: left.append(_states(out)))
+        patch.before(head, lambda _, args: reached.append(args[0]))
+        patch.apply()
         model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
     if len(between) != 1 or not torch.equal(between[0](left[0])[:, -1], reached[0][:, -1]):
         names = ", ".join(type(module).__name__ for module in between) or "nothing"
@@ -88,10 +89,11 @@ def layer_probabilities(
             own = args[0][at]
             return torch.cat([*(norm(states.to(own.device)) for states in kept[:-1]), own])[None], *args[1:]
 
-        with ExitStack() as reading:
+        with Patch(head, model) as patch:
             for layer in layers:
-                reading.callback(layer.register_forward_hook(keep).remove)
-            reading.callback(head.register_forward_pre_hook(every_layer).remove)
+                patch.after(layer, keep)
+            patch.before(head, every_layer)
+            patch.apply()
             logits = model(input_ids=batch.ids, use_cache=False).logits[0]
         tokens = torch.tensor([requests[place].continuation[0] for place in batch.places], device=logits.device)
         chosen = logits.float().softmax(-1).gather(1, tokens.repeat(len(layers))[:, None])

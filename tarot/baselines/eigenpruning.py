@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tarot.baselines.weights import Reweighted, check_slope
 from tarot.errors import TarotError
 from tarot.objective import Objective
+from tarot.patch import Patch
 from tarot.search.maximise import SLOPE_COST
 
 INDEX_BYTES = 4  # a dropped singular value is stored as its place
@@ -62,15 +63,11 @@ def _factored(objective: Objective) -> list[_Factored]:
     weights = dict(_attention_weights(objective))
     if not weights:
         raise TarotError("attention of nn.Linear layers", f"none in {type(objective.model).__name__}")
-    wanted = {name: weight.requires_grad for name, weight in weights.items()}
-    try:
+    with Patch(objective.model) as patch, torch.enable_grad():
         for weight in weights.values():
-            weight.requires_grad_(True)
-        with torch.enable_grad():
-            slopes = torch.autograd.grad(objective.score(), list(weights.values()))
-    finally:
-        for name, weight in weights.items():
-            weight.requires_grad_(wanted[name])
+            patch.replace(objective.model, weight, "requires_grad", True)
+        patch.apply()
+        slopes = torch.autograd.grad(objective.score(), list(weights.values()))
     found = []
     for (name, weight), slope in zip(weights.items(), slopes, strict=True):
         u, s, vh = torch.linalg.svd(weight.detach().float(), full_matrices=False)

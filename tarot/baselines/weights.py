@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from tarot.errors import TarotError
 from tarot.objective import Objective
+from tarot.patch import Patch
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,16 +42,14 @@ class Reweighted:
             TarotError: a weight that the model does not have.
         """
         parameters = dict(model.named_parameters())
-        if strangers := sorted(self.weights.keys() - parameters.keys()):
-            raise TarotError("weights of this model", strangers[0])
-        before = {name: parameters[name].data for name in self.weights}
-        try:
+        if unknown := sorted(self.weights.keys() - parameters.keys()):
+            raise TarotError("weights of this model", unknown[0])
+        with Patch(model) as patch:
             for name, weight in self.weights.items():
-                parameters[name].data = weight.to(before[name])
+                owner = model.get_submodule(name.rpartition(".")[0])
+                patch.replace(owner, parameters[name], "data", weight.to(parameters[name].data))
+            patch.apply()
             yield model
-        finally:
-            for name, weight in before.items():
-                parameters[name].data = weight
 
 
 def check_slope(objective: Objective) -> None:

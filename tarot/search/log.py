@@ -104,6 +104,24 @@ class TrialLog:
         self.trials.append(trial)
 
 
+def intact_size(path: Path) -> int:
+    """Bytes of a trial log up to its first line that cannot be read; 0 where there is no file, or no settings."""
+    if not path.exists():
+        return 0
+    # Not `splitlines`, which ends lines at more than a newline; a last line without its end does not count.
+    header, *lines = read_file(path, LARGEST).split(b"\n")[:-1] or [b""]
+    size, trials = 0, list[Trial]()
+    try:
+        _settings(path, header)
+        size = len(header) + 1
+        for line in lines:
+            trials.append(_trial(line, trials))
+            size += len(line) + 1
+    except (TarotError, ValueError):
+        return size
+    return size
+
+
 def _line(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, allow_nan=False).encode() + b"\n"
 

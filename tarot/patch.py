@@ -1,0 +1,248 @@
+"""Temporary changes of a model: hooks and attributes that a context sets, and takes back whatever interrupts it.
+
+Python raises KeyboardInterrupt between two bytecode instructions. Changes are therefore prepared first, then applied in
+one instruction, and undone in one. There is no list of what was applied: whether a patch is open is read off the model.
+A context that is interrupted before its exit began is undone when it is garbage-collected.
+"""
+
+import asyncio
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from operator import call, setitem
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from tarot.errors import TarotError
+
+Step = Callable[[], object]
+
+
+class Patch(AbstractContextManager["Patch"]):
+    """Changes of a model that begin together and end with the context.
+
+    Enter the patch, prepare its changes, then `apply` them. A patch is entered once. Patches nest. Hooks may be closed
+    in any order; patches that replace attributes of the same modules are closed in the reverse order of their opening.
+
+    One thread at a time patches a model, and so does one asyncio task. While a patch is open, a pass in another thread
+    or task raises TarotError instead of running with changes that it did not ask for. So do copying and pickling, since
+    the copy would keep the hooks.
+
+    Args:
+        module: the first of the modules that are changed; it is marked while the patch is open.
+        scope: no other thread or task may have an open patch on these modules, or on what they contain.
+
+    Raises:
+        TarotError: on entry, where another thread or task has patched a module in scope; on exit, where a patch of the
+            same modules was opened later and is still open. The patch then stays open; close it after that one.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> with Patch(layer) as patch:
+        ...     patch.after(layer, lambda module, args, out: out * 0)
+        ...     patch.apply()
+        ...     layer(torch.ones(1, 2)).tolist()
+        [[0.0, 0.0]]
+    """
+
+    def __init__(self, module: nn.Module, *scope: nn.Module) -> None:
+        self._scope = (module, *scope)
+        self._state = _State(weakref.ref(self))
+        self._state.insert(module._forward_pre_hooks, None)
+        self._beneath: list[Patch] = []
+        weakref.finalize(self, self._state.undo).atexit = False
+
+    def before(self, module: nn.Module, hook: Callable[..., Any]) -> None:
+        """Prepare a forward pre-hook of `module`."""
+        self._state.insert(module._forward_pre_hooks, hook)
+
+    def after(self, module: nn.Module, hook: Callable[..., Any]) -> None:
+        """Prepare a forward hook of `module`."""
+        self._state.insert(module._forward_hooks, hook)
+
+    def replace(self, module: nn.Module, owner: object, name: str, value: object) -> None:
+        """Prepare `owner.name = value`, where `owner` is `module` or belongs to it."""
+        self.step(module, *_assignment(owner, name, value))
+
+    def step(self, module: nn.Module, apply: Step, undo: Step) -> None:
+        """Prepare a change of `module`; `undo` may run more than once."""
+        self._state.replace(module, apply, undo)
+
+    def apply(self) -> None:
+        """Make the prepared changes."""
+        self._state.run_prepared()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the patch is in the model."""
+        return self._state.is_open
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether it was opened inside another patch."""
+        return bool(self._beneath)
+
+    def __enter__(self) -> "Patch":
+        try:
+            # Marked first and then looked for: of two threads that come at once, at least one is refused.
+            self._state.run_prepared()
+            found = [state for state in _states(self._scope) if state is not self._state]
+            if any(state.is_foreign for state in found):
+                _refuse("a model that no other thread or task has edited")
+            # Kept alive while this one is open, so that garbage collection closes the two in order.
+            self._beneath = [patch for state in found if (patch := state.patch()) is not None]
+            return self
+        except BaseException:
+            self._state.undo()
+            raise
+
+    def __exit__(self, *exception: object) -> None:
+        try:
+            if self._state.is_covered:
+                raise TarotError(
+                    "edits to be closed in the reverse order of their opening",
+                    "a later edit of the same weights that is still open",
+                    "close that one first",
+                )
+            self._state.undo()
+        except BaseException:
+            self._state.undo()
+            raise
+        self._beneath = []
+
+
+@contextmanager
+def unpatched(module: nn.Module, *scope: nn.Module) -> Iterator[None]:
+    """Keep every thread from patching a model while the body changes it for good.
+
+    Args:
+        module: the first of the modules that are changed.
+        scope: as for `Patch`.
+
+    Raises:
+        TarotError: the model has an open patch, which would undo the change or act on top of it.
+    """
+    with Patch(module, *scope) as patch:
+        if patch.is_nested:
+            raise TarotError("a model without open edits to change for good", "one with an open edit", "close it first")
+        yield
+
+
+def at_once(steps: Iterable[Step]) -> None:
+    """Run steps that are implemented in C within one instruction, in which Python handles no signal."""
+    deque(map(call, steps), maxlen=0)
+
+
+class _State:
+    """What a patch changes. The model refers to it, so it must not keep the patch alive."""
+
+    def __init__(self, patch: "weakref.ref[Patch]") -> None:
+        self.patch = patch
+        self._prepared: list[Step] = []
+        self._undo: list[Step] = []
+        self._thread, self._task = threading.current_thread(), _task()
+        self._first: tuple[MutableMapping[int, Any], int] | None = None
+        self._replaced: dict[nn.Module, int] = {}
+
+    def insert(self, hooks: MutableMapping[int, Any], hook: Callable[..., Any] | None) -> int:
+        key = RemovableHandle(hooks).id
+        self._first = self._first or (hooks, key)
+        self._prepared.append(partial(setitem, hooks, key, _Hook(self, hook)))
+        self._undo.insert(0, partial(hooks.pop, key, None))
+        return key
+
+    def replace(self, module: nn.Module, apply: Step, undo: Step) -> None:
+        if module not in self._replaced:
+            self._replaced[module] = self.insert(module._forward_pre_hooks, None)
+        self._prepared.append(apply)
+        self._undo.insert(0, undo)
+
+    @property
+    def is_open(self) -> bool:
+        # The first hook goes in before all else, and comes out last.
+        return self._first is not None and self._first[1] in self._first[0]
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether a patch that was opened later replaces attributes of the same modules."""
+        if not self.is_open:
+            return False
+        for module, key in self._replaced.items():
+            later = [hook.state for other, hook in module._forward_pre_hooks.items() if other > key and _is_ours(hook)]
+            if any(module in state._replaced for state in later if state is not self):
+                return True
+        return False
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether another thread, or another asyncio task that is not done, opened the patch."""
+        if threading.current_thread() is not self._thread:
+            # On accelerators, autograd's own threads run a checkpointed part of the pass again.
+            return torch._C._current_graph_task_id() == -1
+        return self._task is not None and not self._task.done() and _task() is not self._task
+
+    def run_prepared(self) -> None:
+        steps, self._prepared = self._prepared, []
+        at_once(steps)
+
+    def undo(self) -> None:
+        if self.is_open and not self.is_covered:
+            at_once(self._undo)
+
+
+class _Hook:
+    """A hook that knows its patch; without a function it only marks the module."""
+
+    def __init__(self, state: _State, hook: Callable[..., Any] | None) -> None:
+        self.state = state
+        self.hook = hook
+
+    def __call__(self, *args: Any) -> Any:
+        if self.state.is_foreign:
+            _refuse("a pass in the thread or task that edited the model")
+        return self.hook(*args) if self.hook else None
+
+    def __reduce__(self) -> NoReturn:
+        raise TarotError("a model without open edits to copy", "one with an open edit", "close it, or merge the edit")
+
+
+def _assignment(owner: object, name: str, value: object) -> tuple[Step, Step]:
+    """`owner.name = value` and its reverse, in C: for a module too, whose `__setattr__` is Python."""
+    if not isinstance(owner, nn.Module):
+        return partial(setattr, owner, name, value), partial(setattr, owner, name, getattr(owner, name))
+    own = vars(owner)
+    undo = partial(setitem, own, name, own[name]) if name in own else partial(own.pop, name, None)
+    return partial(setitem, own, name, value), undo
+
+
+def _states(scope: Iterable[nn.Module]) -> Iterator[_State]:
+    """The open patches on these modules and what they contain."""
+    seen: set[_State] = set()
+    for root in scope:
+        for module in root.modules():
+            if module._forward_pre_hooks or module._forward_hooks:
+                for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
+                    if _is_ours(hook) and hook.state not in seen:
+                        seen.add(hook.state)
+                        yield hook.state
+
+
+def _is_ours(hook: object) -> bool:
+    return isinstance(hook, _Hook)
+
+
+def _task() -> "asyncio.Task[Any] | None":
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no event loop runs in this thread
+        return None
+
+
+def _refuse(expected: str) -> NoReturn:
+    raise TarotError(expected, "another one", "open the edit where the model runs, or give each thread its own model")
