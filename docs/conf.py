@@ -23,7 +23,7 @@ version = release = tarot.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 3
 # Typer's pages of commands use the same few headings for each command.
 suppress_warnings = ["myst.header"]
