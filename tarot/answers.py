@@ -33,7 +33,7 @@ class AnswerLog:
         self.path, self.owner = path, owner
         self._answers: dict[str, Any] = {}
         try:
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+            lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
         except OSError as error:
             raise TarotError(f"to read {path}", error.strerror or str(error), "remove it") from error
         for line in lines:
@@ -56,7 +56,7 @@ class AnswerLog:
             return
         answer = [float(answer[0]), bool(answer[1])] if kind == "loglikelihood" else answer
         self._answers[key] = answer
-        line = json.dumps({"key": key, "answer": answer}, ensure_ascii=False) + "\n"
+        line = json.dumps({"key": key, "answer": answer}) + "\n"
         try:
             # A link in the file's place could lead anywhere.
             file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o600)

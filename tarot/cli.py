@@ -650,8 +650,8 @@ def bench(
     _check_output(folder, folder=True)
     shot_counts, draw_seeds = grid.shots(shots), grid.seeds(seeds)
     _check_tasks(task, include_path)
-    from tarot.machines import Needs, RayEngine, local
     from tarot.cells import number_notes
+    from tarot.machines import Needs, RayEngine, local
     from tarot.report import METRICS, aligned, summary_rows
     from tarot.report.comparison import metric_named
 
@@ -1086,7 +1086,7 @@ def lm_eval(context: typer.Context) -> None:
     from lm_eval.utils import setup_logging
 
     from tarot import harness  # registers the model `tarot`
-    from tarot.task_names import tasks_folder
+    from tarot.task_names import check_include_path, tasks_folder
 
     sys.argv = ["tarot lm-eval", *context.args]
     setup_logging()
@@ -1100,7 +1100,10 @@ def lm_eval(context: typer.Context) -> None:
         args.device = file.get("device") or "auto"  # lm-eval's own default is a GPU, there or not
     if hasattr(args, "include_path"):
         theirs = args.include_path or file.get("include_path") or []
-        args.include_path = [str(tasks_folder()), *(theirs.split(":") if isinstance(theirs, str) else theirs)]
+        folders = theirs.split(":") if isinstance(theirs, str) else theirs
+        for folder in folders:
+            check_include_path(folder)
+        args.include_path = [str(tasks_folder()), *folders]
     try:
         cli.execute(args)
     except (TarotError, OSError):
@@ -1116,12 +1119,16 @@ def _fail(message: str) -> NoReturn:
 
 
 def main() -> Any:
-    """Run the command; whatever the user got wrong ends in one line and exit code 2, Ctrl-C in 130."""
+    """Run the command. What the user got wrong ends in one line and exit code 2.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, which `tarot.__main__` reports.
+    """
     escape_log_records()
     try:
-        # typer makes an exit code of Ctrl-C, and says nothing.
+        # typer turns Ctrl-C into an exit code.
         if (code := app(standalone_mode=False)) == INTERRUPTED:
-            err.print("interrupted")
+            raise KeyboardInterrupt
         return code
     except TarotError as error:
         _fail(str(error))
@@ -1133,5 +1140,4 @@ def main() -> Any:
     except OSError as error:  # a folder that may not be entered, a name too long: where nobody looked for it
         _fail(f"expected files and folders that can be read and written, got {error}")
     except typer.Abort:
-        err.print("interrupted")
-        sys.exit(INTERRUPTED)
+        raise KeyboardInterrupt from None

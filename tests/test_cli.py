@@ -17,9 +17,10 @@ from lm_eval._cli import HarnessCLI
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.main import get_command
 
+from tarot.__main__ import main
 from tarot.adapter import Adapter
 from tarot.cells import Arm, Cell, load, to_json
-from tarot.cli import app, main
+from tarot.cli import app
 from tarot.errors import TarotError
 from tarot.measuring import measure
 from tarot.models import ModelInfo
@@ -344,6 +345,7 @@ def test_lm_eval_is_asked_for_what_the_user_asks_for(
     home: Path, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], device: str, folders: list[str]
 ) -> None:
     (home / "run.yaml").write_text("device: cuda:1\ninclude_path: theirs\n")
+    (home / "theirs").mkdir(exist_ok=True)
     asked: list[Namespace] = []
     monkeypatch.setattr(HarnessCLI, "execute", lambda _, args: asked.append(args))
     assert run_in(home, "lm-eval", "--model", "tarot", "--tasks", "synth_color", *given) == 0

@@ -166,12 +166,16 @@ def test_what_two_runs_measured_at_once_stands_there_once(tmp_path: Path) -> Non
 
 
 def test_the_command_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A grid of two searches; then a larger one, of which one task is not there; then the same again."""
+    """A grid of two searches; then a larger one, of which one task has no data; then the same again."""
     save_checkpoint(tmp_path / "model")
     write_tasks(tmp_path / "tasks", test=4)
     bench = ("bench", "--model", "model", "--include-path", "tasks", "--output", "cells.json", "--cpus", "1")
     small = ("--samples", "4", "--budget", "3", "--space", "head", "--draws", "0", "--search", "random")
-    tasks = ("--task", "stranger_choice", "--task", "stranger_choise")
+    missing = (
+        "task: dataless\ndataset_path: json\ndataset_kwargs: {data_files: {test: nowhere.jsonl}}\ntest_split: test\n"
+    )
+    (tmp_path / "tasks" / "dataless.yaml").write_text(missing)
+    tasks = ("--task", "stranger_choice", "--task", "dataless")
     assert run_in(tmp_path, *bench, *small, *tasks[:2], "--seeds", "0,1") == 0
     said = capsys.readouterr()
     assert "2 of 2 cells in cells.json" in said.out and "2/2" in said.err
@@ -181,8 +185,29 @@ def test_the_command_goes_on_where_it_was(tmp_path: Path, capsys: pytest.Capture
     assert run_in(tmp_path, *bench, *small, *tasks) == 1
     said = capsys.readouterr()
     assert "1 of 2 cells in cells.json" in said.out and "cells that are there already: 1" in said.err
-    assert "did you mean 'stranger_choice'?" in " ".join(said.err.split()) and "Traceback" not in said.err
+    assert "data that lm-eval can load for dataless" in " ".join(said.err.split()) and "Traceback" not in said.err
     assert load(tmp_path / "cells.json") == first
     assert not list((tmp_path / "cells.json.work").glob("*-0-0-*/tarot.json"))
     assert run_in(tmp_path, *bench, *tasks[:2], "--engine", "rays") == 2
     assert "did you mean 'ray'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": "stranger_chioce"}, "did you mean 'stranger_choice'"),
+        ({"samples": 40}, "40 samples"),
+        ({"search": "adma"}, "'adma'"),
+        ({"control": ("radnom",)}, "'radnom'"),
+        ({"include_path": "nowhere"}, "'nowhere'"),
+        ({"limit": 0}, "a limit of at least 1 document"),
+        ({"budget": 0}, "a budget of at least"),
+    ],
+)
+def test_a_setting_that_cannot_be_measured_is_refused_without_its_model(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    models = Models()  # which would say that there is no such model
+    setting = Setting("nowhere", "stranger_choice", include_path=str(write_tasks(tmp_path / "tasks")), samples=5)
+    outcome = Measurer(tmp_path, models).outcome(replace(setting, **change))  # type: ignore[arg-type]  # fields
+    assert outcome.cell is None and message in outcome.error and not models
