@@ -98,13 +98,11 @@ def _grow(rows: list[_Row], indices: list[int], node: _Node, pass_cost: int) -> 
         child = _Node(rows[indices[0]].tokens, depth)
         node.children.append(child)
         node = child
-    # Rows that end here or need this position's prediction cannot share more; the others go on by their next token.
-    for own, group in groupby(indices, key=lambda i: None if rows[i].start == depth else rows[i].tokens[depth]):
-        members = list(group)
-        if own is None:
-            node.rows += members
-        else:
-            _grow(rows, members, node, pass_cost)
+    # Rows that are read from here on cannot share more; the others go on by their next token.
+    node.rows += [i for i in indices if rows[i].start == depth]
+    others = [i for i in indices if rows[i].start > depth]
+    for _, group in groupby(others, key=lambda i: rows[i].tokens[depth]):
+        _grow(rows, list(group), node, pass_cost)
 
 
 def _batches(lengths: Sequence[int], max_rows: int, pass_cost: int) -> Iterator[range]:

@@ -4,7 +4,7 @@ from functools import cache
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny import ARCHITECTURES, VOCABULARY, tiny_model
 from transformers import Cache
@@ -98,13 +98,59 @@ def test_order_and_company_do_not_matter(made: list[Request], random: object) ->
     assert_same(Scorer(model, made, batch_size=1).scores(), [scores[request] for request in made])
 
 
-@given(requests())
+@st.composite
+def cut_requests(draw: st.DrawFn) -> list[Request]:
+    """Requests over few tokens, cut anywhere: one is scored within the context of another, or within its answer."""
+    texts = st.lists(st.integers(3, 4), min_size=2, max_size=8).map(tuple)
+    cuts = [(text, draw(st.integers(1, len(text) - 1))) for text in draw(st.lists(texts, min_size=2, max_size=6))]
+    return [Request(text[:cut], text[cut:]) for text, cut in cuts]
+
+
+@given(cut_requests())
+@example([Request((11, 12, 13), (14, 15)), Request((11, 12), (13,)), Request((11, 12, 16), (17,))])
+@settings(max_examples=60)
+def test_a_row_starts_at_the_first_of_its_requests(made: list[Request]) -> None:
+    model = tiny("llama")
+    assert_same(Scorer(model, made).scores(), [plain(model, request) for request in made])
+
+
+def tokens_run(scorer: Scorer) -> int:
+    """Tokens that reach the model in one scoring, padding included."""
+    counts: list[int] = []
+    embedding = scorer.model.get_input_embeddings()
+    handle = embedding.register_forward_pre_hook(lambda _, args: counts.append(args[0].numel()))
+    try:
+        scorer.scores()
+    finally:
+        handle.remove()
+    return sum(counts)
+
+
+@given(requests() | cut_requests())
+@settings(max_examples=60)
 def test_shared_tokens_run_once(made: list[Request]) -> None:
-    scorer = Scorer(tiny("llama"), made)
-    prefixes = {(r.context + r.continuation[:-1])[:n] for r in made for n in range(1, len(r.context + r.continuation))}
-    # A trie of the sequences is the fewest tokens that any plan could run; positions to predict from may keep some
-    # apart.
-    assert len(prefixes) <= scorer.tokens <= sum(len(row.tokens) for row in scorer._rows)
+    scorer = Scorer(tiny("llama"), made, batch_size=1)
+    rows = scorer._rows
+    fewest = 0
+    for prefix in {row.tokens[:n] for row in rows for n in range(1, len(row.tokens) + 1)}:
+        holders = [row for row in rows if row.tokens[: len(prefix)] == prefix]
+        # A row runs by itself from where it is read; all others share the prefix.
+        own = sum(row.start < len(prefix) for row in holders)
+        fewest += own + (own < len(holders))
+    assert tokens_run(scorer) == scorer.tokens == fewest
+
+
+def test_a_sequence_that_begins_another_has_no_row() -> None:
+    made = [Request((3, 4), answer) for answer in ((5,), (5, 6), (5, 6, 7), (5, 6, 7))]
+    assert tokens_run(Scorer(tiny("llama"), made)) == 4
+
+
+def test_passes_cost_as_much_as_the_device_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prefix is run once where that saves more tokens than one more pass costs."""
+    made = [Request((*range(3, 13), n), (5,)) for n in (20, 21, 22)]
+    for cost, tokens in ((19, 10 + 3), (20, 3 * 11)):
+        monkeypatch.setattr("tarot.scoring.PASS_COST_TOKENS", {"cpu": cost})
+        assert tokens_run(Scorer(tiny("llama"), made)) == tokens
 
 
 def test_shots_that_nest_are_run_once() -> None:
