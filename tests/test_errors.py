@@ -1,12 +1,22 @@
-"""What an error says: one line, with what was expected, what came and what to try."""
+"""What an error says: one printable line, with what was expected, what was found and what to try."""
 
 import copy
+import pickle
+import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tarot.errors import ShapeMismatch, TarotError, UnknownName
+from tarot.errors import (
+    FileAccessError,
+    InvalidValueError,
+    MissingFileError,
+    ShapeMismatch,
+    TarotError,
+    UnknownName,
+    printable,
+)
 
 names = st.text(st.characters(categories=["L", "N"]), min_size=1)
 
@@ -17,6 +27,34 @@ def test_a_message_is_one_line_without_loose_ends(expected: str, got: str, hint:
     assert len(message.splitlines()) == 1
     assert message == message.strip()
     assert "  " not in message
+
+
+@given(st.text(st.characters()))
+def test_a_printable_text_has_nothing_that_a_terminal_obeys_or_hides(text: str) -> None:
+    shown = printable(text)
+    assert not {unicodedata.category(char) for char in shown} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    assert printable(shown) == shown
+    if text.isprintable():
+        assert shown == text
+    message = str(TarotError(text, text, text))
+    assert printable(message) == message and len(message) < 3500
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b]0;owned\x07\x1b[2J", r"\x1b]0;owned\x07\x1b[2J"),
+        ("\x9b2J", r"\x9b2J"),
+        ("a\u202eb\u2066c", r"a\u202eb\u2066c"),
+        ("a\u200bb\ufeff", r"a\u200bb\ufeff"),
+        ("a\r\nb\u2028c", r"a\r\nb\u2028c"),
+        ("\ud800", r"\ud800"),
+        ("\U000e0041", r"\U000e0041"),
+        ("naïve 色 \N{NO-BREAK SPACE}😀 [bold]", "naïve 色 \N{NO-BREAK SPACE}😀 [bold]"),
+    ],
+)
+def test_characters_that_are_replaced(text: str, shown: str) -> None:
+    assert printable(text) == shown
 
 
 @given(names, st.sets(names))
@@ -61,3 +99,52 @@ def test_messages(error: TarotError, message: str) -> None:
     assert isinstance(error, TarotError)
     elsewhere = copy.copy(error)  # by the protocol with which a process' workers send it
     assert (type(elsewhere), str(elsewhere)) == (type(error), message)
+
+
+def test_the_parts_of_an_error() -> None:
+    error = TarotError("a bound\nabove 0", "-1", "try\x1b 0.785")
+    assert (error.expected, error.got, error.hint) == ("a bound above 0", "-1", r"try\x1b 0.785")
+    assert TarotError("a bound", "-1").hint is None
+
+
+def test_a_plain_sentence() -> None:
+    error = TarotError("'x.json' is a file,\nnot a folder.")
+    assert str(error) == "'x.json' is a file, not a folder."
+    assert (error.expected, error.got, error.hint) == (None, None, None)
+    assert str(TarotError("No folder.", hint="choose another")) == "No folder.; choose another"
+
+
+def test_a_long_part_is_cut_and_the_hint_stays() -> None:
+    message = str(TarotError("a" * 5000, "b" * 5000, "try again"))
+    assert len(message) < 2100 and message.endswith("...; try again")
+
+
+@pytest.mark.parametrize(
+    ("kind", "base"),
+    [
+        (InvalidValueError, ValueError),
+        (FileAccessError, OSError),
+        (MissingFileError, FileNotFoundError),
+        (UnknownName, ValueError),
+        (ShapeMismatch, ValueError),
+    ],
+)
+def test_a_caller_may_catch_the_standard_class(kind: type[TarotError], base: type[Exception]) -> None:
+    assert issubclass(kind, TarotError) and issubclass(kind, base)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TarotError("a bound above 0", "-1", "try 0.785"),
+        TarotError("A plain sentence."),
+        FileAccessError("a file", "none", "choose another"),
+        MissingFileError("a file", "none"),
+        UnknownName("search", "boo", ["bo"]),
+        ShapeMismatch("angles", (1,), (2,)),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_survives_the_way_between_processes(error: TarotError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error) and str(again) == str(error) and vars(again) == vars(error)

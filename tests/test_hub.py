@@ -1,6 +1,8 @@
 """Adapters on a hub, over HTTP to one that runs here: what is pushed is what is pulled, and the card says it."""
 
+import ast
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,9 @@ import yaml
 from checkpoint import byte_model
 from hub_endpoint import Hub, a_hub
 from huggingface_hub import constants
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from tarot.adapter import CARD, WEIGHTS, Adapter, Edit
 from tarot.errors import TarotError
@@ -147,3 +152,82 @@ def test_the_card_of_a_composition_names_its_parents(tmp_path: Path) -> None:
     adapter = an_adapter(**PROVENANCE)
     text = written(tmp_path, adapter.scaled(0.5))
     assert f"| made from | `{adapter.fingerprint}` at strength 0.5 |\n| task | synth_color |" in text
+
+
+hostile = st.lists(
+    st.sampled_from(
+        [
+            *(
+                "a",
+                "/",
+                "b",
+                " ",
+                "`",
+                "``",
+                '"',
+                "'",
+                "\\",
+                "\n",
+                "\r",
+                "---",
+                "# x",
+                "|",
+                "<b>",
+                "</code>",
+                "*",
+                "__",
+                "[",
+            ),
+            *(
+                "](x)",
+                "![",
+                "http://x",
+                "www.x.y",
+                "@user",
+                "&lt;",
+                "{{",
+                "\x1b[2J",
+                "\u202e",
+                "\u2028",
+                "~~~",
+                "1.",
+                "- ",
+            ),
+        ]
+    ),
+    min_size=1,
+    max_size=8,
+).map("".join)
+
+
+@given(hostile, hostile)
+def test_a_name_is_only_text_in_the_card(model: str, task: str) -> None:
+    edit = {"rotation": task, "sites": model, "layers": [0]}
+    parents = [{"fingerprint": task, "strength": 0.5, "provenance": {"task": model}}]
+    made = {"model": model, "task": task, "space": model, "parents": parents, "objective": task}
+    scores = {"scores": {"identity": -1.5, "best": -0.5}}
+    text = card({"edit": edit, "fingerprint": task, "provenance": {**made, **scores}}, f"owner/{task}")
+    front, _, body = text.removeprefix("---\n").partition("\n---\n")
+    assert set(yaml.safe_load(front)) <= {"base_model", "library_name", "tags"}
+    plain = card({"edit": {**edit, "rotation": "a", "sites": "a"}, "fingerprint": "a", "provenance": {}}, "owner/a")
+    tokens = MarkdownIt("commonmark", {"linkify": False}).enable("table").parse(body)
+    kinds = [token.type for token in tokens if "heading" in token.type or token.type in ("fence", "html_block", "hr")]
+    assert kinds == [
+        token.type
+        for token in MarkdownIt("commonmark").enable("table").parse(plain.split("\n---\n", 1)[1])
+        if "heading" in token.type or token.type in ("fence", "html_block", "hr")
+    ]
+    spans = [child for token in tokens for child in token.children or ()]
+    assert {span.type for span in spans} <= {"text", "code_inline", "softbreak", "link_open", "link_close"}
+    assert [span.attrs["href"] for span in spans if span.type == "link_open"] == ["https://arxiv.org/abs/2410.04277"]
+    assert all(re.fullmatch(r"[^\x00-\x1f\x7f-\x9f\u202e\u2028]*", line) for line in text.split("\n"))
+    snippet = next(token.content for token in tokens if token.type == "fence")
+    strings = [node.value for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.Constant)]
+    assert strings == [model, f"owner/{task}"] or strings == [f"owner/{task}", model]
+    cells = [line.count("|") - line.count(r"\|") for line in body.splitlines() if line.startswith("| ")]
+    assert cells and set(cells) == {3}
+
+
+def test_a_provenance_that_cannot_be_read_is_not_pushed(hub: Hub) -> None:
+    with pytest.raises(TarotError, match=r"budget: Input should be a valid integer"):
+        an_adapter(budget="many").push_to_hub("me/color")

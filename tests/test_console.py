@@ -1,0 +1,66 @@
+"""Consoles: strings reach the terminal as they are, but for control characters."""
+
+import io
+import logging
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.progress import Progress
+from rich.table import Table
+
+from tarot.console import DescriptionColumn, PlainConsole, escape_log_records
+from tarot.errors import printable
+from tarot.report import aligned
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b1m\u202e\r[bold]x[/nothing] :warning:"
+SHOWN = r"\x1b]0;owned\x07\x1b[2J\x9b1m\u202e\r[bold]x[/nothing] :warning:"
+
+
+def printed(*things: object, **options: object) -> str:
+    file = io.StringIO()
+    PlainConsole(file=file, width=500, **options).print(*things)
+    return file.getvalue()
+
+
+@given(st.text())
+def test_a_string_has_no_control_characters(text: str) -> None:
+    shown = printed(text)
+    assert all(printable(line) == line for line in shown.split("\n"))
+
+
+def test_markup_and_emoji_codes_are_text() -> None:
+    table = Table("name", title=HOSTILE)
+    table.add_row(HOSTILE)
+    assert printed(HOSTILE) == f"{SHOWN}\n"
+    assert printed(table).count(SHOWN) == 2
+
+
+def test_colours_of_rich_itself_stay() -> None:
+    assert "\x1b[" in printed("1.5", force_terminal=True, color_system="standard")
+
+
+def test_a_progress_bar_has_names_as_text() -> None:
+    file = io.StringIO()
+    with Progress(DescriptionColumn(), console=PlainConsole(file=file, width=200), auto_refresh=False) as progress:
+        progress.add_task(HOSTILE)
+    assert SHOWN in file.getvalue() and "\x1b" not in file.getvalue()
+
+
+@pytest.fixture
+def plain_records() -> Iterator[None]:
+    before = logging.getLogRecordFactory()
+    escape_log_records()
+    yield
+    logging.setLogRecordFactory(before)
+
+
+@pytest.mark.usefixtures("plain_records")
+def test_log_records_of_any_library(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("another.library").warning("loaded %s\nand more", HOSTILE)
+    assert caplog.messages == [f"loaded {SHOWN}\nand more"]
+
+
+def test_rows_of_a_plain_table() -> None:
+    assert aligned([["a", "b"], [HOSTILE, "c\nd"]]) == [f"a{' ' * (len(SHOWN) - 1)}  b", f"{SHOWN}  c\\nd"]
