@@ -5,6 +5,7 @@ model that looks ahead.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
@@ -83,7 +84,8 @@ def check_causal(model: PreTrainedModel) -> None:
 
 def _token_ids(model: PreTrainedModel) -> torch.Tensor:
     """`(2, 12)` ids, the same in the first half and different at each place of the second; no special tokens."""
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    embeddings: Any = model.get_input_embeddings()
+    vocabulary = embeddings.weight.shape[0]
     config = model.config.get_text_config(decoder=True)
     special: set[int] = set()
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):

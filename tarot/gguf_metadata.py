@@ -8,8 +8,10 @@ attribute expresses it exactly; any other key, and any tensor that no weight of 
 Sources: the keys are those of `gguf.constants.Keys`; what a missing key means follows llama.cpp's `llama-model.cpp`.
 """
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,19 @@ _READ_BY_TRANSFORMERS["qwen35moe"] = _READ_BY_TRANSFORMERS["qwen35"]
 _SCALED_BY_HIDDEN_SIZE = {("gemma2", 46), ("gemma3_text", 62)}
 _LLAMA3_BAND = (1.0, 4.0)  # low_freq_factor and high_freq_factor of every Llama 3
 _DEFAULT_THETA = 10000.0  # llama.cpp's, where the file states none
+
+
+@contextmanager
+def cached_tensor_names() -> Iterator[None]:
+    """Let transformers build gguf's table of tensor names once instead of once a module, which takes ten seconds."""
+    import gguf
+
+    build = gguf.get_tensor_name_map
+    gguf.get_tensor_name_map = functools.cache(build)
+    try:
+        yield
+    finally:
+        gguf.get_tensor_name_map = build
 
 
 def apply_metadata(config: PretrainedConfig, path: Path) -> None:
@@ -181,8 +196,9 @@ def _apply_attention(config: PretrainedConfig, stated: dict[str, Any], path: Pat
             _refuse(path, f"{architecture}.attention.sliding_window_pattern", pattern)
         config.layer_types = types
     if window := stated.pop("attention.sliding_window", 0):
-        types = getattr(config, "layer_types", None)
-        if hasattr(config, "sliding_window") and (types is None or "sliding_attention" in types):
+        if hasattr(config, "sliding_window") and "sliding_attention" in (
+            getattr(config, "layer_types", None) or ["sliding_attention"]
+        ):
             config.sliding_window = window
         elif window < getattr(config, "max_position_embeddings", math.inf):
             _refuse(path, f"{architecture}.attention.sliding_window", window)
@@ -239,7 +255,8 @@ def _apply_rotary(
     known = {"llama3", "linear", "yarn"} if not layered else {"linear"}
     known = {"longrope"} if config.model_type == "phi3" else known
     if config.model_type == "gpt_oss" or kind not in known | {"default"}:
-        name = next(iter(_USED_FACTORS.get(kind, ())), f"{architecture}.rope.scaling.type")
+        key = f"{architecture}.rope.scaling.type"
+        name = next((each for each in tensors if each in _USED_FACTORS.get(kind, ())), key)
         _refuse(path, name, kind)
     main.update({"rope_type": kind} | scaling)
 

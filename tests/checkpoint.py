@@ -1,10 +1,13 @@
-"""A tiny model with a tokenizer on disk, and task files of a stranger's: what a command is given."""
+"""Write what a command is given: a tiny model with a tokenizer, as a folder or a GGUF file, and task files."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import gguf
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -58,10 +61,18 @@ def save_checkpoint(folder: Path, *, chat: bool = True, **model: int) -> Path:
     return folder
 
 
-def write_gguf(model: LlamaForCausalLM, path: Path, *, merges: Sequence[str] = ()) -> Path:
-    """The model as llama.cpp writes it: rows of queries and keys interleaved, matrices of whole blocks in 8 bits.
+def write_gguf(
+    model: LlamaForCausalLM,
+    path: Path,
+    *,
+    merges: Sequence[str] = (),
+    metadata: Mapping[str, Any] = MappingProxyType({}),
+    tensors: Mapping[str, Sequence[float]] = MappingProxyType({}),
+) -> Path:
+    """Write a model as llama.cpp does: rows of queries and keys interleaved, matrices of whole blocks in 8 bits.
 
     llama.cpp itself asks for merges, if only of what its vocabulary does not have; transformers refuses those.
+    `metadata` and `tensors` add to what the file states; a key that is already there gets the new value.
     """
     config, tokenizer = model.config, byte_tokenizer()
     writer = gguf.GGUFWriter(path, "llama")
@@ -94,6 +105,34 @@ def write_gguf(model: LlamaForCausalLM, path: Path, *, merges: Sequence[str] = (
             tensor = tensor.view(heads, 2, -1, tensor.shape[1]).transpose(1, 2).reshape(tensor.shape)
         kind = gguf.GGMLQuantizationType.Q8_0 if tensor.shape[-1] % 32 == 0 else gguf.GGMLQuantizationType.F32
         writer.add_tensor(f"{names.get_name(stem)}.{suffix}", gguf.quantize(tensor.numpy(), kind), raw_dtype=kind)
+    return _finish_gguf(writer, path, metadata, tensors)
+
+
+def write_gguf_metadata(
+    path: Path,
+    architecture: str,
+    metadata: Mapping[str, Any],
+    tensors: Mapping[str, Sequence[float]] = MappingProxyType({}),
+) -> Path:
+    """Write a GGUF file without weights: the metadata, and tensors of one dimension."""
+    return _finish_gguf(gguf.GGUFWriter(path, architecture), path, metadata, tensors)
+
+
+def _finish_gguf(
+    writer: gguf.GGUFWriter, path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, Sequence[float]]
+) -> Path:
+    add = {
+        bool: writer.add_bool,
+        int: writer.add_uint32,
+        float: writer.add_float32,
+        str: writer.add_string,
+        list: writer.add_array,
+    }
+    for key, value in metadata.items():
+        writer.kv_data[0].pop(key, None)
+        add[type(value)](key, value)
+    for name, values in tensors.items():
+        writer.add_tensor(name, np.asarray(values, dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

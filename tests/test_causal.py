@@ -1,0 +1,90 @@
+"""Causality: every causal architecture passes the check, and every model that looks ahead is refused."""
+
+from typing import Any
+
+import pytest
+import torch
+from tiny import ARCHITECTURES, tiny_model
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BertConfig,
+    BertLMHeadModel,
+    ElectraConfig,
+    ElectraForCausalLM,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+    XLMConfig,
+    XLMWithLMHeadModel,
+)
+
+from tarot.causal import check_causal
+from tarot.errors import TarotError
+
+_SIZES: dict[str, Any] = dict(
+    vocab_size=61, hidden_size=24, intermediate_size=28, num_hidden_layers=2, num_attention_heads=2
+)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_causal_architectures_pass(architecture: str) -> None:
+    check_causal(tiny_model(architecture))
+
+
+def prefix_model() -> PreTrainedModel:
+    """A llama whose mask no setting describes: the first layer sees one token ahead."""
+    model = tiny_model("llama")
+    assert isinstance(model, LlamaForCausalLM)
+    model.model.layers[0].register_forward_pre_hook(lambda _, args: (args[0] + args[0].roll(-1, dims=1), *args[1:]))
+    return model
+
+
+def encoder_decoder() -> PreTrainedModel:
+    return T5ForConditionalGeneration(T5Config(vocab_size=61, d_model=24, d_kv=8, d_ff=28, num_layers=1, num_heads=2))
+
+
+def flagged(architecture: str, name: str, value: object) -> PreTrainedModel:
+    model = tiny_model(architecture)
+    setattr(model.config, name, value)
+    return model
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: BertLMHeadModel(BertConfig(**_SIZES)),
+        lambda: RobertaForCausalLM(RobertaConfig(**_SIZES)),
+        lambda: ElectraForCausalLM(ElectraConfig(embedding_size=24, **_SIZES)),
+        lambda: XLMWithLMHeadModel(XLMConfig(vocab_size=61, emb_dim=24, n_layers=2, n_heads=2)),
+        lambda: flagged("gemma3_text", "use_bidirectional_attention", True),
+        lambda: flagged("llama", "is_causal", False),
+        encoder_decoder,
+        prefix_model,
+    ],
+    ids=["bert", "roberta", "electra", "xlm", "bidirectional gemma", "is_causal", "t5", "prefix"],
+)
+def test_models_that_look_ahead_are_refused(build: Any) -> None:
+    with pytest.raises(TarotError, match="causal"):
+        check_causal(build().eval())
+
+
+def test_the_same_encoder_as_a_decoder_passes() -> None:
+    check_causal(BertLMHeadModel(BertConfig(is_decoder=True, **_SIZES)))
+
+
+def test_the_check_leaves_the_mode_as_it_was() -> None:
+    model = tiny_model("llama").train()
+    check_causal(model)
+    assert model.training
+
+
+def test_a_causal_flag_of_a_text_model_inside_counts() -> None:
+    config = AutoConfig.for_model("gemma3", text_config={"use_bidirectional_attention": True, **_SIZES, "head_dim": 12})
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(TarotError, match="use_bidirectional_attention"):
+        check_causal(model)
