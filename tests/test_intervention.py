@@ -1,8 +1,15 @@
 """The edit on a model: an oracle beside it, hooked as merged, and gone without a trace."""
 
+import asyncio
+import gc
+import pickle
 from collections.abc import Callable
+from contextlib import nullcontext
+from copy import deepcopy
 from inspect import signature
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +18,7 @@ from hypothesis import given, settings
 from strategies import rotations, tensors
 from tiny import ARCHITECTURES, LAYERS, tiny_model, tokens
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.generation import GenerateDecoderOnlyOutput
 
@@ -653,3 +661,105 @@ def test_weights_that_accelerate_keeps_elsewhere_are_edited_there(place: str, tm
         write(here, angles, ours)
         write(away, angles, theirs)
         torch.testing.assert_close(away(ids).logits, here(ids).logits, rtol=0, atol=0)
+
+
+# Threads, tasks and order
+
+
+def both_open(model: nn.Module, first: Any, second: Any) -> Any:
+    """What another thread gets that opens `second` while `first` is open here."""
+    found: list[object] = []
+
+    def other() -> None:
+        try:
+            with second:
+                found.append(logits(model, tokens(1, 5)))
+        except TarotError as error:
+            found.append(error)
+
+    with first:
+        thread = Thread(target=other)
+        thread.start()
+        thread.join()
+    return found[0]
+
+
+@pytest.mark.parametrize("second", [rotated, merged])
+@pytest.mark.parametrize("first", [rotated, merged])
+def test_a_second_thread_is_refused_and_leaves_no_trace(first: Any, second: Any) -> None:
+    model, ids = tiny_model("llama"), tokens(1, 5)
+    before, bare = snapshot(model), logits(model, ids)
+    angles = torch.full((2, 6, 4), 0.3)
+    assert isinstance(both_open(model, first(model, angles), second(model, -angles)), TarotError)
+    assert unchanged(model, before) and hooks(model) == 0 and torch.equal(logits(model, ids), bare)
+
+
+@pytest.mark.parametrize("context", [rotated, merged])
+def test_a_pass_in_another_thread_is_refused(context: Any) -> None:
+    model = tiny_model("llama")
+    assert isinstance(both_open(model, context(model, torch.ones(2, 6, 4)), nullcontext()), TarotError)
+
+
+def test_a_backward_pass_may_run_the_model_again_in_another_thread() -> None:
+    model, angles = tiny_model("llama"), torch.full((1, 6, 4), 0.3, requires_grad=True)
+    site = find_sites(model, "heads", [0])
+    x = torch.ones(1, 2, 48)
+    with rotated(model, angles, site):
+        out = checkpoint(site[0].module, x, use_reentrant=False)
+        thread = Thread(target=out.sum().backward)
+        thread.start()
+        thread.join()
+    assert angles.grad is not None
+
+
+@pytest.mark.parametrize("context", [rotated, merged])
+def test_a_second_task_is_refused_while_the_first_is_not_done(context: Any) -> None:
+    model = tiny_model("llama")
+
+    async def edit(angle: float) -> None:
+        with context(model, torch.full((2, 6, 4), angle)):
+            await asyncio.sleep(0)
+
+    async def both() -> list[object]:
+        return await asyncio.gather(edit(0.3), edit(-0.7), return_exceptions=True)
+
+    first, second = asyncio.run(both())
+    assert first is None and isinstance(second, TarotError) and hooks(model) == 0
+
+
+@pytest.mark.parametrize("contexts", [(merged, merged), (merged, merged, merged)])
+def test_merged_contexts_are_closed_in_reverse_order(contexts: Any) -> None:
+    model = tiny_model("llama")
+    before = snapshot(model)
+    opened = [context(model, torch.full((2, 6, 4), 0.1 * i + 0.1)) for i, context in enumerate(contexts)]
+    for each in opened:
+        each.__enter__()
+    with pytest.raises(TarotError, match="reverse order"):
+        opened[0].__exit__(None, None, None)
+    for each in reversed(opened):
+        each.__exit__(None, None, None)
+    assert unchanged(model, before) and hooks(model) == 0
+
+
+def test_contexts_that_are_dropped_open_are_undone() -> None:
+    model = tiny_model("llama")
+    before = snapshot(model)
+    opened = [merged(model, torch.full((2, 6, 4), angle)) for angle in (0.1, 0.2)]
+    for each in opened:
+        each.__enter__()
+    del opened, each
+    gc.collect()
+    assert unchanged(model, before) and hooks(model) == 0
+
+
+@pytest.mark.parametrize("change", [merge_, unmerge_])
+@pytest.mark.parametrize("context", [rotated, merged])
+def test_an_edited_model_is_not_merged_copied_or_pickled(context: Any, change: Any) -> None:
+    model, angles = tiny_model("llama"), torch.full((2, 6, 4), 0.3)
+    before = snapshot(model)
+    with context(model, angles):
+        for misuse in (lambda: change(model, angles), lambda: deepcopy(model), lambda: pickle.dumps(model)):
+            with pytest.raises(TarotError, match="without open edits"):
+                misuse()
+    assert unchanged(model, before)
+    assert hooks(deepcopy(model)) == 0

@@ -384,7 +384,7 @@ def from_file(monkeypatch):
     cells = {cell.seed: cell for cell in load(pathlib.Path(__file__).with_name("now.json"))}
     monkeypatch.setattr(tarot.plugin, "_measured", lambda config, setting, model: cells[setting.seed])
 """
-CELLS = ("--tarot-model=m", "--tarot-task=t", "--tarot-seeds=0,1", "-p", "no:cacheprovider")
+CELLS = ("--tarot-model=m", "--tarot-task=synth_color", "--tarot-seeds=0,1", "-p", "no:cacheprovider")
 GATED = (*CELLS, "--tarot-baseline=then.json")
 
 

@@ -7,6 +7,7 @@ what is kept.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from peft import LoraConfig, OFTConfig, PeftConfig, get_peft_model
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel
 
 from tarot.baselines.weights import Reweighted, check_slope
 from tarot.objective import Objective
+from tarot.patch import Patch, Step
 from tarot.search.maximise import SLOPE_COST
 
 LORA_RANK, LORA_RATE = 8, 1e-3
@@ -48,20 +50,19 @@ def oft(objective: Objective, budget: int, seed: int) -> Reweighted:
 def _trained(method: str, objective: Objective, config: PeftConfig, rate: float, budget: int, seed: int) -> Reweighted:
     check_slope(objective)
     model = objective.model
-    wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    before = {name: parameter.data for name, parameter in model.named_parameters()}
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        wrapped = get_peft_model(model, config)
-    try:
+    with Patch(model) as patch:
+        # PEFT changes a model in many steps, any of which may be interrupted; all of it is undone at once.
+        for step in _restoring(model):
+            patch.step(model, _nothing, step)
+        patch.apply()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            wrapped = get_peft_model(model, config)
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         n_bytes = sum(parameter.numel() * parameter.element_size() for parameter in trainable)
         optimizer = torch.optim.AdamW(trainable, lr=rate, weight_decay=0.0)
         _descend(objective.score, optimizer, n_steps(budget), objective.measure.enough)
-        changed = _merged(wrapped.merge_and_unload, model, before)  # type: ignore[arg-type]  # PEFT hides its methods
-    finally:
-        wrapped.unload()
-        _restore(model, before, wanted)
+        changed = _merged(wrapped.merge_and_unload, model)  # type: ignore[arg-type]  # PEFT hides its methods
     return Reweighted(changed, n_bytes, {"method": method})
 
 
@@ -75,23 +76,31 @@ def _descend(score: Callable[[], Tensor], optimizer: torch.optim.Optimizer, step
         optimizer.step()
 
 
-def _merged(
-    merge: Callable[[], PreTrainedModel], model: PreTrainedModel, before: dict[str, Tensor]
-) -> dict[str, Tensor]:
-    """The parameters that merging changes. PEFT merges in place, so the ones of before are copied first."""
-    copies = {name: weight.clone() for name, weight in before.items()}
+def _merged(merge: Callable[[], PreTrainedModel], model: PreTrainedModel) -> dict[str, Tensor]:
+    """The parameters that merging changes. PEFT merges in place, so it is given copies of them."""
+    before = {parameter: parameter.data for parameter in model.parameters() if not parameter.requires_grad}
+    for parameter, weight in before.items():
+        parameter.data = weight.clone()
     merge()
-    changed = {}
-    for name, parameter in model.named_parameters():
-        if not torch.equal(parameter.data, copies[name]):
-            changed[name] = parameter.data.clone()
-            before[name].copy_(copies[name])
-    return changed
+    return {
+        name: parameter.data
+        for name, parameter in model.named_parameters()
+        if not torch.equal(parameter.data, before[parameter])
+    }
 
 
-def _restore(model: PreTrainedModel, before: dict[str, Tensor], wanted: dict[str, bool]) -> None:
-    for name, parameter in model.named_parameters():
-        parameter.data = before[name]
-        parameter.requires_grad_(wanted[name])
-    if hasattr(model, "peft_config"):
-        del model.peft_config
+def _restoring(model: PreTrainedModel) -> list[Step]:
+    """What gives the model its modules, weights and attributes of now again."""
+    steps: list[Step] = []
+    for module in model.modules():
+        steps.append(partial(module._modules.update, dict(module._modules)))
+        for parameter in module.parameters(recurse=False):
+            steps.append(partial(setattr, parameter, "data", parameter.data))
+            steps.append(partial(setattr, parameter, "requires_grad", parameter.requires_grad))
+    if not hasattr(model, "peft_config"):
+        steps.append(partial(vars(model).pop, "peft_config", None))
+    return steps
+
+
+def _nothing() -> None:
+    """Apply nothing: PEFT makes the changes."""

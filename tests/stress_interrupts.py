@@ -1,0 +1,157 @@
+"""Interrupt every way of changing a model at every bytecode instruction, and count what stays changed.
+
+    python tests/stress_interrupts.py --rounds 10000
+
+A round opens and closes one context and raises KeyboardInterrupt at one instruction, as Ctrl-C does. All instructions
+of tarot and contextlib are taken in turn, so the rounds do not depend on timers or chance.
+"""
+
+import argparse
+import contextlib
+import gc
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from checkpoint import byte_model
+from torch import nn
+
+import tarot
+from tarot.analysis.attention import eager
+from tarot.baselines.weights import Reweighted
+from tarot.below import Below
+from tarot.intervention import merge_, merged, rotated
+from tarot.scoring import predictions_at
+
+INTERRUPTED_FILES = (str(Path(tarot.__file__).parent), contextlib.__file__)
+ANGLES = torch.full((2, 3, 4), 0.5)
+Change = Callable[[nn.Module], None]
+
+
+def enter(context: Any) -> None:
+    """Open a context and close it."""
+    with context:
+        pass
+
+
+def skip_lower(model: nn.Module) -> None:
+    """Run the frozen layers once, then open a pass that skips them."""
+    below = Below([model.model.layers[0]])
+    below._states["key"] = torch.zeros(1)
+    enter(below.passing("key"))
+
+
+def nest(model: nn.Module) -> None:
+    """Open hooks inside merged weights."""
+    with merged(model, ANGLES), rotated(model, ANGLES):
+        pass
+
+
+CHANGES: dict[str, Change] = {
+    "rotated": lambda model: enter(rotated(model, ANGLES)),
+    "merged": lambda model: enter(merged(model, ANGLES)),
+    "nested": nest,
+    "reweighted": lambda model: enter(
+        Reweighted({name: each + 1 for name, each in model.named_parameters()}, 0, {}).applied(model)
+    ),
+    "predictions_at": lambda model: enter(predictions_at(model, torch.tensor([0]), torch.tensor([0]))),
+    "frozen layers": skip_lower,
+    "eager": lambda model: enter(eager(model)),
+    "merge_": lambda model: merge_(model, ANGLES),
+}
+
+
+def interrupt(change: Callable[[], None], instruction: int) -> bool:
+    """Raise KeyboardInterrupt at the instruction of that number; return whether there was one."""
+    done = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal done
+        if not frame.f_code.co_filename.startswith(INTERRUPTED_FILES):
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event in ("opcode", "call"):
+            done += 1
+            if done == instruction + 1:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    traced, report = sys.gettrace(), sys.unraisablehook
+    # While a generator is closed, Python drops the interrupt; the change then runs to its end.
+    sys.unraisablehook = lambda ignored: None
+    try:
+        sys.settrace(trace)
+        change()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(traced)
+        sys.unraisablehook = report
+    return done > instruction
+
+
+def state(model: nn.Module) -> list[object]:
+    """Everything that a change may leave: hooks, replaced methods, weights and the attention implementation."""
+    found: list[object] = [model.config._attn_implementation]
+    for module in model.modules():
+        found += [len(module._forward_hooks), len(module._forward_pre_hooks), "forward" in vars(module)]
+    return found
+
+
+def weights(model: nn.Module) -> list[torch.Tensor]:
+    """The tensors behind the parameters."""
+    return [parameter.data for parameter in model.parameters()]
+
+
+def is_unchanged(model: nn.Module, before: tuple[list[object], list[torch.Tensor]]) -> bool:
+    """Whether the model is as before, once what the interrupted change left behind is collected."""
+    same = state(model) == before[0] and all(map(torch.equal, weights(model), before[1]))
+    if not same:
+        gc.collect()
+        same = state(model) == before[0] and all(map(torch.equal, weights(model), before[1]))
+    return same
+
+
+def rounds(change: Change) -> Iterator[bool]:
+    """Interrupt each instruction of a change in turn, round and round; yield whether the model was left as before.
+
+    What changes a model for good may also be complete.
+    """
+    model, complete = byte_model(layers=2), byte_model(layers=2)
+    before = state(model), [each.clone() for each in weights(model)]
+    change(complete)
+    after = state(complete), weights(complete)
+    while True:
+        for instruction in itertools.count():
+            if not interrupt(partial(change, model), instruction):
+                break
+            yield is_unchanged(model, before) or is_unchanged(model, after)
+            if not is_unchanged(model, before):
+                model = byte_model(layers=2)
+
+
+def main() -> int:
+    """Run the rounds, shared out over the changes, and print a row for each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10000, help="interrupts in all")
+    share = -(-parser.parse_args().rounds // len(CHANGES))
+    torch.set_num_threads(1)
+    gc.freeze()
+    begin, total, changed = time.perf_counter(), 0, 0
+    for name, change in CHANGES.items():
+        left = sum(not same for same in itertools.islice(rounds(change), share))
+        print(f"{name:16} {share:6} interrupts, {left} left a change", flush=True)
+        total, changed = total + share, changed + left
+    print(f"{'all':16} {total:6} interrupts, {changed} left a change, {time.perf_counter() - begin:.0f} s")
+    return int(changed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

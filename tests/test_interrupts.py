@@ -1,0 +1,74 @@
+"""Interrupts: whichever instruction Ctrl-C hits, a model is as before, and the command ends in one line."""
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from stress_interrupts import CHANGES, rounds
+
+import tarot.__main__ as entry
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_no_interrupt_leaves_a_change(name: str) -> None:
+    """The first instructions; `stress_interrupts.py` takes them all."""
+    assert all(itertools.islice(rounds(CHANGES[name]), 60))
+
+
+INTERRUPT_AGAIN = """
+import sys, tarot.__main__ as entry
+class Twice:
+    # What the command prints at the end is interrupted once more.
+    def __init__(self, stream): self.stream, self.left = stream, 1
+    def write(self, text):
+        if text.strip() and self.left:
+            self.left = 0
+            raise KeyboardInterrupt
+        return self.stream.write(text)
+    def flush(self): self.stream.flush()
+import tarot.cli
+def run(): raise KeyboardInterrupt
+tarot.cli.main = run
+sys.stderr = Twice(sys.stderr)
+entry.script()
+"""
+INTERRUPT_IMPORT = """
+import builtins, sys, tarot.__main__ as entry
+own = builtins.__import__
+def interrupted(name, *rest, **more):
+    if name == "tarot.cli": raise KeyboardInterrupt
+    return own(name, *rest, **more)
+builtins.__import__ = interrupted
+entry.script()
+"""
+INTERRUPT_SHUTDOWN = """
+import atexit, sys, tarot.__main__ as entry, tarot.cli
+def stop(): raise KeyboardInterrupt
+class Finalised:
+    def __del__(self): raise KeyboardInterrupt
+def run():
+    atexit.register(stop)
+    global kept
+    kept = Finalised()
+    raise KeyboardInterrupt
+tarot.cli.main = run
+entry.script()
+"""
+
+
+@pytest.mark.parametrize("program", [INTERRUPT_AGAIN, INTERRUPT_IMPORT, INTERRUPT_SHUTDOWN])
+def test_the_command_ends_in_one_line(program: str) -> None:
+    root = str(Path(entry.__file__).parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root}
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+def test_another_error_is_reported_as_ever() -> None:
+    program = "import tarot.cli, tarot.__main__ as entry\ndef run(): 1 / 0\ntarot.cli.main = run\nentry.script()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.endswith("ZeroDivisionError: division by zero\n")
