@@ -259,6 +259,8 @@ def _apply_rotary(
         name = next((each for each in tensors if each in _USED_FACTORS.get(kind, ())), key)
         _refuse(path, name, kind)
     main.update({"rope_type": kind} | scaling)
+    if hasattr(config, "original_max_position_embeddings"):  # it overrides the one in `rope_parameters`
+        config.original_max_position_embeddings = scaling.get("original_max_position_embeddings")
 
 
 _USED_FACTORS: Mapping[str, frozenset[str]] = {
@@ -352,12 +354,13 @@ def _check_tensors(config: PretrainedConfig, tensors: Sequence[str], path: Path,
     from transformers.integrations.gguf.utils import is_gguf_arch_supported
     from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
 
-    if is_gguf_arch_supported(architecture):
-        return  # its loader reports them
+    if is_gguf_arch_supported(architecture) or not tensors:
+        return  # those loaders report what they do not take
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=config.to_dict())
-    taken = get_gguf_hf_weights_map(model, processor)
+    with cached_tensor_names():
+        taken = get_gguf_hf_weights_map(model, processor)
     for name in tensors:
         if not {name, name.removesuffix(".weight")} & taken.keys() and not name.startswith("rope_f"):
             expected = f"only tensors that {type(model).__name__} has in {path}"
