@@ -62,6 +62,9 @@ IN_PLACE_OF = {
     "REF": "model",
     "arc_easy": "synth_color",
     'Recipe("synth_implicatives")': 'Recipe("synth_implicatives", samples=4)',
+    # A random model gains nothing, and a test that fails saves no baseline for the page's next command.
+    "greedy_f1.low > 0": "greedy_f1.low >= -1",
+    "greedy_f1.low > -0.05": "greedy_f1.low >= -1",
 }
 """What is here, for what has to be fetched or takes long."""
 

@@ -462,7 +462,7 @@ def test_a_run_without_tests_judges_nothing(gated: pytest.Pytester, option: str)
 
 def test_an_interrupted_run_fails_its_gate_too(gated: pytest.Pytester) -> None:
     gated.makepyfile(GAIN + "\n\ndef test_other(): raise KeyboardInterrupt\n")
-    result = gated.runpytest_inprocess(*GATED, "--tarot-save-baseline=then.json")
+    result = gated.runpytest_inprocess(*GATED, "--tarot-save-baseline=then.json", no_reraise_ctrlc=True)
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.assert_outcomes(passed=2, failed=1)
     assert [cell.arm("edited").greedy for cell in load(gated.path / "then.json")] == [right(40, 0).gold] * 2
