@@ -172,7 +172,7 @@ def test_numbers_of_shots_are_lm_evals(
 
 def test_a_number_of_shots_that_is_none_is_an_error(tmp_path: Path) -> None:
     write(tmp_path, "own", "num_fewshot: 1.5", train=rows(0, 4), test=rows(10, 14))
-    with pytest.raises(TarotError, match="expected a whole number as num_fewshot of own, got 1.5"):
+    with pytest.raises(TarotError, match=r"expected a whole number as num_fewshot of own, got 1.5"):
         shots_shown(load_task("own", tmp_path), None)
 
 
