@@ -330,7 +330,7 @@ def _checked(
 
 def _check_finite(values: Sequence[float] | Floats) -> None:
     array = np.asarray(values, np.float64)
-    finite = np.isfinite(array.reshape(len(array), -1)).all(axis=1, keepdims=True)[:, 0]
+    finite = np.asarray([np.isfinite(row).all() for row in array], bool)
     if not finite.all():
         rows = np.flatnonzero(~finite)
         named = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
