@@ -287,6 +287,29 @@ def test_export_and_import(home: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert f"what {imported.fingerprint} was tuned on is not known" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize("reference", ["org/name", "//host/share", "/nowhere/at/all", "\x1b[2Jorg/name"])
+def test_an_adapter_does_not_choose_a_download(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], reference: str
+) -> None:
+    chosen = str(tmp_path / "chosen")
+    adapter = Adapter.load(home / "adapter")
+    Adapter(adapter.angles, adapter.edit, {**adapter.provenance, "model": reference}).save(home / "elsewhere")
+    assert run_in(home, "compose", "elsewhere", "--output", chosen) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "if you trust it, add --model" in told and "\x1b" not in told
+    assert run_in(home, "compose", "elsewhere", "--model", "model", "--output", chosen) == 0
+
+
+def test_an_adapter_does_not_choose_a_classifier(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adapter = Adapter.load(home / "adapter")
+    objective = {"objective": "classifier:org/name#x", "search": "bo"}
+    Adapter(adapter.angles, adapter.edit, {**adapter.provenance, **objective}).save(home / "classified")
+    compare = ("compare", "--model", "model", "--include-path", "tasks", "--adapter", "classified", "--limit", "2")
+    assert run_in(home, *compare) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "a reward that loads no model in an adapter" in told and "--reward 'classifier:org/name#x'" in told
+
+
 def test_export_to_gguf(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     export = ("export", "--model", "model.gguf", "--adapter", "adapter", "--to", "gguf", "--output", "edited.gguf")
     write_gguf(byte_model(), home / "model.gguf")

@@ -441,6 +441,35 @@ def test_numbers_are_written_to_six_digits_and_texts_as_they_are(tmp_path):
         assert list(csv.reader(file)) == [["a", "b"], ["0.333333", EVIL], ["0", "x\ny"]]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1",
+        "+1",
+        "-1+cmd|x",
+        "@SUM(1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        " =1",
+        "\ufeff=1",
+        "\uff1d1",
+        '=HYPERLINK("http://x","y")',
+    ],
+)
+def test_a_text_is_no_formula_in_a_spreadsheet(text, tmp_path):
+    write_csv(tmp_path / "a.csv", ("a", "b", "c"), [(text, -0.5, -3), ("x=1", True, "'=1")])
+    with (tmp_path / "a.csv").open(newline="") as file:
+        shown = text.replace("\r", r"\r")
+        assert list(csv.reader(file))[1:] == [[f"'{shown}", "-0.5", "-3"], ["x=1", "True", "'=1"]]
+
+
+def test_a_page_has_no_control_characters_and_no_text_direction(tmp_path):
+    name = "\x1b[2J\x9b\u202e\u2066<script>\u2028"
+    page = write_report([fabricated(model=name, n=4)], tmp_path).read_text()
+    assert not set(page) & set("\x1b\x9b\u202e\u2066\u2028") and "<script>" not in page
+
+
 # Rewarded texts
 
 

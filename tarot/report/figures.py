@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from tarot.errors import printable
 from tarot.gains import Mean
 
 INK, MUTED, GAIN, LOSS, OTHER = "#000001", "#000002", "#000003", "#000004", "#000005"
@@ -90,13 +91,13 @@ def curves(name: str, scores: Mapping[str, Sequence[float]], own: str, objective
         for search, curve in sorted(best.items(), key=lambda item: item[0] == own):
             color = GAIN if search == own else OTHER
             dashes = "-" if search == own else "--"
-            axes.step(range(len(curve)), curve, where="post", color=color, linestyle=dashes, label=search)
+            axes.step(range(len(curve)), curve, where="post", color=color, linestyle=dashes, label=_short(search))
             described.append(f"{search} reaches {curve[-1]:.4g} after {len(curve)} evaluations")
         identity = next(iter(best.values()), [math.nan])[0]
         axes.axhline(identity, color=MUTED, linewidth=1, linestyle=":", label="identity")
         described.append(f"the identity scores {identity:.4g}")
         axes.set_xlabel("evaluations spent")
-        axes.set_ylabel(f"best {objective} so far")
+        axes.set_ylabel(f"best {_short(objective, 30)} so far")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(best) + 1, borderaxespad=0)
         return svg(figure, name, "Best score so far of each search", "; ".join(described))
@@ -221,6 +222,7 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 def _short(label: str, longest: int = 52) -> str:
+    label = printable(label)
     return label if len(label) <= longest else f"{label[: longest - 1]}…"
 
 

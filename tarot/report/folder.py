@@ -80,7 +80,9 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 def _csv_cell(value: object) -> object:
     if isinstance(value, str):
-        return f"'{value}" if _FORMULA.match(value) else value
+        # csv does not quote a carriage return, at which a spreadsheet begins another row.
+        text = value.replace("\r", r"\r")
+        return f"'{text}" if _FORMULA.match(value) else text
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
