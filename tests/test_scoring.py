@@ -108,6 +108,7 @@ def cut_requests(draw: st.DrawFn) -> list[Request]:
 
 @given(cut_requests())
 @example([Request((11, 12, 13), (14, 15)), Request((11, 12), (13,)), Request((11, 12, 16), (17,))])
+@example([Request((11, 12), (13, 14, 15)), Request((11, 12, 13), (16,)), Request((11, 12, 20), (17,))])
 @settings(max_examples=60)
 def test_a_row_starts_at_the_first_of_its_requests(made: list[Request]) -> None:
     model = tiny("llama")
