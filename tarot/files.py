@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from tarot.errors import FileAccessError, TarotError
 
+fcntl: Any
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]  # the module, or none
+    fcntl = None
 
 # What `json.loads` raises: the second where brackets stand too deep in one another, as in a file that means harm.
 BROKEN_JSON = (ValueError, RecursionError)

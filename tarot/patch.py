@@ -174,7 +174,11 @@ class _State:
         if not self.is_open:
             return False
         for module, key in self._replaced.items():
-            later = [hook.state for other, hook in module._forward_pre_hooks.items() if other > key and _is_ours(hook)]
+            later = [
+                hook.state
+                for other, hook in module._forward_pre_hooks.items()
+                if other > key and isinstance(hook, _Hook)
+            ]
             if any(module in state._replaced for state in later if state is not self):
                 return True
         return False
@@ -228,13 +232,9 @@ def _states(scope: Iterable[nn.Module]) -> Iterator[_State]:
         for module in root.modules():
             if module._forward_pre_hooks or module._forward_hooks:
                 for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
-                    if _is_ours(hook) and hook.state not in seen:
+                    if isinstance(hook, _Hook) and hook.state not in seen:
                         seen.add(hook.state)
                         yield hook.state
-
-
-def _is_ours(hook: object) -> bool:
-    return isinstance(hook, _Hook)
 
 
 def _task() -> "asyncio.Task[Any] | None":

@@ -704,7 +704,7 @@ def test_a_backward_pass_may_run_the_model_again_in_another_thread() -> None:
     model, angles = tiny_model("llama"), torch.full((1, 6, 4), 0.3, requires_grad=True)
     site = find_sites(model, "heads", [0])
     x = torch.ones(1, 2, 48)
-    with rotated(model, angles, site):
+    with torch.enable_grad(), rotated(model, angles, site):
         out = checkpoint(site[0].module, x, use_reentrant=False)
         thread = Thread(target=out.sum().backward)
         thread.start()
