@@ -100,7 +100,7 @@ def key(loaded: LoadedModel, recipe: Recipe, budget: int, include_path: str | No
     readable = re.sub(
         r"[^\w.-]+", "-", f"{Path(loaded.reference).name}-{recipe.task}-{recipe.num_fewshot}-{recipe.seed}"
     )
-    return f"{readable[:100]}-{digest}"
+    return f"{readable[:50]}-{digest}"
 
 
 def _finished(folder: Path) -> Adapter | None:
