@@ -249,7 +249,7 @@ def _write_pictures(folder: Path) -> None:
 ADAPTER = Reader("adapter", _written(lambda folder: _adapter().save(folder)), _read_adapter)
 READERS = (
     ADAPTER,
-    Reader("composition", _written(lambda folder: _adapter().scaled(0.5).scaled(2).save(folder)), _read_adapter),
+    Reader("composition", _written(lambda folder: _adapter().scaled(0.5).scaled(2.0).save(folder)), _read_adapter),
     Reader("trials", _written(_write_trials), _read_trials),
     Reader(
         "outcomes",
