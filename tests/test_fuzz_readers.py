@@ -25,7 +25,7 @@ def test_sound_files_are_accepted(reader: Reader, tmp_path: Path) -> None:
 
 
 def test_the_fuzzer_changes_something_and_not_everything() -> None:
-    results = Counter(fuzz(1, number) for number in range(20 * len(READERS)))
+    results = Counter(fuzz(1, number) for number in range(60 * len(READERS)))
     for reader in READERS:
         assert results[reader.name, "accepted"] > 0
         assert results[reader.name, "refused"] > 0 or reader.name == "pictures"
