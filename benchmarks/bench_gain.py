@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tarot.grid import Setting
-from tarot.plugin.measured import TarotGain
-from tarot.report import METRICS
+from tarot.evaluation.comparison import METRICS
+from tarot.evaluation.grid import Setting
+from tarot.pytest_plugin.measured import TarotGain
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import pytest
 import torch
 from alternatives import Alternatives
 
-from tarot.adapter import Adapter, Edit
-from tarot.composition import compose
-from tarot.intervention import merged, rotated
-from tarot.models import LoadedModel, load_model
-from tarot.rotation import ROTARY
-from tarot.sites import find_sites
+from tarot.edit.adapter import Adapter, Edit
+from tarot.edit.composition import compose
+from tarot.edit.hooks import merged, rotated
+from tarot.edit.rotation import ROTARY
+from tarot.edit.sites import find_sites
+from tarot.models.load import LoadedModel, load_model
 
 ROUNDS = 7
 SWITCHES = 20  # even, so that the model ends with the adapter that it began with

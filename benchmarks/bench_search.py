@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tarot.models import LoadedModel
-from tarot.tuning import Recipe, tune
+from tarot.models.load import LoadedModel
+from tarot.search.tune import Recipe, tune
 
 BUDGET = 120
 

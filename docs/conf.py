@@ -67,11 +67,11 @@ def write_references(app: Sphinx, page: str, source: list[str]) -> None:
         import typer.cli
         from typer.testing import CliRunner
 
-        told = CliRunner().invoke(typer.cli.app, ["tarot.cli", "utils", "docs", "--name", "tarot"]).output
+        told = CliRunner().invoke(typer.cli.app, ["tarot.cli.main", "utils", "docs", "--name", "tarot"]).output
         # The program's own line and list are the page's beginning; what is left is a section for each command.
         source[0] = source[0].replace("<!-- commands -->", told[told.index("## `tarot models`") :])
     if page == "reference/pytest":
-        from tarot.plugin.options import OPTIONS, TOLERANCE
+        from tarot.pytest_plugin.options import OPTIONS, TOLERANCE
 
         rows = [
             f"| `--tarot-{name}` | {f'`{option.marker}`' if option.marker else ''} | {escape(option.help)} "

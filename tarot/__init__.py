@@ -4,26 +4,26 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tarot.adapter import Adapter
+    from tarot.edit.adapter import Adapter
+    from tarot.edit.hooks import merge_, rotated, unmerge_
     from tarot.errors import TarotError
-    from tarot.harness import evaluate
-    from tarot.intervention import merge_, rotated, unmerge_
-    from tarot.models import load_model
-    from tarot.tuning import Recipe, tune
+    from tarot.models.lm_eval_model import evaluate
+    from tarot.models.load import load_model
+    from tarot.search.tune import Recipe, tune
 
 __version__ = "0.1.0"
 
 # Names resolve on first use: importing tarot, as pytest does for its plugin, must not import torch.
-_ROOMS = {
-    "Adapter": "adapter",
-    "Recipe": "tuning",
+_MODULES = {
+    "Adapter": "edit.adapter",
+    "Recipe": "search.tune",
     "TarotError": "errors",
-    "evaluate": "harness",
-    "load_model": "models",
-    "merge_": "intervention",
-    "rotated": "intervention",
-    "tune": "tuning",
-    "unmerge_": "intervention",
+    "evaluate": "models.lm_eval_model",
+    "load_model": "models.load",
+    "merge_": "edit.hooks",
+    "rotated": "edit.hooks",
+    "tune": "search.tune",
+    "unmerge_": "edit.hooks",
 }
 
 __all__ = [
@@ -41,6 +41,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module 'tarot' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"tarot.{_ROOMS[name]}"), name)
+    return getattr(importlib.import_module(f"tarot.{_MODULES[name]}"), name)

@@ -42,7 +42,7 @@ def script() -> NoReturn:
 def main() -> Any:
     """Run the command and return its exit code: 130, after one line, if it is interrupted."""
     try:
-        from tarot.cli import main as run  # takes a while, in which Ctrl-C may come
+        from tarot.cli.main import main as run  # takes a while, in which Ctrl-C may come
 
         return run()
     except KeyboardInterrupt:

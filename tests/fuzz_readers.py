@@ -29,26 +29,32 @@ from typing import Any
 import torch
 from checkpoint import byte_model, byte_tokenizer
 
-from tarot import cells, gate, hub, outcomes, rewarded, tuning
-from tarot.adapter import CARD, WEIGHTS, Adapter, Edit
-from tarot.cells import Arm, Cell
-from tarot.chat import ChatRenderer
+from tarot.edit import hub
+from tarot.edit.adapter import CARD, WEIGHTS, Adapter, Edit
+from tarot.edit.export.peft import from_peft, to_peft
+from tarot.edit.rotation import ROTARY
+from tarot.edit.sites import find_sites
 from tarot.errors import TarotError, printable
-from tarot.exports import from_peft, to_peft
-from tarot.gains import difference
-from tarot.judging import reward_of
-from tarot.measuring import not_repeated, recipe_of
-from tarot.outcomes import Judged, Outcome
-from tarot.pareto import pareto
-from tarot.report import front_rows, summary_rows
+from tarot.evaluation import regression as gate
+from tarot.evaluation import results as cells
+from tarot.evaluation import reward_results as rewarded
+from tarot.evaluation.compare import not_repeated, recipe_of
+from tarot.evaluation.compare_rewards import reward_of
+from tarot.evaluation.results import Arm, Cell
+from tarot.evaluation.statistics import difference
+from tarot.models.chat import ChatRenderer
+from tarot.objectives import text_metrics as outcomes
+from tarot.objectives.rewards import is_reward
+from tarot.objectives.text_metrics import Judged, Outcome
 from tarot.report.figures import angle_map
 from tarot.report.folder import pictures, write_svg
 from tarot.report.page import render
-from tarot.rewards import is_reward
-from tarot.rotation import ROTARY
+from tarot.report.rewards import front_rows
+from tarot.report.table import summary_rows
 from tarot.search import TrialLog
+from tarot.search import tune as tuning
+from tarot.search.pareto import pareto
 from tarot.search.trial import Trial, best_of
-from tarot.sites import find_sites
 
 LONGEST = 5.0  # seconds of processor time that one round may take
 DRAWN = 25  # one in so many accepted results is drawn as a page, which takes a second

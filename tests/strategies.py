@@ -7,7 +7,7 @@ import torch
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from tarot.rotation import ROTARY, ROTATIONS, Rotation
+from tarot.edit.rotation import ROTARY, ROTATIONS, Rotation
 
 rotations = st.sampled_from(list(ROTATIONS.values()))
 orthogonal_rotations = st.sampled_from([rotation for rotation in ROTATIONS.values() if rotation.orthogonal])

@@ -24,10 +24,10 @@ from torch import nn
 
 import tarot
 from tarot.analysis.attention import eager
-from tarot.baselines.weights import Reweighted
-from tarot.below import Below
-from tarot.intervention import merge_, merged, rotated
-from tarot.scoring import predictions_at
+from tarot.edit.hooks import merge_, merged, rotated
+from tarot.evaluation.baselines.weights import Reweighted
+from tarot.models.scoring.frozen_layers import Below
+from tarot.models.scoring.scorer import predictions_at
 
 INTERRUPTED_FILES = (str(Path(tarot.__file__).parent), contextlib.__file__)
 ANGLES = torch.full((2, 3, 4), 0.5)

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from tarot.adapter import CARD, WEIGHTS, Adapter, Edit
+from tarot.edit.adapter import CARD, WEIGHTS, Adapter, Edit
+from tarot.edit.hooks import rotated
+from tarot.edit.rotation import ROTARY
+from tarot.edit.sites import find_sites
 from tarot.errors import TarotError
-from tarot.intervention import rotated
-from tarot.rotation import ROTARY
-from tarot.sites import find_sites
 
 model_of_bytes = cache(byte_model)
 TOKENS = torch.arange(3, 30)[None]
@@ -238,7 +238,7 @@ def test_a_pipe_is_not_waited_for(folder: Path) -> None:
 
 
 def test_a_file_without_an_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tarot.adapter.LARGEST", 100)
+    monkeypatch.setattr("tarot.edit.adapter.LARGEST", 100)
     assert "more than 100 bytes at DIR/tarot.json" in error_of(folder)
 
 

@@ -18,25 +18,25 @@ from hypothesis import strategies as st
 from tiny import ARCHITECTURES, LAYERS, tiny_model, tokens
 from transformers import AutoModelForCausalLM
 
-from tarot.adapter import Adapter, Edit
-from tarot.analysis import analyse, documents, head_maps, objective_of, prune, pruned
 from tarot.analysis.attention import attention, patterns
 from tarot.analysis.flips import flips, most_moved
-from tarot.analysis.heads import attributed, only, turned
+from tarot.analysis.heads import attributed, head_maps, only, prune, turned
 from tarot.analysis.lens import final_norm, layer_probabilities
 from tarot.analysis.prompts import answer_of, batches, next_log_probabilities
-from tarot.analysis.protocol import answered
-from tarot.cells import EDITED, OUTSIDE, ZERO_SHOT
+from tarot.analysis.protocol import answered, documents, objective_of, pruned
+from tarot.edit.adapter import Adapter, Edit
+from tarot.edit.hooks import rotated
+from tarot.edit.rotation import ROTARY
+from tarot.edit.sites import alive, decoder_layers, find_sites
 from tarot.errors import TarotError
-from tarot.harness import TarotLM, evaluate
-from tarot.intervention import rotated
-from tarot.measuring import measure
-from tarot.models import LoadedModel
-from tarot.rotation import ROTARY
-from tarot.samples import Sample
-from tarot.scoring import Request
-from tarot.sites import alive, decoder_layers, find_sites
-from tarot.tuning import Recipe, tune
+from tarot.evaluation.compare import measure
+from tarot.evaluation.results import EDITED, OUTSIDE, ZERO_SHOT
+from tarot.models.lm_eval_model import TarotLM, evaluate
+from tarot.models.load import LoadedModel
+from tarot.models.scoring.scorer import Request
+from tarot.objectives.samples import Sample
+from tarot.report.analysis import analyse
+from tarot.search.tune import Recipe, tune
 
 HEADS = torch.arange(1.0, 7.0).reshape(2, 3, 1)
 PROMPTS = [tuple(tokens(1, length, seed=length)[0].tolist()) for length in (7, 3, 11, 7, 1)]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tarot.answers import AnswerLog, LoggedAnswers
 from tarot.errors import TarotError
+from tarot.models.answer_log import AnswerLog, LoggedAnswers
 
 texts = st.text(st.characters())
 requests = st.one_of(

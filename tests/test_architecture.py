@@ -14,13 +14,13 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from tarot.rotation import ROTARY
+from tarot.edit.rotation import ROTARY
 
 PROJECT = Path(__file__).parent.parent
 
 TORCH = frozenset({"torch", "transformers", "safetensors", "accelerate", "peft", "lm_eval", "botorch", "gpytorch"})
 MODELS = frozenset({"transformers", "accelerate", "peft", "lm_eval", "huggingface_hub"})
-SEARCH = frozenset({"botorch", "gpytorch", "tarot.space", "tarot.search"})
+SEARCH = frozenset({"botorch", "gpytorch", "tarot.search.space", "tarot.search"})
 EDITS = frozenset(f"tarot.{room}" for room in ("sites", "intervention", "models", "samples", "scoring", "objective"))
 
 ROOMS: dict[str, frozenset[str]] = {
@@ -32,9 +32,9 @@ ROOMS: dict[str, frozenset[str]] = {
     "template_limit": TORCH,
     "outcomes": TORCH,
     "rotation": MODELS | SEARCH,
-    "patch": SEARCH | {"tarot.rotation"},
-    "below": SEARCH | {"tarot.rotation"},
-    "sites": SEARCH | {"tarot.rotation"},
+    "patch": SEARCH | {"tarot.edit.rotation"},
+    "below": SEARCH | {"tarot.edit.rotation"},
+    "sites": SEARCH | {"tarot.edit.rotation"},
     "intervention": SEARCH | {"lm_eval"},
     "causal": SEARCH | {"lm_eval", "datasets"},
     "gguf_metadata": SEARCH | {"lm_eval", "datasets"},
@@ -46,8 +46,8 @@ ROOMS: dict[str, frozenset[str]] = {
     "shots": TORCH - {"lm_eval"},
     "samples": TORCH - {"lm_eval"},
     "chat": TORCH,
-    "scoring": SEARCH | {"tarot.rotation", "tarot.intervention"},
-    "rewards": SEARCH | {"lm_eval", "tarot.intervention"},
+    "scoring": SEARCH | {"tarot.edit.rotation", "tarot.edit.hooks"},
+    "rewards": SEARCH | {"lm_eval", "tarot.edit.hooks"},
     "objective": SEARCH,
     "space": MODELS | EDITS,
     "search": MODELS | EDITS,
@@ -62,8 +62,8 @@ ROOMS: dict[str, frozenset[str]] = {
     "baselines": frozenset(),
     "measuring": frozenset(),
     "cache": frozenset(),
-    "grid": SEARCH | {"tarot.rotation", "tarot.intervention"},
-    "machines": SEARCH | {"tarot.rotation", "tarot.intervention"},
+    "grid": SEARCH | {"tarot.edit.rotation", "tarot.edit.hooks"},
+    "machines": SEARCH | {"tarot.edit.rotation", "tarot.edit.hooks"},
     "gains": TORCH,
     "rewarded": TORCH,
     "pareto": MODELS,
@@ -79,13 +79,13 @@ ROOMS: dict[str, frozenset[str]] = {
 FACADES = {"__init__", "__main__"}
 WITHOUT_TORCH = (
     "tarot",
-    "tarot.cells",
-    "tarot.grid",
-    "tarot.gains",
-    "tarot.rewarded",
+    "tarot.evaluation.results",
+    "tarot.evaluation.grid",
+    "tarot.evaluation.statistics",
+    "tarot.evaluation.reward_results",
     "tarot.report",
-    "tarot.plugin",
-    "tarot.cli",
+    "tarot.pytest_plugin",
+    "tarot.cli.main",
 )
 """What pytest, or a command that only answers `--help`, imports: in less time than torch takes."""
 
@@ -174,25 +174,45 @@ def test_importing_it_imports_no_torch(module: str) -> None:
 @pytest.mark.parametrize(
     ("path", "source", "violation"),
     [
-        ("tarot/rotation.py", "import tarot.sites", "tarot/rotation:1: tarot.sites is below rotation"),
-        ("tarot/sites.py", "from tarot import rotation", "tarot/sites:1: sites must not know tarot.rotation"),
-        ("tarot/sites.py", "from tarot.search.bo import f", "tarot/sites:1: tarot.search.bo is below sites"),
+        ("tarot/edit/rotation.py", "import tarot.edit.sites", "tarot/rotation:1: tarot.edit.sites is below rotation"),
+        ("tarot/edit/sites.py", "from tarot import rotation", "tarot/sites:1: sites must not know tarot.edit.rotation"),
         (
-            "tarot/adapter.py",
+            "tarot/edit/sites.py",
+            "from tarot.search.bayesian import f",
+            "tarot/sites:1: tarot.search.bayesian is below sites",
+        ),
+        (
+            "tarot/edit/adapter.py",
             "def f():\n    from tarot.search import x",
             "tarot/adapter:2: adapter must not know tarot.search",
         ),
-        ("tarot/search/bo.py", "from ..samples import Sample", "tarot/search/bo:1: search must not know tarot.samples"),
-        ("tarot/search/bo.py", "from .. import harness", "tarot/search/bo:1: tarot.harness is below search"),
-        ("tarot/space.py", "import transformers.utils", "tarot/space:1: space must not know transformers.utils"),
-        ("tarot/gains.py", "if True:\n    import torch", "tarot/gains:2: gains must not know torch"),
+        (
+            "tarot/search/bayesian.py",
+            "from ..samples import Sample",
+            "tarot/search/bo:1: search must not know tarot.objectives.samples",
+        ),
+        (
+            "tarot/search/bayesian.py",
+            "from .. import harness",
+            "tarot/search/bo:1: tarot.models.lm_eval_model is below search",
+        ),
+        ("tarot/search/space.py", "import transformers.utils", "tarot/space:1: space must not know transformers.utils"),
+        ("tarot/evaluation/statistics.py", "if True:\n    import torch", "tarot/gains:2: gains must not know torch"),
         ("tarot/errors.py", "from torch import nn", "tarot/errors:1: errors must not know torch"),
-        ("tarot/harness.py", "import_module('tarot.tuning')", "tarot/harness:1: tarot.tuning is below harness"),
-        ("tarot/harness.py", "from tarot import tune", "tarot/harness:1: tarot.tune goes round the rooms"),
-        ("tarot/harness.py", "import tarot", "tarot/harness:1: tarot goes round the rooms"),
+        (
+            "tarot/models/lm_eval_model.py",
+            "import_module('tarot.search.tune')",
+            "tarot/harness:1: tarot.search.tune is below harness",
+        ),
+        ("tarot/models/lm_eval_model.py", "from tarot import tune", "tarot/harness:1: tarot.tune goes round the rooms"),
+        ("tarot/models/lm_eval_model.py", "import tarot", "tarot/harness:1: tarot goes round the rooms"),
         ("tarot/utils.py", "", "tarot/utils: no room of the list"),
         ("tarot/helpers/one.py", "", "tarot/helpers/one: no room of the list"),
-        ("tasks/paper/free.py", "import tarot.samples", "tasks/paper/free:1: tasks must not know tarot.samples"),
+        (
+            "tasks/paper/free.py",
+            "import tarot.objectives.samples",
+            "tasks/paper/free:1: tasks must not know tarot.objectives.samples",
+        ),
     ],
 )
 def test_the_check_can_fail(tmp_path: Path, path: str, source: str, violation: str) -> None:
@@ -204,10 +224,10 @@ def test_the_check_can_fail(tmp_path: Path, path: str, source: str, violation: s
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("tarot/sites.py", "import torch\nfrom tarot.errors import TarotError"),
-        ("tarot/search/bo.py", "from tarot.search.trial import Trial\nfrom . import points\nimport botorch"),
-        ("tarot/cli.py", "from tarot import tuning\ndef f():\n    import tarot.harness"),
-        ("tarot/__init__.py", "from tarot.cli import main"),
+        ("tarot/edit/sites.py", "import torch\nfrom tarot.errors import TarotError"),
+        ("tarot/search/bayesian.py", "from tarot.search.trial import Trial\nfrom . import points\nimport botorch"),
+        ("tarot/cli/main.py", "from tarot import tuning\ndef f():\n    import tarot.models.lm_eval_model"),
+        ("tarot/__init__.py", "from tarot.cli.main import main"),
         ("tasks/metrics.py", "import sklearn\nfrom . import splits"),
     ],
 )

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from tiny import ARCHITECTURES, LAYERS, VOCABULARY, tiny_model
 from torch import Tensor
 
-from tarot.intervention import rotated
-from tarot.scoring import Request, Scorer
-from tarot.sites import decoder_layers, find_sites
+from tarot.edit.hooks import rotated
+from tarot.edit.sites import decoder_layers, find_sites
+from tarot.models.scoring.scorer import Request, Scorer
 
 PREFIX = tuple(range(3, 43))  # long enough to be run once and lent
 REQUESTS = [Request((*PREFIX, 5, n), (7, n)) for n in range(3, 9)] + [Request((3, 4), (5,)), Request((8, 9, 10), (2,))]

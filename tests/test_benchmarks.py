@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tarot.search import SEARCHES, Result, maximise
-from tarot.space import make_space
+from tarot.search.space import make_space
 
 pytest_plugins = ["pytester"]
 

@@ -22,8 +22,8 @@ from transformers import (
     XLMWithLMHeadModel,
 )
 
-from tarot.causal import check_causal
 from tarot.errors import TarotError
+from tarot.models.causal import check_causal
 
 _SIZES: dict[str, Any] = dict(
     vocab_size=61, hidden_size=24, intermediate_size=28, num_hidden_layers=2, num_attention_heads=2

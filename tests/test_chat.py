@@ -7,9 +7,9 @@ from checkpoint import byte_model, byte_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tarot.chat import ChatRenderer
 from tarot.errors import TarotError
-from tarot.harness import SYSTEM_MOVED, TarotLM
+from tarot.models.chat import ChatRenderer
+from tarot.models.lm_eval_model import SYSTEM_MOVED, TarotLM
 
 LOOP = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}"
 STRIPPED = LOOP.replace("m['content']", "m['content'] | trim")

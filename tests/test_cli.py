@@ -18,13 +18,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.main import get_command
 
 from tarot.__main__ import main
-from tarot.adapter import Adapter
-from tarot.cells import Arm, Cell, load, to_json
-from tarot.cli import app
+from tarot.cli.main import app
+from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
-from tarot.measuring import measure
-from tarot.models import ModelInfo
-from tarot.tuning import Recipe
+from tarot.evaluation.compare import measure
+from tarot.evaluation.results import Arm, Cell, load, to_json
+from tarot.models.load import ModelInfo
+from tarot.search.tune import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def run_in(folder: Path, *arguments: str) -> int:
 
 def test_help_is_quick_and_names_every_command() -> None:
     """No command's help may import torch: it is asked for more often than anything else."""
-    code = "import sys; from tarot.cli import main; sys.argv = ['tarot', '--help']; main(); print(sorted(sys.modules))"
+    code = "import sys; from tarot.cli.main import main; sys.argv = ['tarot', '--help']; main(); print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"'torch'", "'transformers'", "'lm_eval'", "'botorch'"} & set(done.stdout.replace(",", "").split())
     assert all(name in done.stdout for name in ("models", "tune", "evaluate", "compare", "merge", "export", "lm-eval"))
@@ -87,7 +87,7 @@ def test_models_lists_what_is_here(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = [ModelInfo("wheel:a", "wheel-a", 1234, 30, 9, 64), ModelInfo("org/b", "hub cache", None, None, None, None)]
-    monkeypatch.setattr("tarot.models.available", lambda: known)
+    monkeypatch.setattr("tarot.models.load.available", lambda: known)
     assert run_in(home, "models") == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert any({"wheel:a", "1,234", "30", "9", "64", "wheel-a"} <= set(row) for row in rows)
@@ -98,7 +98,7 @@ def test_ctrl_c_is_said(home: Path, capsys: pytest.CaptureFixture[str], monkeypa
     def available() -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tarot.models.available", available)
+    monkeypatch.setattr("tarot.models.load.available", available)
     assert run_in(home, "models") == 130
     assert capsys.readouterr().err == "interrupted\n"
 
@@ -148,7 +148,7 @@ def test_results_are_kept_whatever_becomes_of_their_rewards(
     def unjudged(*_: object) -> NoReturn:
         raise TarotError("a word list", "none")
 
-    monkeypatch.setattr("tarot.judging.add_rewards", unjudged)
+    monkeypatch.setattr("tarot.evaluation.compare_rewards.add_rewards", unjudged)
     evaluate = ("evaluate", *MODEL, "--tasks", "stranger_choice", "--include-path", "tasks", "--limit", "2")
     assert run_in(home, *evaluate, "--output", "unjudged.json") == 2
     capsys.readouterr()
@@ -165,7 +165,7 @@ def test_cells_are_kept_whatever_becomes_of_the_next(
         return measured[0]
 
     measured: list[Cell] = []
-    monkeypatch.setattr("tarot.measuring.measure", failing)
+    monkeypatch.setattr("tarot.evaluation.compare.measure", failing)
     assert run_in(home, *TUNE, "--seed", "1", "--output", "second") == 0
     compare = ("compare", *MODEL, "--adapter", "adapter", "--include-path", "tasks", "--limit", "2", "--shots", "0")
     assert run_in(home, *compare, "--adapter", "second", "--output", "first.json") == 130

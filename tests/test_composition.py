@@ -13,14 +13,14 @@ from strategies import tensors
 from tiny import tiny_model, tokens
 from transformers import PreTrainedModel
 
-from tarot.adapter import Adapter, Edit
-from tarot.composition import compose
+from tarot.edit.adapter import Adapter, Edit
+from tarot.edit.composition import compose
+from tarot.edit.rotation import GIVENS, ROTARY, SCALE, Rotation
+from tarot.edit.sites import alive, find_sites
 from tarot.errors import TarotError
-from tarot.harness import evaluate
-from tarot.models import LoadedModel
-from tarot.rotation import GIVENS, ROTARY, SCALE, Rotation
-from tarot.samples import document_key, draw, load_task
-from tarot.sites import alive, find_sites
+from tarot.models.lm_eval_model import evaluate
+from tarot.models.load import LoadedModel
+from tarot.objectives.samples import document_key, draw, load_task
 
 model_of_bytes = cache(byte_model)
 TOKENS = torch.arange(3, 30)[None]

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from rich.progress import Progress
 from rich.table import Table
 
-from tarot.console import DescriptionColumn, PlainConsole, escape_log_records
+from tarot.cli.console import DescriptionColumn, PlainConsole, escape_log_records
 from tarot.errors import printable
-from tarot.report import aligned
+from tarot.report.table import aligned
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b1m\u202e\r[bold]x[/nothing] :warning:"
 SHOWN = r"\x1b]0;owned\x07\x1b[2J\x9b1m\u202e\r[bold]x[/nothing] :warning:"

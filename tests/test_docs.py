@@ -27,8 +27,8 @@ from lm_eval.tasks.manager import TaskManager
 from markdown_it import MarkdownIt
 
 import tarot
-from tarot.cli import main
-from tarot.samples import tasks_folder
+from tarot.cli.main import main
+from tarot.objectives.samples import tasks_folder
 
 PROJECT = Path(__file__).parent.parent
 DOCS = PROJECT / "docs"
@@ -274,8 +274,8 @@ def test_the_pages_build_without_a_warning(built: tuple[Path, str]) -> None:
 def test_a_broken_reference_is_a_warning() -> None:
     """Else the test above could not fail: what is ours is looked up, also where others' names are not."""
     (pattern,) = [pattern for _, pattern in _configuration()["nitpick_ignore_regex"]]
-    assert not re.fullmatch(pattern, "tarot.rotation.Rotry")
-    assert re.fullmatch(pattern, "torch.Tensor") and re.fullmatch(pattern, "tarot.intervention._Edit")
+    assert not re.fullmatch(pattern, "tarot.edit.rotation.Rotry")
+    assert re.fullmatch(pattern, "torch.Tensor") and re.fullmatch(pattern, "tarot.edit.hooks._Edit")
 
 
 def _configuration() -> dict[str, list[tuple[str, str]]]:
@@ -290,7 +290,7 @@ def test_every_public_name_and_every_command_is_in_the_reference(built: tuple[Pa
     listed = (built[0] / "reference" / "tarot.html").read_text()
     assert [name for name in tarot.__all__ if f"tarot.{name}" not in listed] == []
     listed = (built[0] / "reference" / "commands.html").read_text()
-    from tarot.cli import app
+    from tarot.cli.main import app
 
     names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
     assert [name for name in names if f'id="tarot-{name}"' not in listed] == []

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_eval.api.task import Task
 
-from tarot.documents import document_key, normalized, question_key, right_choice, same_question, shot_keys
 from tarot.errors import TarotError
-from tarot.samples import load_task
+from tarot.objectives.documents import document_key, normalized, question_key, right_choice, same_question, shot_keys
+from tarot.objectives.samples import load_task
 
 CHOICES = ["red", "redder", "reddish blue", "blue"]
 FULL_WIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)} | {ord(" "): 0x3000}

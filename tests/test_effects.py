@@ -14,13 +14,16 @@ from checkpoint import byte_model, byte_tokenizer, write_tasks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tarot.adapter import Adapter, Edit
-from tarot.effects import changes, drift, measure_effects, neutral_text, side_effects_of, trade_off
+from tarot.analysis.divergence import drift
+from tarot.analysis.neutral_text import neutral_text
+from tarot.analysis.side_effects import changes, side_effects_of, trade_off
+from tarot.edit.adapter import Adapter, Edit
+from tarot.edit.rotation import ROTARY
+from tarot.edit.sites import find_sites
 from tarot.errors import TarotError
-from tarot.gains import Gain
-from tarot.models import LoadedModel
-from tarot.rotation import ROTARY
-from tarot.sites import find_sites
+from tarot.evaluation.statistics import Gain
+from tarot.models.load import LoadedModel
+from tarot.report.side_effects import measure_effects
 
 model_of_bytes = cache(byte_model)
 TEXT = torch.randint(2, 258, (5, 17), generator=torch.Generator().manual_seed(0))
@@ -82,7 +85,7 @@ def test_drift_is_that_of_one_token_at_a_time() -> None:
 
 def test_passes_of_any_size_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     together = drift(model_of_bytes(), [an_adapter()], TEXT)
-    monkeypatch.setattr("tarot.effects.divergence.LARGEST", 1)
+    monkeypatch.setattr("tarot.analysis.divergence.LARGEST", 1)
     steps = []
     alone = drift(model_of_bytes(), [an_adapter()], TEXT, on_step=lambda *step: steps.append(step))
     assert alone[0].kl.value == pytest.approx(together[0].kl.value, abs=1e-6)

@@ -9,11 +9,11 @@ import torch
 from checkpoint import byte_model, write_gguf
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from tarot.adapter import Adapter, Edit
-from tarot.exports.gguf import to_gguf
-from tarot.models import LoadedModel, gguf_file, load_model, save_checkpoint
-from tarot.rotation import ROTARY
-from tarot.sites import alive, find_sites
+from tarot.edit.adapter import Adapter, Edit
+from tarot.edit.export.gguf import to_gguf
+from tarot.edit.rotation import ROTARY
+from tarot.edit.sites import alive, find_sites
+from tarot.models.load import LoadedModel, gguf_file, load_model, save_checkpoint
 
 PROMPT = "The capital of France is"
 TOKENS = 16

@@ -22,16 +22,16 @@ from strategies import tensors
 from tiny import ARCHITECTURES, tiny_model, tokens
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from tarot.adapter import Adapter, Edit
+from tarot.edit.adapter import Adapter, Edit
+from tarot.edit.export.gguf import to_gguf
+from tarot.edit.export.peft import CONFIG, WEIGHTS, from_peft, to_peft
+from tarot.edit.hooks import merged
+from tarot.edit.rotation import GIVENS, ROTARY, Rotation
+from tarot.edit.sites import alive, find_sites
 from tarot.errors import TarotError
-from tarot.exports.gguf import to_gguf
-from tarot.exports.peft import CONFIG, WEIGHTS, from_peft, to_peft
-from tarot.harness import evaluate
-from tarot.intervention import merged
-from tarot.models import LoadedModel, load_model
-from tarot.models import save_checkpoint as save_merged
-from tarot.rotation import GIVENS, ROTARY, Rotation
-from tarot.sites import alive, find_sites
+from tarot.models.lm_eval_model import evaluate
+from tarot.models.load import LoadedModel, load_model
+from tarot.models.load import save_checkpoint as save_merged
 
 # PEFT 0.21 asks transformers 5.23 by a name that it is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")

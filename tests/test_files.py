@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tarot import files
+from tarot._files import atomic as files
+from tarot._files.atomic import folder_written_atomically, write_atomically, written_atomically
 from tarot.errors import TarotError
-from tarot.files import folder_written_atomically, write_atomically, written_atomically
 
 
 def test_what_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path, folder: b
     target = tmp_path / "result"
     write = folder_written_atomically if folder else written_atomically
     program = (
-        f"import os, pathlib, tarot.files as files\n"
+        f"import os, pathlib, tarot._files.atomic as files\n"
         f"with files.{write.__name__}(pathlib.Path({str(target)!r})) as part:\n"
         f"    (part / 'weights' if {folder} else part).write_bytes(b'half')\n    os._exit(1)\n"
     )

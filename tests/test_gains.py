@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy.stats import sem, t
 from sklearn.metrics import accuracy_score, f1_score
 
-from tarot import gains as gains_module
 from tarot.errors import TarotError
-from tarot.gains import (
+from tarot.evaluation import statistics as gains_module
+from tarot.evaluation.statistics import (
     Gain,
     Mean,
     MeanGain,

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_measuring import tuned
 
-from tarot.adapter import Adapter
-from tarot.cells import Arm, Cell, load, to_json
+from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
-from tarot.gate import Verdict, compare, identity, renewed, save
-from tarot.harness import evaluate
-from tarot.measuring import measure
-from tarot.models import LoadedModel
+from tarot.evaluation.compare import measure
+from tarot.evaluation.regression import Verdict, compare, identity, renewed, save
+from tarot.evaluation.results import Arm, Cell, load, to_json
+from tarot.models.lm_eval_model import evaluate
+from tarot.models.load import LoadedModel
 
 TOLERANCE = 0.02
 

@@ -12,16 +12,16 @@ from checkpoint import byte_model, byte_tokenizer, write_tasks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tarot.edit.hooks import rotated
+from tarot.edit.sites import find_sites
 from tarot.errors import TarotError, UnknownName
-from tarot.generation import FluencyFloor, GenerationObjective, Generations, fluency_of, seeded
-from tarot.harness import TarotLM, chat_template
-from tarot.intervention import rotated
-from tarot.models import LoadedModel
-from tarot.outcomes import Outcome, outcomes
-from tarot.pareto import pareto
-from tarot.samples import draw, load_task
-from tarot.sites import find_sites
-from tarot.tuning import Recipe, trials, tune
+from tarot.models.lm_eval_model import TarotLM, chat_template
+from tarot.models.load import LoadedModel
+from tarot.objectives.generated import FluencyFloor, GenerationObjective, Generations, fluency_of, seeded
+from tarot.objectives.samples import draw, load_task
+from tarot.objectives.text_metrics import Outcome, outcomes
+from tarot.search.pareto import pareto
+from tarot.search.tune import Recipe, trials, tune
 
 PROMPTS = ("is it red? ", "was it? ", "and the actors, all of them, ")
 OPTIONS = {"max_gen_toks": 6, "until": [], "do_sample": False}

@@ -24,8 +24,8 @@ from transformers import (
 )
 
 from tarot.errors import TarotError
-from tarot.gguf_metadata import apply_metadata
-from tarot.models import load_model
+from tarot.models.gguf_metadata import apply_metadata
+from tarot.models.load import load_model
 
 THETA = 10000.0
 

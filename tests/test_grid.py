@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import run_in
 
-from tarot.cells import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Cell, load
 from tarot.errors import TarotError, UnknownName
-from tarot.grid import Measurer, Models, Outcome, Setting, engine, measure_grid
-from tarot.models import LoadedModel
+from tarot.evaluation.grid import Measurer, Models, Outcome, Setting, engine, measure_grid
+from tarot.evaluation.results import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Cell, load
+from tarot.models.load import LoadedModel
 
 
 def cell(setting: Setting) -> Cell:

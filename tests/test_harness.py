@@ -23,18 +23,18 @@ from tiny import tiny_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast as Tokens
 
-from tarot.adapter import Adapter, Edit, weights_fingerprint
-from tarot.effects import neutral_text
+from tarot.analysis.neutral_text import neutral_text
+from tarot.edit.adapter import Adapter, Edit, weights_fingerprint
+from tarot.edit.rotation import ROTARY
+from tarot.edit.sites import find_sites
 from tarot.errors import TarotError
-from tarot.harness import TarotLM, evaluate, metric, n_documents, parse_batch_size
-from tarot.models import LoadedModel, load_model
-from tarot.models import save_checkpoint as save_merged
-from tarot.objective import Objective
-from tarot.rotation import ROTARY
-from tarot.samples import Sample, draw, load_task
-from tarot.scoring import Request
-from tarot.sites import find_sites
-from tarot.tuning import Recipe, tune
+from tarot.models.lm_eval_model import TarotLM, evaluate, metric, n_documents, parse_batch_size
+from tarot.models.load import LoadedModel, load_model
+from tarot.models.load import save_checkpoint as save_merged
+from tarot.models.scoring.scorer import Request
+from tarot.objectives.answers import Objective
+from tarot.objectives.samples import Sample, draw, load_task
+from tarot.search.tune import Recipe, tune
 
 
 @pytest.fixture(scope="module")
@@ -325,7 +325,7 @@ def test_what_was_tuned_on_is_not_evaluated(loaded: LoadedModel, adapter: Adapte
         adapter=Adapter(adapter.angles, adapter.edit, {"samples_drawn": honest}),
         include_path=folder,
     )
-    from tarot.documents import document_key
+    from tarot.objectives.documents import document_key
 
     leaked = [*honest, {"key": document_key(task, task.eval_docs[4])}]
     cheat = Adapter(adapter.angles, adapter.edit, {"samples_drawn": leaked})

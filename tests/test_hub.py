@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from tarot.adapter import CARD, WEIGHTS, Adapter, Edit
+from tarot.edit.adapter import CARD, WEIGHTS, Adapter, Edit
+from tarot.edit.hub import README, card
+from tarot.edit.rotation import ROTARY
+from tarot.edit.sites import find_sites
 from tarot.errors import TarotError
-from tarot.hub import README, card
-from tarot.rotation import ROTARY
-from tarot.sites import find_sites
 
 PROVENANCE = {
     "model": "HuggingFaceTB/SmolLM2-135M-Instruct",

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_measuring import tuned
 
-from tarot.baselines import icl
 from tarot.errors import TarotError
-from tarot.harness import TarotLM, evaluate
-from tarot.measuring import answers
-from tarot.models import LoadedModel
-from tarot.samples import load_task
+from tarot.evaluation import in_context as icl
+from tarot.evaluation.compare import answers
+from tarot.models.lm_eval_model import TarotLM, evaluate
+from tarot.models.load import LoadedModel
+from tarot.objectives.samples import load_task
 
 TASK = "stranger_choice"
 

@@ -29,9 +29,9 @@ class Twice:
             raise KeyboardInterrupt
         return self.stream.write(text)
     def flush(self): self.stream.flush()
-import tarot.cli
+import tarot.cli.main
 def run(): raise KeyboardInterrupt
-tarot.cli.main = run
+tarot.cli.main.main = run
 sys.stderr = Twice(sys.stderr)
 entry.script()
 """
@@ -39,13 +39,13 @@ INTERRUPT_IMPORT = """
 import builtins, sys, tarot.__main__ as entry
 own = builtins.__import__
 def interrupted(name, *rest, **more):
-    if name == "tarot.cli": raise KeyboardInterrupt
+    if name == "tarot.cli.main": raise KeyboardInterrupt
     return own(name, *rest, **more)
 builtins.__import__ = interrupted
 entry.script()
 """
 INTERRUPT_SHUTDOWN = """
-import atexit, sys, tarot.__main__ as entry, tarot.cli
+import atexit, sys, tarot.__main__ as entry, tarot.cli.main
 def stop(): raise KeyboardInterrupt
 class Finalised:
     def __del__(self): raise KeyboardInterrupt
@@ -54,7 +54,7 @@ def run():
     global kept
     kept = Finalised()
     raise KeyboardInterrupt
-tarot.cli.main = run
+tarot.cli.main.main = run
 entry.script()
 """
 
@@ -69,6 +69,6 @@ def test_the_command_ends_in_one_line(program: str) -> None:
 
 
 def test_another_error_is_reported_as_ever() -> None:
-    program = "import tarot.cli, tarot.__main__ as entry\ndef run(): 1 / 0\ntarot.cli.main = run\nentry.script()"
+    program = "import tarot.cli.main, tarot.__main__ as entry\ndef run(): 1 / 0\ntarot.cli.main = run\nentry.script()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.endswith("ZeroDivisionError: division by zero\n")

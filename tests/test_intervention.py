@@ -22,10 +22,10 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.generation import GenerateDecoderOnlyOutput
 
+from tarot.edit.hooks import merge_, merged, rotated, unmerge_
+from tarot.edit.rotation import GIVENS, ROTARY, ROTATIONS, SCALE, Rotary, Rotation
+from tarot.edit.sites import Site, alive, find_sites
 from tarot.errors import ShapeMismatch, TarotError
-from tarot.intervention import merge_, merged, rotated, unmerge_
-from tarot.rotation import GIVENS, ROTARY, ROTATIONS, SCALE, Rotary, Rotation
-from tarot.sites import Site, alive, find_sites
 
 # Their layers are mixtures of experts, which have no last projection.
 MIXTURES = ("gpt_oss", "minimax", "mixtral")

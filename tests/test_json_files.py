@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tarot.json_files import DEEPEST, LARGEST_NUMBER, Count, Name, Number, parse_json, read_file, validated
+from tarot._files.strict_json import DEEPEST, LARGEST_NUMBER, Count, Name, Number, parse_json, read_file, validated
 
 values = st.recursive(
     st.none()

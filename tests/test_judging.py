@@ -8,19 +8,19 @@ import pytest
 import torch
 from checkpoint import byte_model, byte_tokenizer, write_tasks
 
-from tarot.adapter import Adapter, Edit
+from tarot.edit.adapter import Adapter, Edit
+from tarot.edit.rotation import ROTARY
+from tarot.edit.sites import find_sites
 from tarot.errors import ShapeMismatch, TarotError, UnknownName
-from tarot.generation import fluency_of
-from tarot.harness import TarotLM, evaluate
-from tarot.judging import add_rewards, compare_rewards
-from tarot.models import LoadedModel
-from tarot.outcomes import Judged, Outcome, distinct
-from tarot.report import front_rows, reward_rows
-from tarot.rewarded import load, to_json
-from tarot.rewards import make_reward
-from tarot.rotation import ROTARY
-from tarot.sites import find_sites
-from tarot.tuning import Recipe
+from tarot.evaluation.compare_rewards import add_rewards, compare_rewards
+from tarot.evaluation.reward_results import load, to_json
+from tarot.models.lm_eval_model import TarotLM, evaluate
+from tarot.models.load import LoadedModel
+from tarot.objectives.generated import fluency_of
+from tarot.objectives.rewards import make_reward
+from tarot.objectives.text_metrics import Judged, Outcome, distinct
+from tarot.report.rewards import front_rows, reward_rows
+from tarot.search.tune import Recipe
 
 NAME = "sentiment:positive"
 OUTCOMES = {0: Outcome(0.1, -1.0, 0.5, 0.1), 1: Outcome(0.2, -2.0, 0.5, 0.1, refused=True)}
@@ -120,7 +120,9 @@ def test_a_file_holds_all_of_it(loaded: LoadedModel, tmp_path: Path) -> None:
 def test_what_cannot_be_compared_is_refused_before_anything_is_written(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tarot.judging.evaluate", lambda *_, **__: pytest.fail("something was written"))
+    monkeypatch.setattr(
+        "tarot.evaluation.compare_rewards.evaluate", lambda *_, **__: pytest.fail("something was written")
+    )
     with pytest.raises(TarotError, match="expected an adapter tuned for a reward, got one tuned for log_probability"):
         compare_rewards(loaded, tuned(loaded, objective="log_probability"))
     with pytest.raises(UnknownName):

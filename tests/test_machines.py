@@ -17,15 +17,17 @@ import pytest
 import torch
 from checkpoint import save_checkpoint, write_tasks
 
-from tarot.cells import Cell, load
 from tarot.errors import TarotError
-from tarot.grid import Outcome, Setting
-from tarot.machines import Candidates, Needs, RayEngine, local
-from tarot.machines import cluster as cluster_module
-from tarot.models import load_model
-from tarot.outcomes import outcomes
+from tarot.evaluation.grid import Outcome, Setting
+from tarot.evaluation.ray import cluster as cluster_module
+from tarot.evaluation.ray.candidates import Candidates
+from tarot.evaluation.ray.cells import RayEngine, local
+from tarot.evaluation.ray.cluster import Needs
+from tarot.evaluation.results import Cell, load
+from tarot.models.load import load_model
+from tarot.objectives.text_metrics import outcomes
 from tarot.search import Result, Trial
-from tarot.tuning import TRIALS, Recipe, trials, tune
+from tarot.search.tune import TRIALS, Recipe, trials, tune
 
 psutil = pytest.importorskip("psutil", reason="psutil, which comes with accelerate, is not installed")
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

@@ -8,16 +8,24 @@ import pytest
 import torch
 from checkpoint import byte_model, byte_tokenizer, write_tasks
 
-from tarot.adapter import Adapter, Edit
-from tarot.cells import Cell, load, to_json
+from tarot.edit.adapter import Adapter, Edit
+from tarot.edit.rotation import ROTARY
+from tarot.edit.sites import find_sites
 from tarot.errors import ShapeMismatch, TarotError
-from tarot.harness import TarotLM, chat_template, evaluate, logged, metric
-from tarot.measuring import answers, check_judged, command, measure, not_repeated, recipe_of, reference_workload
-from tarot.models import LoadedModel
-from tarot.rotation import ROTARY
-from tarot.samples import document_key, draw, load_task
-from tarot.sites import find_sites
-from tarot.tuning import Recipe
+from tarot.evaluation.compare import (
+    answers,
+    check_judged,
+    command,
+    measure,
+    not_repeated,
+    recipe_of,
+    reference_workload,
+)
+from tarot.evaluation.results import Cell, load, to_json
+from tarot.models.lm_eval_model import TarotLM, chat_template, evaluate, logged, metric
+from tarot.models.load import LoadedModel
+from tarot.objectives.samples import document_key, draw, load_task
+from tarot.search.tune import Recipe
 
 SAMPLES = 6
 
@@ -237,7 +245,7 @@ def test_written_answers_that_nothing_judges_are_refused_before_there_are_any(
     folder = write_tasks(tmp_path)
     (file := folder / "generate.yaml").write_text(file.read_text().replace("metric: exact_match", "metric: bleu"))
     adapter = tuned(loaded, folder, task="stranger_generate")
-    monkeypatch.setattr("tarot.measuring.evaluate", lambda *_, **__: pytest.fail("something was answered"))
+    monkeypatch.setattr("tarot.evaluation.compare.evaluate", lambda *_, **__: pytest.fail("something was answered"))
     with pytest.raises(TarotError, match="expected choices or the metric exact_match in stranger_generate, got bleu"):
         measure(loaded, adapter, include_path=folder)
     text = (file := folder / "loglikelihood.yaml").read_text().replace("metric: acc", "metric: byte_perplexity")
@@ -265,7 +273,7 @@ def test_errors(loaded: LoadedModel, folder: Path) -> None:
 def test_an_edit_of_another_model_is_refused_before_the_base_answers(
     loaded: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tarot.measuring.evaluate", lambda *_, **__: pytest.fail("something was answered"))
+    monkeypatch.setattr("tarot.evaluation.compare.evaluate", lambda *_, **__: pytest.fail("something was answered"))
     adapter = tuned(loaded, folder)
     other = replace(adapter, angles=adapter.angles[:, :-1])
     with pytest.raises(ShapeMismatch, match="this adapter is for another model"):
@@ -324,7 +332,7 @@ def test_what_a_recipe_cannot_lack(loaded: LoadedModel, folder: Path, name: str,
         pytest.MonkeyPatch.context() as patch,
         pytest.raises(TarotError, match=f"expected an adapter that says what .*, got one without {words}; tune it"),
     ):
-        patch.setattr("tarot.measuring.evaluate", None)
+        patch.setattr("tarot.evaluation.compare.evaluate", None)
         measure(loaded, replace(adapter, provenance=said), include_path=folder)
 
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tarot.errors import TarotError
-from tarot.harness import evaluate
-from tarot.missing_numbers import BrokenRows, is_number, note_missing, strict
-from tarot.models import LoadedModel
+from tarot.models.lm_eval_model import evaluate
+from tarot.models.load import LoadedModel
+from tarot.models.missing_numbers import BrokenRows, is_number, note_missing, strict
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 nested = st.recursive(

@@ -22,10 +22,10 @@ from tiny import tiny_model
 from transformers import BertConfig, BertForMaskedLM, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 from transformers.utils import logging
 
-from tarot import models
+from tarot.edit.sites import find_sites, n_layers
 from tarot.errors import TarotError, UnknownName
-from tarot.models import WHEELS, LoadedModel, ModelInfo, available, load_model
-from tarot.sites import find_sites, n_layers
+from tarot.models import load as models
+from tarot.models.load import WHEELS, LoadedModel, ModelInfo, available, load_model
 
 TEXT = "the quick brown fox"
 

@@ -10,8 +10,8 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-from tarot.rewards import check_reward
-from tarot.samples import draw, load_task
+from tarot.objectives.rewards import check_reward
+from tarot.objectives.samples import draw, load_task
 
 TASKS = Path(__file__).parents[1] / "tasks"
 GENERATING = ("imdb", "openings", "toxicity")

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
+from tarot.edit.rotation import ROTARY
+from tarot.edit.sites import find_sites
 from tarot.errors import TarotError, UnknownName
-from tarot.objective import MEASURES, Objective, class_weights
-from tarot.rotation import ROTARY
-from tarot.samples import Sample
-from tarot.sites import find_sites
+from tarot.objectives.answers import MEASURES, Objective, class_weights
+from tarot.objectives.samples import Sample
 
 model_of_bytes = cache(byte_model)
 SAMPLES = [

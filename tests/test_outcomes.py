@@ -8,8 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tarot.errors import TarotError
-from tarot.gains import jackknife
-from tarot.outcomes import OUTCOMES, Judged, Outcome, OutcomeLog, distinct, distinct_without, outcomes, repetition
+from tarot.evaluation.statistics import jackknife
+from tarot.objectives.text_metrics import (
+    OUTCOMES,
+    Judged,
+    Outcome,
+    OutcomeLog,
+    distinct,
+    distinct_without,
+    outcomes,
+    repetition,
+)
 
 words = st.lists(st.sampled_from(["a", "B", "b", "good"]), max_size=8).map(" ".join)
 

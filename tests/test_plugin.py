@@ -18,21 +18,22 @@ from checkpoint import byte_model, byte_tokenizer, save_checkpoint, write_tasks
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tarot.objectives.samples
+
 # An inner run in this process forgets what it imports, and torch cannot be imported twice: everything comes first.
-import tarot.plugin.measured
+import tarot.pytest_plugin.measured
 import tarot.report
-import tarot.samples
-from tarot import cache
-from tarot.adapter import CARD, WEIGHTS, Adapter
-from tarot.cells import Cell, load, to_json
+from tarot._files.atomic import locked
+from tarot.edit.adapter import CARD, WEIGHTS, Adapter
 from tarot.errors import TarotError
-from tarot.files import locked
-from tarot.gate import save
-from tarot.models import LoadedModel
-from tarot.plugin import options
-from tarot.plugin.measured import TarotGain, explain
-from tarot.plugin.options import OPTIONS, Setting
-from tarot.tuning import LOCK, TRIALS, Recipe
+from tarot.evaluation import adapter_cache as cache
+from tarot.evaluation.regression import save
+from tarot.evaluation.results import Cell, load, to_json
+from tarot.models.load import LoadedModel
+from tarot.pytest_plugin import options
+from tarot.pytest_plugin.measured import TarotGain, explain
+from tarot.pytest_plugin.options import OPTIONS, Setting
+from tarot.search.tune import LOCK, TRIALS, Recipe
 
 pytest_plugins = ["pytester"]
 
@@ -237,8 +238,10 @@ def test_what_there_is_not_is_one_line(
         assert pytester.runpytest_inprocess(*arguments).ret == pytest.ExitCode.USAGE_ERROR
         return
     # lm-eval takes seconds to list its own tasks, among which this one is not either.
-    ours = functools.partial(tarot.samples.TaskManager, include_defaults=False)
-    monkeypatch.setattr(tarot.samples, "TaskManager", lambda include_path, **_: ours(include_path=include_path))
+    ours = functools.partial(tarot.objectives.samples.TaskManager, include_defaults=False)
+    monkeypatch.setattr(
+        tarot.objectives.samples, "TaskManager", lambda include_path, **_: ours(include_path=include_path)
+    )
     alone = not arguments or arguments[0].startswith("--tarot-model")
     replaced = {argument.partition("=")[0] for argument in arguments}
     kept = [] if alone else [argument for argument in here if argument.partition("=")[0] not in replaced]
@@ -352,7 +355,7 @@ def test_a_model_that_a_part_of_a_suite_replaces_is_that_parts_alone(
     """
     measured = """
         import pathlib
-        from tarot.cells import ZERO_SHOT
+        from tarot.evaluation.results import ZERO_SHOT
 
         def test_gain(tarot_gain, tarot_adapter):
             assert tarot_gain.cell.adapter == tarot_adapter.fingerprint
@@ -372,8 +375,8 @@ def test_a_model_that_a_part_of_a_suite_replaces_is_that_parts_alone(
 
 
 FROM_FILE = """
-import pathlib, pytest, tarot.plugin
-from tarot.cells import load
+import pathlib, pytest, tarot.pytest_plugin
+from tarot.evaluation.results import load
 
 @pytest.fixture(scope="session")
 def tarot_model():
@@ -382,7 +385,7 @@ def tarot_model():
 @pytest.fixture(autouse=True)
 def from_file(monkeypatch):
     cells = {cell.seed: cell for cell in load(pathlib.Path(__file__).with_name("now.json"))}
-    monkeypatch.setattr(tarot.plugin, "_measured", lambda config, setting, model: cells[setting.seed])
+    monkeypatch.setattr(tarot.pytest_plugin, "_measured", lambda config, setting, model: cells[setting.seed])
 """
 CELLS = ("--tarot-model=m", "--tarot-task=synth_color", "--tarot-seeds=0,1", "-p", "no:cacheprovider")
 GATED = (*CELLS, "--tarot-baseline=then.json")
@@ -392,7 +395,9 @@ def right(n: int, seed: int, documents: int = 40) -> Cell:
     """A cell of which the edit answers the first `n` documents right."""
     gold = (0, 1) * (documents // 2)
     answered = tuple(g if i < n else 1 - g for i, g in enumerate(gold))
-    arms = [tarot.cells.Arm(name, 0, gold, gold, (0.5,) * documents, 1.0) for name in ("zero-shot", "edited")]
+    arms = [
+        tarot.evaluation.results.Arm(name, 0, gold, gold, (0.5,) * documents, 1.0) for name in ("zero-shot", "edited")
+    ]
     arms[1] = replace(arms[1], predicted=answered, greedy=answered)
     keys = tuple(map(str, range(documents)))
     return replace(example(), seed=seed, keys=keys, gold=gold, texts=keys, arms=tuple(arms))
@@ -537,7 +542,7 @@ def test_a_failing_assertion_explains_itself(pytester: pytest.Pytester, here: tu
 def example() -> Cell:
     cell = Cell("m", "t", 0, 0, 20, 60, "bo", "head", "margin", "tarot tune", (), (), (), (), 1.0, 1.0)
     gold, texts = (0, 1, 0, 1, 1), ("first " + "long " * 40, "second", "third", "fourth", "fifth")
-    arm = tarot.cells.Arm("zero-shot", 0, (1, 1, 0, 0, 0), (-1,) * 5, (0.5,) * 5, 1.0)
+    arm = tarot.evaluation.results.Arm("zero-shot", 0, (1, 1, 0, 0, 0), (-1,) * 5, (0.5,) * 5, 1.0)
     return replace(
         cell,
         keys=tuple("abcde"),
@@ -575,12 +580,12 @@ def test_the_summary_is_sorted_and_losses_are_red(pytestconfig: pytest.Config) -
     bad = replace(good, seed=1, arms=tuple(replace(arm, name=swapped[arm.name]) for arm in good.arms[::-1]))
     greedy = [replace(arm, greedy=arm.predicted) for cell in (bad, good) for arm in cell.arms]
     bad, good = replace(bad, arms=tuple(greedy[:2])), replace(good, arms=tuple(greedy[2:]))
-    state = tarot.plugin.State({}, words=["said"], failures=["failed"])
+    state = tarot.pytest_plugin.State({}, words=["said"], failures=["failed"])
     state.cells |= {1: bad, 0: good}
     stash = pytest.Stash()
-    stash[tarot.plugin.STATE] = state
+    stash[tarot.pytest_plugin.STATE] = state
     written = Written()
-    tarot.plugin.pytest_terminal_summary(written, type("Config", (), {"stash": stash}))
+    tarot.pytest_plugin.pytest_terminal_summary(written, type("Config", (), {"stash": stash}))
     title, header, first, second, mean, *rest = written.lines
     assert title[0] == "tarot: weighted F1 of the greedy answer"
     assert header[0].split()[:7] == ["model", "task", "shots", "seed", "base", "few-shot", "edited"]
@@ -798,7 +803,7 @@ def imported(folder: Path, *runs: tuple[str, ...]) -> list[set[str]]:
 def test_it_imports_nothing_for_those_who_do_not_use_it(tmp_path: Path, here: tuple[str, ...]) -> None:
     (tmp_path / "test_nothing.py").write_text("def test_nothing(): pass")
     (tmp_path / "test_gain.py").write_text(GAIN)
-    (tmp_path / "heavy.py").write_text("import tarot.gains")
+    (tmp_path / "heavy.py").write_text("import tarot.evaluation.statistics")
     nothing = ("-q", "test_nothing.py")
     # From the least to the most: what one run imports stays for the next.
     bare = (*nothing, "-p", "no:tarot")
@@ -814,13 +819,13 @@ def test_it_imports_nothing_for_those_who_do_not_use_it(tmp_path: Path, here: tu
 def test_cells_survive_the_way_from_a_worker() -> None:
     from dataclasses import asdict
 
-    state = tarot.plugin.State({})
+    state = tarot.pytest_plugin.State({})
     report = type("Report", (), {"tarot_cells": [asdict(example())], "tarot_words": ["word"]})()
-    tarot.plugin.Collector(state).pytest_runtest_logreport(report)
-    tarot.plugin.Collector(state).pytest_runtest_logreport(report)
+    tarot.pytest_plugin.Collector(state).pytest_runtest_logreport(report)
+    tarot.pytest_plugin.Collector(state).pytest_runtest_logreport(report)
     assert [*state.cells.values()] == [example()]
     fewer = replace(example(), arms=example().arms[:-1])  # of a test that asked for fewer
     other = type("Report", (), {"tarot_cells": [asdict(fewer)], "tarot_words": []})()
-    tarot.plugin.Collector(state).pytest_runtest_logreport(other)
+    tarot.pytest_plugin.Collector(state).pytest_runtest_logreport(other)
     assert [*state.cells.values()] == [example()]
     assert json.loads(to_json([*state.cells.values()]))["cells"][0]["texts"][1] == "second"

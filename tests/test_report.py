@@ -23,17 +23,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tarot.cells import OUTSIDE, Arm, Cell
 from tarot.errors import TarotError, UnknownName
-from tarot.gains import Mean, accuracy_gain, difference, f1_gain, holm, jackknife, mean_over_seeds, weighted_f1
-from tarot.outcomes import Judged, Outcome, distinct, distinct_without
-from tarot.report import ARM_HEADER, METRICS, arm_rows, compare, mechanism, summary_rows, write_report
-from tarot.report.comparison import by_setting, mean_gain
+from tarot.evaluation.comparison import METRICS, by_setting, compare, mean_gain
+from tarot.evaluation.results import OUTSIDE, Arm, Cell
+from tarot.evaluation.reward_results import Rewarded
+from tarot.evaluation.statistics import (
+    Mean,
+    accuracy_gain,
+    difference,
+    f1_gain,
+    holm,
+    jackknife,
+    mean_over_seeds,
+    weighted_f1,
+)
+from tarot.objectives.text_metrics import Judged, Outcome, distinct, distinct_without
+from tarot.report import mechanism
 from tarot.report.figures import angle_map, curves, so_far
 from tarot.report.folder import DARK, LIGHT, pictures, standalone, write_csv, write_svg
-from tarot.report.page import render
-from tarot.report.table import with_interval
-from tarot.rewarded import Rewarded
+from tarot.report.page import render, write_report
+from tarot.report.table import ARM_HEADER, arm_rows, summary_rows, with_interval
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EVIL = "<script>alert('fabricated')</script> & \"quoted\" $\\alpha$ 漢字"

@@ -12,9 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
-from tarot import rewards
 from tarot.errors import TarotError, UnknownName
-from tarot.rewards import Fluency, Reward, check_reward, is_reward, make_reward, needs_consent, refuse_unrequested
+from tarot.objectives import rewards
+from tarot.objectives.rewards import (
+    Fluency,
+    Reward,
+    check_reward,
+    is_reward,
+    make_reward,
+    needs_consent,
+    refuse_unrequested,
+)
 
 END = 1
 

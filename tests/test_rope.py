@@ -14,10 +14,10 @@ from tiny import VOCABULARY, tiny_model, tokens
 from transformers import PreTrainedModel
 
 from tarot.analysis.prompts import next_log_probabilities
-from tarot.intervention import rotated
-from tarot.rope import constant_rope_length, initial_rope, pass_group
-from tarot.scoring import Request, Scorer
-from tarot.sites import find_sites
+from tarot.edit.hooks import rotated
+from tarot.edit.sites import find_sites
+from tarot.models.scoring.rope import constant_rope_length, initial_rope, pass_group
+from tarot.models.scoring.scorer import Request, Scorer
 
 SWITCH = 12
 SHORT, LONG = [1.0] * 4, [4.0, 8.0, 16.0, 32.0]
@@ -83,7 +83,7 @@ def alone(model: PreTrainedModel, request: Request) -> float:
 
 @pytest.fixture(autouse=True)
 def _cheap_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tarot.scoring.PASS_COST_TOKENS", {"cpu": 0})
+    monkeypatch.setattr("tarot.models.scoring.scorer.PASS_COST_TOKENS", {"cpu": 0})
 
 
 @pytest.mark.parametrize("name", MODELS)

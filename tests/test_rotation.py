@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import dtypes, orthogonal_rotations, rotations, sizes, tensors, turns
 
+from tarot.edit.rotation import GIVENS, ROTARY, ROTATIONS, SCALE, Rotation
 from tarot.errors import ShapeMismatch, TarotError
-from tarot.rotation import GIVENS, ROTARY, ROTATIONS, SCALE, Rotation
 
 EVERY = pytest.mark.parametrize("rotation", ROTATIONS.values(), ids=ROTATIONS)
 BITS = {torch.float64: torch.int64, torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}

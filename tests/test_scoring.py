@@ -11,7 +11,7 @@ from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
 from tarot.errors import TarotError
-from tarot.scoring import Request, Score, Scorer, _batches, _can_lend
+from tarot.models.scoring.scorer import Request, Score, Scorer, _batches, _can_lend
 
 tiny = cache(tiny_model)
 TOKENS = st.integers(3, VOCABULARY - 1)
@@ -48,7 +48,7 @@ def assert_same(found: list[Score], expected: list[Score]) -> None:
 @pytest.fixture(autouse=True)
 def _cheap_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     # At sizes that a test can afford sharing would never pay, so passes are made free and every prefix is shared.
-    monkeypatch.setattr("tarot.scoring.PASS_COST_TOKENS", {"cpu": 0})
+    monkeypatch.setattr("tarot.models.scoring.scorer.PASS_COST_TOKENS", {"cpu": 0})
 
 
 @given(requests())
@@ -82,7 +82,9 @@ def test_what_keeps_more_than_keys_and_values_is_lent_nothing(monkeypatch: pytes
 
     model = tiny("llama")
     assert _can_lend(model)
-    monkeypatch.setattr("tarot.scoring.DynamicCache", lambda config: Cache(layers=[Indexed() for _ in range(3)]))
+    monkeypatch.setattr(
+        "tarot.models.scoring.scorer.DynamicCache", lambda config: Cache(layers=[Indexed() for _ in range(3)])
+    )
     assert not _can_lend(model)
     made = [Request((*range(3, 15), i), (5, 6)) for i in (20, 21)]
     assert_same(Scorer(model, made).scores(), [plain(model, request) for request in made])
@@ -150,7 +152,7 @@ def test_passes_cost_as_much_as_the_device_says(monkeypatch: pytest.MonkeyPatch)
     """A prefix is run once where that saves more tokens than one more pass costs."""
     made = [Request((*range(3, 13), n), (5,)) for n in (20, 21, 22)]
     for cost, tokens in ((19, 10 + 3), (20, 3 * 11)):
-        monkeypatch.setattr("tarot.scoring.PASS_COST_TOKENS", {"cpu": cost})
+        monkeypatch.setattr("tarot.models.scoring.scorer.PASS_COST_TOKENS", {"cpu": cost})
         assert tokens_run(Scorer(tiny("llama"), made)) == tokens
 
 
@@ -214,7 +216,7 @@ def test_a_pass_reads_no_more_logits_than_there_is_room_for(monkeypatch: pytest.
     head = model.get_output_embeddings()
     made = [Request((3, 4 + i), (5, 6, 7)) for i in range(8)]
     expected = Scorer(model, made).scores()
-    monkeypatch.setattr("tarot.scoring.AUTO_PASS_LOGITS", 7 * head.weight.shape[0])
+    monkeypatch.setattr("tarot.models.scoring.scorer.AUTO_PASS_LOGITS", 7 * head.weight.shape[0])
     handle = head.register_forward_hook(lambda _, __, out: read.append(out.shape[1]))
     try:
         assert_same(Scorer(model, made).scores(), expected)

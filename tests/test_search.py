@@ -24,8 +24,8 @@ from torch import Tensor
 
 from tarot.errors import TarotError, UnknownName
 from tarot.search import SEARCHES, Trial, TrialLog, maximise
+from tarot.search.acquisition import gaussian_process
 from tarot.search.adam import EPSILON, RATE, SLOWING
-from tarot.search.improvement import gaussian_process
 from tarot.search.paper import Span
 
 Objective = Callable[[Tensor], float]
@@ -467,7 +467,7 @@ def test_the_first_of_equals_is_the_best():
 
 def test_times_are_those_of_the_parts(monkeypatch: pytest.MonkeyPatch):
     now = itertools.count()
-    monkeypatch.setattr(sys.modules["tarot.search.maximise"], "perf_counter", lambda: float(next(now)))
+    monkeypatch.setattr(sys.modules["tarot.search.loop"], "perf_counter", lambda: float(next(now)))
     result = maximise(lambda x: 100 * float(next(now) > 0), 2, search="random", budget=2, seed=0)
     assert [t.evaluate_seconds for t in result.trials] == [2.0, 2.0]  # one reading within, one at the end
     assert {t.propose_seconds for t in result.trials} <= {0.0, 1.0}

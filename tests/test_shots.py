@@ -11,15 +11,15 @@ from checkpoint import byte_model, byte_tokenizer
 from lm_eval import evaluator
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 
-from tarot.baselines import icl
-from tarot.documents import normalized, question_key, shot_keys
 from tarot.errors import TarotError
-from tarot.harness import TarotLM, evaluate
-from tarot.measuring import measure
-from tarot.models import LoadedModel
-from tarot.samples import evaluated, load_task, load_tasks
-from tarot.shots import ShotPool, shots_shown
-from tarot.tuning import Recipe, tune
+from tarot.evaluation import in_context as icl
+from tarot.evaluation.compare import measure
+from tarot.models.lm_eval_model import TarotLM, evaluate
+from tarot.models.load import LoadedModel
+from tarot.objectives.documents import normalized, question_key, shot_keys
+from tarot.objectives.samples import evaluated, load_task, load_tasks
+from tarot.objectives.shots import ShotPool, shots_shown
+from tarot.search.tune import Recipe, tune
 
 TASK = """
 task: {name}

@@ -22,9 +22,9 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from tarot.edit.rotation import GIVENS, ROTARY, SCALE
+from tarot.edit.sites import Site, alive, find_sites, n_layers, parse_layers, select_layers
 from tarot.errors import TarotError, UnknownName
-from tarot.rotation import GIVENS, ROTARY, SCALE
-from tarot.sites import Site, alive, find_sites, n_layers, parse_layers, select_layers
 
 O_PROJ, DOWN_PROJ = "model.layers.{}.self_attn.o_proj", "model.layers.{}.mlp.down_proj"
 

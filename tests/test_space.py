@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tarot.errors import ShapeMismatch, TarotError, UnknownName
-from tarot.space import Space, make_space
+from tarot.search.space import Space, make_space
 
 PI_4 = math.pi / 4
 steady = settings(deadline=None, derandomize=True)

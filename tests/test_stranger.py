@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from checkpoint import save_checkpoint
 
-from tarot.cells import load
-from tarot.gate import save
+from tarot.evaluation.regression import save
+from tarot.evaluation.results import load
 
 PROJECT = Path(__file__).parent.parent
 TEST = """
@@ -64,7 +64,9 @@ def test_a_stranger_gets_a_gain_a_report_and_a_gate(installed: Path, tmp_path: P
 
 def test_what_is_installed_is_what_was_run(installed: Path, tmp_path: Path) -> None:
     """Else a checkout in the environment would answer for the wheel."""
-    code = "import tarot, tarot.samples; print(tarot.__file__); print(tarot.samples.tasks_folder())"
+    code = (
+        "import tarot, tarot.objectives.samples; print(tarot.__file__); print(tarot.objectives.samples.tasks_folder())"
+    )
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True

@@ -11,9 +11,9 @@ from checkpoint import save_checkpoint
 from test_cli import run_in
 
 from tarot.errors import TarotError
-from tarot.harness import TarotLM, check_tasks
-from tarot.samples import load_task
-from tarot.task_code import named_errors
+from tarot.models.lm_eval_model import TarotLM, check_tasks
+from tarot.objectives.samples import load_task
+from tarot.objectives.task_code import named_errors
 
 TASK = """
 task: fragile

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lm_eval.tasks.manager import TaskManager
 
 from tarot.errors import TarotError, UnknownName
-from tarot.task_names import check_task_names, lm_eval_names, names_in, tasks_folder
+from tarot.objectives.task_names import check_task_names, lm_eval_names, names_in, tasks_folder
 
 
 def test_every_name_of_lm_eval_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,7 +23,7 @@ def test_every_name_of_lm_eval_is_found(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"of": 1}', '{"of": ["0"], "names": ["nosuch"]}', "\0"])
 def test_a_damaged_cache_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("tarot.task_names._scanned", lambda folder: {"hellaswag"})
+    monkeypatch.setattr("tarot.objectives.task_names._scanned", lambda folder: {"hellaswag"})
     (tmp_path / "tarot").mkdir()
     (tmp_path / "tarot" / "lm-eval-tasks.json").write_text(content)
     assert lm_eval_names() == {"hellaswag"}
@@ -92,7 +92,7 @@ def test_a_misspelt_task_is_refused_before_anything_slow_is_imported(
 ) -> None:
     line = ["tarot", *arguments, "synth_colr", "--model", "nowhere", "--output", str(tmp_path / "output")]
     code = (
-        f"import sys; sys.argv = {line!r}\nfrom tarot.cli import main\ntry: main()\n"
+        f"import sys; sys.argv = {line!r}\nfrom tarot.cli.main import main\ntry: main()\n"
         "except SystemExit as stop: print(stop.code, {'torch', 'lm_eval', 'transformers'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

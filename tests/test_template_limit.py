@@ -5,9 +5,9 @@ import sys
 import pytest
 from checkpoint import CHAT_TEMPLATE, byte_tokenizer
 
-from tarot.chat import ChatRenderer
 from tarot.errors import TarotError
-from tarot.template_limit import check_constants, limited_template
+from tarot.models.chat import ChatRenderer
+from tarot.models.template_limit import check_constants, limited_template
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 

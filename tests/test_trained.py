@@ -10,12 +10,12 @@ from test_objective import SAMPLES, encode
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from tarot.baselines import trained
-from tarot.baselines.eigenpruning import _attention_weights, _counts, _factored, eigenpruning
-from tarot.baselines.weights import Reweighted
+from tarot.edit.sites import find_sites
 from tarot.errors import TarotError
-from tarot.objective import Objective
-from tarot.sites import find_sites
+from tarot.evaluation.baselines import trained
+from tarot.evaluation.baselines.eigenpruning import _attention_weights, _counts, _factored, eigenpruning
+from tarot.evaluation.baselines.weights import Reweighted
+from tarot.objectives.answers import Objective
 
 RIVALS = {"lora": partial(trained.lora, seed=0), "oft": partial(trained.oft, seed=0)}
 ALL = {**RIVALS, "eigenpruning": partial(eigenpruning, seed=0)}

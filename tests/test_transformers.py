@@ -8,9 +8,9 @@ from checkpoint import byte_model, byte_tokenizer
 from torch.utils.data import Dataset
 from transformers import LlamaForCausalLM, Trainer, TrainingArguments, pipeline
 
-from tarot.adapter import Adapter, Edit
-from tarot.rotation import ROTARY
-from tarot.sites import find_sites
+from tarot.edit.adapter import Adapter, Edit
+from tarot.edit.rotation import ROTARY
+from tarot.edit.sites import find_sites
 
 IDS = torch.arange(3, 30)
 STEPS = 3

@@ -11,12 +11,12 @@ import pytest
 import torch
 from checkpoint import byte_model, byte_tokenizer, save_checkpoint, write_tasks
 
-from tarot.adapter import CARD, WEIGHTS, Adapter
+from tarot._files.atomic import locked
+from tarot.edit.adapter import CARD, WEIGHTS, Adapter
 from tarot.errors import TarotError, UnknownName
-from tarot.files import locked
-from tarot.models import LoadedModel
+from tarot.models.load import LoadedModel
 from tarot.search import trial_cost
-from tarot.tuning import LOCK, TRIALS, Recipe, check, curve, trials, tune
+from tarot.search.tune import LOCK, TRIALS, Recipe, check, curve, trials, tune
 
 RECIPE = Recipe("stranger_choice", samples=6, search="random", space="head-gradient")
 
@@ -132,7 +132,7 @@ def test_interrupted_keeps_the_best_so_far(tmp_path: Path, loaded: LoadedModel, 
 
 KILLED = """
 import os, signal
-from tarot.cli import main
+from tarot.cli.main import main
 from tarot.search import TrialLog
 append = TrialLog.append
 
@@ -174,7 +174,7 @@ def test_killed_for_real(tmp_path: Path, folder: Path) -> None:
     assert not (output / CARD).exists() and not (output / WEIGHTS).exists()
     before = len(trials(output))
     assert before == 5
-    command = [sys.executable, "-c", "from tarot.cli import main; main()", *options]
+    command = [sys.executable, "-c", "from tarot.cli.main import main; main()", *options]
     again = subprocess.run([*command, "--output", str(output), "--resume"], capture_output=True, text=True, check=True)
     assert f"resuming after {before} trials" in again.stderr
     loaded = LoadedModel(str(model), byte_model(), byte_tokenizer())

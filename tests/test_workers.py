@@ -16,7 +16,7 @@ import os, pathlib, pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def counted():
-    from tarot import cache
+    from tarot.evaluation import adapter_cache as cache
     tune = cache.tune
 
     def counting(loaded, recipe, *args, **options):

@@ -21,13 +21,15 @@ from filelock import FileLock, Timeout
 from benchmarks.study import grid
 from benchmarks.study.grid import Cell
 from benchmarks.study.run import edited, quick
-from tarot.adapter import Adapter
-from tarot.effects import drift, neutral_text, trade_off
-from tarot.files import write_atomically
-from tarot.harness import evaluate
-from tarot.measuring import answers
-from tarot.models import LoadedModel, load_model
-from tarot.samples import load_task
+from tarot._files.atomic import write_atomically
+from tarot.analysis.divergence import drift
+from tarot.analysis.neutral_text import neutral_text
+from tarot.analysis.side_effects import trade_off
+from tarot.edit.adapter import Adapter
+from tarot.evaluation.compare import answers
+from tarot.models.lm_eval_model import evaluate
+from tarot.models.load import LoadedModel, load_model
+from tarot.objectives.samples import load_task
 
 HERE = Path(__file__).parent
 DOCUMENTS, TOKENS = 100, 20_000

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from benchmarks.study import grid
 from benchmarks.study.unseen import SEED, Setting, Unseen, measure, whole
-from tarot.harness import TarotLM
-from tarot.models import LoadedModel
-from tarot.objective import Objective
+from tarot.models.lm_eval_model import TarotLM
+from tarot.models.load import LoadedModel
+from tarot.objectives.answers import Objective
 from tarot.search import maximise
 from tarot.search.proposal import Point
-from tarot.tuning import Angles
+from tarot.search.tune import Angles
 
 CELLS = (
     ("smollm2", "ag_news", 0),

@@ -16,11 +16,11 @@ from benchmarks.study.effects import DOCUMENTS, DRIFT, TEXTS, TOKENS, WEAKER
 from benchmarks.study.grid import Cell
 from benchmarks.study.stopping import LEVELS
 from benchmarks.study.unseen import SEED
-from tarot.files import write_atomically
-from tarot.gains import Gain, Mean, MeanGain, accuracy_gain, f1_gain, mean_over_settings
+from tarot._files.atomic import write_atomically
+from tarot.evaluation.statistics import Gain, Mean, MeanGain, accuracy_gain, f1_gain, mean_over_settings
 from tarot.report import mechanism
 from tarot.report.folder import write_svg
-from tarot.tuning import Recipe
+from tarot.search.tune import Recipe
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -43,7 +43,7 @@ Weighted F1 of the greedy answer over the whole vocabulary; the same documents f
 {documents} that the task evaluates, or all). Each method had the same {samples} labelled samples and a budget of
 {budget} evaluations, a gradient counting for three. Shots are labelled samples in the prompt, of the unedited and the
 edited model alike; the six in every prompt are the first of the training split, whatever the seed. Gains are means over
-their settings with 95% intervals (`tarot.gains.mean_over_settings`). The default and prompting have three seeds a
+their settings with 95% intervals (`tarot.evaluation.statistics.mean_over_settings`). The default and prompting have three seeds a
 setting, and the unedited model answers alike under each; all other methods have one: their intervals speak of documents
 alone, not of what another draw of the samples would bring.
 

@@ -21,18 +21,18 @@ from filelock import FileLock, Timeout
 
 from benchmarks.study import grid
 from benchmarks.study.grid import Cell
-from tarot.baselines import icl
-from tarot.baselines.eigenpruning import eigenpruning
-from tarot.baselines.trained import lora, oft
-from tarot.files import write_atomically
-from tarot.gains import weighted_f1
-from tarot.harness import TarotLM, chat_template, evaluate
-from tarot.measuring import answers
-from tarot.models import LoadedModel, load_model
-from tarot.objective import Objective
-from tarot.samples import MIXED_SHOTS, draw, load_task
-from tarot.sites import find_sites, parse_layers
-from tarot.tuning import LIBRARIES, Recipe, curve, tune
+from tarot._files.atomic import write_atomically
+from tarot.edit.sites import find_sites, parse_layers
+from tarot.evaluation import in_context as icl
+from tarot.evaluation.baselines.eigenpruning import eigenpruning
+from tarot.evaluation.baselines.trained import lora, oft
+from tarot.evaluation.compare import answers
+from tarot.evaluation.statistics import weighted_f1
+from tarot.models.lm_eval_model import TarotLM, chat_template, evaluate
+from tarot.models.load import LoadedModel, load_model
+from tarot.objectives.answers import Objective
+from tarot.objectives.samples import MIXED_SHOTS, draw, load_task
+from tarot.search.tune import LIBRARIES, Recipe, curve, tune
 
 HERE = Path(__file__).parent
 FORMAT = 1

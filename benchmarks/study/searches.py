@@ -38,12 +38,11 @@ from torch.quasirandom import SobolEngine
 
 from benchmarks.study import grid
 from benchmarks.study.unseen import SEED, Setting, better_half, measure, recorded, whole
-from tarot.intervention import merged
-from tarot.models import LoadedModel
-from tarot.objective import Objective
+from tarot.edit.hooks import merged
+from tarot.models.load import LoadedModel
+from tarot.objectives.answers import Objective
 from tarot.search import SEARCHES, maximise
-from tarot.search.bo import BayesianOptimisation, last_refit
-from tarot.search.improvement import (
+from tarot.search.acquisition import (
     Points,
     Scores,
     SurrogateFailed,
@@ -54,6 +53,7 @@ from tarot.search.improvement import (
     numerical_care,
     observed,
 )
+from tarot.search.bayesian import BayesianOptimisation, last_refit
 from tarot.search.points import identity, local_rng, sobol, stable_seed, uniform
 from tarot.search.proposal import Point, Proposal
 from tarot.search.trial import Trial

@@ -21,12 +21,12 @@ from torch import Tensor
 
 from benchmarks.study import grid
 from benchmarks.study.unseen import SEED, Setting, better_half, measure, recorded, whole
-from tarot.harness import TarotLM
-from tarot.models import LoadedModel
-from tarot.objective import MEASURES, Objective
+from tarot.models.lm_eval_model import TarotLM
+from tarot.models.load import LoadedModel
+from tarot.objectives.answers import MEASURES, Objective
 from tarot.search import maximise
-from tarot.space import START_STEPS, Space
-from tarot.tuning import Recipe
+from tarot.search.space import START_STEPS, Space
+from tarot.search.tune import Recipe
 
 MODEL = "smollm2"
 BOUND = Recipe.bound  # the product's

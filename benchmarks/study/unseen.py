@@ -14,20 +14,20 @@ from torch import Tensor
 
 from benchmarks.study import grid
 from benchmarks.study.run import quick
-from tarot.files import write_atomically
-from tarot.gains import weighted_f1
-from tarot.harness import TarotLM, chat_template
-from tarot.intervention import merged
-from tarot.measuring import greedy_choice
-from tarot.models import LoadedModel, load_model
-from tarot.objective import Objective
-from tarot.samples import Sample, draw, load_task
-from tarot.scoring import Request, Scorer
+from tarot._files.atomic import write_atomically
+from tarot.edit.hooks import merged
+from tarot.edit.sites import Site, alive, find_sites, parse_layers
+from tarot.evaluation.compare import greedy_choice
+from tarot.evaluation.statistics import weighted_f1
+from tarot.models.lm_eval_model import TarotLM, chat_template
+from tarot.models.load import LoadedModel, load_model
+from tarot.models.scoring.scorer import Request, Scorer
+from tarot.objectives.answers import Objective
+from tarot.objectives.samples import Sample, draw, load_task
 from tarot.search import Result
 from tarot.search.proposal import Point
-from tarot.sites import Site, alive, find_sites, parse_layers
-from tarot.space import NEEDS_GRADIENT, Space, make_space
-from tarot.tuning import Angles, Recipe
+from tarot.search.space import NEEDS_GRADIENT, Space, make_space
+from tarot.search.tune import Angles, Recipe
 
 SEED = 100  # none of the study's
 UNSEEN = 80

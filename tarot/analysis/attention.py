@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tarot.adapter import Adapter
+from tarot.edit.adapter import Adapter
+from tarot.edit.patch import Patch
+from tarot.edit.sites import n_layers
 from tarot.errors import TarotError
-from tarot.patch import Patch
-from tarot.sites import n_layers
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tarot.adapter import Adapter
 from tarot.analysis.prompts import answer_of, next_log_probabilities
-from tarot.objective import Encode
-from tarot.samples import Sample
+from tarot.edit.adapter import Adapter
+from tarot.objectives.answers import Encode
+from tarot.objectives.samples import Sample
 
 
 @dataclass(frozen=True)

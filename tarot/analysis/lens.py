@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tarot.analysis.prompts import batches
+from tarot.edit.patch import Patch
+from tarot.edit.sites import decoder_layers
 from tarot.errors import TarotError
-from tarot.patch import Patch
-from tarot.scoring import Request
-from tarot.sites import decoder_layers
+from tarot.models.scoring.scorer import Request
 
 # Rows and positions to read, and what was read there of each layer so far.
 At = tuple[Tensor, Tensor]

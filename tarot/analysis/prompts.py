@@ -12,10 +12,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot.errors import TarotError
-from tarot.objective import Encode
-from tarot.rope import constant_rope_length, pass_group
-from tarot.samples import Sample
-from tarot.scoring import Request, predictions_at
+from tarot.models.scoring.rope import constant_rope_length, pass_group
+from tarot.models.scoring.scorer import Request, predictions_at
+from tarot.objectives.answers import Encode
+from tarot.objectives.samples import Sample
 
 # Numbers of one pass's largest tensor, the logits that are kept: 128 MB in float32.
 LARGEST = 2**25

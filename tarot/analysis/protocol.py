@@ -4,17 +4,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from tarot.adapter import Adapter
 from tarot.analysis.heads import attributed, prune
+from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
-from tarot.generation import GenerationObjective
-from tarot.harness import TarotLM, chat_template, check_tasks, evaluate, logged
-from tarot.measuring import answers, check_judged, recipe_of
-from tarot.models import LoadedModel
-from tarot.objective import Objective
-from tarot.rewards import check_reward, is_reward, refuse_unrequested
-from tarot.samples import Sample, evaluated, load_task
-from tarot.tuning import Problem, check_samples
+from tarot.evaluation.compare import answers, check_judged, recipe_of
+from tarot.models.lm_eval_model import TarotLM, chat_template, check_tasks, evaluate, logged
+from tarot.models.load import LoadedModel
+from tarot.objectives.answers import Objective
+from tarot.objectives.generated import GenerationObjective
+from tarot.objectives.rewards import check_reward, is_reward, refuse_unrequested
+from tarot.objectives.samples import Sample, evaluated, load_task
+from tarot.search.tune import Problem, check_samples
 
 
 def objective_of(
@@ -97,7 +97,7 @@ def answered(
 ) -> tuple[int, ...]:
     """Greedy answers to the same documents, of an edit or unedited, as `tarot compare` reads them.
 
-    Errors as for `tarot.evaluate` and `tarot.measuring.answers`.
+    Errors as for `tarot.evaluate` and `tarot.evaluation.compare.answers`.
     """
     recipe = recipe_of(adapter)
     task = load_task(recipe.task, include_path)

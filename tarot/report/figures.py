@@ -20,7 +20,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from tarot.errors import printable
-from tarot.gains import Mean
+from tarot.evaluation.statistics import Mean
 
 INK, MUTED, GAIN, LOSS, OTHER = "#000001", "#000002", "#000003", "#000004", "#000005"
 CSS = {INK: "currentColor", MUTED: "var(--muted)", GAIN: "var(--gain)", LOSS: "var(--loss)", OTHER: "var(--other)"}

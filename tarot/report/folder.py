@@ -15,9 +15,9 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from tarot._files.atomic import write_atomically
+from tarot._files.strict_json import read_file
 from tarot.errors import FileAccessError, TarotError
-from tarot.files import write_atomically
-from tarot.json_files import read_file
 
 # The page's own colours; a test holds the two together.
 LIGHT = {"ink": "#1c1d21", "muted": "#62656d", "gain": "#0a63a5", "loss": "#b2401d", "other": "#75787f"}

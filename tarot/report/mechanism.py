@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
-from tarot.gains import Gain, Mean
+from tarot.evaluation.statistics import Gain, Mean
 from tarot.report.figures import GAIN, INK, LOSS, MUTED, OTHER, signed, style, svg
 
 # Heat maps are small bitmaps, whose colour no rule reaches: it has to be seen on light and on dark.

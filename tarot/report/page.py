@@ -12,11 +12,8 @@ from statistics import fmean
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from tarot.cells import EDITED, OUTSIDE, Arm, Cell, number_notes
-from tarot.files import write_atomically
-from tarot.gains import Difference, Gain, mean_over_seeds
-from tarot.report import figures, table
-from tarot.report.comparison import (
+from tarot._files.atomic import write_atomically
+from tarot.evaluation.comparison import (
     HEADLINE,
     METRICS,
     Comparison,
@@ -28,9 +25,12 @@ from tarot.report.comparison import (
     metric_named,
     told_apart,
 )
+from tarot.evaluation.results import EDITED, OUTSIDE, Arm, Cell, number_notes
+from tarot.evaluation.reward_results import Rewarded
+from tarot.evaluation.statistics import Difference, Gain, mean_over_seeds
+from tarot.report import figures, table
 from tarot.report.folder import Picture, pictures, without_controls
 from tarot.report.rewards import ARMS_HEADER, FRONT_HEADER, reward_section
-from tarot.rewarded import Rewarded
 
 PAGE = "index.html"
 

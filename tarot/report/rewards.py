@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from tarot.gains import Difference, Mean, jackknife, mean_intervals
-from tarot.outcomes import Judged, Outcome, distinct, distinct_without, repetition
+from tarot.evaluation.reward_results import Rewarded
+from tarot.evaluation.statistics import Difference, Mean, jackknife, mean_intervals
+from tarot.objectives.text_metrics import Judged, Outcome, distinct, distinct_without, repetition
 from tarot.report import figures
 from tarot.report.table import NONE, p_value, with_interval
-from tarot.rewarded import Rewarded
 
 REWARD_HEADER = ("arm", "reward", "gain", "p", "fluency", "change", "distinct", "repeats")
 FRONT_HEADER = ("trial", "reward", "fluency", "distinct-2", "repetition")

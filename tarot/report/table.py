@@ -4,10 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from tarot.cells import EDITED, FEW_SHOT, Cell
 from tarot.errors import printable
-from tarot.gains import Difference, Gain, Mean, MeanGain, holm
-from tarot.report.comparison import (
+from tarot.evaluation.comparison import (
     HEADLINE,
     Comparison,
     arms_compared,
@@ -17,6 +15,8 @@ from tarot.report.comparison import (
     mean_gain,
     told_apart,
 )
+from tarot.evaluation.results import EDITED, FEW_SHOT, Cell
+from tarot.evaluation.statistics import Difference, Gain, Mean, MeanGain, holm
 
 HEADER = (
     "model",

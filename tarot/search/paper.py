@@ -21,7 +21,7 @@ from gpytorch.kernels import ScaleKernel
 from jaxtyping import Float
 from torch import Tensor
 
-from tarot.search.improvement import Points, Scores, fitted, improve
+from tarot.search.acquisition import Points, Scores, fitted, improve
 from tarot.search.points import identity, uniform
 from tarot.search.proposal import Point, Proposal
 from tarot.search.trial import Trial

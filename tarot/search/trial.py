@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from tarot.json_files import Count, Fraction, Number
+from tarot._files.strict_json import Count, Fraction, Number
 
 Origin = Literal["identity", "start", "sobol", "random", "acquisition", "gradient"]
 

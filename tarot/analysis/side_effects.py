@@ -1,0 +1,177 @@
+"""Edited minus base on every task of a suite: one row of a matrix an adapter. And gain against drift by strength."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import Int
+from torch import Tensor
+
+from tarot.analysis.divergence import Drift, drift
+from tarot.analysis.neutral_text import NEUTRAL_TOKENS, OnStep, neutral_text, silent
+from tarot.edit.adapter import Adapter
+from tarot.errors import TarotError
+from tarot.evaluation.compare import answers, check_judged, recipe_of
+from tarot.evaluation.statistics import Gain, f1_gain, weighted_f1
+from tarot.models.lm_eval_model import evaluate, logged
+from tarot.models.load import LoadedModel
+from tarot.objectives.samples import load_tasks
+
+SUITE = "tarot_synthetic"
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class Change:
+    """Weighted F1 of the greedy answer to a task's documents, without and with the edit, and the paired difference."""
+
+    base: float
+    edited: float
+    gain: Gain
+
+
+@dataclass(frozen=True)
+class Strength:
+    """An adapter with its angles scaled: change of its own task, drift on neutral text."""
+
+    strength: float
+    change: Change
+    drift: Drift
+
+
+def check_strength(strength: float) -> None:
+    """Raise TarotError for a strength outside [0, 1]."""
+    if not 0 <= strength <= 1:
+        raise TarotError("a strength from 0 (the base model) to 1 (the adapter)", repr(strength))
+
+
+def changes(
+    loaded: LoadedModel,
+    adapters: Sequence[Adapter],
+    tasks: Sequence[str] = (SUITE,),
+    *,
+    include_path: str | Path | None = None,
+    num_fewshot: int | None = None,
+    limit: int | None = None,
+    chat: bool = True,
+    batch_size: int | None = None,
+    on_step: OnStep = silent,
+) -> list[dict[str, Change]]:
+    """What each adapter changes on each task: one row of the matrix an adapter, its columns by name.
+
+    Arguments and errors as for `tarot.evaluate`; the base model answers every document once.
+    """
+    for adapter in adapters:
+        adapter.sites(loaded.model)  # or it does not fit, which is to be said before the base model answers
+    known = load_tasks(tasks, include_path)["tasks"]
+    for task in known.values():
+        check_judged(task)
+
+    def greedy(adapter: Adapter | None) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+        results = evaluate(
+            loaded,
+            tasks,
+            adapter=adapter,
+            include_path=include_path,
+            num_fewshot=num_fewshot,
+            limit=limit,
+            chat=chat,
+            batch_size=batch_size,
+        )
+        found = {name: answers(task, logged(results, name)) for name, task in known.items()}
+        return {name: (gold, arm.greedy) for name, (gold, arm) in found.items()}
+
+    on_step("answering tasks", 0, len(adapters) + 1)
+    base = greedy(None)
+    rows = []
+    for done, adapter in enumerate(adapters, start=1):
+        on_step("answering tasks", done, len(adapters) + 1)
+        edited = greedy(adapter) if adapter.angles.any() else base  # no angle is the model as it is
+        rows.append({name: _change(*base[name], edited[name][1]) for name in known})
+    on_step("answering tasks", len(adapters) + 1, len(adapters) + 1)
+    return rows
+
+
+def _change(gold: Sequence[int], base: Sequence[int], edited: Sequence[int]) -> Change:
+    return Change(weighted_f1(gold, base), weighted_f1(gold, edited), f1_gain(gold, base, edited))
+
+
+@dataclass(frozen=True)
+class SideEffects:
+    """What an adapter changes on the tasks that it was not tuned on, and on neutral text."""
+
+    changes: dict[str, Change]
+    drift: Drift
+
+
+def side_effects_of(
+    loaded: LoadedModel,
+    adapter: Adapter,
+    tasks: Sequence[str] = (SUITE,),
+    *,
+    n_tokens: int = NEUTRAL_TOKENS,
+    include_path: str | Path | None = None,
+    limit: int | None = None,
+    chat: bool = True,
+    batch_size: int | None = None,
+    on_step: OnStep = silent,
+) -> SideEffects:
+    """The adapter's row of the matrix, zero-shot and without its own tasks, and its drift on neutral text.
+
+    Arguments and errors as for `changes` and `neutral_text`.
+    """
+    others = [name for name in load_tasks(tasks, include_path)["tasks"] if name not in adapter.tasks]
+    row: dict[str, Change] = {}
+    if others:
+        (row,) = changes(
+            loaded,
+            [adapter],
+            others,
+            include_path=include_path,
+            num_fewshot=0,
+            limit=limit,
+            chat=chat,
+            batch_size=batch_size,
+            on_step=on_step,
+        )
+    text = neutral_text(loaded, n_tokens, batch_size=batch_size, on_step=on_step)
+    (drifted,) = drift(loaded.model, [adapter], text, batch_size, on_step)
+    return SideEffects(row, drifted)
+
+
+def trade_off(
+    loaded: LoadedModel,
+    adapter: Adapter,
+    text: Int[Tensor, "text token"],
+    strengths: Sequence[float] = STRENGTHS,
+    *,
+    include_path: str | Path | None = None,
+    limit: int | None = None,
+    batch_size: int | None = None,
+    on_step: OnStep = silent,
+) -> list[Strength]:
+    """Gain on the adapter's own task, under prompts as it was tuned on, and drift on a text, at each strength.
+
+    Raises:
+        TarotError: a strength outside [0, 1], or an adapter without a recipe; else as `tarot.evaluate`.
+    """
+    for strength in strengths:
+        check_strength(strength)
+    recipe = recipe_of(adapter)
+    edits = [adapter.scaled(strength) for strength in strengths]
+    rows = changes(
+        loaded,
+        edits,
+        [recipe.task],
+        include_path=include_path,
+        num_fewshot=recipe.num_fewshot if isinstance(recipe.num_fewshot, int) else 0,
+        limit=limit,
+        chat=recipe.chat,
+        batch_size=batch_size,
+        on_step=on_step,
+    )
+    drifts = drift(loaded.model, edits, text, batch_size, on_step)
+    return [
+        Strength(strength, row[recipe.task], drifted)
+        for strength, row, drifted in zip(strengths, rows, drifts, strict=True)
+    ]

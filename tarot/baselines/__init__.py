@@ -1,1 +1,0 @@
-"""What an edit has to beat."""

@@ -1,0 +1,1 @@
+"""The command line `tarot`: one module a group of commands."""

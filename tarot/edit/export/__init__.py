@@ -1,0 +1,1 @@
+"""Write an edit in the form that other tools load."""

@@ -1,0 +1,164 @@
+"""Adapters tuned once: a folder for each combination of everything that determines one.
+
+Workers that want the same adapter wait for the one that tunes it. A search that died is resumed from its trials. So is
+a damaged entry, with a message: only what its intact trials do not give is computed again.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from itertools import count
+from pathlib import Path
+
+from tarot._files.atomic import locked, write_atomically
+from tarot.edit.adapter import CARD, WEIGHTS, Adapter, shapes_fingerprint, weights_fingerprint
+from tarot.edit.sites import find_sites, parse_layers
+from tarot.errors import FileAccessError, TarotError
+from tarot.models.lm_eval_model import TarotLM, chat_template
+from tarot.models.load import LoadedModel
+from tarot.objectives.samples import draw, load_task
+from tarot.objectives.text_metrics import OUTCOMES, outcomes
+from tarot.search import TrialLog
+from tarot.search.trial_log import intact_size
+from tarot.search.tune import LIBRARIES, LOCK, TRIALS, Recipe, check_search, tune
+
+logger = logging.getLogger("tarot")
+
+
+def tuned(
+    loaded: LoadedModel,
+    recipe: Recipe,
+    cache: Path,
+    *,
+    budget: int,
+    include_path: str | None,
+    say: Callable[[str], None],
+) -> tuple[Adapter, Path]:
+    """The adapter of this recipe, model and data, from the cache or tuned into it, and its folder.
+
+    Args:
+        cache: folder of all entries; made where it is missing.
+        say: is told what was done about an entry that was not whole.
+
+    Raises:
+        TarotError: what `tarot.tune` raises, or a cache that cannot be written.
+        KeyboardInterrupt: Ctrl-C while tuning; the trials so far are kept.
+    """
+    check_search(recipe, budget)
+    folder = cache / key(loaded, recipe, budget, include_path)
+    with locked(Path(f"{folder}.lock")):
+        if (finished := _finished(folder)) is not None:
+            return finished, folder
+        with locked(folder / LOCK, wait=False), _readable(folder):
+            resumed = _repair(folder, say)
+        if resumed:
+            say(f"resumed the search in {folder} after {resumed} trials")
+        adapter = tune(
+            loaded,
+            recipe,
+            folder,
+            budget=budget,
+            include_path=include_path,
+            resume=True,
+            on_trial=lambda trial, result: logger.info(
+                "trial %d of %d: best %.4f, identity %.4f",
+                trial.index + 1,
+                budget,
+                result.best.score,
+                result.identity.score,
+            ),
+        )
+        if adapter.provenance["interrupted"]:
+            raise KeyboardInterrupt
+        return adapter, folder
+
+
+def key(loaded: LoadedModel, recipe: Recipe, budget: int, include_path: str | None) -> str:
+    """Folder name: readable, and a digest of recipe, budget, model, weights, versions and the samples' very prompts."""
+    sites = find_sites(loaded.model, recipe.sites, parse_layers(recipe.layers))
+    template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), recipe.chat)
+    task = load_task(recipe.task, include_path)
+    samples = draw(task, recipe.samples, num_fewshot=recipe.num_fewshot, seed=recipe.seed, chat_template=template)
+    determines = {
+        "recipe": asdict(recipe),
+        "budget": budget,
+        "model": loaded.reference,
+        "shapes": shapes_fingerprint(loaded.model, sites),
+        "weights": weights_fingerprint(loaded.model),
+        "tokens": [loaded.tokenizer.encode(text) for sample in samples for text in sample.pairs[sample.gold]],
+        "samples": [[sample.key, sample.pairs, sample.gold] for sample in samples],
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+    }
+    digest = hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()[:16]
+    readable = re.sub(
+        r"[^\w.-]+", "-", f"{Path(loaded.reference).name}-{recipe.task}-{recipe.num_fewshot}-{recipe.seed}"
+    )
+    return f"{readable[:50]}-{digest}"
+
+
+def _finished(folder: Path) -> Adapter | None:
+    """The entry's adapter, if the search has ended and every file can be read.
+
+    Raises:
+        TarotError: a file may not be read.
+    """
+    if not (folder / CARD).exists():
+        return None
+    try:
+        adapter = Adapter.load(folder)
+        TrialLog.read(folder / TRIALS)
+    except TarotError as error:
+        if isinstance(error.__cause__, PermissionError):
+            raise
+        return None
+    return None if adapter.provenance.get("interrupted") else adapter
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        hint = "make it readable and writable, or choose another cache"
+        raise FileAccessError(f"to repair the cache entry {folder}", error.strerror or str(error), hint) from error
+
+
+def _repair(folder: Path, say: Callable[[str], None]) -> int:
+    """Make an unfinished or damaged entry one that a search can resume, and return the number of its trials.
+
+    Trials are expensive and an adapter is not: the intact trials are kept, and the search writes the adapter from them.
+    Nothing that cannot be read is deleted but the adapter's own files; the rest is set aside.
+    """
+    path = folder / TRIALS
+    if (size := intact_size(path)) == 0:
+        if any(each.name != LOCK for each in folder.iterdir()):
+            aside = next(name for i in count(1) if not (name := Path(f"{folder}.damaged-{i}")).exists())
+            folder.rename(aside)
+            say(f"set a damaged cache entry aside as {aside} and tuned again: it has no trials that can be read")
+        return 0
+    try:
+        Adapter.load(folder)
+    except TarotError as error:
+        if (folder / CARD).exists():
+            say(f"wrote the adapter in {folder} again, from its trials: {error}")
+        (folder / CARD).unlink(missing_ok=True)
+        (folder / WEIGHTS).unlink(missing_ok=True)
+    content = path.read_bytes()
+    if size <= content.rfind(b"\n"):  # a last line without its end is what an interrupted search leaves
+        write_atomically(folder / f"{TRIALS}.damaged", content)
+        os.truncate(path, size)
+        say(f"kept the intact trials in {path}; the whole file is {TRIALS}.damaged")
+    try:
+        outcomes(folder)
+    except TarotError as error:
+        if (folder / OUTCOMES).exists():
+            (folder / OUTCOMES).rename(folder / f"{OUTCOMES}.damaged")
+            say(f"set {folder / OUTCOMES} aside: {error}")
+    return len(TrialLog.read(path).trials)

@@ -1,0 +1,1 @@
+"""Methods that an edit has to beat."""

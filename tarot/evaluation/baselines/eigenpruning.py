@@ -1,0 +1,98 @@
+"""Dropping singular values of attention matrices that are in the way: the paper's third baseline.
+
+    A = U S V^T,    estimated gain of dropping s_i:  -s_i u_i^T (d score / d A) v_i
+
+Source: Vergara-Browne, Soto and Aizawa, Eigenpruning: an Interpretability-Inspired PEFT Method, arXiv 2404.03147.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tarot.edit.patch import Patch
+from tarot.errors import TarotError
+from tarot.evaluation.baselines.weights import Reweighted, check_slope
+from tarot.objectives.answers import Objective
+from tarot.search.loop import SLOPE_COST
+
+INDEX_BYTES = 4  # a dropped singular value is stored as its place
+
+
+class _Factored(NamedTuple):
+    """One matrix: its name, U, S, V^T, and the estimated gain of dropping each singular value."""
+
+    name: str
+    u: Float[Tensor, "out rank"]
+    s: Float[Tensor, "rank"]
+    vh: Float[Tensor, "rank in"]
+    gains: Float[Tensor, "rank"]
+
+
+def eigenpruning(objective: Objective, budget: int, seed: int) -> Reweighted:
+    """Drop the singular values of the best estimated gains, of all attention matrices; nothing is random here.
+
+    How many is chosen by the objective itself: 0, 1, 2, 4, ... as far as the budget or the positive estimates go.
+
+    Raises:
+        TarotError: a measure without a slope, or attention without an nn.Linear (GPT-2 has another class).
+    """
+    check_slope(objective)
+    factored = _factored(objective)
+    estimates = ((float(gain), k, i) for k, each in enumerate(factored) for i, gain in enumerate(each.gains))
+    ranked = sorted((estimate for estimate in estimates if estimate[0] > 0), reverse=True)
+    best_score, best = float("-inf"), Reweighted({}, 0, {"method": "eigenpruning"})
+    for n in _counts(len(ranked), budget - SLOPE_COST):
+        tried = _pruned(factored, ranked[:n])
+        with torch.no_grad(), tried.applied(objective.model):
+            score = float(objective.score())
+        if score > best_score:
+            best_score, best = score, tried
+    return best
+
+
+def _counts(most: int, evaluations: int) -> Iterator[int]:
+    """0, 1, 2, 4, ... and `most`, as many of them as can be evaluated."""
+    counts = [0, *(2**i for i in range(most.bit_length()) if 2**i < most), *([most] if most else [])]
+    return iter(counts[: max(1, evaluations)])
+
+
+def _factored(objective: Objective) -> list[_Factored]:
+    weights = dict(_attention_weights(objective))
+    if not weights:
+        raise TarotError("attention of nn.Linear layers", f"none in {type(objective.model).__name__}")
+    with Patch(objective.model) as patch, torch.enable_grad():
+        for weight in weights.values():
+            patch.replace(objective.model, weight, "requires_grad", True)
+        patch.apply()
+        slopes = torch.autograd.grad(objective.score(), list(weights.values()))
+    found = []
+    for (name, weight), slope in zip(weights.items(), slopes, strict=True):
+        u, s, vh = torch.linalg.svd(weight.detach().float(), full_matrices=False)
+        found.append(_Factored(name, u, s, vh, -s * ((u.T @ slope.float()) * vh).sum(1)))
+    return found
+
+
+def _attention_weights(objective: Objective) -> Iterator[tuple[str, Tensor]]:
+    """Weights of the linear layers beside each edited output projection, itself included."""
+    modules = dict(objective.model.named_modules())
+    for site in objective.sites:
+        owner = site.name.rpartition(".")[0]
+        for name, module in modules[owner].named_modules(prefix=owner):
+            if isinstance(module, nn.Linear):
+                yield f"{name}.weight", module.weight
+
+
+def _pruned(factored: list[_Factored], dropped: list[tuple[float, int, int]]) -> Reweighted:
+    places: dict[int, list[int]] = {}
+    for _, which, i in dropped:
+        places.setdefault(which, []).append(i)
+    weights = {}
+    for which, indices in places.items():
+        each = factored[which]
+        kept = each.s.clone()
+        kept[indices] = 0
+        weights[each.name] = (each.u * kept) @ each.vh
+    return Reweighted(weights, INDEX_BYTES * len(dropped), {"method": "eigenpruning"})

@@ -1,0 +1,404 @@
+"""Base, in-context and edited answers to the same documents: from lm-eval's results to the plain data of a cell."""
+
+import math
+import shlex
+import time
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from operator import eq
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import torch
+from lm_eval.api.task import Task
+
+from tarot.edit.adapter import Adapter
+from tarot.errors import TarotError
+from tarot.evaluation import in_context as icl
+from tarot.evaluation.results import EDITED, FEW_SHOT, OUTSIDE, ZERO_SHOT, Arm, Cell
+from tarot.models.lm_eval_model import check_tasks, evaluate, logged
+from tarot.models.load import LoadedModel
+from tarot.models.missing_numbers import has_number
+from tarot.objectives.documents import check_answers, document_key, right_choice
+from tarot.objectives.samples import MIXED_SHOTS, load_task
+from tarot.objectives.shots import shots_shown
+from tarot.search.tune import LIBRARIES, Recipe, check_recipe
+
+# Documents as lm-eval logged them, and the seconds that their answers took.
+Answered = tuple[list[icl.Logged], float]
+
+
+def answers(task: Task, documents: Sequence[icl.Logged]) -> tuple[tuple[int, ...], Arm]:
+    """Right answers and an arm (nameless, of no labels) from the documents that lm-eval logged, each once.
+
+    A document without choices has one right answer, 0: greedy decoding wrote it, or something OUTSIDE. Where choices
+    are different contexts of one text, nothing that could be written tells them apart: the likeliest counts as greedy.
+    A document without a number is answered OUTSIDE with probability 0.
+    """
+    check_judged(task)
+    gold: list[int] = []
+    predicted: list[int] = []
+    greedy: list[int] = []
+    probability: list[float] = []
+    missing = []
+    for row, document in enumerate(documents):
+        scored = document["filtered_resps"]
+        if not has_number(document):
+            chooses = task.OUTPUT_TYPE == "multiple_choice" and icl.n_choices(document) > 1
+            gold.append(right_choice(task, f"document {document['doc_id']}", document["doc"]) if chooses else 0)
+            predicted.append(OUTSIDE)
+            greedy.append(OUTSIDE)
+            probability.append(0.0)
+            missing.append(row)
+            continue
+        if isinstance(scored[0], str):
+            right = float(document["exact_match"])
+            gold.append(0)
+            predicted.append(0 if right else OUTSIDE)
+            greedy.append(predicted[-1])
+            probability.append(right)
+            continue
+        n = icl.n_choices(document)
+        values = [float(value) for value, _ in scored[:n]]
+        target = right_choice(task, f"document {document['doc_id']}", document["doc"]) if n > 1 else 0
+        gold.append(target)
+        greedy.append(greedy_choice([flag for _, flag in scored[:n]], [text for _, text in document["arguments"]]))
+        predicted.append(max(range(n), key=values.__getitem__) if n > 1 else greedy[-1])
+        if task.multiple_input:
+            greedy[-1] = predicted[-1]
+        probability.append(math.exp(values[target]))
+    arm = Arm("", 0, tuple(predicted), tuple(greedy), tuple(probability), 0.0, without_number=tuple(missing))
+    return tuple(gold), arm
+
+
+def check_judged(task: Task) -> None:
+    """Raise TarotError unless the answers to a task can be told right from wrong."""
+    if task.OUTPUT_TYPE not in ("multiple_choice", "loglikelihood", "generate_until"):
+        hint = "leave it out; tarot evaluate has its metrics"
+        raise TarotError(f"right and wrong answers in {task.config.task}", f"output type {task.OUTPUT_TYPE}", hint)
+    if task.OUTPUT_TYPE == "generate_until" and "exact_match" not in (names := task.aggregation()):
+        asked = f"choices or the metric exact_match in {task.config.task}"
+        raise TarotError(asked, ", ".join(names) or "no metric", "evaluate it instead")
+
+
+def check_measurable(
+    adapter: Adapter,
+    *,
+    shots: int,
+    draws: int = 0,
+    include_path: str | Path | None = None,
+    limit: int | None = None,
+) -> None:
+    """Raise what `measure` would raise that can be known without a model; arguments as for `measure`."""
+    recipe = recipe_of(adapter)
+    own = recipe.num_fewshot if isinstance(recipe.num_fewshot, int) else 0
+    for task in check_tasks([recipe.task], adapter, include_path=include_path, num_fewshot=own, limit=limit):
+        check_judged(task)
+        icl.labelled(task, _samples_of(adapter))
+    if draws and not (own or shots):
+        raise TarotError("shots to draw", "0 shots", "leave the draws out")
+
+
+def greedy_choice(flags: Sequence[bool], answers: Sequence[str]) -> int:
+    """The choice that greedy decoding writes, of those it is flagged for, or OUTSIDE.
+
+    One that begins another is greedy whenever the longer one is, which is the answer then.
+    """
+    return max((i for i, flag in enumerate(flags) if flag), key=lambda i: len(answers[i]), default=OUTSIDE)
+
+
+def reference_workload() -> float:
+    """Seconds of a fixed matrix product, to express times of one session in those of another: the least of three."""
+    times = []
+    for _ in range(3):
+        a = torch.ones(512, 512)
+        started = time.perf_counter()
+        for _ in range(10):
+            a = (a @ a).clamp(-1, 1)
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def command(
+    loaded: LoadedModel,
+    adapter: Adapter,
+    shots: int | None,
+    draws: int = 0,
+    limit: int | None = None,
+    include_path: str | Path | None = None,
+    controls: Sequence[Adapter] = (),
+    reward: str | None = None,
+) -> str:
+    """Shell line that repeats a cell; each control's search gets a folder of its own, named by it.
+
+    Rewarded texts have no shots: None leaves them out. `not_repeated` says what the line does not do again.
+    """
+    options = [f"--include-path {shlex.quote(str(include_path))}"] if include_path else []
+    searched = {"DIR": adapter, **{f"DIR-{recipe_of(control).search}": control for control in controls}}
+    made = {folder: _steps(loaded.reference, edit, folder, options) for folder, edit in searched.items()}
+    (edited, *beside) = (folder for _, folder in made.values())
+    arms = [] if shots is None else [f"--shots {shots}", *([f"--draws {draws}"] if draws else [])]
+    arms += [f"--reward {shlex.quote(reward)}"] if reward else []
+    compare = [
+        "tarot compare",
+        f"--model {shlex.quote(loaded.reference)}",
+        *_dtype(loaded.dtype),
+        f"--adapter {edited}",
+        *(f"--control {folder}" for folder in beside),
+        *arms,
+        *options,
+        *([f"--limit {limit}"] if limit else []),
+    ]
+    return " && ".join([*(step for steps, _ in made.values() for step in steps), " ".join(compare)])
+
+
+def not_repeated(adapter: Adapter) -> str:
+    """What became of an edit that its command does not repeat, in words; empty for one that a search ended with."""
+    said, words = adapter.provenance, []
+    if said.get("interrupted"):
+        words.append(f"its search stopped after {said.get('spent')} of {said['budget']} evaluations")
+    parents: Any = said.get("parents", ())
+    words += [f"scaled by {parent['strength']:g}" for parent in parents]
+    pruned: Any = said.get("pruned")
+    if pruned and pruned.get("before"):
+        words.append("pruned more than once")
+    return ", ".join(words)
+
+
+def _steps(model: str, adapter: Adapter, folder: str, options: list[str]) -> tuple[list[str], str]:
+    """Command lines that make an edit, and the folder that it is in then."""
+    recipe, said = recipe_of(adapter), adapter.provenance
+    # What each field is where it is left out, a space by its search and a search by its objective.
+    search = Recipe(recipe.task, objective=recipe.objective).search
+    default = replace(Recipe(recipe.task, search=recipe.search), search=search)
+    reference = f"--model {shlex.quote(model)}"
+    changed = [
+        f"--{name.replace('_', '-')} {shlex.quote(str(value))}"
+        for name, value in vars(recipe).items()
+        if name not in ("task", "chat") and value != getattr(default, name)
+    ]
+    dtype = _dtype(str(said.get("dtype", "auto")))
+    tune = ["tarot tune", reference, f"--task {shlex.quote(recipe.task)}", *dtype, *options, *changed]
+    tune += [f"--budget {said['budget']}", *([] if recipe.chat else ["--no-chat"]), f"--output {folder}"]
+    pruned: Any = said.get("pruned")
+    if not pruned:
+        return [" ".join(tune)], folder
+    prune = ["tarot prune", reference, *dtype, f"--adapter {folder}", *options, f"--keep {pruned['keep']:g}"]
+    return [" ".join(tune), " ".join([*prune, f"--output {folder}-pruned"])], f"{folder}-pruned"
+
+
+def _dtype(dtype: str) -> list[str]:
+    return [] if dtype == "auto" else [f"--dtype {shlex.quote(dtype)}"]
+
+
+def measure(
+    loaded: LoadedModel,
+    adapter: Adapter,
+    *,
+    shots: int = 6,
+    include_path: str | Path | None = None,
+    limit: int | None = None,
+    batch_size: int | None = None,
+    curves: Mapping[str, Sequence[float]] | None = None,
+    controls: Mapping[str, Adapter] | None = None,
+    draws: int = 0,
+    known: MutableMapping[tuple[object, ...], Answered] | None = None,
+) -> Cell:
+    """Answer the documents that the adapter's task evaluates: unedited, with labels in the prompt, and edited.
+
+    The edited model sees prompts of as many shots as it was tuned on (none for `mix`). Its base sees the same ones: it
+    is the arm "zero-shot", or for an adapter tuned on k shots the arm "few-shot", which then has these k. Else that
+    arm's shots are the first `shots` of the labelled samples that the search was given. "zero-shot calibrated" and
+    "few-shot calibrated" are the same answers after contextual calibration, for tasks that choose.
+
+    Args:
+        loaded: model and tokenizer; unchanged afterwards.
+        adapter: what `tarot.tune` returned or saved.
+        shots: of the few-shot arm of an adapter tuned without.
+        include_path: folder of further task files.
+        limit: only the first documents.
+        batch_size: most sequences of one pass; None leaves it to us.
+        curves: scores of each search's trials, for pictures.
+        controls: other edits by name, such as that of a random search.
+        draws: evaluate so many further choices and orders of as many shots among the samples: arms "few-shot 1 of 5
+            (best)" to "few-shot 5 of 5 (worst)", ranked by how many greedy answers are right. Each takes about as long
+            as the edited arm.
+        known: base answers of earlier calls with the same model, which the seeds of a cell share; looked up and added.
+
+    Raises:
+        TarotError: an adapter without a recipe, one that does not fit the model, a control with other labels or prompts
+            than the edit's, other data than it was tuned on, draws of no shots, or a task whose written answers nothing
+            judges.
+    """
+    started = time.perf_counter()
+    recipe = recipe_of(adapter)
+    check_beside(loaded, adapter, (controls or {}).values())
+    own = recipe.num_fewshot if isinstance(recipe.num_fewshot, int) else 0
+    labels = recipe.samples + (own if isinstance(recipe.num_fewshot, int) else max(MIXED_SHOTS))
+    task = load_task(recipe.task, include_path)
+    check_judged(task)
+    check_answers(task)
+    drawn = icl.labelled(task, _samples_of(adapter))
+    n_shots = own or min(int(shots_shown(task, shots)), len(drawn))
+    if draws and not n_shots:
+        raise TarotError("shots to draw", "0 shots", "leave the draws out")
+
+    def timed(run: Callable[[], dict[str, Any]]) -> Answered:
+        begun = time.perf_counter()
+        return logged(run(), recipe.task), round(time.perf_counter() - begun, 3)
+
+    def evaluated(k: int, edit: Adapter | None = None) -> Answered:
+        return timed(
+            lambda: evaluate(
+                loaded,
+                [recipe.task],
+                adapter=edit,
+                include_path=include_path,
+                num_fewshot=k,
+                limit=limit,
+                chat=recipe.chat,
+                batch_size=batch_size,
+            )
+        )
+
+    def base(k: int) -> Answered:
+        # The model itself: another may have its name.
+        key = (loaded, recipe.task, str(include_path), k, limit, recipe.chat)
+        if known is None:
+            return evaluated(k)
+        if key not in known:
+            known[key] = evaluated(k)
+        return known[key]
+
+    def prompted(docs: Sequence[icl.Doc]) -> Answered:
+        return timed(
+            lambda: icl.prompted(
+                loaded,
+                recipe.task,
+                docs,
+                include_path=include_path,
+                limit=limit,
+                chat=recipe.chat,
+                batch_size=batch_size,
+            )
+        )
+
+    frame = icl.frame_of([str(task.doc_to_text(doc)) for doc in drawn])
+
+    def calibrated(answered: Answered) -> Answered:
+        begun = time.perf_counter()
+        documents = icl.calibrated(loaded, task, answered[0], frame)
+        return documents, round(answered[1] + time.perf_counter() - begun, 3)
+
+    arms: dict[str, tuple[int, Answered]] = {ZERO_SHOT: (0, base(0))}
+    if n_shots:
+        arms[FEW_SHOT] = (n_shots, base(own) if own else prompted(drawn[:n_shots]))
+    arms[EDITED] = (labels, evaluated(own, adapter))
+    arms |= {name: (labels, evaluated(own, edit)) for name, edit in (controls or {}).items()}
+    if icl.can_calibrate(task):
+        arms |= {
+            f"{name} calibrated": (arms[name][0], calibrated(arms[name][1]))
+            for name in (ZERO_SHOT, FEW_SHOT)
+            if name in arms
+        }
+
+    gold, _ = answers(task, arms[EDITED][1][0])
+    measured = [_arm(task, name, n, answered) for name, (n, answered) in arms.items()]
+    if n_shots:
+        shown = min(n_shots, len(drawn))
+        tried = [_arm(task, "", shown, prompted(docs)) for docs in icl.orders(drawn, shown, draws, recipe.seed)]
+        measured += _ranked(gold, tried)
+    docs = [doc for _, doc in zip(range(len(gold)), task.eval_docs, strict=False)]
+    return Cell(
+        model=loaded.reference,
+        task=recipe.task,
+        num_fewshot=own,
+        seed=recipe.seed,
+        samples=recipe.samples,
+        budget=int(adapter.provenance["budget"]),  # type: ignore[call-overload]  # looked at by recipe_of
+        search=recipe.search,
+        space=recipe.space,
+        objective=recipe.objective,
+        command=command(loaded, adapter, n_shots, draws, limit, include_path, controls=list((controls or {}).values())),
+        not_repeated=not_repeated(adapter),
+        dtype=loaded.dtype,
+        keys=tuple(document_key(task, doc) for doc in docs),
+        gold=gold,
+        texts=tuple(said(task, doc) for doc in docs),
+        arms=tuple(measured),
+        seconds=round(time.perf_counter() - started, 3),
+        reference_seconds=round(reference_workload(), 6),
+        adapter=adapter.fingerprint,
+        mixed=recipe.num_fewshot == "mix",
+        layers=adapter.edit.layers,
+        head_angles=tuple(tuple(round(float(a), 6) for a in row) for row in adapter.angles.mean(-1)),
+        curves={name: tuple(curve) for name, curve in (curves or {}).items()},
+        versions={name: version(name) for name in LIBRARIES},
+    )
+
+
+def check_beside(loaded: LoadedModel, adapter: Adapter, controls: Iterable[Adapter]) -> None:
+    """Raise what `measure` would of an adapter and its controls, before the base model answers."""
+    for edit in (adapter, *controls):
+        edit.sites(loaded.model)  # or it does not fit
+        _check_alike(adapter, edit)
+
+
+def _check_alike(adapter: Adapter, control: Adapter) -> None:
+    """Raise TarotError unless a control had the same labels, prompts and budget: its arm stands beside the edit's."""
+    said, asked = (
+        f"{recipe.samples} samples of {recipe.task}, {recipe.num_fewshot} shots, seed {recipe.seed}, budget {budget}"
+        for recipe, budget in ((recipe_of(each), each.provenance["budget"]) for each in (control, adapter))
+    )
+    if said != asked:
+        raise TarotError(f"a control tuned as the edit was, on {asked}", said, "tune it with the same")
+
+
+def _arm(task: Task, name: str, labels: int, answered: Answered) -> Arm:
+    documents, seconds = answered
+    return replace(answers(task, documents)[1], name=name, labels=labels, seconds=seconds)
+
+
+def _ranked(gold: tuple[int, ...], arms: Sequence[Arm]) -> list[Arm]:
+    """Draws named by their rank, so that the best of one cell stands beside the best of another."""
+    ranked = sorted(arms, key=lambda arm: -sum(map(eq, gold, arm.greedy)))
+    words = {1: " (best)", len(ranked): " (worst)"} if len(ranked) > 1 else {}
+    return [
+        replace(arm, name=f"{FEW_SHOT} {rank} of {len(ranked)}{words.get(rank, '')}", draw=rank)
+        for rank, arm in enumerate(ranked, start=1)
+    ]
+
+
+def recipe_of(adapter: Adapter) -> Recipe:
+    """The recipe in an adapter's provenance.
+
+    Raises:
+        TarotError: there is none, or none that could have been tuned; or its budget is missing.
+    """
+    known = get_type_hints(Recipe)
+    found: dict[str, Any] = {name: value for name, value in adapter.provenance.items() if name in known}
+    for name in ("task", "budget"):
+        if name not in adapter.provenance:
+            raise TarotError("an adapter that says what it was tuned on", f"one without a {name}", "tune it with tarot")
+    for name, value in found.items():
+        kinds: Any = (known[name], int) if known[name] is float else known[name]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and known[name] is not bool):
+            raise TarotError("the recipe of an adapter as tarot writes it", f"{name} {value!r}", "tune it with tarot")
+    check_recipe(recipe := Recipe(**found))
+    return recipe
+
+
+def _samples_of(adapter: Adapter) -> list[Mapping[str, Any]]:
+    samples: Any = adapter.provenance.get("samples_drawn")
+    if not samples or not all("id" in sample for sample in samples):
+        got, hint = "one without its samples", "tune it with tarot"
+        raise TarotError("an adapter that says what it was tuned on", got, hint)
+    return list(samples)
+
+
+def said(task: Task, doc: Any) -> str:
+    """A document as asked: its text and, where the answer's turn begins with words of its own, these."""
+    text, begun = task.doc_to_text(doc), task.doc_to_prefix(doc)
+    asked = text if isinstance(text, str) else str(task.doc_to_choice(doc))
+    return f"{asked} {begun}" if begun else asked

@@ -1,0 +1,190 @@
+"""The arms of a cell against its base: the unedited model under the same prompts."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import groupby
+from statistics import fmean
+
+from tarot.errors import UnknownName
+from tarot.evaluation.results import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Cell, details
+from tarot.evaluation.statistics import (
+    Gain,
+    MeanGain,
+    accuracy,
+    accuracy_gain,
+    f1_gain,
+    mean_over_seeds,
+    mean_over_settings,
+    weighted_f1,
+)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is measured: `score(gold, answers)` of the answers that `answers(arm)` picks, and the gain in it."""
+
+    title: str
+    answers: Callable[[Arm], tuple[int, ...]]
+    score: Callable[[Sequence[int], Sequence[int]], float]
+    gain: Callable[[Sequence[int], Sequence[int], Sequence[int]], Gain]
+
+    def mean_score(self, gold: Sequence[int], arms: Sequence[Arm]) -> float:
+        """Mean of the arms' scores, a fraction."""
+        return fmean(self.score(gold, self.answers(arm)) for arm in arms)
+
+
+HEADLINE = "greedy_f1"
+METRICS: Mapping[str, Metric] = {
+    "f1": Metric("weighted F1 among the choices", lambda arm: arm.predicted, weighted_f1, f1_gain),
+    "acc": Metric("accuracy among the choices", lambda arm: arm.predicted, accuracy, accuracy_gain),
+    "greedy_f1": Metric("weighted F1 of the greedy answer", lambda arm: arm.greedy, weighted_f1, f1_gain),
+    "greedy_acc": Metric("accuracy of the greedy answer", lambda arm: arm.greedy, accuracy, accuracy_gain),
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Scores of a cell's arms and their gains over `base`, by the arm's name; fractions.
+
+    Where several draws of shots were tried, "few-shot, mean of 5 draws" is a name too. `arms` holds them all under it,
+    their scores' mean is its score, and the mean of their paired gains its gain: an interval, with what draws differ by
+    in it, and no test. `gain` is the edited arm's over the base, `over_few_shot` over few-shot prompting, `over_draws`
+    over the mean of the draws; None where the cell has no such arms. `nth` counts other edits of the same setting and
+    seed, which are no further seeds of it.
+    """
+
+    cell: Cell
+    base: str
+    arms: Mapping[str, tuple[Arm, ...]]
+    scores: Mapping[str, float]
+    gains: Mapping[str, Gain | MeanGain]
+    gain: Gain
+    over_few_shot: Gain | None
+    over_draws: MeanGain | None
+    nth: int = 0
+
+    @property
+    def setting(self) -> tuple[object, ...]:
+        """All that the seeds of one measurement share."""
+        cell = self.cell
+        return (
+            cell.model,
+            cell.task,
+            cell.shots,
+            cell.samples,
+            cell.budget,
+            cell.search,
+            cell.space,
+            cell.objective,
+            cell.layers,
+            cell.keys,
+            self.nth,
+        )
+
+
+def metric_named(name: str) -> Metric:
+    """Raises UnknownName for another than those of METRICS."""
+    if name not in METRICS:
+        raise UnknownName("metric", name, METRICS)
+    return METRICS[name]
+
+
+def compare(cells: Sequence[Cell], metric: str = HEADLINE) -> list[Comparison]:
+    """Each cell's arms against its base, sorted by setting and seed; one that is given twice, once.
+
+    The base is `zero-shot` for cells without shots and `few-shot` for those with.
+
+    Raises:
+        UnknownName: a metric that is not one of METRICS.
+        TarotError: a cell without a base or an edited arm.
+    """
+    of = metric_named(metric)
+    once: dict[tuple[object, ...], Comparison] = {}
+    for comparison in (_compare(cell, of) for cell in cells):
+        edited = comparison.cell.arm(EDITED)
+        which = (comparison.setting, comparison.cell.seed)
+        once.setdefault((*which, comparison.cell.adapter, edited.greedy, edited.predicted), comparison)
+    seen: Counter[tuple[object, ...]] = Counter()
+    compared = []
+    for (setting, seed, *_), comparison in once.items():
+        compared.append(replace(comparison, nth=seen[setting, seed]))
+        seen[setting, seed] += 1
+    return sorted(compared, key=lambda comparison: (comparison.setting, comparison.cell.seed))
+
+
+def _compare(cell: Cell, metric: Metric) -> Comparison:
+    base = cell.arm(FEW_SHOT if cell.num_fewshot else ZERO_SHOT)
+    edited = cell.arm(EDITED)
+
+    @cache  # the edited arm's gain is wanted under several names
+    def gain(before: Arm, after: Arm) -> Gain:
+        return metric.gain(cell.gold, metric.answers(before), metric.answers(after))
+
+    over_few_shot = gain(cell.arm(FEW_SHOT), edited) if any(arm.name == FEW_SHOT for arm in cell.arms) else None
+    over_draws = mean_over_seeds([gain(draw, edited) for draw in cell.draws]) if len(cell.draws) > 1 else None
+    arms = named_arms(cell)
+    scores = {name: metric.mean_score(cell.gold, those) for name, those in arms.items()}
+    gains: dict[str, Gain | MeanGain] = {
+        name: mean_over_seeds([gain(base, arm) for arm in those]) if len(those) > 1 else gain(base, *those)
+        for name, those in arms.items()
+        if name != base.name
+    }
+    return Comparison(cell, base.name, arms, scores, gains, gain(base, edited), over_few_shot, over_draws)
+
+
+def named_arms(cell: Cell) -> dict[str, tuple[Arm, ...]]:
+    """The cell's arms, and all its draws under the name of their mean in front of the first."""
+    named: dict[str, tuple[Arm, ...]] = {}
+    for arm in cell.arms:
+        if arm.draw and len(cell.draws) > 1:
+            named.setdefault(mean_of_draws(cell), cell.draws)
+        named[arm.name] = (arm,)
+    return named
+
+
+def mean_of_draws(cell: Cell) -> str:
+    """What the mean over a cell's draws of shots is called."""
+    return f"{FEW_SHOT}, mean of {len(cell.draws)} draws"
+
+
+def arms_compared(comparisons: Sequence[Comparison]) -> list[str]:
+    """The edited arm and every control, few-shot prompting among them, in the order in which the cells name them.
+
+    Of the draws of shots their mean, the best and the worst.
+    """
+    between = {draw.name for comparison in comparisons for draw in comparison.cell.draws[1:-1]}
+    names = dict.fromkeys([EDITED, *(name for comparison in comparisons for name in comparison.gains)])
+    return [name for name in names if name != ZERO_SHOT and name not in between] if comparisons else []
+
+
+def by_search(comparisons: Sequence[Comparison]) -> dict[str, list[Comparison]]:
+    """Those whose searches are alike, by what tells them from the others in words; of one search alone, by no words."""
+    groups: dict[str, list[Comparison]] = {}
+    for comparison, words in zip(comparisons, details([each.cell for each in comparisons]), strict=True):
+        groups.setdefault(words, []).append(comparison)
+    return groups
+
+
+def told_apart(comparisons: Sequence[Comparison]) -> list[str]:
+    """Of each, in words, its search where there are several, and its adapter where one search has several edits."""
+    words = details([each.cell for each in comparisons])
+    adapters: dict[tuple[str, str], set[str]] = {}
+    for each, said in zip(comparisons, words, strict=True):
+        adapters.setdefault((each.cell.id, said), set()).add(each.cell.adapter)
+    edits = [
+        f"adapter {each.cell.adapter}" if len(adapters[each.cell.id, said]) > 1 else ""
+        for each, said in zip(comparisons, words, strict=True)
+    ]
+    return [", ".join(filter(None, both)) for both in zip(words, edits, strict=True)]
+
+
+def by_setting(comparisons: Sequence[Comparison]) -> list[list[Comparison]]:
+    """Sorted comparisons, those that differ by their seed only together."""
+    return [list(group) for _, group in groupby(comparisons, key=lambda comparison: comparison.setting)]
+
+
+def mean_gain(comparisons: Sequence[Comparison], gain: Callable[[Comparison], Gain | MeanGain | None]) -> MeanGain:
+    """Mean over seeds, then over settings, of the gains that are there."""
+    return mean_over_settings([[g for each in group if (g := gain(each))] for group in by_setting(comparisons)])

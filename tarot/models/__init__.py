@@ -1,0 +1,1 @@
+"""Load models, score token sequences and serve edited models to lm-evaluation-harness."""

@@ -1,0 +1,1 @@
+"""Score continuations fast: shared prefixes, batches of like length, frozen layers."""

@@ -1,0 +1,407 @@
+"""log p(continuation | context) of many token pairs, in as few and as full passes as their shared prefixes allow.
+
+Prompts of one task share much: a system text, the same shots, the same question before each of its choices. Every token
+that several requests share is run once and its keys and values are lent to the rest. What remains is batched by length,
+and only the positions that predict a continuation reach the vocabulary.
+
+A score is that of one pass over the request's own tokens. Where the length of a pass changes its rotary embeddings
+(`tarot.models.scoring.rope`), requests beyond the change share no prefix, and are batched only with those of their own length.
+
+The plan depends on the requests alone, so a caller that scores the same requests hundreds of times makes one `Scorer`.
+"""
+
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from inspect import signature
+from itertools import groupby
+from math import isinf
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from tarot.edit.patch import Patch
+from tarot.edit.sites import decoder_layers
+from tarot.errors import TarotError
+from tarot.models.scoring.frozen_layers import Below
+from tarot.models.scoring.rope import constant_rope_length, initial_rope, pass_group
+
+
+class Request(NamedTuple):
+    """Tokens to condition on and tokens to score; both non-empty."""
+
+    context: tuple[int, ...]
+    continuation: tuple[int, ...]
+
+
+class Score(NamedTuple):
+    """Summed log-probability in nats, and whether greedy decoding would have written exactly this continuation."""
+
+    log_probability: float
+    greedy: bool
+
+
+# What a pass takes its cache by, and gives it back as: transformers 5.24 renamed it, and warns of the name before.
+CACHE = "cache" if hasattr(CausalLMOutputWithPast, "cache") else "past_key_values"
+
+# A pass over few tokens costs about as much as one over this many: below it, sharing or splitting buys nothing.
+PASS_COST_TOKENS = {"cpu": 32}
+PASS_COST_TOKENS_ACCELERATOR = 1024
+# Of one pass when the caller leaves the batch size to us, and halved where it does not fit: tokens, prefix included,
+# and logits, of which there are two copies for a while (1 GB each in float32).
+AUTO_PASS_TOKENS, AUTO_PASS_LOGITS = 16384, 2**28
+LENDABLE = (DynamicLayer, DynamicSlidingWindowLayer)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One sequence to run.
+
+    `start` is the first position whose prediction a request needs. Rows of another `group` cannot share a pass.
+    """
+
+    tokens: tuple[int, ...]
+    start: int
+    group: int
+
+
+@dataclass
+class _Node:
+    """A shared prefix `tokens[:depth]`, the rows that continue it on their own, and longer prefixes that extend it."""
+
+    tokens: tuple[int, ...]
+    depth: int
+    rows: list[int] = field(default_factory=list)
+    children: list["_Node"] = field(default_factory=list)
+
+
+def _common(rows: Sequence[_Row]) -> int:
+    """Length that all rows share and none needs predictions inside of; rows are sorted, so the ends decide."""
+    first, last = rows[0].tokens, rows[-1].tokens
+    limit = min(row.start for row in rows)
+    return next((i for i in range(limit) if first[i] != last[i]), limit)
+
+
+def _grow(rows: list[_Row], indices: list[int], node: _Node, pass_cost: int) -> None:
+    """Hang `rows[i] for i in indices`, sorted and alike up to `node.depth`, under `node`."""
+    if len(indices) == 1:
+        node.rows += indices
+        return
+    depth = _common([rows[i] for i in indices])
+    if (depth - node.depth) * (len(indices) - 1) > pass_cost:
+        child = _Node(rows[indices[0]].tokens, depth)
+        node.children.append(child)
+        node = child
+    # Rows that are read from here on cannot share more; the others go on by their next token.
+    node.rows += [i for i in indices if rows[i].start == depth]
+    others = [i for i in indices if rows[i].start > depth]
+    for _, group in groupby(others, key=lambda i: rows[i].tokens[depth]):
+        _grow(rows, list(group), node, pass_cost)
+
+
+def _batches(lengths: Sequence[int], max_rows: int, pass_cost: int) -> Iterator[range]:
+    """Cut sorted lengths into runs whose padded tokens plus the cost of every pass are fewest (dynamic programme)."""
+    best = [0.0] + [float("inf")] * len(lengths)
+    cut = [0] * (len(lengths) + 1)
+    for end in range(1, len(lengths) + 1):
+        for begin in range(max(0, end - max_rows), end):
+            cost = best[begin] + (end - begin) * lengths[end - 1] + pass_cost
+            if cost < best[end]:
+                best[end], cut[end] = cost, begin
+    end = len(lengths)
+    while end:
+        yield range(cut[end], end)
+        end = cut[end]
+
+
+class _Lent(DynamicLayer):
+    """Keys and values of a prefix, lent to every row of a batch.
+
+    A row's own states pass through and are not kept, so one prefix serves any number of batches of any size.
+    """
+
+    def __init__(self, lender: "_Lent | None", keep: bool) -> None:
+        super().__init__()
+        self.keep = keep
+        if lender and lender.is_initialized:
+            self.dtype, self.device, self.is_initialized = lender.dtype, lender.device, True
+            self.keys, self.values = lender.keys, lender.values
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        keys, values = key_states, value_states
+        if self.keys is not None and self.values is not None:
+            rows = (len(key_states), -1, -1, -1)
+            keys = torch.cat([self.keys.expand(rows), key_states], dim=-2)
+            values = torch.cat([self.values.expand(rows), value_states], dim=-2)
+        if self.keep:
+            self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+            self.keys, self.values = keys, values
+        return keys, values
+
+
+def _lend(prefix: Cache | None, n_layers: int, *, keep: bool) -> Cache:
+    """A cache that starts with `prefix`, keeping what passes through it or not."""
+    if prefix is None:
+        return Cache(layers=[_Lent(None, keep) for _ in range(n_layers)])
+    return Cache(layers=[_Lent(layer, keep) for layer in prefix.layers if isinstance(layer, _Lent)])
+
+
+def _can_lend(model: PreTrainedModel) -> bool:
+    """Whether every layer's state is keys and values alone, each layer with its own (nothing recurrent or shared)."""
+    config = model.config.get_text_config(decoder=True)
+    return (
+        not getattr(config, "num_kv_shared_layers", 0)
+        and CACHE in signature(model.forward).parameters
+        and not getattr(model, "_is_stateful", False)
+        # Not their subclasses, which keep more than that.
+        and all(type(layer) in LENDABLE for layer in DynamicCache(config=model.config).layers)
+    )
+
+
+@contextmanager
+def predictions_at(model: PreTrainedModel, rows: Int[Tensor, " n"], positions: Int[Tensor, " n"]) -> Iterator[None]:
+    """Project only these positions to the vocabulary; logits come out `1 x n x vocabulary`.
+
+    The head's input is where to select: what models do to logits afterwards (scale, soft cap) is element by element.
+    """
+    head = model.get_output_embeddings()
+
+    def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden = args[0]  # of a model in parts, on the last part's device
+        return (hidden[rows.to(hidden.device), positions.to(hidden.device)].unsqueeze(0), *args[1:])
+
+    with Patch(head) as patch:
+        patch.before(head, select)
+        patch.apply()
+        yield
+
+
+def max_length(model: PreTrainedModel) -> int | None:
+    """Most tokens of one sequence, where the model's configuration says so."""
+    return getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a pass failed for want of memory, on whichever device."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+class Scorer:
+    """log p(continuation | context) = sum_i log p(t_i | context, t_1 ... t_(i-1)), for fixed requests on one model.
+
+    Args:
+        model: a causal language model.
+        requests: token pairs; a context is at least one token, as is a continuation.
+        batch_size: most rows of one pass; None leaves it to the scorer.
+        names: what errors call each request.
+        still: how many of the first layers never change while the scorer lives: they run for the first scoring only.
+
+    Raises:
+        TarotError: an empty context or continuation, or a request longer than the model's context.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        requests: Sequence[Request],
+        batch_size: int | None = None,
+        names: Sequence[str] | None = None,
+        still: int = 0,
+    ) -> None:
+        self.model = model
+        self._below = Below(list(decoder_layers(model))[:still] if still and _can_lend(model) else [])
+        self._lent_below: dict[Hashable, list[Any]] = {}
+        self._still = still
+        self.requests = requests
+        self.batch_size = batch_size
+        self.max_length = max_length(model)
+        for i, request in enumerate(requests):
+            self._check(names[i] if names else f"request {i}", request)
+
+        self._constant_rope = constant_rope_length(model)
+        # A sequence that begins another needs no pass of its own: attention is causal.
+        wanted = sorted(range(len(requests)), key=lambda i: (self._group(i), self._sequence(i)))
+        self._rows: list[_Row] = []
+        self._row_of = [0] * len(requests)
+        for i in reversed(wanted):
+            sequence, start, group = self._sequence(i), len(requests[i].context) - 1, self._group(i)
+            last = self._rows[-1] if self._rows else None
+            if last and last.group == group and last.tokens[: len(sequence)] == sequence:
+                self._rows[-1] = _Row(last.tokens, min(last.start, start), group)
+            else:
+                self._rows.append(_Row(sequence, start, group))
+            self._row_of[i] = len(self._rows) - 1
+        self._pass_cost = PASS_COST_TOKENS.get(model.device.type, PASS_COST_TOKENS_ACCELERATOR)
+
+    def _check(self, name: str, request: Request) -> None:
+        if not request.context or not request.continuation:
+            missing = "an answer without tokens" if request.context else "a prompt without tokens"
+            raise TarotError("tokens to condition on and tokens to score", f"{missing} in {name}")
+        length = len(request.context) + len(request.continuation) - 1
+        if self.max_length and length > self.max_length:
+            raise TarotError(
+                f"at most {self.max_length} tokens, the model's context",
+                f"{length} in {name}",
+                "use fewer shots, or a model of longer context",
+            )
+
+    def _group(self, index: int) -> int:
+        context, continuation = self.requests[index]
+        return pass_group(len(context) + len(continuation), self._constant_rope)
+
+    def _sequence(self, index: int) -> tuple[int, ...]:
+        """The tokens to run. Nothing is predicted from the last one, but it counts where the length decides."""
+        context, continuation = self.requests[index]
+        return context + (continuation if self._group(index) else continuation[:-1])
+
+    @cached_property
+    def _tree(self) -> _Node:
+        root = _Node((), 0)
+        indices = sorted(range(len(self._rows)), key=lambda i: (self._rows[i].group, self._rows[i].tokens))
+        for group, members in groupby(indices, key=lambda i: self._rows[i].group):
+            if group:
+                root.children.append(_Node((), 0, list(members)))
+            elif _can_lend(self.model):
+                _grow(self._rows, list(members), root, self._pass_cost)
+            else:
+                root.rows = list(members)
+        return root
+
+    @cached_property
+    def _requests_of(self) -> list[list[int]]:
+        """Requests that read their predictions from each row."""
+        found: list[list[int]] = [[] for _ in self._rows]
+        for request, row in enumerate(self._row_of):
+            found[row].append(request)
+        return found
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that one scoring runs, padding aside."""
+
+        def below(node: _Node, depth: int) -> int:
+            own = node.depth - depth + sum(len(self._rows[i].tokens) - node.depth for i in node.rows)
+            return own + sum(below(child, node.depth) for child in node.children)
+
+        return below(self._tree, 0)
+
+    def _run(self, node: _Node, depth: int, prefix: Cache | None) -> Iterator[tuple[list[int], Float[Tensor, "n v"]]]:
+        """Yield (requests, logits of their continuation positions, in the requests' order) below `node`."""
+        if node.depth > depth:
+            ids = torch.tensor([node.tokens[depth : node.depth]], device=self.model.device)
+            prefix = _lend(prefix, self._n_layers, keep=True)
+            zero = torch.zeros(1, dtype=torch.long, device=self.model.device)
+            key = ("prefix", *node.tokens[: node.depth])
+            passed_over = self._below.knows(key)
+            self._forward(key, ids, node.depth, prefix, zero, zero)
+            # What was passed over has lent nothing: its keys and values of the first time are as good.
+            if passed_over:
+                prefix.layers[: self._still] = self._lent_below[key]
+            else:
+                self._lent_below[key] = prefix.layers[: self._still]
+        rows = sorted(node.rows, key=lambda i: len(self._rows[i].tokens))
+        lengths = [len(self._rows[i].tokens) - node.depth for i in rows]
+        longest = max((len(self._rows[i].tokens) for i in rows), default=1)
+        read = max((sum(len(self.requests[k].continuation) for k in self._requests_of[i]) for i in rows), default=1)
+        vocabulary = self.model.get_output_embeddings().weight.shape[0]
+        auto = min(AUTO_PASS_TOKENS // longest, AUTO_PASS_LOGITS // (read * vocabulary))
+        max_rows = self.batch_size or max(1, auto)
+        for batch in _batches(lengths, max_rows, self._pass_cost):
+            yield from self._run_batch([rows[i] for i in batch], node.depth, prefix)
+        for child in node.children:
+            yield from self._run(child, node.depth, prefix)
+
+    def _run_batch(
+        self, rows: list[int], depth: int, prefix: Cache | None
+    ) -> Iterator[tuple[list[int], Float[Tensor, "n v"]]]:
+        suffixes = [self._rows[i].tokens[depth:] for i in rows]
+        width = max(map(len, suffixes))
+        # Padding stands on the right, where causal attention keeps it from every position that is read: no mask, and
+        # distances, which sliding windows count, stay what they are without it. The token itself is irrelevant.
+        ids = torch.tensor([suffix + suffix[-1:] * (width - len(suffix)) for suffix in suffixes])
+        at: list[tuple[int, int]] = []
+        requests: list[int] = []
+        for k, row in enumerate(rows):
+            for request in self._requests_of[row]:
+                context, continuation = self.requests[request]
+                begin = len(context) - 1 - depth
+                at += [(k, position) for position in range(begin, begin + len(continuation))]
+                requests.append(request)
+        which, positions = torch.tensor(at, device=self.model.device).unbind(1)
+        cache = _lend(prefix, self._n_layers, keep=False) if prefix else None
+        try:
+            logits = self._forward(
+                ("rows", depth, *rows), ids.to(self.model.device), depth + width, cache, which, positions
+            )
+        except RuntimeError as error:
+            if not out_of_memory(error) or len(rows) == 1:
+                raise
+            # Half of it may fit. The error holds the pass's tensors until it is gone, so retry outside of its reach.
+            logits = None
+        if logits is None:
+            middle = len(rows) // 2
+            yield from self._run_batch(rows[:middle], depth, prefix)
+            yield from self._run_batch(rows[middle:], depth, prefix)
+        else:
+            yield requests, logits
+
+    @cached_property
+    def _n_layers(self) -> int:
+        return self.model.config.get_text_config(decoder=True).num_hidden_layers
+
+    def _forward(
+        self,
+        key: Hashable,
+        ids: Int[Tensor, "b s"],
+        length: int,
+        cache: Cache | None,
+        rows: Int[Tensor, " n"],
+        at: Int[Tensor, " n"],
+    ) -> Float[Tensor, "n v"]:
+        mask = ids.new_ones(len(ids), length)
+        rope = nullcontext() if isinf(self._constant_rope) else initial_rope(self.model)
+        with rope, predictions_at(self.model, rows, at), self._below.passing(key):
+            out = self.model(input_ids=ids, attention_mask=mask, use_cache=cache is not None, **{CACHE: cache})
+        return out.logits[0]
+
+    def _passes(self) -> Iterator[tuple[list[int], list[Tensor], list[Tensor]]]:
+        """Yield, pass by pass: requests, their summed log-probabilities, and whether each is greedy."""
+        for requests, logits in self._run(self._tree, 0, None):
+            tokens = torch.tensor([t for i in requests for t in self.requests[i].continuation], device=logits.device)
+            chosen = logits.float().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+            matches = logits.argmax(-1) == tokens
+            lengths = [len(self.requests[i].continuation) for i in requests]
+            yield requests, [t.sum() for t in chosen.split(lengths)], [t.all() for t in matches.split(lengths)]
+
+    def log_probabilities(self) -> tuple[Float[Tensor, " request"], Bool[Tensor, " request"]]:
+        """Summed log-probability of each continuation in nats, differentiable, and whether it is the greedy one."""
+        found: dict[int, tuple[Tensor, Tensor]] = {}
+        for requests, totals, greedy in self._passes():
+            found.update(zip(requests, zip(totals, greedy, strict=True), strict=True))
+        return (
+            torch.stack([found[i][0] for i in range(len(self.requests))]),
+            torch.stack([found[i][1] for i in range(len(self.requests))]),
+        )
+
+    def stream(self) -> Iterator[tuple[int, Score]]:
+        """Yield each request's index and score as soon as its pass is done, so that long work can be shown and kept."""
+        passes = self._passes()
+        while True:
+            with torch.no_grad():
+                done = next(passes, None)
+            if done is None:
+                return
+            for i, total, greedy in zip(*done, strict=True):
+                yield i, Score(total.item(), bool(greedy))
+
+    def scores(self) -> list[Score]:
+        """Score every request, in the order given."""
+        return [score for _, score in sorted(self.stream())]

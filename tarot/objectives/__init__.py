@@ -1,0 +1,1 @@
+"""From labelled samples and angles to one number."""

@@ -1,0 +1,155 @@
+"""Shots: how many lm-eval shows, and which documents may be among them."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from lm_eval.api.task import Task
+
+from tarot.errors import TarotError
+from tarot.objectives.documents import Doc, evaluated_split, question_key, shot_keys
+
+logger = logging.getLogger("tarot")
+
+
+def pins_no_shots(task: Task) -> bool:
+    """Whether the task's own file, or its group's, sets `num_fewshot: 0`, which no request overrides."""
+    return bool(task.config.num_fewshot == 0)
+
+
+def shots_shown(task: Task, requested: int | str | None) -> int | str:
+    """How many shots the prompts of a task have, by lm-eval's rule.
+
+    Args:
+        task: an lm-eval task as it was loaded.
+        requested: a number, or "mix"; None for the task's own number.
+
+    Raises:
+        TarotError: the task's own number is none.
+    """
+    own = task.config.num_fewshot
+    if requested is None:
+        if own is not None and not isinstance(own, int):
+            raise TarotError(f"a whole number as num_fewshot of {task.config.task}", repr(own), "check its file")
+        return int(own or 0)
+    if requested and pins_no_shots(task):
+        logger.warning(
+            "%s sets num_fewshot: 0, as lm-eval does its prompts have no shots, though %s were requested",
+            task.config.task,
+            requested,
+        )
+        return 0
+    return requested
+
+
+class ShotPool:
+    """The documents that a task may show as shots: none that is evaluated.
+
+    Where the pool is the evaluated split itself, each prompt leaves out the document that it asks.
+
+    Args:
+        task: an lm-eval task.
+        tuning: whether the prompts are a search's; these never show an evaluated document.
+
+    Attributes:
+        docs: the documents, in the order of the pool.
+        left_out: number of documents of the pool that are also evaluated.
+        most: number of shots that any prompt can have.
+    """
+
+    def __init__(self, task: Task, *, tuning: bool = False) -> None:
+        self.task = task
+        whole = list(task.sampler.df) if hasattr(task, "sampler") else []
+        evaluated = {question_key(task, doc) for doc in task.eval_docs}
+        keyed = [(doc, shot_keys(task, doc)) for doc in whole]
+        self.by_document = not tuning and _pool_split(task) == evaluated_split(task)
+        self._keyed = [(doc, keys) for doc, keys in keyed if self.by_document or keys.isdisjoint(evaluated)]
+        self.docs = [doc for doc, _ in self._keyed]
+        self.left_out = len(whole) - len(self.docs)
+        copies = Counter(key for _, keys in self._keyed for key in keys if key in evaluated)
+        self.most = len(self.docs) - max(copies.values(), default=0)
+        if self.left_out:
+            logger.warning(
+                "left out %d of %d documents of %s that could be shots: they are also evaluated",
+                self.left_out,
+                len(whole),
+                task.config.task,
+            )
+
+    def first(self, n: int) -> frozenset[str]:
+        """The keys of the first n documents."""
+        return frozenset().union(*(keys for _, keys in self._keyed[:n]))
+
+    def without(self, keys: Collection[str]) -> list[Doc]:
+        """The documents whose questions are none of these."""
+        return [doc for doc, own in self._keyed if own.isdisjoint(keys)]
+
+    def show(self, tuned_on: Collection[str] = ()) -> Callable[[], None]:
+        """Let lm-eval's sampler draw shots from these documents alone.
+
+        Args:
+            tuned_on: keys of questions that are not shown either.
+
+        Returns:
+            A function that undoes it.
+        """
+        task, sampler, before = self.task, self.task.sampler, self.task.sampler.df
+        pool = self.without(tuned_on)
+        draw_shots, render = sampler.sample, task.fewshot_context
+        asked: list[Doc] = []
+
+        def fewshot_context(doc: Doc, *args: Any, **kwargs: Any) -> Any:
+            asked[:] = [doc]
+            return render(doc, *args, **kwargs)
+
+        def sample(n: int, eval_doc: Doc | None = None, **kwargs: Any) -> Sequence[Doc]:
+            own = question_key(task, asked[0])
+            # Given a document, lm-eval draws one shot more than it shows.
+            shots = draw_shots(n, eval_doc=eval_doc if len(pool) > n else None, **kwargs)
+            if any(own in shot_keys(task, shot) for shot in shots):
+                sampler.replace_df(self.without({own, *tuned_on}))
+                shots = draw_shots(n, eval_doc=None, **kwargs)
+                sampler.replace_df(pool)
+            for shot in shots:
+                _check_shot(task, shot, own)
+            return shots
+
+        def undo() -> None:
+            sampler.sample, task.fewshot_context = draw_shots, render
+            sampler.replace_df(before)
+
+        sampler.replace_df(pool if len(pool) < len(before) else before)
+        sampler.sample, task.fewshot_context = sample, fewshot_context
+        return undo
+
+
+def _pool_split(task: Task) -> str | None:
+    """Name of the split that shots come from, by lm-eval's rule; None for shots that the task file lists."""
+    config = task.config
+    if task.fewshot_cfg.split is not None:
+        return str(task.fewshot_cfg.split)
+    if task.fewshot_cfg.samples is not None:
+        return None
+    split = config.training_split or config.validation_split or config.test_split
+    return str(split)
+
+
+def _check_shot(task: Task, shot: Doc, own: str) -> None:
+    """Raise TarotError for a shot that is the question itself, or whose answer is none of its choices."""
+    config = task.fewshot_cfg
+    if own in shot_keys(task, shot):
+        hint = "check the sampler of fewshot_config"
+        raise TarotError(f"shots of {task.config.task} that are not the question", "the question itself", hint)
+    if config.doc_to_choice is None:
+        return
+    choices = task.doc_to_choice(shot, config.doc_to_choice)
+    answer = (
+        task.doc_to_text(shot, config.doc_to_text)
+        if task.multiple_input
+        else task.doc_to_target(shot, config.doc_to_target)
+    )
+    if answer is None or (isinstance(answer, int) and not 0 <= answer < len(choices)):
+        raise TarotError(
+            f"shots of {task.config.task} with an answer among their choices", f"{answer!r} of {choices}", "check them"
+        )

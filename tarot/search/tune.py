@@ -1,0 +1,329 @@
+"""Samples, objective, space and search, joined: from a model and a task to an adapter."""
+
+import hashlib
+import json
+import math
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tarot._files.atomic import check_place, locked
+from tarot.edit.adapter import CARD, Adapter, Edit, shapes_fingerprint, weights_fingerprint
+from tarot.edit.rotation import ROTATIONS
+from tarot.edit.sites import alive, check_kind, find_sites, parse_layers
+from tarot.errors import TarotError, UnknownName
+from tarot.models.lm_eval_model import SYSTEM_MOVED, TarotLM, chat_template, quiet
+from tarot.models.load import LoadedModel
+from tarot.objectives.answers import Objective, check_measure
+from tarot.objectives.generated import NO_FLOOR, FluencyFloor, GenerationObjective, check_generates, rewarded
+from tarot.objectives.rewards import check_reward, is_reward
+from tarot.objectives.samples import ChatTemplate, Sample, check_numbers, draw, load_task, tuning_documents
+from tarot.objectives.shots import shots_shown
+from tarot.objectives.text_metrics import Outcome, OutcomeLog
+from tarot.search import SEARCHES, Result, Trial, TrialLog, check_batch, maximise, trial_cost
+from tarot.search.space import NEEDS_GRADIENT, check_bound, check_space, make_space
+
+Angles = Float[Tensor, "layer head angle"]
+
+TRIALS = "trials.jsonl"
+LOCK = ".lock"  # held by the process that searches in the folder
+# By measurement (RESULTS.md): a surrogate needs few coordinates, each of them promising; gradients take all there are.
+DEFAULT_SPACES = {"bo": "head-gradient"}
+LIBRARIES = ("torch", "transformers", "lm-eval", "botorch", "tarot-lm")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a search tries; the budget only says how long it goes on.
+
+    `bound` is in radians. `layers` is a fraction of the layers from the first (`0.5`) or from the last (`-0.5`), a
+    range such as `4-11`, or a list such as `0,3,5`. `objective` is a measure of labelled answers, or a reward of
+    generated texts. `search` is the objective's own where it is left out, `space` the search's. `batch` candidates
+    are proposed before the score of any is known. `fluency_floor` says how far the texts' fluency may fall below the
+    unedited model's: `0.3`, in nats a token, or `10%`.
+    """
+
+    task: str
+    num_fewshot: int | str = 0
+    samples: int = 20
+    space: str = ""
+    search: str = ""
+    objective: str = "log_probability"
+    sites: str = "heads"
+    layers: str = "1.0"
+    bound: float = 0.785
+    rotation: str = "rotary"
+    seed: int = 0
+    chat: bool = True
+    batch: int = 1
+    fluency_floor: str | None = None
+
+    def __post_init__(self) -> None:
+        # A reward has no gradient but an estimate, too dear to follow.
+        object.__setattr__(self, "search", self.search or ("bo" if is_reward(self.objective) else "adam"))
+        object.__setattr__(self, "space", self.space or DEFAULT_SPACES.get(self.search, "full"))
+
+
+class Scored(NamedTuple):
+    """What angles score, nan where they are refused; and what the texts came to, where texts were judged."""
+
+    score: float
+    outcome: Outcome | None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a recipe asks of a model: the labelled samples, and the objective over them.
+
+    Attributes:
+        recipe: the recipe, without shots if the task allows none.
+        template: renders prompts as chats; None leaves them plain.
+        prompting: what the prompts and samples are not as the task alone would have them.
+    """
+
+    recipe: Recipe
+
+    samples: list[Sample]
+    objective: Objective | GenerationObjective
+    template: ChatTemplate | None
+    prompting: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls, loaded: LoadedModel, recipe: Recipe, include_path: str | Path | None = None, batch_size: int | None = None
+    ) -> "Problem":
+        """The same on every machine.
+
+        Raises:
+            UnknownName: a task, objective or kind of site that there is not.
+            TarotError: samples that cannot be had honestly, or cannot be scored.
+        """
+        sites = find_sites(loaded.model, recipe.sites, parse_layers(recipe.layers))
+        lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
+        task = load_task(recipe.task, include_path)
+        recipe = replace(recipe, num_fewshot=shots_shown(task, recipe.num_fewshot))
+        template = chat_template(lm, recipe.chat)
+        samples = draw(task, recipe.samples, num_fewshot=recipe.num_fewshot, seed=recipe.seed, chat_template=template)
+        documents = tuning_documents(task)
+        prompting: dict[str, Any] = {
+            "rows_left_out": {"evaluated": documents.evaluated, "repeated": documents.repeated},
+            **({"description": SYSTEM_MOVED} if lm.chat_renderer.system_moved else {}),
+        }
+        common: dict[str, Any] = {"sites": sites, "rotation": ROTATIONS[recipe.rotation], "batch_size": batch_size}
+        if is_reward(recipe.objective):
+            floor = FluencyFloor.parse(recipe.fluency_floor)
+            objective = rewarded(lm, task, samples, recipe.objective, floor=floor, seed=recipe.seed, **common)
+            return cls(recipe, samples, objective, template, prompting)
+        labelled = Objective(loaded.model, samples, lm.encode, measure=recipe.objective, **common)
+        return cls(recipe, samples, labelled, template, prompting)
+
+    def scored(self, angles: Angles) -> Scored:
+        """What these angles (radians) score."""
+        if isinstance(self.objective, Objective):
+            return Scored(self.objective(angles), None)
+        outcome = self.objective.outcome(angles)
+        return Scored(outcome.score, outcome)
+
+
+def tune(
+    loaded: LoadedModel,
+    recipe: Recipe,
+    output: str | Path,
+    *,
+    budget: int = 120,
+    include_path: str | Path | None = None,
+    resume: bool = False,
+    batch_size: int | None = None,
+    candidates: Callable[[Sequence[Angles]], Iterable[Scored]] | None = None,
+    on_start: Callable[[int], None] = lambda resumed: None,
+    on_trial: Callable[[Trial, Result], None] = lambda trial, result: None,
+) -> Adapter:
+    """Search angles that raise a task's objective on labelled samples, and save the best as an adapter.
+
+    The trials stand in `output` as they are made. The search ends with its budget, or when the samples are fitted well
+    enough (`Measure.enough`): what it would still gain on them, it loses on others. Ctrl-C saves the best so far; a run
+    that ended anyhow goes on with `resume`.
+
+    Args:
+        loaded: model and tokenizer; unchanged afterwards.
+        recipe: what to search.
+        output: folder for the trials and the adapter; new or empty, unless resuming.
+        budget: evaluations of the objective, the identity and the initial design among them.
+        include_path: folder of further task files.
+        resume: go on with the trials in `output`.
+        batch_size: most sequences of one pass; None leaves it to us.
+        candidates: scores the angles of a batch, in their order; None does it here, one after another.
+        on_start: called before the search with the number of trials that it resumes.
+        on_trial: called after each trial with it and the result so far.
+
+    Raises:
+        UnknownName: a task, space, search, objective, rotation or kind of site that there is not.
+        TarotError: samples that cannot be had honestly, a folder that is not free, or trials of another recipe.
+    """
+    output = Path(output)
+    check(recipe, output, budget, resume)
+    problem = Problem.of(loaded, recipe, include_path, batch_size)
+    recipe = problem.recipe
+    objective, sites, rotation = problem.objective, problem.objective.sites, problem.objective.rotation
+    gradient = objective.gradient() if recipe.space in NEEDS_GRADIENT else None
+    space = make_space(recipe.space, alive(sites, rotation.n_angles), recipe.bound, recipe.seed, gradient)
+
+    settings = {
+        "model": loaded.reference,
+        "shapes": shapes_fingerprint(loaded.model, sites),
+        "weights": weights_fingerprint(loaded.model),
+        "dtype": str(loaded.model.dtype),
+        **asdict(recipe),
+        "prompts": hashlib.sha256(json.dumps([vars(sample) for sample in problem.samples]).encode()).hexdigest()[:16],
+    }
+    _make(output)
+    with locked(output / LOCK, wait=False):
+        log = TrialLog.open(output / TRIALS, settings, resume)
+        outcomes = OutcomeLog(output) if is_reward(recipe.objective) else None
+        on_start(len(log.trials))
+
+        def angles(x: Tensor) -> Tensor:
+            return space.angles(x).float()
+
+        def kept(scored: Scored) -> float:
+            if outcomes and scored.outcome:
+                outcomes.add(len(log.trials), scored.outcome)
+            return scored.score
+
+        enough = objective.measure.enough if isinstance(objective, Objective) else math.inf
+        result = maximise(
+            lambda x: kept(problem.scored(angles(x))),
+            space.d,
+            search=recipe.search,
+            budget=budget,
+            seed=recipe.seed,
+            starts=space.starts,
+            slope=(lambda x: space.slope(x, objective.slope)) if isinstance(objective, Objective) else None,
+            enough=enough,
+            batch=recipe.batch,
+            evaluate=(lambda points: map(kept, candidates(list(map(angles, points))))) if candidates else None,
+            log=log,
+            on_trial=on_trial,
+        )
+        if not math.isfinite(result.best.score):
+            raise TarotError(
+                "a finite score in some trial",
+                f"none in {len(result.trials)}",
+                "try --dtype float32, or a smaller --bound",
+            )
+        adapter = Adapter(
+            angles(torch.tensor(result.best.x, dtype=torch.float64)),
+            Edit.of(loaded.model, recipe.sites, sites, rotation),
+            {
+                "model": loaded.reference,
+                "dtype": loaded.dtype,
+                **asdict(recipe),
+                "budget": max(budget, result.spent),  # a search that was resumed with less has spent more
+                "chat_template": problem.template is not None,
+                **problem.prompting,
+                "coordinates": space.d,
+                "trials": len(result.trials),
+                "spent": result.spent,
+                "interrupted": result.interrupted,
+                "fitted": result.best.score >= enough,
+                "best_trial": result.best.index,
+                "scores": {"identity": result.identity.score, "best": result.best.score},
+                "seconds": {
+                    "evaluating": round(sum(trial.evaluate_seconds for trial in result.trials), 3),
+                    "proposing": round(sum(trial.propose_seconds for trial in result.trials), 3),
+                },
+                "samples_drawn": [{"id": s.id, "key": s.key, "num_fewshot": s.num_fewshot} for s in problem.samples],
+                "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+            },
+        )
+        adapter.save(output)
+        return adapter
+
+
+def check(recipe: Recipe, output: Path, budget: int, resume: bool) -> None:
+    """Raise what `tune` would raise that can be told without a model; a command calls it before it loads one."""
+    _check_free(output, resume)
+    check_search(recipe, budget)
+
+
+def check_samples(recipe: Recipe, include_path: str | Path | None = None) -> None:
+    """Raise what `tune` would raise for the task and its documents; a command calls it before it loads a model.
+
+    Prompts are rendered without a chat template, which only the model brings.
+    """
+    task = load_task(recipe.task, include_path)
+    if is_reward(recipe.objective):
+        check_generates(task, recipe.objective)
+    with quiet("tarot"):  # the search says it again
+        draw(task, recipe.samples, num_fewshot=recipe.num_fewshot, seed=recipe.seed)
+
+
+def check_search(recipe: Recipe, budget: int) -> None:
+    """The same, wherever its trials are to be."""
+    if is_reward(recipe.objective):
+        check_reward(recipe.objective)
+    if FluencyFloor.parse(recipe.fluency_floor) != NO_FLOOR and not is_reward(recipe.objective):
+        raise TarotError("a reward as objective under a fluency floor", repr(recipe.objective), "leave the floor out")
+    check_recipe(recipe)
+    if is_reward(recipe.objective) and SEARCHES[recipe.search].follows_gradient:
+        raise TarotError(f"a search without gradients for {recipe.objective}", repr(recipe.search), "try --search bo")
+    if budget < (cost := trial_cost(recipe.search)):
+        raise TarotError(f"a budget of at least {cost}, what one trial of {recipe.search!r} counts for", str(budget))
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raise TarotError for names and numbers that there are not; but a reward's, which may name code."""
+    if not is_reward(recipe.objective):
+        check_measure(recipe.objective)
+    check_batch(recipe.search, recipe.batch)
+    check_space(recipe.space)
+    check_kind(recipe.sites)
+    check_numbers(recipe.samples, recipe.num_fewshot)
+    check_seed(recipe.seed)
+    if recipe.rotation not in ROTATIONS:
+        raise UnknownName("rotation", recipe.rotation, ROTATIONS)
+    parse_layers(recipe.layers)
+    check_bound(recipe.bound)
+
+
+def check_seed(seed: int) -> None:
+    """Raise TarotError for a seed that torch does not take."""
+    if abs(seed) >= 2**63:
+        raise TarotError("a seed of at most 63 bits", str(seed))
+
+
+def _check_free(output: Path, resume: bool) -> None:
+    if output.exists() and not output.is_dir():
+        raise TarotError("a folder to write to", f"the file {output}", "choose another --output")
+    check_place(output, folder=True)
+    there = {path.name for path in output.iterdir()} - {LOCK} if output.is_dir() else set()
+    if not there or (resume and TRIALS in there):  # an adapter without trials is nothing to go on with
+        return
+    hint = "add --resume, or choose another" if TRIALS in there else "choose another"
+    raise TarotError("an empty output folder", f"{output} with {CARD if CARD in there else 'files in it'}", hint)
+
+
+def _make(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TarotError(
+            f"to make the folder {output}", error.strerror or str(error), "choose another --output"
+        ) from error
+
+
+def curve(folder: str | Path, search: str) -> list[float]:
+    """The score after each evaluation of a finished search: a trial that counts for several stands there as often."""
+    return [trial.score for trial in trials(folder) for _ in range(trial_cost(search))]
+
+
+def trials(folder: str | Path) -> list[Trial]:
+    """The trials that a search left in its folder; TarotError when there are none."""
+    return TrialLog.read(Path(folder) / TRIALS).trials
