@@ -8,9 +8,9 @@ from alternatives import Alternatives
 from lm_eval.api.task import Task
 from lm_eval.models.huggingface import HFLM
 
-from tarot.models.lm_eval_model import TarotLM, chat_template
+from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
-from tarot.objectives.samples import load_task
+from tarot.objectives.samples import chat_template, load_task
 
 TASK = "tarot_ag_news" if os.environ.get("TAROT_DATA") else "synth_implicatives"
 DOCUMENTS = 32

@@ -13,13 +13,13 @@ import pytest
 import torch
 from alternatives import Alternatives
 
-from tarot.edit.hooks import merged
+from tarot.edit.merge import merged
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
-from tarot.models.lm_eval_model import TarotLM, chat_template
+from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
 from tarot.objectives.answers import Objective
-from tarot.objectives.samples import draw, load_task
+from tarot.objectives.samples import chat_template, draw, load_task
 
 TASK = "tarot_ag_news" if os.environ.get("TAROT_DATA") else "synth_implicatives"
 ROUNDS = 2

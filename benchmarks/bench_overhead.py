@@ -11,7 +11,8 @@ from alternatives import Alternatives
 
 from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.composition import compose
-from tarot.edit.hooks import merged, rotated
+from tarot.edit.hooks import rotated
+from tarot.edit.merge import merged
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.models.load import LoadedModel, load_model

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tarot.models.load import LoadedModel
-from tarot.search.tune import Recipe, tune
+from tarot.search.config import Recipe
+from tarot.search.tune import tune
 
 BUDGET = 120
 

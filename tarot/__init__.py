@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tarot.edit.adapter import Adapter
-    from tarot.edit.hooks import merge_, rotated, unmerge_
+    from tarot.edit.hooks import rotated
+    from tarot.edit.merge import merge_, unmerge_
     from tarot.errors import TarotError
-    from tarot.models.lm_eval_model import evaluate
+    from tarot.evaluation.evaluate import evaluate
     from tarot.models.load import load_model
-    from tarot.search.tune import Recipe, tune
+    from tarot.search.config import Recipe
+    from tarot.search.tune import tune
 
 __version__ = "0.1.0"
 

@@ -1,7 +1,7 @@
 """Errors for users: one line that says what was expected, what was found and what to try."""
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 # Control, format and surrogate characters, line and paragraph separators: a terminal obeys or hides them.
@@ -104,3 +104,12 @@ class ShapeMismatch(InvalidValueError):
 
     def __init__(self, what: str, expected: tuple[int, ...], got: tuple[int, ...], hint: str = "") -> None:
         super().__init__(f"{what} of shape {tuple(expected)}", f"shape {tuple(got)}", hint)
+
+
+NAMED = 10  # documents without a number that a note names
+
+
+def without_number(documents: Sequence[int], n: int) -> str:
+    """Count and name the documents, of `n`, for which the model gave no number."""
+    named = ", ".join(map(str, documents[:NAMED])) + (", ..." if len(documents) > NAMED else "")
+    return f"{len(documents)} of {n} documents without a number (NaN or infinite): {named}"

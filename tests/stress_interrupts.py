@@ -24,7 +24,8 @@ from torch import nn
 
 import tarot
 from tarot.analysis.attention import eager
-from tarot.edit.hooks import merge_, merged, rotated
+from tarot.edit.hooks import rotated
+from tarot.edit.merge import merge_, merged
 from tarot.evaluation.baselines.weights import Reweighted
 from tarot.models.scoring.frozen_layers import Below
 from tarot.models.scoring.scorer import predictions_at

@@ -30,13 +30,15 @@ from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import alive, decoder_layers, find_sites
 from tarot.errors import TarotError
 from tarot.evaluation.compare import measure
+from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.results import EDITED, OUTSIDE, ZERO_SHOT
-from tarot.models.lm_eval_model import TarotLM, evaluate
+from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
 from tarot.models.scoring.scorer import Request
 from tarot.objectives.samples import Sample
 from tarot.report.analysis import analyse
-from tarot.search.tune import Recipe, tune
+from tarot.search.config import Recipe
+from tarot.search.tune import tune
 
 HEADS = torch.arange(1.0, 7.0).reshape(2, 3, 1)
 PROMPTS = [tuple(tokens(1, length, seed=length)[0].tolist()) for length in (7, 3, 11, 7, 1)]

@@ -1,91 +1,188 @@
-"""Kept answers: each comes back as it was given, to the same owner and request only, whatever else the file holds."""
+"""The objective against an obvious oracle: one prompt at a time, a matrix a head, no cache."""
 
-import os
-from collections.abc import Sequence
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+import math
+from collections import defaultdict
+from functools import cache
+from itertools import pairwise
+from statistics import mean
 
 import pytest
-from hypothesis import given
+import torch
+from checkpoint import byte_model
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import LlamaForCausalLM
 
-from tarot.errors import TarotError
-from tarot.models.answer_log import AnswerLog, LoggedAnswers
+from tarot.edit.rotation import ROTARY
+from tarot.edit.sites import find_sites
+from tarot.errors import TarotError, UnknownName
+from tarot.objectives.answers import MEASURES, Objective, class_weights
+from tarot.objectives.samples import Sample
 
-texts = st.text(st.characters())
-requests = st.one_of(
-    st.tuples(st.just("loglikelihood"), st.tuples(texts, texts), st.tuples(st.floats(allow_nan=False), st.booleans())),
-    st.tuples(st.just("loglikelihood_rolling"), st.tuples(texts), st.floats(allow_nan=False)),
-    st.tuples(st.just("generate_until"), st.tuples(texts, st.just({"until": ["\n"]})), texts),
-)
-
-
-@given(st.lists(requests, unique_by=lambda each: repr(each[:2])), st.binary(max_size=30))
-def test_answers_come_back_to_their_owner(
-    tmp_path_factory: pytest.TempPathFactory, given_answers: list[tuple[str, tuple[Any, ...], Any]], noise: bytes
-) -> None:
-    path = tmp_path_factory.mktemp("log") / "answers.jsonl"
-    log = AnswerLog(path, "owner")
-    for kind, arguments, answer in given_answers:
-        log.add_partial(kind, arguments, answer)
-    with path.open("ab") as file:
-        file.write(noise)  # a line that was cut short
-    again, other = AnswerLog(path, "owner"), AnswerLog(path, "another")
-    for kind, arguments, answer in given_answers:
-        assert again.find(kind, arguments) == answer
-        assert other.find(kind, arguments) is None
+model_of_bytes = cache(byte_model)
+SAMPLES = [
+    Sample("train/0", "a", (("is it red? ", "yes"), ("is it red? ", "no"), ("is it red? ", "yesterday")), 0, 0),
+    Sample("train/1", "b", (("is it blue? ", "yes"), ("is it blue? ", "no"), ("is it blue? ", "nobody")), 2, 0),
+    Sample("train/2", "c", (("was it? ", "no"), ("was it? ", "yes")), 1, 0),
+]
 
 
-class Model:
-    """Answers with the length of a request, and counts what it is asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
-    def set_cache_hook(self, hook: Any) -> None:
-        self.hook = hook
-
-    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        self.asked += [request.args[0] for request in requests]
-        return [(float(len(request.args[0])), False) for request in requests]
-
-    def generate_until(self, requests: Sequence[Any]) -> list[str]:
-        self.asked += [request.args[0] for request in requests]
-        return [request.args[0].upper() for request in requests]
+def encode(context: str, continuation: str) -> tuple[list[int], list[int]]:
+    return [b + 2 for b in context.encode()], [b + 2 for b in continuation.encode()]
 
 
-def asked(*texts: str, **options: object) -> list[Any]:
-    return [SimpleNamespace(args=(text, options or "answer")) for text in texts]
+def oracle(model: LlamaForCausalLM, angles: torch.Tensor, measure: str) -> float:
+    """mean over right answers of the mean over their samples, with z R by a matrix a head, one prompt a pass."""
+    handles = []
+    for layer, of_layer in zip(model.model.layers, angles, strict=False):
+        matrix = torch.block_diag(*(ROTARY.matrix(head, 8) for head in of_layer))
+
+        def hook(_, args, matrix=matrix):
+            return (args[0] @ matrix.to(args[0].dtype),)
+
+        handles.append(layer.self_attn.o_proj.register_forward_pre_hook(hook))
+    scores: dict[str, list[float]] = defaultdict(list)
+    for sample in SAMPLES:
+        log_probabilities, _ = [], None
+        for context, continuation in sample.pairs:
+            c, t = encode(context, continuation)
+            with torch.no_grad():
+                rows = model(torch.tensor([c + t])).logits[0].log_softmax(-1)
+            log_probabilities.append(sum(float(rows[len(c) - 1 + i, token]) for i, token in enumerate(t)))
+        gold = log_probabilities.pop(sample.gold)
+        scores[sample.pairs[sample.gold][1]].append(
+            {
+                "probability": math.exp(gold),
+                "log_probability": gold,
+                "margin": gold - max(log_probabilities),
+                "accuracy": float(gold > max(log_probabilities)),
+            }[measure]
+        )
+    for handle in handles:
+        handle.remove()
+    return mean(map(mean, scores.values()))
 
 
-def test_only_what_is_missing_is_asked(tmp_path: Path) -> None:
-    model = Model()
-    lm = LoggedAnswers(model, AnswerLog(tmp_path / "log", "owner"))
-    assert lm.loglikelihood(asked("a", "bb")) == [(1.0, False), (2.0, False)]
-    assert lm.loglikelihood(asked("bb", "ccc", "a")) == [(2.0, False), (3.0, False), (1.0, False)]
-    assert model.asked == ["a", "bb", "ccc"]
+def objective(measure: str = "log_probability", samples: list[Sample] = SAMPLES) -> Objective:
+    model = model_of_bytes()
+    return Objective(model, samples, encode, measure=measure, sites=find_sites(model, "heads", 0.5))
 
 
-def test_a_sampled_text_is_asked_again(tmp_path: Path) -> None:
-    model = Model()
-    lm = LoggedAnswers(model, AnswerLog(tmp_path / "log", "owner"))
-    for _ in range(2):
-        assert lm.generate_until(asked("a", do_sample=True)) == ["A"]
-        assert lm.generate_until(asked("b", do_sample=False)) == ["B"]
-    assert model.asked == ["a", "b", "a"]
+@given(st.integers(0, 1000), st.sampled_from(sorted(MEASURES)))
+@settings(max_examples=25)
+def test_agrees_with_the_oracle(seed: int, measure: str) -> None:
+    angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed))
+    assert objective(measure)(angles) == pytest.approx(oracle(model_of_bytes(), angles, measure), abs=1e-4)
 
 
-def test_a_link_in_the_place_of_the_file_is_not_followed(tmp_path: Path) -> None:
-    target = tmp_path / "target"
-    target.write_text("precious")
-    os.symlink(target, tmp_path / "log")
-    log = AnswerLog(tmp_path / "log", "owner")
-    with pytest.raises(TarotError):
-        log.add_partial("loglikelihood", ("a", "b"), (1.0, True))
-    assert target.read_text() == "precious"
+@given(st.lists(st.sampled_from("abcd"), min_size=1))
+def test_classes_count_alike_however_many_samples_they_have(answers: list[str]) -> None:
+    weights = class_weights(answers)
+    for answer in set(answers):
+        of_class = weights[[other == answer for other in answers]]
+        assert float(of_class.sum()) == pytest.approx(1 / len(set(answers)))
+        assert (of_class == of_class[0]).all()
 
 
-def test_a_folder_in_the_place_of_the_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(TarotError):
-        AnswerLog(tmp_path, "owner")
+@given(st.lists(st.sampled_from("abcdefg"), min_size=1))
+def test_all_right_is_enough_and_one_wrong_is_not(answers: list[str]) -> None:
+    """However the weights of the classes are rounded."""
+    weights, enough = class_weights(answers), MEASURES["accuracy"].enough
+    right = torch.ones(len(answers))
+    assert float(right @ weights) >= enough
+    right[0] = 0
+    assert float(right @ weights) < enough
+
+
+@given(st.integers(0, 2), st.integers(0, 2), st.sampled_from(sorted(MEASURES)))
+def test_an_answer_that_is_no_number_makes_no_score(gold: int, broken: int, measure: str) -> None:
+    """No search may take a model that an edit has broken for one that chose the first answer."""
+    values = torch.tensor([-1.0, -2.0, -3.0])
+    values[broken] = torch.nan
+    if MEASURES[measure].needs_choices or gold == broken:
+        assert MEASURES[measure].of(values, torch.ones(3, dtype=torch.bool), gold).isnan()
+
+
+def test_a_sample_that_comes_twice_changes_nothing() -> None:
+    angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    nobody = objective(samples=[*SAMPLES, SAMPLES[1]])
+    assert nobody(angles) == pytest.approx(objective()(angles), abs=1e-5)
+
+
+@pytest.mark.parametrize("measure", ["probability", "log_probability", "margin", "accuracy"])
+def test_the_gradient_is_that_of_small_differences(measure: str) -> None:
+    """Accuracy has no slope and borrows that of the log-probability."""
+    gradient = objective(measure).gradient()
+    sloped = objective("log_probability" if measure == "accuracy" else measure)
+    direction = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1))
+    step = 1e-3
+    slope = (sloped(step * direction) - sloped(-step * direction)) / (2 * step)
+    assert float((gradient * direction).sum()) == pytest.approx(slope, rel=0.02, abs=1e-4)
+
+
+def test_the_gradient_of_what_does_not_fit_comes_sample_by_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    scored = objective("margin")
+    whole = scored.gradient()
+
+    def full() -> None:
+        raise torch.OutOfMemoryError("too many samples at once")
+
+    monkeypatch.setattr(scored.scorer, "log_probabilities", full)
+    torch.testing.assert_close(scored.gradient(), whole, atol=1e-5, rtol=1e-4)
+
+
+def test_leaves_the_model_as_it_was() -> None:
+    model = model_of_bytes()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    objective()(torch.ones(2, 3, 4))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_higher_is_better() -> None:
+    """Making the right answers likelier raises every measure: a planted preference, not a sign taken on trust."""
+    model = byte_model(seed=1)
+    sites = find_sites(model, "heads", 0.5)
+    sample = Sample("train/0", "a", (("q", "x"), ("q", "y")), 0, 0)
+    zero = torch.zeros(2, 3, 4)
+    head = model.get_output_embeddings()
+    head.bias = torch.nn.Parameter(torch.zeros(258), requires_grad=False)
+    for measure in sorted(MEASURES):
+        scores = []
+        for preference in (-50.0, 0.0, 50.0):
+            head.bias[ord("x") + 2] = preference
+            scores.append(Objective(model, [sample], encode, measure=measure, sites=sites)(zero))
+        assert all(a <= b for a, b in pairwise(scores)) and scores[0] < scores[-1], measure
+
+
+def test_only_the_right_answer_is_run_where_that_is_enough() -> None:
+    assert len(objective("log_probability").scorer.requests) == 3
+    assert len(objective("margin").scorer.requests) == 8
+
+
+def test_accuracy_of_a_single_answer_is_that_of_greedy_decoding() -> None:
+    model = model_of_bytes()
+    context, _ = encode("and then ", "")
+    greedy = int(model(torch.tensor([context])).logits[0, -1].argmax())
+    sites = find_sites(model, "heads", 0.5)
+    scores = []
+    for token in (greedy, (greedy + 1) % 258):
+        sample = Sample("train/0", "a", (("and then ", "?"),), 0, 0)
+        scored = Objective(
+            model, [sample], lambda c, t, token=token: (context, [token]), measure="accuracy", sites=sites
+        )
+        scores.append(scored(torch.zeros(2, 3, 4)))
+    assert scores == [1.0, 0.0]
+
+
+def test_errors() -> None:
+    with pytest.raises(
+        UnknownName, match=r"expected a known objective, got 'log_probabilty'; did you mean 'log_probability'\?"
+    ):
+        objective("log_probabilty")
+    with pytest.raises(
+        TarotError, match="expected samples with several answers for the objective 'margin', got one answer"
+    ):
+        objective("margin", [Sample("train/0", "a", (("q", "x"),), 0, 0)])
+    long = Sample("train/9", "a", (("q" * 5000, "x"),), 0, 0)
+    with pytest.raises(TarotError, match="expected at most 4096 tokens, the model's context, got 5000 in train/9"):
+        objective("log_probability", [long])

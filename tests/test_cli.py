@@ -24,7 +24,7 @@ from tarot.errors import TarotError
 from tarot.evaluation.compare import measure
 from tarot.evaluation.results import Arm, Cell, load, to_json
 from tarot.models.load import ModelInfo
-from tarot.search.tune import Recipe
+from tarot.search.config import Recipe
 
 
 @pytest.fixture(scope="module")

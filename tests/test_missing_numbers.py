@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tarot.errors import TarotError
-from tarot.models.lm_eval_model import evaluate
+from tarot.evaluation.evaluate import evaluate
 from tarot.models.load import LoadedModel
 from tarot.models.missing_numbers import BrokenRows, is_number, note_missing, strict
 

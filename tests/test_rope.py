@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_scoring import plain
+from test_scorer import plain
 from tiny import VOCABULARY, tiny_model, tokens
 from transformers import PreTrainedModel
 

@@ -13,9 +13,18 @@ from lm_eval.api.model import LM
 from lm_eval.api.task import Task
 
 from tarot.errors import TarotError, UnknownName
-from tarot.models.lm_eval_model import TarotLM, chat_template
+from tarot.models.lm_eval_model import TarotLM
 from tarot.objectives.documents import document_key, normalized, same_question
-from tarot.objectives.samples import MIXED_SHOTS, Sample, check_disjoint, draw, load_task, load_tasks, tuning_documents
+from tarot.objectives.samples import (
+    MIXED_SHOTS,
+    Sample,
+    chat_template,
+    check_disjoint,
+    draw,
+    load_task,
+    load_tasks,
+    tuning_documents,
+)
 
 
 @pytest.fixture(scope="module")

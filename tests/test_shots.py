@@ -14,12 +14,14 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED
 from tarot.errors import TarotError
 from tarot.evaluation import in_context as icl
 from tarot.evaluation.compare import measure
-from tarot.models.lm_eval_model import TarotLM, evaluate
+from tarot.evaluation.evaluate import evaluate
+from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
 from tarot.objectives.documents import normalized, question_key, shot_keys
 from tarot.objectives.samples import evaluated, load_task, load_tasks
 from tarot.objectives.shots import ShotPool, shots_shown
-from tarot.search.tune import Recipe, tune
+from tarot.search.config import Recipe
+from tarot.search.tune import tune
 
 TASK = """
 task: {name}

@@ -11,7 +11,8 @@ from checkpoint import save_checkpoint
 from test_cli import run_in
 
 from tarot.errors import TarotError
-from tarot.models.lm_eval_model import TarotLM, check_tasks
+from tarot.evaluation.evaluate import check_tasks
+from tarot.models.lm_eval_model import TarotLM
 from tarot.objectives.samples import load_task
 from tarot.objectives.task_code import named_errors
 

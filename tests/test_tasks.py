@@ -29,7 +29,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 TASKS = Path(__file__).parents[1] / "tasks"
-# tested in test_more_tasks.py
+# tested in test_task_families.py
 GENERATING = ("imdb", "openings", "toxicity")
 PUBLISHED = (
     *("tarot_arithmetic", "tarot_causal_judgment", "tarot_elementary_math_qa", "tarot_modified_arithmetic"),

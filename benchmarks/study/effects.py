@@ -27,7 +27,7 @@ from tarot.analysis.neutral_text import neutral_text
 from tarot.analysis.side_effects import trade_off
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.compare import answers
-from tarot.models.lm_eval_model import evaluate
+from tarot.evaluation.evaluate import evaluate
 from tarot.models.load import LoadedModel, load_model
 from tarot.objectives.samples import load_task
 

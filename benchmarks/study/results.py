@@ -20,7 +20,7 @@ from tarot._files.atomic import write_atomically
 from tarot.evaluation.statistics import Gain, Mean, MeanGain, accuracy_gain, f1_gain, mean_over_settings
 from tarot.report import mechanism
 from tarot.report.folder import write_svg
-from tarot.search.tune import Recipe
+from tarot.search.config import Recipe
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -27,12 +27,14 @@ from tarot.evaluation import in_context as icl
 from tarot.evaluation.baselines.eigenpruning import eigenpruning
 from tarot.evaluation.baselines.trained import lora, oft
 from tarot.evaluation.compare import answers
+from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.statistics import weighted_f1
-from tarot.models.lm_eval_model import TarotLM, chat_template, evaluate
+from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel, load_model
 from tarot.objectives.answers import Objective
-from tarot.objectives.samples import MIXED_SHOTS, draw, load_task
-from tarot.search.tune import LIBRARIES, Recipe, curve, tune
+from tarot.objectives.samples import MIXED_SHOTS, chat_template, draw, load_task
+from tarot.search.config import Recipe
+from tarot.search.tune import LIBRARIES, curve, tune
 
 HERE = Path(__file__).parent
 FORMAT = 1

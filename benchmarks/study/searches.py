@@ -38,7 +38,7 @@ from torch.quasirandom import SobolEngine
 
 from benchmarks.study import grid
 from benchmarks.study.unseen import SEED, Setting, better_half, measure, recorded, whole
-from tarot.edit.hooks import merged
+from tarot.edit.merge import merged
 from tarot.models.load import LoadedModel
 from tarot.objectives.answers import Objective
 from tarot.search import SEARCHES, maximise

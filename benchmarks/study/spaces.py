@@ -25,8 +25,8 @@ from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
 from tarot.objectives.answers import MEASURES, Objective
 from tarot.search import maximise
+from tarot.search.config import Recipe
 from tarot.search.space import START_STEPS, Space
-from tarot.search.tune import Recipe
 
 MODEL = "smollm2"
 BOUND = Recipe.bound  # the product's

@@ -15,19 +15,20 @@ from torch import Tensor
 from benchmarks.study import grid
 from benchmarks.study.run import quick
 from tarot._files.atomic import write_atomically
-from tarot.edit.hooks import merged
+from tarot.edit.merge import merged
 from tarot.edit.sites import Site, alive, find_sites, parse_layers
 from tarot.evaluation.compare import greedy_choice
 from tarot.evaluation.statistics import weighted_f1
-from tarot.models.lm_eval_model import TarotLM, chat_template
+from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel, load_model
 from tarot.models.scoring.scorer import Request, Scorer
 from tarot.objectives.answers import Objective
-from tarot.objectives.samples import Sample, draw, load_task
+from tarot.objectives.samples import Sample, chat_template, draw, load_task
 from tarot.search import Result
+from tarot.search.config import Recipe
 from tarot.search.proposal import Point
 from tarot.search.space import NEEDS_GRADIENT, Space, make_space
-from tarot.search.tune import Angles, Recipe
+from tarot.search.tune import Angles
 
 SEED = 100  # none of the study's
 UNSEEN = 80

@@ -14,8 +14,7 @@ from transformers import PreTrainedModel
 
 from tarot.analysis.neutral_text import OnStep, silent
 from tarot.edit.adapter import Adapter
-from tarot.errors import TarotError
-from tarot.evaluation.results import without_number
+from tarot.errors import TarotError, without_number
 from tarot.evaluation.statistics import Mean, mean_intervals
 from tarot.models.missing_numbers import HINT
 

@@ -19,7 +19,7 @@ from tarot._files.atomic import write_atomically
 from tarot.errors import TarotError
 from tarot.models.load import LoadedModel, cache_folder
 from tarot.models.scoring.scorer import CACHE, max_length
-from tarot.search.tune import check_seed
+from tarot.search.config import check_seed
 
 NEUTRAL_TOKENS = 20_000
 TEXT_TOKENS = 256

@@ -8,12 +8,13 @@ from tarot.analysis.heads import attributed, prune
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.evaluation.compare import answers, check_judged, recipe_of
-from tarot.models.lm_eval_model import TarotLM, chat_template, check_tasks, evaluate, logged
+from tarot.evaluation.evaluate import check_tasks, evaluate, logged
+from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
 from tarot.objectives.answers import Objective
 from tarot.objectives.generated import GenerationObjective
 from tarot.objectives.rewards import check_reward, is_reward, refuse_unrequested
-from tarot.objectives.samples import Sample, evaluated, load_task
+from tarot.objectives.samples import Sample, chat_template, evaluated, load_task
 from tarot.search.tune import Problem, check_samples
 
 

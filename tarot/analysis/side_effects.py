@@ -12,8 +12,8 @@ from tarot.analysis.neutral_text import NEUTRAL_TOKENS, OnStep, neutral_text, si
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.evaluation.compare import answers, check_judged, recipe_of
+from tarot.evaluation.evaluate import evaluate, logged
 from tarot.evaluation.statistics import Gain, f1_gain, weighted_f1
-from tarot.models.lm_eval_model import evaluate, logged
 from tarot.models.load import LoadedModel
 from tarot.objectives.samples import load_tasks
 

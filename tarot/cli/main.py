@@ -213,8 +213,9 @@ def tune(
     from tarot.evaluation.ray.cluster import Needs
     from tarot.search import trial_cost
     from tarot.search import tune as tuning
+    from tarot.search.config import Recipe
 
-    recipe = tuning.Recipe(
+    recipe = Recipe(
         task=task,
         num_fewshot=num_fewshot if num_fewshot == "mix" else _whole("shots", num_fewshot),
         samples=samples,
@@ -368,6 +369,8 @@ def evaluate(
     from tarot.analysis.side_effects import check_strength, side_effects_of
     from tarot.edit.adapter import Adapter
     from tarot.evaluation import compare_rewards as judging
+    from tarot.evaluation.evaluate import check_tasks, n_documents
+    from tarot.evaluation.evaluate import evaluate as evaluate_model
     from tarot.models import lm_eval_model as harness
     from tarot.models.missing_numbers import notes, strict
     from tarot.objectives import rewards
@@ -382,16 +385,16 @@ def evaluate(
         edit = edit.scaled(strength)
     if reward:
         rewards.check_reward(reward)
-    for task in harness.check_tasks(names, edit, include_path=include_path, num_fewshot=num_fewshot, limit=limit):
+    for task in check_tasks(names, edit, include_path=include_path, num_fewshot=num_fewshot, limit=limit):
         if reward:
             check_generates(task, reward)
     if side_effects:
         check_tokens(tokens)
-        harness.check_tasks(others, include_path=include_path, limit=limit)
+        check_tasks(others, include_path=include_path, limit=limit)
     kept = output.with_name(f".{output.name}.answers.jsonl") if output else None
     loaded = _load(model, device, dtype, device_map)
     try:
-        results = harness.evaluate(
+        results = evaluate_model(
             loaded,
             names,
             adapter=edit,
@@ -419,7 +422,7 @@ def evaluate(
     keep()
     rows_of_tasks = []
     for name in results["n-samples"]:
-        named = (name, str(harness.n_documents(results, name)), str(results["n-shot"][name]))
+        named = (name, str(n_documents(results, name)), str(results["n-shot"][name]))
         values = results["results"][name]
         for key, value in values.items():
             metric, _, through = key.partition(",")
@@ -430,7 +433,7 @@ def evaluate(
                 rows_of_tasks.append((*named, called, f"{value:.4f}", error))
                 named = ("", "", "")
     _print_table(("task", "documents", "shots", "metric", "value", "stderr"), rows_of_tasks)
-    counts = {name: harness.n_documents(results, name) for name in results["n-samples"]}
+    counts = {name: n_documents(results, name) for name in results["n-samples"]}
     for note in notes(results["without_number"], counts):
         out.print(note)
     out.print(f"model {model}, adapter {edit.fingerprint if edit else 'none (base)'}")
@@ -884,6 +887,8 @@ def effects(
     from tarot.analysis.neutral_text import check_tokens
     from tarot.edit.adapter import Adapter
     from tarot.evaluation import compare as measuring
+    from tarot.evaluation.evaluate import check_tasks, n_documents
+    from tarot.evaluation.evaluate import evaluate as evaluate_model
     from tarot.models import lm_eval_model as harness
     from tarot.report import side_effects as side
     from tarot.report.table import with_interval
@@ -898,7 +903,7 @@ def effects(
     check_tokens(tokens)
     for edit in edits.values():
         suite = list(dict.fromkeys([*names, measuring.recipe_of(edit).task]))
-        for task in harness.check_tasks(suite, include_path=include_path, limit=limit):
+        for task in check_tasks(suite, include_path=include_path, limit=limit):
             measuring.check_judged(task)
     loaded = _load(model, device, dtype)
     with _steps() as show:

@@ -28,7 +28,8 @@ from transformers.integrations.accelerate import load_offloaded_parameter
 from tarot._files.atomic import write_atomically
 from tarot._files.strict_json import parse_json, read_file
 from tarot.edit import hub
-from tarot.edit.hooks import merge_, rotated
+from tarot.edit.hooks import rotated
+from tarot.edit.merge import merge_
 from tarot.edit.provenance import checked_card, checked_provenance
 from tarot.edit.rotation import ROTATIONS, Rotation
 from tarot.edit.sites import Site, decoder_layers, find_sites

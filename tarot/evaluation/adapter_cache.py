@@ -21,13 +21,14 @@ from tarot._files.atomic import locked, write_atomically
 from tarot.edit.adapter import CARD, WEIGHTS, Adapter, shapes_fingerprint, weights_fingerprint
 from tarot.edit.sites import find_sites, parse_layers
 from tarot.errors import FileAccessError, TarotError
-from tarot.models.lm_eval_model import TarotLM, chat_template
+from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
-from tarot.objectives.samples import draw, load_task
+from tarot.objectives.samples import chat_template, draw, load_task
 from tarot.objectives.text_metrics import OUTCOMES, outcomes
 from tarot.search import TrialLog
+from tarot.search.config import Recipe
 from tarot.search.trial_log import intact_size
-from tarot.search.tune import LIBRARIES, LOCK, TRIALS, Recipe, check_search, tune
+from tarot.search.tune import LIBRARIES, LOCK, TRIALS, check_search, tune
 
 logger = logging.getLogger("tarot")
 

@@ -16,14 +16,15 @@ from lm_eval.api.task import Task
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.evaluation import in_context as icl
+from tarot.evaluation.evaluate import check_tasks, evaluate, logged
 from tarot.evaluation.results import EDITED, FEW_SHOT, OUTSIDE, ZERO_SHOT, Arm, Cell
-from tarot.models.lm_eval_model import check_tasks, evaluate, logged
 from tarot.models.load import LoadedModel
 from tarot.models.missing_numbers import has_number
 from tarot.objectives.documents import check_answers, document_key, right_choice
 from tarot.objectives.samples import MIXED_SHOTS, load_task
 from tarot.objectives.shots import shots_shown
-from tarot.search.tune import LIBRARIES, Recipe, check_recipe
+from tarot.search.config import Recipe, check_recipe
+from tarot.search.tune import LIBRARIES
 
 # Documents as lm-eval logged them, and the seconds that their answers took.
 Answered = tuple[list[icl.Logged], float]

@@ -13,12 +13,12 @@ from statistics import stdev
 from typing import Any
 
 from tarot.edit.adapter import Adapter
-from tarot.errors import TarotError
+from tarot.errors import TarotError, without_number
 from tarot.evaluation.compare import command, not_repeated, recipe_of, said
-from tarot.evaluation.results import without_number
+from tarot.evaluation.evaluate import check_tasks, evaluate, logged
 from tarot.evaluation.reward_results import Rewarded
 from tarot.evaluation.statistics import difference
-from tarot.models.lm_eval_model import TarotLM, check_tasks, evaluate, logged
+from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
 from tarot.models.missing_numbers import HINT, check_some_number, is_number
 from tarot.objectives.generated import check_generates, fluency_of, judged, seeded
@@ -69,7 +69,7 @@ def add_rewards(loaded: LoadedModel, results: dict[str, Any], asked: str | None 
 
     Args:
         loaded: the model, unedited, whatever the results are of.
-        results: what `tarot.models.lm_eval_model.evaluate` returned; added to in place.
+        results: what `tarot.evaluation.evaluate.evaluate` returned; added to in place.
         asked: the reward that the user asks for; None for the tasks' own.
 
     Raises:

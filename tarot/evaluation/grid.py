@@ -23,7 +23,7 @@ from tarot.evaluation.results import Cell
 if TYPE_CHECKING:
     from tarot.edit.adapter import Adapter
     from tarot.models.load import LoadedModel
-    from tarot.search.tune import Recipe
+    from tarot.search.config import Recipe
 
 logger = logging.getLogger("tarot")
 
@@ -56,7 +56,7 @@ class Setting:
 
     def recipe(self) -> "Recipe":
         """Return what its search tries."""
-        from tarot.search.tune import Recipe
+        from tarot.search.config import Recipe
 
         return Recipe(
             self.task,
@@ -178,7 +178,7 @@ class Measurer:
     def check(self, setting: Setting) -> None:
         """Raise TarotError for a setting that cannot be measured, as far as that is known without its model."""
         from tarot.evaluation.compare import check_judged
-        from tarot.models.lm_eval_model import check_tasks
+        from tarot.evaluation.evaluate import check_tasks
         from tarot.search.tune import check_samples
 
         setting.check()

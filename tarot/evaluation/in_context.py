@@ -18,11 +18,11 @@ from lm_eval.api.samplers import FirstNSampler
 from lm_eval.api.task import Task
 
 from tarot.errors import TarotError
-from tarot.models.lm_eval_model import TarotLM, chat_template
+from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
 from tarot.models.missing_numbers import note_missing
 from tarot.objectives.documents import Doc, document_key
-from tarot.objectives.samples import check_disjoint, load_tasks
+from tarot.objectives.samples import chat_template, check_disjoint, load_tasks
 from tarot.objectives.shots import pins_no_shots
 
 CONTENT_FREE = ("N/A", "", "[MASK]")

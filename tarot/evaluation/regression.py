@@ -11,8 +11,8 @@ from itertools import product
 from pathlib import Path
 
 from tarot._files.atomic import write_atomically
-from tarot.errors import TarotError
-from tarot.evaluation.results import EDITED, Arm, Cell, names_of, number_notes, to_json, without_number
+from tarot.errors import TarotError, without_number
+from tarot.evaluation.results import EDITED, Arm, Cell, names_of, number_notes, to_json
 from tarot.evaluation.statistics import Gain, f1_gain, holm, regressed
 
 LEVEL = 0.95

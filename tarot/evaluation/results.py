@@ -18,11 +18,10 @@ from typing import Annotated, Any
 from annotated_types import Interval
 
 from tarot._files.strict_json import LARGEST_NUMBER, Count, Fraction, Name, Number, parse_json, read_file, validated
-from tarot.errors import TarotError
+from tarot.errors import TarotError, without_number
 
 FORMAT = 1
 ZERO_SHOT, FEW_SHOT, EDITED = "zero-shot", "few-shot", "edited"  # arms that every cell has
-NAMED = 10  # documents without a number that a note names
 OUTSIDE = -1  # index of an answer that is none of the choices
 MOST_HEADS = 2**16  # of one cell, that a report draws
 
@@ -146,12 +145,6 @@ def number_notes(cell: Cell) -> list[str]:
         for arm in cell.arms
         if arm.without_number
     ]
-
-
-def without_number(documents: Sequence[int], n: int) -> str:
-    """Count and name the documents, of `n`, for which the model gave no number."""
-    named = ", ".join(map(str, documents[:NAMED])) + (", ..." if len(documents) > NAMED else "")
-    return f"{len(documents)} of {n} documents without a number (NaN or infinite): {named}"
 
 
 def to_json(cells: Sequence[Cell]) -> str:

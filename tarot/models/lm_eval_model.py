@@ -6,39 +6,29 @@ from `tarot.models.scoring.scorer`, which runs what prompts share once. `evaluat
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
-from importlib.metadata import version
-from itertools import islice
 from math import isinf
-from pathlib import Path
 from typing import Any
 
 import transformers
 from accelerate import Accelerator
-from lm_eval import evaluator
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
-from lm_eval.api.task import Task
-from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
-from lm_eval.tasks.manager import TaskDict
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from torch import Tensor, distributed
 from tqdm import tqdm
 
-from tarot.edit.adapter import Adapter, weights_fingerprint
+from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError, UnknownName
-from tarot.models.answer_log import AnswerLog, LoggedAnswers
 from tarot.models.chat import ChatRenderer
-from tarot.models.load import LoadedModel, load_model
-from tarot.models.missing_numbers import BrokenRows, check_some_number, grouped, is_number, note_missing
+from tarot.models.load import load_model
+from tarot.models.missing_numbers import BrokenRows, check_some_number, grouped, is_number
 from tarot.models.scoring.rope import constant_rope_length
 from tarot.models.scoring.scorer import Request, Scorer
-from tarot.objectives.samples import ChatTemplate, check_disjoint, load_tasks
-from tarot.objectives.shots import ShotPool, shots_shown
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +42,6 @@ HFLM_ARGUMENTS = frozenset(
         *("prefix_token_id", "think_end_token", "truncation", "trust_remote_code"),
     }
 )
-# Documents whose prompts are rendered before a model is loaded.
-RENDERED_FIRST = 10
 # Where a task's description is if the chat template has no system role; results and adapters record it.
 SYSTEM_MOVED = "in the first user message"
 # Key under which a response cache remembers whose answers it holds; no hash of a request is of this form.
@@ -414,224 +402,3 @@ def quiet(*loggers: str) -> Iterator[None]:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
-
-
-def chat_template(lm: TarotLM, chat: bool) -> ChatTemplate | None:
-    """How to render messages for this model: None for one without a chat template, or when it is not wanted."""
-    has_one = getattr(lm.tokenizer, "chat_template", None) is not None
-    return lm.apply_chat_template if chat and has_one else None
-
-
-def prepared(
-    tasks: Sequence[str],
-    adapter: Adapter | None = None,
-    *,
-    include_path: str | Path | None = None,
-    num_fewshot: int | None = None,
-    limit: int | None = None,
-) -> TaskDict:
-    """Load tasks for an evaluation and check all that can be checked without a model; arguments as for `evaluate`.
-
-    Raises:
-        UnknownName: no such task.
-        TarotError: the adapter was tuned on a document that is evaluated; a task has fewer documents than shots are
-            asked for, runs unsafe code, asks for more than text, or cannot render its first documents.
-    """
-    check_limit(limit)
-    selected = load_tasks(tasks, include_path)
-    tuned_on = _tuning_keys(adapter)
-    for task in selected["tasks"].values():
-        check_disjoint(task, tuned_on)
-        task.set_config("num_fewshot", shots_shown(task, num_fewshot))
-        _show_shots(task)
-        _check_runs(task, limit)
-        task.set_fewshot_seed(DEFAULT_OTHER_SEED)
-    return selected
-
-
-def check_tasks(
-    tasks: Sequence[str],
-    adapter: Adapter | None = None,
-    *,
-    include_path: str | Path | None = None,
-    num_fewshot: int | None = None,
-    limit: int | None = None,
-) -> list[Task]:
-    """Check what `prepared` checks, and return the tasks; a command calls it before it loads a model.
-
-    Its warnings are left to the evaluation that follows.
-    """
-    with quiet("tarot"):
-        found = prepared(tasks, adapter, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
-    return list(found["tasks"].values())
-
-
-def check_limit(limit: int | None) -> None:
-    """Raise TarotError for a limit below 1 document."""
-    if limit is not None and limit < 1:
-        raise TarotError("a limit of at least 1 document", str(limit), "leave it out to evaluate all")
-
-
-def _check_runs(task: Task, limit: int | None) -> None:
-    """Raise TarotError for a task that lm-eval refuses to run, or whose first prompts it cannot render."""
-    name = task.config.task
-    if getattr(task, "UNSAFE_CODE", False):
-        hint = f"tarot lm-eval --confirm_run_unsafe_code --tasks {name} runs it"
-        raise TarotError("a task without unsafe code", f"{name!r}, which sets unsafe_code", hint)
-    if getattr(task, "MULTIMODAL", False):
-        raise TarotError("a task of texts alone", f"{name!r}, which asks for images or audio", "choose another task")
-    first = list(islice(task.eval_docs, min(limit or RENDERED_FIRST, RENDERED_FIRST)))
-    if not first:
-        raise TarotError(f"documents to evaluate in {name}", "none", "check its splits and filters")
-    for row, doc in enumerate(first):
-        context = task.fewshot_context(
-            doc,
-            num_fewshot=task.config.num_fewshot,
-            system_instruction=None,
-            apply_chat_template=False,
-            fewshot_as_multiturn=True,
-            chat_template=None,
-            gen_prefix=task.doc_to_prefix(doc),
-        )
-        task.construct_requests(
-            doc=doc,
-            ctx=context,
-            metadata=(name, row, task.config.repeats),
-            apply_chat_template=False,
-            chat_template=None,
-        )
-        task.doc_to_target(doc)
-
-
-def evaluate(
-    loaded: LoadedModel,
-    tasks: Sequence[str],
-    *,
-    adapter: Adapter | None = None,
-    include_path: str | Path | None = None,
-    num_fewshot: int | None = None,
-    limit: int | None = None,
-    chat: bool = True,
-    batch_size: int | None = None,
-    answers: Path | None = None,
-) -> dict[str, Any]:
-    """Evaluate a model, edited or not, on lm-eval tasks.
-
-    Args:
-        loaded: model and tokenizer; unchanged afterwards.
-        tasks: names of tasks, groups or tags.
-        adapter: the edit to measure; None for the base model.
-        include_path: folder of further task files.
-        num_fewshot: shots in each prompt; None for each task's own number.
-        limit: evaluate only the first documents of each task.
-        chat: apply the tokenizer's chat template where it has one.
-        batch_size: most sequences of one pass; None leaves it to us.
-        answers: file that keeps the model's answers as they come; those in it are not computed again. It stays.
-
-    Returns:
-        lm-eval's results, with documents and answers under "samples", the adapter's fingerprint under "config", and the
-        ids of documents without a number, by task, under "without_number".
-
-    Raises:
-        UnknownName: no such task.
-        TarotError: the adapter was tuned on a document that is evaluated, or does not fit the model; a task has fewer
-            documents than shots are asked for, runs unsafe code, or its own code raises; no document has a number.
-    """
-    selected = prepared(tasks, adapter, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
-    lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")
-    lm.reference, lm.adapter = loaded.reference, adapter
-    templated = chat_template(lm, chat) is not None
-    model: Any = lm
-    if answers:
-        owner = [loaded.reference, str(loaded.model.dtype), weights_fingerprint(loaded.model), lm.fingerprint]
-        model = LoggedAnswers(lm, AnswerLog(answers, " ".join([*owner, transformers.__version__, version("torch")])))
-    aggregated: list[str] = []
-    for name, task in selected["tasks"].items():
-        task.aggregation = _noting(name, task.aggregation, aggregated)
-    try:
-        with adapter.applied(loaded.model) if adapter else nullcontext(), quiet("lm_eval.api.task"):
-            results = evaluator.evaluate(
-                model,
-                selected,
-                limit=limit,
-                apply_chat_template=templated,
-                fewshot_as_multiturn=True,
-                # Our metrics have closed forms for their errors, or none; these rounds are for other tasks' (lm-eval's
-                # default of 100,000 takes minutes for f1).
-                bootstrap_iters=100,
-            )
-    except TarotError:
-        raise
-    except (Exception, SystemExit) as error:
-        names = aggregated[-1:] or selected["tasks"]
-        step = "aggregate the metrics of" if aggregated else "evaluate"
-        reason = f"{type(error).__name__}: {error}"
-        raise TarotError(f"lm-eval to {step} {', '.join(names)}", reason, "check the task file") from error
-    note_missing(results, lm.unanswered)
-    # What lm-eval's own front door would add, without the seconds that it spends on describing the machine.
-    results["config"] = {
-        "model": "tarot",
-        "model_args": {"pretrained": loaded.reference},
-        **lm.get_model_info(),
-        "batch_size": batch_size or "auto",
-        "device": str(loaded.model.device),
-        "limit": limit,
-        "apply_chat_template": templated,
-        "fewshot_seed": DEFAULT_OTHER_SEED,
-    }
-    results["versions_of"] = {name: version(name) for name in ("tarot-lm", "lm-eval", "transformers", "torch")}
-    return results
-
-
-def _noting(name: str, run: Callable[[], Any], names: list[str]) -> Callable[[], Any]:
-    """`run`, which adds a name to a list whenever it is called."""
-
-    def noting() -> Any:
-        names.append(name)
-        return run()
-
-    return noting
-
-
-def _show_shots(task: Task) -> None:
-    """Keep evaluated documents out of a task's shots, and record how many there are."""
-    if not (shots := task.config.num_fewshot):
-        return
-    pool = ShotPool(task)
-    if not 0 <= shots <= pool.most:
-        raise TarotError(
-            f"0 to {pool.most} shots, the documents that {task.config.task} has for them",
-            str(shots),
-            f"{pool.left_out} more are also evaluated" if pool.left_out else "",
-        )
-    pool.show()
-    task.set_config("metadata", {**(task.config.metadata or {}), "shots_left_out": pool.left_out})
-
-
-def _tuning_keys(adapter: Adapter | None) -> list[str]:
-    samples = adapter.provenance.get("samples_drawn") if adapter else None
-    if not isinstance(samples, list):
-        return []
-    return [sample["key"] for sample in samples if isinstance(sample, Mapping)]
-
-
-def logged(results: Mapping[str, Any], task: str) -> list[Any]:
-    """What lm-eval logged of a task's documents, each once: as the task's first filter leaves its answers."""
-    documents: list[dict[str, Any]] = results["samples"][task]
-    return [document for document in documents if document["filter"] == documents[0]["filter"]]
-
-
-def metric(results: Mapping[str, Any], task: str, name: str) -> float:
-    """One task's value of one metric, by the first filter that has it."""
-    values = results["results"][task]
-    found = [value for key, value in values.items() if key.split(",")[0] == name]
-    if not found:
-        raise TarotError(
-            f"a metric of {task}", repr(name), f"it has {', '.join(sorted({k.split(',')[0] for k in values}))}"
-        )
-    return float(found[0])
-
-
-def n_documents(results: Mapping[str, Any], task: str) -> int:
-    """How many documents of a task were evaluated."""
-    return int(results["n-samples"][task]["effective"])

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor
 
-from tarot.errors import TarotError
-from tarot.evaluation.results import without_number
+from tarot.errors import TarotError, without_number
 
 logger = logging.getLogger(__name__)
 

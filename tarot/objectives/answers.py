@@ -21,7 +21,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tarot.edit.hooks import merged, rotated
+from tarot.edit.hooks import rotated
+from tarot.edit.merge import merged
 from tarot.edit.rotation import ROTARY, Rotation
 from tarot.edit.sites import Site, alive
 from tarot.errors import TarotError, UnknownName

@@ -18,6 +18,7 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.tasks.manager import TaskDict, TaskManager
 
 from tarot.errors import TarotError
+from tarot.models.lm_eval_model import TarotLM
 from tarot.objectives.documents import (
     Doc,
     check_answers,
@@ -344,3 +345,9 @@ def _render(task: Task, id: str, doc: Doc, num_fewshot: int, chat_template: Chat
     if not pairs[gold][1].strip() and task.config.doc_to_target != "":
         raise TarotError("an answer to score", f"an empty one in {id} of {task.config.task}", "check doc_to_target")
     return Sample(id, document_key(task, doc), pairs, gold, num_fewshot)
+
+
+def chat_template(lm: TarotLM, chat: bool) -> ChatTemplate | None:
+    """How to render messages for this model: None for one without a chat template, or when it is not wanted."""
+    has_one = getattr(lm.tokenizer, "chat_template", None) is not None
+    return lm.apply_chat_template if chat and has_one else None

@@ -17,58 +17,32 @@ from torch import Tensor
 from tarot._files.atomic import check_place, locked
 from tarot.edit.adapter import CARD, Adapter, Edit, shapes_fingerprint, weights_fingerprint
 from tarot.edit.rotation import ROTATIONS
-from tarot.edit.sites import alive, check_kind, find_sites, parse_layers
-from tarot.errors import TarotError, UnknownName
-from tarot.models.lm_eval_model import SYSTEM_MOVED, TarotLM, chat_template, quiet
+from tarot.edit.sites import alive, find_sites, parse_layers
+from tarot.errors import TarotError
+from tarot.models.lm_eval_model import SYSTEM_MOVED, TarotLM, quiet
 from tarot.models.load import LoadedModel
-from tarot.objectives.answers import Objective, check_measure
+from tarot.objectives.answers import Objective
 from tarot.objectives.generated import NO_FLOOR, FluencyFloor, GenerationObjective, check_generates, rewarded
 from tarot.objectives.rewards import check_reward, is_reward
-from tarot.objectives.samples import ChatTemplate, Sample, check_numbers, draw, load_task, tuning_documents
+from tarot.objectives.samples import (
+    ChatTemplate,
+    Sample,
+    chat_template,
+    draw,
+    load_task,
+    tuning_documents,
+)
 from tarot.objectives.shots import shots_shown
 from tarot.objectives.text_metrics import Outcome, OutcomeLog
-from tarot.search import SEARCHES, Result, Trial, TrialLog, check_batch, maximise, trial_cost
-from tarot.search.space import NEEDS_GRADIENT, check_bound, check_space, make_space
+from tarot.search import SEARCHES, Result, Trial, TrialLog, maximise, trial_cost
+from tarot.search.config import Recipe, check_recipe
+from tarot.search.space import NEEDS_GRADIENT, make_space
 
 Angles = Float[Tensor, "layer head angle"]
 
 TRIALS = "trials.jsonl"
 LOCK = ".lock"  # held by the process that searches in the folder
-# By measurement (RESULTS.md): a surrogate needs few coordinates, each of them promising; gradients take all there are.
-DEFAULT_SPACES = {"bo": "head-gradient"}
 LIBRARIES = ("torch", "transformers", "lm-eval", "botorch", "tarot-lm")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides what a search tries; the budget only says how long it goes on.
-
-    `bound` is in radians. `layers` is a fraction of the layers from the first (`0.5`) or from the last (`-0.5`), a
-    range such as `4-11`, or a list such as `0,3,5`. `objective` is a measure of labelled answers, or a reward of
-    generated texts. `search` is the objective's own where it is left out, `space` the search's. `batch` candidates
-    are proposed before the score of any is known. `fluency_floor` says how far the texts' fluency may fall below the
-    unedited model's: `0.3`, in nats a token, or `10%`.
-    """
-
-    task: str
-    num_fewshot: int | str = 0
-    samples: int = 20
-    space: str = ""
-    search: str = ""
-    objective: str = "log_probability"
-    sites: str = "heads"
-    layers: str = "1.0"
-    bound: float = 0.785
-    rotation: str = "rotary"
-    seed: int = 0
-    chat: bool = True
-    batch: int = 1
-    fluency_floor: str | None = None
-
-    def __post_init__(self) -> None:
-        # A reward has no gradient but an estimate, too dear to follow.
-        object.__setattr__(self, "search", self.search or ("bo" if is_reward(self.objective) else "adam"))
-        object.__setattr__(self, "space", self.space or DEFAULT_SPACES.get(self.search, "full"))
 
 
 class Scored(NamedTuple):
@@ -276,27 +250,6 @@ def check_search(recipe: Recipe, budget: int) -> None:
         raise TarotError(f"a search without gradients for {recipe.objective}", repr(recipe.search), "try --search bo")
     if budget < (cost := trial_cost(recipe.search)):
         raise TarotError(f"a budget of at least {cost}, what one trial of {recipe.search!r} counts for", str(budget))
-
-
-def check_recipe(recipe: Recipe) -> None:
-    """Raise TarotError for names and numbers that there are not; but a reward's, which may name code."""
-    if not is_reward(recipe.objective):
-        check_measure(recipe.objective)
-    check_batch(recipe.search, recipe.batch)
-    check_space(recipe.space)
-    check_kind(recipe.sites)
-    check_numbers(recipe.samples, recipe.num_fewshot)
-    check_seed(recipe.seed)
-    if recipe.rotation not in ROTATIONS:
-        raise UnknownName("rotation", recipe.rotation, ROTATIONS)
-    parse_layers(recipe.layers)
-    check_bound(recipe.bound)
-
-
-def check_seed(seed: int) -> None:
-    """Raise TarotError for a seed that torch does not take."""
-    if abs(seed) >= 2**63:
-        raise TarotError("a seed of at most 63 bits", str(seed))
 
 
 def _check_free(output: Path, resume: bool) -> None:

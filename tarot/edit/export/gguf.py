@@ -22,7 +22,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tarot._files.atomic import written_atomically
 from tarot.edit.adapter import Adapter
-from tarot.edit.hooks import merged
+from tarot.edit.merge import merged
 from tarot.edit.sites import n_layers
 from tarot.errors import TarotError
 

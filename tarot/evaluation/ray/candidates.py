@@ -13,7 +13,8 @@ import torch
 from tarot.errors import TarotError
 from tarot.evaluation.ray.cluster import Cluster, Needs
 from tarot.models.load import load_model
-from tarot.search.tune import Angles, Problem, Recipe, Scored
+from tarot.search.config import Recipe
+from tarot.search.tune import Angles, Problem, Scored
 
 
 class Candidates(Cluster):

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from tarot.edit.hooks import rotated
 from tarot.edit.sites import find_sites
 from tarot.errors import TarotError, UnknownName
-from tarot.models.lm_eval_model import TarotLM, chat_template
+from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
 from tarot.objectives.generated import FluencyFloor, GenerationObjective, Generations, fluency_of, seeded
-from tarot.objectives.samples import draw, load_task
+from tarot.objectives.samples import chat_template, draw, load_task
 from tarot.objectives.text_metrics import Outcome, outcomes
+from tarot.search.config import Recipe
 from tarot.search.pareto import pareto
-from tarot.search.tune import Recipe, trials, tune
+from tarot.search.tune import trials, tune
 
 PROMPTS = ("is it red? ", "was it? ", "and the actors, all of them, ")
 OPTIONS = {"max_gen_toks": 6, "until": [], "do_sample": False}

@@ -25,11 +25,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.export.gguf import to_gguf
 from tarot.edit.export.peft import CONFIG, WEIGHTS, from_peft, to_peft
-from tarot.edit.hooks import merged
+from tarot.edit.merge import merged
 from tarot.edit.rotation import GIVENS, ROTARY, Rotation
 from tarot.edit.sites import alive, find_sites
 from tarot.errors import TarotError
-from tarot.models.lm_eval_model import evaluate
+from tarot.evaluation.evaluate import evaluate
 from tarot.models.load import LoadedModel, load_model
 from tarot.models.load import save_checkpoint as save_merged
 

@@ -27,7 +27,8 @@ from tarot.evaluation.results import Cell, load
 from tarot.models.load import load_model
 from tarot.objectives.text_metrics import outcomes
 from tarot.search import Result, Trial
-from tarot.search.tune import TRIALS, Recipe, trials, tune
+from tarot.search.config import Recipe
+from tarot.search.tune import TRIALS, trials, tune
 
 psutil = pytest.importorskip("psutil", reason="psutil, which comes with accelerate, is not installed")
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

@@ -8,12 +8,13 @@ import pytest
 from checkpoint import byte_model, byte_tokenizer, write_tasks
 from hypothesis import given
 from hypothesis import strategies as st
-from test_measuring import tuned
+from test_compare import tuned
 
 from tarot.errors import TarotError
 from tarot.evaluation import in_context as icl
 from tarot.evaluation.compare import answers
-from tarot.models.lm_eval_model import TarotLM, evaluate
+from tarot.evaluation.evaluate import evaluate
+from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
 from tarot.objectives.samples import load_task
 

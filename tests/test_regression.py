@@ -10,14 +10,14 @@ import torch
 from checkpoint import byte_model, byte_tokenizer, write_tasks
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_measuring import tuned
+from test_compare import tuned
 
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.evaluation.compare import measure
+from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.regression import Verdict, compare, identity, renewed, save
 from tarot.evaluation.results import Arm, Cell, load, to_json
-from tarot.models.lm_eval_model import evaluate
 from tarot.models.load import LoadedModel
 
 TOLERANCE = 0.02

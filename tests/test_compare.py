@@ -21,11 +21,12 @@ from tarot.evaluation.compare import (
     recipe_of,
     reference_workload,
 )
+from tarot.evaluation.evaluate import evaluate, logged, metric
 from tarot.evaluation.results import Cell, load, to_json
-from tarot.models.lm_eval_model import TarotLM, chat_template, evaluate, logged, metric
+from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
-from tarot.objectives.samples import document_key, draw, load_task
-from tarot.search.tune import Recipe
+from tarot.objectives.samples import chat_template, document_key, draw, load_task
+from tarot.search.config import Recipe
 
 SAMPLES = 6
 

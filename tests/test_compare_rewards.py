@@ -13,14 +13,15 @@ from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import ShapeMismatch, TarotError, UnknownName
 from tarot.evaluation.compare_rewards import add_rewards, compare_rewards
+from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.reward_results import load, to_json
-from tarot.models.lm_eval_model import TarotLM, evaluate
+from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
 from tarot.objectives.generated import fluency_of
 from tarot.objectives.rewards import make_reward
 from tarot.objectives.text_metrics import Judged, Outcome, distinct
 from tarot.report.rewards import front_rows, reward_rows
-from tarot.search.tune import Recipe
+from tarot.search.config import Recipe
 
 NAME = "sentiment:positive"
 OUTCOMES = {0: Outcome(0.1, -1.0, 0.5, 0.1), 1: Outcome(0.2, -2.0, 0.5, 0.1, refused=True)}

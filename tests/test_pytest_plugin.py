@@ -33,7 +33,8 @@ from tarot.models.load import LoadedModel
 from tarot.pytest_plugin import options
 from tarot.pytest_plugin.measured import TarotGain, explain
 from tarot.pytest_plugin.options import OPTIONS, Setting
-from tarot.search.tune import LOCK, TRIALS, Recipe
+from tarot.search.config import Recipe
+from tarot.search.tune import LOCK, TRIALS
 
 pytest_plugins = ["pytester"]
 

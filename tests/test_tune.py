@@ -16,7 +16,8 @@ from tarot.edit.adapter import CARD, WEIGHTS, Adapter
 from tarot.errors import TarotError, UnknownName
 from tarot.models.load import LoadedModel
 from tarot.search import trial_cost
-from tarot.search.tune import LOCK, TRIALS, Recipe, check, curve, trials, tune
+from tarot.search.config import Recipe
+from tarot.search.tune import LOCK, TRIALS, check, curve, trials, tune
 
 RECIPE = Recipe("stranger_choice", samples=6, search="random", space="head-gradient")
 

@@ -22,7 +22,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.generation import GenerateDecoderOnlyOutput
 
-from tarot.edit.hooks import merge_, merged, rotated, unmerge_
+from tarot.edit.hooks import rotated
+from tarot.edit.merge import merge_, merged, unmerge_
 from tarot.edit.rotation import GIVENS, ROTARY, ROTATIONS, SCALE, Rotary, Rotation
 from tarot.edit.sites import Site, alive, find_sites
 from tarot.errors import ShapeMismatch, TarotError

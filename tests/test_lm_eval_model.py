@@ -18,7 +18,7 @@ from lm_eval.api.model import CachingLM
 from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
 from safetensors.torch import load_file
-from test_scoring import plain
+from test_scorer import plain
 from tiny import tiny_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast as Tokens
@@ -28,13 +28,15 @@ from tarot.edit.adapter import Adapter, Edit, weights_fingerprint
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import TarotError
-from tarot.models.lm_eval_model import TarotLM, evaluate, metric, n_documents, parse_batch_size
+from tarot.evaluation.evaluate import evaluate, metric, n_documents
+from tarot.models.lm_eval_model import TarotLM, parse_batch_size
 from tarot.models.load import LoadedModel, load_model
 from tarot.models.load import save_checkpoint as save_merged
 from tarot.models.scoring.scorer import Request
 from tarot.objectives.answers import Objective
 from tarot.objectives.samples import Sample, draw, load_task
-from tarot.search.tune import Recipe, tune
+from tarot.search.config import Recipe
+from tarot.search.tune import tune
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 from checkpoint import byte_model
-from test_objective import SAMPLES, encode
+from test_answers import SAMPLES, encode
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
