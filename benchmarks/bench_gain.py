@@ -26,12 +26,12 @@ def tarot_gain(benchmark: Any, request: pytest.FixtureRequest, tarot_setting: Se
 
 
 def bench_gain(benchmark: Any, tarot_gain: TarotGain) -> None:
-    cell = tarot_gain.cell
-    for arm in cell.arms:
+    comparison = tarot_gain.comparison
+    for arm in comparison.arms:
         for name, metric in METRICS.items():
-            benchmark.extra_info[f"{arm.name} {name}"] = float(metric.score(cell.gold, metric.answers(arm)))
+            benchmark.extra_info[f"{arm.name} {name}"] = float(metric.score(comparison.gold, metric.answers(arm)))
     gain = tarot_gain.greedy_f1
     benchmark.extra_info |= {"gain": gain.value, "low": gain.low, "high": gain.high, "documents": gain.n}
-    benchmark.extra_info |= {"over_few_shot": tarot_gain.over_few_shot.greedy_f1.value, "seconds": cell.seconds}
-    if cell.draws:
+    benchmark.extra_info |= {"over_few_shot": tarot_gain.over_few_shot.greedy_f1.value, "seconds": comparison.seconds}
+    if comparison.draws:
         benchmark.extra_info["over_draws"] = tarot_gain.over_draws.greedy_f1.value

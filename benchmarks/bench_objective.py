@@ -13,19 +13,19 @@ import pytest
 import torch
 from alternatives import Alternatives
 
-from tarot.edit.merge import merged
+from tarot.edit.merge import merge_temporarily
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
-from tarot.objectives.answers import Objective
-from tarot.objectives.samples import chat_template, draw, load_task
+from tarot.objectives.answers import AnswerObjective
+from tarot.objectives.samples import chat_template, draw_samples, load_task
 
 TASK = "tarot_ag_news" if os.environ.get("TAROT_DATA") else "synth_implicatives"
 ROUNDS = 2
 
 
-def plain_loop(objective: Objective, angles: torch.Tensor) -> list[torch.Tensor]:
+def plain_loop(objective: AnswerObjective, angles: torch.Tensor) -> list[torch.Tensor]:
     """Run the edited model as published, and return the logits that predict each answer's first token.
 
     The unedited pass is run and thrown away.
@@ -54,7 +54,7 @@ def plain_loop(objective: Objective, angles: torch.Tensor) -> list[torch.Tensor]
     return found
 
 
-def bare_passes(objective: Objective, angles: torch.Tensor) -> None:
+def bare_passes(objective: AnswerObjective, angles: torch.Tensor) -> None:
     """Run each shared prefix once, then what each prompt adds to it, through the layers alone."""
     layers, scorer = objective.model.model, objective.scorer
 
@@ -69,15 +69,15 @@ def bare_passes(objective: Objective, angles: torch.Tensor) -> None:
     run(scorer._tree, 0)
 
 
-def our_evaluation(objective: Objective, angles: torch.Tensor) -> float:
+def our_evaluation(objective: AnswerObjective, angles: torch.Tensor) -> float:
     """Score the angles as a search does."""
     return objective(angles)
 
 
-def first_logits(objective: Objective, angles: torch.Tensor) -> list[torch.Tensor]:
+def first_logits(objective: AnswerObjective, angles: torch.Tensor) -> list[torch.Tensor]:
     """Return what `plain_loop` does, from the passes of `our_evaluation`."""
     found = []
-    with torch.no_grad(), merged(objective.model, angles, objective.sites):
+    with torch.no_grad(), merge_temporarily(objective.model, angles, objective.sites):
         for requests, logits in objective.scorer._run(objective.scorer._tree, 0, None):
             begin = 0
             for request in requests:
@@ -87,11 +87,11 @@ def first_logits(objective: Objective, angles: torch.Tensor) -> list[torch.Tenso
 
 
 @pytest.fixture(scope="module", params=[0, 6], ids="{}shot".format)
-def objective(request: pytest.FixtureRequest, tarot_model: LoadedModel) -> Objective:
+def objective(request: pytest.FixtureRequest, tarot_model: LoadedModel) -> AnswerObjective:
     """Draw 20 samples with that many shots in each prompt."""
     lm = TarotLM(tarot_model.model, tokenizer=tarot_model.tokenizer)
-    samples = draw(load_task(TASK), 20, num_fewshot=request.param, chat_template=chat_template(lm, True))
-    return Objective(tarot_model.model, samples, lm.encode, sites=find_sites(tarot_model.model, "heads", 0.5))
+    samples = draw_samples(load_task(TASK), 20, num_fewshot=request.param, chat_template=chat_template(lm, True))
+    return AnswerObjective(tarot_model.model, samples, lm.encode, sites=find_sites(tarot_model.model, "heads", 0.5))
 
 
 # Rounds, after how many that are not counted. The plain loop takes minutes, so it runs once. Our first evaluation fills
@@ -106,7 +106,7 @@ def bench_objective(
     tarot_model: LoadedModel,
     bounded: bool,
     alternatives: Alternatives,
-    objective: Objective,
+    objective: AnswerObjective,
     how: str,
 ) -> None:
     shots = request.node.callspec.params["objective"]

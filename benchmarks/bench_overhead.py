@@ -11,8 +11,8 @@ from alternatives import Alternatives
 
 from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.composition import compose
-from tarot.edit.hooks import rotated
-from tarot.edit.merge import merged
+from tarot.edit.hooks import apply_rotation
+from tarot.edit.merge import merge_temporarily
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.models.load import LoadedModel, load_model
@@ -23,8 +23,8 @@ IDS = torch.arange(100, 200).repeat(4, 1)
 
 EDITS: Mapping[str, Callable[..., Any]] = {
     "unedited": lambda model, angles, sites: nullcontext(),
-    "hooked": rotated,
-    "merged": merged,
+    "hooked": apply_rotation,
+    "merged": merge_temporarily,
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tarot.models.load import LoadedModel
-from tarot.search.config import Recipe
+from tarot.search.config import TaRotConfig
 from tarot.search.tune import tune
 
 BUDGET = 120
@@ -23,7 +23,7 @@ def bench_search(benchmark: Any, tarot_model: LoadedModel, bounded: bool, tmp_pa
     benchmark.group = f"search of {BUDGET} evaluations {tarot_model.reference}"
     adapter = benchmark.pedantic(
         tune,
-        args=(tarot_model, Recipe("synth_implicatives", search=search), tmp_path / search),
+        args=(tarot_model, TaRotConfig("synth_implicatives", search=search), tmp_path / search),
         kwargs={"budget": BUDGET, "on_trial": keep_peak},
     )
     seconds = adapter.provenance["seconds"]

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tarot.edit.adapter import Adapter
-    from tarot.edit.hooks import rotated
-    from tarot.edit.merge import merge_, unmerge_
+    from tarot.edit.hooks import apply_rotation
+    from tarot.edit.merge import merge_rotation, unmerge_rotation
     from tarot.errors import TarotError
     from tarot.evaluation.evaluate import evaluate
     from tarot.models.load import load_model
-    from tarot.search.config import Recipe
+    from tarot.search.config import TaRotConfig
     from tarot.search.tune import tune
 
 __version__ = "0.1.0"

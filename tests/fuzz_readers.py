@@ -36,16 +36,16 @@ from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import TarotError, printable
 from tarot.evaluation import regression as gate
-from tarot.evaluation import results as cells
+from tarot.evaluation import results as comparisons
 from tarot.evaluation import reward_results as rewarded
-from tarot.evaluation.compare import not_repeated, recipe_of
+from tarot.evaluation.compare import config_of, not_repeated
 from tarot.evaluation.compare_rewards import reward_of
-from tarot.evaluation.results import Arm, Cell
+from tarot.evaluation.results import Arm, Comparison
 from tarot.evaluation.statistics import difference
 from tarot.models.chat import ChatRenderer
 from tarot.objectives import text_metrics as outcomes
 from tarot.objectives.rewards import is_reward
-from tarot.objectives.text_metrics import Judged, Outcome
+from tarot.objectives.text_metrics import ScoredTexts, TextScores
 from tarot.report.figures import angle_map
 from tarot.report.folder import pictures, write_svg
 from tarot.report.page import render
@@ -122,7 +122,7 @@ def _read_adapter(folder: Path, rng: random.Random) -> object:
     assert Adapter.load(folder / "again").tasks == adapter.tasks
     hub.card(json.loads((folder / "again" / CARD).read_bytes()), "owner/name")
     not_repeated(adapter)
-    if is_reward(recipe_of(adapter).objective):
+    if is_reward(config_of(adapter).objective):
         reward_of(adapter, None)
     return adapter.sites(model())
 
@@ -139,7 +139,7 @@ def _read_trials(folder: Path, rng: random.Random) -> object:
 
 
 def _read_outcomes(folder: Path, rng: random.Random) -> object:
-    found = outcomes.outcomes(folder)
+    found = outcomes.read_text_scores(folder)
     return front_rows(found, pareto(found))
 
 
@@ -148,8 +148,8 @@ def _read_cells(folder: Path, rng: random.Random) -> object:
     if rng.random() < 0.2:
         if found:
             summary_rows(found)
-            gate.compare([_cell()], found, 0.0)
-        cells.to_json(found).encode()
+            gate.check_regressions([_cell()], found, 0.0)
+        comparisons.to_json(found).encode()
     if rng.random() < 1 / DRAWN:
         render(found, rewarded=compared)
     return found
@@ -171,13 +171,13 @@ def _read_template(folder: Path, rng: random.Random) -> object:
     return ChatRenderer(tokenizer, {})(messages)
 
 
-def _cell() -> Cell:
+def _cell() -> Comparison:
     gold, text = (0, 1, 2, 0, 1, 2), tuple(f"document {i}" for i in range(6))
 
     def arm(name: str, answers: tuple[int, ...]) -> Arm:
         return Arm(name, 2, answers, answers, (0.5,) * 6, 1.5)
 
-    return Cell(
+    return Comparison(
         model="folder/model",
         task="stranger_choice",
         num_fewshot=0,
@@ -201,11 +201,11 @@ def _cell() -> Cell:
     )
 
 
-def _rewarded() -> rewarded.Rewarded:
-    base = Judged(("a b", "b c", "c d"), (0.0, 0.5, 0.25), (-2.0, -2.5, -3.0))
-    edited = Judged(("a a", "b b", "c c"), (1.0, 0.5, 0.75), (-2.5, -2.5, -3.5))
-    trials = {i: Outcome(0.5 * i, -2.0 - i, 0.5, 0.1, refused=i == 2) for i in range(3)}
-    return rewarded.Rewarded(
+def _rewarded() -> rewarded.RewardComparison:
+    base = ScoredTexts(("a b", "b c", "c d"), (0.0, 0.5, 0.25), (-2.0, -2.5, -3.0))
+    edited = ScoredTexts(("a a", "b b", "c c"), (1.0, 0.5, 0.75), (-2.5, -2.5, -3.5))
+    trials = {i: TextScores(0.5 * i, -2.0 - i, 0.5, 0.1, refused=i == 2) for i in range(3)}
+    return rewarded.RewardComparison(
         model="folder/model",
         task="openings",
         reward="sentiment:positive",
@@ -262,7 +262,7 @@ READERS = (
         {"outcomes.json": json.dumps({str(i): asdict(each) for i, each in _rewarded().outcomes.items()}).encode()},
         _read_outcomes,
     ),
-    Reader("cells", {"cells.json": cells.to_json([_cell(), replace(_cell(), seed=1)]).encode()}, _read_cells),
+    Reader("cells", {"cells.json": comparisons.to_json([_cell(), replace(_cell(), seed=1)]).encode()}, _read_cells),
     Reader("rewarded", _written(_write_rewarded), _read_cells),
     Reader("peft", _written(lambda folder: to_peft(model(), _adapter(), folder, "folder/model")), _read_peft),
     Reader("pictures", _written(_write_pictures), _read_pictures),

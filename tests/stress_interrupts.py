@@ -24,10 +24,10 @@ from torch import nn
 
 import tarot
 from tarot.analysis.attention import eager
-from tarot.edit.hooks import rotated
-from tarot.edit.merge import merge_, merged
+from tarot.edit.hooks import apply_rotation
+from tarot.edit.merge import merge_rotation, merge_temporarily
 from tarot.evaluation.baselines.weights import Reweighted
-from tarot.models.scoring.frozen_layers import Below
+from tarot.models.scoring.frozen_layers import FrozenLayerCache
 from tarot.models.scoring.scorer import predictions_at
 
 INTERRUPTED_FILES = (str(Path(tarot.__file__).parent), contextlib.__file__)
@@ -43,20 +43,20 @@ def enter(context: Any) -> None:
 
 def skip_lower(model: nn.Module) -> None:
     """Run the frozen layers once, then open a pass that skips them."""
-    below = Below([model.model.layers[0]])
+    below = FrozenLayerCache([model.model.layers[0]])
     below._states["key"] = torch.zeros(1)
     enter(below.passing("key"))
 
 
 def nest(model: nn.Module) -> None:
     """Open hooks inside merged weights."""
-    with merged(model, ANGLES), rotated(model, ANGLES):
+    with merge_temporarily(model, ANGLES), apply_rotation(model, ANGLES):
         pass
 
 
 CHANGES: dict[str, Change] = {
-    "rotated": lambda model: enter(rotated(model, ANGLES)),
-    "merged": lambda model: enter(merged(model, ANGLES)),
+    "rotated": lambda model: enter(apply_rotation(model, ANGLES)),
+    "merged": lambda model: enter(merge_temporarily(model, ANGLES)),
     "nested": nest,
     "reweighted": lambda model: enter(
         Reweighted({name: each + 1 for name, each in model.named_parameters()}, 0, {}).applied(model)
@@ -64,7 +64,7 @@ CHANGES: dict[str, Change] = {
     "predictions_at": lambda model: enter(predictions_at(model, torch.tensor([0]), torch.tensor([0]))),
     "frozen layers": skip_lower,
     "eager": lambda model: enter(eager(model)),
-    "merge_": lambda model: merge_(model, ANGLES),
+    "merge_": lambda model: merge_rotation(model, ANGLES),
 }
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from tarot.edit.adapter import CARD, WEIGHTS, Adapter, Edit
-from tarot.edit.hooks import rotated
+from tarot.edit.hooks import apply_rotation
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import TarotError
@@ -73,7 +73,7 @@ def test_applied_and_merged_are_one_edit() -> None:
     base = model(TOKENS).logits
     with adapter.applied(model):
         applied = model(TOKENS).logits
-    with rotated(model, adapter.angles):
+    with apply_rotation(model, adapter.angles):
         assert torch.equal(applied, model(TOKENS).logits)
     assert torch.equal(base, model(TOKENS).logits)
     other = byte_model()

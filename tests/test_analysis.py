@@ -20,16 +20,16 @@ from transformers import AutoModelForCausalLM
 
 from tarot.analysis.attention import attention, patterns
 from tarot.analysis.flips import flips, most_moved
-from tarot.analysis.heads import attributed, head_maps, only, prune, turned
+from tarot.analysis.heads import attributed, edited_heads, head_maps, keep_heads, prune_heads
 from tarot.analysis.lens import final_norm, layer_probabilities
 from tarot.analysis.prompts import answer_of, batches, next_log_probabilities
-from tarot.analysis.protocol import answered, documents, objective_of, pruned
+from tarot.analysis.protocol import documents, greedy_answers, make_objective, prune_adapter
 from tarot.edit.adapter import Adapter, Edit
-from tarot.edit.hooks import rotated
+from tarot.edit.hooks import apply_rotation
 from tarot.edit.rotation import ROTARY
-from tarot.edit.sites import alive, decoder_layers, find_sites
+from tarot.edit.sites import angle_mask, decoder_layers, find_sites
 from tarot.errors import TarotError
-from tarot.evaluation.compare import measure
+from tarot.evaluation.compare import compare_arms
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.results import EDITED, OUTSIDE, ZERO_SHOT
 from tarot.models.lm_eval_model import TarotLM
@@ -37,7 +37,7 @@ from tarot.models.load import LoadedModel
 from tarot.models.scoring.scorer import Request
 from tarot.objectives.samples import Sample
 from tarot.report.analysis import analyse
-from tarot.search.config import Recipe
+from tarot.search.config import TaRotConfig
 from tarot.search.tune import tune
 
 HEADS = torch.arange(1.0, 7.0).reshape(2, 3, 1)
@@ -57,8 +57,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory, loaded: LoadedModel, folder: Path) -> Adapter:
-    recipe = Recipe("stranger_choice", samples=6, search="random", space="head", layers="0.5", bound=2.0)
-    return tune(loaded, recipe, tmp_path_factory.mktemp("adapter") / "a", budget=8, include_path=folder)
+    config = TaRotConfig("stranger_choice", samples=6, search="random", space="head", layers="0.5", bound=2.0)
+    return tune(loaded, config, tmp_path_factory.mktemp("adapter") / "a", budget=8, include_path=folder)
 
 
 def identity_of(adapter: Adapter) -> Adapter:
@@ -75,7 +75,7 @@ def scores_of_sets(draw: st.DrawFn) -> tuple[torch.Tensor, dict[frozenset[tuple[
     angles = torch.zeros(2, 3, 2)
     for i in range(heads):
         angles[i // 3, i % 3] = draw(st.floats(0.1, 1))
-    every = sorted(turned(angles))
+    every = sorted(edited_heads(angles))
     table = {frozenset(s): draw(st.floats(-3, 3)) for n in range(heads + 1) for s in combinations(every, n)}
     table[frozenset(every)] = table[frozenset()] + draw(st.floats(0.01, 2))
     return angles, table
@@ -90,14 +90,14 @@ def test_pruning_keeps_the_share_and_no_head_to_spare(
     asked: list[frozenset[tuple[int, int]]] = []
 
     def score(given: torch.Tensor) -> float:
-        asked.append(turned(given))
+        asked.append(edited_heads(given))
         return table[asked[-1]]
 
-    found = prune(score, angles, keep, None if guess is None else torch.tensor(guess).reshape(2, 3))
+    found = prune_heads(score, angles, keep, None if guess is None else torch.tensor(guess).reshape(2, 3))
     floor = found.identity + keep * (found.whole - found.identity)
     assert found.score == table[found.heads] >= floor
     assert all(table[found.heads - {head}] < floor for head in found.heads)
-    assert torch.equal(found.angles, only(angles, found.heads))
+    assert torch.equal(found.angles, keep_heads(angles, found.heads))
     assert found.evaluations == len(asked) == len(set(asked))
 
 
@@ -115,7 +115,7 @@ def test_where_heads_add_up_the_maps_agree_and_pruning_finds_the_smallest_set(ga
     torch.testing.assert_close(maps.alone, weights)
     torch.testing.assert_close(maps.missed, weights)
     torch.testing.assert_close(attributed(lambda given: (score(given), slopes), angles), weights.float())
-    found = prune(score, angles, 0.7, weights)
+    found = prune_heads(score, angles, 0.7, weights)
     smallest = next(n for n in range(7) if sum(sorted(gains)[6 - n :]) >= 0.7 * sum(gains) - 1e-9)
     assert len(found.heads) == smallest
 
@@ -132,29 +132,29 @@ def test_heads_that_are_not_turned_are_not_tried() -> None:
 def test_a_good_guess_spares_evaluations() -> None:
     """Of 200 heads that add up, those that bring most of the gain are found with a few halvings and one round."""
     weights = torch.randn(10, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64).exp().pow(3)
-    found = prune(lambda given: float((given[..., 0] * weights).sum()), torch.ones(10, 20, 2), 0.9, weights)
+    found = prune_heads(lambda given: float((given[..., 0] * weights).sum()), torch.ones(10, 20, 2), 0.9, weights)
     assert len(found.heads) < 60 and found.evaluations < 2.5 * len(found.heads) + 20
 
 
 def test_what_must_not_be_is_never_kept() -> None:
     """nan, as a search's refused trials score: here for every set without the first head."""
-    found = prune(
+    found = prune_heads(
         lambda given: float("nan") if given.any() and not given[0, 0].any() else float(given.sum()), HEADS, 0.3
     )
     assert (0, 0) in found.heads and found.score >= 0.3 * found.whole
     message = r"expected an edit that gains on its own samples, got 0.0000 without it and -inf with it; tune it"
     with pytest.raises(TarotError, match=message):
-        prune(lambda given: float("nan") if given.any() else 0.0, HEADS)
+        prune_heads(lambda given: float("nan") if given.any() else 0.0, HEADS)
 
 
 def test_pruning_errors() -> None:
     with pytest.raises(
         TarotError, match=r"expected a share of the gain to keep, above 0 and at most 1, got 0.0; for ex"
     ):
-        prune(float, torch.ones(1, 1, 1), 0.0)
+        prune_heads(float, torch.ones(1, 1, 1), 0.0)
     message = r"expected an edit that gains on its own samples, got 0.0000 without it and 0.0000 with it; tune it"
     with pytest.raises(TarotError, match=message):
-        prune(lambda angles: 0.0, torch.ones(1, 1, 1))
+        prune_heads(lambda angles: 0.0, torch.ones(1, 1, 1))
 
 
 # The lens
@@ -166,8 +166,8 @@ def test_the_lens_is_the_model_cut_short(architecture: str) -> None:
     """After layer l it reads what the model would say if layer l were its last; after the last, what it says."""
     model = tiny_model(architecture)
     sites = find_sites(model, "heads", 1.0)
-    angles = torch.randn(alive(sites, ROTARY.n_angles).shape, generator=torch.Generator().manual_seed(1))
-    with rotated(model, angles, sites):
+    angles = torch.randn(angle_mask(sites, ROTARY.n_angles).shape, generator=torch.Generator().manual_seed(1))
+    with apply_rotation(model, angles, sites):
         found = layer_probabilities(model, REQUESTS)
         own = torch.tensor([said(model, request) for request in REQUESTS])
     torch.testing.assert_close(found[:, -1], own, atol=1e-4, rtol=0)
@@ -180,8 +180,8 @@ def test_the_lens_is_the_model_cut_short(architecture: str) -> None:
         with ExitStack() as edit:
             if few:
                 rows = torch.stack([row for site, row in zip(sites, angles, strict=True) if site.layer < n])
-                _, heads, width = alive(few, ROTARY.n_angles).shape
-                edit.enter_context(rotated(short, rows[:, :heads, :width], few))
+                _, heads, width = angle_mask(few, ROTARY.n_angles).shape
+                edit.enter_context(apply_rotation(short, rows[:, :heads, :width], few))
             oracle = torch.tensor([said(short, request) for request in REQUESTS])
         torch.testing.assert_close(found[:, n - 1], oracle, atol=1e-4, rtol=0)
 
@@ -272,27 +272,27 @@ def test_documents_are_those_of_an_evaluation(loaded: LoadedModel, adapter: Adap
 
 
 def test_the_objective_gives_the_scores_of_the_search(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
-    objective = objective_of(loaded, adapter, include_path=folder)
+    objective = make_objective(loaded, adapter, include_path=folder)
     assert objective(adapter.angles) == pytest.approx(adapter.provenance["scores"]["best"], abs=1e-5)
     assert objective(adapter.angles * 0) == pytest.approx(adapter.provenance["scores"]["identity"], abs=1e-5)
 
 
 def test_a_pruned_adapter_says_what_it_was(loaded: LoadedModel, adapter: Adapter, folder: Path, tmp_path: Path) -> None:
-    pruned(loaded, adapter, 0.8, include_path=folder).save(tmp_path)
+    prune_adapter(loaded, adapter, 0.8, include_path=folder).save(tmp_path)
     smaller = Adapter.load(tmp_path)
     record = smaller.provenance["pruned"]
     assert record["from"] == adapter.fingerprint != smaller.fingerprint
-    assert len(turned(smaller.angles)) == record["heads"] < record["of"] == len(turned(adapter.angles))
+    assert len(edited_heads(smaller.angles)) == record["heads"] < record["of"] == len(edited_heads(adapter.angles))
     scores = record["scores"]
     assert scores["pruned"] >= scores["identity"] + 0.8 * (scores["whole"] - scores["identity"])
-    objective = objective_of(loaded, smaller, include_path=folder)
+    objective = make_objective(loaded, smaller, include_path=folder)
     assert objective(smaller.angles) == pytest.approx(scores["pruned"], abs=1e-6)
 
 
 def test_what_heads_bring_adds_up_to_the_gain(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
-    objective = objective_of(loaded, adapter, include_path=folder)
+    objective = make_objective(loaded, adapter, include_path=folder)
     gain = objective(adapter.angles) - objective(torch.zeros_like(adapter.angles))
-    found = attributed(objective.slope, adapter.angles, points=40)
+    found = attributed(objective.value_and_grad, adapter.angles, points=40)
     assert found.shape == (2, 3) and float(found.sum()) == pytest.approx(gain, rel=0.01)
 
 
@@ -301,7 +301,7 @@ def test_other_data_and_no_recipe_are_refused(loaded: LoadedModel, adapter: Adap
     other = replace(adapter, provenance={**adapter.provenance, "samples_drawn": drawn})
     message = "expected the samples of stranger_choice that the adapter was tuned on, got others; use the data it was"
     with pytest.raises(TarotError, match=message):
-        objective_of(loaded, other, include_path=folder)
+        make_objective(loaded, other, include_path=folder)
     with pytest.raises(TarotError, match="expected a limit of at least 1 document, got 0; leave it out for all"):
         documents(loaded, adapter, include_path=folder, limit=0)
     with pytest.raises(TarotError, match="expected an adapter that says what it was tuned on, got one without a task"):
@@ -336,7 +336,7 @@ def test_flips_are_those_of_one_document_at_a_time(loaded: LoadedModel, adapter:
         base = answers()
         with adapter.applied(model):
             edited = answers()
-        both = ([answer for answer, _ in answered] for answered in (base, edited))
+        both = ([answer for answer, _ in greedy_answers] for greedy_answers in (base, edited))
         found = flips(model, loaded.tokenizer, adapter, samples, encode, *both, n_tokens=3)
     finally:
         head.bias = None
@@ -359,7 +359,7 @@ def test_without_an_edit_nothing_flips(loaded: LoadedModel, adapter: Adapter, fo
     encode = TarotLM(loaded.model, tokenizer=loaded.tokenizer).encode
     samples = documents(loaded, adapter, include_path=folder, limit=4)
     asked = {"include_path": folder, "limit": 4}
-    both = [answered(loaded, adapter, edit, **asked) for edit in (None, identity_of(adapter))]
+    both = [greedy_answers(loaded, adapter, edit, **asked) for edit in (None, identity_of(adapter))]
     assert flips(loaded.model, loaded.tokenizer, identity_of(adapter), samples, encode, *both) == []
     assert most_moved([]) == []
 
@@ -367,8 +367,8 @@ def test_without_an_edit_nothing_flips(loaded: LoadedModel, adapter: Adapter, fo
 def test_answers_that_nothing_judges_are_refused_before_anything_is_drawn(loaded: LoadedModel, tmp_path: Path) -> None:
     folder = write_tasks(tmp_path / "tasks")
     (file := folder / "generate.yaml").write_text(file.read_text().replace("metric: exact_match", "metric: bleu"))
-    recipe = Recipe("stranger_generate", samples=6, search="random", space="head", layers="0.5")
-    edit = tune(loaded, recipe, tmp_path / "edit", budget=2, include_path=folder)
+    config = TaRotConfig("stranger_generate", samples=6, search="random", space="head", layers="0.5")
+    edit = tune(loaded, config, tmp_path / "edit", budget=2, include_path=folder)
     with pytest.raises(TarotError, match="expected choices or the metric exact_match in stranger_generate"):
         analyse(loaded, edit, tmp_path / "drawn", include_path=folder)
     assert not (tmp_path / "drawn").exists()
@@ -377,11 +377,11 @@ def test_answers_that_nothing_judges_are_refused_before_anything_is_drawn(loaded
 @pytest.mark.parametrize("name", ["choice", "generate", "loglikelihood"])
 def test_answers_are_those_of_a_comparison(loaded: LoadedModel, tmp_path: Path, name: str) -> None:
     folder = write_tasks(tmp_path / "tasks")
-    recipe = Recipe(f"stranger_{name}", samples=6, search="random", space="head", layers="0.5", bound=2.0)
-    edit = tune(loaded, recipe, tmp_path / "edit", budget=3, include_path=folder)
-    cell = measure(loaded, edit, include_path=folder, limit=5)
+    config = TaRotConfig(f"stranger_{name}", samples=6, search="random", space="head", layers="0.5", bound=2.0)
+    edit = tune(loaded, config, tmp_path / "edit", budget=3, include_path=folder)
+    comparison = compare_arms(loaded, edit, include_path=folder, limit=5)
     for arm, of in ((ZERO_SHOT, None), (EDITED, edit)):
-        assert answered(loaded, edit, of, include_path=folder, limit=5) == cell.arm(arm).greedy
+        assert greedy_answers(loaded, edit, of, include_path=folder, limit=5) == comparison.arm(arm).greedy
 
 
 # Attention
@@ -473,29 +473,31 @@ def test_the_identity_changes_nothing_at_all(
 
 @pytest.fixture(scope="module")
 def cheerful(tmp_path_factory: pytest.TempPathFactory, loaded: LoadedModel) -> Adapter:
-    recipe = Recipe("openings", objective="fluency", samples=3, search="random", space="full", layers="0.5", bound=0.5)
-    return tune(loaded, recipe, tmp_path_factory.mktemp("cheerful") / "a", budget=3)
+    config = TaRotConfig(
+        "openings", objective="fluency", samples=3, search="random", space="full", layers="0.5", bound=0.5
+    )
+    return tune(loaded, config, tmp_path_factory.mktemp("cheerful") / "a", budget=3)
 
 
 def test_the_objective_of_a_reward_is_that_of_the_search(loaded: LoadedModel, cheerful: Adapter) -> None:
-    objective = objective_of(loaded, cheerful)
+    objective = make_objective(loaded, cheerful)
     scores = cheerful.provenance["scores"]
     assert objective(torch.zeros_like(cheerful.angles)) == scores["identity"]
     assert objective(cheerful.angles) == pytest.approx(scores["best"])
-    other = objective_of(loaded, cheerful, reward="sentiment:positive")
+    other = make_objective(loaded, cheerful, reward="sentiment:positive")
     assert other(cheerful.angles) != objective(cheerful.angles)
 
 
 def test_rewarded_adapters_are_pruned_and_drawn(loaded: LoadedModel, cheerful: Adapter, tmp_path: Path) -> None:
-    smaller = pruned(loaded, cheerful, 0.5)
+    smaller = prune_adapter(loaded, cheerful, 0.5)
     scores = smaller.provenance["pruned"]["scores"]
     assert scores["pruned"] >= scores["identity"] + 0.5 * (scores["whole"] - scores["identity"])
-    assert objective_of(loaded, smaller)(smaller.angles) == pytest.approx(scores["pruned"])
+    assert make_objective(loaded, smaller)(smaller.angles) == pytest.approx(scores["pruned"])
     files = analyse(loaded, cheerful, tmp_path, limit=2)
     assert [file.name for file in files] == ["attention.csv", "attention.svg", "layers.csv", "layers.svg"]
     rows = rows_of(tmp_path / "layers.csv")
     assert [row["layer"] for row in rows] == ["0", "1"] and all(row["heads"] == "3" for row in rows)
-    score = objective_of(loaded, cheerful)
+    score = make_objective(loaded, cheerful)
     first = torch.cat([cheerful.angles[:1], torch.zeros_like(cheerful.angles[1:])])
     assert float(rows[0]["alone"]) == pytest.approx(score(first) - scores["identity"], abs=1e-4)
     assert float(rows[1]["missed"]) == pytest.approx(scores["whole"] - score(first), abs=1e-4)
@@ -504,6 +506,6 @@ def test_rewarded_adapters_are_pruned_and_drawn(loaded: LoadedModel, cheerful: A
 def test_rewards_that_do_not_fit(loaded: LoadedModel, adapter: Adapter, cheerful: Adapter, folder: Path) -> None:
     trap = replace(cheerful, provenance={**cheerful.provenance, "objective": "trap:spring"})
     with pytest.raises(TarotError, match="expected a reward that runs no code in an adapter, got 'trap:spring'"):
-        objective_of(loaded, trap)
+        make_objective(loaded, trap)
     with pytest.raises(TarotError, match="expected a task that generates, to judge by fluency, got multiple_choice in"):
-        objective_of(loaded, adapter, reward="fluency", include_path=folder)
+        make_objective(loaded, adapter, reward="fluency", include_path=folder)

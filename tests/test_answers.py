@@ -16,7 +16,7 @@ from transformers import LlamaForCausalLM
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import TarotError, UnknownName
-from tarot.objectives.answers import MEASURES, Objective, class_weights
+from tarot.objectives.answers import ANSWER_SCORES, AnswerObjective, class_weights
 from tarot.objectives.samples import Sample
 
 model_of_bytes = cache(byte_model)
@@ -63,12 +63,12 @@ def oracle(model: LlamaForCausalLM, angles: torch.Tensor, measure: str) -> float
     return mean(map(mean, scores.values()))
 
 
-def objective(measure: str = "log_probability", samples: list[Sample] = SAMPLES) -> Objective:
+def objective(measure: str = "log_probability", samples: list[Sample] = SAMPLES) -> AnswerObjective:
     model = model_of_bytes()
-    return Objective(model, samples, encode, measure=measure, sites=find_sites(model, "heads", 0.5))
+    return AnswerObjective(model, samples, encode, measure=measure, sites=find_sites(model, "heads", 0.5))
 
 
-@given(st.integers(0, 1000), st.sampled_from(sorted(MEASURES)))
+@given(st.integers(0, 1000), st.sampled_from(sorted(ANSWER_SCORES)))
 @settings(max_examples=25)
 def test_agrees_with_the_oracle(seed: int, measure: str) -> None:
     angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed))
@@ -87,20 +87,20 @@ def test_classes_count_alike_however_many_samples_they_have(answers: list[str]) 
 @given(st.lists(st.sampled_from("abcdefg"), min_size=1))
 def test_all_right_is_enough_and_one_wrong_is_not(answers: list[str]) -> None:
     """However the weights of the classes are rounded."""
-    weights, enough = class_weights(answers), MEASURES["accuracy"].enough
+    weights, target_score = class_weights(answers), ANSWER_SCORES["accuracy"].target_score
     right = torch.ones(len(answers))
-    assert float(right @ weights) >= enough
+    assert float(right @ weights) >= target_score
     right[0] = 0
-    assert float(right @ weights) < enough
+    assert float(right @ weights) < target_score
 
 
-@given(st.integers(0, 2), st.integers(0, 2), st.sampled_from(sorted(MEASURES)))
+@given(st.integers(0, 2), st.integers(0, 2), st.sampled_from(sorted(ANSWER_SCORES)))
 def test_an_answer_that_is_no_number_makes_no_score(gold: int, broken: int, measure: str) -> None:
     """No search may take a model that an edit has broken for one that chose the first answer."""
     values = torch.tensor([-1.0, -2.0, -3.0])
     values[broken] = torch.nan
-    if MEASURES[measure].needs_choices or gold == broken:
-        assert MEASURES[measure].of(values, torch.ones(3, dtype=torch.bool), gold).isnan()
+    if ANSWER_SCORES[measure].needs_choices or gold == broken:
+        assert ANSWER_SCORES[measure].of(values, torch.ones(3, dtype=torch.bool), gold).isnan()
 
 
 def test_a_sample_that_comes_twice_changes_nothing() -> None:
@@ -116,8 +116,8 @@ def test_the_gradient_is_that_of_small_differences(measure: str) -> None:
     sloped = objective("log_probability" if measure == "accuracy" else measure)
     direction = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1))
     step = 1e-3
-    slope = (sloped(step * direction) - sloped(-step * direction)) / (2 * step)
-    assert float((gradient * direction).sum()) == pytest.approx(slope, rel=0.02, abs=1e-4)
+    value_and_grad = (sloped(step * direction) - sloped(-step * direction)) / (2 * step)
+    assert float((gradient * direction).sum()) == pytest.approx(value_and_grad, rel=0.02, abs=1e-4)
 
 
 def test_the_gradient_of_what_does_not_fit_comes_sample_by_sample(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,11 +146,11 @@ def test_higher_is_better() -> None:
     zero = torch.zeros(2, 3, 4)
     head = model.get_output_embeddings()
     head.bias = torch.nn.Parameter(torch.zeros(258), requires_grad=False)
-    for measure in sorted(MEASURES):
+    for measure in sorted(ANSWER_SCORES):
         scores = []
         for preference in (-50.0, 0.0, 50.0):
             head.bias[ord("x") + 2] = preference
-            scores.append(Objective(model, [sample], encode, measure=measure, sites=sites)(zero))
+            scores.append(AnswerObjective(model, [sample], encode, measure=measure, sites=sites)(zero))
         assert all(a <= b for a, b in pairwise(scores)) and scores[0] < scores[-1], measure
 
 
@@ -167,7 +167,7 @@ def test_accuracy_of_a_single_answer_is_that_of_greedy_decoding() -> None:
     scores = []
     for token in (greedy, (greedy + 1) % 258):
         sample = Sample("train/0", "a", (("and then ", "?"),), 0, 0)
-        scored = Objective(
+        scored = AnswerObjective(
             model, [sample], lambda c, t, token=token: (context, [token]), measure="accuracy", sites=sites
         )
         scores.append(scored(torch.zeros(2, 3, 4)))

@@ -15,16 +15,16 @@ from tarot.errors import TarotError
 from tarot.evaluation.baselines import trained
 from tarot.evaluation.baselines.eigenpruning import _attention_weights, _counts, _factored, eigenpruning
 from tarot.evaluation.baselines.weights import Reweighted
-from tarot.objectives.answers import Objective
+from tarot.objectives.answers import AnswerObjective
 
 RIVALS = {"lora": partial(trained.lora, seed=0), "oft": partial(trained.oft, seed=0)}
 ALL = {**RIVALS, "eigenpruning": partial(eigenpruning, seed=0)}
 
 
 @pytest.fixture
-def objective() -> Objective:
+def objective() -> AnswerObjective:
     model = byte_model()
-    return Objective(model, SAMPLES, encode, sites=find_sites(model, "heads", [2, 3]))
+    return AnswerObjective(model, SAMPLES, encode, sites=find_sites(model, "heads", [2, 3]))
 
 
 def state(model: PreTrainedModel) -> dict[str, tuple[Tensor, bool]]:
@@ -37,13 +37,13 @@ def unchanged(model: PreTrainedModel, before: dict[str, tuple[Tensor, bool]]) ->
     return same and now.keys() == before.keys() and not hasattr(model, "peft_config")
 
 
-def score(objective: Objective, edit: Reweighted) -> float:
+def score(objective: AnswerObjective, edit: Reweighted) -> float:
     with torch.no_grad(), edit.applied(objective.model):
         return float(objective.score())
 
 
 @pytest.mark.parametrize("rival", ALL.values(), ids=ALL)
-def test_the_model_is_left_as_it_was(objective: Objective, rival: Callable[..., Reweighted]) -> None:
+def test_the_model_is_left_as_it_was(objective: AnswerObjective, rival: Callable[..., Reweighted]) -> None:
     before = state(objective.model)
     edit = rival(objective, 12)
     assert unchanged(objective.model, before)
@@ -55,7 +55,7 @@ def test_the_model_is_left_as_it_was(objective: Objective, rival: Callable[..., 
 
 
 @pytest.mark.parametrize("rival", RIVALS.values(), ids=RIVALS)
-def test_more_steps_raise_the_score(objective: Objective, rival: Callable[..., Reweighted]) -> None:
+def test_more_steps_raise_the_score(objective: AnswerObjective, rival: Callable[..., Reweighted]) -> None:
     base = float(objective.score().detach())
     short, long = (score(objective, rival(objective, budget)) for budget in (6, 60))
     assert base < short < long
@@ -63,17 +63,17 @@ def test_more_steps_raise_the_score(objective: Objective, rival: Callable[..., R
 
 @pytest.mark.parametrize("rival", RIVALS.values(), ids=RIVALS)
 def test_ends_where_the_samples_are_fitted_well_enough(
-    objective: Objective, rival: Callable[..., Reweighted], monkeypatch: pytest.MonkeyPatch
+    objective: AnswerObjective, rival: Callable[..., Reweighted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the first step that scores as much, as a search does, and nowhere before."""
     reached = [score(objective, rival(objective, budget)) for budget in (6, 9, 12)]
-    enough = (reached[0] + reached[1]) / 2
-    monkeypatch.setattr(objective, "measure", objective.measure._replace(enough=enough))
+    target_score = (reached[0] + reached[1]) / 2
+    monkeypatch.setattr(objective, "measure", objective.measure._replace(target_score=target_score))
     assert score(objective, rival(objective, 60)) == reached[1]
 
 
 @pytest.mark.parametrize("rival", ALL.values(), ids=ALL)
-def test_the_same_again(objective: Objective, rival: Callable[..., Reweighted]) -> None:
+def test_the_same_again(objective: AnswerObjective, rival: Callable[..., Reweighted]) -> None:
     torch.manual_seed(3)
     first = rival(objective, 9)
     torch.manual_seed(4)
@@ -83,7 +83,7 @@ def test_the_same_again(objective: Objective, rival: Callable[..., Reweighted]) 
 
 
 def test_a_failure_in_training_leaves_the_model_as_it_was(
-    objective: Objective, monkeypatch: pytest.MonkeyPatch
+    objective: AnswerObjective, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = state(objective.model)
     monkeypatch.setattr(objective, "score", lambda: 1 / 0)
@@ -92,7 +92,7 @@ def test_a_failure_in_training_leaves_the_model_as_it_was(
     assert unchanged(objective.model, before)
 
 
-def test_oft_turns_pairs_of_the_edited_projections_and_nothing_else(objective: Objective) -> None:
+def test_oft_turns_pairs_of_the_edited_projections_and_nothing_else(objective: AnswerObjective) -> None:
     edit = trained.oft(objective, 30, 0)
     assert edit.weights.keys() == {f"{site.name}.weight" for site in objective.sites}
     for name, weight in edit.weights.items():
@@ -109,7 +109,7 @@ def test_steps_are_what_the_budget_pays_for() -> None:
 # Eigenpruning
 
 
-def test_estimates_are_the_slope_of_shrinking_a_singular_value(objective: Objective) -> None:
+def test_estimates_are_the_slope_of_shrinking_a_singular_value(objective: AnswerObjective) -> None:
     weights = dict(_attention_weights(objective))
     for each in _factored(objective)[:3]:
         top = int(each.gains.abs().argmax())
@@ -118,12 +118,12 @@ def test_estimates_are_the_slope_of_shrinking_a_singular_value(objective: Object
             s = each.s.clone()
             s[top] *= factor
             around.append(score(objective, Reweighted({each.name: (each.u * s) @ each.vh}, 0, {})))
-        slope = (around[0] - around[1]) / 0.01  # per share of the singular value that is dropped
-        assert slope == pytest.approx(float(each.gains[top]), rel=0.05, abs=1e-4)
+        value_and_grad = (around[0] - around[1]) / 0.01  # per share of the singular value that is dropped
+        assert value_and_grad == pytest.approx(float(each.gains[top]), rel=0.05, abs=1e-4)
     assert len(weights) == 8  # four projections in each of two layers
 
 
-def test_pruning_never_ends_below_the_identity(objective: Objective) -> None:
+def test_pruning_never_ends_below_the_identity(objective: AnswerObjective) -> None:
     base = float(objective.score().detach())
     edit = eigenpruning(objective, 120, 0)
     assert score(objective, edit) >= base
@@ -139,7 +139,7 @@ def test_numbers_of_singular_values(most: int, evaluations: int, counts: list[in
 @pytest.mark.parametrize("rival", ALL.values(), ids=ALL)
 def test_an_objective_without_a_gradient_is_refused(rival: Callable[..., Reweighted]) -> None:
     model = byte_model()
-    counted = Objective(model, SAMPLES, encode, measure="accuracy", sites=find_sites(model, "heads", [2, 3]))
+    counted = AnswerObjective(model, SAMPLES, encode, measure="accuracy", sites=find_sites(model, "heads", [2, 3]))
     with pytest.raises(TarotError, match="expected an objective with a gradient, got one that counts; try log_prob"):
         rival(counted, 12)
 
@@ -148,10 +148,10 @@ def test_attention_of_other_layers_has_nothing_to_prune() -> None:
     config = GPT2Config(vocab_size=258, n_positions=64, n_embd=12, n_layer=1, n_head=3, bos_token_id=0, eos_token_id=1)
     model = GPT2LMHeadModel(config).eval()
     with pytest.raises(TarotError, match=r"expected attention of nn.Linear layers, got none in GPT2LMHeadModel"):
-        eigenpruning(Objective(model, SAMPLES, encode, sites=find_sites(model, "heads", 1.0)), 12, 0)
+        eigenpruning(AnswerObjective(model, SAMPLES, encode, sites=find_sites(model, "heads", 1.0)), 12, 0)
 
 
-def test_weights_of_another_model_are_refused(objective: Objective) -> None:
+def test_weights_of_another_model_are_refused(objective: AnswerObjective) -> None:
     edit = Reweighted({"model.strange.weight": torch.zeros(2)}, 0, {})
     with pytest.raises(TarotError, match=r"^expected weights of this model, got model\.strange\.weight$"):
         score(objective, edit)

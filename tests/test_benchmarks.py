@@ -18,7 +18,7 @@ from checkpoint import save_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tarot.search import SEARCHES, Result, maximise
+from tarot.search import SEARCHES, SearchResult, run_search
 from tarot.search.space import make_space
 
 pytest_plugins = ["pytester"]
@@ -35,7 +35,7 @@ def collected(pytester: pytest.Pytester, *arguments: str) -> str:
     return result.stdout.str()
 
 
-def cells(pytester: pytest.Pytester, *arguments: str) -> list[str]:
+def comparisons(pytester: pytest.Pytester, *arguments: str) -> list[str]:
     """Return the parameters of the cells that a run with these arguments would measure."""
     listed = collected(pytester, str(PROJECT / "benchmarks" / "bench_gain.py"), *arguments)
     return re.findall(r"bench_gain\[(.*)\]", listed)
@@ -44,15 +44,17 @@ def cells(pytester: pytest.Pytester, *arguments: str) -> list[str]:
 def test_both_models_on_three_tasks_and_one_of_them_with_shots(pytester: pytest.Pytester) -> None:
     models = ("wheel:smollm2-135m", "wheel:gemma3-270m")
     without = [f"synth_{task}-0shot-seed0" for task in ("implicatives", "navigate", "color")]
-    expected = [f"{model}-{cell}" for model in models for cell in (*without, "synth_implicatives-6shot-seed0")]
-    assert sorted(cells(pytester)) == sorted(expected)
+    expected = [
+        f"{model}-{comparison}" for model in models for comparison in (*without, "synth_implicatives-6shot-seed0")
+    ]
+    assert sorted(comparisons(pytester)) == sorted(expected)
 
 
 def test_what_is_asked_for_is_measured_whole(pytester: pytest.Pytester) -> None:
-    assert sorted(cells(pytester, "--tarot-shots=2,0", "--tarot-model=some/model")) == sorted(
+    assert sorted(comparisons(pytester, "--tarot-shots=2,0", "--tarot-model=some/model")) == sorted(
         f"some/model-synth_{task}-{k}shot-seed0" for task in ("implicatives", "navigate", "color") for k in (0, 2)
     )
-    assert sorted(cells(pytester, "--tarot-task=mine", "--tarot-model=some/model")) == [
+    assert sorted(comparisons(pytester, "--tarot-task=mine", "--tarot-model=some/model")) == [
         "some/model-mine-0shot-seed0",
         "some/model-mine-6shot-seed0",
     ]
@@ -167,10 +169,16 @@ def test_errors_and_gains_stand_beside_the_times(run: Run) -> None:
     assert search["trials"] > 1
     assert 0 < search["proposing"] < 1
     assert search["memory_growth"] >= 1
-    cell = run.extra_info("bench_gain[tiny-synth_implicatives-0shot-seed0]")
-    assert cell["low"] <= cell["gain"] <= cell["high"]
-    assert cell["documents"] == 4
-    assert {"zero-shot greedy_f1", "few-shot greedy_f1", "edited greedy_f1", "over_few_shot", "seconds"} <= cell.keys()
+    comparison = run.extra_info("bench_gain[tiny-synth_implicatives-0shot-seed0]")
+    assert comparison["low"] <= comparison["gain"] <= comparison["high"]
+    assert comparison["documents"] == 4
+    assert {
+        "zero-shot greedy_f1",
+        "few-shot greedy_f1",
+        "edited greedy_f1",
+        "over_few_shot",
+        "seconds",
+    } <= comparison.keys()
 
 
 def test_cells_that_fail_leave_the_file_to_the_others(run: Run) -> None:
@@ -184,9 +192,9 @@ def test_the_span_of_gradients_goes_uphill_from_the_identity(samples: int, r: in
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(PROJECT)
         from benchmarks.study.spaces import gradient_span
-    alive = torch.ones(2, 3, 4, dtype=torch.bool)
+    angle_mask = torch.ones(2, 3, 4, dtype=torch.bool)
     gradients = torch.randn(samples, 2, 3, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    space = gradient_span(make_space("full", alive, 0.5, 0), gradients, r)
+    space = gradient_span(make_space("full", angle_mask, 0.5, 0), gradients, r)
     assert space.d == min(samples, r)
     directions = torch.stack([space.lift(each) for each in torch.eye(space.d, dtype=torch.float64)])
     torch.testing.assert_close(directions @ directions.T, 24 / space.d * torch.eye(space.d, dtype=torch.float64))
@@ -237,8 +245,8 @@ def test_the_studys_searches_keep_to_the_protocol(rival: str, monkeypatch: pytes
     top = torch.full((8,), 0.3, dtype=torch.float64)
     monkeypatch.setitem(SEARCHES, "rival", RIVALS[rival])
 
-    def found() -> Result:
-        return maximise(lambda x: -float(((x - top) ** 2).sum()), len(top), search="rival", budget=20, seed=0)
+    def found() -> SearchResult:
+        return run_search(lambda x: -float(((x - top) ** 2).sum()), len(top), search="rival", budget=20, seed=0)
 
     first, second = found(), found()
     assert [trial.x for trial in first.trials] == [trial.x for trial in second.trials]
@@ -262,12 +270,14 @@ def test_the_studys_searches_are_halved_by_the_cells_before(monkeypatch: pytest.
         """Runs by cell; the further down the list a search is, and the later the cell, the better."""
         ran: dict[tuple[object, ...], list[str]] = {}
         for setting in settings(path):
-            cell = (setting["space"], setting["task"])
-            ran.setdefault((*cell, setting["seed"]), []).append(setting["search"])
-            place = list(RIVALS).index(setting["search"]) + 100 * CELLS.index(cell)
+            comparison = (setting["space"], setting["task"])
+            ran.setdefault((*comparison, setting["seed"]), []).append(setting["search"])
+            place = list(RIVALS).index(setting["search"]) + 100 * CELLS.index(comparison)
             with path.open("a") as file:
                 file.write(json.dumps(setting | {"best": {"120": place}}) + "\n")
-        assert list(ran) == [(*cell, SEED) for cell in CELLS] + [(*c, seed) for seed in MORE_SEEDS for c in AGAIN]
+        assert list(ran) == [(*comparison, SEED) for comparison in CELLS] + [
+            (*c, seed) for seed in MORE_SEEDS for c in AGAIN
+        ]
         return list(ran.values())
 
     *first, one, two, three, four = walk()
@@ -306,5 +316,5 @@ def test_what_ctrl_c_cuts_short_is_no_result_of_the_study(monkeypatch: pytest.Mo
 
     calls: list[torch.Tensor] = []
     with pytest.raises(KeyboardInterrupt):
-        whole(maximise(stopped, 2, search="random", budget=9, seed=0))
+        whole(run_search(stopped, 2, search="random", budget=9, seed=0))
     assert len(calls) == 4

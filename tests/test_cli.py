@@ -21,10 +21,10 @@ from tarot.__main__ import main
 from tarot.cli.main import app
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
-from tarot.evaluation.compare import measure
-from tarot.evaluation.results import Arm, Cell, load, to_json
+from tarot.evaluation.compare import compare_arms
+from tarot.evaluation.results import Arm, Comparison, load, to_json
 from tarot.models.load import ModelInfo
-from tarot.search.config import Recipe
+from tarot.search.config import TaRotConfig
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_in(home, *TUNE, "--output", "adapter")
     arms = (Arm("zero-shot", 0, (0,), (0,), (0.5,), 1.0), Arm("edited", 5, (0,), (0,), (0.5,), 1.0))
     of = ("model", "task", 0, 0, 5, 4, "random", "head", "log_probability", "tarot tune", ("a",), (0,), ("A",))
-    (home / "bench.json").write_text(to_json([Cell(*of, arms, 2.0, 0.1, asked="0123")]))
+    (home / "bench.json").write_text(to_json([Comparison(*of, arms, 2.0, 0.1, asked="0123")]))
     return home
 
 
@@ -78,7 +78,9 @@ def test_nothing_asked_is_the_help_and_no_error(home: Path, capsys: pytest.Captu
 
 def test_tune_has_the_defaults_of_a_recipe() -> None:
     options = {parameter.name: parameter.default for parameter in get_command(app).commands["tune"].params}  # type: ignore[attr-defined]  # a group
-    shared = {field.name: field.default for field in fields(Recipe) if field.name in options and field.name != "task"}
+    shared = {
+        field.name: field.default for field in fields(TaRotConfig) if field.name in options and field.name != "task"
+    }
     assert shared.keys() >= {"layers", "bound", "seed", "samples", "rotation", "num_fewshot", "objective"}
     assert {name: str(options[name]) for name in shared} == {name: str(value) for name, value in shared.items()}
 
@@ -158,14 +160,14 @@ def test_results_are_kept_whatever_becomes_of_their_rewards(
 def test_cells_are_kept_whatever_becomes_of_the_next(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(*arguments: object, **options: object) -> Cell:
+    def failing(*arguments: object, **options: object) -> Comparison:
         if measured:
             raise KeyboardInterrupt
-        measured.append(measure(*arguments, **options))  # type: ignore[arg-type]  # whatever the command gives it
+        measured.append(compare_arms(*arguments, **options))  # type: ignore[arg-type]  # whatever the command gives it
         return measured[0]
 
-    measured: list[Cell] = []
-    monkeypatch.setattr("tarot.evaluation.compare.measure", failing)
+    measured: list[Comparison] = []
+    monkeypatch.setattr("tarot.evaluation.compare.compare_arms", failing)
     assert run_in(home, *TUNE, "--seed", "1", "--output", "second") == 0
     compare = ("compare", *MODEL, "--adapter", "adapter", "--include-path", "tasks", "--limit", "2", "--shots", "0")
     assert run_in(home, *compare, "--adapter", "second", "--output", "first.json") == 130
@@ -183,11 +185,11 @@ def test_compare_and_report(home: Path, capsys: pytest.CaptureFixture[str]) -> N
     said = capsys.readouterr().out
     assert "stranger_choice, 12 documents, weighted F1 of the greedy answer, seed 0" in " ".join(said.split())
     assert all(word in said for word in ("zero-shot", "few-shot (base)", "edited", "again: tarot tune --model model"))
-    (cell,) = load(home / "cells.json")
-    labels = {arm.name: arm.labels for arm in cell.arms}
+    (comparison,) = load(home / "cells.json")
+    labels = {arm.name: arm.labels for arm in comparison.arms}
     assert (labels["zero-shot"], labels["few-shot"], labels["edited"]) == (0, 2, 7)  # prompts as it was tuned on
-    assert len(cell.gold) == 12 and len(cell.curves["random"]) == 4
-    assert len(cell.draws) == 2 and "--draws 2" in cell.command
+    assert len(comparison.gold) == 12 and len(comparison.curves["random"]) == 4
+    assert len(comparison.draws) == 2 and "--draws 2" in comparison.command
     assert run_in(home, "report", "cells.json", "--output", "page") == 0
     assert "stranger_choice" in (home / "page" / "index.html").read_text()
     assert run_in(home, "report", "nothing.json", "--output", "page") == 2
@@ -594,8 +596,8 @@ REWARDED = (
 def test_a_reward_from_tuning_to_comparison(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_in(home, "tune", *MODEL, *SMALL, *REWARDED) == 0
     assert "toxicity:low on 5 samples: identity" in capsys.readouterr().out
-    judged = ("--adapter", "rewarded", "--limit", "4", "--reward", "fluency")
-    assert run_in(home, "compare", *MODEL, *judged, "--output", "judged.json") == 0
+    scored_texts = ("--adapter", "rewarded", "--limit", "4", "--reward", "fluency")
+    assert run_in(home, "compare", *MODEL, *scored_texts, "--output", "judged.json") == 0
     said = capsys.readouterr().out
     assert "openings, 4 documents, fluency, seed 0" in said
     assert all(word in said for word in ("base", "edited", "distinct-2", "repetition", "(identity)"))

@@ -14,19 +14,19 @@ from tarot.edit.sites import find_sites
 from tarot.errors import ShapeMismatch, TarotError
 from tarot.evaluation.compare import (
     answers,
-    check_judged,
+    check_scorable,
     command,
-    measure,
+    compare_arms,
+    config_of,
     not_repeated,
-    recipe_of,
     reference_workload,
 )
-from tarot.evaluation.evaluate import evaluate, logged, metric
-from tarot.evaluation.results import Cell, load, to_json
+from tarot.evaluation.evaluate import evaluate, logged_documents, metric_value
+from tarot.evaluation.results import Comparison, load, to_json
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
-from tarot.objectives.samples import chat_template, document_key, draw, load_task
-from tarot.search.config import Recipe
+from tarot.objectives.samples import chat_template, document_key, draw_samples, load_task
+from tarot.search.config import TaRotConfig
 
 SAMPLES = 6
 
@@ -47,25 +47,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tuned(loaded: LoadedModel, folder: Path, seed: int = 1, **change: object) -> Adapter:
     """An edit of random angles that says it was tuned, without the time that tuning takes."""
-    recipe = Recipe(**{"task": "stranger_choice", "samples": SAMPLES, **change})
+    config = TaRotConfig(**{"task": "stranger_choice", "samples": SAMPLES, **change})
     sites = find_sites(loaded.model, "heads", 0.5)
     angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed))
-    template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), recipe.chat)
-    task = load_task(recipe.task, folder)
-    drawn = draw(task, recipe.samples, num_fewshot=recipe.num_fewshot, seed=recipe.seed, chat_template=template)
+    template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), config.chat)
+    task = load_task(config.task, folder)
+    drawn = draw_samples(task, config.samples, num_fewshot=config.num_fewshot, seed=config.seed, chat_template=template)
     ids = [{"id": sample.id, "key": sample.key, "num_fewshot": sample.num_fewshot} for sample in drawn]
-    provenance = {**asdict(recipe), "budget": 3, "samples_drawn": ids}
+    provenance = {**asdict(config), "budget": 3, "samples_drawn": ids}
     return Adapter(angles, Edit.of(loaded.model, "heads", sites, ROTARY), provenance)
 
 
-def names(cell: Cell) -> list[str]:
-    return [arm.name for arm in cell.arms]
+def names(comparison: Comparison) -> list[str]:
+    return [arm.name for arm in comparison.arms]
 
 
 @pytest.fixture(scope="module")
-def cell(loaded: LoadedModel, folder: Path) -> Cell:
+def comparison(loaded: LoadedModel, folder: Path) -> Comparison:
     control = tuned(loaded, folder, seed=2)
-    return measure(
+    return compare_arms(
         loaded,
         tuned(loaded, folder),
         include_path=folder,
@@ -75,8 +75,8 @@ def cell(loaded: LoadedModel, folder: Path) -> Cell:
     )
 
 
-def test_arms_and_their_labels(cell: Cell) -> None:
-    assert {arm.name: arm.labels for arm in cell.arms} == {
+def test_arms_and_their_labels(comparison: Comparison) -> None:
+    assert {arm.name: arm.labels for arm in comparison.arms} == {
         "zero-shot": 0,
         "few-shot": 6,
         "edited": 6,
@@ -87,64 +87,68 @@ def test_arms_and_their_labels(cell: Cell) -> None:
         "few-shot 2 of 3": 6,
         "few-shot 3 of 3 (worst)": 6,
     }
-    assert all(len(arm.predicted) == len(arm.greedy) == len(arm.gold_probability) == 20 for arm in cell.arms)
-    assert len(set(cell.keys)) == len(cell.gold) == len(cell.texts) == 20
-    assert cell.arm("edited") != cell.arm("other")
-    assert cell.curves == {"bo": (1.0, 2.0)} and cell.num_fewshot == 0 and cell.budget == 3
+    assert all(len(arm.predicted) == len(arm.greedy) == len(arm.gold_probability) == 20 for arm in comparison.arms)
+    assert len(set(comparison.keys)) == len(comparison.gold) == len(comparison.texts) == 20
+    assert comparison.arm("edited") != comparison.arm("other")
+    assert comparison.curves == {"bo": (1.0, 2.0)} and comparison.num_fewshot == 0 and comparison.budget == 3
 
 
-def test_the_numbers_are_lm_evals(cell: Cell, loaded: LoadedModel, folder: Path) -> None:
+def test_the_numbers_are_lm_evals(comparison: Comparison, loaded: LoadedModel, folder: Path) -> None:
     for name, edit in (("zero-shot", None), ("edited", tuned(loaded, folder))):
         results = evaluate(loaded, ["stranger_choice"], adapter=edit, include_path=folder, num_fewshot=0)
-        right = sum(p == g for p, g in zip(cell.arm(name).predicted, cell.gold, strict=True))
-        assert right / 20 == pytest.approx(metric(results, "stranger_choice", "acc"))
+        right = sum(p == g for p, g in zip(comparison.arm(name).predicted, comparison.gold, strict=True))
+        assert right / 20 == pytest.approx(metric_value(results, "stranger_choice", "acc"))
     task = load_task("stranger_choice", folder)
-    assert cell.gold == tuple(doc["gold"] for doc in task.eval_docs)
-    assert cell.keys == tuple(document_key(task, doc) for doc in task.eval_docs)
+    assert comparison.gold == tuple(doc["gold"] for doc in task.eval_docs)
+    assert comparison.keys == tuple(document_key(task, doc) for doc in task.eval_docs)
 
 
-def test_draws_are_named_by_rank(cell: Cell) -> None:
-    ranked = [sum(a == g for a, g in zip(arm.greedy, cell.gold, strict=True)) for arm in cell.draws]
+def test_draws_are_named_by_rank(comparison: Comparison) -> None:
+    ranked = [sum(a == g for a, g in zip(arm.greedy, comparison.gold, strict=True)) for arm in comparison.draws]
     assert ranked == sorted(ranked, reverse=True)
-    assert [arm.name for arm in cell.draws] == [name for name in names(cell) if " of 3" in name]
-    assert [arm.draw for arm in cell.draws] == [1, 2, 3]
-    assert all(arm.draw == 0 for arm in cell.arms if arm not in cell.draws)
+    assert [arm.name for arm in comparison.draws] == [name for name in names(comparison) if " of 3" in name]
+    assert [arm.draw for arm in comparison.draws] == [1, 2, 3]
+    assert all(arm.draw == 0 for arm in comparison.arms if arm not in comparison.draws)
 
 
 def test_draws_of_more_shots_than_samples_count_those_that_are_shown(loaded: LoadedModel, folder: Path) -> None:
     edit = tuned(loaded, folder, samples=3, num_fewshot=4)
-    cell = measure(loaded, edit, include_path=folder, limit=2, draws=2)
-    assert [arm.labels for arm in cell.draws] == [3, 3] and cell.arm("few-shot").labels == 4
+    comparison = compare_arms(loaded, edit, include_path=folder, limit=2, draws=2)
+    assert [arm.labels for arm in comparison.draws] == [3, 3] and comparison.arm("few-shot").labels == 4
 
 
-def test_it_survives_a_file(cell: Cell, tmp_path: Path) -> None:
-    (tmp_path / "cells.json").write_text(to_json([cell]))
-    assert load(tmp_path / "cells.json") == [cell]
+def test_it_survives_a_file(comparison: Comparison, tmp_path: Path) -> None:
+    (tmp_path / "cells.json").write_text(to_json([comparison]))
+    assert load(tmp_path / "cells.json") == [comparison]
 
 
 def test_shots_of_the_search_are_the_bases_too(loaded: LoadedModel, folder: Path) -> None:
-    cell = measure(loaded, tuned(loaded, folder, num_fewshot=2), include_path=folder, limit=4)
-    assert {name: cell.arm(name).labels for name in ("zero-shot", "few-shot", "edited")} == {
+    comparison = compare_arms(loaded, tuned(loaded, folder, num_fewshot=2), include_path=folder, limit=4)
+    assert {name: comparison.arm(name).labels for name in ("zero-shot", "few-shot", "edited")} == {
         "zero-shot": 0,
         "few-shot": 2,
         "edited": SAMPLES + 2,
     }
-    assert cell.num_fewshot == 2 and len(cell.gold) == 4
+    assert comparison.num_fewshot == 2 and len(comparison.gold) == 4
     results = evaluate(loaded, ["stranger_choice"], include_path=folder, num_fewshot=2, limit=4)
     _, base = answers(load_task("stranger_choice", folder), results["samples"]["stranger_choice"])
-    assert cell.arm("few-shot").predicted == base.predicted
-    assert "--num-fewshot 2" in cell.command and "--limit 4" in cell.command
+    assert comparison.arm("few-shot").predicted == base.predicted
+    assert "--num-fewshot 2" in comparison.command and "--limit 4" in comparison.command
 
 
 def test_mixed_shots_count_all_their_labels(loaded: LoadedModel, folder: Path) -> None:
-    cell = measure(loaded, tuned(loaded, folder, num_fewshot="mix"), include_path=folder, limit=2)
-    assert (cell.num_fewshot, cell.arm("edited").labels, cell.arm("few-shot").labels) == (0, SAMPLES + 6, 6)
+    comparison = compare_arms(loaded, tuned(loaded, folder, num_fewshot="mix"), include_path=folder, limit=2)
+    assert (comparison.num_fewshot, comparison.arm("edited").labels, comparison.arm("few-shot").labels) == (
+        0,
+        SAMPLES + 6,
+        6,
+    )
 
 
 def test_seeds_share_their_base(loaded: LoadedModel, folder: Path) -> None:
     known: dict = {}
-    first = measure(loaded, tuned(loaded, folder), include_path=folder, limit=3, known=known)
-    second = measure(loaded, tuned(loaded, folder, seed=2), include_path=folder, limit=3, known=known)
+    first = compare_arms(loaded, tuned(loaded, folder), include_path=folder, limit=3, known=known)
+    second = compare_arms(loaded, tuned(loaded, folder, seed=2), include_path=folder, limit=3, known=known)
     assert len(known) == 1
     assert first.arm("zero-shot") == second.arm("zero-shot")
     assert first.arm("edited") != second.arm("edited")
@@ -152,17 +156,17 @@ def test_seeds_share_their_base(loaded: LoadedModel, folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["stranger_generate", "stranger_loglikelihood"])
 def test_tasks_without_choices(loaded: LoadedModel, folder: Path, name: str) -> None:
-    cell = measure(loaded, tuned(loaded, folder, task=name), include_path=folder, limit=3)
-    assert names(cell) == ["zero-shot", "few-shot", "edited"]
-    assert cell.gold == (0, 0, 0)
-    assert all(set(arm.predicted) <= {-1, 0} and arm.predicted == arm.greedy for arm in cell.arms)
+    comparison = compare_arms(loaded, tuned(loaded, folder, task=name), include_path=folder, limit=3)
+    assert names(comparison) == ["zero-shot", "few-shot", "edited"]
+    assert comparison.gold == (0, 0, 0)
+    assert all(set(arm.predicted) <= {-1, 0} and arm.predicted == arm.greedy for arm in comparison.arms)
 
 
 def test_no_shots_no_few_shot_arm(loaded: LoadedModel, folder: Path) -> None:
-    cell = measure(loaded, tuned(loaded, folder), include_path=folder, limit=2, shots=0)
-    assert names(cell) == ["zero-shot", "edited", "zero-shot calibrated"]
+    comparison = compare_arms(loaded, tuned(loaded, folder), include_path=folder, limit=2, shots=0)
+    assert names(comparison) == ["zero-shot", "edited", "zero-shot calibrated"]
     with pytest.raises(TarotError, match="expected shots to draw, got 0 shots; leave the draws out"):
-        measure(loaded, tuned(loaded, folder), include_path=folder, shots=0, draws=2)
+        compare_arms(loaded, tuned(loaded, folder), include_path=folder, shots=0, draws=2)
 
 
 def test_answers_read_every_form_of_gold(folder: Path) -> None:
@@ -211,11 +215,17 @@ def test_documents_of_several_filters_count_once(loaded: LoadedModel, tmp_path: 
     folder = write_tasks(tmp_path, test=6)
     (file := folder / "generate.yaml").write_text(file.read_text() + FILTERS)
     adapter = tuned(loaded, folder, task="stranger_generate")
-    cell = measure(loaded, adapter, include_path=folder)
-    assert len(cell.gold) == len(cell.keys) == len(cell.texts) == len(cell.arm("edited").greedy) == 6
+    comparison = compare_arms(loaded, adapter, include_path=folder)
+    assert (
+        len(comparison.gold)
+        == len(comparison.keys)
+        == len(comparison.texts)
+        == len(comparison.arm("edited").greedy)
+        == 6
+    )
     results = evaluate(loaded, ["stranger_generate"], include_path=folder)
     assert len(results["samples"]["stranger_generate"]) == 12
-    assert {document["filter"] for document in logged(results, "stranger_generate")} == {"strict"}
+    assert {document["filter"] for document in logged_documents(results, "stranger_generate")} == {"strict"}
 
 
 CONTEXTS = """
@@ -234,10 +244,10 @@ def test_where_contexts_are_the_choices_the_likeliest_is_the_answer(loaded: Load
     task = load_task("stranger_choice", folder)
     assert task.multiple_input
     results = evaluate(loaded, ["stranger_choice"], include_path=folder)
-    gold, arm = answers(task, logged(results, "stranger_choice"))
+    gold, arm = answers(task, logged_documents(results, "stranger_choice"))
     assert arm.greedy == arm.predicted and min(arm.greedy) >= 0
     right = sum(a == b for a, b in zip(gold, arm.predicted, strict=True)) / len(gold)
-    assert right == pytest.approx(metric(results, "stranger_choice", "acc"))
+    assert right == pytest.approx(metric_value(results, "stranger_choice", "acc"))
 
 
 def test_written_answers_that_nothing_judges_are_refused_before_there_are_any(
@@ -248,23 +258,23 @@ def test_written_answers_that_nothing_judges_are_refused_before_there_are_any(
     adapter = tuned(loaded, folder, task="stranger_generate")
     monkeypatch.setattr("tarot.evaluation.compare.evaluate", lambda *_, **__: pytest.fail("something was answered"))
     with pytest.raises(TarotError, match="expected choices or the metric exact_match in stranger_generate, got bleu"):
-        measure(loaded, adapter, include_path=folder)
+        compare_arms(loaded, adapter, include_path=folder)
     text = (file := folder / "loglikelihood.yaml").read_text().replace("metric: acc", "metric: byte_perplexity")
     file.write_text(text.replace("output_type: loglikelihood", "output_type: loglikelihood_rolling"))
     task = load_task("stranger_loglikelihood", folder)
     with pytest.raises(TarotError, match=r"expected right and wrong answers in stranger_.*, got output type loglik"):
-        check_judged(task)
+        check_scorable(task)
 
 
 def test_errors(loaded: LoadedModel, folder: Path) -> None:
     adapter = tuned(loaded, folder)
     with pytest.raises(TarotError, match="expected an adapter that says what it was tuned on, got one without a task"):
-        measure(loaded, Adapter(adapter.angles, adapter.edit, {}), include_path=folder)
+        compare_arms(loaded, Adapter(adapter.angles, adapter.edit, {}), include_path=folder)
     drawn = [{**sample, "id": "train/29", "key": "0"} for sample in adapter.provenance["samples_drawn"]]
     with pytest.raises(
         TarotError, match="expected the data that the adapter was tuned on in train/29, got other data; tune again"
     ):
-        measure(
+        compare_arms(
             loaded,
             Adapter(adapter.angles, adapter.edit, {**adapter.provenance, "samples_drawn": drawn}),
             include_path=folder,
@@ -278,15 +288,15 @@ def test_an_edit_of_another_model_is_refused_before_the_base_answers(
     adapter = tuned(loaded, folder)
     other = replace(adapter, angles=adapter.angles[:, :-1])
     with pytest.raises(ShapeMismatch, match="this adapter is for another model"):
-        measure(loaded, other, include_path=folder)
+        compare_arms(loaded, other, include_path=folder)
     with pytest.raises(ShapeMismatch, match="this adapter is for another model"):
-        measure(loaded, adapter, controls={"random": other}, include_path=folder)
+        compare_arms(loaded, adapter, controls={"random": other}, include_path=folder)
     with pytest.raises(
         TarotError,
         match="expected a control tuned as the edit was, on 6 samples of stranger_choice, 0 shots, seed 0, budget 3, "
         "got 6 samples of stranger_choice, 2 shots, seed 0, budget 3; tune it with the same",
     ):
-        measure(loaded, adapter, controls={"random": tuned(loaded, folder, num_fewshot=2)}, include_path=folder)
+        compare_arms(loaded, adapter, controls={"random": tuned(loaded, folder, num_fewshot=2)}, include_path=folder)
 
 
 @pytest.mark.parametrize(
@@ -311,7 +321,7 @@ def test_recipes_that_nobody_can_have_tuned(
     """An adapter is a stranger's file."""
     adapter = tuned(loaded, folder)
     with pytest.raises(TarotError) as error:
-        recipe_of(replace(adapter, provenance={**adapter.provenance, **change}))
+        config_of(replace(adapter, provenance={**adapter.provenance, **change}))
     assert str(error.value) == message
 
 
@@ -334,7 +344,7 @@ def test_what_a_recipe_cannot_lack(loaded: LoadedModel, folder: Path, name: str,
         pytest.raises(TarotError, match=f"expected an adapter that says what .*, got one without {words}; tune it"),
     ):
         patch.setattr("tarot.evaluation.compare.evaluate", None)
-        measure(loaded, replace(adapter, provenance=said), include_path=folder)
+        compare_arms(loaded, replace(adapter, provenance=said), include_path=folder)
 
 
 def test_the_command_repeats_the_cell(loaded: LoadedModel, folder: Path) -> None:
@@ -373,7 +383,7 @@ def test_the_command_makes_the_edit_that_was_measured(loaded: LoadedModel, folde
     assert not_repeated(again) == "pruned more than once" and not not_repeated(replace(edit, provenance=said))
     stopped = replace(edit, provenance={**edit.provenance, "interrupted": True, "spent": 2})
     assert not_repeated(stopped.scaled(0.5)) == "its search stopped after 2 of 3 evaluations, scaled by 0.5"
-    assert measure(loaded, stopped, include_path=folder, limit=2).not_repeated.startswith("its search stopped")
+    assert compare_arms(loaded, stopped, include_path=folder, limit=2).not_repeated.startswith("its search stopped")
 
 
 def test_the_reference_workload_takes_time() -> None:

@@ -19,12 +19,12 @@ from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
 from tarot.objectives.generated import fluency_of
 from tarot.objectives.rewards import make_reward
-from tarot.objectives.text_metrics import Judged, Outcome, distinct
+from tarot.objectives.text_metrics import ScoredTexts, TextScores, distinct
 from tarot.report.rewards import front_rows, reward_rows
-from tarot.search.config import Recipe
+from tarot.search.config import TaRotConfig
 
 NAME = "sentiment:positive"
-OUTCOMES = {0: Outcome(0.1, -1.0, 0.5, 0.1), 1: Outcome(0.2, -2.0, 0.5, 0.1, refused=True)}
+OUTCOMES = {0: TextScores(0.1, -1.0, 0.5, 0.1), 1: TextScores(0.2, -2.0, 0.5, 0.1, refused=True)}
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +34,10 @@ def loaded() -> LoadedModel:
 
 def tuned(loaded: LoadedModel, **change: object) -> Adapter:
     """An edit of random angles that says it was tuned for a reward."""
-    recipe = replace(Recipe("openings", objective="fluency"), **change)
+    config = replace(TaRotConfig("openings", objective="fluency"), **change)
     angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
     edit = Edit.of(loaded.model, "heads", find_sites(loaded.model, "heads", 0.5), ROTARY)
-    return Adapter(angles, edit, {**asdict(recipe), "budget": 3, "samples_drawn": []})
+    return Adapter(angles, edit, {**asdict(config), "budget": 3, "samples_drawn": []})
 
 
 def test_results_hold_them_side_by_side(loaded: LoadedModel) -> None:
@@ -137,14 +137,14 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(
 
 def test_rows(loaded: LoadedModel) -> None:
     compared = compare_rewards(loaded, tuned(loaded), limit=2)
-    better = Judged(("so good", "so fine"), (0.5, 0.25), (-1.0, -2.0))
+    better = ScoredTexts(("so good", "so fine"), (0.5, 0.25), (-1.0, -2.0))
     gain = replace(compared.gain, value=0.25, low=-0.125, high=0.5, p=0.2)
     fluency_gain = replace(compared.gain, value=-0.15)
     assert reward_rows(better, better, gain, fluency_gain) == [
         ("base", "0.375", "-", "-", "-1.500", "-", "1.000", "0.000"),
         ("edited", "0.375", "+0.250 [-0.125, +0.500]", "0.200", "-1.500", "-10.0%", "1.000", "0.000"),
     ]
-    outcomes = {0: Outcome(0.1, -1.0, 0.5, 0.1), 7: Outcome(0.2, -2.0, 0.5, 0.1, refused=True)}
+    outcomes = {0: TextScores(0.1, -1.0, 0.5, 0.1), 7: TextScores(0.2, -2.0, 0.5, 0.1, refused=True)}
     assert front_rows(outcomes, [7, 0]) == [
         ("7 (refused)", "0.200", "-2.000", "0.500", "0.100"),
         ("0 (identity)", "0.100", "-1.000", "0.500", "0.100"),

@@ -16,11 +16,11 @@ from transformers import PreTrainedModel
 from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.composition import compose
 from tarot.edit.rotation import GIVENS, ROTARY, SCALE, Rotation
-from tarot.edit.sites import alive, find_sites
+from tarot.edit.sites import angle_mask, find_sites
 from tarot.errors import TarotError
 from tarot.evaluation.evaluate import evaluate
 from tarot.models.load import LoadedModel
-from tarot.objectives.samples import document_key, draw, load_task
+from tarot.objectives.samples import document_key, draw_samples, load_task
 
 model_of_bytes = cache(byte_model)
 TOKENS = torch.arange(3, 30)[None]
@@ -31,7 +31,7 @@ def an_adapter(
     model: PreTrainedModel, layers: list[int], rotation: Rotation = ROTARY, *, kind: str = "heads", seed: int = 0
 ) -> Adapter:
     sites = find_sites(model, kind, layers)
-    mask = alive(sites, rotation.n_angles)
+    mask = angle_mask(sites, rotation.n_angles)
     angles = torch.randn(mask.shape, generator=torch.Generator().manual_seed(seed)) * 0.3 * mask
     return Adapter(angles, Edit.of(model, kind, sites, rotation), {"model": "m", "seed": seed})
 
@@ -117,7 +117,7 @@ def test_its_tasks_are_those_of_all_it_was_made_from() -> None:
 def test_what_either_parent_was_tuned_on_is_not_evaluated(tmp_path: Path) -> None:
     folder, loaded = write_tasks(tmp_path / "tasks"), LoadedModel("bytes", byte_model(), byte_tokenizer())
     task = load_task("stranger_choice", folder)
-    honest = [sample.key for sample in draw(task, 3)]
+    honest = [sample.key for sample in draw_samples(task, 3)]
     leaked = [document_key(task, task.eval_docs[4])]
     adapters = [
         Adapter(own.angles, own.edit, {"samples_drawn": [{"key": key} for key in keys]})

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.export.gguf import to_gguf
 from tarot.edit.rotation import ROTARY
-from tarot.edit.sites import alive, find_sites
+from tarot.edit.sites import angle_mask, find_sites
 from tarot.models.load import LoadedModel, gguf_file, load_model, save_checkpoint
 
 PROMPT = "The capital of France is"
@@ -62,7 +62,7 @@ def merged(folder: Path) -> tuple[list[int], list[int]]:
 def scrambled(model: PreTrainedModel) -> Adapter:
     """The heads of the last half of the layers turned by a radian or so."""
     sites = find_sites(model, "heads", -0.5)
-    shape = alive(sites, ROTARY.n_angles).shape
+    shape = angle_mask(sites, ROTARY.n_angles).shape
     angles = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     return Adapter(angles, Edit.of(model, "heads", sites, ROTARY), {})
 

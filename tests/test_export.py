@@ -25,9 +25,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.export.gguf import to_gguf
 from tarot.edit.export.peft import CONFIG, WEIGHTS, from_peft, to_peft
-from tarot.edit.merge import merged
+from tarot.edit.merge import merge_temporarily
 from tarot.edit.rotation import GIVENS, ROTARY, Rotation
-from tarot.edit.sites import alive, find_sites
+from tarot.edit.sites import angle_mask, find_sites
 from tarot.errors import TarotError
 from tarot.evaluation.evaluate import evaluate
 from tarot.models.load import LoadedModel, load_model
@@ -51,7 +51,7 @@ def an_adapter(
     **provenance: object,
 ) -> Adapter:
     sites = find_sites(model, kind, layers)
-    mask = alive(sites, rotation.n_angles)
+    mask = angle_mask(sites, rotation.n_angles)
     angles = torch.randn(mask.shape, generator=torch.Generator().manual_seed(0)) * scale * mask
     return Adapter(angles, Edit.of(model, kind, sites, rotation), provenance)
 
@@ -156,9 +156,9 @@ def test_hooked_merged_peft_stock_lm_eval_and_reloaded_agree(tmp_path: Path) -> 
     wrapped = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "peft")
     hops = {"peft": logits(wrapped, ids), "merged by peft": logits(wrapped.merge_and_unload(), ids)}
     hops["imported"] = logits(from_peft(loaded.model, tmp_path / "peft").merge(load_model(str(base)).model), ids)
-    merged = load_model(str(base), device="cpu")
-    hops["merged"] = logits(adapter.merge(merged.model), ids)
-    save_merged(merged, tmp_path / "merged")
+    merge_temporarily = load_model(str(base), device="cpu")
+    hops["merged"] = logits(adapter.merge(merge_temporarily.model), ids)
+    save_merged(merge_temporarily, tmp_path / "merged")
     hops["reloaded"] = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "merged"), ids)
     assert (hooked - bare).abs().max() > 1
     for hop, found in hops.items():
@@ -390,7 +390,7 @@ def test_what_is_edited_differs_and_nothing_else(
     assert list(now) == list(was)
     assert {name for name in now if now[name] != was[name]} == set(edited)
     assert set(edited) <= {f"blk.{layer}.attn_output.weight" for layer in range(4) if angles[layer].any()}
-    with merged(model, angles, adapter.sites(model)):
+    with merge_temporarily(model, angles, adapter.sites(model)):
         for name in edited:
             weight = model.get_submodule(f"model.layers.{name.split('.')[1]}.self_attn.o_proj").weight
             assert now[name] == ("F16", was[name][1], weight.half().numpy().tobytes())

@@ -12,21 +12,21 @@ from checkpoint import byte_model, byte_tokenizer, write_tasks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tarot.edit.hooks import rotated
+from tarot.edit.hooks import apply_rotation
 from tarot.edit.sites import find_sites
 from tarot.errors import TarotError, UnknownName
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
-from tarot.objectives.generated import FluencyFloor, GenerationObjective, Generations, fluency_of, seeded
-from tarot.objectives.samples import chat_template, draw, load_task
-from tarot.objectives.text_metrics import Outcome, outcomes
-from tarot.search.config import Recipe
+from tarot.objectives.generated import FluencyFloor, GenerationObjective, TextGenerator, fluency_of, seeded
+from tarot.objectives.samples import chat_template, draw_samples, load_task
+from tarot.objectives.text_metrics import TextScores, read_text_scores
+from tarot.search.config import TaRotConfig
 from tarot.search.pareto import pareto
 from tarot.search.tune import trials, tune
 
 PROMPTS = ("is it red? ", "was it? ", "and the actors, all of them, ")
 OPTIONS = {"max_gen_toks": 6, "until": [], "do_sample": False}
-RECIPE = Recipe("openings", samples=4, space="head", search="random", objective="planted:vowels")
+RECIPE = TaRotConfig("openings", samples=4, space="head", search="random", objective="planted:vowels")
 
 
 @cache
@@ -49,7 +49,7 @@ def vowels(prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
 def objective(reward=vowels, options=OPTIONS, **settings: object) -> GenerationObjective:
     lm = lettered()
     sites = find_sites(lm.model, "heads", 0.5)
-    return GenerationObjective(Generations(lm, PROMPTS, options), reward, fluency_of(lm), sites=sites, **settings)
+    return GenerationObjective(TextGenerator(lm, PROMPTS, options), reward, fluency_of(lm), sites=sites, **settings)
 
 
 def some_angles(seed: int, size: float = 1.0) -> torch.Tensor:
@@ -63,7 +63,7 @@ def oracle(angles: torch.Tensor) -> tuple[float, float]:
     for prompt in PROMPTS:
         context = lm.tok_encode(prompt)
         written: list[int] = []
-        with torch.no_grad(), rotated(lm.model, angles, find_sites(lm.model, "heads", 0.5)):
+        with torch.no_grad(), apply_rotation(lm.model, angles, find_sites(lm.model, "heads", 0.5)):
             for _ in range(OPTIONS["max_gen_toks"]):
                 written.append(int(lm.model(torch.tensor([context + written])).logits[0, -1].argmax()))
         with torch.no_grad():
@@ -102,7 +102,7 @@ def test_leaves_the_model_and_the_random_numbers_as_they_were() -> None:
 
 def test_a_seed_decides_what_is_sampled() -> None:
     options = OPTIONS | {"do_sample": True, "temperature": 1.0, "max_gen_toks": 12}
-    generations = Generations(lettered(), PROMPTS, options)
+    generations = TextGenerator(lettered(), PROMPTS, options)
     assert generations.written(3) == generations.written(3) != generations.written(4)
     assert all(len(text) <= 12 for text in generations.written(3))
     with seeded(3):
@@ -113,7 +113,7 @@ def test_a_seed_decides_what_is_sampled() -> None:
 
 def test_batches_change_nothing() -> None:
     lm = lettered()
-    one, all_at_once = (Generations(lm, PROMPTS, OPTIONS, size).written(0) for size in (1, None))
+    one, all_at_once = (TextGenerator(lm, PROMPTS, OPTIONS, size).written(0) for size in (1, None))
     assert one == all_at_once
 
 
@@ -125,7 +125,7 @@ def expected_reward(angles: torch.Tensor) -> torch.Tensor:
     lm = lettered()
     right = torch.tensor(lm.tokenizer("aeiou").input_ids)
     totals = []
-    with rotated(lm.model, angles, find_sites(lm.model, "heads", 0.5)):
+    with apply_rotation(lm.model, angles, find_sites(lm.model, "heads", 0.5)):
         for prompt in PROMPTS:
             logits = lm.model(torch.tensor([lm.tok_encode(prompt)])).logits[0, -1]
             totals.append(logits.softmax(-1)[right].sum())
@@ -134,13 +134,13 @@ def expected_reward(angles: torch.Tensor) -> torch.Tensor:
 
 def test_the_gradient_is_that_of_the_expected_reward_on_average() -> None:
     exact = some_angles(5, 0.1).requires_grad_()
-    (slope,) = torch.autograd.grad(expected_reward(exact), exact)
+    (value_and_grad,) = torch.autograd.grad(expected_reward(exact), exact)
     options = OPTIONS | {"max_gen_toks": 1}
     draws = torch.stack([objective(options=options, seed=100 * seed).gradient(exact.detach()) for seed in range(60)])
     error = draws.std(0) / math.sqrt(len(draws))
     # Each angle's mean lies within four standard errors of what it estimates; and they point the same way.
-    assert bool(((draws.mean(0) - slope).abs() < 4 * error + 1e-6).all())
-    assert float(torch.cosine_similarity(draws.mean(0).flatten(), slope.flatten(), 0)) > 0.7
+    assert bool(((draws.mean(0) - value_and_grad).abs() < 4 * error + 1e-6).all())
+    assert float(torch.cosine_similarity(draws.mean(0).flatten(), value_and_grad.flatten(), 0)) > 0.7
 
 
 def test_a_reward_that_cannot_tell_texts_apart_has_no_gradient() -> None:
@@ -202,17 +202,17 @@ def test_a_planted_reward_is_maximised(tmp_path: Path, loaded: LoadedModel, spac
     """The published code minimised what it meant to maximise: here a reward and its opposite pull apart."""
     best = {}
     for name in ("vowels", "consonants"):
-        recipe = replace(RECIPE, objective=f"planted:{name}", space=space)
-        adapter = tune(loaded, recipe, tmp_path / name, budget=16)
+        config = replace(RECIPE, objective=f"planted:{name}", space=space)
+        adapter = tune(loaded, config, tmp_path / name, budget=16)
         scores = [trial.score for trial in trials(tmp_path / name)]
         assert adapter.provenance["scores"] == {"identity": scores[0], "best": max(scores)} and max(scores) > scores[0]
-        assert [outcome.reward for outcome in outcomes(tmp_path / name).values()] == scores
+        assert [outcome.reward for outcome in read_text_scores(tmp_path / name).values()] == scores
         # Judged once more, with the adapter as it was saved, by the one reward.
         task = load_task("openings")
         template = chat_template(lettered(), RECIPE.chat)
-        prompts = [sample.pairs[0][0] for sample in draw(task, 4, chat_template=template)]
+        prompts = [sample.pairs[0][0] for sample in draw_samples(task, 4, chat_template=template)]
         with adapter.applied(loaded.model):
-            texts = Generations(lettered(), prompts, task.config.generation_kwargs).written(0)
+            texts = TextGenerator(lettered(), prompts, task.config.generation_kwargs).written(0)
         best[name] = sum(vowels(prompts, texts)) / 4
         base = scores[0] if name == "vowels" else 1 - scores[0]
         assert best[name] == pytest.approx(max(scores) if name == "vowels" else 1 - max(scores))
@@ -224,21 +224,21 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, loaded: LoadedModel) -> No
         if len(result.trials) == 3:  # type: ignore[attr-defined]  # a Result
             raise RuntimeError("the machine went away")
 
-    recipe = replace(RECIPE, space="head-gradient", fluency_floor="20%")
-    whole = tune(loaded, recipe, tmp_path / "whole", budget=12)
+    config = replace(RECIPE, space="head-gradient", fluency_floor="20%")
+    whole = tune(loaded, config, tmp_path / "whole", budget=12)
     with pytest.raises(RuntimeError, match="the machine went away"):
-        tune(loaded, recipe, tmp_path / "cut", budget=12, on_trial=stop)
-    again = tune(loaded, recipe, tmp_path / "cut", budget=12, resume=True)
+        tune(loaded, config, tmp_path / "cut", budget=12, on_trial=stop)
+    again = tune(loaded, config, tmp_path / "cut", budget=12, resume=True)
     assert again.fingerprint == whole.fingerprint
-    assert outcomes(tmp_path / "cut") == outcomes(tmp_path / "whole")
-    refused = [trial for trial, outcome in outcomes(tmp_path / "cut").items() if outcome.refused]
+    assert read_text_scores(tmp_path / "cut") == read_text_scores(tmp_path / "whole")
+    refused = [trial for trial, outcome in read_text_scores(tmp_path / "cut").items() if outcome.refused]
     assert refused == [trial.index for trial in trials(tmp_path / "cut") if math.isnan(trial.score)]
 
 
 def test_any_generating_task_can_be_judged(tmp_path: Path, loaded: LoadedModel) -> None:
     folder = write_tasks(tmp_path / "tasks")
-    recipe = replace(RECIPE, task="stranger_generate")
-    assert tune(loaded, recipe, tmp_path / "out", budget=3, include_path=folder).provenance["trials"] == 3
+    config = replace(RECIPE, task="stranger_generate")
+    assert tune(loaded, config, tmp_path / "out", budget=3, include_path=folder).provenance["trials"] == 3
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ judgements = st.lists(st.tuples(st.integers(0, 4), st.integers(-4, 0)), max_size
 
 @given(judgements)
 def test_the_front_is_what_no_other_trial_beats(values: list[tuple[int, int]]) -> None:
-    found = {i: Outcome(float(r), float(f), 1.0, 0.0) for i, (r, f) in enumerate(values)}
+    found = {i: TextScores(float(r), float(f), 1.0, 0.0) for i, (r, f) in enumerate(values)}
     front = pareto(found)
     best = {(r, f) for r, f in values if not any(r2 >= r and f2 >= f and (r2, f2) != (r, f) for r2, f2 in values)}
     assert [(found[i].reward, found[i].fluency) for i in front] == sorted(best, key=lambda pair: pair[1])

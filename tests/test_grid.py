@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from test_cli import run_in
 
 from tarot.errors import TarotError, UnknownName
-from tarot.evaluation.grid import Measurer, Models, Outcome, Setting, engine, measure_grid
-from tarot.evaluation.results import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Cell, load
+from tarot.evaluation.grid import CellResult, Measurer, Models, Setting, engine, run_grid
+from tarot.evaluation.results import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Comparison, load
 from tarot.models.load import LoadedModel
 
 
-def cell(setting: Setting) -> Cell:
+def comparison(setting: Setting) -> Comparison:
     arms = tuple(Arm(name, 4, (0, 1), (0, -1), (0.5, 0.25), 1.0) for name in (ZERO_SHOT, FEW_SHOT, EDITED))
-    return Cell(
+    return Comparison(
         setting.model,
         setting.task,
         0,
@@ -49,12 +49,15 @@ class Run:
         self.failing, self.stopped_after = failing, stopped_after
         self.asked: list[Setting] = []
 
-    def __call__(self, settings: Sequence[Setting]) -> Iterator[tuple[Setting, Outcome]]:
+    def __call__(self, settings: Sequence[Setting]) -> Iterator[tuple[Setting, CellResult]]:
         for setting in reversed(settings):  # as a cluster, in any order
             if len(self.asked) == self.stopped_after:
                 raise KeyboardInterrupt
             self.asked.append(setting)
-            yield setting, Outcome(error="no") if setting in self.failing else Outcome(cell(setting), "folder")
+            yield (
+                setting,
+                CellResult(error="no") if setting in self.failing else CellResult(comparison(setting), "folder"),
+            )
 
 
 GRID = [Setting("model", task, seed=seed) for task in ("color", "navigate") for seed in (0, 1)]
@@ -64,8 +67,8 @@ words = st.text(st.characters(exclude_categories=["Cs"]))
 
 @given(words, words, st.lists(words), st.booleans())
 def test_an_outcome_comes_back_from_its_text(folder: str, error: str, said: list[str], measured: bool) -> None:
-    outcome = Outcome(cell(GRID[1]) if measured else None, folder, error, tuple(said))
-    assert Outcome.from_json(outcome.to_json()) == outcome
+    outcome = CellResult(comparison(GRID[1]) if measured else None, folder, error, tuple(said))
+    assert CellResult.from_json(outcome.to_json()) == outcome
 
 
 @given(st.sets(st.sampled_from(GRID)), st.sets(st.sampled_from(GRID)), st.sets(st.sampled_from(GRID)))
@@ -75,20 +78,20 @@ def test_each_cell_is_measured_once(
     output = tmp_path_factory.mktemp("grid") / "cells.json"
     one, two = Run(tuple(failing)), Run()
     begun, again = [s for s in GRID if s in first], [s for s in GRID if s in second]
-    assert [c.id for c in measure_grid(begun, output, one)] == [cell(s).id for s in begun if s not in failing]
-    assert [c.id for c in measure_grid(again, output, two)] == [cell(s).id for s in again]
+    assert [c.id for c in run_grid(begun, output, one)] == [comparison(s).id for s in begun if s not in failing]
+    assert [c.id for c in run_grid(again, output, two)] == [comparison(s).id for s in again]
     assert set(one.asked) == first
     assert set(two.asked) == second - (first - failing)
-    assert {c.id for c in load(output)} == {cell(s).id for s in (first - failing) | second}
+    assert {c.id for c in load(output)} == {comparison(s).id for s in (first - failing) | second}
 
 
 def test_ctrl_c_leaves_what_is_finished(tmp_path: Path) -> None:
     output = tmp_path / "cells.json"
     with pytest.raises(KeyboardInterrupt):
-        measure_grid(GRID, output, Run(stopped_after=3))
+        run_grid(GRID, output, Run(stopped_after=3))
     assert len(load(output)) == 3
     run, begun = Run(), []
-    assert len(measure_grid(GRID, output, run, on_start=begun.append)) == 4
+    assert len(run_grid(GRID, output, run, on_start=begun.append)) == 4
     assert run.asked == GRID[:1] and begun == [3]
 
 
@@ -100,7 +103,7 @@ def test_another_model_in_the_same_place_is_measured(tmp_path: Path) -> None:
     for i, run in enumerate(runs):
         if i == 2:
             (tmp_path / "model" / "weights").write_text("other")
-        measure_grid([setting], tmp_path / "cells.json", run)
+        run_grid([setting], tmp_path / "cells.json", run)
     assert [len(run.asked) for run in runs] == [1, 0, 1]
 
 
@@ -110,7 +113,7 @@ def test_other_data_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (tmp_path / folder / "test.jsonl").write_text(f"{folder}\n")
     for folder, measured in (("some", GRID), ("all", GRID), ("all", [])):
         monkeypatch.setenv("TAROT_DATA", str(tmp_path / folder))
-        measure_grid(GRID, tmp_path / "cells.json", run := Run())
+        run_grid(GRID, tmp_path / "cells.json", run := Run())
         assert sorted(run.asked, key=GRID.index) == measured
 
 
@@ -118,9 +121,9 @@ def test_a_file_that_is_no_results_is_refused_before_anything_is_measured(tmp_pa
     (tmp_path / "cells.json").write_text("{")
     run = Run()
     with pytest.raises(TarotError, match="expected results as tarot writes them"):
-        measure_grid(GRID, tmp_path / "cells.json", run)
+        run_grid(GRID, tmp_path / "cells.json", run)
     with pytest.raises(TarotError, match="expected to write"):
-        measure_grid(GRID, tmp_path / "cells.json" / "deep", run)
+        run_grid(GRID, tmp_path / "cells.json" / "deep", run)
     assert not run.asked
 
 
@@ -131,7 +134,7 @@ def test_what_nothing_judges_is_refused_before_a_search(tmp_path: Path, monkeypa
     monkeypatch.setattr(measurer, "tuned", lambda *_: pytest.fail("something was searched"))
     setting = Setting("model", "stranger_generate", include_path=str(tmp_path))
     with pytest.raises(TarotError, match="expected choices or the metric exact_match in stranger_generate, got bleu"):
-        measurer.cell(setting, LoadedModel("bytes", byte_model(), byte_tokenizer()))
+        measurer.comparison(setting, LoadedModel("bytes", byte_model(), byte_tokenizer()))
 
 
 def test_engines_have_names() -> None:
@@ -143,26 +146,26 @@ def test_engines_have_names() -> None:
 def test_two_runs_into_one_file_keep_each_others_cells(tmp_path: Path) -> None:
     output = tmp_path / "cells.json"
 
-    def run(todo: Sequence[Setting]) -> Iterator[tuple[Setting, Outcome]]:
+    def run(todo: Sequence[Setting]) -> Iterator[tuple[Setting, CellResult]]:
         for setting in todo:
             if setting.model == "a":  # while this one is measured, another run measures its own
-                measure_grid([Setting("b", "task")], output, run)
-            yield setting, Outcome(cell(setting))
+                run_grid([Setting("b", "task")], output, run)
+            yield setting, CellResult(comparison(setting))
 
-    assert [cell.model for cell in measure_grid([Setting("a", "task")], output, run)] == ["a"]
-    assert {cell.model for cell in load(output)} == {"a", "b"}
+    assert [comparison.model for comparison in run_grid([Setting("a", "task")], output, run)] == ["a"]
+    assert {comparison.model for comparison in load(output)} == {"a", "b"}
 
 
 def test_what_two_runs_measured_at_once_stands_there_once(tmp_path: Path) -> None:
     output = tmp_path / "cells.json"
 
-    def run(todo: Sequence[Setting]) -> Iterator[tuple[Setting, Outcome]]:
+    def run(todo: Sequence[Setting]) -> Iterator[tuple[Setting, CellResult]]:
         for setting in todo:
             if not output.exists() or not load(output):  # another run has the same idea
-                measure_grid([setting], output, lambda asked: ((each, Outcome(cell(each))) for each in asked))
-            yield setting, Outcome(cell(setting))
+                run_grid([setting], output, lambda asked: ((each, CellResult(comparison(each))) for each in asked))
+            yield setting, CellResult(comparison(setting))
 
-    assert len(measure_grid(GRID[:1], output, run)) == len(load(output)) == 1
+    assert len(run_grid(GRID[:1], output, run)) == len(load(output)) == 1
 
 
 def test_the_command_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,4 +213,4 @@ def test_a_setting_that_cannot_be_measured_is_refused_without_its_model(
     models = Models()  # which would say that there is no such model
     setting = Setting("nowhere", "stranger_choice", include_path=str(write_tasks(tmp_path / "tasks")), samples=5)
     outcome = Measurer(tmp_path, models).outcome(replace(setting, **change))  # type: ignore[arg-type]  # fields
-    assert outcome.cell is None and message in outcome.error and not models
+    assert outcome.comparison is None and message in outcome.error and not models

@@ -22,10 +22,10 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.generation import GenerateDecoderOnlyOutput
 
-from tarot.edit.hooks import rotated
-from tarot.edit.merge import merge_, merged, unmerge_
+from tarot.edit.hooks import apply_rotation
+from tarot.edit.merge import merge_rotation, merge_temporarily, unmerge_rotation
 from tarot.edit.rotation import GIVENS, ROTARY, ROTATIONS, SCALE, Rotary, Rotation
-from tarot.edit.sites import Site, alive, find_sites
+from tarot.edit.sites import Site, angle_mask, find_sites
 from tarot.errors import ShapeMismatch, TarotError
 
 # Their layers are mixtures of experts, which have no last projection.
@@ -44,7 +44,7 @@ def _no_gradients_unless_asked_for():
 
 
 def random_angles(sites: tuple[Site, ...], rotation: Rotation = ROTARY, *, seed: int = 0) -> torch.Tensor:
-    shape = alive(sites, rotation.n_angles).shape
+    shape = angle_mask(sites, rotation.n_angles).shape
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * (0.2 if rotation is SCALE else 1.0)
 
 
@@ -99,7 +99,7 @@ def test_hooks_do_what_a_dense_matrix_does(architecture, kind):
     model, ids = tiny_model(architecture), tokens(2, 9)
     sites = find_sites(model, kind, 1.0)
     angles, bare = random_angles(sites), logits(model, ids)
-    with rotated(model, angles, sites):
+    with apply_rotation(model, angles, sites):
         hooked = logits(model, ids)
     for site, row in zip(sites, angles, strict=True):
         dense_hook(site, row, ROTARY)
@@ -112,10 +112,10 @@ def test_merged_and_hooked_logits_agree_and_nothing_stays(architecture, kind):
     model, ids = tiny_model(architecture), tokens(2, 9)
     sites = find_sites(model, kind, 1.0)
     angles, before, bare = random_angles(sites), snapshot(model), logits(model, ids)
-    with rotated(model, angles, sites):
+    with apply_rotation(model, angles, sites):
         hooked = logits(model, ids)
     assert unchanged(model, before)
-    with merged(model, angles, sites):
+    with merge_temporarily(model, angles, sites):
         assert hooks(model, marks=False) == 0
         assert near(logits(model, ids), hooked)
     assert unchanged(model, before)
@@ -127,15 +127,15 @@ def test_merging_in_place_and_back(architecture, kind):
     model, ids = tiny_model(architecture), tokens(2, 9)
     sites = find_sites(model, kind, 1.0)
     angles, before, bare = random_angles(sites), snapshot(model), logits(model, ids)
-    with rotated(model, angles, sites):
+    with apply_rotation(model, angles, sites):
         hooked = logits(model, ids)
-    merge_(model, angles, sites)
+    merge_rotation(model, angles, sites)
     assert near(logits(model, ids), hooked)
     edited = {f"{site.name}.weight" for site in sites}
     changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
     biases = {f"{site.name}.bias" for site in sites if kind == "mlp" and site.module.bias is not None}
     assert changed == edited | biases
-    unmerge_(model, angles, sites)
+    unmerge_rotation(model, angles, sites)
     assert all(near(parameter, before[name], 1e-6) for name, parameter in model.named_parameters())
     assert near(logits(model, ids), bare)
 
@@ -146,9 +146,9 @@ def test_zero_angles_change_no_bit(architecture, kind):
     sites = find_sites(model, kind, 1.0)
     nothing, before, bare = torch.zeros_like(random_angles(sites)), snapshot(model), logits(model, ids)
     for angles in (nothing, nothing.clone().requires_grad_()):
-        with rotated(model, angles, sites):
+        with apply_rotation(model, angles, sites):
             assert torch.equal(logits(model, ids), bare)
-    merge_(model, nothing, sites)
+    merge_rotation(model, nothing, sites)
     assert unchanged(model, before)
 
 
@@ -158,7 +158,7 @@ def test_layers_below_the_first_edited_one_are_bit_equal(architecture, kind):
     layer = find_sites(model, kind, 1.0)[-1].layer
     sites = find_sites(model, kind, [layer])
     bare = model(ids, output_hidden_states=True).hidden_states
-    with rotated(model, random_angles(sites), sites):
+    with apply_rotation(model, random_angles(sites), sites):
         edited = model(ids, output_hidden_states=True).hidden_states
     assert all(torch.equal(a, b) for a, b in zip(bare[: layer + 1], edited[: layer + 1], strict=True))
     assert (bare[layer + 1] - edited[layer + 1]).abs().max() > 1e-3
@@ -169,11 +169,11 @@ def test_generation_with_its_cache_is_generation_without(architecture):
     model, ids = tiny_model(architecture), tokens(2, 6)
     sites = find_sites(model, "heads", 1.0)
     angles, bare = random_angles(sites), generated(model, ids, use_cache=True)
-    with rotated(model, angles, sites):
+    with apply_rotation(model, angles, sites):
         cached, slow = generated(model, ids, use_cache=True), generated(model, ids, use_cache=False)
     assert torch.equal(cached.sequences, slow.sequences)
     assert near(torch.stack(cached.logits), torch.stack(slow.logits))
-    with merged(model, angles, sites):
+    with merge_temporarily(model, angles, sites):
         assert torch.equal(generated(model, ids, use_cache=True).sequences, cached.sequences)
     assert not near(torch.stack(cached.logits), torch.stack(bare.logits), 1e-2)
 
@@ -205,7 +205,7 @@ def test_padding_on_either_side_does_not_reach_the_edited_tokens(architecture, s
     mask[0] = 0
     mask[0, kept] = 1
     positions = dict(position_ids=(mask.cumsum(-1) - 1).clamp(min=0)) if takes_positions(model) else {}
-    with rotated(model, random_angles(sites), sites):
+    with apply_rotation(model, random_angles(sites), sites):
         alone = logits(model, short)
         together = logits(model, torch.cat([padded, long]), attention_mask=mask, **positions)
         assert near(together[:1, kept], alone)
@@ -226,14 +226,14 @@ def test_every_rotation_is_hooked_merged_and_dense(architecture, kind, rotation)
     model, ids = tiny_model(architecture), tokens(2, 9)
     sites = find_sites(model, kind, 1.0)
     angles = random_angles(sites, rotation)
-    with rotated(model, angles, sites, rotation):
+    with apply_rotation(model, angles, sites, rotation):
         hooked = logits(model, ids)
-    with merged(model, angles, sites, rotation):
+    with merge_temporarily(model, angles, sites, rotation):
         assert near(logits(model, ids), hooked)
     before = snapshot(model)
-    merge_(model, angles, sites, rotation)
+    merge_rotation(model, angles, sites, rotation)
     assert near(logits(model, ids), hooked)
-    unmerge_(model, angles, sites, rotation)
+    unmerge_rotation(model, angles, sites, rotation)
     assert all(near(parameter, before[name], 1e-6) for name, parameter in model.named_parameters())
     for site, row in zip(sites, angles, strict=True):
         dense_hook(site, row, rotation)
@@ -247,9 +247,9 @@ LLAMA, IDS = tiny_model("llama"), tokens(2, 9)
 @given(rotations.flatmap(lambda r: tensors((2, 6, r.n_angles(8)), 3.0).map(lambda angles: (r, angles))))
 def test_hooked_is_merged_whatever_the_angles(edit):
     rotation, angles = edit
-    with rotated(LLAMA, angles, rotation=rotation):
+    with apply_rotation(LLAMA, angles, rotation=rotation):
         hooked = logits(LLAMA, IDS)
-    with merged(LLAMA, angles, rotation=rotation):
+    with merge_temporarily(LLAMA, angles, rotation=rotation):
         assert torch.allclose(logits(LLAMA, IDS), hooked, rtol=1e-3, atol=1e-3)
 
 
@@ -261,9 +261,9 @@ def test_other_dtypes_stay_what_they_are(architecture, dtype):
     angles, bare = random_angles(sites), logits(model, ids)
     seen = []
     sites[0].module.register_forward_hook(lambda _, args, out: seen.append((args[0].dtype, out.dtype)))
-    with rotated(model, angles, sites):
+    with apply_rotation(model, angles, sites):
         hooked = logits(model, ids)
-    merge_(model, angles, sites)
+    merge_rotation(model, angles, sites)
     assert all(parameter.dtype == dtype for parameter in model.parameters())
     assert seen == [(dtype, dtype)] and hooked.dtype == dtype
     # Two roundings to the dtype apart; the edit itself is far larger.
@@ -275,9 +275,9 @@ def test_a_float64_model_is_edited_to_its_own_precision_by_float32_angles():
     model, ids = tiny_model("gpt2", dtype=torch.float64), tokens(2, 9)
     sites = find_sites(model, "heads", 1.0)
     angles = random_angles(sites)
-    with rotated(model, angles, sites):
+    with apply_rotation(model, angles, sites):
         hooked = logits(model, ids)
-    with merged(model, angles, sites):
+    with merge_temporarily(model, angles, sites):
         assert near(logits(model, ids), hooked, 1e-12)
     for site, row in zip(sites, angles, strict=True):
         dense_hook(site, row, ROTARY)
@@ -288,7 +288,7 @@ def test_the_mlps_bias_is_rotated_too():
     model = tiny_model("gpt2")
     site = find_sites(model, "mlp", [0])[0]
     angles, bias = random_angles((site,)), site.module.bias.clone()
-    merge_(model, angles, [site])
+    merge_rotation(model, angles, [site])
     assert near(site.module.bias, ROTARY.apply(bias, angles[0, 0]))
 
 
@@ -296,7 +296,7 @@ def test_the_heads_projections_bias_stays():
     model = tiny_model("gpt2")
     site = find_sites(model, "heads", [0])[0]
     bias = site.module.bias.clone()
-    merge_(model, random_angles((site,)), [site])
+    merge_rotation(model, random_angles((site,)), [site])
     assert torch.equal(site.module.bias, bias)
 
 
@@ -306,18 +306,18 @@ def test_the_heads_projections_bias_stays():
 def test_without_sites_the_heads_of_the_first_layers_are_edited():
     model, ids = tiny_model("llama"), tokens(2, 9)
     angles = random_angles(find_sites(model, "heads", [0, 1]))
-    with rotated(model, angles):
+    with apply_rotation(model, angles):
         implied = logits(model, ids)
-    with rotated(model, angles, find_sites(model, "heads", [0, 1])):
+    with apply_rotation(model, angles, find_sites(model, "heads", [0, 1])):
         assert torch.equal(logits(model, ids), implied)
 
 
 def test_heads_and_mlps_are_edited_together():
     model, ids = tiny_model("gpt2"), tokens(2, 9)
     heads, mlps = find_sites(model, "heads", 1.0), find_sites(model, "mlp", 1.0)
-    with rotated(model, random_angles(heads), heads), rotated(model, random_angles(mlps), mlps):
+    with apply_rotation(model, random_angles(heads), heads), apply_rotation(model, random_angles(mlps), mlps):
         hooked = logits(model, ids)
-    with merged(model, random_angles(heads), heads), merged(model, random_angles(mlps), mlps):
+    with merge_temporarily(model, random_angles(heads), heads), merge_temporarily(model, random_angles(mlps), mlps):
         assert near(logits(model, ids), hooked)
 
 
@@ -325,9 +325,9 @@ def test_angles_a_narrow_site_has_not_are_not_read():
     model, ids = tiny_model("gemma4_text"), tokens(2, 9)
     sites = find_sites(model, "heads", 1.0)
     angles = random_angles(sites)
-    with rotated(model, angles, sites):
+    with apply_rotation(model, angles, sites):
         hooked = logits(model, ids)
-    with rotated(model, angles.masked_fill(~alive(sites, ROTARY.n_angles), 5.0), sites):
+    with apply_rotation(model, angles.masked_fill(~angle_mask(sites, ROTARY.n_angles), 5.0), sites):
         assert torch.equal(logits(model, ids), hooked)
 
 
@@ -336,7 +336,7 @@ def test_left_padded_generation_with_its_cache_is_generation_alone(architecture)
     model, short, long = tiny_model(architecture), tokens(1, 4, seed=1), tokens(1, 7, seed=2)
     ids = torch.cat([torch.cat([torch.zeros(1, 3, dtype=torch.long), short], dim=1), long])
     options = dict(max_new_tokens=6, min_new_tokens=6, do_sample=False, pad_token_id=0)
-    with rotated(model, random_angles(find_sites(model, "heads", 1.0))):
+    with apply_rotation(model, random_angles(find_sites(model, "heads", 1.0))):
         together = model.generate(ids, attention_mask=(ids != 0).long(), **options)
         alone = model.generate(short, attention_mask=torch.ones_like(short), **options)
     assert torch.equal(together[0, 7:], alone[0, 4:])
@@ -344,7 +344,7 @@ def test_left_padded_generation_with_its_cache_is_generation_alone(architecture)
 
 # The contexts -------------------------------------------------------------------------------------
 
-BOTH = pytest.mark.parametrize("context", [rotated, merged])
+BOTH = pytest.mark.parametrize("context", [apply_rotation, merge_temporarily])
 
 
 @BOTH
@@ -374,7 +374,7 @@ def test_of_nested_edits_the_outer_acts_first():
     sites = find_sites(model, "heads", [0])
     outer, inner = random_angles(sites, GIVENS, seed=1), random_angles(sites, GIVENS, seed=2)
     product = GIVENS.matrix(outer[0].double(), 8) @ GIVENS.matrix(inner[0].double(), 8)
-    with rotated(model, outer, sites, GIVENS), rotated(model, inner, sites, GIVENS):
+    with apply_rotation(model, outer, sites, GIVENS), apply_rotation(model, inner, sites, GIVENS):
         nested = logits(model, ids)
     matrix = torch.block_diag(*product)
     sites[0].module.register_forward_pre_hook(lambda _, args: ((args[0].double() @ matrix).float(),))
@@ -409,7 +409,7 @@ def test_a_body_that_raises_leaves_no_trace(context):
 def test_an_entry_that_fails_half_way_leaves_no_trace(monkeypatch):
     model = tiny_model("gpt2")
     before = snapshot(model)
-    edits = [context(model, torch.ones(LAYERS, 5, 2)) for context in (rotated, merged)]
+    edits = [context(model, torch.ones(LAYERS, 5, 2)) for context in (apply_rotation, merge_temporarily)]
     for edit in edits:
         turns = iter([ROTARY.turn, ROTARY.turn])
         with monkeypatch.context() as patch, pytest.raises(StopIteration):
@@ -422,7 +422,7 @@ def test_the_weights_of_before_are_the_same_memory():
     model = tiny_model("llama")
     weight = model.model.layers[0].self_attn.o_proj.weight
     address = weight.data_ptr()
-    with merged(model, torch.ones(1, 6, 4)):
+    with merge_temporarily(model, torch.ones(1, 6, 4)):
         assert weight.data_ptr() != address
         assert model.model.layers[0].self_attn.o_proj.weight is weight
     assert weight.data_ptr() == address
@@ -432,7 +432,7 @@ def test_hooks_of_others_survive():
     model = tiny_model("llama")
     calls = []
     model.model.layers[0].self_attn.o_proj.register_forward_pre_hook(lambda module, args: calls.append(1))
-    with rotated(model, torch.ones(1, 6, 4)):
+    with apply_rotation(model, torch.ones(1, 6, 4)):
         logits(model, tokens(1, 2))
     logits(model, tokens(1, 2))
     assert calls == [1, 1] and hooks(model) == 1
@@ -441,7 +441,7 @@ def test_hooks_of_others_survive():
 def test_trigonometry_is_done_once_an_entry(monkeypatch):
     model, calls = tiny_model("llama"), []
     cosine = torch.Tensor.cos
-    with rotated(model, torch.ones(LAYERS, 6, 4)), monkeypatch.context() as patch:
+    with apply_rotation(model, torch.ones(LAYERS, 6, 4)), monkeypatch.context() as patch:
         patch.setattr(torch.Tensor, "cos", lambda self: calls.append(tuple(self.shape)) or cosine(self))
         logits(model, tokens(1, 2))
     assert (6, 4) not in calls
@@ -470,21 +470,23 @@ def test_gradients_reach_the_angles_from_the_identity_too(rotation):
     for start in (torch.zeros_like(direction), random_angles(sites, rotation, seed=4).double()):
 
         def loss(angles: torch.Tensor) -> torch.Tensor:
-            with rotated(model, angles, sites, rotation):
+            with apply_rotation(model, angles, sites, rotation):
                 return logits(model, ids).log_softmax(-1)[..., 5].sum()
 
         with torch.enable_grad():
             angles = start.clone().requires_grad_()
             loss(angles).backward()
         step = 1e-5 * direction
-        slope = (loss(start + step) - loss(start - step)) / 2e-5
-        assert torch.allclose((angles.grad * direction).sum(), slope, rtol=1e-5) and slope.abs() > 1e-4
+        value_and_grad = (loss(start + step) - loss(start - step)) / 2e-5
+        assert (
+            torch.allclose((angles.grad * direction).sum(), value_and_grad, rtol=1e-5) and value_and_grad.abs() > 1e-4
+        )
 
 
 def test_an_entry_reads_angles_that_an_optimiser_has_moved():
     model, ids = tiny_model("llama"), tokens(1, 4)
     angles = torch.zeros(LAYERS, 6, 4, requires_grad=True)
-    edit, losses = rotated(model, angles), []
+    edit, losses = apply_rotation(model, angles), []
     optimiser = torch.optim.SGD([angles], lr=0.05)
     for _ in range(3):
         with torch.enable_grad(), edit:
@@ -499,8 +501,8 @@ def test_an_entry_reads_angles_that_an_optimiser_has_moved():
 def test_merging_angles_that_learn_leaves_plain_weights():
     model = tiny_model("gpt2")
     with torch.enable_grad():
-        merge_(model, torch.ones(1, 5, 2, requires_grad=True))
-        with merged(model, torch.ones(1, 5, 2, requires_grad=True)):
+        merge_rotation(model, torch.ones(1, 5, 2, requires_grad=True))
+        with merge_temporarily(model, torch.ones(1, 5, 2, requires_grad=True)):
             assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
@@ -512,17 +514,19 @@ def test_merging_zero_angles_keeps_the_sign_of_a_zero(kind, learns):
     sites[0].module.weight[:2, :2] = -0.0
     before, angles = snapshot(model), torch.zeros_like(random_angles(sites), requires_grad=learns)
     with torch.enable_grad():
-        with merged(model, angles, sites):
+        with merge_temporarily(model, angles, sites):
             assert unchanged(model, before)
-        merge_(model, angles, sites)
+        merge_rotation(model, angles, sites)
     assert unchanged(model, before)
 
 
 # Refusals -----------------------------------------------------------------------------------------
 
-EDITS = pytest.mark.parametrize("edit", [rotated, merged, merge_, unmerge_])
+EDITS = pytest.mark.parametrize("edit", [apply_rotation, merge_temporarily, merge_rotation, unmerge_rotation])
 MERGES = pytest.mark.parametrize(
-    "edit", [lambda *args: merged(*args).__enter__(), merge_, unmerge_], ids=["merged", "merge", "unmerge"]
+    "edit",
+    [lambda *args: merge_temporarily(*args).__enter__(), merge_rotation, unmerge_rotation],
+    ids=["merged", "merge", "unmerge"],
 )
 
 
@@ -549,7 +553,7 @@ def test_angles_of_another_shape(edit, shape):
 def test_a_wrong_shape_is_a_shape_mismatch_with_sites_too():
     model = tiny_model("llama")
     with pytest.raises(ShapeMismatch):
-        rotated(model, torch.zeros(2, 6, 4), find_sites(model, "heads", 1.0))
+        apply_rotation(model, torch.zeros(2, 6, 4), find_sites(model, "heads", 1.0))
 
 
 @EDITS
@@ -578,10 +582,10 @@ def test_no_sites(edit):
 def test_odd_heads_are_for_givens():
     model = tiny_model("llama")
     sites = [Site("model.layers.0.self_attn.o_proj", model.model.layers[0].self_attn.o_proj, 0, 16, 3, "input")]
-    assert refusal(rotated, model, torch.zeros(1, 16, 1), sites) == (
+    assert refusal(apply_rotation, model, torch.zeros(1, 16, 1), sites) == (
         "expected an even size for the rotation 'rotary', got 3; 'givens' turns any size"
     )
-    with rotated(model, torch.ones(1, 16, 2), sites, GIVENS):
+    with apply_rotation(model, torch.ones(1, 16, 2), sites, GIVENS):
         logits(model, tokens(1, 3))
 
 
@@ -633,7 +637,7 @@ def test_a_wrapped_projection_is_hooked_but_not_merged_into(edit):
         f"got {__name__}.Wrapped; rotated(model, angles) edits without merging"
     )
     assert unchanged(model, before)
-    with rotated(model, torch.ones(1, 6, 4)):
+    with apply_rotation(model, torch.ones(1, 6, 4)):
         assert not near(logits(model, ids), bare, 1e-2)
 
 
@@ -649,16 +653,16 @@ def test_weights_that_accelerate_keeps_elsewhere_are_edited_there(place: str, tm
     cpu_offload(away, cpu) if place == "memory" else disk_offload(away, tmp_path, cpu)
     ours, theirs = find_sites(here, "heads", 1.0), find_sites(away, "heads", 1.0)
     assert all(site.module.weight.is_meta for site in theirs)
-    angles = torch.rand(alive(ours, ROTARY.n_angles).shape, generator=torch.Generator().manual_seed(0))
+    angles = torch.rand(angle_mask(ours, ROTARY.n_angles).shape, generator=torch.Generator().manual_seed(0))
     ids = tokens(2, 5)
     base = away(ids).logits
     torch.testing.assert_close(base, here(ids).logits, rtol=0, atol=0)
-    for edit in (rotated, merged):
+    for edit in (apply_rotation, merge_temporarily):
         with edit(here, angles, ours), edit(away, angles, theirs):
             assert not torch.equal(away(ids).logits, base)
             torch.testing.assert_close(away(ids).logits, here(ids).logits, rtol=0, atol=0)
         torch.testing.assert_close(away(ids).logits, base, rtol=0, atol=0)
-    for write in (merge_, unmerge_):
+    for write in (merge_rotation, unmerge_rotation):
         write(here, angles, ours)
         write(away, angles, theirs)
         torch.testing.assert_close(away(ids).logits, here(ids).logits, rtol=0, atol=0)
@@ -685,8 +689,8 @@ def both_open(model: nn.Module, first: Any, second: Any) -> Any:
     return found[0]
 
 
-@pytest.mark.parametrize("second", [rotated, merged])
-@pytest.mark.parametrize("first", [rotated, merged])
+@pytest.mark.parametrize("second", [apply_rotation, merge_temporarily])
+@pytest.mark.parametrize("first", [apply_rotation, merge_temporarily])
 def test_a_second_thread_is_refused_and_leaves_no_trace(first: Any, second: Any) -> None:
     model, ids = tiny_model("llama"), tokens(1, 5)
     before, bare = snapshot(model), logits(model, ids)
@@ -695,7 +699,7 @@ def test_a_second_thread_is_refused_and_leaves_no_trace(first: Any, second: Any)
     assert unchanged(model, before) and hooks(model) == 0 and torch.equal(logits(model, ids), bare)
 
 
-@pytest.mark.parametrize("context", [rotated, merged])
+@pytest.mark.parametrize("context", [apply_rotation, merge_temporarily])
 def test_a_pass_in_another_thread_is_refused(context: Any) -> None:
     model = tiny_model("llama")
     assert isinstance(both_open(model, context(model, torch.ones(2, 6, 4)), nullcontext()), TarotError)
@@ -705,7 +709,7 @@ def test_a_backward_pass_may_run_the_model_again_in_another_thread() -> None:
     model, angles = tiny_model("llama"), torch.full((1, 6, 4), 0.3, requires_grad=True)
     site = find_sites(model, "heads", [0])
     x = torch.ones(1, 2, 48)
-    with torch.enable_grad(), rotated(model, angles, site):
+    with torch.enable_grad(), apply_rotation(model, angles, site):
         out = checkpoint(site[0].module, x, use_reentrant=False)
         thread = Thread(target=out.sum().backward)
         thread.start()
@@ -713,7 +717,7 @@ def test_a_backward_pass_may_run_the_model_again_in_another_thread() -> None:
     assert angles.grad is not None
 
 
-@pytest.mark.parametrize("context", [rotated, merged])
+@pytest.mark.parametrize("context", [apply_rotation, merge_temporarily])
 def test_a_second_task_is_refused_while_the_first_is_not_done(context: Any) -> None:
     model = tiny_model("llama")
 
@@ -728,7 +732,9 @@ def test_a_second_task_is_refused_while_the_first_is_not_done(context: Any) -> N
     assert first is None and isinstance(second, TarotError) and hooks(model) == 0
 
 
-@pytest.mark.parametrize("contexts", [(merged, merged), (merged, merged, merged)])
+@pytest.mark.parametrize(
+    "contexts", [(merge_temporarily, merge_temporarily), (merge_temporarily, merge_temporarily, merge_temporarily)]
+)
 def test_merged_contexts_are_closed_in_reverse_order(contexts: Any) -> None:
     model = tiny_model("llama")
     before = snapshot(model)
@@ -745,7 +751,7 @@ def test_merged_contexts_are_closed_in_reverse_order(contexts: Any) -> None:
 def test_contexts_that_are_dropped_open_are_undone() -> None:
     model = tiny_model("llama")
     before = snapshot(model)
-    opened = [merged(model, torch.full((2, 6, 4), angle)) for angle in (0.1, 0.2)]
+    opened = [merge_temporarily(model, torch.full((2, 6, 4), angle)) for angle in (0.1, 0.2)]
     for each in opened:
         each.__enter__()
     del opened, each
@@ -753,8 +759,8 @@ def test_contexts_that_are_dropped_open_are_undone() -> None:
     assert unchanged(model, before) and hooks(model) == 0
 
 
-@pytest.mark.parametrize("change", [merge_, unmerge_])
-@pytest.mark.parametrize("context", [rotated, merged])
+@pytest.mark.parametrize("change", [merge_rotation, unmerge_rotation])
+@pytest.mark.parametrize("context", [apply_rotation, merge_temporarily])
 def test_an_edited_model_is_not_merged_copied_or_pickled(context: Any, change: Any) -> None:
     model, angles = tiny_model("llama"), torch.full((2, 6, 4), 0.3)
     before = snapshot(model)

@@ -224,8 +224,8 @@ def test_a_name_is_only_text_in_the_card(model: str, task: str) -> None:
     snippet = next(token.content for token in tokens if token.type == "fence")
     strings = [node.value for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.Constant)]
     assert strings == [model, f"owner/{task}"] or strings == [f"owner/{task}", model]
-    cells = [line.count("|") - line.count(r"\|") for line in body.splitlines() if line.startswith("| ")]
-    assert cells and set(cells) == {3}
+    comparisons = [line.count("|") - line.count(r"\|") for line in body.splitlines() if line.startswith("| ")]
+    assert comparisons and set(comparisons) == {3}
 
 
 def test_a_provenance_that_cannot_be_read_is_not_pushed(hub: Hub) -> None:

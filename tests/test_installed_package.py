@@ -46,15 +46,15 @@ def test_a_stranger_gets_a_gain_a_report_and_a_gate(installed: Path, tmp_path: P
     assert first.returncode == 0, first.stdout
     assert "2 passed" in first.stdout and "tarot: weighted F1 of the greedy answer" in first.stdout
     assert "synth_implicatives" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
-    cells = load(tmp_path / "edits.json")
-    assert [(cell.seed, len(cell.gold)) for cell in cells] == [(0, 12), (1, 12)]
+    comparisons = load(tmp_path / "edits.json")
+    assert [(comparison.seed, len(comparison.gold)) for comparison in comparisons] == [(0, 12), (1, 12)]
 
     # Of two cells one stays what it was, and one was perfect then: it has regressed.
-    def perfect(cell, arm):
-        return replace(arm, predicted=cell.gold, greedy=cell.gold) if arm.name == "edited" else arm
+    def perfect(comparison, arm):
+        return replace(arm, predicted=comparison.gold, greedy=comparison.gold) if arm.name == "edited" else arm
 
-    was = replace(cells[0], arms=tuple(perfect(cells[0], arm) for arm in cells[0].arms))
-    save([was, cells[1]], tmp_path / "edits.json")
+    was = replace(comparisons[0], arms=tuple(perfect(comparisons[0], arm) for arm in comparisons[0].arms))
+    save([was, comparisons[1]], tmp_path / "edits.json")
     second = run("--tarot-baseline=edits.json")
     assert second.returncode == pytest.ExitCode.TESTS_FAILED and "2 passed" in second.stdout
     failures = [line for line in second.stdout.splitlines() if line.startswith("FAILED")]

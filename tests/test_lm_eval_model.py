@@ -28,14 +28,14 @@ from tarot.edit.adapter import Adapter, Edit, weights_fingerprint
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import TarotError
-from tarot.evaluation.evaluate import evaluate, metric, n_documents
+from tarot.evaluation.evaluate import evaluate, metric_value, n_documents
 from tarot.models.lm_eval_model import TarotLM, parse_batch_size
 from tarot.models.load import LoadedModel, load_model
 from tarot.models.load import save_checkpoint as save_merged
 from tarot.models.scoring.scorer import Request
-from tarot.objectives.answers import Objective
-from tarot.objectives.samples import Sample, draw, load_task
-from tarot.search.config import Recipe
+from tarot.objectives.answers import AnswerObjective
+from tarot.objectives.samples import Sample, draw_samples, load_task
+from tarot.search.config import TaRotConfig
 from tarot.search.tune import tune
 
 
@@ -220,7 +220,7 @@ def test_an_objective_names_an_answer_without_tokens(loaded: LoadedModel) -> Non
     sample = Sample("train/7", "", (("Q:", "red"), ("Q:", "")), 0, 0)
     encode = TarotLM(loaded.model, tokenizer=loaded.tokenizer).encode
     with pytest.raises(TarotError, match="got an answer without tokens in train/7, answer ''"):
-        Objective(loaded.model, [sample], encode, measure="margin", sites=find_sites(loaded.model))
+        AnswerObjective(loaded.model, [sample], encode, measure="margin", sites=find_sites(loaded.model))
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +265,7 @@ def test_evaluate_agrees_with_lm_eval(loaded: LoadedModel, folder: Path, shots: 
         scores = [value for value, _ in stock.loglikelihood(asked, disable_tqdm=True)]
         right += max(range(3), key=scores.__getitem__) == doc["gold"]
     assert n_documents(ours, "stranger_choice") == len(task.eval_docs) == 12
-    assert metric(ours, "stranger_choice", "acc") == pytest.approx(right / 12)
+    assert metric_value(ours, "stranger_choice", "acc") == pytest.approx(right / 12)
     assert ours["n-shot"]["stranger_choice"] == shots
 
 
@@ -320,7 +320,7 @@ def test_a_cache_of_the_stock_model_is_refused(tmp_path: Path, loaded: LoadedMod
 
 def test_what_was_tuned_on_is_not_evaluated(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
     task = load_task("stranger_choice", folder)
-    honest = [{"key": sample.key} for sample in draw(task, 3)]
+    honest = [{"key": sample.key} for sample in draw_samples(task, 3)]
     evaluate(
         loaded,
         ["stranger_choice"],
@@ -354,7 +354,7 @@ def test_errors(loaded: LoadedModel, folder: Path) -> None:
     results = evaluate(loaded, ["stranger_choice"], include_path=folder, limit=2)
     assert n_documents(results, "stranger_choice") == 2
     with pytest.raises(TarotError, match="expected a metric of stranger_choice, got 'f1'; it has acc"):
-        metric(results, "stranger_choice", "f1")
+        metric_value(results, "stranger_choice", "f1")
     for text in ("0", "-3", "many"):
         with pytest.raises(TarotError, match=f"expected a batch size from 1, or 'auto', got '{text}'"):
             parse_batch_size(text)
@@ -390,9 +390,9 @@ def test_a_model_with_layers_on_the_disk_gives_the_same_numbers(folder: Path, ad
     away = load_model(str(tmp_path / "model"), device_map=device_map)
     assert away.model.model.layers[1].self_attn.o_proj.weight.is_meta
     assert weights_fingerprint(away.model) == weights_fingerprint(here.model)
-    recipe = Recipe("stranger_choice", samples=4)
+    config = TaRotConfig("stranger_choice", samples=4)
     one, two = (
-        tune(loaded, recipe, tmp_path / name, budget=9, include_path=folder)
+        tune(loaded, config, tmp_path / name, budget=9, include_path=folder)
         for name, loaded in (("here", here), ("away", away))
     )
     assert two.fingerprint == one.fingerprint and one.provenance["scores"] == two.provenance["scores"]

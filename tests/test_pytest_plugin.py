@@ -28,12 +28,12 @@ from tarot.edit.adapter import CARD, WEIGHTS, Adapter
 from tarot.errors import TarotError
 from tarot.evaluation import adapter_cache as cache
 from tarot.evaluation.regression import save
-from tarot.evaluation.results import Cell, load, to_json
+from tarot.evaluation.results import Comparison, load, to_json
 from tarot.models.load import LoadedModel
 from tarot.pytest_plugin import options
 from tarot.pytest_plugin.measured import TarotGain, explain
 from tarot.pytest_plugin.options import OPTIONS, Setting
-from tarot.search.config import Recipe
+from tarot.search.config import TaRotConfig
 from tarot.search.tune import LOCK, TRIALS
 
 pytest_plugins = ["pytester"]
@@ -298,9 +298,9 @@ def test_a_gain_a_report_and_a_gate(
         ]
     )
     assert "stranger_choice" in (pytester.path / "report" / "index.html").read_text()
-    cells = load(baseline)
-    assert [cell.num_fewshot for cell in cells] == [0, 2]
-    assert set(cells[0].curves) == {"random", "bo"} and cells[0].arm("bo search").labels == 6
+    comparisons = load(baseline)
+    assert [comparison.num_fewshot for comparison in comparisons] == [0, 2]
+    assert set(comparisons[0].curves) == {"random", "bo"} and comparisons[0].arm("bo search").labels == 6
 
     # The same again, from the cache: nothing is tuned, and the gate is content.
     monkeypatch.setattr(cache, "tune", lambda *_, **__: pytest.fail("tuned again"))
@@ -314,9 +314,12 @@ def test_a_gain_a_report_and_a_gate(
     # Had it been perfect then, it would be a regression now: the tests pass, and the run fails.
     perfect = [
         replace(
-            cell, arms=tuple(replace(arm, predicted=cell.gold) if arm.name == "edited" else arm for arm in cell.arms)
+            comparison,
+            arms=tuple(
+                replace(arm, predicted=comparison.gold) if arm.name == "edited" else arm for arm in comparison.arms
+            ),
         )
-        for cell in cells
+        for comparison in comparisons
     ]
     save(perfect, baseline)
     worse = pytester.runpytest_inprocess(*here, f"--tarot-baseline={baseline}", "-k", "again")
@@ -392,7 +395,7 @@ CELLS = ("--tarot-model=m", "--tarot-task=synth_color", "--tarot-seeds=0,1", "-p
 GATED = (*CELLS, "--tarot-baseline=then.json")
 
 
-def right(n: int, seed: int, documents: int = 40) -> Cell:
+def right(n: int, seed: int, documents: int = 40) -> Comparison:
     """A cell of which the edit answers the first `n` documents right."""
     gold = (0, 1) * (documents // 2)
     answered = tuple(g if i < n else 1 - g for i, g in enumerate(gold))
@@ -471,7 +474,7 @@ def test_an_interrupted_run_fails_its_gate_too(gated: pytest.Pytester) -> None:
     result = gated.runpytest_inprocess(*GATED, "--tarot-save-baseline=then.json", no_reraise_ctrlc=True)
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.assert_outcomes(passed=2, failed=1)
-    assert [cell.arm("edited").greedy for cell in load(gated.path / "then.json")] == [right(40, 0).gold] * 2
+    assert [comparison.arm("edited").greedy for comparison in load(gated.path / "then.json")] == [right(40, 0).gold] * 2
 
 
 FAILING = {
@@ -540,12 +543,12 @@ def test_a_failing_assertion_explains_itself(pytester: pytest.Pytester, here: tu
     result.stdout.no_fnmatch_line("*Scoring answers*")
 
 
-def example() -> Cell:
-    cell = Cell("m", "t", 0, 0, 20, 60, "bo", "head", "margin", "tarot tune", (), (), (), (), 1.0, 1.0)
+def example() -> Comparison:
+    comparison = Comparison("m", "t", 0, 0, 20, 60, "bo", "head", "margin", "tarot tune", (), (), (), (), 1.0, 1.0)
     gold, texts = (0, 1, 0, 1, 1), ("first " + "long " * 40, "second", "third", "fourth", "fifth")
     arm = tarot.evaluation.results.Arm("zero-shot", 0, (1, 1, 0, 0, 0), (-1,) * 5, (0.5,) * 5, 1.0)
     return replace(
-        cell,
+        comparison,
         keys=tuple("abcde"),
         gold=gold,
         texts=texts,
@@ -579,10 +582,10 @@ def test_the_summary_is_sorted_and_losses_are_red(pytestconfig: pytest.Config) -
     good = example()
     swapped = {"zero-shot": "edited", "edited": "zero-shot"}
     bad = replace(good, seed=1, arms=tuple(replace(arm, name=swapped[arm.name]) for arm in good.arms[::-1]))
-    greedy = [replace(arm, greedy=arm.predicted) for cell in (bad, good) for arm in cell.arms]
+    greedy = [replace(arm, greedy=arm.predicted) for comparison in (bad, good) for arm in comparison.arms]
     bad, good = replace(bad, arms=tuple(greedy[:2])), replace(good, arms=tuple(greedy[2:]))
     state = tarot.pytest_plugin.State({}, words=["said"], failures=["failed"])
-    state.cells |= {1: bad, 0: good}
+    state.comparisons |= {1: bad, 0: good}
     stash = pytest.Stash()
     stash[tarot.pytest_plugin.STATE] = state
     written = Written()
@@ -616,7 +619,7 @@ def test_a_gain_has_plain_names() -> None:
 def tuned(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Tune, or not, into a cache of the test's own: -> adapter, folder, what was said, number of evaluations."""
     loaded = LoadedModel("bytes", byte_model(), byte_tokenizer())
-    recipe = Recipe("stranger_choice", samples=6, space="head", search="random")
+    config = TaRotConfig("stranger_choice", samples=6, space="head", search="random")
     evaluated: list[int] = []
     tune = cache.tune
 
@@ -632,8 +635,8 @@ def tuned(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     ) -> tuple[Adapter, Path, list[str], list[int]]:
         said: list[str] = []
         evaluated.clear()
-        changed = replace(recipe, **(change or {}))
-        adapter, folder = cache.tuned(
+        changed = replace(config, **(change or {}))
+        adapter, folder = cache.tune_cached(
             model, changed, tmp_path / "cache", budget=4, include_path=str(place / "tasks"), say=said.append
         )
         return adapter, folder, said, [*evaluated]
@@ -726,10 +729,10 @@ def test_ctrl_c_stops_the_run_and_keeps_the_trials(tuned, monkeypatch: pytest.Mo
 def test_a_cache_that_cannot_be_written(place: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     loaded = LoadedModel("bytes", byte_model(), byte_tokenizer())
-    recipe = Recipe("stranger_choice", samples=6, space="head")
+    config = TaRotConfig("stranger_choice", samples=6, space="head")
     for folder, reason in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "deep", "Not a directory")):
         with pytest.raises(TarotError, match=rf"expected to write in {folder}, got {reason}; choose another folder"):
-            cache.tuned(loaded, recipe, folder, budget=3, include_path=str(place / "tasks"), say=print)
+            cache.tune_cached(loaded, config, folder, budget=3, include_path=str(place / "tasks"), say=print)
 
 
 # In other company
@@ -769,7 +772,7 @@ def test_what_was_not_measured_stays_in_a_baseline(pytester: pytest.Pytester, he
     before = (pytester.path / "b.json").read_text()
     one = pytester.runpytest_inprocess(*saving, "--tarot-seeds=1")
     one.stdout.fnmatch_lines(["baseline of 2 cells saved in *b.json, 1 of them as they were"])
-    assert [cell.seed for cell in load(pytester.path / "b.json")] == [0, 1]
+    assert [comparison.seed for comparison in load(pytester.path / "b.json")] == [0, 1]
     (pytester.path / "b.json").write_text(before.replace('"seed": 0', '"seed": "0"'))
     broken = pytester.runpytest_inprocess(*saving)
     assert broken.ret == pytest.ExitCode.USAGE_ERROR
@@ -824,9 +827,9 @@ def test_cells_survive_the_way_from_a_worker() -> None:
     report = type("Report", (), {"tarot_cells": [asdict(example())], "tarot_words": ["word"]})()
     tarot.pytest_plugin.Collector(state).pytest_runtest_logreport(report)
     tarot.pytest_plugin.Collector(state).pytest_runtest_logreport(report)
-    assert [*state.cells.values()] == [example()]
+    assert [*state.comparisons.values()] == [example()]
     fewer = replace(example(), arms=example().arms[:-1])  # of a test that asked for fewer
     other = type("Report", (), {"tarot_cells": [asdict(fewer)], "tarot_words": []})()
     tarot.pytest_plugin.Collector(state).pytest_runtest_logreport(other)
-    assert [*state.cells.values()] == [example()]
-    assert json.loads(to_json([*state.cells.values()]))["cells"][0]["texts"][1] == "second"
+    assert [*state.comparisons.values()] == [example()]
+    assert json.loads(to_json([*state.comparisons.values()]))["cells"][0]["texts"][1] == "second"

@@ -18,16 +18,16 @@ import torch
 from checkpoint import save_checkpoint, write_tasks
 
 from tarot.errors import TarotError
-from tarot.evaluation.grid import Outcome, Setting
+from tarot.evaluation.grid import CellResult, Setting
 from tarot.evaluation.ray import cluster as cluster_module
 from tarot.evaluation.ray.candidates import Candidates
 from tarot.evaluation.ray.cells import RayEngine, local
-from tarot.evaluation.ray.cluster import Needs
-from tarot.evaluation.results import Cell, load
+from tarot.evaluation.ray.cluster import Resources
+from tarot.evaluation.results import Comparison, load
 from tarot.models.load import load_model
-from tarot.objectives.text_metrics import outcomes
-from tarot.search import Result, Trial
-from tarot.search.config import Recipe
+from tarot.objectives.text_metrics import read_text_scores
+from tarot.search import SearchResult, Trial
+from tarot.search.config import TaRotConfig
 from tarot.search.tune import TRIALS, trials, tune
 
 psutil = pytest.importorskip("psutil", reason="psutil, which comes with accelerate, is not installed")
@@ -36,7 +36,7 @@ cluster_utils = pytest.importorskip("ray.cluster_utils", reason="ray is not inst
 
 pytest_plugins = ["pytester"]
 
-NEEDS = Needs(cpus=1, gpus=0, memory=10**9)
+NEEDS = Resources(cpus=1, gpus=0, memory=10**9)
 BUDGET = 150
 
 
@@ -55,7 +55,7 @@ def settings(place: Path) -> list[Setting]:
 
 
 @pytest.fixture(scope="module")
-def here(settings: list[Setting], place: Path) -> dict[Setting, Outcome]:
+def here(settings: list[Setting], place: Path) -> dict[Setting, CellResult]:
     """What this process measures."""
     return dict(local(settings, place / "here", NEEDS))
 
@@ -73,10 +73,10 @@ def cluster() -> Iterator["cluster_utils.Cluster"]:
         cluster.shutdown()
 
 
-def timeless(outcome: Outcome) -> Cell:
-    assert outcome.cell, outcome.error
-    arms = tuple(replace(arm, seconds=0) for arm in outcome.cell.arms)
-    return replace(outcome.cell, seconds=0, reference_seconds=0, arms=arms)
+def timeless(outcome: CellResult) -> Comparison:
+    assert outcome.comparison, outcome.error
+    arms = tuple(replace(arm, seconds=0) for arm in outcome.comparison.arms)
+    return replace(outcome.comparison, seconds=0, reference_seconds=0, arms=arms)
 
 
 def kill_where(cluster: "cluster_utils.Cluster", title: str) -> None:
@@ -93,7 +93,7 @@ def kill_where(cluster: "cluster_utils.Cluster", title: str) -> None:
 
 
 def test_a_machine_dies_in_the_middle_of_a_cell(
-    cluster: "cluster_utils.Cluster", place: Path, settings: list[Setting], here: dict[Setting, Outcome]
+    cluster: "cluster_utils.Cluster", place: Path, settings: list[Setting], here: dict[Setting, CellResult]
 ) -> None:
     with RayEngine(place / "there", NEEDS, cluster.address) as engine:
         engine.add(settings[0])
@@ -121,12 +121,12 @@ def test_a_machine_dies_in_the_middle_of_a_cell(
 
 
 def test_a_cell_that_fails_leaves_the_others(
-    cluster: "cluster_utils.Cluster", place: Path, settings: list[Setting], here: dict[Setting, Outcome]
+    cluster: "cluster_utils.Cluster", place: Path, settings: list[Setting], here: dict[Setting, CellResult]
 ) -> None:
     wrong = replace(settings[0], task="stranger_choise")
     with RayEngine(place / "there", NEEDS, cluster.address) as engine:
         there = dict(engine.run([wrong, settings[1]]))
-    assert there[wrong].cell is None and "did you mean 'stranger_choice'?" in there[wrong].error
+    assert there[wrong].comparison is None and "did you mean 'stranger_choice'?" in there[wrong].error
     assert timeless(there[settings[1]]) == timeless(here[settings[1]])
 
 
@@ -145,20 +145,20 @@ def planted(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
 
 
-def searched(place: Path, recipe: Recipe, output: str, **there: Any) -> list[tuple[object, ...]]:
+def searched(place: Path, config: TaRotConfig, output: str, **there: Any) -> list[tuple[object, ...]]:
     """What a search of ten candidates found, here or `there`."""
     loaded = load_model(str(place / "model"), device="cpu")
     with NEEDS.threads():
-        tune(loaded, recipe, place / output, budget=10, include_path=place / "tasks", **there)
+        tune(loaded, config, place / output, budget=10, include_path=place / "tasks", **there)
     return [(trial.index, trial.x, trial.score, trial.origin) for trial in trials(place / output)]
 
 
-CHOSEN = Recipe("stranger_choice", samples=4, space="head", search="bo", batch=3)
+CHOSEN = TaRotConfig("stranger_choice", samples=4, space="head", search="bo", batch=3)
 WRITTEN = replace(CHOSEN, task="stranger_generate", objective="planted:vowels", search="random")
 
 
-def scorers(cluster: "cluster_utils.Cluster", place: Path, recipe: Recipe) -> Candidates:
-    return Candidates(str(place / "model"), recipe, NEEDS, cluster.address, include_path=str(place / "tasks"))
+def scorers(cluster: "cluster_utils.Cluster", place: Path, config: TaRotConfig) -> Candidates:
+    return Candidates(str(place / "model"), config, NEEDS, cluster.address, include_path=str(place / "tasks"))
 
 
 def test_candidates_score_there_what_they_score_here(cluster: "cluster_utils.Cluster", place: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_machine_dies_while_it_scores_a_candidate(cluster: "cluster_utils.Clus
                 kill_where(cluster, "ray::candidate")
         (place / "wait").unlink()
 
-    def after(trial: Trial, result: Result) -> None:
+    def after(trial: Trial, result: SearchResult) -> None:
         if trial.index == 2:  # the last of its batch
             (place / "wait").touch()
             killer.start()
@@ -191,8 +191,8 @@ def test_a_machine_dies_while_it_scores_a_candidate(cluster: "cluster_utils.Clus
     killer.join(60)
     assert len(cluster.worker_nodes) == machines - 1
     assert found == searched(place, WRITTEN, "here-written")
-    assert outcomes(place / "there-written") == outcomes(place / "here-written")
-    assert len(outcomes(place / "there-written")) == 10
+    assert read_text_scores(place / "there-written") == read_text_scores(place / "here-written")
+    assert len(read_text_scores(place / "there-written")) == 10
 
 
 def test_a_cluster_for_one_candidate_at_a_time_is_refused() -> None:
@@ -206,7 +206,7 @@ def test_pytest_takes_its_cells_from_the_cluster(
     pytester: pytest.Pytester,
     place: Path,
     settings: list[Setting],
-    here: dict[Setting, Outcome],
+    here: dict[Setting, CellResult],
 ) -> None:
     pytester.makepyfile(
         """
@@ -224,7 +224,7 @@ def test_pytest_takes_its_cells_from_the_cluster(
         *asked, *small, *paths, *there, "--tarot-save-baseline=cells.json", "-W", "error", timeout=300
     )
     result.assert_outcomes(passed=2)
-    measured = [timeless(Outcome(cell)) for cell in load(pytester.path / "cells.json")]
+    measured = [timeless(CellResult(comparison)) for comparison in load(pytester.path / "cells.json")]
     assert measured == [timeless(here[setting]) for setting in settings]
 
 
@@ -315,7 +315,7 @@ def test_no_ray_and_no_cluster(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_needs_that_cannot_be_are_quoted(cpus: int, gpus: float, memory: str, message: str) -> None:
     with pytest.raises(TarotError) as caught:
-        Needs.parse(cpus, gpus, memory)
+        Resources.parse(cpus, gpus, memory)
     assert str(caught.value) == message
 
 
@@ -323,5 +323,5 @@ def test_needs_that_cannot_be_are_quoted(cpus: int, gpus: float, memory: str, me
     ("gpus", "device", "device_map"), [(0, "cpu", None), (0.5, "auto", None), (1, "auto", None), (2, "auto", "auto")]
 )
 def test_a_model_is_where_its_needs_say(gpus: float, device: str, device_map: str | None) -> None:
-    models = Needs.parse(1, gpus, "4GB").models()
+    models = Resources.parse(1, gpus, "4GB").models()
     assert (models.device, models.device_map) == (device, device_map)

@@ -24,9 +24,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tarot.errors import TarotError, UnknownName
-from tarot.evaluation.comparison import METRICS, by_setting, compare, mean_gain
-from tarot.evaluation.results import OUTSIDE, Arm, Cell
-from tarot.evaluation.reward_results import Rewarded
+from tarot.evaluation.comparison import METRICS, by_setting, mean_gain, score_comparisons
+from tarot.evaluation.results import OUTSIDE, Arm, Comparison
+from tarot.evaluation.reward_results import RewardComparison
 from tarot.evaluation.statistics import (
     Mean,
     accuracy_gain,
@@ -37,7 +37,7 @@ from tarot.evaluation.statistics import (
     mean_over_seeds,
     weighted_f1,
 )
-from tarot.objectives.text_metrics import Judged, Outcome, distinct, distinct_without
+from tarot.objectives.text_metrics import ScoredTexts, TextScores, distinct, distinct_without
 from tarot.report import mechanism
 from tarot.report.figures import angle_map, curves, so_far
 from tarot.report.folder import DARK, LIGHT, pictures, standalone, write_csv, write_svg
@@ -71,7 +71,7 @@ def fabricated(task="made_up", shots=0, seed=0, edited_right=0.7, n=40, draws=0,
         arms += tuple(
             replace(arm, name=f"few-shot {i} of {draws}{words.get(i, '')}", draw=i) for i, arm in enumerate(ranked, 1)
         )
-    cell = Cell(
+    comparison = Comparison(
         model="fabricated/model",
         task=task,
         num_fewshot=shots,
@@ -94,7 +94,7 @@ def fabricated(task="made_up", shots=0, seed=0, edited_right=0.7, n=40, draws=0,
         curves={"bo": (-2.0, -1.5, -1.7, -1.0), "random": (-2.0, -2.2, -1.9, -1.8)},
         versions={"torch": "0.0.fabricated"},
     )
-    return replace(cell, **fields)
+    return replace(comparison, **fields)
 
 
 CELLS = [
@@ -116,11 +116,11 @@ def rewarded(n=12, lift=0.3, **fields):
     def arm(word, shift):
         texts = tuple(f"{word} text {i} said {word} " + EVIL * (i == 2) for i in range(n))
         rewards = tuple(generator.normal(shift, 0.1, n).round(3) - np.arange(n) % 3 // 2 * 4 * shift)
-        return Judged(texts, rewards, tuple(generator.normal(-2, 0.3, n).round(3).tolist()))
+        return ScoredTexts(texts, rewards, tuple(generator.normal(-2, 0.3, n).round(3).tolist()))
 
     base, edited = arm("before", 0.0), arm("after", lift)
-    outcomes = {i: Outcome(0.1 * i, -1.0 - 0.1 * i**2, 0.5, 0.1, refused=i == 4) for i in range(5)}
-    compared = Rewarded(
+    outcomes = {i: TextScores(0.1 * i, -1.0 - 0.1 * i**2, 0.5, 0.1, refused=i == 4) for i in range(5)}
+    compared = RewardComparison(
         model="fabricated/model",
         task="made_up_texts",
         reward="sentiment:positive",
@@ -141,14 +141,14 @@ def rewarded(n=12, lift=0.3, **fields):
 def test_another_edit_of_a_seed_is_no_further_seed():
     """What is given twice counts once, and neither another edit nor other documents narrow an interval over seeds."""
     seeds = [fabricated(seed=0), fabricated(seed=1)]
-    once = mean_gain(compare(seeds), lambda comparison: comparison.gain)
-    assert mean_gain(compare(seeds * 3), lambda comparison: comparison.gain) == once
-    timed = [replace(cell, seconds=1.0) for cell in seeds]
-    assert mean_gain(compare(seeds + timed), lambda comparison: comparison.gain) == once
+    once = mean_gain(score_comparisons(seeds), lambda scored: scored.gain)
+    assert mean_gain(score_comparisons(seeds * 3), lambda scored: scored.gain) == once
+    timed = [replace(comparison, seconds=1.0) for comparison in seeds]
+    assert mean_gain(score_comparisons(seeds + timed), lambda scored: scored.gain) == once
     others = [fabricated(seed=0, adapter="another"), fabricated(seed=0, n=20), fabricated(seed=0, layers=(1,))]
-    groups = by_setting(compare([*seeds, *others]))
+    groups = by_setting(score_comparisons([*seeds, *others]))
     assert sorted(len(group) for group in groups) == [1, 1, 1, 2]
-    assert all(len({comparison.cell.seed for comparison in group}) == len(group) for group in groups)
+    assert all(len({scored.comparison.seed for scored in group}) == len(group) for group in groups)
 
 
 BARE = fabricated(n=4, curves={}, head_angles=(), layers=())
@@ -206,10 +206,10 @@ def test_whatever_texts_say_stays_text(texts, model, task, arm):
     renamed = (*BARE.arms[:3], replace(BARE.arms[3], name=arm + "!"))
     flipped = replace(renamed[2], predicted=BARE.gold)  # all right
     wrong = replace(renamed[0], predicted=tuple((answer + 1) % 3 for answer in BARE.gold))
-    cell = replace(
+    comparison = replace(
         BARE, texts=tuple(texts), model=model, task=task, command=task, arms=(wrong, renamed[1], flipped, renamed[3])
     )
-    page = Page(render([cell], "f1"))
+    page = Page(render([comparison], "f1"))
     assert {tag for tag, _ in page.elements if not tag.startswith("text of")} <= ALLOWED
     shown = page.texts_of("div")
     assert all(text in shown for text in texts)
@@ -293,20 +293,20 @@ def test_everything_needed_to_repeat_a_cell_stands_there():
 
 
 def test_the_documents_that_flipped_are_there_each_way():
-    cell = CELLS[2]
-    base, edited = cell.arm("few-shot").predicted, cell.arm("edited").predicted
-    gained = [i for i, gold in enumerate(cell.gold) if base[i] != gold == edited[i]]
-    lost = [i for i, gold in enumerate(cell.gold) if base[i] == gold != edited[i]]
+    comparison = CELLS[2]
+    base, edited = comparison.arm("few-shot").predicted, comparison.arm("edited").predicted
+    gained = [i for i, gold in enumerate(comparison.gold) if base[i] != gold == edited[i]]
+    lost = [i for i, gold in enumerate(comparison.gold) if base[i] == gold != edited[i]]
     assert gained and lost
-    page = Page(render([cell], "f1"))
+    page = Page(render([comparison], "f1"))
     assert page.texts_of("summary") == [
         f"Wrong with the base, right when edited: {len(gained)}",
         f"Right with the base, wrong when edited: {len(lost)}",
     ]
     shown = [text for text in page.texts_of("div") if text.startswith("Fabricated document")]
-    assert shown == [cell.texts[i] for i in gained + lost]
+    assert shown == [comparison.texts[i] for i in gained + lost]
     i = lost[0]
-    assert page.texts_of("p")[-len(lost)] == f"right {cell.gold[i]}, base {base[i]}, edited {edited[i]}"
+    assert page.texts_of("p")[-len(lost)] == f"right {comparison.gold[i]}, base {base[i]}, edited {edited[i]}"
 
 
 def test_an_answer_outside_the_choices_is_called_that():
@@ -504,12 +504,12 @@ def test_whatever_rewarded_texts_say_stays_text(texts, model, task, reward):
 
 def test_rewarded_texts_stand_on_a_page_of_their_own_or_beside_cells():
     alone, beside = Page(render([], rewarded=[rewarded()])), Page(render(CELLS[:1], rewarded=[rewarded()]))
-    assert alone.texts_of("h2") == ["Rewarded texts"]
+    assert alone.texts_of("h2") == ["RewardComparison texts"]
     assert [" ".join(text.split()) for text in alone.texts_of("p")[:1]] == [
         "1 rewarded comparison. The 95% interval of the gain in reward lies above zero in 0, below zero in 0, "
         "and spans zero in 1."
     ]
-    assert {"Rewarded texts", "Summary", "Gains", "Cells"} <= set(beside.texts_of("h2"))
+    assert {"RewardComparison texts", "Summary", "Gains", "Cells"} <= set(beside.texts_of("h2"))
     for page in (alone, beside):
         ids = page.values("id")
         assert len(ids) == len(set(ids))
@@ -519,8 +519,8 @@ def test_rewarded_texts_stand_on_a_page_of_their_own_or_beside_cells():
 
 def test_reward_fluency_and_variety_have_intervals():
     compared = rewarded()
-    cells = [text.replace("\N{MINUS SIGN}", "-") for text in Page(render([], rewarded=[compared])).texts_of("td")]
-    rows = dict(zip(("base", "edited", "difference"), (cells[i : i + 5] for i in (0, 5, 10)), strict=True))
+    comparisons = [text.replace("\N{MINUS SIGN}", "-") for text in Page(render([], rewarded=[compared])).texts_of("td")]
+    rows = dict(zip(("base", "edited", "difference"), (comparisons[i : i + 5] for i in (0, 5, 10)), strict=True))
     for name, arm in (("base", compared.base), ("edited", compared.edited)):
         outcome = arm.outcome
         values = (outcome.reward, outcome.fluency, outcome.distinct_2, outcome.repetition)
@@ -577,9 +577,11 @@ def test_the_rows_are_the_cells_in_order_and_then_the_means():
 
 def test_searches_side_by_side_are_told_apart_and_have_means_of_their_own():
     searches = [("adam", "full"), ("bo", "head"), ("bo", "full")]
-    cells = [fabricated(search=a, space=b, seed=seed, adapter=f"{a}{b}{seed}") for a, b in searches for seed in (0, 1)]
-    cells.append(replace(cells[0], adapter="another"))
-    header, rows = summary_rows(cells)
+    comparisons = [
+        fabricated(search=a, space=b, seed=seed, adapter=f"{a}{b}{seed}") for a, b in searches for seed in (0, 1)
+    ]
+    comparisons.append(replace(comparisons[0], adapter="another"))
+    header, rows = summary_rows(comparisons)
     assert header[:6] == ("model", "task", "shots", "seed", "search", "base")
     assert sorted((row[3], row[4]) for row in rows if row[0] != "mean") == [
         ("0", "adam, in full, adapter adamfull0"),
@@ -592,23 +594,23 @@ def test_searches_side_by_side_are_told_apart_and_have_means_of_their_own():
     ]
     means = [(row[3], row[4]) for row in rows if row[:2] == ("mean", "edited")]
     assert sorted(means) == [("2 cells", "bo, in full"), ("2 cells", "bo, in head"), ("3 cells", "adam, in full")]
-    page = Page(render(cells))
+    page = Page(render(comparisons))
     headings = page.texts_of("h3")
-    assert len(set(headings)) == len(cells) and any(name.endswith("seed 1, bo, in head") for name in headings)
+    assert len(set(headings)) == len(comparisons) and any(name.endswith("seed 1, bo, in head") for name in headings)
     drawn = page.texts_of("text")
     assert {"made_up, 0-shot, seed 1, bo, in head", "mean: edited, bo, in head"} <= set(drawn)
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_row_says_what_the_arms_did(metric):
-    cell = CELLS[2]
+    comparison = CELLS[2]
     gain_of = accuracy_gain if metric.endswith("acc") else f1_gain
 
     def answers(name):
-        return cell.arm(name).greedy if metric.startswith("greedy") else cell.arm(name).predicted
+        return comparison.arm(name).greedy if metric.startswith("greedy") else comparison.arm(name).predicted
 
-    gain = gain_of(cell.gold, answers("few-shot"), answers("edited"))
-    header, rows = summary_rows([cell], metric)
+    gain = gain_of(comparison.gold, answers("few-shot"), answers("edited"))
+    header, rows = summary_rows([comparison], metric)
     row = dict(zip(header, rows[0], strict=True))
     assert gain.value < 0
     assert row["gain"] == row["over few-shot"] == f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
@@ -617,20 +619,20 @@ def test_a_row_says_what_the_arms_did(metric):
 
 
 def test_the_base_is_the_unedited_model_under_the_same_prompts():
-    for comparison in compare(CELLS, "f1"):
-        cell = comparison.cell
-        assert comparison.base == ("few-shot" if cell.num_fewshot else "zero-shot")
-        assert comparison.scores["edited"] == weighted_f1(cell.gold, cell.arm("edited").predicted)
-        base, few_shot, edited = (cell.arm(name).predicted for name in (comparison.base, "few-shot", "edited"))
-        assert comparison.gains["edited"] == f1_gain(cell.gold, base, edited)
-        assert comparison.over_few_shot == f1_gain(cell.gold, few_shot, edited)
+    for scored in score_comparisons(CELLS, "f1"):
+        comparison = scored.comparison
+        assert scored.base == ("few-shot" if comparison.num_fewshot else "zero-shot")
+        assert scored.scores["edited"] == weighted_f1(comparison.gold, comparison.arm("edited").predicted)
+        base, few_shot, edited = (comparison.arm(name).predicted for name in (scored.base, "few-shot", "edited"))
+        assert scored.gains["edited"] == f1_gain(comparison.gold, base, edited)
+        assert scored.over_few_shot == f1_gain(comparison.gold, few_shot, edited)
 
 
 def test_a_mean_counts_each_setting_once():
     header, rows = summary_rows(CELLS)
     means = [
-        mean_over_seeds([comparison.gains["random search"] for comparison in group]).value
-        for group in by_setting(compare(CELLS))
+        mean_over_seeds([scored.gains["random search"] for scored in group]).value
+        for group in by_setting(score_comparisons(CELLS))
     ]
     assert len(means) == 3
     (row,) = [row for row in rows if row[1] == "random search"]
@@ -641,18 +643,16 @@ DRAWN = fabricated(draws=5)
 
 
 def test_draws_of_shots_have_a_mean_among_the_arms_with_its_best_and_worst():
-    (comparison,) = compare([DRAWN])
+    (scored,) = score_comparisons([DRAWN])
     base = DRAWN.arm("zero-shot").greedy
     of_draws = [f1_gain(DRAWN.gold, base, draw.greedy) for draw in DRAWN.draws]
     name = "few-shot, mean of 5 draws"
-    assert comparison.gains[name] == mean_over_seeds(of_draws)
-    assert comparison.gains[name].value == pytest.approx(np.mean([gain.value for gain in of_draws]))
-    assert comparison.scores[name] == pytest.approx(
-        np.mean([weighted_f1(DRAWN.gold, draw.greedy) for draw in DRAWN.draws])
-    )
+    assert scored.gains[name] == mean_over_seeds(of_draws)
+    assert scored.gains[name].value == pytest.approx(np.mean([gain.value for gain in of_draws]))
+    assert scored.scores[name] == pytest.approx(np.mean([weighted_f1(DRAWN.gold, draw.greedy) for draw in DRAWN.draws]))
     edited = DRAWN.arm("edited").greedy
-    assert comparison.over_draws == mean_over_seeds([f1_gain(DRAWN.gold, d.greedy, edited) for d in DRAWN.draws])
-    rows = {row[0]: dict(zip(ARM_HEADER, row, strict=True)) for row in arm_rows(comparison)}
+    assert scored.over_draws == mean_over_seeds([f1_gain(DRAWN.gold, d.greedy, edited) for d in DRAWN.draws])
+    rows = {row[0]: dict(zip(ARM_HEADER, row, strict=True)) for row in arm_rows(scored)}
     assert [*rows][4:] == [name, *(draw.name for draw in DRAWN.draws)]
     assert rows[name]["p"] == "-" and rows[name]["labels"] == "6"
     best, worst = (float(rows[f"few-shot {rank}"]["score"]) for rank in ("1 of 5 (best)", "5 of 5 (worst)"))
@@ -665,7 +665,7 @@ def test_draws_of_shots_have_a_mean_among_the_arms_with_its_best_and_worst():
     page = Page(render([DRAWN]))
     assert {name, "few-shot 3 of 5"} <= set(page.texts_of("th"))
     assert any(text.startswith(f"mean: {name}") for text in page.texts_of("th"))
-    over = with_interval(comparison.over_draws).replace("-", "\N{MINUS SIGN}")
+    over = with_interval(scored.over_draws).replace("-", "\N{MINUS SIGN}")
     assert any(f"mean of the draws: {over}." in text for text in page.texts_of("p"))
 
 
@@ -673,20 +673,20 @@ def test_the_interval_of_a_mean_over_draws_knows_what_they_differ_by():
     same = replace(DRAWN, arms=tuple(replace(arm, greedy=DRAWN.draws[0].greedy) for arm in DRAWN.arms))
     one = f1_gain(same.gold, same.arm("zero-shot").greedy, same.draws[0].greedy)
     name = "few-shot, mean of 5 draws"
-    agreeing = compare([same])[0].gains[name]
+    agreeing = score_comparisons([same])[0].gains[name]
     assert (agreeing.low, agreeing.high) == pytest.approx((one.low, one.high))
-    spread = compare([DRAWN])[0].gains[name]
+    spread = score_comparisons([DRAWN])[0].gains[name]
     within = np.sqrt(np.mean([f1_gain(DRAWN.gold, DRAWN.arms[0].greedy, d.greedy).error ** 2 for d in DRAWN.draws]))
     assert spread.between > 0 and spread.error > within
 
 
 def test_a_single_draw_has_no_mean():
-    (comparison,) = compare([fabricated(draws=1)])
-    assert comparison.over_draws is None and not any("mean" in name for name in comparison.scores)
+    (scored,) = score_comparisons([fabricated(draws=1)])
+    assert scored.over_draws is None and not any("mean" in name for name in scored.scores)
 
 
 def test_p_is_corrected_for_the_number_of_cells():
-    p_values = [comparison.gains["edited"].p for comparison in compare(CELLS)]
+    p_values = [scored.gains["edited"].p for scored in score_comparisons(CELLS)]
     header, rows = summary_rows(CELLS)
     for p, row in zip(holm(p_values), rows, strict=False):
         assert row[header.index("p")] == ("<0.001" if p < 0.001 else f"{p:.3f}")
@@ -703,8 +703,8 @@ def test_a_loss_stands_out():
 
 
 def test_an_arm_that_a_cell_lacks_leaves_its_place_empty():
-    cell = replace(BARE, arms=(BARE.arms[0], BARE.arms[2]))
-    header, rows = summary_rows([cell])
+    comparison = replace(BARE, arms=(BARE.arms[0], BARE.arms[2]))
+    header, rows = summary_rows([comparison])
     row = dict(zip(header, rows[0], strict=True))
     assert (row["few-shot"], row["over few-shot"], row["labels"]) == ("-", "-", "0/-/20")
     assert len(rows) == 2

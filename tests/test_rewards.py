@@ -40,7 +40,7 @@ def reward(name: str) -> Reward:
     return make_reward(name, fluency())
 
 
-def judged(name: str, *texts: str) -> list[float]:
+def scored_texts(name: str, *texts: str) -> list[float]:
     return list(reward(name)(["so"] * len(texts), texts))
 
 
@@ -49,7 +49,7 @@ def judged(name: str, *texts: str) -> list[float]:
 
 @given(st.text())
 def test_positive_and_negative_mirror_each_other(text: str) -> None:
-    (positive,), (negative,) = judged("sentiment:positive", text), judged("sentiment:negative", text)
+    (positive,), (negative,) = scored_texts("sentiment:positive", text), scored_texts("sentiment:negative", text)
     assert positive == -negative and -1 <= positive <= 1
 
 
@@ -62,15 +62,15 @@ def test_positive_and_negative_mirror_each_other(text: str) -> None:
     ],
 )
 def test_higher_is_better(name: str, better: str, between: str, worse: str) -> None:
-    high, middle, low = judged(name, better, between, worse)
+    high, middle, low = scored_texts(name, better, between, worse)
     assert high > middle > low
 
 
 @given(st.text(st.sampled_from("aehist ")), st.integers(0, 3))
 def test_toxicity_is_a_share_of_the_words(text: str, more: int) -> None:
-    (value,) = judged("toxicity:low", text)
+    (value,) = scored_texts("toxicity:low", text)
     assert -1 <= value <= 0
-    clean, foul = judged("toxicity:low", "quiet " * 4, "quiet " * 4 + "shit " * more)
+    clean, foul = scored_texts("toxicity:low", "quiet " * 4, "quiet " * 4 + "shit " * more)
     assert (clean, foul) == (0, pytest.approx(-more / (4 + more)))
 
 
@@ -136,8 +136,8 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_classifiers_label_is_its_probability(classifier: Path) -> None:
     texts = ["good", "bad", "so long that it is cut, since the classifier reads thirty-two bytes and not one more"] * 20
-    positive = judged(f"classifier:{classifier}#POSITIVE", *texts)
-    negative = judged(f"classifier:{classifier}#NEGATIVE", *texts)
+    positive = scored_texts(f"classifier:{classifier}#POSITIVE", *texts)
+    negative = scored_texts(f"classifier:{classifier}#NEGATIVE", *texts)
     assert all(p + n == pytest.approx(1, abs=1e-6) for p, n in zip(positive, negative, strict=True))
     model = BertForSequenceClassification.from_pretrained(classifier).eval()
     tokens = byte_tokenizer()("good", return_tensors="pt")
@@ -154,7 +154,7 @@ def changed(classifier: Path, folder: Path, **config: object) -> Path:
 
 def test_labels_that_do_not_exclude_each_other_are_judged_apart(classifier: Path, tmp_path: Path) -> None:
     folder = changed(classifier, tmp_path / "apart", problem_type="multi_label_classification")
-    values = [judged(f"classifier:{folder}#{label}", "good")[0] for label in ("POSITIVE", "NEGATIVE")]
+    values = [scored_texts(f"classifier:{folder}#{label}", "good")[0] for label in ("POSITIVE", "NEGATIVE")]
     model = BertForSequenceClassification.from_pretrained(folder).eval()
     negative, positive = model(**byte_tokenizer()("good", return_tensors="pt")).logits[0].sigmoid().tolist()
     assert values == pytest.approx([positive, negative], abs=1e-5)
@@ -190,7 +190,7 @@ def test_code_that_comes_with_a_classifier_is_not_run(classifier: Path, tmp_path
     auto = {"AutoConfig": "code.Config", "AutoModelForSequenceClassification": "code.Model"}
     folder = changed(classifier, tmp_path / "code", auto_map=auto)
     (folder / "code.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'w')\n")
-    judged(f"classifier:{folder}#POSITIVE", "good")  # transformers' own class serves
+    scored_texts(f"classifier:{folder}#POSITIVE", "good")  # transformers' own class serves
     folder = changed(classifier, tmp_path / "odd", auto_map=auto, model_type="unheard-of")
     shutil.copy(tmp_path / "code" / "code.py", folder)
     with pytest.raises(TarotError, match="expected a text classifier in"):
@@ -217,7 +217,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("own")
 def test_a_users_function_sees_prompts_and_continuations() -> None:
-    assert judged("planted_rewards:length", "me", "") == [4.0, 2.0]
+    assert scored_texts("planted_rewards:length", "me", "") == [4.0, 2.0]
 
 
 @pytest.mark.usefixtures("own")
@@ -234,7 +234,7 @@ def test_a_users_function_sees_prompts_and_continuations() -> None:
 )
 def test_a_users_function_is_checked(name: str, message: str) -> None:
     with pytest.raises(TarotError) as error:
-        judged(f"planted_rewards:{name}", "a", "b")
+        scored_texts(f"planted_rewards:{name}", "a", "b")
     assert str(error.value).startswith(message)
 
 

@@ -14,7 +14,7 @@ from tiny import VOCABULARY, tiny_model, tokens
 from transformers import PreTrainedModel
 
 from tarot.analysis.prompts import next_log_probabilities
-from tarot.edit.hooks import rotated
+from tarot.edit.hooks import apply_rotation
 from tarot.edit.sites import find_sites
 from tarot.models.scoring.rope import constant_rope_length, initial_rope, pass_group
 from tarot.models.scoring.scorer import Request, Scorer
@@ -87,12 +87,12 @@ def _cheap_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@given(made=requests(), still=st.integers(0, 2))
+@given(made=requests(), n_frozen_layers=st.integers(0, 2))
 @settings(max_examples=8)
-def test_company_changes_no_score(name: str, made: list[Request], still: int) -> None:
+def test_company_changes_no_score(name: str, made: list[Request], n_frozen_layers: int) -> None:
     model = tiny(name)
     expected = pytest.approx([alone(model, request) for request in made], abs=1e-4)
-    scorer = Scorer(model, made, still=still)
+    scorer = Scorer(model, made, n_frozen_layers=n_frozen_layers)
     for _ in range(2):  # the second scoring reuses what the frozen layers made
         assert [score.log_probability for score in scorer.scores()] == expected
 
@@ -139,7 +139,7 @@ def test_gradients_are_those_of_passes_alone() -> None:
 
     def gradient(*scorers: Scorer) -> torch.Tensor:
         angles = torch.full((1, sites[0].n_heads, sites[0].d_head // 2), 0.3, requires_grad=True)
-        with rotated(model, angles, sites):
+        with apply_rotation(model, angles, sites):
             return torch.autograd.grad(sum(each.log_probabilities()[0].sum() for each in scorers), angles)[0]
 
     apart = gradient(*(Scorer(model, [request]) for request in made))

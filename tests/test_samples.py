@@ -20,7 +20,7 @@ from tarot.objectives.samples import (
     Sample,
     chat_template,
     check_disjoint,
-    draw,
+    draw_samples,
     load_task,
     load_tasks,
     tuning_documents,
@@ -74,7 +74,7 @@ class Recorder(LM):
 @given(n=st.integers(1, 20), seed=st.integers(0, 5), shots=st.sampled_from([0, 1, 6, "mix"]))
 @settings(max_examples=25)
 def test_samples_are_distinct_and_nobodys_shot(choice: Task, n: int, seed: int, shots: int | str) -> None:
-    samples = draw(choice, n, num_fewshot=shots, seed=seed)
+    samples = draw_samples(choice, n, num_fewshot=shots, seed=seed)
     most = max(MIXED_SHOTS) if shots == "mix" else shots
     assert len({sample.key for sample in samples}) == n
     assert not {int(sample.id.split("/")[1]) for sample in samples} & set(range(most))
@@ -90,11 +90,13 @@ def test_samples_are_distinct_and_nobodys_shot(choice: Task, n: int, seed: int, 
 @given(seed=st.integers(0, 100))
 @settings(max_examples=10)
 def test_the_seed_decides(choice: Task, seed: int) -> None:
-    assert draw(choice, 5, num_fewshot="mix", seed=seed) == draw(choice, 5, num_fewshot="mix", seed=seed)
+    assert draw_samples(choice, 5, num_fewshot="mix", seed=seed) == draw_samples(
+        choice, 5, num_fewshot="mix", seed=seed
+    )
 
 
 def test_other_seeds_draw_others(choice: Task) -> None:
-    drawn = {tuple(sample.id for sample in draw(choice, 5, seed=seed)) for seed in range(10)}
+    drawn = {tuple(sample.id for sample in draw_samples(choice, 5, seed=seed)) for seed in range(10)}
     assert len(drawn) == 10
 
 
@@ -107,7 +109,7 @@ def test_prompts_are_those_of_an_evaluation(tmp_path: Path, lm: TarotLM, name: s
         return  # these two have no fixed shots
     write_tasks(tmp_path, train=12, test=12)
     task = load_task(f"stranger_{name}", tmp_path)
-    samples = draw(task, 6, num_fewshot=shots, chat_template=chat_template(lm, chat))
+    samples = draw_samples(task, 6, num_fewshot=shots, chat_template=chat_template(lm, chat))
     (tmp_path / "test.jsonl").write_text((tmp_path / "train.jsonl").read_text())
     evaluated = load_task(f"stranger_{name}", tmp_path)
     evaluated.set_config("num_fewshot", shots)
@@ -121,7 +123,7 @@ def test_prompts_are_those_of_an_evaluation(tmp_path: Path, lm: TarotLM, name: s
 
 
 def test_answers_that_begin_alike_are_told_apart(choice: Task, lm: TarotLM) -> None:
-    (sample,) = draw(choice, 1, chat_template=chat_template(lm, True))
+    (sample,) = draw_samples(choice, 1, chat_template=chat_template(lm, True))
     continuations = [lm.encode(*pair)[1] for pair in sample.pairs]
     assert len({tuple(tokens) for tokens in continuations}) == 3
     assert continuations[1][: len(continuations[0])] == continuations[0]  # red, redder
@@ -138,7 +140,7 @@ def test_a_key_says_what_a_document_says(choice: Task, row: int) -> None:
 
 def error_of(*args: object, **kwargs: object) -> str:
     with pytest.raises(TarotError) as error:
-        draw(*args, **kwargs)  # type: ignore[arg-type]  # wrong ones on purpose
+        draw_samples(*args, **kwargs)  # type: ignore[arg-type]  # wrong ones on purpose
     return str(error.value)
 
 
@@ -147,7 +149,7 @@ def test_too_few_documents(choice: Task) -> None:
         "expected at least 25 samples and 6 shots in the 'train' split of stranger_choice, got 30 documents; "
         "use fewer samples or shots"
     )
-    assert len(draw(choice, 24, num_fewshot=6)) == 24
+    assert len(draw_samples(choice, 24, num_fewshot=6)) == 24
 
 
 @pytest.mark.parametrize("shots", [-1, "many", "1.5", "6"])
@@ -188,7 +190,7 @@ def test_evaluated_and_repeated_documents_are_left_out(
     assert (documents.size, documents.evaluated, documents.repeated) == (32, 3, 2)
     most = max(MIXED_SHOTS) if shots == "mix" else shots
     for seed in range(4):
-        samples = draw(task, 27 - most, num_fewshot=shots, seed=seed)
+        samples = draw_samples(task, 27 - most, num_fewshot=shots, seed=seed)
         assert len({same_question(sample.key) for sample in samples}) == len(samples)
         for prompt in (normalized(sample.pairs[0][0]) for sample in samples):
             questions = re.findall(r"item \d+", prompt)
@@ -200,7 +202,7 @@ def test_evaluated_and_repeated_documents_are_left_out(
 
 def test_an_adapters_samples_are_recognized_in_another_order(tmp_path: Path) -> None:
     write_tasks(tmp_path)
-    tuned_on = [sample.key for sample in draw(load_task("stranger_choice", tmp_path), 5)]
+    tuned_on = [sample.key for sample in draw_samples(load_task("stranger_choice", tmp_path), 5)]
     lines = (tmp_path / "train.jsonl").read_text().splitlines()
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(disguised(line)) + "\n" for line in lines))
     task = load_task("stranger_choice", tmp_path)
@@ -215,7 +217,7 @@ def test_a_task_without_shots_has_none(tmp_path: Path, pinned: bool, shots: int 
     write_tasks(tmp_path)
     if pinned:
         (file := tmp_path / "choice.yaml").write_text(file.read_text() + "num_fewshot: 0\n")
-    samples = draw(load_task("stranger_choice", tmp_path), 9, num_fewshot=shots)
+    samples = draw_samples(load_task("stranger_choice", tmp_path), 9, num_fewshot=shots)
     assert {sample.num_fewshot for sample in samples} <= ({0} if pinned else {0, 2, 4, 6})
     assert any(sample.pairs[0][0].count("A:") > 1 for sample in samples) != pinned
 
@@ -269,7 +271,7 @@ def test_a_validation_split_will_do(tmp_path: Path) -> None:
     write_tasks(tmp_path)
     file = tmp_path / "choice.yaml"
     file.write_text(file.read_text().replace("training_split: train", "validation_split: train"))
-    assert all(sample.id.startswith("train/") for sample in draw(load_task("stranger_choice", tmp_path), 5))
+    assert all(sample.id.startswith("train/") for sample in draw_samples(load_task("stranger_choice", tmp_path), 5))
 
 
 def test_unknown_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,6 +306,6 @@ def test_a_broken_file_is_no_unknown_task(text: str, said: str, tmp_path: Path) 
 
 
 def test_a_sample_is_plain_data(choice: Task) -> None:
-    (sample,) = draw(choice, 1)
+    (sample,) = draw_samples(choice, 1)
     assert isinstance(hash(sample), int)
     assert Sample(**vars(sample)) == sample

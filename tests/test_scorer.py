@@ -11,7 +11,7 @@ from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
 from tarot.errors import TarotError
-from tarot.models.scoring.scorer import Request, Score, Scorer, _batches, _can_lend
+from tarot.models.scoring.scorer import Request, Score, Scorer, _batches, _can_share_prefix
 
 tiny = cache(tiny_model)
 TOKENS = st.integers(3, VOCABULARY - 1)
@@ -81,11 +81,11 @@ def test_what_keeps_more_than_keys_and_values_is_lent_nothing(monkeypatch: pytes
         pass
 
     model = tiny("llama")
-    assert _can_lend(model)
+    assert _can_share_prefix(model)
     monkeypatch.setattr(
         "tarot.models.scoring.scorer.DynamicCache", lambda config: Cache(layers=[Indexed() for _ in range(3)])
     )
-    assert not _can_lend(model)
+    assert not _can_share_prefix(model)
     made = [Request((*range(3, 15), i), (5, 6)) for i in (20, 21)]
     assert_same(Scorer(model, made).scores(), [plain(model, request) for request in made])
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tarot.errors import TarotError, UnknownName
-from tarot.search import SEARCHES, Trial, TrialLog, maximise
+from tarot.search import SEARCHES, Trial, TrialLog, run_search
 from tarot.search.acquisition import gaussian_process
 from tarot.search.adam import EPSILON, RATE, SLOWING
 from tarot.search.paper import Span
@@ -59,7 +59,7 @@ def hill(top: float, d: int = 4) -> Objective:
 def test_goes_uphill(search: str, top: float, budget: int):
     """The best beats the identity; where a surrogate proposes, its points beat uniform ones by far, on average."""
     f = hill(top)
-    result = maximise(f, 4, search=search, budget=budget, seed=0)
+    result = run_search(f, 4, search=search, budget=budget, seed=0)
     assert result.identity.score == f(torch.full((4,), 0.5, dtype=torch.float64))
     assert result.best.score > result.identity.score / 2
     assert result.best.score == max(t.score for t in result.trials)
@@ -77,7 +77,7 @@ def test_finds_the_maximum_of_branin():
 
     branin = Branin(negate=True)
     low, high = branin.bounds.double()
-    result = maximise(lambda x: float(branin(low + (high - low) * x)), 2, budget=25, seed=0)
+    result = run_search(lambda x: float(branin(low + (high - low) * x)), 2, budget=25, seed=0)
     assert result.best.score > -0.6
 
 
@@ -86,7 +86,7 @@ def test_finds_the_hartmann_valley():
     from botorch.test_functions import Hartmann
 
     hartmann = Hartmann(negate=True)
-    assert maximise(lambda x: float(hartmann(x)), 6, budget=30, seed=0).best.score > 2.5
+    assert run_search(lambda x: float(hartmann(x)), 6, budget=30, seed=0).best.score > 2.5
 
 
 def saturating(d: int, seed: int) -> Objective:
@@ -105,7 +105,7 @@ def saturating(d: int, seed: int) -> Objective:
 
 def test_bo_beats_random_where_most_coordinates_hardly_matter():
     f = saturating(40, seed=0)
-    bo, random = (maximise(f, 40, search=search, budget=25, seed=0).best.score for search in ("bo", "random"))
+    bo, random = (run_search(f, 40, search=search, budget=25, seed=0).best.score for search in ("bo", "random"))
     assert bo > random + 0.5
 
 
@@ -117,7 +117,7 @@ SHORT = [("random", 16), ("bo", 12), ("paper", 7)]
 
 @pytest.mark.parametrize(("search", "budget"), SHORT)
 def test_starts_at_the_identity_and_stays_in_the_cube(search: str, budget: int):
-    result = maximise(lambda x: float(x.sum()), 3, search=search, budget=budget, seed=5)
+    result = run_search(lambda x: float(x.sum()), 3, search=search, budget=budget, seed=5)
     assert result.trials[0].x == (0.5, 0.5, 0.5) and result.trials[0].origin == "identity"
     assert all(0 <= coordinate <= 1 for t in result.trials for coordinate in t.x)
     assert [t.index for t in result.trials] == list(range(budget))
@@ -126,7 +126,7 @@ def test_starts_at_the_identity_and_stays_in_the_cube(search: str, budget: int):
 @pytest.mark.parametrize(("search", "budget"), SHORT)
 def test_proposal_follows_from_the_history_alone(search: str, budget: int):
     """Not from what the search was asked before, nor from torch's generator."""
-    result = maximise(hill(0.3), 3, search=search, budget=budget, seed=1)
+    result = run_search(hill(0.3), 3, search=search, budget=budget, seed=1)
     strategy = SEARCHES[search](3, 1)
     for k in (budget - 1, 3, 0, budget - 2):
         torch.manual_seed(k)
@@ -136,7 +136,7 @@ def test_proposal_follows_from_the_history_alone(search: str, budget: int):
 
 @pytest.mark.parametrize("search", ["bo", "paper", "random"])
 def test_seeds_differ(search: str):
-    first, second = (maximise(hill(0.3), 3, search=search, budget=3, seed=seed).trials[1:] for seed in (0, 1))
+    first, second = (run_search(hill(0.3), 3, search=search, budget=3, seed=seed).trials[1:] for seed in (0, 1))
     assert {t.x for t in first}.isdisjoint(t.x for t in second)
 
 
@@ -144,7 +144,7 @@ def test_seeds_differ(search: str):
 def test_leaves_the_generator_alone(search: str, budget: int):
     torch.manual_seed(17)
     before = torch.get_rng_state()
-    maximise(hill(0.3), 2, search=search, budget=budget, seed=0)
+    run_search(hill(0.3), 2, search=search, budget=budget, seed=0)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -165,7 +165,7 @@ def test_a_batch_is_proposed_before_its_scores_are_known(search: str, batch: int
             return (hill(0.3)(x) * (sign if next(done) >= first else 1) for x in points)
 
         budget = first + 2 * batch - 1
-        result = maximise(hill(0.3), 3, search=search, budget=budget, seed=2, batch=batch, evaluate=evaluate)
+        result = run_search(hill(0.3), 3, search=search, budget=budget, seed=2, batch=batch, evaluate=evaluate)
         assert sum(sizes) == len({trial.x for trial in result.trials}) == budget
         assert set(sizes[:-1]) == {batch} and sizes[-1] == batch - 1
         return [trial.x for trial in result.trials]
@@ -183,9 +183,9 @@ def test_killed_in_a_batch_and_resumed_equals_uninterrupted(
 ):
     """Whatever of it was on the disk is not evaluated again; so too where a score of the batch was enough."""
     kind = {"search": search, "seed": 3, "batch": batch, "enough": -0.02}
-    whole = maximise(hill(0.45), 3, budget=14, **kind).trials
+    whole = run_search(hill(0.45), 3, budget=14, **kind).trials
     path = tmp_path_factory.mktemp("batch") / "trials.jsonl"
-    maximise(hill(0.45), 3, budget=kill, **kind, log=TrialLog.open(path, {}, resume=False))
+    run_search(hill(0.45), 3, budget=kill, **kind, log=TrialLog.open(path, {}, resume=False))
     evaluated: list[Tensor] = []
 
     def evaluate(points: Sequence[Tensor]) -> Iterator[float]:
@@ -193,7 +193,7 @@ def test_killed_in_a_batch_and_resumed_equals_uninterrupted(
         return map(hill(0.45), points)
 
     log = TrialLog.open(path, {}, resume=True)
-    result = maximise(hill(0.45), 3, budget=14, **kind, evaluate=evaluate, log=log)
+    result = run_search(hill(0.45), 3, budget=14, **kind, evaluate=evaluate, log=log)
     assert what(result.trials) == what(whole)
     assert len(evaluated) == len(whole) - min(kill, len(whole)) == len(whole) - result.resumed
 
@@ -202,7 +202,7 @@ def test_a_batch_climbs_as_its_points_one_by_one_do():
     """Within a few evaluations: points of a batch know nothing of each other's scores."""
     f = saturating(40, seed=0)
     ones, fours, random = (
-        maximise(f, 40, search=search, budget=32, seed=0, batch=batch).best.score
+        run_search(f, 40, search=search, budget=32, seed=0, batch=batch).best.score
         for search, batch in (("bo", 1), ("bo", 4), ("random", 1))
     )
     assert fours > random + 0.5 * (ones - random)
@@ -211,16 +211,16 @@ def test_a_batch_climbs_as_its_points_one_by_one_do():
 @pytest.mark.parametrize("search", ["adam", "paper", "published"])
 def test_searches_that_want_every_score_refuse_batches(search: str):
     with pytest.raises(TarotError, match=rf"expected a search that proposes in batches: bo, random, got '{search}'"):
-        maximise(hill(0.3), 3, search=search, budget=30, seed=0, batch=2, slope=lambda x: (0.0, x))
+        run_search(hill(0.3), 3, search=search, budget=30, seed=0, batch=2, value_and_grad=lambda x: (0.0, x))
     with pytest.raises(TarotError, match="expected at least 1 candidate in a batch, got 0"):
-        maximise(hill(0.3), 3, search=search, budget=30, seed=0, batch=0)
+        run_search(hill(0.3), 3, search=search, budget=30, seed=0, batch=0)
 
 
 # The edges of proposals
 
 
 def test_sobol_gives_way_to_uniform_draws_beyond_its_dimensions():
-    result = maximise(lambda x: 0.0, 30_000, budget=3, seed=0)
+    result = run_search(lambda x: 0.0, 30_000, budget=3, seed=0)
     assert 0.49 < mean(result.trials[2].x) < 0.51
 
 
@@ -230,11 +230,11 @@ def test_sobol_gives_way_to_uniform_draws_beyond_its_dimensions():
 def sloped(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], tuple[float, Tensor]]:
     """A score and its gradient from a differentiable one."""
 
-    def slope(x: Tensor) -> tuple[float, Tensor]:
+    def value_and_grad(x: Tensor) -> tuple[float, Tensor]:
         value = f(point := x.clone().requires_grad_())
         return float(value.detach()), torch.autograd.grad(value, point)[0]
 
-    return slope
+    return value_and_grad
 
 
 def never(x: Tensor) -> float:
@@ -247,7 +247,7 @@ def test_adam_goes_where_torch_goes(top: list[float], steps: int):
     def f(x):
         return -((x - torch.tensor(top, dtype=torch.float64)) ** 4).sum()
 
-    result = maximise(never, len(top), search="adam", budget=3 * steps, seed=0, slope=sloped(f))
+    result = run_search(never, len(top), search="adam", budget=3 * steps, seed=0, value_and_grad=sloped(f))
     x = torch.full((len(top),), 0.5, dtype=torch.float64, requires_grad=True)
     oracle = torch.optim.Adam([x], lr=RATE, eps=EPSILON, maximize=True)
     falling = torch.optim.lr_scheduler.LambdaLR(oracle, lambda n: 1 / (1 + n / SLOWING))
@@ -267,14 +267,14 @@ def test_adam_climbs_what_a_surrogate_of_as_many_evaluations_cannot():
     def f(x):
         return torch.nn.functional.logsigmoid(8 * (2 * x - 1).mean() - 2)
 
-    adam = maximise(never, 400, search="adam", budget=24, seed=0, slope=sloped(f)).best.score
-    bo = maximise(lambda x: float(f(x)), 400, search="bo", budget=24, seed=0).best.score
+    adam = run_search(never, 400, search="adam", budget=24, seed=0, value_and_grad=sloped(f)).best.score
+    bo = run_search(lambda x: float(f(x)), 400, search="bo", budget=24, seed=0).best.score
     assert adam > bo + 0.5
 
 
 @pytest.mark.parametrize(("budget", "trials"), [(3, 1), (5, 1), (6, 2), (8, 2), (9, 3)])
 def test_a_gradient_counts_for_three_evaluations(budget: int, trials: int):
-    result = maximise(never, 2, search="adam", budget=budget, seed=0, slope=sloped(lambda x: x.sum()))
+    result = run_search(never, 2, search="adam", budget=budget, seed=0, value_and_grad=sloped(lambda x: x.sum()))
     assert (len(result.trials), result.spent) == (trials, 3 * trials)
 
 
@@ -282,11 +282,11 @@ def test_a_gradient_counts_for_three_evaluations(budget: int, trials: int):
 def test_half_a_step_back_from_what_failed(bad: tuple[float, float]):
     """And again from there, until it is sound; the failed points count for nothing."""
 
-    def slope(x: Tensor) -> tuple[float, Tensor]:
+    def value_and_grad(x: Tensor) -> tuple[float, Tensor]:
         score, gradient = (1.0, 1.0) if x < 0.52 else bad
         return score, torch.tensor([gradient], dtype=torch.float64)
 
-    trials = maximise(never, 1, search="adam", budget=12, seed=0, slope=slope).trials
+    trials = run_search(never, 1, search="adam", budget=12, seed=0, value_and_grad=value_and_grad).trials
     first, failed, half, on = (t.x[0] for t in trials)
     assert failed == pytest.approx(first + RATE) and math.isnan(trials[1].score) and trials[1].gradient == ()
     assert half == pytest.approx((first + failed) / 2) and trials[2].score == 1.0
@@ -296,43 +296,43 @@ def test_half_a_step_back_from_what_failed(bad: tuple[float, float]):
 def test_an_identity_that_failed_ends_the_search(tmp_path: Path):
     """There is nowhere to go from it, and to try it again would give the same, a step of the model each time."""
 
-    def slope(x):
+    def value_and_grad(x):
         return 1.0, torch.full((2,), math.nan, dtype=torch.float64)
 
     for resume in (False, True):
         log = TrialLog.open(tmp_path / "trials.jsonl", SETTINGS, resume=resume)
-        result = maximise(never, 2, search="adam", budget=9, seed=0, slope=slope, log=log)
+        result = run_search(never, 2, search="adam", budget=9, seed=0, value_and_grad=value_and_grad, log=log)
         assert [t.x for t in result.trials] == [(0.5, 0.5)] and result.best is result.identity
 
 
 @pytest.mark.parametrize("kill", [1, 2, 5])
 def test_adam_resumes_as_if_never_interrupted(tmp_path: Path, kill: int):
-    slope = sloped(lambda x: -((x - 0.3) ** 2).sum())
-    whole = maximise(never, 3, search="adam", budget=18, seed=0, slope=slope)
+    value_and_grad = sloped(lambda x: -((x - 0.3) ** 2).sum())
+    whole = run_search(never, 3, search="adam", budget=18, seed=0, value_and_grad=value_and_grad)
     log = TrialLog.open(tmp_path / "trials.jsonl", SETTINGS, resume=False)
     for trial in whole.trials[:kill]:
         log.append(trial)
     log = TrialLog.open(tmp_path / "trials.jsonl", SETTINGS, resume=True)
-    resumed = maximise(never, 3, search="adam", budget=18, seed=0, slope=slope, log=log)
+    resumed = run_search(never, 3, search="adam", budget=18, seed=0, value_and_grad=value_and_grad, log=log)
     assert what(resumed.trials) == what(whole.trials) and resumed.resumed == kill
 
 
 @steady
 @given(st.floats(-1, 0), st.sampled_from(["adam", "random"]))
-def test_ends_with_the_trial_that_scores_enough(enough: float, search: str):
+def test_ends_with_the_trial_that_scores_enough(target_score: float, search: str):
     """The trials are the first of those that a search without an end makes; a log that holds enough is the result."""
     f = lambda x: -((x - 0.8) ** 2).sum()  # noqa: E731  # a def would be three times as long
     given = {"search": search, "budget": 60, "seed": 0, "slope": sloped(f)}
-    whole = maximise(lambda x: float(f(x)), 2, **given).trials
-    reached = next((i for i, trial in enumerate(whole) if trial.score >= enough), len(whole) - 1)
-    ended = maximise(lambda x: float(f(x)), 2, **given, enough=enough)
+    whole = run_search(lambda x: float(f(x)), 2, **given).trials
+    reached = next((i for i, trial in enumerate(whole) if trial.score >= target_score), len(whole) - 1)
+    ended = run_search(lambda x: float(f(x)), 2, **given, target_score=target_score)
     assert what(ended.trials) == what(whole[: reached + 1])
     assert ended.spent == (3 if search == "adam" else 1) * (reached + 1) and not ended.interrupted
 
 
 def test_no_gradient_to_follow_is_an_error():
     with pytest.raises(TarotError) as error:
-        maximise(hill(0.3), 2, search="adam", budget=9, seed=0)
+        run_search(hill(0.3), 2, search="adam", budget=9, seed=0)
     assert str(error.value) == (
         "expected a gradient for the search 'adam', got none; try the search 'bo' in the space 'head'"
     )
@@ -350,7 +350,7 @@ def test_no_score_kills_a_run(search: str, examples: int):
     @given(st.lists(scores, min_size=8, max_size=8))
     def run(values: list[float]) -> None:
         queue = iter(values)
-        result = maximise(lambda x: next(queue), 2, search=search, budget=8, seed=0)
+        result = run_search(lambda x: next(queue), 2, search=search, budget=8, seed=0)
         assert [t.score for t in result.trials if not math.isnan(t.score)] == list(filter(math.isfinite, values))
         finite = [value for value in values if math.isfinite(value)]
         assert result.best.score == max(finite) if finite else result.best is result.identity
@@ -362,7 +362,7 @@ def test_published_goes_downhill_and_paper_uphill():
     """Where one minute's search can tell: a slope in one dimension, and where each spends its proposals."""
     where = {}
     for search in ("paper", "published"):
-        trials = maximise(lambda x: float(x[0]), 1, search=search, budget=9, seed=0).trials
+        trials = run_search(lambda x: float(x[0]), 1, search=search, budget=9, seed=0).trials
         where[search] = mean(trial.x[0] for trial in trials[5:])
     assert where["published"] < 0.3 < 0.7 < where["paper"]
 
@@ -386,7 +386,7 @@ def test_the_span_of_the_trials_is_all_that_the_papers_process_sees(n: int, d: i
 
 @pytest.mark.parametrize("search", ["bo", "paper"])
 def test_equal_scores_fall_back_to_uniform_draws(search: str):
-    result = maximise(lambda x: 1.0, 2, search=search, budget=9, seed=0)
+    result = run_search(lambda x: 1.0, 2, search=search, budget=9, seed=0)
     assert {t.origin for t in result.trials[6:]} == {"random"}
     assert len({t.x for t in result.trials}) == 9
     assert result.best is result.identity
@@ -394,7 +394,7 @@ def test_equal_scores_fall_back_to_uniform_draws(search: str):
 
 def test_failed_trials_are_not_proposed_again():
     """Half of the cube fails; the search learns to leave it and climbs."""
-    result = maximise(lambda x: math.nan if x[0] > 0.6 else hill(0.3)(x), 3, budget=18, seed=0)
+    result = run_search(lambda x: math.nan if x[0] > 0.6 else hill(0.3)(x), 3, budget=18, seed=0)
     failed = [t for t in result.trials if math.isnan(t.score)]
     assert len(failed) == len({t.x for t in failed}) > 0
     assert result.best.score > result.identity.score / 5
@@ -410,18 +410,18 @@ def test_keyboard_interrupt_keeps_the_best_so_far(tmp_path: Path):
         return float(x[0])
 
     log = TrialLog.open(tmp_path / "trials.jsonl", {}, resume=False)
-    result = maximise(f, 2, search="random", budget=9, seed=0, log=log)
+    result = run_search(f, 2, search="random", budget=9, seed=0, log=log)
     assert result.interrupted and len(result.trials) == 5
     assert result.best.score == max(t.score for t in result.trials)
     resumed = TrialLog.open(log.path, {}, resume=True)
-    finished = maximise(lambda x: float(x[0]), 2, search="random", budget=9, seed=0, log=resumed)
+    finished = run_search(lambda x: float(x[0]), 2, search="random", budget=9, seed=0, log=resumed)
     assert not finished.interrupted and finished.resumed == 5
-    assert what(finished.trials) == what(maximise(lambda x: float(x[0]), 2, search="random", budget=9, seed=0).trials)
+    assert what(finished.trials) == what(run_search(lambda x: float(x[0]), 2, search="random", budget=9, seed=0).trials)
 
 
 def test_keyboard_interrupt_while_proposing(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("tarot.search.random.uniform", interrupt)
-    result = maximise(hill(0.3), 2, search="random", budget=9, seed=0)
+    result = run_search(hill(0.3), 2, search="random", budget=9, seed=0)
     assert result.interrupted and len(result.trials) == 1
 
 
@@ -431,7 +431,7 @@ def interrupt(*args: object) -> None:
 
 def test_keyboard_interrupt_before_there_is_a_trial_is_passed_on():
     with pytest.raises(KeyboardInterrupt):
-        maximise(interrupt, 2, search="random", budget=9, seed=0)
+        run_search(interrupt, 2, search="random", budget=9, seed=0)
 
 
 def test_errors_of_the_objective_propagate_and_the_log_stays_whole(tmp_path: Path):
@@ -442,13 +442,13 @@ def test_errors_of_the_objective_propagate_and_the_log_stays_whole(tmp_path: Pat
 
     log = TrialLog.open(tmp_path / "trials.jsonl", {}, resume=False)
     with pytest.raises(ZeroDivisionError):
-        maximise(f, 2, search="random", budget=9, seed=0, log=log)
+        run_search(f, 2, search="random", budget=9, seed=0, log=log)
     assert len(TrialLog.read(log.path).trials) == 3
 
 
 def test_tells_of_each_trial_and_the_result_so_far():
     seen = []
-    result = maximise(
+    result = run_search(
         hill(0.3),
         2,
         search="random",
@@ -462,13 +462,13 @@ def test_tells_of_each_trial_and_the_result_so_far():
 
 
 def test_the_first_of_equals_is_the_best():
-    assert maximise(lambda x: 2.0, 2, search="random", budget=4, seed=0).best.index == 0
+    assert run_search(lambda x: 2.0, 2, search="random", budget=4, seed=0).best.index == 0
 
 
 def test_times_are_those_of_the_parts(monkeypatch: pytest.MonkeyPatch):
     now = itertools.count()
     monkeypatch.setattr(sys.modules["tarot.search.loop"], "perf_counter", lambda: float(next(now)))
-    result = maximise(lambda x: 100 * float(next(now) > 0), 2, search="random", budget=2, seed=0)
+    result = run_search(lambda x: 100 * float(next(now) > 0), 2, search="random", budget=2, seed=0)
     assert [t.evaluate_seconds for t in result.trials] == [2.0, 2.0]  # one reading within, one at the end
     assert {t.propose_seconds for t in result.trials} <= {0.0, 1.0}
 
@@ -478,12 +478,12 @@ def test_budget_must_be_positive(budget: int):
     with pytest.raises(
         TarotError, match=f"^expected a budget of at least 1, what one trial of 'bo' counts for, got {budget}$"
     ):
-        maximise(hill(0.3), 2, budget=budget, seed=0)
+        run_search(hill(0.3), 2, budget=budget, seed=0)
 
 
 def test_unknown_search_offers_the_nearest():
     with pytest.raises(UnknownName, match=r"got 'papier'; did you mean 'paper'\?"):
-        maximise(hill(0.3), 2, search="papier", budget=3, seed=0)
+        run_search(hill(0.3), 2, search="papier", budget=3, seed=0)
 
 
 # Resuming
@@ -499,7 +499,7 @@ def run(path: Path, budget: int, search: str = "random", d: int = 3) -> list[tup
     def f(x):
         return math.nan if x[0] > 0.9 else hill(0.3)(x)
 
-    result = maximise(f, d, search=search, budget=budget, seed=3, log=log)
+    result = run_search(f, d, search=search, budget=budget, seed=3, log=log)
     assert what(TrialLog.read(path).trials) == what(result.trials)
     return what(result.trials)
 
@@ -552,9 +552,9 @@ def test_killed_by_the_system_and_resumed_equals_uninterrupted(tmp_path: Path):
     def f(x):
         return -float(x.square().sum())
 
-    resumed = maximise(f, 3, budget=budget, seed=0, log=log)
+    resumed = run_search(f, 3, budget=budget, seed=0, log=log)
     assert resumed.resumed == budget - 3
-    assert what(resumed.trials) == what(maximise(f, 3, budget=budget, seed=0).trials)
+    assert what(resumed.trials) == what(run_search(f, 3, budget=budget, seed=0).trials)
 
 
 def test_larger_budget_continues_where_the_smaller_ended(tmp_path: Path):
@@ -632,7 +632,7 @@ def test_every_trial_is_synced_before_the_next_begins(tmp_path: Path, monkeypatc
         assert synced[-1] == log.path.stat().st_size and len(synced) == len(log.trials) + 1
         return 0.0
 
-    maximise(f, 2, search="random", budget=4, seed=0, log=log)
+    run_search(f, 2, search="random", budget=4, seed=0, log=log)
     assert len(synced) == 5
 
 

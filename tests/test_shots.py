@@ -13,14 +13,14 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED
 
 from tarot.errors import TarotError
 from tarot.evaluation import in_context as icl
-from tarot.evaluation.compare import measure
+from tarot.evaluation.compare import compare_arms
 from tarot.evaluation.evaluate import evaluate
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
 from tarot.objectives.documents import normalized, question_key, shot_keys
-from tarot.objectives.samples import evaluated, load_task, load_tasks
+from tarot.objectives.samples import evaluation_documents, load_task, load_tasks
 from tarot.objectives.shots import ShotPool, shots_shown
-from tarot.search.config import Recipe
+from tarot.search.config import TaRotConfig
 from tarot.search.tune import tune
 
 TASK = """
@@ -113,7 +113,7 @@ def test_documents_of_an_analysis_have_the_shots_of_an_evaluation(tmp_path: Path
     results = evaluate(loaded, ["own"], include_path=tmp_path, num_fewshot=3, chat=False)
     prompts = [document["arguments"][0][0] for document in results["samples"]["own"]]
     task = load_task("own", tmp_path)
-    assert [sample.pairs[0][0] for sample in evaluated(task, num_fewshot=3)] == prompts
+    assert [sample.pairs[0][0] for sample in evaluation_documents(task, num_fewshot=3)] == prompts
     assert len(task.sampler.df) == 5
 
 
@@ -142,7 +142,7 @@ def test_a_sampler_that_insists_on_the_question_is_an_error(tmp_path: Path) -> N
     task = load_task("own", tmp_path)
     task.sampler.sample = lambda n, eval_doc=None, **_: list(task.eval_docs)[:n]
     with pytest.raises(TarotError, match="shots of own that are not the question"):
-        evaluated(task, num_fewshot=2)
+        evaluation_documents(task, num_fewshot=2)
 
 
 def test_shots_have_the_keys_of_both_templates(tmp_path: Path) -> None:
@@ -194,13 +194,13 @@ def test_one_task_of_a_group_has_no_shots(tmp_path: Path, loaded: LoadedModel) -
 def test_an_adapter_records_the_shots_that_its_prompts_had(tmp_path: Path, loaded: LoadedModel) -> None:
     train, test = [*rows(0, 20), disguised(rows(3, 4)[0])], [*rows(100, 104), disguised(rows(0, 1)[0])]
     write(tmp_path, "own", "num_fewshot: 0", train=train, test=test)
-    recipe = Recipe("own", num_fewshot=3, samples=5, search="random", space="head")
-    adapter = tune(loaded, recipe, tmp_path / "edit", budget=2, include_path=tmp_path)
+    config = TaRotConfig("own", num_fewshot=3, samples=5, search="random", space="head")
+    adapter = tune(loaded, config, tmp_path / "edit", budget=2, include_path=tmp_path)
     assert adapter.provenance["num_fewshot"] == 0
     assert adapter.provenance["rows_left_out"] == {"evaluated": 1, "repeated": 1}
-    cell = measure(loaded, adapter, include_path=tmp_path, shots=3)
-    assert cell.num_fewshot == 0
-    assert not any("few-shot" in arm.name for arm in cell.arms)
+    comparison = compare_arms(loaded, adapter, include_path=tmp_path, shots=3)
+    assert comparison.num_fewshot == 0
+    assert not any("few-shot" in arm.name for arm in comparison.arms)
     with pytest.raises(TarotError, match="a task that takes shots"):
         icl.prompted(loaded, "own", train[:2], include_path=tmp_path)
 

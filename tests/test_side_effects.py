@@ -14,9 +14,9 @@ from checkpoint import byte_model, byte_tokenizer, write_tasks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tarot.analysis.divergence import drift
+from tarot.analysis.divergence import measure_divergence
 from tarot.analysis.neutral_text import neutral_text
-from tarot.analysis.side_effects import changes, side_effects_of, trade_off
+from tarot.analysis.side_effects import measure_side_effects, measure_task_changes, measure_trade_off
 from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
@@ -57,7 +57,7 @@ def an_adapter(scale: float = 1.0, seed: int = 0) -> Adapter:
 @settings(max_examples=25)
 def test_divergence_is_never_negative_and_strength_0_is_nothing(scale: float, seed: int) -> None:
     adapter = an_adapter(scale, seed)
-    nothing, whole = drift(model_of_bytes(), [adapter.scaled(0.0), adapter], TEXT)
+    nothing, whole = measure_divergence(model_of_bytes(), [adapter.scaled(0.0), adapter], TEXT)
     assert (nothing.kl.value, nothing.kl.low, nothing.kl.high) == (0, 0, 0)
     assert nothing.perplexity == nothing.base_perplexity == whole.base_perplexity
     assert 0 <= whole.kl.low <= whole.kl.value <= whole.kl.high
@@ -67,7 +67,7 @@ def test_divergence_is_never_negative_and_strength_0_is_nothing(scale: float, se
 
 def test_drift_is_that_of_one_token_at_a_time() -> None:
     model, adapter = model_of_bytes(), an_adapter()
-    (found,) = drift(model, [adapter], TEXT)
+    (found,) = measure_divergence(model, [adapter], TEXT)
     divergence, before, after = [], [], []
     for text in TEXT:
         for i in range(1, len(text)):
@@ -84,10 +84,10 @@ def test_drift_is_that_of_one_token_at_a_time() -> None:
 
 
 def test_passes_of_any_size_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    together = drift(model_of_bytes(), [an_adapter()], TEXT)
+    together = measure_divergence(model_of_bytes(), [an_adapter()], TEXT)
     monkeypatch.setattr("tarot.analysis.divergence.LARGEST", 1)
     steps = []
-    alone = drift(model_of_bytes(), [an_adapter()], TEXT, on_step=lambda *step: steps.append(step))
+    alone = measure_divergence(model_of_bytes(), [an_adapter()], TEXT, on_step=lambda *step: steps.append(step))
     assert alone[0].kl.value == pytest.approx(together[0].kl.value, abs=1e-6)
     assert [done for _, done, _ in steps] == [1, 2, 3, 4, 5]
 
@@ -117,7 +117,7 @@ def test_text_has_as_many_tokens_as_are_asked_for_and_its_seed() -> None:
 
 def test_a_batch_size_bounds_every_pass_and_decides_no_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     passes: list[int] = []
-    whole, drifted = neutral_text(loaded(), 1000), drift(model_of_bytes(), [an_adapter()], TEXT)
+    whole, drifted = neutral_text(loaded(), 1000), measure_divergence(model_of_bytes(), [an_adapter()], TEXT)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # where it is not kept yet
     hook = model_of_bytes().register_forward_pre_hook(
         lambda _, args, kwargs: passes.append(len(kwargs["input_ids"])), with_kwargs=True
@@ -125,7 +125,7 @@ def test_a_batch_size_bounds_every_pass_and_decides_no_text(monkeypatch: pytest.
     try:
         assert torch.equal(neutral_text(loaded(), 1000, batch_size=3), whole) and set(passes) == {2}  # of four texts
         passes.clear()
-        (found,) = drift(model_of_bytes(), [an_adapter()], TEXT, 2)
+        (found,) = measure_divergence(model_of_bytes(), [an_adapter()], TEXT, 2)
         assert set(passes) == {1, 2} and found.kl.value == pytest.approx(drifted[0].kl.value, rel=1e-4)
     finally:
         hook.remove()
@@ -162,7 +162,7 @@ def test_text_errors() -> None:
 def test_the_identity_changes_no_task_and_others_count_from_base_to_edited(folder: Path) -> None:
     adapters = [an_adapter().scaled(0.0), an_adapter(3.0)]
     names = ["stranger_choice", "stranger_loglikelihood"]
-    nothing, row = changes(loaded(), adapters, names, include_path=folder)
+    nothing, row = measure_task_changes(loaded(), adapters, names, include_path=folder)
     assert nothing.keys() == row.keys() == set(names)
     for change in nothing.values():
         gain = change.gain
@@ -174,20 +174,20 @@ def test_the_identity_changes_no_task_and_others_count_from_base_to_edited(folde
 
 def test_side_effects_leave_out_the_task_that_was_tuned_on(folder: Path) -> None:
     names = ["stranger_choice", "stranger_loglikelihood"]
-    found = side_effects_of(loaded(), an_adapter(), names, n_tokens=40, include_path=folder, limit=4)
+    found = measure_side_effects(loaded(), an_adapter(), names, n_tokens=40, include_path=folder, limit=4)
     assert found.changes.keys() == {"stranger_loglikelihood"}
     assert found.changes["stranger_loglikelihood"].gain.n == 4 and found.drift.tokens == 40
-    alone = side_effects_of(loaded(), an_adapter(), names[:1], n_tokens=40, include_path=folder)
+    alone = measure_side_effects(loaded(), an_adapter(), names[:1], n_tokens=40, include_path=folder)
     assert alone.changes == {} and alone.drift == found.drift
 
 
 def test_a_trade_off_begins_at_nothing_and_ends_at_the_adapter(folder: Path) -> None:
     adapter = an_adapter()
-    (first, half, last) = trade_off(loaded(), adapter, TEXT, (0.0, 0.5, 1.0), include_path=folder)
+    (first, half, last) = measure_trade_off(loaded(), adapter, TEXT, (0.0, 0.5, 1.0), include_path=folder)
     assert (first.change.gain.value, first.drift.kl.value) == (0, 0)
     assert 0 < half.drift.kl.value < last.drift.kl.value
-    assert [last.drift] == drift(model_of_bytes(), [adapter], TEXT)
-    (row,) = changes(loaded(), [adapter], ["stranger_choice"], include_path=folder, num_fewshot=0)
+    assert [last.drift] == measure_divergence(model_of_bytes(), [adapter], TEXT)
+    (row,) = measure_task_changes(loaded(), [adapter], ["stranger_choice"], include_path=folder, num_fewshot=0)
     assert row["stranger_choice"] == last.change
 
 
@@ -195,7 +195,7 @@ def test_strengths_are_from_0_to_1(folder: Path) -> None:
     with pytest.raises(
         TarotError, match=r"expected a strength from 0 \(the base model\) to 1 \(the adapter\), got 1.5"
     ):
-        trade_off(loaded(), an_adapter(), TEXT, (0.0, 1.5), include_path=folder)
+        measure_trade_off(loaded(), an_adapter(), TEXT, (0.0, 1.5), include_path=folder)
 
 
 def test_an_adapter_tuned_for_a_reward_has_no_right_answers(tmp_path: Path) -> None:

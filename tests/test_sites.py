@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from tarot.edit.rotation import GIVENS, ROTARY, SCALE
-from tarot.edit.sites import Site, alive, find_sites, n_layers, parse_layers, select_layers
+from tarot.edit.sites import Site, angle_mask, find_sites, n_layers, parse_layers, select_layers
 from tarot.errors import TarotError, UnknownName
 
 O_PROJ, DOWN_PROJ = "model.layers.{}.self_attn.o_proj", "model.layers.{}.mlp.down_proj"
@@ -175,12 +175,12 @@ def test_linear_attention_is_passed_over_and_nothing_left_is_an_error():
 def test_everything_is_alive_where_sites_are_alike():
     sites = find_sites(tiny_model("llama"), layers=1.0)
     for rotation, shape in ((ROTARY, (3, 6, 4)), (GIVENS, (3, 6, 7)), (SCALE, (3, 6, 1))):
-        mask = alive(sites, rotation.n_angles)
+        mask = angle_mask(sites, rotation.n_angles)
         assert mask.shape == shape and mask.all()
 
 
 def test_gemma4s_sliding_layers_have_smaller_heads_than_its_global_ones():
-    mask = alive(find_sites(tiny_model("gemma4_text"), layers=1.0), ROTARY.n_angles)
+    mask = angle_mask(find_sites(tiny_model("gemma4_text"), layers=1.0), ROTARY.n_angles)
     assert mask.shape == (3, 6, 6)
     assert mask.sum(dim=(1, 2)).tolist() == [6 * 4, 6 * 4, 6 * 6]
     assert not mask[0, :, 4:].any()

@@ -19,26 +19,30 @@ steady = settings(deadline=None, derandomize=True)
 def masks(draw: st.DrawFn) -> Tensor:
     """Which angles are alive: `layer x head x angle`, at least one."""
     shape = draw(st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 5)))
-    alive = torch.tensor(draw(st.lists(st.booleans(), min_size=math.prod(shape), max_size=math.prod(shape))))
-    alive[draw(st.integers(0, len(alive) - 1))] = True
-    return alive.view(shape)
+    angle_mask = torch.tensor(draw(st.lists(st.booleans(), min_size=math.prod(shape), max_size=math.prod(shape))))
+    angle_mask[draw(st.integers(0, len(angle_mask) - 1))] = True
+    return angle_mask.view(shape)
 
 
 @st.composite
 def spaces(draw: st.DrawFn) -> Space:
-    alive = draw(masks())
+    angle_mask = draw(masks())
     name = draw(st.sampled_from(["full", "head", "layer", "random", "head-gradient"]))
     if name == "random":
-        name = f"random:{draw(st.integers(1, int(alive.sum())))}"
+        name = f"random:{draw(st.integers(1, int(angle_mask.sum())))}"
     bound, seed = draw(st.floats(1e-3, math.pi)), draw(st.integers(0, 2**31))
-    return make_space(name, alive, bound, seed, slope(alive, seed) if name == "head-gradient" else None)
+    return make_space(
+        name, angle_mask, bound, seed, value_and_grad(angle_mask, seed) if name == "head-gradient" else None
+    )
 
 
-def slope(alive: Tensor, seed: int) -> Tensor:
+def value_and_grad(angle_mask: Tensor, seed: int) -> Tensor:
     """A gradient, of some heads zero."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(alive.shape, generator=generator) * (torch.rand(*alive.shape[:2], 1, generator=generator) < 0.8)
-    return drawn if (drawn * alive).any() else torch.ones(alive.shape)
+    drawn = torch.randn(angle_mask.shape, generator=generator) * (
+        torch.rand(*angle_mask.shape[:2], 1, generator=generator) < 0.8
+    )
+    return drawn if (drawn * angle_mask).any() else torch.ones(angle_mask.shape)
 
 
 def points(d: int) -> st.SearchStrategy[Tensor]:
@@ -49,7 +53,7 @@ def points(d: int) -> st.SearchStrategy[Tensor]:
 @given(spaces())
 def test_centre_is_the_identity_bit_for_bit(space: Space):
     angles = space.angles(torch.full((space.d,), 0.5, dtype=torch.float64))
-    assert angles.shape == space.alive.shape
+    assert angles.shape == space.angle_mask.shape
     assert torch.equal(angles, torch.zeros_like(angles)) and not angles.signbit().any()
 
 
@@ -58,7 +62,7 @@ def test_centre_is_the_identity_bit_for_bit(space: Space):
 def test_angles_stay_within_the_bound_and_dead_ones_are_zero(data: st.DataObject, space: Space):
     angles = space.angles(data.draw(points(space.d)))
     assert angles.abs().max() <= space.bound
-    assert (angles[~space.alive] == 0).all()
+    assert (angles[~space.angle_mask] == 0).all()
 
 
 @steady
@@ -78,15 +82,15 @@ def test_no_coordinate_is_idle(data: st.DataObject, space: Space):
 
 @steady
 @given(st.data(), masks())
-def test_plain_spaces_agree_with_a_loop(data: st.DataObject, alive: Tensor):
+def test_plain_spaces_agree_with_a_loop(data: st.DataObject, angle_mask: Tensor):
     """Coordinates run over what is alive, in order: angle by angle, head by head or layer by layer."""
     for name, owner in {
         "full": lambda layer, head, angle: (layer, head, angle),
         "head": lambda layer, head, angle: (layer, head),
         "layer": lambda layer, head, angle: layer,
     }.items():
-        space = make_space(name, alive, PI_4, seed=0)
-        entries = [tuple(entry) for entry in alive.nonzero().tolist()]
+        space = make_space(name, angle_mask, PI_4, seed=0)
+        entries = [tuple(entry) for entry in angle_mask.nonzero().tolist()]
         owners = sorted({owner(*entry) for entry in entries})
         assert space.d == len(owners)
         x = data.draw(points(space.d))
@@ -97,8 +101,8 @@ def test_plain_spaces_agree_with_a_loop(data: st.DataObject, alive: Tensor):
 
 @pytest.mark.parametrize("r", [1, 8, 128])
 def test_random_directions_are_orthonormal_up_to_scale(r: int):
-    alive = torch.ones(4, 4, 8, dtype=torch.bool)
-    space = make_space(f"random:{r}", alive, 1.0, seed=3)
+    angle_mask = torch.ones(4, 4, 8, dtype=torch.bool)
+    space = make_space(f"random:{r}", angle_mask, 1.0, seed=3)
     step = 1e-3  # small enough that nothing is clipped
     columns = torch.stack([space.angles(x).flatten() for x in 0.5 + step * torch.eye(r, dtype=torch.float64)])
     torch.testing.assert_close(columns @ columns.T, (2 * step) ** 2 * 128 / r * torch.eye(r, dtype=torch.float64))
@@ -107,18 +111,18 @@ def test_random_directions_are_orthonormal_up_to_scale(r: int):
 @pytest.mark.parametrize("r", [4, 32, 256])
 def test_random_subspaces_move_angles_as_far_as_the_full_space(r: int):
     """A uniform point has angles of root mean square bound / sqrt(3), a little less where some are clipped."""
-    alive = torch.ones(8, 8, 16, dtype=torch.bool)
-    space = make_space(f"random:{r}", alive, PI_4, seed=1)
+    angle_mask = torch.ones(8, 8, 16, dtype=torch.bool)
+    space = make_space(f"random:{r}", angle_mask, PI_4, seed=1)
     generator = torch.Generator().manual_seed(0)
     draws = [space.angles(torch.rand(r, generator=generator, dtype=torch.float64)) for _ in range(50)]
     assert torch.stack(draws).square().mean().sqrt().item() == pytest.approx(PI_4 / math.sqrt(3), rel=0.15)
 
 
 def test_random_directions_come_from_the_seed_alone():
-    alive = torch.ones(2, 3, 4, dtype=torch.bool)
+    angle_mask = torch.ones(2, 3, 4, dtype=torch.bool)
     x = torch.linspace(0, 1, 5, dtype=torch.float64)
     before = torch.get_rng_state()
-    one, same, other = (make_space("random:5", alive, 1.0, seed).angles(x) for seed in (0, 0, 1))
+    one, same, other = (make_space("random:5", angle_mask, 1.0, seed).angles(x) for seed in (0, 0, 1))
     assert torch.equal(one, same) and not torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -189,10 +193,10 @@ def test_point_of_another_dimension_is_an_error():
 
 @steady
 @given(masks(), st.integers(0, 2**31))
-def test_every_coordinate_of_head_gradient_is_uphill(alive: Tensor, seed: int):
-    gradient = slope(alive, seed).double()
-    space = make_space("head-gradient", alive, PI_4, 0, gradient)
-    assert space.d == ((gradient * alive).abs().amax(-1) > 0).sum()
+def test_every_coordinate_of_head_gradient_is_uphill(angle_mask: Tensor, seed: int):
+    gradient = value_and_grad(angle_mask, seed).double()
+    space = make_space("head-gradient", angle_mask, PI_4, 0, gradient)
+    assert space.d == ((gradient * angle_mask).abs().amax(-1) > 0).sum()
     for k in range(space.d):
         x = torch.full((space.d,), 0.5, dtype=torch.float64)
         x[k] = 1.0
@@ -200,7 +204,7 @@ def test_every_coordinate_of_head_gradient_is_uphill(alive: Tensor, seed: int):
         assert (angles * gradient).sum() > 0
         assert angles.abs().max() == pytest.approx(PI_4)
         (head,) = angles.abs().amax(-1).flatten().nonzero().unique(dim=0)
-        own = (gradient * alive).flatten(0, 1)[head]
+        own = (gradient * angle_mask).flatten(0, 1)[head]
         torch.testing.assert_close(angles.flatten(0, 1)[head] / PI_4, own / own.abs().max())
 
 
@@ -215,7 +219,7 @@ def test_starts_go_uphill_from_the_identity_to_the_bound(space: Space):
 
 
 def test_head_gradient_errors():
-    alive = torch.ones(2, 3, 4, dtype=torch.bool)
+    angle_mask = torch.ones(2, 3, 4, dtype=torch.bool)
     for gradient, message in (
         (None, "expected a gradient for the space 'head-gradient', got none; try the space 'head'"),
         (
@@ -225,5 +229,5 @@ def test_head_gradient_errors():
         (torch.full((2, 3, 4), math.nan), "expected a finite gradient that is not zero everywhere, got another; "),
     ):
         with pytest.raises(TarotError) as error:
-            make_space("head-gradient", alive, 1.0, 0, gradient)
+            make_space("head-gradient", angle_mask, 1.0, 0, gradient)
         assert str(error.value).startswith(message)

@@ -144,9 +144,9 @@ def test_seeds_that_agree_tell_as_much_as_one_and_no_more(gain, seeds):
 
 
 @given(st.lists(st.lists(gains(), min_size=1, max_size=4), min_size=1, max_size=3))
-def test_a_mean_of_means_is_at_least_as_wide_as_they_are(cells):
+def test_a_mean_of_means_is_at_least_as_wide_as_they_are(comparisons):
     """Cells whose arms are means over draws: what a mean holds of spread is not averaged away among cells."""
-    inner = [mean_over_seeds(draws) for draws in cells]
+    inner = [mean_over_seeds(draws) for draws in comparisons]
     outer = mean_over_settings([[mean] for mean in inner])
     assert outer.value == pytest.approx(np.mean([mean.value for mean in inner]), abs=1e-12)
     assert -1 <= outer.low <= outer.value <= outer.high <= 1
@@ -270,23 +270,23 @@ def population(n_choices, base_right, edited_right, agreement):
         chances[gold + 1] += right
         return chances
 
-    cells = list(product(range(n_choices), range(-1, n_choices), range(-1, n_choices)))
+    comparisons = list(product(range(n_choices), range(-1, n_choices), range(-1, n_choices)))
     chances = [
         prior[g] * before * (agreement * (b == e) + (1 - agreement) * answers(edited_right, g, 1)[e + 1])
-        for g, b, e in cells
+        for g, b, e in comparisons
         for before in [answers(base_right, g, 3)[b + 1]]
     ]
-    return np.array(cells), np.array(chances) / sum(chances)
+    return np.array(comparisons), np.array(chances) / sum(chances)
 
 
-def coverage(gain_of, score, n, cells, chances, **options):
+def coverage(gain_of, score, n, comparisons, chances, **options):
     """Share of 1,000 samples of n documents whose interval holds the gain over the whole population."""
-    many = np.repeat(cells, np.round(chances * 1e6).astype(int), axis=0).T
+    many = np.repeat(comparisons, np.round(chances * 1e6).astype(int), axis=0).T
     truth = score(many[0], many[2]) - score(many[0], many[1])
     generator = np.random.default_rng(0)
     covered = 0
     for seed in range(1000):
-        documents = cells[generator.choice(len(cells), size=n, p=chances)].T
+        documents = comparisons[generator.choice(len(comparisons), size=n, p=chances)].T
         gain = gain_of(*documents, resamples=400, seed=seed, **options)
         covered += gain.low - 1e-9 <= truth <= gain.high + 1e-9
     return covered / 1000
@@ -304,8 +304,11 @@ def test_at_a_nominal_95_the_interval_covers_93_to_98(gain_of, score, n, case):
 @pytest.mark.parametrize(("gained", "lost"), [(0.03, 0), (0.05, 0), (0.08, 0), (0.045, 0.02)])
 def test_a_few_flips_between_two_choices_are_covered_at_least_as_often(gained, lost):
     """Of 44 documents; each flip changes the precision of the other choice too."""
-    cells = np.array([(0, 0, 0), (0, 0, 1), (1, 1, 1), (1, 0, 0), (1, 0, 1)])
-    assert coverage(f1_gain, weighted_f1, 44, cells, np.array([0.6 - lost, lost, 0.26, 0.14 - gained, gained])) >= 0.94
+    comparisons = np.array([(0, 0, 0), (0, 0, 1), (1, 1, 1), (1, 0, 0), (1, 0, 1)])
+    assert (
+        coverage(f1_gain, weighted_f1, 44, comparisons, np.array([0.6 - lost, lost, 0.26, 0.14 - gained, gained]))
+        >= 0.94
+    )
 
 
 def test_the_check_of_coverage_can_fail():
@@ -375,9 +378,9 @@ def test_the_work_of_a_gain_does_not_grow_with_the_documents(monkeypatch: pytest
     work: list[int] = []
     scores = gains_module._scores
 
-    def counted(statistic: object, cells: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    def counted(statistic: object, comparisons: np.ndarray, counts: np.ndarray) -> np.ndarray:
         work.append(counts.size)
-        return scores(statistic, cells, counts)
+        return scores(statistic, comparisons, counts)
 
     monkeypatch.setattr(gains_module, "_scores", counted)
     f1_gain(gold, base, edited, resamples=100)

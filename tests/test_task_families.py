@@ -11,7 +11,7 @@ from lm_eval.tasks import TaskManager
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from tarot.objectives.rewards import check_reward
-from tarot.objectives.samples import draw, load_task
+from tarot.objectives.samples import draw_samples, load_task
 
 TASKS = Path(__file__).parents[1] / "tasks"
 GENERATING = ("imdb", "openings", "toxicity")
@@ -117,7 +117,7 @@ def test_openings_are_neutral_and_of_other_films() -> None:
 
 def test_the_opening_begins_what_the_model_writes(tasks: dict[str, ConfigurableTask]) -> None:
     task = load_task("openings")
-    (sample,) = draw(task, 1)
+    (sample,) = draw_samples(task, 1)
     prompt, answer = sample.pairs[0]
     opening = next(d["opening"] for d in task.dataset["train"] if f"train/{d['id'][6:]}" == sample.id)
     assert prompt == f"A film review: {opening}" and not answer.strip()
@@ -125,10 +125,10 @@ def test_the_opening_begins_what_the_model_writes(tasks: dict[str, ConfigurableT
     def chat(messages: list[dict], add_generation_prompt: bool = True) -> str:
         return "".join(f"<{m['role']}>{m['content']}" for m in messages) + ("<open>" if add_generation_prompt else "")
 
-    (templated,) = draw(task, 1, chat_template=chat)
+    (templated,) = draw_samples(task, 1, chat_template=chat)
     assert templated.pairs[0][0] == f"<user>A film review:<assistant>{opening}"
     assert sample.key == templated.key
-    assert len({each.key for each in draw(task, 80)}) == 80
+    assert len({each.key for each in draw_samples(task, 80)}) == 80
 
 
 def test_other_peoples_openings(tasks: dict[str, ConfigurableTask]) -> None:
@@ -185,10 +185,10 @@ def test_without_the_folder_the_hub_is_asked(monkeypatch: pytest.MonkeyPatch) ->
 def test_written_answers(tasks: dict[str, ConfigurableTask], name: str) -> None:
     task = tasks[f"tarot_{name}"]
     assert task.config.output_type == "generate_until" and task.config.doc_to_choice is None
-    (sample, *_) = draw(task, 6, num_fewshot=0)
+    (sample, *_) = draw_samples(task, 6, num_fewshot=0)
     document = task.dataset["train"][int(sample.id.removeprefix("train/"))]
     assert sample.pairs == ((f"{task.config.description}{document['text']}", f" {document['choices'][0]}"),)
-    (shot, *_) = draw(task, 4, num_fewshot=2)
+    (shot, *_) = draw_samples(task, 4, num_fewshot=2)
     assert shot.pairs[0][0].count("\nA:") == 3
     assert task.process_results(document, [f" {document['choices'][-1]}."]) == {"exact_match": 1.0}
     assert task.process_results(document, ["something else"]) == {"exact_match": 0.0}
@@ -207,7 +207,7 @@ def test_chosen_answers(tasks: dict[str, ConfigurableTask], name: str, choices: 
     first = next(iter(task.eval_docs))
     assert first["choices"] == choices
     assert task.doc_to_target(first) == {"causal_judgment": 0, "elementary_math_qa": 1, "snli": 0}[name]
-    assert draw(task, 3)[0].pairs[0][0].startswith(task.config.description)
+    assert draw_samples(task, 3)[0].pairs[0][0].startswith(task.config.description)
 
 
 def test_pairs_without_a_label_are_left_out(tasks: dict[str, ConfigurableTask]) -> None:

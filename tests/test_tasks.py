@@ -751,16 +751,16 @@ def test_process_results_agrees_with_its_definition(results: list[tuple[float, b
     gold = data.draw(st.integers(0, len(results) - 1))
     words = ["a" * (1 + place) for place in range(len(results))]
     choices = Random(data.draw(st.integers(0, 9))).sample(words, len(words))
-    judged = metrics.process_results({"choices": choices, "gold": gold}, results)
-    assert set(judged) == METRICS
-    likeliest, said = judged["f1"][1], judged["greedy_f1"][1]
+    scored_texts = metrics.process_results({"choices": choices, "gold": gold}, results)
+    assert set(scored_texts) == METRICS
+    likeliest, said = scored_texts["f1"][1], scored_texts["greedy_f1"][1]
     assert all(results[likeliest][0] >= log_probability for log_probability, _ in results)
-    assert judged["acc"] == (likeliest == gold)
+    assert scored_texts["acc"] == (likeliest == gold)
     greedy = {choice: place for place, choice in enumerate(choices) if results[place][1]}
     assert said == (greedy[max(greedy, key=len)] if greedy else -1)
-    assert judged["greedy_acc"] == (said == gold)
-    assert judged["gold_prob"] == pytest.approx(math.exp(results[gold][0]))
-    assert judged["f1"][0] == judged["greedy_f1"][0] == gold
+    assert scored_texts["greedy_acc"] == (said == gold)
+    assert scored_texts["gold_prob"] == pytest.approx(math.exp(results[gold][0]))
+    assert scored_texts["f1"][0] == scored_texts["greedy_f1"][0] == gold
 
 
 def test_greedy_outside_the_choices_is_wrong_and_a_class_of_its_own() -> None:
@@ -774,15 +774,15 @@ def test_greedy_outside_the_choices_is_wrong_and_a_class_of_its_own() -> None:
 
 def test_longer_of_two_greedy_choices_is_what_was_said() -> None:
     document = {"choices": ["black", "blackish", "blue"], "gold": 1}
-    judged = metrics.process_results(document, [(-0.1, True), (-0.2, True), (-9.0, False)])
-    assert (judged["greedy_f1"], judged["f1"]) == ((1, 1), (1, 0))
+    scored_texts = metrics.process_results(document, [(-0.1, True), (-0.2, True), (-9.0, False)])
+    assert (scored_texts["greedy_f1"], scored_texts["f1"]) == ((1, 1), (1, 0))
 
 
 @pytest.mark.parametrize("broken", [0, 1, 2])
 def test_what_is_no_number_chooses_nothing(broken: int) -> None:
     document = {"choices": ["black", "blackish", "blue"], "gold": 0}
-    judged = metrics.process_results(document, [(math.nan if i == broken else -1.0, False) for i in range(3)])
-    assert judged == {"acc": 0.0, "f1": (0, -1), "greedy_acc": 0.0, "greedy_f1": (0, -1), "gold_prob": 0.0}
+    scored_texts = metrics.process_results(document, [(math.nan if i == broken else -1.0, False) for i in range(3)])
+    assert scored_texts == {"acc": 0.0, "f1": (0, -1), "greedy_acc": 0.0, "greedy_f1": (0, -1), "gold_prob": 0.0}
 
 
 def byte_model() -> HFLM:
@@ -827,10 +827,10 @@ def test_a_real_evaluation_agrees_with_its_own_samples(paper: dict[str, Configur
         expected: dict[str, list] = {metric: [] for metric in METRICS}
         for sample in samples:
             document = sample["doc"]
-            judged = metrics.process_results(document, [(lp, greedy) for lp, greedy in sample["filtered_resps"]])
+            scored_texts = metrics.process_results(document, [(lp, greedy) for lp, greedy in sample["filtered_resps"]])
             for metric in METRICS:
-                expected[metric].append(judged[metric])
-                assert sample[metric] == pytest.approx(judged[metric])
+                expected[metric].append(scored_texts[metric])
+                assert sample[metric] == pytest.approx(scored_texts[metric])
             assert len(sample["arguments"]) == len(document["choices"])
             assert [c for _, c in sample["arguments"]] == [f" {choice}" for choice in document["choices"]]
         for metric in ("acc", "greedy_acc", "gold_prob"):

@@ -11,12 +11,12 @@ from tarot.errors import TarotError
 from tarot.evaluation.statistics import jackknife
 from tarot.objectives.text_metrics import (
     OUTCOMES,
-    Judged,
-    Outcome,
-    OutcomeLog,
+    ScoredTexts,
+    TextScoreLog,
+    TextScores,
     distinct,
     distinct_without,
-    outcomes,
+    read_text_scores,
     repetition,
 )
 
@@ -56,18 +56,18 @@ def test_the_interval_of_distinct_holds_what_is_expected_of_as_many_texts() -> N
 def test_babble_shows() -> None:
     assert repetition("great great great great great") == 0.75
     assert distinct(["so very good", "so very good"]) == 0.5
-    babble = Judged(("great great great great", ""), (1.0, 0.0), (-1.0, -3.0))
-    assert babble.outcome == Outcome(0.5, -2.0, 1 / 3, pytest.approx(1 / 3))
+    babble = ScoredTexts(("great great great great", ""), (1.0, 0.0), (-1.0, -3.0))
+    assert babble.outcome == TextScores(0.5, -2.0, 1 / 3, pytest.approx(1 / 3))
 
 
 def test_the_log_survives_a_kill(tmp_path: Path) -> None:
-    first, again = Outcome(0.5, -1.25, 0.5, 0.1), Outcome(0.25, -2.0, 1.0, 0.0, refused=True)
-    log = OutcomeLog(tmp_path)
+    first, again = TextScores(0.5, -1.25, 0.5, 0.1), TextScores(0.25, -2.0, 1.0, 0.0, refused=True)
+    log = TextScoreLog(tmp_path)
     log.add(0, first)
     log.add(1, again)
-    resumed = OutcomeLog(tmp_path)
+    resumed = TextScoreLog(tmp_path)
     resumed.add(1, again)  # judged, but not written down as a trial
-    assert outcomes(tmp_path) == {0: first, 1: again}
+    assert read_text_scores(tmp_path) == {0: first, 1: again}
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"x": {}}', '{"0": {"reward": 1}}', '{"0": 1}'])
@@ -76,9 +76,9 @@ def test_a_damaged_log(tmp_path: Path, content: str) -> None:
     with pytest.raises(
         TarotError, match=r"expected outcomes as tarot writes them in .*outcomes\.json, got .*; tune again"
     ):
-        outcomes(tmp_path)
+        read_text_scores(tmp_path)
 
 
 def test_no_log(tmp_path: Path) -> None:
     with pytest.raises(TarotError, match=r"expected the outcomes of a search in .*, got No such file or directory"):
-        outcomes(tmp_path)
+        read_text_scores(tmp_path)

@@ -16,10 +16,10 @@ from tarot.edit.adapter import CARD, WEIGHTS, Adapter
 from tarot.errors import TarotError, UnknownName
 from tarot.models.load import LoadedModel
 from tarot.search import trial_cost
-from tarot.search.config import Recipe
+from tarot.search.config import TaRotConfig
 from tarot.search.tune import LOCK, TRIALS, check, curve, trials, tune
 
-RECIPE = Recipe("stranger_choice", samples=6, search="random", space="head-gradient")
+RECIPE = TaRotConfig("stranger_choice", samples=6, search="random", space="head-gradient")
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,8 @@ def scores(folder: Path) -> list[tuple[tuple[float, ...], float]]:
 # The other two have no shots to give.
 @pytest.mark.parametrize(("name", "shots"), [("choice", 0), ("choice", "mix"), ("generate", 0), ("loglikelihood", 0)])
 def test_any_kind_of_task(tmp_path: Path, loaded: LoadedModel, folder: Path, name: str, shots: int | str) -> None:
-    recipe = replace(RECIPE, task=f"stranger_{name}", num_fewshot=shots)
-    adapter = tune(loaded, recipe, tmp_path / "out", budget=4, include_path=folder)
+    config = replace(RECIPE, task=f"stranger_{name}", num_fewshot=shots)
+    adapter = tune(loaded, config, tmp_path / "out", budget=4, include_path=folder)
     found = scores(tmp_path / "out")
     assert len(found) == 4
     assert adapter.provenance["scores"] == {"identity": found[0][1], "best": max(score for _, score in found)}
@@ -89,8 +89,8 @@ def test_tuning_leaves_the_model_as_it_was(tmp_path: Path, loaded: LoadedModel, 
 def test_resumed_equals_uninterrupted(
     tmp_path: Path, loaded: LoadedModel, folder: Path, search: str, budget: int
 ) -> None:
-    recipe = replace(RECIPE, search=search)
-    whole = tune(loaded, recipe, tmp_path / "whole", budget=budget, include_path=folder)
+    config = replace(RECIPE, search=search)
+    whole = tune(loaded, config, tmp_path / "whole", budget=budget, include_path=folder)
     assert whole.provenance["trials"] == 14 and whole.provenance["spent"] == budget
     resumed_at = []
 
@@ -99,11 +99,11 @@ def test_resumed_equals_uninterrupted(
             raise RuntimeError("the machine went away")
 
     with pytest.raises(RuntimeError, match="the machine went away"):
-        tune(loaded, recipe, tmp_path / "cut", budget=budget, include_path=folder, on_trial=stop)
+        tune(loaded, config, tmp_path / "cut", budget=budget, include_path=folder, on_trial=stop)
     with (tmp_path / "cut" / TRIALS).open("ab") as file:
         file.write(b'{"index": 12, "x": [0.1')  # killed while writing
     again = tune(
-        loaded, recipe, tmp_path / "cut", budget=budget, include_path=folder, resume=True, on_start=resumed_at.append
+        loaded, config, tmp_path / "cut", budget=budget, include_path=folder, resume=True, on_start=resumed_at.append
     )
     assert resumed_at == [12]
     assert scores(tmp_path / "cut") == scores(tmp_path / "whole")
@@ -111,7 +111,7 @@ def test_resumed_equals_uninterrupted(
 
 
 def test_the_default_climbs_and_says_what_it_spent(tmp_path: Path, loaded: LoadedModel, folder: Path) -> None:
-    adapter = tune(loaded, Recipe("stranger_choice", samples=6), tmp_path, budget=31, include_path=folder)
+    adapter = tune(loaded, TaRotConfig("stranger_choice", samples=6), tmp_path, budget=31, include_path=folder)
     identity, *rest = curve(tmp_path, "adam")
     assert adapter.provenance["spent"] == 30 == 1 + len(rest)
     assert adapter.provenance["search"] == "adam" and adapter.provenance["space"] == "full"
@@ -193,17 +193,17 @@ def test_no_score_anywhere_is_an_error(tmp_path: Path, folder: Path) -> None:
         ("full", "adam", "log_probability"),
         ("layer", "random", "accuracy"),
     ):
-        recipe = replace(RECIPE, space=name, search=search, objective=objective)
+        config = replace(RECIPE, space=name, search=search, objective=objective)
         n = 3 if search == "random" else 1  # what follows gradients ends where there is none
         with pytest.raises(TarotError, match=f"expected a finite score in some trial, got none in {n}"):
-            tune(nan, recipe, tmp_path / name, budget=3 * trial_cost(search), include_path=folder)
+            tune(nan, config, tmp_path / name, budget=3 * trial_cost(search), include_path=folder)
     with pytest.raises(TarotError, match="expected a finite gradient that is not zero everywhere"):
         tune(nan, RECIPE, tmp_path / "out", budget=3, include_path=folder)
 
 
-def refused(loaded: LoadedModel, output: Path, folder: Path, recipe: Recipe = RECIPE, **options: object) -> str:
+def refused(loaded: LoadedModel, output: Path, folder: Path, config: TaRotConfig = RECIPE, **options: object) -> str:
     with pytest.raises(TarotError) as error:
-        tune(loaded, recipe, output, include_path=folder, **{"budget": 3, **options})  # type: ignore[arg-type]  # wrong ones on purpose
+        tune(loaded, config, output, include_path=folder, **{"budget": 3, **options})  # type: ignore[arg-type]  # wrong ones on purpose
     assert "\n" not in str(error.value)
     return str(error.value).replace(str(output), "OUT")
 
@@ -290,6 +290,6 @@ def test_unknown_is_a_kind_of_error() -> None:
 def test_provenance_repeats_the_run(tmp_path: Path, loaded: LoadedModel, folder: Path) -> None:
     tune(loaded, RECIPE, tmp_path, budget=3, include_path=folder)
     card = json.loads((tmp_path / CARD).read_text())["provenance"]
-    recipe = Recipe(**{name: card[name] for name in vars(RECIPE)})
-    assert recipe == RECIPE
+    config = TaRotConfig(**{name: card[name] for name in vars(RECIPE)})
+    assert config == RECIPE
     assert set(card["versions"]) >= {"torch", "transformers", "lm-eval", "botorch", "python"}

@@ -41,7 +41,7 @@ def test_workers_share_a_cache_and_may_die(pytester: pytest.Pytester, tmp_path: 
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_one=GAIN, test_two=GAIN)
     model, tasks = save_checkpoint(tmp_path / "model"), write_tasks(tmp_path / "tasks")
-    cell = (
+    comparison = (
         f"--tarot-model={model}",
         f"--tarot-include-path={tasks}",
         "--tarot-task=stranger_choice",
@@ -51,7 +51,7 @@ def test_workers_share_a_cache_and_may_die(pytester: pytest.Pytester, tmp_path: 
     search = ("--tarot-search=random", "--tarot-space=head", "--tarot-budget=3", "--tarot-seeds=0,1", "--tarot-limit=4")
     # Whatever else goes wrong, xdist must not replace workers without end.
     workers = ("-n2", "--max-worker-restart=1", "-W", "error")
-    result = pytester.runpytest_subprocess(*cell, *search, *workers, timeout=120)
+    result = pytester.runpytest_subprocess(*comparison, *search, *workers, timeout=120)
     result.assert_outcomes(passed=3, failed=1)
     result.stdout.fnmatch_lines(
         [

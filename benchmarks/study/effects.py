@@ -22,9 +22,9 @@ from benchmarks.study import grid
 from benchmarks.study.grid import Cell
 from benchmarks.study.run import edited, quick
 from tarot._files.atomic import write_atomically
-from tarot.analysis.divergence import drift
+from tarot.analysis.divergence import measure_divergence
 from tarot.analysis.neutral_text import neutral_text
-from tarot.analysis.side_effects import trade_off
+from tarot.analysis.side_effects import measure_trade_off
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.compare import answers
 from tarot.evaluation.evaluate import evaluate
@@ -47,14 +47,14 @@ def answered(model: LoadedModel, edit: Adapter, task: str) -> dict[str, Any]:
 
 def drifted(model: LoadedModel, edit: Adapter) -> dict[str, Any]:
     """Perplexity and KL divergence on neutral text."""
-    (found,) = drift(model.model, [edit], neutral_text(model, TOKENS))
+    (found,) = measure_divergence(model.model, [edit], neutral_text(model, TOKENS))
     return asdict(found)
 
 
 def weakened(model: LoadedModel, edit: Adapter) -> dict[str, Any]:
     """What the edit gains on its own task, and its drift on a part of the text, at each strength."""
     text = neutral_text(model, TOKENS)[:TEXTS]
-    return {"strengths": [asdict(each) for each in trade_off(model, edit, text, STRENGTHS, limit=DOCUMENTS)]}
+    return {"strengths": [asdict(each) for each in measure_trade_off(model, edit, text, STRENGTHS, limit=DOCUMENTS)]}
 
 
 def parts() -> Iterator[tuple[str, str, str]]:

@@ -21,8 +21,8 @@ from benchmarks.study import grid
 from benchmarks.study.unseen import SEED, Setting, Unseen, measure, whole
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
-from tarot.objectives.answers import Objective
-from tarot.search import maximise
+from tarot.objectives.answers import AnswerObjective
+from tarot.search import run_search
 from tarot.search.proposal import Point
 from tarot.search.tune import Angles
 
@@ -45,15 +45,17 @@ class Reached(Exception):
     """The search is where it was to end."""
 
 
-def climb(setting: Setting, objective: Objective, enough: float, penalty: float = 0.0) -> list[tuple[Angles, float]]:
+def climb(
+    setting: Setting, objective: AnswerObjective, target_score: float, penalty: float = 0.0
+) -> list[tuple[Angles, float]]:
     """The default search's angles and scores, step by step, until a score is enough or the budget spent."""
     steps: list[tuple[Angles, float]] = []
 
-    def slope(x: Point) -> tuple[float, Tensor]:
-        score, gradient = setting.slope(x, objective)
+    def value_and_grad(x: Point) -> tuple[float, Tensor]:
+        score, gradient = setting.value_and_grad(x, objective)
         angles = setting.angles(x)
         steps.append((angles, score))
-        if score >= enough:
+        if score >= target_score:
             raise Reached
         with torch.enable_grad():
             squares = setting.angles(point := x.clone().requires_grad_()).square().sum()
@@ -61,7 +63,16 @@ def climb(setting: Setting, objective: Objective, enough: float, penalty: float 
         return score - penalty * float(squares.detach()), gradient - penalty * of_squares
 
     with suppress(Reached):
-        whole(maximise(lambda _: 0.0, setting.space.d, search="adam", budget=grid.BUDGET, seed=SEED, slope=slope))
+        whole(
+            run_search(
+                lambda _: 0.0,
+                setting.space.d,
+                search="adam",
+                budget=grid.BUDGET,
+                seed=SEED,
+                value_and_grad=value_and_grad,
+            )
+        )
     return steps
 
 
@@ -96,7 +107,7 @@ def run(loaded: LoadedModel, task: str, shots: int, seed: int) -> dict[str, obje
         steps = climb(setting, setting.objective, ENOUGH, penalty)
         add(f"penalty {penalty}", kept(steps, penalty), len(steps) - 1)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
-    fifteen = Objective(loaded.model, setting.samples[:TRAINED], lm.encode, sites=setting.sites)
+    fifteen = AnswerObjective(loaded.model, setting.samples[:TRAINED], lm.encode, sites=setting.sites)
     five = Unseen(loaded, setting.samples[TRAINED:])
     steps = climb(setting, fifteen, BY_HEART)
     held = [five.answered(angles, setting.sites)["log_probability"] for angles, _ in steps]

@@ -20,7 +20,7 @@ from tarot._files.atomic import write_atomically
 from tarot.evaluation.statistics import Gain, Mean, MeanGain, accuracy_gain, f1_gain, mean_over_settings
 from tarot.report import mechanism
 from tarot.report.folder import write_svg
-from tarot.search.config import Recipe
+from tarot.search.config import TaRotConfig
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -179,10 +179,10 @@ def load(folder: Path) -> tuple[Measured, Measured]:
     return found, repeated
 
 
-def gain(measured: Measured, cell: Cell, method: str, over: str, judged: str = HEADLINE) -> Gain | None:
+def gain(measured: Measured, cell: Cell, method: str, over: str, scored_texts: str = HEADLINE) -> Gain | None:
     """Score of one method minus another's, on the same documents; None where one is missing."""
     new, old = (measured[cell].get(name) or shared(measured, cell, name) for name in (method, over))
-    answer, gain_of = JUDGED[judged]
+    answer, gain_of = JUDGED[scored_texts]
     return gain_of(new["gold"], old[answer], new[answer], resamples=2000) if new and old else None
 
 
@@ -193,18 +193,18 @@ def shared(measured: Measured, cell: Cell, method: str) -> dict[str, Any] | None
     return measured.get(Cell(cell.model, cell.task, cell.shots, grid.SEEDS[0]), {}).get(method)
 
 
-def gains(measured: Measured, shots: int, method: str, over: str, judged: str = HEADLINE) -> list[list[Gain]]:
+def gains(measured: Measured, shots: int, method: str, over: str, scored_texts: str = HEADLINE) -> list[list[Gain]]:
     """Of each model and task with so many shots, those of the seeds that have both methods."""
     settings: dict[tuple[str, str], list[Gain]] = defaultdict(list)
     for cell in measured:
-        if cell.shots == shots and (found := gain(measured, cell, method, over, judged)):
+        if cell.shots == shots and (found := gain(measured, cell, method, over, scored_texts)):
             settings[cell.model, cell.task].append(found)
     return list(settings.values())
 
 
-def mean_gain(measured: Measured, shots: int, method: str, over: str, judged: str = HEADLINE) -> MeanGain | None:
+def mean_gain(measured: Measured, shots: int, method: str, over: str, scored_texts: str = HEADLINE) -> MeanGain | None:
     """Over all models and tasks with so many shots that have both."""
-    settings = gains(measured, shots, method, over, judged)
+    settings = gains(measured, shots, method, over, scored_texts)
     return mean_over_settings(settings) if settings else None
 
 
@@ -214,8 +214,8 @@ def judged_otherwise(measured: Measured) -> str:
     rows = []
     for shots, over in pairs:
         row = []
-        for judged in JUDGED:
-            settings = gains(measured, shots, "default", over, judged)
+        for scored_texts in JUDGED:
+            settings = gains(measured, shots, "default", over, scored_texts)
             values = [each.value for seeds in settings for each in seeds]
             better, worse = sum(value > 0 for value in values), sum(value < 0 for value in values)
             row.append(f"{signed(mean_over_settings(settings))}, {better} : {worse}")
@@ -429,7 +429,7 @@ def spaces(path: Path, searches: Path) -> str:
     runs = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     for run in map(json.loads, searches.read_text().splitlines()):
         if run["search"] == "bo" and run["seed"] == SEED:
-            runs.append(run | {"bound": round(Recipe.bound, 4), "best": run["best"][str(grid.BUDGET)]})
+            runs.append(run | {"bound": round(TaRotConfig.bound, 4), "best": run["best"][str(grid.BUDGET)]})
     found: dict[tuple[str, str, float], dict[str, dict[str, Any]]] = defaultdict(dict)
     for run in runs:
         found[run["search"], run["space"], run["bound"]][run["task"]] = run

@@ -31,9 +31,9 @@ from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.statistics import weighted_f1
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel, load_model
-from tarot.objectives.answers import Objective
-from tarot.objectives.samples import MIXED_SHOTS, chat_template, draw, load_task
-from tarot.search.config import Recipe
+from tarot.objectives.answers import AnswerObjective
+from tarot.objectives.samples import MIXED_SHOTS, chat_template, draw_samples, load_task
+from tarot.search.config import TaRotConfig
 from tarot.search.tune import LIBRARIES, curve, tune
 
 HERE = Path(__file__).parent
@@ -57,21 +57,21 @@ def quick(loaded: LoadedModel) -> Iterator[None]:
 def edited(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> tuple[Any, dict[str, Any]]:
     """What a method makes of the labelled samples, used as an adapter is, and what is to be said of it."""
     usual = {"num_fewshot": cell.shots, "samples": grid.SAMPLES, "seed": cell.seed}
-    recipe = Recipe(f"tarot_{cell.task}", **usual | grid.fields(cell, method))
+    config = TaRotConfig(f"tarot_{cell.task}", **usual | grid.fields(cell, method))
     if method in grid.SEARCHES:
-        adapter = tune(loaded, recipe, work, budget=grid.BUDGET, resume=True)
+        adapter = tune(loaded, config, work, budget=grid.BUDGET, resume=True)
         if adapter.provenance["interrupted"]:  # it has an edit, but not this cell's
             raise KeyboardInterrupt
         said = {name: adapter.provenance[name] for name in ("search", "space", "layers", "coordinates", "scores")}
         said["stored_bytes"] = (work / "adapter.safetensors").stat().st_size
         said["seconds_of"] = adapter.provenance["seconds"]
-        return adapter, said | {"curve": [round(score, 5) for score in curve(work, recipe.search)]}
-    task = load_task(recipe.task)
+        return adapter, said | {"curve": [round(score, 5) for score in curve(work, config.search)]}
+    task = load_task(config.task)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
-    template = chat_template(lm, recipe.chat)
-    samples = draw(task, recipe.samples, num_fewshot=cell.shots, seed=cell.seed, chat_template=template)
-    sites = find_sites(loaded.model, "heads", parse_layers(recipe.layers))
-    objective = Objective(loaded.model, samples, lm.encode, sites=sites)
+    template = chat_template(lm, config.chat)
+    samples = draw_samples(task, config.samples, num_fewshot=cell.shots, seed=cell.seed, chat_template=template)
+    sites = find_sites(loaded.model, "heads", parse_layers(config.layers))
+    objective = AnswerObjective(loaded.model, samples, lm.encode, sites=sites)
     weights = RIVALS[method](objective, grid.BUDGET, cell.seed)
     weights.provenance["samples_drawn"] = [{"key": sample.key} for sample in samples]
     with torch.no_grad(), weights.applied(loaded.model):
@@ -91,7 +91,7 @@ def answered(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> dict[s
     task = load_task(name)
     if method == "few-shot":
         template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), True)
-        drawn = draw(task, grid.SAMPLES, seed=cell.seed, chat_template=template)
+        drawn = draw_samples(task, grid.SAMPLES, seed=cell.seed, chat_template=template)
         shots = icl.labelled(task, [vars(sample) for sample in drawn])[: grid.FEW_SHOT]
         results = icl.prompted(loaded, name, shots, limit=grid.DOCUMENTS)
     else:

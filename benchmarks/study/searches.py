@@ -38,10 +38,10 @@ from torch.quasirandom import SobolEngine
 
 from benchmarks.study import grid
 from benchmarks.study.unseen import SEED, Setting, better_half, measure, recorded, whole
-from tarot.edit.merge import merged
+from tarot.edit.merge import merge_temporarily
 from tarot.models.load import LoadedModel
-from tarot.objectives.answers import Objective
-from tarot.search import SEARCHES, maximise
+from tarot.objectives.answers import AnswerObjective
+from tarot.search import SEARCHES, run_search
 from tarot.search.acquisition import (
     Points,
     Scores,
@@ -247,12 +247,12 @@ CONTROLS = ("identity", "random")
 class Watched:
     """An objective that keeps what each sample scored: a row for each call."""
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(self, objective: AnswerObjective) -> None:
         self.objective = objective
         self.rows: list[Tensor] = []
 
     def __call__(self, angles: Tensor) -> float:
-        with torch.no_grad(), merged(self.objective.model, angles, self.objective.sites):
+        with torch.no_grad(), merge_temporarily(self.objective.model, angles, self.objective.sites):
             answers = self.objective.scorer.log_probabilities()
         self.rows.append(answers[0])
         return float(self.objective._sum(self.objective.measure, answers))
@@ -299,7 +299,7 @@ def run(loaded: LoadedModel, task: str, space: str, seed: int, search: str) -> d
     SEARCHES["rival"] = RIVALS[search]
     budget, batch = 1 if search == "identity" else grid.BUDGET, BATCHES.get(search, 1)
     d, starts = setting.space.d, setting.space.starts
-    result = whole(maximise(f, d, search="rival", budget=budget, batch=batch, seed=seed, starts=starts))
+    result = whole(run_search(f, d, search="rival", budget=budget, batch=batch, seed=seed, starts=starts))
     answered = setting.unseen.answered(setting.angles(torch.tensor(result.best.x, dtype=torch.float64)), setting.sites)
     best = {at: round(max(trial.score for trial in result.trials[:at]), 4) for at in AT}
     proposing, evaluating = (

@@ -23,13 +23,13 @@ from benchmarks.study import grid
 from benchmarks.study.unseen import SEED, Setting, better_half, measure, recorded, whole
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
-from tarot.objectives.answers import MEASURES, Objective
-from tarot.search import maximise
-from tarot.search.config import Recipe
+from tarot.objectives.answers import ANSWER_SCORES, AnswerObjective
+from tarot.search import run_search
+from tarot.search.config import TaRotConfig
 from tarot.search.space import START_STEPS, Space
 
 MODEL = "smollm2"
-BOUND = Recipe.bound  # the product's
+BOUND = TaRotConfig.bound  # the product's
 TASKS = ("entailed_polarity", "navigate", "ag_news")
 # `bo` in `head` and `head-gradient` at the product's bound is in the table of searches.
 RUNS = (
@@ -46,7 +46,7 @@ def gradient_span(like: Space, gradients: Tensor, r: int) -> Space:
     Orthonormal, positive uphill, and as long as those of `random:r`. Like `head-gradient` it starts with steps along
     the whole gradient, the longest at the cube's face.
     """
-    rows = gradients[:, like.alive].double()
+    rows = gradients[:, like.angle_mask].double()
     basis = torch.linalg.svd(rows, full_matrices=False).Vh[:r]
     uphill = basis @ rows.sum(0)
     basis, uphill = basis * uphill.sign()[:, None], uphill.abs()
@@ -69,7 +69,7 @@ def setting_of(loaded: LoadedModel, task: str, seed: int, space: str, bound: flo
     setting = Setting.of(loaded, task, seed=seed, bound=bound)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
     each = [
-        weight * Objective(loaded.model, [sample], lm.encode, sites=setting.sites).gradient()
+        weight * AnswerObjective(loaded.model, [sample], lm.encode, sites=setting.sites).gradient()
         for sample, weight in zip(setting.samples, setting.objective._weights, strict=True)
     ]
     return replace(setting, space=gradient_span(setting.space, torch.stack(each), int(r)))
@@ -79,19 +79,19 @@ def run(loaded: LoadedModel, task: str, seed: int, search: str, space: str, boun
     """One search from beginning to end, a gradient counting for three evaluations as everywhere."""
     setting = setting_of(loaded, task, seed, space, bound)
     result = whole(
-        maximise(
+        run_search(
             lambda x: setting.objective(setting.angles(x)),
             setting.space.d,
             search=search,
             budget=grid.BUDGET,
             seed=seed,
             starts=setting.space.starts,
-            slope=setting.slope,
-            enough=MEASURES["log_probability"].enough,
+            value_and_grad=setting.value_and_grad,
+            target_score=ANSWER_SCORES["log_probability"].target_score,
         )
     )
     angles = setting.angles(torch.tensor(result.best.x, dtype=torch.float64))
-    turned = angles[setting.space.alive].abs()
+    turned = angles[setting.space.angle_mask].abs()
     return {
         "coordinates": setting.space.d,
         "documents": len(setting.unseen),

@@ -14,7 +14,7 @@ import torch
 from benchmarks.study import grid
 from benchmarks.study.unseen import SEED, Setting, measure, whole
 from tarot.models.load import LoadedModel
-from tarot.search import maximise
+from tarot.search import run_search
 
 LEVELS = (-0.5, -0.2, -0.1, -0.05, -0.02)
 LAYERS = ("1.0", "0.5", "-0.5")
@@ -26,14 +26,14 @@ def run(loaded: LoadedModel, task: str, shots: int, seed: int, layers: str) -> d
     """Steps, F1 and log-probability of unseen documents at each level that the search reaches."""
     setting = Setting.of(loaded, task, seed=seed, shots=shots, layers=layers)
     result = whole(
-        maximise(
+        run_search(
             lambda _: 0.0,
             setting.space.d,
             search="adam",
             budget=grid.BUDGET,
             seed=seed,
-            slope=setting.slope,
-            enough=LEVELS[-1],
+            value_and_grad=setting.value_and_grad,
+            target_score=LEVELS[-1],
         )
     )
     levels = {}

@@ -15,17 +15,17 @@ from torch import Tensor
 from benchmarks.study import grid
 from benchmarks.study.run import quick
 from tarot._files.atomic import write_atomically
-from tarot.edit.merge import merged
-from tarot.edit.sites import Site, alive, find_sites, parse_layers
+from tarot.edit.merge import merge_temporarily
+from tarot.edit.sites import Site, angle_mask, find_sites, parse_layers
 from tarot.evaluation.compare import greedy_choice
 from tarot.evaluation.statistics import weighted_f1
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel, load_model
 from tarot.models.scoring.scorer import Request, Scorer
-from tarot.objectives.answers import Objective
-from tarot.objectives.samples import Sample, chat_template, draw, load_task
-from tarot.search import Result
-from tarot.search.config import Recipe
+from tarot.objectives.answers import AnswerObjective
+from tarot.objectives.samples import Sample, chat_template, draw_samples, load_task
+from tarot.search import SearchResult
+from tarot.search.config import TaRotConfig
 from tarot.search.proposal import Point
 from tarot.search.space import NEEDS_GRADIENT, Space, make_space
 from tarot.search.tune import Angles
@@ -54,7 +54,7 @@ class Unseen:
     def answered(self, angles: Angles | None = None, sites: tuple[Site, ...] = ()) -> dict[str, float]:
         """Weighted F1 of the greedy answer, and the right answer's mean log-probability in nats, at these angles."""
         if angles is not None:
-            with merged(self.model, angles, sites):
+            with merge_temporarily(self.model, angles, sites):
                 return self.answered()
         scored, greedy = (values.split(self.sizes) for values in self.scorer.log_probabilities())
         written = [greedy_choice(flags.tolist(), texts) for flags, texts in zip(greedy, self.choices, strict=True)]
@@ -65,7 +65,7 @@ class Unseen:
         }
 
 
-def whole(result: Result) -> Result:
+def whole(result: SearchResult) -> SearchResult:
     """The result of a search that came to its end; Ctrl-C, which the search takes for one, ends the program."""
     if result.interrupted:
         raise KeyboardInterrupt
@@ -108,7 +108,7 @@ class Setting:
     samples: list[Sample]
     unseen: Unseen
     sites: tuple[Site, ...]
-    objective: Objective
+    objective: AnswerObjective
     space: Space
 
     @classmethod
@@ -121,23 +121,23 @@ class Setting:
         shots: int = 0,
         layers: str = "1.0",
         space: str = "full",
-        bound: float = Recipe.bound,
+        bound: float = TaRotConfig.bound,
     ) -> "Setting":
         """The study's number of samples, and up to eighty unseen documents of what the split has left."""
         lm, task = TarotLM(loaded.model, tokenizer=loaded.tokenizer), load_task(f"tarot_{task_name}")
         most = min(grid.SAMPLES + UNSEEN, len(list(task.training_docs())) - shots)
-        drawn = draw(task, most, num_fewshot=shots, seed=seed, chat_template=chat_template(lm, True))
+        drawn = draw_samples(task, most, num_fewshot=shots, seed=seed, chat_template=chat_template(lm, True))
         samples = drawn[: grid.SAMPLES]
         sites = find_sites(loaded.model, "heads", parse_layers(layers))
-        objective = Objective(loaded.model, samples, lm.encode, sites=sites)
+        objective = AnswerObjective(loaded.model, samples, lm.encode, sites=sites)
         gradient = objective.gradient() if space in NEEDS_GRADIENT else None
-        made = make_space(space, alive(sites, objective.rotation.n_angles), bound, seed, gradient)
+        made = make_space(space, angle_mask(sites, objective.rotation.n_angles), bound, seed, gradient)
         return cls(samples, Unseen(loaded, drawn[grid.SAMPLES :]), sites, objective, made)
 
     def angles(self, x: Point) -> Angles:
         """Those of a point, in radians."""
         return self.space.angles(x).float()
 
-    def slope(self, x: Point, of: Objective | None = None) -> tuple[float, Tensor]:
+    def value_and_grad(self, x: Point, of: AnswerObjective | None = None) -> tuple[float, Tensor]:
         """Score of a point and its gradient there: on the samples, or on what another objective scores."""
-        return self.space.slope(x, (of or self.objective).slope)
+        return self.space.value_and_grad(x, (of or self.objective).value_and_grad)

@@ -23,7 +23,7 @@ LARGEST = 2**25
 
 
 @dataclass(frozen=True)
-class Drift:
+class Divergence:
     """Perplexity of `tokens` neutral tokens without and with the edit, and the KL divergence in nats a token."""
 
     tokens: int
@@ -33,13 +33,13 @@ class Drift:
 
 
 @torch.no_grad()
-def drift(
+def measure_divergence(
     model: PreTrainedModel,
     adapters: Sequence[Adapter],
     text: Int[Tensor, "text token"],
     batch_size: int | None = None,
     on_step: OnStep = silent,
-) -> list[Drift]:
+) -> list[Divergence]:
     """Perplexity and KL divergence of each adapter on the same texts, the first token of each given.
 
     The base model reads every text once, whatever the number of adapters, at most `batch_size` of them in a pass. The
@@ -75,7 +75,7 @@ def drift(
             raise TarotError(wanted, without_number(broken, len(text)), HINT)
     n_tokens = text[:, 1:].numel()
     return [
-        Drift(
+        Divergence(
             n_tokens,
             exp(float(torch.cat(surprise).mean())),
             exp(float(torch.cat(surprises[i]).mean())),

@@ -13,7 +13,7 @@ from tarot.objectives.samples import Sample
 
 
 @dataclass(frozen=True)
-class Moved:
+class TokenChange:
     """One token of the vocabulary as the first of the answer: log-probabilities in nats, without and with the edit."""
 
     id: int
@@ -35,7 +35,7 @@ class Flip:
     gold: int
     base: int
     edited: int
-    moved: tuple[Moved, ...]
+    moved: tuple[TokenChange, ...]
 
 
 def flips(
@@ -65,7 +65,7 @@ def flips(
         # By probability: in nats, the furthest would be tokens that neither model would ever write.
         furthest = (new.exp() - old.exp()).abs().topk(min(n_tokens, len(old))).indices.tolist()
         tokens = dict.fromkeys([request.continuation[0], *furthest])
-        moved = tuple(Moved(t, str(tokenizer.decode([t])), float(old[t]), float(new[t])) for t in tokens)
+        moved = tuple(TokenChange(t, str(tokenizer.decode([t])), float(old[t]), float(new[t])) for t in tokens)
         gained = edited[i] == samples[i].gold
         found.append(Flip(i, gained, samples[i].gold, base[i], edited[i], moved))
     return found
@@ -76,7 +76,7 @@ def most_moved(found: Sequence[Flip], n: int = 12) -> list[tuple[str, float, flo
 
     Ranked by the sum over documents of how far their probability moved.
     """
-    by_token: dict[int, list[Moved]] = {}
+    by_token: dict[int, list[TokenChange]] = {}
     for flip in found:
         for moved in flip.moved:
             by_token.setdefault(moved.id, []).append(moved)
@@ -84,7 +84,7 @@ def most_moved(found: Sequence[Flip], n: int = 12) -> list[tuple[str, float, flo
     def mean(values: list[float]) -> float:
         return sum(values) / len(values)
 
-    def distance(moves: list[Moved]) -> float:
+    def distance(moves: list[TokenChange]) -> float:
         ends = torch.tensor([[move.base, move.edited] for move in moves], dtype=torch.float64).exp()
         return float((ends[:, 1] - ends[:, 0]).abs().sum())
 

@@ -17,7 +17,7 @@ from tarot.errors import TarotError
 Head = tuple[int, int]
 Score = Callable[[Float[Tensor, "layer head angle"]], float]
 # angles -> score, and its gradient per radian
-Slope = Callable[[Float[Tensor, "layer head angle"]], tuple[float, Float[Tensor, "layer head angle"]]]
+ValueAndGrad = Callable[[Float[Tensor, "layer head angle"]], tuple[float, Float[Tensor, "layer head angle"]]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class HeadMaps:
 
 
 @dataclass(frozen=True)
-class Pruned:
+class PruningResult:
     """Angles with only `heads` left of the `of` that were turned, and the scores of none, all, and these."""
 
     angles: Float[Tensor, "layer head angle"]
@@ -46,12 +46,12 @@ class Pruned:
     evaluations: int
 
 
-def turned(angles: Float[Tensor, "layer head angle"]) -> frozenset[Head]:
+def edited_heads(angles: Float[Tensor, "layer head angle"]) -> frozenset[Head]:
     """The heads with an angle that is not zero."""
     return frozenset((int(row), int(head)) for row, head in angles.ne(0).any(-1).nonzero())
 
 
-def only(angles: Float[Tensor, "layer head angle"], heads: Collection[Head]) -> Float[Tensor, "layer head angle"]:
+def keep_heads(angles: Float[Tensor, "layer head angle"], heads: Collection[Head]) -> Float[Tensor, "layer head angle"]:
     """The angles of these heads, and zero elsewhere."""
     kept = torch.zeros_like(angles)
     for row, head in heads:
@@ -59,7 +59,7 @@ def only(angles: Float[Tensor, "layer head angle"], heads: Collection[Head]) -> 
     return kept
 
 
-def alone_and_missed(
+def head_effects(
     score: Score,
     angles: Float[Tensor, "layer head angle"],
     groups: Sequence[Collection[Head]],
@@ -73,12 +73,12 @@ def alone_and_missed(
         groups: heads that are turned and undone together; 2 evaluations each, and 2 more.
         on_score: called after each group with the number of evaluations so far.
     """
-    heads = turned(angles)
+    heads = edited_heads(angles)
     identity, whole = score(torch.zeros_like(angles)), score(angles)
     found = []
     for done, group in enumerate(groups):
-        gained = score(only(angles, group)) - identity
-        found.append((gained, whole - score(only(angles, heads.difference(group)))))
+        gained = score(keep_heads(angles, group)) - identity
+        found.append((gained, whole - score(keep_heads(angles, heads.difference(group)))))
         on_score(2 * done + 4)
     return identity, whole, found
 
@@ -88,24 +88,26 @@ def head_maps(
 ) -> HeadMaps:
     """Turn one head at a time, and undo one at a time: 2 evaluations a turned head, and 2 more.
 
-    Arguments as for `alone_and_missed`.
+    Arguments as for `head_effects`.
     """
-    heads = sorted(turned(angles))
-    identity, whole, found = alone_and_missed(score, angles, [[head] for head in heads], on_score)
+    heads = sorted(edited_heads(angles))
+    identity, whole, found = head_effects(score, angles, [[head] for head in heads], on_score)
     alone, missed = torch.zeros(2, *angles.shape[:2], dtype=torch.float64)
     for head, values in zip(heads, found, strict=True):
         alone[head], missed[head] = values
     return HeadMaps(identity, whole, alone, missed)
 
 
-def attributed(slope: Slope, angles: Float[Tensor, "layer head angle"], points: int = 4) -> Float[Tensor, "layer head"]:
+def attributed(
+    value_and_grad: ValueAndGrad, angles: Float[Tensor, "layer head angle"], points: int = 4
+) -> Float[Tensor, "layer head"]:
     """mean over strengths t of  d score / d angles (t angles) . angles,  of each head: integrated gradients.
 
     Over all heads they add up to score(angles) - score(0), but for the few points t.
 
     Source: Sundararajan, Taly and Yan, arXiv 1703.01365.
     """
-    slopes = [slope(angles * (i + 0.5) / points)[1] for i in range(points)]
+    slopes = [value_and_grad(angles * (i + 0.5) / points)[1] for i in range(points)]
     return (torch.stack(slopes).mean(0) * angles).sum(-1)
 
 
@@ -115,13 +117,13 @@ def check_keep(keep: float) -> None:
         raise TarotError("a share of the gain to keep, above 0 and at most 1", repr(keep), "for example 0.9")
 
 
-def prune(
+def prune_heads(
     score: Score,
     angles: Float[Tensor, "layer head angle"],
     keep: float = 0.9,
     importance: Float[Tensor, "layer head"] | None = None,
     on_score: Callable[[int, int], None] = lambda evaluations, heads: None,
-) -> Pruned:
+) -> PruningResult:
     """A small set of heads with  score >= identity + keep (whole - identity).
 
     Heads are dropped in the order of their importance, the least first: as many together as can be spared, twice as
@@ -141,11 +143,11 @@ def prune(
     """
     check_keep(keep)
     known: dict[frozenset[Head], float] = {}
-    kept = everything = turned(angles)
+    kept = everything = edited_heads(angles)
 
     def scored(heads: frozenset[Head]) -> float:
         if heads not in known:
-            value = score(only(angles, heads))
+            value = score(keep_heads(angles, heads))
             known[heads] = -math.inf if math.isnan(value) else value
             on_score(len(known), len(kept))
         return known[heads]
@@ -173,7 +175,7 @@ def prune(
             else:
                 queue = queue[1:]
         if kept == before:
-            return Pruned(
-                only(angles, kept), kept, len(everything), identity, whole, scored(kept), evaluations=len(known)
+            return PruningResult(
+                keep_heads(angles, kept), kept, len(everything), identity, whole, scored(kept), evaluations=len(known)
             )
         at_once = 1

@@ -4,43 +4,43 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from tarot.analysis.heads import attributed, prune
+from tarot.analysis.heads import attributed, prune_heads
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
-from tarot.evaluation.compare import answers, check_judged, recipe_of
-from tarot.evaluation.evaluate import check_tasks, evaluate, logged
+from tarot.evaluation.compare import answers, check_scorable, config_of
+from tarot.evaluation.evaluate import check_tasks, evaluate, logged_documents
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
-from tarot.objectives.answers import Objective
+from tarot.objectives.answers import AnswerObjective
 from tarot.objectives.generated import GenerationObjective
 from tarot.objectives.rewards import check_reward, is_reward, refuse_unrequested
-from tarot.objectives.samples import Sample, chat_template, evaluated, load_task
+from tarot.objectives.samples import Sample, chat_template, evaluation_documents, load_task
 from tarot.search.tune import Problem, check_samples
 
 
-def objective_of(
+def make_objective(
     loaded: LoadedModel,
     adapter: Adapter,
     *,
     reward: str | None = None,
     include_path: str | Path | None = None,
     batch_size: int | None = None,
-) -> Objective | GenerationObjective:
+) -> AnswerObjective | GenerationObjective:
     """The objective that the adapter was tuned with, or a reward, on the samples that it was tuned on.
 
     Raises:
         TarotError: an adapter without a recipe, one that does not fit the model, other data than it was tuned on, a
             reward of texts for a task that does not generate, or one that runs code and that was not asked for.
     """
-    recipe = recipe_of(adapter)
+    config = config_of(adapter)
     if reward is None:
-        refuse_unrequested(recipe.objective, "an adapter")
+        refuse_unrequested(config.objective, "an adapter")
     adapter.sites(loaded.model)  # or it does not fit
-    problem = Problem.of(loaded, replace(recipe, objective=reward or recipe.objective), include_path, batch_size)
+    problem = Problem.of(loaded, replace(config, objective=reward or config.objective), include_path, batch_size)
     known: list[dict[str, str]] = adapter.provenance.get("samples_drawn", [])  # type: ignore[assignment]  # JSON
     if [sample.key for sample in problem.samples] != [sample["key"] for sample in known]:
         raise TarotError(
-            f"the samples of {recipe.task} that the adapter was tuned on", "others", "use the data it was tuned with"
+            f"the samples of {config.task} that the adapter was tuned on", "others", "use the data it was tuned with"
         )
     return problem.objective
 
@@ -52,23 +52,23 @@ def check_tuned(
     include_path: str | Path | None = None,
     limit: int | None = None,
 ) -> None:
-    """Raise what `documents` and `objective_of` would raise that can be known without a model.
+    """Raise what `documents` and `make_objective` would raise that can be known without a model.
 
     Raises:
         TarotError: an adapter without a recipe, a limit below 1, a reward that does not exist or that code or a model
             would judge without the user's consent, or a task whose prompts cannot be rendered.
     """
-    recipe = recipe_of(adapter)
+    config = config_of(adapter)
     if reward is None:
-        refuse_unrequested(recipe.objective, "an adapter")
-    objective = reward or recipe.objective
+        refuse_unrequested(config.objective, "an adapter")
+    objective = reward or config.objective
     if is_reward(objective):
         check_reward(objective)
-    check_samples(replace(recipe, objective=objective), include_path)
-    shots = recipe.num_fewshot if isinstance(recipe.num_fewshot, int) else 0
-    for task in check_tasks([recipe.task], include_path=include_path, num_fewshot=shots, limit=limit):
+    check_samples(replace(config, objective=objective), include_path)
+    shots = config.num_fewshot if isinstance(config.num_fewshot, int) else 0
+    for task in check_tasks([config.task], include_path=include_path, num_fewshot=shots, limit=limit):
         if not is_reward(objective):
-            check_judged(task)
+            check_scorable(task)
 
 
 def documents(
@@ -81,13 +81,15 @@ def documents(
     """
     if limit is not None and limit < 1:
         raise TarotError("a limit of at least 1 document", str(limit), "leave it out for all")
-    recipe = recipe_of(adapter)
-    shots = recipe.num_fewshot if isinstance(recipe.num_fewshot, int) else 0
-    template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), recipe.chat)
-    return evaluated(load_task(recipe.task, include_path), num_fewshot=shots, limit=limit, chat_template=template)
+    config = config_of(adapter)
+    shots = config.num_fewshot if isinstance(config.num_fewshot, int) else 0
+    template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), config.chat)
+    return evaluation_documents(
+        load_task(config.task, include_path), num_fewshot=shots, limit=limit, chat_template=template
+    )
 
 
-def answered(
+def greedy_answers(
     loaded: LoadedModel,
     adapter: Adapter,
     edit: Adapter | None,
@@ -100,23 +102,23 @@ def answered(
 
     Errors as for `tarot.evaluate` and `tarot.evaluation.compare.answers`.
     """
-    recipe = recipe_of(adapter)
-    task = load_task(recipe.task, include_path)
-    shots = recipe.num_fewshot if isinstance(recipe.num_fewshot, int) else 0
+    config = config_of(adapter)
+    task = load_task(config.task, include_path)
+    shots = config.num_fewshot if isinstance(config.num_fewshot, int) else 0
     results = evaluate(
         loaded,
-        [recipe.task],
+        [config.task],
         adapter=edit,
         include_path=include_path,
         num_fewshot=shots,
         limit=limit,
-        chat=recipe.chat,
+        chat=config.chat,
         batch_size=batch_size,
     )
-    return answers(task, logged(results, recipe.task))[1].greedy
+    return answers(task, logged_documents(results, config.task))[1].greedy
 
 
-def pruned(
+def prune_adapter(
     loaded: LoadedModel,
     adapter: Adapter,
     keep: float = 0.9,
@@ -128,12 +130,12 @@ def pruned(
 ) -> Adapter:
     """The adapter with the fewest heads turned that keep a share of its gain on its own samples.
 
-    What was found stands in the provenance under "pruned". Arguments and errors as for `prune` and `objective_of`.
+    What was found stands in the provenance under "pruned". Arguments and errors as for `prune_heads` and `make_objective`.
     """
-    score = objective_of(loaded, adapter, reward=reward, include_path=include_path, batch_size=batch_size)
+    score = make_objective(loaded, adapter, reward=reward, include_path=include_path, batch_size=batch_size)
     # A reward has no gradient but an estimate; the norm of the angles is a cheaper guess.
-    importance = attributed(score.slope, adapter.angles) if isinstance(score, Objective) else None
-    found = prune(score, adapter.angles, keep, importance, on_score)
+    importance = attributed(score.value_and_grad, adapter.angles) if isinstance(score, AnswerObjective) else None
+    found = prune_heads(score, adapter.angles, keep, importance, on_score)
     record = {
         "from": adapter.fingerprint,
         "before": adapter.provenance.get("pruned"),

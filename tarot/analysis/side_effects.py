@@ -7,12 +7,12 @@ from pathlib import Path
 from jaxtyping import Int
 from torch import Tensor
 
-from tarot.analysis.divergence import Drift, drift
+from tarot.analysis.divergence import Divergence, measure_divergence
 from tarot.analysis.neutral_text import NEUTRAL_TOKENS, OnStep, neutral_text, silent
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
-from tarot.evaluation.compare import answers, check_judged, recipe_of
-from tarot.evaluation.evaluate import evaluate, logged
+from tarot.evaluation.compare import answers, check_scorable, config_of
+from tarot.evaluation.evaluate import evaluate, logged_documents
 from tarot.evaluation.statistics import Gain, f1_gain, weighted_f1
 from tarot.models.load import LoadedModel
 from tarot.objectives.samples import load_tasks
@@ -22,7 +22,7 @@ STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
-class Change:
+class TaskChange:
     """Weighted F1 of the greedy answer to a task's documents, without and with the edit, and the paired difference."""
 
     base: float
@@ -31,12 +31,12 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Strength:
+class StrengthPoint:
     """An adapter with its angles scaled: change of its own task, drift on neutral text."""
 
     strength: float
-    change: Change
-    drift: Drift
+    change: TaskChange
+    drift: Divergence
 
 
 def check_strength(strength: float) -> None:
@@ -45,7 +45,7 @@ def check_strength(strength: float) -> None:
         raise TarotError("a strength from 0 (the base model) to 1 (the adapter)", repr(strength))
 
 
-def changes(
+def measure_task_changes(
     loaded: LoadedModel,
     adapters: Sequence[Adapter],
     tasks: Sequence[str] = (SUITE,),
@@ -56,7 +56,7 @@ def changes(
     chat: bool = True,
     batch_size: int | None = None,
     on_step: OnStep = silent,
-) -> list[dict[str, Change]]:
+) -> list[dict[str, TaskChange]]:
     """What each adapter changes on each task: one row of the matrix an adapter, its columns by name.
 
     Arguments and errors as for `tarot.evaluate`; the base model answers every document once.
@@ -65,7 +65,7 @@ def changes(
         adapter.sites(loaded.model)  # or it does not fit, which is to be said before the base model answers
     known = load_tasks(tasks, include_path)["tasks"]
     for task in known.values():
-        check_judged(task)
+        check_scorable(task)
 
     def greedy(adapter: Adapter | None) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
         results = evaluate(
@@ -78,7 +78,7 @@ def changes(
             chat=chat,
             batch_size=batch_size,
         )
-        found = {name: answers(task, logged(results, name)) for name, task in known.items()}
+        found = {name: answers(task, logged_documents(results, name)) for name, task in known.items()}
         return {name: (gold, arm.greedy) for name, (gold, arm) in found.items()}
 
     on_step("answering tasks", 0, len(adapters) + 1)
@@ -92,19 +92,19 @@ def changes(
     return rows
 
 
-def _change(gold: Sequence[int], base: Sequence[int], edited: Sequence[int]) -> Change:
-    return Change(weighted_f1(gold, base), weighted_f1(gold, edited), f1_gain(gold, base, edited))
+def _change(gold: Sequence[int], base: Sequence[int], edited: Sequence[int]) -> TaskChange:
+    return TaskChange(weighted_f1(gold, base), weighted_f1(gold, edited), f1_gain(gold, base, edited))
 
 
 @dataclass(frozen=True)
 class SideEffects:
     """What an adapter changes on the tasks that it was not tuned on, and on neutral text."""
 
-    changes: dict[str, Change]
-    drift: Drift
+    changes: dict[str, TaskChange]
+    drift: Divergence
 
 
-def side_effects_of(
+def measure_side_effects(
     loaded: LoadedModel,
     adapter: Adapter,
     tasks: Sequence[str] = (SUITE,),
@@ -118,12 +118,12 @@ def side_effects_of(
 ) -> SideEffects:
     """The adapter's row of the matrix, zero-shot and without its own tasks, and its drift on neutral text.
 
-    Arguments and errors as for `changes` and `neutral_text`.
+    Arguments and errors as for `measure_task_changes` and `neutral_text`.
     """
     others = [name for name in load_tasks(tasks, include_path)["tasks"] if name not in adapter.tasks]
-    row: dict[str, Change] = {}
+    row: dict[str, TaskChange] = {}
     if others:
-        (row,) = changes(
+        (row,) = measure_task_changes(
             loaded,
             [adapter],
             others,
@@ -135,11 +135,11 @@ def side_effects_of(
             on_step=on_step,
         )
     text = neutral_text(loaded, n_tokens, batch_size=batch_size, on_step=on_step)
-    (drifted,) = drift(loaded.model, [adapter], text, batch_size, on_step)
+    (drifted,) = measure_divergence(loaded.model, [adapter], text, batch_size, on_step)
     return SideEffects(row, drifted)
 
 
-def trade_off(
+def measure_trade_off(
     loaded: LoadedModel,
     adapter: Adapter,
     text: Int[Tensor, "text token"],
@@ -149,7 +149,7 @@ def trade_off(
     limit: int | None = None,
     batch_size: int | None = None,
     on_step: OnStep = silent,
-) -> list[Strength]:
+) -> list[StrengthPoint]:
     """Gain on the adapter's own task, under prompts as it was tuned on, and drift on a text, at each strength.
 
     Raises:
@@ -157,21 +157,21 @@ def trade_off(
     """
     for strength in strengths:
         check_strength(strength)
-    recipe = recipe_of(adapter)
+    config = config_of(adapter)
     edits = [adapter.scaled(strength) for strength in strengths]
-    rows = changes(
+    rows = measure_task_changes(
         loaded,
         edits,
-        [recipe.task],
+        [config.task],
         include_path=include_path,
-        num_fewshot=recipe.num_fewshot if isinstance(recipe.num_fewshot, int) else 0,
+        num_fewshot=config.num_fewshot if isinstance(config.num_fewshot, int) else 0,
         limit=limit,
-        chat=recipe.chat,
+        chat=config.chat,
         batch_size=batch_size,
         on_step=on_step,
     )
-    drifts = drift(loaded.model, edits, text, batch_size, on_step)
+    drifts = measure_divergence(loaded.model, edits, text, batch_size, on_step)
     return [
-        Strength(strength, row[recipe.task], drifted)
+        StrengthPoint(strength, row[config.task], drifted)
         for strength, row, drifted in zip(strengths, rows, drifts, strict=True)
     ]

@@ -29,13 +29,13 @@ from tarot.evaluation.grid import FEW_SHOT_SHOTS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from tarot.analysis.divergence import Drift
-    from tarot.analysis.side_effects import Change
+    from tarot.analysis.divergence import Divergence
+    from tarot.analysis.side_effects import TaskChange
     from tarot.edit.adapter import Adapter
-    from tarot.evaluation.results import Cell
-    from tarot.evaluation.reward_results import Rewarded
+    from tarot.evaluation.results import Comparison
+    from tarot.evaluation.reward_results import RewardComparison
     from tarot.models.load import LoadedModel
-    from tarot.search import Result, Trial
+    from tarot.search import SearchResult, Trial
 
 # torch, transformers and lm-eval take seconds to import: each command imports what it needs, so that --help is quick.
 
@@ -210,12 +210,12 @@ def tune(
     _check_output(output, folder=True)
     _check_tasks([task], include_path)
     from tarot.evaluation.ray.candidates import Candidates
-    from tarot.evaluation.ray.cluster import Needs
+    from tarot.evaluation.ray.cluster import Resources
     from tarot.search import trial_cost
     from tarot.search import tune as tuning
-    from tarot.search.config import Recipe
+    from tarot.search.config import TaRotConfig
 
-    recipe = Recipe(
+    config = TaRotConfig(
         task=task,
         num_fewshot=num_fewshot if num_fewshot == "mix" else _whole("shots", num_fewshot),
         samples=samples,
@@ -232,24 +232,24 @@ def tune(
         fluency_floor=fluency_floor,
     )
     rows = _rows(batch_size)
-    needs = Needs.parse(cpus, gpus, memory)
-    tuning.check(recipe, output, budget, resume)
-    tuning.check_samples(recipe, include_path)
+    needs = Resources.parse(cpus, gpus, memory)
+    tuning.check(config, output, budget, resume)
+    tuning.check_samples(config, include_path)
     with ExitStack() as stack:
         folder = str(include_path) if include_path else None
         elsewhere = (
             stack.enter_context(
-                Candidates(model, recipe, needs, address, dtype=dtype, include_path=folder, batch_size=rows)
+                Candidates(model, config, needs, address, dtype=dtype, include_path=folder, batch_size=rows)
             )
             if engine == "ray"
             else None
         )
         stack.enter_context(needs.threads())
         loaded = _load(model, device, dtype, device_map)
-        start, advance = stack.enter_context(_trials(budget, trial_cost(recipe.search)))
+        start, advance = stack.enter_context(_trials(budget, trial_cost(config.search)))
         adapter = tuning.tune(
             loaded,
-            recipe,
+            config,
             output,
             budget=budget,
             include_path=include_path,
@@ -266,14 +266,14 @@ def tune(
         f"{objective} on {samples} samples: identity {scores['identity']:.4f}, best {scores['best']:.4f} "
         f"(trial {said['best_trial']} of 0-{trials - 1})"
     )
-    if said["fitted"] and said["spent"] <= budget - trial_cost(recipe.search):
+    if said["fitted"] and said["spent"] <= budget - trial_cost(config.search):
         out.print(f"ended after {said['spent']} of {budget} evaluations, the samples being fitted")
     out.print(f"{total:.0f} s, {seconds['proposing'] / total:.0%} of them spent on proposing")
     out.print(f"adapter {adapter.fingerprint} in {output}" + (", interrupted" if said["interrupted"] else ""))
 
 
 @contextmanager
-def _trials(budget: int, cost: int) -> "Iterator[tuple[Callable[[int], None], Callable[[Trial, Result], None]]]":
+def _trials(budget: int, cost: int) -> "Iterator[tuple[Callable[[int], None], Callable[[Trial, SearchResult], None]]]":
     """Progress of a search: evaluations spent, `cost` a trial, best, time left. -> what to call at its start, and on a
     trial."""
     columns = (DescriptionColumn(), TimeRemainingColumn())
@@ -287,7 +287,7 @@ def _trials(budget: int, cost: int) -> "Iterator[tuple[Callable[[int], None], Ca
                 progress.console.print(f"resuming after {resumed} trials")
                 progress.update(bar, completed=resumed * cost)
 
-        def advance(trial: "Trial", result: "Result") -> None:
+        def advance(trial: "Trial", result: "SearchResult") -> None:
             if trial.score != trial.score:
                 progress.console.print(f"trial {trial.index}: no finite score, or refused; skipped")
             description = f"best {result.best.score:.4f}  identity {result.identity.score:.4f}"
@@ -318,7 +318,7 @@ def _print_table(header: "Sequence[str]", rows: "Iterable[Sequence[str]]", title
     out.print(table)
 
 
-def _print_again(measured: "Cell | Rewarded") -> None:
+def _print_again(measured: "Comparison | RewardComparison") -> None:
     out.print(f"again: {measured.command}", soft_wrap=True, highlight=False, markup=False)
     if measured.not_repeated:
         out.print(f"which does not repeat all of this edit: {measured.not_repeated}", soft_wrap=True, highlight=False)
@@ -366,7 +366,7 @@ def evaluate(
 
     from tarot._files.atomic import write_atomically
     from tarot.analysis.neutral_text import check_tokens
-    from tarot.analysis.side_effects import check_strength, side_effects_of
+    from tarot.analysis.side_effects import check_strength, measure_side_effects
     from tarot.edit.adapter import Adapter
     from tarot.evaluation import compare_rewards as judging
     from tarot.evaluation.evaluate import check_tasks, n_documents
@@ -442,7 +442,7 @@ def evaluate(
         out.print(f"the edit was tuned on prompts of {own} shots: --num-fewshot {own} evaluates it on the same")
     if edit and side_effects:
         with _steps() as show:
-            found = side_effects_of(
+            found = measure_side_effects(
                 loaded,
                 edit,
                 others,
@@ -513,22 +513,22 @@ def compare(
     from tarot.edit.adapter import Adapter
     from tarot.evaluation import compare as measuring
     from tarot.evaluation import compare_rewards as judging
-    from tarot.evaluation import results as cells
+    from tarot.evaluation import results as comparisons
     from tarot.evaluation import reward_results as rewarded
     from tarot.evaluation.comparison import HEADLINE, METRICS, metric_named
-    from tarot.evaluation.comparison import compare as compared
+    from tarot.evaluation.comparison import score_comparisons as compared
     from tarot.objectives.rewards import is_reward
     from tarot.report.table import ARM_HEADER, arm_rows
     from tarot.search import tune as tuning
 
     rows = _rows(batch_size)
     metric_named(metric)
-    if output and output.exists() and any(cell.asked for cell in rewarded.load(output)[0]):
+    if output and output.exists() and any(comparison.asked for comparison in rewarded.load(output)[0]):
         hint = "choose another --output"
         raise TarotError("a file of its own to write", f"{output}, in which tarot bench keeps cells", hint)
     edits = {folder: Adapter.load(folder) for folder in adapter}
-    recipes = {folder: measuring.recipe_of(edit) for folder, edit in edits.items()}
-    for_rewards = [bool(reward) or is_reward(recipe.objective) for recipe in recipes.values()]
+    configs = {folder: measuring.config_of(edit) for folder, edit in edits.items()}
+    for_rewards = [bool(reward) or is_reward(config.objective) for config in configs.values()]
     if any(for_rewards):
         if not all(for_rewards):
             raise TarotError("adapters that are all tuned for a reward, or none", "both", "compare them one by one")
@@ -540,10 +540,10 @@ def compare(
         _compare_rewards(_load(model, device, dtype, device_map), edits, reward, include_path, limit, rows, output)
         return
     beside = {folder: Adapter.load(folder) for folder in control or ()}
-    searches = {folder: measuring.recipe_of(edit).search for folder, edit in beside.items()}
+    searches = {folder: measuring.config_of(edit).search for folder, edit in beside.items()}
     if len(set(searches.values())) < len(beside):
         raise TarotError("controls of different searches", ", ".join(searches.values()), "")
-    searched = {folder: {**searches, folder: recipe.search} for folder, recipe in recipes.items()}
+    searched = {folder: {**searches, folder: config.search} for folder, config in configs.items()}
     # Only for a picture: what was pruned, imported or copied without its trials has none.
     curves = {
         folder: {s: tuning.curve(f, s) for f, s in those.items() if (f / tuning.TRIALS).exists()}
@@ -553,10 +553,10 @@ def compare(
         measuring.check_measurable(edit, shots=shots, draws=draws, include_path=include_path, limit=limit)
     loaded = _load(model, device, dtype, device_map)
     for edit in edits.values():
-        measuring.check_beside(loaded, edit, beside.values())
+        measuring.check_controls(loaded, edit, beside.values())
     measured = []
     for folder, edit in edits.items():
-        cell = measuring.measure(
+        comparison = measuring.compare_arms(
             loaded,
             edit,
             shots=shots,
@@ -567,16 +567,18 @@ def compare(
             controls={f"{searches[f]} search": each for f, each in beside.items()},
             draws=draws,
         )
-        measured.append(cell)
+        measured.append(comparison)
         if output:  # what is measured is kept, whatever becomes of the next
-            write_atomically(output, cells.to_json(measured).encode())
-    for comparison in compared(measured, metric):
-        cell = comparison.cell
-        title = f"{cell.task}, {len(cell.gold):,} documents, {METRICS[metric].title}, seed {cell.seed}"
-        _print_table(ARM_HEADER, arm_rows(comparison), title)
-        for note in cells.number_notes(cell):
+            write_atomically(output, comparisons.to_json(measured).encode())
+    for scored in compared(measured, metric):
+        comparison = scored.comparison
+        title = (
+            f"{comparison.task}, {len(comparison.gold):,} documents, {METRICS[metric].title}, seed {comparison.seed}"
+        )
+        _print_table(ARM_HEADER, arm_rows(scored), title)
+        for note in comparisons.number_notes(comparison):
             out.print(note)
-        _print_again(cell)
+        _print_again(comparison)
 
 
 def _compare_rewards(
@@ -591,7 +593,7 @@ def _compare_rewards(
     from tarot._files.atomic import write_atomically
     from tarot.evaluation import compare_rewards as judging
     from tarot.evaluation import reward_results as rewarded
-    from tarot.objectives.text_metrics import OUTCOMES, outcomes
+    from tarot.objectives.text_metrics import OUTCOMES, read_text_scores
     from tarot.report.rewards import FRONT_HEADER, REWARD_HEADER, front_rows, reward_rows
 
     for edit in edits.values():
@@ -605,7 +607,7 @@ def _compare_rewards(
             include_path=include_path,
             limit=limit,
             batch_size=batch_size,
-            outcomes=outcomes(folder) if (folder / OUTCOMES).exists() else None,
+            outcomes=read_text_scores(folder) if (folder / OUTCOMES).exists() else None,
         )
         compared.append(written)
         if output:
@@ -664,7 +666,7 @@ def bench(
     _check_tasks(task, include_path)
     from tarot.evaluation.comparison import METRICS, metric_named
     from tarot.evaluation.ray.cells import RayEngine, local
-    from tarot.evaluation.ray.cluster import Needs
+    from tarot.evaluation.ray.cluster import Resources
     from tarot.evaluation.results import number_notes
     from tarot.report.table import aligned, summary_rows
 
@@ -685,12 +687,12 @@ def bench(
     ]
     for setting in settings:
         setting.check()
-    needs = Needs.parse(cpus, gpus, memory)
+    needs = Resources.parse(cpus, gpus, memory)
     failed = []
     with ExitStack() as stack:
         bar = stack.enter_context(_Cells(len(settings)))
 
-        def told(setting: grid.Setting, outcome: grid.Outcome) -> None:
+        def told(setting: grid.Setting, outcome: grid.CellResult) -> None:
             for words in outcome.words:
                 bar.say(words)
             if outcome.error:
@@ -698,13 +700,13 @@ def bench(
                 bar.say(f"failed: {setting.id} {setting.search}: {outcome.error}")
             bar.advance()
 
-        def run(todo: "Sequence[grid.Setting]") -> "Iterator[tuple[grid.Setting, grid.Outcome]]":
+        def run(todo: "Sequence[grid.Setting]") -> "Iterator[tuple[grid.Setting, grid.CellResult]]":
             if engine == "local" or not todo:
                 return local(todo, folder, needs)
             return stack.enter_context(RayEngine(folder, needs, address)).run(todo)
 
         try:
-            measured = grid.measure_grid(settings, output, run, on_start=bar.start, on_outcome=told)
+            measured = grid.run_grid(settings, output, run, on_start=bar.start, on_outcome=told)
         except KeyboardInterrupt:
             bar.say("the same command goes on from here")
             raise
@@ -713,8 +715,8 @@ def bench(
         out.print(METRICS[metric].title)
         for line in aligned([header, *rows]):
             out.print(line, soft_wrap=True, highlight=False)  # whole, however narrow a log is
-        for cell in measured:
-            for note in number_notes(cell):
+        for comparison in measured:
+            for note in number_notes(comparison):
                 out.print(note, soft_wrap=True)
     out.print(f"{len(measured)} of {len(settings)} cells in {output}", soft_wrap=True)
     if failed:
@@ -771,7 +773,10 @@ def report(
     metric_named(metric)
     _check_output(output, folder=True)
     read = [rewarded.load(path) for path in results]
-    measured, compared = [cell for cells, _ in read for cell in cells], [each for _, those in read for each in those]
+    measured, compared = (
+        [comparison for comparisons, _ in read for comparison in comparisons],
+        [each for _, those in read for each in those],
+    )
     out.print(f"report in {write_report(measured, output, metric, analysis or (), compared)}")
 
 
@@ -839,7 +844,7 @@ def prune(
     _check_free(output)
     check_include_path(include_path)
     from tarot.analysis.heads import check_keep
-    from tarot.analysis.protocol import check_tuned, pruned
+    from tarot.analysis.protocol import check_tuned, prune_adapter
     from tarot.edit.adapter import Adapter
 
     rows = _rows(batch_size)
@@ -848,7 +853,7 @@ def prune(
     check_tuned(edit, reward=reward, include_path=include_path)
     loaded = _load(model, device, dtype)
     with err.status("") as status:
-        smaller = pruned(
+        smaller = prune_adapter(
             loaded,
             edit,
             keep,
@@ -902,9 +907,9 @@ def effects(
         side.check_strength(factor)
     check_tokens(tokens)
     for edit in edits.values():
-        suite = list(dict.fromkeys([*names, measuring.recipe_of(edit).task]))
+        suite = list(dict.fromkeys([*names, measuring.config_of(edit).task]))
         for task in check_tasks(suite, include_path=include_path, limit=limit):
-            measuring.check_judged(task)
+            measuring.check_scorable(task)
     loaded = _load(model, device, dtype)
     with _steps() as show:
         found = side.measure_effects(
@@ -937,7 +942,7 @@ def effects(
     out.print(f"effects and tradeoff, as SVG and CSV, in {output}")
 
 
-def _print_changes(title: str, row: "Mapping[str, Change]") -> None:
+def _print_changes(title: str, row: "Mapping[str, TaskChange]") -> None:
     from tarot.report.table import with_interval
 
     header = ("task", "documents", "base", "edited", "change, 95% interval")
@@ -948,7 +953,7 @@ def _print_changes(title: str, row: "Mapping[str, Change]") -> None:
     _print_table(header, changes, title)
 
 
-def _kl(drift: "Drift") -> str:
+def _kl(drift: "Divergence") -> str:
     return f"{drift.kl.value:.4f} [{drift.kl.low:.4f}, {drift.kl.high:.4f}]"
 
 

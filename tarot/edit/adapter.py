@@ -28,8 +28,8 @@ from transformers.integrations.accelerate import load_offloaded_parameter
 from tarot._files.atomic import write_atomically
 from tarot._files.strict_json import parse_json, read_file
 from tarot.edit import hub
-from tarot.edit.hooks import rotated
-from tarot.edit.merge import merge_
+from tarot.edit.hooks import apply_rotation
+from tarot.edit.merge import merge_rotation
 from tarot.edit.provenance import checked_card, checked_provenance
 from tarot.edit.rotation import ROTATIONS, Rotation
 from tarot.edit.sites import Site, decoder_layers, find_sites
@@ -146,11 +146,11 @@ class Adapter:
 
     def applied(self, model: PreTrainedModel) -> AbstractContextManager[object]:
         """Context manager within which `model` is edited; it leaves no trace."""
-        return rotated(model, self.angles, self.sites(model), self.rotation)
+        return apply_rotation(model, self.angles, self.sites(model), self.rotation)
 
     def merge(self, model: PreTrainedModel) -> PreTrainedModel:
         """Fold the edit into `model`'s weights, for good, and return it."""
-        merge_(model, self.angles, self.sites(model), self.rotation)
+        merge_rotation(model, self.angles, self.sites(model), self.rotation)
         return model
 
     def scaled(self, factor: float) -> "Adapter":
@@ -164,7 +164,7 @@ class Adapter:
             raise TarotError("a strength that leaves every angle finite", repr(factor))
         # Still of its task, by its recipe; but what it scored there, nobody has seen.
         kept = {key: value for key, value in self.provenance.items() if key not in ("scores", "best_trial")}
-        return replace(self, angles=angles, provenance=kept | descended((factor, self)))
+        return replace(self, angles=angles, provenance=kept | composed_provenance((factor, self)))
 
     def save(self, folder: str | Path) -> None:
         """Write both files; the second names the first's digest, so that a pair half-written is not taken for whole."""
@@ -276,7 +276,7 @@ def _plain(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def descended(*parents: tuple[float, Adapter]) -> dict[str, object]:
+def composed_provenance(*parents: tuple[float, Adapter]) -> dict[str, object]:
     """Provenance of an adapter made from others: each with its strength, and the samples of them all.
 
     It has no task of its own, but what its parents were tuned on it must not be evaluated on either.

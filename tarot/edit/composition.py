@@ -7,9 +7,9 @@ Rotations of the same plane commute and their angles add, so the sum is exactly 
 import torch
 from transformers import PreTrainedModel
 
-from tarot.edit.adapter import Adapter, Edit, descended
+from tarot.edit.adapter import Adapter, Edit, composed_provenance
 from tarot.edit.rotation import ROTARY, ROTATIONS, SCALE
-from tarot.edit.sites import alive, find_sites
+from tarot.edit.sites import angle_mask, find_sites
 from tarot.errors import TarotError
 
 
@@ -39,12 +39,12 @@ def compose(model: PreTrainedModel, *adapters: Adapter) -> Adapter:
     fitting = [adapter.sites(model) for adapter in adapters]
     sites = find_sites(model, kinds[0], {site.layer for own in fitting for site in own})
     row_of = {site.layer: row for row, site in enumerate(sites)}
-    angles = torch.zeros(alive(sites, rotation.n_angles).shape, dtype=torch.float64)
+    angles = torch.zeros(angle_mask(sites, rotation.n_angles).shape, dtype=torch.float64)
     for adapter, own in zip(adapters, fitting, strict=True):
         for site, row in zip(own, adapter.angles, strict=True):
             angles[row_of[site.layer], : row.shape[0], : row.shape[1]] += row
     return Adapter(
         angles.float(),
         Edit.of(model, kinds[0], sites, rotation),
-        descended(*((1.0, adapter) for adapter in adapters)),
+        composed_provenance(*((1.0, adapter) for adapter in adapters)),
     )

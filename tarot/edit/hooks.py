@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tarot.edit.patch import Patch
 from tarot.edit.rotation import ROTARY, Rotation
-from tarot.edit.sites import Site, alive, find_sites, n_layers
+from tarot.edit.sites import Site, angle_mask, find_sites, n_layers
 from tarot.errors import ShapeMismatch, TarotError
 
 Angles = Float[Tensor, "site head angle"]
@@ -67,7 +67,7 @@ class _Edit(AbstractContextManager[nn.Module], ABC):
         """Compute the edit and add its changes to `patch`; the model stays as it is."""
 
 
-class rotated(_Edit):
+class apply_rotation(_Edit):
     """z' = z R(angles) at every site, while the context is open.
 
     Args:
@@ -106,7 +106,7 @@ def _fitting_sites(
     modules = set(model.modules())
     if stranger := next((site.name for site in sites if site.module not in modules), None):
         raise TarotError("sites of this model", f"{stranger} of another", "find_sites(model) finds them")
-    expected = tuple(alive(sites, rotation.n_angles).shape)
+    expected = tuple(angle_mask(sites, rotation.n_angles).shape)
     if tuple(angles.shape) != expected:
         hint = f"{len(sites)} sites from {sites[0].name} to {sites[-1].name}, rotation {rotation.name!r}"
         raise ShapeMismatch("angles", expected, tuple(angles.shape), hint)

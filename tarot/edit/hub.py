@@ -74,7 +74,7 @@ def card(description: Mapping[str, Any], repo_id: str, measured: str = "") -> st
         ("fingerprint", _code(description["fingerprint"])),
         *_made(provenance),
     ]
-    table = "\n".join("| " + " | ".join(cell.replace("|", r"\x7c") for cell in row) + " |" for row in rows)
+    table = "\n".join("| " + " | ".join(comparison.replace("|", r"\x7c") for comparison in row) + " |" for row in rows)
     return f"""---
 {data.to_yaml()}
 ---

@@ -15,10 +15,10 @@ from tarot.edit.sites import Site
 from tarot.errors import TarotError
 
 
-class merged(_Edit):
-    """`merge_` while the context is open; then the weights of before, bit for bit, also when the body raises.
+class merge_temporarily(_Edit):
+    """`merge_rotation` while the context is open; then the weights of before, bit for bit, also when the body raises.
 
-    Arguments as for `rotated`, errors as for `merge_`. The weights of before are set aside, never written to, at the
+    Arguments as for `rotated`, errors as for `merge_rotation`. The weights of before are set aside, never written to, at the
     cost of the edited projections' memory once more. Threads and tasks: as for `rotated`. Contexts are closed in the
     reverse order of their opening: another order is a TarotError, and the context stays open.
     """
@@ -34,7 +34,9 @@ class merged(_Edit):
                 patch.replace(site.module, site.module.get_parameter(name), "data", weight)
 
 
-def merge_(model: nn.Module, angles: Angles, sites: Sequence[Site] | None = None, rotation: Rotation = ROTARY) -> None:
+def merge_rotation(
+    model: nn.Module, angles: Angles, sites: Sequence[Site] | None = None, rotation: Rotation = ROTARY
+) -> None:
     """W <- W R^T (input side), or W <- R^T W and b <- b R (output side), in place.
 
     Arguments as for `rotated`. Computed in float32 or better and rounded once. Weights that accelerate fetches for each
@@ -46,10 +48,10 @@ def merge_(model: nn.Module, angles: Angles, sites: Sequence[Site] | None = None
     _write(model, angles, sites, rotation, backwards=False)
 
 
-def unmerge_(
+def unmerge_rotation(
     model: nn.Module, angles: Angles, sites: Sequence[Site] | None = None, rotation: Rotation = ROTARY
 ) -> None:
-    """W <- W R^-T (input side), or W <- R^-T W and b <- b R^-1 (output side): undoes `merge_` up to rounding."""
+    """W <- W R^-T (input side), or W <- R^-T W and b <- b R^-1 (output side): undoes `merge_rotation` up to rounding."""
     _write(model, angles, sites, rotation, backwards=True)
 
 

@@ -152,7 +152,7 @@ def find_sites(model: nn.Module, kind: str = "heads", layers: float | Iterable[i
     return tuple(sites)
 
 
-def alive(sites: Iterable[Site], n_angles: Callable[[int], int]) -> Bool[Tensor, "layer head angle"]:
+def angle_mask(sites: Iterable[Site], n_angles: Callable[[int], int]) -> Bool[Tensor, "layer head angle"]:
     """alive[i, h, a] = site i has a head h with an angle a.
 
     The angles of all sites are one tensor, as wide as the widest site; where the sites are alike, all is alive.

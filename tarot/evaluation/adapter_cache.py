@@ -23,19 +23,19 @@ from tarot.edit.sites import find_sites, parse_layers
 from tarot.errors import FileAccessError, TarotError
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
-from tarot.objectives.samples import chat_template, draw, load_task
-from tarot.objectives.text_metrics import OUTCOMES, outcomes
+from tarot.objectives.samples import chat_template, draw_samples, load_task
+from tarot.objectives.text_metrics import OUTCOMES, read_text_scores
 from tarot.search import TrialLog
-from tarot.search.config import Recipe
+from tarot.search.config import TaRotConfig
 from tarot.search.trial_log import intact_size
 from tarot.search.tune import LIBRARIES, LOCK, TRIALS, check_search, tune
 
 logger = logging.getLogger("tarot")
 
 
-def tuned(
+def tune_cached(
     loaded: LoadedModel,
-    recipe: Recipe,
+    config: TaRotConfig,
     cache: Path,
     *,
     budget: int,
@@ -52,8 +52,8 @@ def tuned(
         TarotError: what `tarot.tune` raises, or a cache that cannot be written.
         KeyboardInterrupt: Ctrl-C while tuning; the trials so far are kept.
     """
-    check_search(recipe, budget)
-    folder = cache / key(loaded, recipe, budget, include_path)
+    check_search(config, budget)
+    folder = cache / key(loaded, config, budget, include_path)
     with locked(Path(f"{folder}.lock")):
         if (finished := _finished(folder)) is not None:
             return finished, folder
@@ -63,7 +63,7 @@ def tuned(
             say(f"resumed the search in {folder} after {resumed} trials")
         adapter = tune(
             loaded,
-            recipe,
+            config,
             folder,
             budget=budget,
             include_path=include_path,
@@ -81,14 +81,16 @@ def tuned(
         return adapter, folder
 
 
-def key(loaded: LoadedModel, recipe: Recipe, budget: int, include_path: str | None) -> str:
+def key(loaded: LoadedModel, config: TaRotConfig, budget: int, include_path: str | None) -> str:
     """Folder name: readable, and a digest of recipe, budget, model, weights, versions and the samples' very prompts."""
-    sites = find_sites(loaded.model, recipe.sites, parse_layers(recipe.layers))
-    template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), recipe.chat)
-    task = load_task(recipe.task, include_path)
-    samples = draw(task, recipe.samples, num_fewshot=recipe.num_fewshot, seed=recipe.seed, chat_template=template)
+    sites = find_sites(loaded.model, config.sites, parse_layers(config.layers))
+    template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), config.chat)
+    task = load_task(config.task, include_path)
+    samples = draw_samples(
+        task, config.samples, num_fewshot=config.num_fewshot, seed=config.seed, chat_template=template
+    )
     determines = {
-        "recipe": asdict(recipe),
+        "recipe": asdict(config),
         "budget": budget,
         "model": loaded.reference,
         "shapes": shapes_fingerprint(loaded.model, sites),
@@ -99,7 +101,7 @@ def key(loaded: LoadedModel, recipe: Recipe, budget: int, include_path: str | No
     }
     digest = hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()[:16]
     readable = re.sub(
-        r"[^\w.-]+", "-", f"{Path(loaded.reference).name}-{recipe.task}-{recipe.num_fewshot}-{recipe.seed}"
+        r"[^\w.-]+", "-", f"{Path(loaded.reference).name}-{config.task}-{config.num_fewshot}-{config.seed}"
     )
     return f"{readable[:50]}-{digest}"
 
@@ -157,7 +159,7 @@ def _repair(folder: Path, say: Callable[[str], None]) -> int:
         os.truncate(path, size)
         say(f"kept the intact trials in {path}; the whole file is {TRIALS}.damaged")
     try:
-        outcomes(folder)
+        read_text_scores(folder)
     except TarotError as error:
         if (folder / OUTCOMES).exists():
             (folder / OUTCOMES).rename(folder / f"{OUTCOMES}.damaged")

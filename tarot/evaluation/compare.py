@@ -16,14 +16,14 @@ from lm_eval.api.task import Task
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.evaluation import in_context as icl
-from tarot.evaluation.evaluate import check_tasks, evaluate, logged
-from tarot.evaluation.results import EDITED, FEW_SHOT, OUTSIDE, ZERO_SHOT, Arm, Cell
+from tarot.evaluation.evaluate import check_tasks, evaluate, logged_documents
+from tarot.evaluation.results import EDITED, FEW_SHOT, OUTSIDE, ZERO_SHOT, Arm, Comparison
 from tarot.models.load import LoadedModel
 from tarot.models.missing_numbers import has_number
 from tarot.objectives.documents import check_answers, document_key, right_choice
 from tarot.objectives.samples import MIXED_SHOTS, load_task
 from tarot.objectives.shots import shots_shown
-from tarot.search.config import Recipe, check_recipe
+from tarot.search.config import TaRotConfig, check_config
 from tarot.search.tune import LIBRARIES
 
 # Documents as lm-eval logged them, and the seconds that their answers took.
@@ -37,7 +37,7 @@ def answers(task: Task, documents: Sequence[icl.Logged]) -> tuple[tuple[int, ...
     are different contexts of one text, nothing that could be written tells them apart: the likeliest counts as greedy.
     A document without a number is answered OUTSIDE with probability 0.
     """
-    check_judged(task)
+    check_scorable(task)
     gold: list[int] = []
     predicted: list[int] = []
     greedy: list[int] = []
@@ -73,7 +73,7 @@ def answers(task: Task, documents: Sequence[icl.Logged]) -> tuple[tuple[int, ...
     return tuple(gold), arm
 
 
-def check_judged(task: Task) -> None:
+def check_scorable(task: Task) -> None:
     """Raise TarotError unless the answers to a task can be told right from wrong."""
     if task.OUTPUT_TYPE not in ("multiple_choice", "loglikelihood", "generate_until"):
         hint = "leave it out; tarot evaluate has its metrics"
@@ -91,11 +91,11 @@ def check_measurable(
     include_path: str | Path | None = None,
     limit: int | None = None,
 ) -> None:
-    """Raise what `measure` would raise that can be known without a model; arguments as for `measure`."""
-    recipe = recipe_of(adapter)
-    own = recipe.num_fewshot if isinstance(recipe.num_fewshot, int) else 0
-    for task in check_tasks([recipe.task], adapter, include_path=include_path, num_fewshot=own, limit=limit):
-        check_judged(task)
+    """Raise what `compare_arms` would raise that can be known without a model; arguments as for `compare_arms`."""
+    config = config_of(adapter)
+    own = config.num_fewshot if isinstance(config.num_fewshot, int) else 0
+    for task in check_tasks([config.task], adapter, include_path=include_path, num_fewshot=own, limit=limit):
+        check_scorable(task)
         icl.labelled(task, _samples_of(adapter))
     if draws and not (own or shots):
         raise TarotError("shots to draw", "0 shots", "leave the draws out")
@@ -136,7 +136,7 @@ def command(
     Rewarded texts have no shots: None leaves them out. `not_repeated` says what the line does not do again.
     """
     options = [f"--include-path {shlex.quote(str(include_path))}"] if include_path else []
-    searched = {"DIR": adapter, **{f"DIR-{recipe_of(control).search}": control for control in controls}}
+    searched = {"DIR": adapter, **{f"DIR-{config_of(control).search}": control for control in controls}}
     made = {folder: _steps(loaded.reference, edit, folder, options) for folder, edit in searched.items()}
     (edited, *beside) = (folder for _, folder in made.values())
     arms = [] if shots is None else [f"--shots {shots}", *([f"--draws {draws}"] if draws else [])]
@@ -169,19 +169,19 @@ def not_repeated(adapter: Adapter) -> str:
 
 def _steps(model: str, adapter: Adapter, folder: str, options: list[str]) -> tuple[list[str], str]:
     """Command lines that make an edit, and the folder that it is in then."""
-    recipe, said = recipe_of(adapter), adapter.provenance
+    config, said = config_of(adapter), adapter.provenance
     # What each field is where it is left out, a space by its search and a search by its objective.
-    search = Recipe(recipe.task, objective=recipe.objective).search
-    default = replace(Recipe(recipe.task, search=recipe.search), search=search)
+    search = TaRotConfig(config.task, objective=config.objective).search
+    default = replace(TaRotConfig(config.task, search=config.search), search=search)
     reference = f"--model {shlex.quote(model)}"
     changed = [
         f"--{name.replace('_', '-')} {shlex.quote(str(value))}"
-        for name, value in vars(recipe).items()
+        for name, value in vars(config).items()
         if name not in ("task", "chat") and value != getattr(default, name)
     ]
     dtype = _dtype(str(said.get("dtype", "auto")))
-    tune = ["tarot tune", reference, f"--task {shlex.quote(recipe.task)}", *dtype, *options, *changed]
-    tune += [f"--budget {said['budget']}", *([] if recipe.chat else ["--no-chat"]), f"--output {folder}"]
+    tune = ["tarot tune", reference, f"--task {shlex.quote(config.task)}", *dtype, *options, *changed]
+    tune += [f"--budget {said['budget']}", *([] if config.chat else ["--no-chat"]), f"--output {folder}"]
     pruned: Any = said.get("pruned")
     if not pruned:
         return [" ".join(tune)], folder
@@ -193,7 +193,7 @@ def _dtype(dtype: str) -> list[str]:
     return [] if dtype == "auto" else [f"--dtype {shlex.quote(dtype)}"]
 
 
-def measure(
+def compare_arms(
     loaded: LoadedModel,
     adapter: Adapter,
     *,
@@ -205,7 +205,7 @@ def measure(
     controls: Mapping[str, Adapter] | None = None,
     draws: int = 0,
     known: MutableMapping[tuple[object, ...], Answered] | None = None,
-) -> Cell:
+) -> Comparison:
     """Answer the documents that the adapter's task evaluates: unedited, with labels in the prompt, and edited.
 
     The edited model sees prompts of as many shots as it was tuned on (none for `mix`). Its base sees the same ones: it
@@ -233,12 +233,12 @@ def measure(
             judges.
     """
     started = time.perf_counter()
-    recipe = recipe_of(adapter)
-    check_beside(loaded, adapter, (controls or {}).values())
-    own = recipe.num_fewshot if isinstance(recipe.num_fewshot, int) else 0
-    labels = recipe.samples + (own if isinstance(recipe.num_fewshot, int) else max(MIXED_SHOTS))
-    task = load_task(recipe.task, include_path)
-    check_judged(task)
+    config = config_of(adapter)
+    check_controls(loaded, adapter, (controls or {}).values())
+    own = config.num_fewshot if isinstance(config.num_fewshot, int) else 0
+    labels = config.samples + (own if isinstance(config.num_fewshot, int) else max(MIXED_SHOTS))
+    task = load_task(config.task, include_path)
+    check_scorable(task)
     check_answers(task)
     drawn = icl.labelled(task, _samples_of(adapter))
     n_shots = own or min(int(shots_shown(task, shots)), len(drawn))
@@ -247,25 +247,25 @@ def measure(
 
     def timed(run: Callable[[], dict[str, Any]]) -> Answered:
         begun = time.perf_counter()
-        return logged(run(), recipe.task), round(time.perf_counter() - begun, 3)
+        return logged_documents(run(), config.task), round(time.perf_counter() - begun, 3)
 
     def evaluated(k: int, edit: Adapter | None = None) -> Answered:
         return timed(
             lambda: evaluate(
                 loaded,
-                [recipe.task],
+                [config.task],
                 adapter=edit,
                 include_path=include_path,
                 num_fewshot=k,
                 limit=limit,
-                chat=recipe.chat,
+                chat=config.chat,
                 batch_size=batch_size,
             )
         )
 
     def base(k: int) -> Answered:
         # The model itself: another may have its name.
-        key = (loaded, recipe.task, str(include_path), k, limit, recipe.chat)
+        key = (loaded, config.task, str(include_path), k, limit, config.chat)
         if known is None:
             return evaluated(k)
         if key not in known:
@@ -276,11 +276,11 @@ def measure(
         return timed(
             lambda: icl.prompted(
                 loaded,
-                recipe.task,
+                config.task,
                 docs,
                 include_path=include_path,
                 limit=limit,
-                chat=recipe.chat,
+                chat=config.chat,
                 batch_size=batch_size,
             )
         )
@@ -308,19 +308,19 @@ def measure(
     measured = [_arm(task, name, n, answered) for name, (n, answered) in arms.items()]
     if n_shots:
         shown = min(n_shots, len(drawn))
-        tried = [_arm(task, "", shown, prompted(docs)) for docs in icl.orders(drawn, shown, draws, recipe.seed)]
+        tried = [_arm(task, "", shown, prompted(docs)) for docs in icl.orders(drawn, shown, draws, config.seed)]
         measured += _ranked(gold, tried)
     docs = [doc for _, doc in zip(range(len(gold)), task.eval_docs, strict=False)]
-    return Cell(
+    return Comparison(
         model=loaded.reference,
-        task=recipe.task,
+        task=config.task,
         num_fewshot=own,
-        seed=recipe.seed,
-        samples=recipe.samples,
+        seed=config.seed,
+        samples=config.samples,
         budget=int(adapter.provenance["budget"]),  # type: ignore[call-overload]  # looked at by recipe_of
-        search=recipe.search,
-        space=recipe.space,
-        objective=recipe.objective,
+        search=config.search,
+        space=config.space,
+        objective=config.objective,
         command=command(loaded, adapter, n_shots, draws, limit, include_path, controls=list((controls or {}).values())),
         not_repeated=not_repeated(adapter),
         dtype=loaded.dtype,
@@ -331,7 +331,7 @@ def measure(
         seconds=round(time.perf_counter() - started, 3),
         reference_seconds=round(reference_workload(), 6),
         adapter=adapter.fingerprint,
-        mixed=recipe.num_fewshot == "mix",
+        mixed=config.num_fewshot == "mix",
         layers=adapter.edit.layers,
         head_angles=tuple(tuple(round(float(a), 6) for a in row) for row in adapter.angles.mean(-1)),
         curves={name: tuple(curve) for name, curve in (curves or {}).items()},
@@ -339,8 +339,8 @@ def measure(
     )
 
 
-def check_beside(loaded: LoadedModel, adapter: Adapter, controls: Iterable[Adapter]) -> None:
-    """Raise what `measure` would of an adapter and its controls, before the base model answers."""
+def check_controls(loaded: LoadedModel, adapter: Adapter, controls: Iterable[Adapter]) -> None:
+    """Raise what `compare_arms` would of an adapter and its controls, before the base model answers."""
     for edit in (adapter, *controls):
         edit.sites(loaded.model)  # or it does not fit
         _check_alike(adapter, edit)
@@ -349,8 +349,8 @@ def check_beside(loaded: LoadedModel, adapter: Adapter, controls: Iterable[Adapt
 def _check_alike(adapter: Adapter, control: Adapter) -> None:
     """Raise TarotError unless a control had the same labels, prompts and budget: its arm stands beside the edit's."""
     said, asked = (
-        f"{recipe.samples} samples of {recipe.task}, {recipe.num_fewshot} shots, seed {recipe.seed}, budget {budget}"
-        for recipe, budget in ((recipe_of(each), each.provenance["budget"]) for each in (control, adapter))
+        f"{config.samples} samples of {config.task}, {config.num_fewshot} shots, seed {config.seed}, budget {budget}"
+        for config, budget in ((config_of(each), each.provenance["budget"]) for each in (control, adapter))
     )
     if said != asked:
         raise TarotError(f"a control tuned as the edit was, on {asked}", said, "tune it with the same")
@@ -371,13 +371,13 @@ def _ranked(gold: tuple[int, ...], arms: Sequence[Arm]) -> list[Arm]:
     ]
 
 
-def recipe_of(adapter: Adapter) -> Recipe:
+def config_of(adapter: Adapter) -> TaRotConfig:
     """The recipe in an adapter's provenance.
 
     Raises:
         TarotError: there is none, or none that could have been tuned; or its budget is missing.
     """
-    known = get_type_hints(Recipe)
+    known = get_type_hints(TaRotConfig)
     found: dict[str, Any] = {name: value for name, value in adapter.provenance.items() if name in known}
     for name in ("task", "budget"):
         if name not in adapter.provenance:
@@ -386,8 +386,8 @@ def recipe_of(adapter: Adapter) -> Recipe:
         kinds: Any = (known[name], int) if known[name] is float else known[name]
         if not isinstance(value, kinds) or (isinstance(value, bool) and known[name] is not bool):
             raise TarotError("the recipe of an adapter as tarot writes it", f"{name} {value!r}", "tune it with tarot")
-    check_recipe(recipe := Recipe(**found))
-    return recipe
+    check_config(config := TaRotConfig(**found))
+    return config
 
 
 def _samples_of(adapter: Adapter) -> list[Mapping[str, Any]]:

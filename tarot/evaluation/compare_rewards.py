@@ -14,17 +14,17 @@ from typing import Any
 
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError, without_number
-from tarot.evaluation.compare import command, not_repeated, recipe_of, said
-from tarot.evaluation.evaluate import check_tasks, evaluate, logged
-from tarot.evaluation.reward_results import Rewarded
+from tarot.evaluation.compare import command, config_of, not_repeated, said
+from tarot.evaluation.evaluate import check_tasks, evaluate, logged_documents
+from tarot.evaluation.reward_results import RewardComparison
 from tarot.evaluation.statistics import difference
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
 from tarot.models.missing_numbers import HINT, check_some_number, is_number
-from tarot.objectives.generated import check_generates, fluency_of, judged, seeded
+from tarot.objectives.generated import check_generates, fluency_of, score_texts, seeded
 from tarot.objectives.rewards import check_reward, is_reward, make_reward, refuse_unrequested
 from tarot.objectives.samples import load_task
-from tarot.objectives.text_metrics import Judged, Outcome
+from tarot.objectives.text_metrics import ScoredTexts, TextScores
 from tarot.search.pareto import pareto
 
 
@@ -50,18 +50,22 @@ def reward_for(results: Mapping[str, Any], task: str, asked: str | None) -> str 
     return named
 
 
-def judge_logged(loaded: LoadedModel, results: Mapping[str, Any], task: str, reward: str) -> Judged:
+def score_logged_texts(loaded: LoadedModel, results: Mapping[str, Any], task: str, reward: str) -> ScoredTexts:
     """The texts in lm-eval's results, judged, with fluency under `loaded` as it is: unedited."""
-    documents = logged(results, task)
+    documents = logged_documents(results, task)
     prompts = [document["arguments"][0][0] for document in documents]
     texts = [document["filtered_resps"][0] for document in documents]
     fluency = fluency_of(TarotLM(loaded.model, tokenizer=loaded.tokenizer))
-    return judged(prompts, texts, make_reward(reward, fluency), fluency)
+    return score_texts(prompts, texts, make_reward(reward, fluency), fluency)
 
 
-def without_judgement(judged: Judged) -> list[int]:
+def without_judgement(score_texts: ScoredTexts) -> list[int]:
     """Rows of the texts whose reward or fluency is NaN or infinite."""
-    return [row for row, pair in enumerate(zip(judged.rewards, judged.fluencies, strict=True)) if not is_number(pair)]
+    return [
+        row
+        for row, pair in enumerate(zip(score_texts.rewards, score_texts.fluencies, strict=True))
+        if not is_number(pair)
+    ]
 
 
 def add_rewards(loaded: LoadedModel, results: dict[str, Any], asked: str | None = None) -> None:
@@ -78,8 +82,8 @@ def add_rewards(loaded: LoadedModel, results: dict[str, Any], asked: str | None 
     for task in results["samples"]:
         if (reward := reward_for(results, task, asked)) is None:
             continue
-        found = judge_logged(loaded, results, task, reward)
-        documents = logged(results, task)
+        found = score_logged_texts(loaded, results, task, reward)
+        documents = logged_documents(results, task)
         broken = without_judgement(found)
         check_some_number({task: broken} if broken else {}, {task: len(documents)})
         if lost := {documents[row]["doc_id"] for row in broken}:
@@ -93,7 +97,7 @@ def add_rewards(loaded: LoadedModel, results: dict[str, Any], asked: str | None 
                 stdev(values) / math.sqrt(len(values)) if len(values) > 1 and not broken else "N/A"
             )  # as lm-eval says it
             results["results"][task][f"{name}_stderr,none"] = error
-            for document, value in zip(logged(results, task), values, strict=True):
+            for document, value in zip(logged_documents(results, task), values, strict=True):
                 document[name] = value
         config = results["configs"][task]
         config["metadata"] = {**(config.get("metadata") or {}), "reward": reward}
@@ -106,7 +110,7 @@ def reward_of(adapter: Adapter, asked: str | None) -> str:
         UnknownName: no such reward.
         TarotError: it was tuned for none, or for one that runs code.
     """
-    tuned_for = recipe_of(adapter).objective
+    tuned_for = config_of(adapter).objective
     if asked is None:
         refuse_unrequested(tuned_for, "an adapter")
     if not is_reward(name := asked or tuned_for):
@@ -119,9 +123,9 @@ def check_comparable(
     adapter: Adapter, asked: str | None, *, include_path: str | Path | None = None, limit: int | None = None
 ) -> None:
     """Raise what `compare_rewards` would raise that can be known without a model; arguments as there."""
-    recipe, name = recipe_of(adapter), reward_of(adapter, asked)
-    shots = recipe.num_fewshot if isinstance(recipe.num_fewshot, int) else 0
-    for task in check_tasks([recipe.task], adapter, include_path=include_path, num_fewshot=shots, limit=limit):
+    config, name = config_of(adapter), reward_of(adapter, asked)
+    shots = config.num_fewshot if isinstance(config.num_fewshot, int) else 0
+    for task in check_tasks([config.task], adapter, include_path=include_path, num_fewshot=shots, limit=limit):
         check_generates(task, name)
 
 
@@ -133,8 +137,8 @@ def compare_rewards(
     include_path: str | Path | None = None,
     limit: int | None = None,
     batch_size: int | None = None,
-    outcomes: Mapping[int, Outcome] | None = None,
-) -> Rewarded:
+    outcomes: Mapping[int, TextScores] | None = None,
+) -> RewardComparison:
     """Have base and edited model write on the documents that the adapter's task evaluates, and judge both alike.
 
     Args:
@@ -150,36 +154,36 @@ def compare_rewards(
         TarotError: the adapter was not tuned for a reward, or for one that runs code and that was not asked for; or it
             is another model's, or its task does not generate.
     """
-    recipe, name = recipe_of(adapter), reward_of(adapter, reward)
+    config, name = config_of(adapter), reward_of(adapter, reward)
     adapter.sites(loaded.model)  # or it does not fit, which is to be said before the base model writes
-    check_generates(task := load_task(recipe.task, include_path), name)
+    check_generates(task := load_task(config.task, include_path), name)
 
     def written(edit: Adapter | None) -> dict[str, Any]:
-        with seeded(recipe.seed):
+        with seeded(config.seed):
             return evaluate(
                 loaded,
-                [recipe.task],
+                [config.task],
                 adapter=edit,
                 include_path=include_path,
-                num_fewshot=recipe.num_fewshot if isinstance(recipe.num_fewshot, int) else 0,
+                num_fewshot=config.num_fewshot if isinstance(config.num_fewshot, int) else 0,
                 limit=limit,
-                chat=recipe.chat,
+                chat=config.chat,
                 batch_size=batch_size,
             )
 
     both = [written(edit) for edit in (None, adapter)]
-    base, edited = (judge_logged(loaded, results, recipe.task, name) for results in both)
+    base, edited = (score_logged_texts(loaded, results, config.task, name) for results in both)
     for side, texts in (("unedited", base), ("edited", edited)):
         if broken := without_judgement(texts):
-            wanted = f"finite rewards and fluencies of the {side} model's texts for {recipe.task}"
+            wanted = f"finite rewards and fluencies of the {side} model's texts for {config.task}"
             raise TarotError(wanted, without_number(broken, len(texts.texts)), HINT)
-    return Rewarded(
+    return RewardComparison(
         model=loaded.reference,
-        task=recipe.task,
+        task=config.task,
         reward=name,
-        seed=recipe.seed,
+        seed=config.seed,
         adapter=adapter.fingerprint,
-        prompts=tuple(said(task, document["doc"]) for document in logged(both[0], recipe.task)),
+        prompts=tuple(said(task, document["doc"]) for document in logged_documents(both[0], config.task)),
         base=base,
         edited=edited,
         gain=difference(base.rewards, edited.rewards),

@@ -219,13 +219,13 @@ def _tuning_keys(adapter: Adapter | None) -> list[str]:
     return [sample["key"] for sample in samples if isinstance(sample, Mapping)]
 
 
-def logged(results: Mapping[str, Any], task: str) -> list[Any]:
+def logged_documents(results: Mapping[str, Any], task: str) -> list[Any]:
     """What lm-eval logged of a task's documents, each once: as the task's first filter leaves its answers."""
     documents: list[dict[str, Any]] = results["samples"][task]
     return [document for document in documents if document["filter"] == documents[0]["filter"]]
 
 
-def metric(results: Mapping[str, Any], task: str, name: str) -> float:
+def metric_value(results: Mapping[str, Any], task: str, name: str) -> float:
     """One task's value of one metric, by the first filter that has it."""
     values = results["results"][task]
     found = [value for key, value in values.items() if key.split(",")[0] == name]

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 from tarot._files.atomic import locked, write_atomically
 from tarot.errors import TarotError, UnknownName
 from tarot.evaluation import results as cell_data
-from tarot.evaluation.results import Cell
+from tarot.evaluation.results import Comparison
 
 if TYPE_CHECKING:
     from tarot.edit.adapter import Adapter
     from tarot.models.load import LoadedModel
-    from tarot.search.config import Recipe
+    from tarot.search.config import TaRotConfig
 
 logger = logging.getLogger("tarot")
 
@@ -54,11 +54,11 @@ class Setting:
         shots = self.num_fewshot if self.num_fewshot == "mix" else f"{self.num_fewshot}shot"
         return f"{self.model}-{self.task}-{shots}-seed{self.seed}" if self.task else self.model
 
-    def recipe(self) -> "Recipe":
+    def config(self) -> "TaRotConfig":
         """Return what its search tries."""
-        from tarot.search.config import Recipe
+        from tarot.search.config import TaRotConfig
 
-        return Recipe(
+        return TaRotConfig(
             self.task,
             num_fewshot=self.num_fewshot,
             samples=self.samples,
@@ -74,17 +74,17 @@ class Setting:
 
         check_task_names([self.task], self.include_path)
         for search in (self.search, *self.control):
-            check_search(replace(self, search=search).recipe(), self.budget)
+            check_search(replace(self, search=search).config(), self.budget)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CellResult:
     """What became of a setting: its cell and its adapter's folder, or one line that says why there is none.
 
     `words` are what happened on the way that is worth saying.
     """
 
-    cell: Cell | None = None
+    comparison: Comparison | None = None
     folder: str = ""
     error: str = ""
     words: tuple[str, ...] = ()
@@ -94,11 +94,11 @@ class Outcome:
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, text: str) -> "Outcome":
+    def from_json(cls, text: str) -> "CellResult":
         """The outcome that `to_json` wrote."""
         values = json.loads(text)
-        cell = cell_data.from_values(values["cell"]) if values["cell"] else None
-        return cls(**values | {"cell": cell, "words": tuple(values["words"])})
+        comparison = cell_data.from_values(values["cell"]) if values["cell"] else None
+        return cls(**values | {"cell": comparison, "words": tuple(values["words"])})
 
 
 class Models(dict[str, "LoadedModel"]):
@@ -138,12 +138,12 @@ class Measurer:
         Raises:
             TarotError: what `tarot.tune` raises.
         """
-        from tarot.evaluation.adapter_cache import tuned
+        from tarot.evaluation.adapter_cache import tune_cached
 
         if (setting, model) not in self.adapters:
-            self.adapters[setting, model] = tuned(
+            self.adapters[setting, model] = tune_cached(
                 model,
-                setting.recipe(),
+                setting.config(),
                 self.work,
                 budget=setting.budget,
                 include_path=setting.include_path,
@@ -151,19 +151,19 @@ class Measurer:
             )
         return self.adapters[setting, model]
 
-    def cell(self, setting: Setting, model: "LoadedModel") -> Cell:
+    def comparison(self, setting: Setting, model: "LoadedModel") -> Comparison:
         """Base, in-context and edited answers to the same documents.
 
         Raises:
-            TarotError: what `tarot.tune` and `measure` raise.
+            TarotError: what `tarot.tune` and `compare_arms` raise.
         """
-        from tarot.evaluation.compare import check_judged, measure
+        from tarot.evaluation.compare import check_scorable, compare_arms
         from tarot.objectives.samples import load_task
         from tarot.search.tune import curve
 
-        check_judged(load_task(setting.task, setting.include_path))  # before minutes are spent on a search
+        check_scorable(load_task(setting.task, setting.include_path))  # before minutes are spent on a search
         found = {name: self.tuned(replace(setting, search=name), model) for name in (setting.search, *setting.control)}
-        return measure(
+        return compare_arms(
             model,
             found[setting.search][0],
             shots=FEW_SHOT_SHOTS,
@@ -177,39 +177,39 @@ class Measurer:
 
     def check(self, setting: Setting) -> None:
         """Raise TarotError for a setting that cannot be measured, as far as that is known without its model."""
-        from tarot.evaluation.compare import check_judged
+        from tarot.evaluation.compare import check_scorable
         from tarot.evaluation.evaluate import check_tasks
         from tarot.search.tune import check_samples
 
         setting.check()
         for task in check_tasks([setting.task], include_path=setting.include_path, limit=setting.limit):
-            check_judged(task)
-        check_samples(setting.recipe(), setting.include_path)
+            check_scorable(task)
+        check_samples(setting.config(), setting.include_path)
 
-    def outcome(self, setting: Setting) -> Outcome:
+    def outcome(self, setting: Setting) -> CellResult:
         """Measure it; whatever goes wrong but Ctrl-C becomes the outcome, since other cells are to go on."""
         self.words.clear()
         try:
             with redirect_stderr(StringIO()):  # lm-eval's own bars
                 self.check(setting)
                 model = self.models[setting.model]
-                cell = self.cell(setting, model)
-            return Outcome(cell, str(self.tuned(setting, model)[1]), words=tuple(self.words))
+                comparison = self.comparison(setting, model)
+            return CellResult(comparison, str(self.tuned(setting, model)[1]), words=tuple(self.words))
         except TarotError as error:
-            return Outcome(error=str(error), words=tuple(self.words))
+            return CellResult(error=str(error), words=tuple(self.words))
         except Exception as error:
             logger.debug("%s", setting.id, exc_info=True)
-            return Outcome(error=" ".join(f"{type(error).__name__}: {error}".split()), words=tuple(self.words))
+            return CellResult(error=" ".join(f"{type(error).__name__}: {error}".split()), words=tuple(self.words))
 
 
-def measure_grid(
+def run_grid(
     settings: Sequence[Setting],
     output: Path,
-    run: Callable[[Sequence[Setting]], Iterable[tuple[Setting, Outcome]]],
+    run: Callable[[Sequence[Setting]], Iterable[tuple[Setting, CellResult]]],
     *,
     on_start: Callable[[int], None] = lambda done: None,
-    on_outcome: Callable[[Setting, Outcome], None] = lambda setting, outcome: None,
-) -> list[Cell]:
+    on_outcome: Callable[[Setting, CellResult], None] = lambda setting, outcome: None,
+) -> list[Comparison]:
     """Measure what a file of results lacks, and write each cell into it as it comes.
 
     Args:
@@ -228,24 +228,24 @@ def measure_grid(
     """
     kept = cell_data.load(output) if output.exists() else []
     asked = {setting: _asked(setting) for setting in settings}
-    known = {cell.asked: cell for cell in kept if cell.asked}
+    known = {comparison.asked: comparison for comparison in kept if comparison.asked}
     todo = [setting for setting in settings if asked[setting] not in known]
     on_start(len(settings) - len(todo))
     _add(output)  # told before an hour of measuring, not after it
     for setting, outcome in run(todo):
-        if outcome.cell:
-            known[asked[setting]] = cell = replace(outcome.cell, asked=asked[setting])
-            _add(output, cell)
+        if outcome.comparison:
+            known[asked[setting]] = comparison = replace(outcome.comparison, asked=asked[setting])
+            _add(output, comparison)
         on_outcome(setting, outcome)
     return [known[asked[setting]] for setting in settings if asked[setting] in known]
 
 
-def _add(output: Path, *cells: Cell) -> None:
+def _add(output: Path, *comparisons: Comparison) -> None:
     """To those that the file holds now: another process may have added its own meanwhile."""
     with locked(output.with_name(f".{output.name}.lock")):
         kept = cell_data.load(output) if output.exists() else []
-        there = {cell.asked for cell in kept}
-        new = [cell for cell in cells if cell.asked not in there]
+        there = {comparison.asked for comparison in kept}
+        new = [comparison for comparison in comparisons if comparison.asked not in there]
         write_atomically(output, cell_data.to_json([*kept, *new]).encode())
 
 

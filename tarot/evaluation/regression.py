@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tarot._files.atomic import write_atomically
 from tarot.errors import TarotError, without_number
-from tarot.evaluation.results import EDITED, Arm, Cell, names_of, number_notes, to_json
+from tarot.evaluation.results import EDITED, Arm, Comparison, names_of, number_notes, to_json
 from tarot.evaluation.statistics import Gain, f1_gain, holm, regressed
 
 LEVEL = 0.95
@@ -26,35 +26,43 @@ MEASURES = {"weighted F1 of the greedy answer": "greedy", "weighted F1 among the
 class Verdict:
     """Outcome of the gate for one cell: whether it fails, and why or what else differs, in phrases."""
 
-    cell: str
+    comparison: str
     failed: bool
     words: tuple[str, ...]
 
 
-def save(cells: Sequence[Cell], path: str | Path) -> None:
+def save(comparisons: Sequence[Comparison], path: str | Path) -> None:
     """Write cells as a baseline: the whole file or none of it.
 
     Raises:
         TarotError: no cells, or a file that cannot be written.
     """
-    if not cells:
+    if not comparisons:
         raise TarotError("cells to save as a baseline", "none", "run a test that uses tarot_gain")
-    write_atomically(Path(path), to_json(cells).encode())
+    write_atomically(Path(path), to_json(comparisons).encode())
 
 
-def renewed(then: Sequence[Cell], now: Sequence[Cell]) -> list[Cell]:
+def renewed(then: Sequence[Comparison], now: Sequence[Comparison]) -> list[Comparison]:
     """The cells now, and those of an earlier baseline of which they hold no newer measurement."""
     matched = _matched(then, now)
-    return [*now, *(cell for i, cell in enumerate(then) if i not in matched)]
+    return [*now, *(comparison for i, comparison in enumerate(then) if i not in matched)]
 
 
-def identity(cell: Cell) -> tuple[str | int, ...]:
+def identity(comparison: Comparison) -> tuple[str | int, ...]:
     """The settings that two runs of the same measurement share."""
-    return (cell.id, cell.samples, cell.budget, cell.search, cell.space, cell.objective, cell.dtype)
+    return (
+        comparison.id,
+        comparison.samples,
+        comparison.budget,
+        comparison.search,
+        comparison.space,
+        comparison.objective,
+        comparison.dtype,
+    )
 
 
-def compare(
-    then: Sequence[Cell], now: Sequence[Cell], tolerance: float, *, allow_missing: bool = False
+def check_regressions(
+    then: Sequence[Comparison], now: Sequence[Comparison], tolerance: float, *, allow_missing: bool = False
 ) -> list[Verdict]:
     """Judge each cell of either run; the verdicts are sorted by name.
 
@@ -98,25 +106,25 @@ def compare(
         change = f"{headline} {mine[headline].value:+.3f} since then"
         verdicts.append(Verdict(names[identity(now[j])], bool(failures), (change, *failures, *notes)))
     compared = {i for i, _ in pairs}
-    for i, cell in enumerate(then):
+    for i, comparison in enumerate(then):
         if i not in compared:
-            words = ("in the baseline, but not measured now", *_nearest(cell, now))
-            verdicts.append(Verdict(names[identity(cell)], not (allow_missing and pairs), words))
-    judged = {j for _, j in pairs}
-    for j, cell in enumerate(now):
-        if j not in judged:
-            broken = tuple(number_notes(cell))
-            verdicts.append(Verdict(names[identity(cell)], bool(broken), ("new, not in the baseline", *broken)))
-    return sorted(verdicts, key=lambda verdict: (verdict.cell, verdict.words))
+            words = ("in the baseline, but not measured now", *_nearest(comparison, now))
+            verdicts.append(Verdict(names[identity(comparison)], not (allow_missing and pairs), words))
+    scored_texts = {j for _, j in pairs}
+    for j, comparison in enumerate(now):
+        if j not in scored_texts:
+            broken = tuple(number_notes(comparison))
+            verdicts.append(Verdict(names[identity(comparison)], bool(broken), ("new, not in the baseline", *broken)))
+    return sorted(verdicts, key=lambda verdict: (verdict.comparison, verdict.words))
 
 
-def _names(cells: Sequence[Cell]) -> dict[tuple[str | int, ...], str]:
+def _names(comparisons: Sequence[Comparison]) -> dict[tuple[str | int, ...], str]:
     """What each measurement is called: another name for each."""
-    ones = {identity(cell): cell for cell in cells}
+    ones = {identity(comparison): comparison for comparison in comparisons}
     return dict(zip(ones, names_of(list(ones.values())), strict=True))
 
 
-def _matched(then: Sequence[Cell], now: Sequence[Cell]) -> dict[int, int]:
+def _matched(then: Sequence[Comparison], now: Sequence[Comparison]) -> dict[int, int]:
     """Pair the cells of one identity one to one, those with most documents in common first."""
     both = product(enumerate(then), enumerate(now))
     candidates = sorted(
@@ -130,7 +138,9 @@ def _matched(then: Sequence[Cell], now: Sequence[Cell]) -> dict[int, int]:
     return dict(sorted(pairs.items()))
 
 
-def _left_over(then: Sequence[Cell], now: Sequence[Cell], matched: Mapping[int, int]) -> list[tuple[int, int]]:
+def _left_over(
+    then: Sequence[Comparison], now: Sequence[Comparison], matched: Mapping[int, int]
+) -> list[tuple[int, int]]:
     """Pair each further cell of an identity with the one of the other run that shares most documents, if any.
 
     Otherwise a cell that was measured twice could hide a loss: the second measurement would be compared with nothing.
@@ -147,43 +157,45 @@ def _left_over(then: Sequence[Cell], now: Sequence[Cell], matched: Mapping[int, 
     return sorted(found)
 
 
-def _documents(cell: Cell) -> dict[tuple[str, int, int], int]:
+def _documents(comparison: Comparison) -> dict[tuple[str, int, int], int]:
     """Map each document to its row: its key, its right answer, and a number if it occurs several times."""
     seen: Counter[tuple[str, int]] = Counter()
     found = {}
-    for row, document in enumerate(zip(cell.keys, cell.gold, strict=True)):
+    for row, document in enumerate(zip(comparison.keys, comparison.gold, strict=True)):
         found[*document, seen[document]] = row
         seen[document] += 1
     return found
 
 
-def _paired(then: Cell, now: Cell) -> Rows:
+def _paired(then: Comparison, now: Comparison) -> Rows:
     """Rows of the documents that both have, with the same right answer; a repeated one is paired in order."""
     ours = _documents(now)
     return [(row, ours[document]) for document, row in _documents(then).items() if document in ours]
 
 
-def _missing(then: Cell, now: Sequence[Cell]) -> int:
+def _missing(then: Comparison, now: Sequence[Comparison]) -> int:
     """Count the documents of a cell that no cell with the same settings measured."""
-    measured = {document for cell in now if identity(cell) == identity(then) for document in _documents(cell)}
+    measured = {
+        document for comparison in now if identity(comparison) == identity(then) for document in _documents(comparison)
+    }
     return len(_documents(then).keys() - measured)
 
 
-def _nearest(cell: Cell, now: Sequence[Cell]) -> list[str]:
+def _nearest(comparison: Comparison, now: Sequence[Comparison]) -> list[str]:
     """Name the settings that differ in the most similar cell of the same model, task, shots and seed."""
     changes = [
         [
             f"{name} {before} then, {after} now"
-            for name, before, after in zip(SETTINGS, identity(cell)[1:], identity(other)[1:], strict=True)
+            for name, before, after in zip(SETTINGS, identity(comparison)[1:], identity(other)[1:], strict=True)
             if before != after
         ]
         for other in now
-        if other.id == cell.id
+        if other.id == comparison.id
     ]
     return min((change for change in changes if change), key=len, default=[])
 
 
-def _lost_numbers(then: Cell, now: Cell, rows: Rows) -> list[str]:
+def _lost_numbers(then: Comparison, now: Comparison, rows: Rows) -> list[str]:
     """Name the arms with documents without a number that had one in the baseline, or were not in it."""
     before = {arm.name: set(arm.without_number) for arm in then.arms}
     partner = {j: i for i, j in rows}
@@ -196,7 +208,7 @@ def _lost_numbers(then: Cell, now: Cell, rows: Rows) -> list[str]:
     return found
 
 
-def _answers(then: Cell, now: Cell, rows: Rows, kind: str) -> tuple[list[int], list[int], list[int]]:
+def _answers(then: Comparison, now: Comparison, rows: Rows, kind: str) -> tuple[list[int], list[int], list[int]]:
     def of(arm: Arm) -> tuple[int, ...]:
         return arm.greedy if kind == "greedy" else arm.predicted
 
@@ -205,7 +217,7 @@ def _answers(then: Cell, now: Cell, rows: Rows, kind: str) -> tuple[list[int], l
 
 
 def _judged(
-    then: Cell, now: Cell, rows: Rows, gains: Mapping[str, Gain], tolerance: float, compared: int
+    then: Comparison, now: Comparison, rows: Rows, gains: Mapping[str, Gain], tolerance: float, compared: int
 ) -> tuple[list[str], list[str]]:
     """Return why a pair of cells fails, and what else differs between them."""
     failures = [
@@ -236,6 +248,6 @@ def _judged(
     return failures, notes
 
 
-def _relative_time(cell: Cell) -> float:
+def _relative_time(comparison: Comparison) -> float:
     """Seconds of the edited arm in units of the same session's reference workload."""
-    return max(cell.arm(EDITED).seconds, 1e-3) / max(cell.reference_seconds, 1e-6)
+    return max(comparison.arm(EDITED).seconds, 1e-3) / max(comparison.reference_seconds, 1e-6)

@@ -51,7 +51,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Comparison:
     """Arms of one model, task, number of shots and seed, on the same documents.
 
     `keys` digest the documents and `gold` holds their right answers, in the arms' order. `texts` are the documents as
@@ -121,38 +121,45 @@ DETAILS = {
 }
 
 
-def details(cells: Sequence[Cell]) -> list[str]:
+def details(comparisons: Sequence[Comparison]) -> list[str]:
     """Of each cell, in words, what tells its search from those of the others; empty where all searched alike."""
-    told: list[tuple[str, ...]] = [()] * len(cells)
+    told: list[tuple[str, ...]] = [()] * len(comparisons)
     for name, form in DETAILS.items():
         values: dict[tuple[str, ...], set[object]] = defaultdict(set)
-        for cell, words in zip(cells, told, strict=True):
-            values[words].add(getattr(cell, name))
+        for comparison, words in zip(comparisons, told, strict=True):
+            values[words].add(getattr(comparison, name))
         if any(len(found) > 1 for found in values.values()):
-            told = [(*words, form.format(getattr(cell, name))) for cell, words in zip(cells, told, strict=True)]
+            told = [
+                (*words, form.format(getattr(comparison, name)))
+                for comparison, words in zip(comparisons, told, strict=True)
+            ]
     return [", ".join(words) for words in told]
 
 
-def names_of(cells: Sequence[Cell]) -> list[str]:
+def names_of(comparisons: Sequence[Comparison]) -> list[str]:
     """The cells' names, with what tells their searches apart."""
-    return [", ".join(filter(None, each)) for each in zip((cell.id for cell in cells), details(cells), strict=True)]
+    return [
+        ", ".join(filter(None, each))
+        for each in zip((comparison.id for comparison in comparisons), details(comparisons), strict=True)
+    ]
 
 
-def number_notes(cell: Cell) -> list[str]:
+def number_notes(comparison: Comparison) -> list[str]:
     """State for each arm which documents have no number; empty if all have one."""
     return [
-        f"{cell.id}, {arm.name}: {without_number(arm.without_number, len(cell.keys))}"
-        for arm in cell.arms
+        f"{comparison.id}, {arm.name}: {without_number(arm.without_number, len(comparison.keys))}"
+        for arm in comparison.arms
         if arm.without_number
     ]
 
 
-def to_json(cells: Sequence[Cell]) -> str:
+def to_json(comparisons: Sequence[Comparison]) -> str:
     """Readable and diffable: one list, sorted by cell, one line a field; NaN in a curve as null."""
-    ordered = [asdict(cell) for cell in sorted(cells, key=lambda cell: cell.id)]
-    for cell in ordered:
-        cell["curves"] = {
-            name: [score if math.isfinite(score) else None for score in curve] for name, curve in cell["curves"].items()
+    ordered = [asdict(comparison) for comparison in sorted(comparisons, key=lambda comparison: comparison.id)]
+    for comparison in ordered:
+        comparison["curves"] = {
+            name: [score if math.isfinite(score) else None for score in curve]
+            for name, curve in comparison["curves"].items()
         }
     return json.dumps({"format": FORMAT, "cells": ordered}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -180,43 +187,43 @@ def results(path: str | Path) -> Iterator[dict[str, Any]]:
         raise TarotError(f"results as tarot writes them in {path}", f"{error}", "measure again") from error
 
 
-def load(path: str | Path) -> list[Cell]:
+def load(path: str | Path) -> list[Comparison]:
     """Read cells that `to_json` wrote. Fields that this version does not know are ignored.
 
     Raises:
         TarotError: no such file, not JSON, a newer format, or a cell whose values the schema refuses.
     """
     with results(path) as content:
-        cells = content.get("cells")
-        if not isinstance(cells, list):
-            raise ValueError(f"cells: {short(cells)} is no list")
-        return [from_values(cell) for cell in cells]
+        comparisons = content.get("cells")
+        if not isinstance(comparisons, list):
+            raise ValueError(f"cells: {short(comparisons)} is no list")
+        return [from_values(comparison) for comparison in comparisons]
 
 
-def from_values(values: object) -> Cell:
+def from_values(values: object) -> Comparison:
     """Build the cell of which JSON holds these values; ValueError names a field that is missing or wrong."""
     curves = values.get("curves") if isinstance(values, dict) else None
     if isinstance(values, dict) and isinstance(curves, dict):
         # JSON has no NaN: a trial without a finite score is null.
         read = {k: [math.nan if x is None else x for x in v] if isinstance(v, list) else v for k, v in curves.items()}
         values = {**values, "curves": read}
-    cell: Cell = validated(Cell, values)
-    if not cell.keys:
+    comparison: Comparison = validated(Comparison, values)
+    if not comparison.keys:
         raise ValueError("keys: no documents")
-    for name, curve in cell.curves.items():
+    for name, curve in comparison.curves.items():
         if any(abs(score) > LARGEST_NUMBER for score in curve):
             raise ValueError(f"curves.{name}: a score beyond {LARGEST_NUMBER:g}")
-    columns: dict[str, Sequence[object]] = {"gold": cell.gold, "texts": cell.texts}
-    for arm in cell.arms:
-        if not all(row < len(cell.keys) for row in arm.without_number):
-            raise ValueError(f"{len(cell.keys)} documents, and others in without_number of {arm.name}")
+    columns: dict[str, Sequence[object]] = {"gold": comparison.gold, "texts": comparison.texts}
+    for arm in comparison.arms:
+        if not all(row < len(comparison.keys) for row in arm.without_number):
+            raise ValueError(f"{len(comparison.keys)} documents, and others in without_number of {arm.name}")
         columns |= {f"{name} of {arm.name}": getattr(arm, name) for name in ("predicted", "greedy", "gold_probability")}
-    same_length(len(cell.keys), columns)
-    if cell.head_angles and len(cell.head_angles) != len(cell.layers):
-        raise ValueError(f"{len(cell.layers)} layers and {len(cell.head_angles)} rows in head_angles")
-    if (n := sum(map(len, cell.head_angles))) > MOST_HEADS:
+    same_length(len(comparison.keys), columns)
+    if comparison.head_angles and len(comparison.head_angles) != len(comparison.layers):
+        raise ValueError(f"{len(comparison.layers)} layers and {len(comparison.head_angles)} rows in head_angles")
+    if (n := sum(map(len, comparison.head_angles))) > MOST_HEADS:
         raise ValueError(f"head_angles: {n} heads, and at most {MOST_HEADS} can be drawn")
-    return cell
+    return comparison
 
 
 def same_length(n: int, columns: Mapping[str, Sequence[object]]) -> None:

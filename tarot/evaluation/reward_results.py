@@ -10,14 +10,14 @@ from pathlib import Path
 from reprlib import repr as short
 
 from tarot._files.strict_json import Name, validated
-from tarot.evaluation import results as cells
-from tarot.evaluation.results import FORMAT, Cell
+from tarot.evaluation import results as comparisons
+from tarot.evaluation.results import FORMAT, Comparison
 from tarot.evaluation.statistics import Difference
-from tarot.objectives.text_metrics import Judged, Outcome
+from tarot.objectives.text_metrics import ScoredTexts, TextScores
 
 
 @dataclass(frozen=True)
-class Rewarded:
+class RewardComparison:
     """Base and edited texts of the same documents, judged by one reward.
 
     `prompts` are the documents as asked. `gain` is in the reward's units, `fluency_gain` in nats a token; `outcomes`
@@ -31,11 +31,11 @@ class Rewarded:
     seed: int
     adapter: Name
     prompts: tuple[str, ...]
-    base: Judged
-    edited: Judged
+    base: ScoredTexts
+    edited: ScoredTexts
     gain: Difference
     fluency_gain: Difference
-    outcomes: Mapping[int, Outcome]
+    outcomes: Mapping[int, TextScores]
     front: tuple[int, ...]
     command: str
     not_repeated: str = ""
@@ -46,34 +46,34 @@ class Rewarded:
         return f"{self.model} {self.task} {self.reward} seed {self.seed}"
 
 
-def to_json(compared: Sequence[Rewarded]) -> str:
+def to_json(compared: Sequence[RewardComparison]) -> str:
     """Everything of every comparison, texts included, in one readable file."""
     rewarded = [asdict(each) for each in compared]
     return json.dumps({"format": FORMAT, "rewarded": rewarded}, indent=1, ensure_ascii=False) + "\n"
 
 
-def load(path: str | Path) -> tuple[list[Cell], list[Rewarded]]:
+def load(path: str | Path) -> tuple[list[Comparison], list[RewardComparison]]:
     """Read a file of results: cells, or rewarded comparisons.
 
     Raises:
         TarotError: as `tarot.evaluation.results.load`.
     """
-    with cells.results(path) as content:
+    with comparisons.results(path) as content:
         if "rewarded" in content:
             compared = content["rewarded"]
             if not isinstance(compared, list):
                 raise ValueError(f"rewarded: {short(compared)} is no list")
             return [], [_rewarded(values) for values in compared]
-    return cells.load(path), []
+    return comparisons.load(path), []
 
 
-def _rewarded(values: object) -> Rewarded:
-    compared: Rewarded = validated(Rewarded, values)
+def _rewarded(values: object) -> RewardComparison:
+    compared: RewardComparison = validated(RewardComparison, values)
     if not compared.prompts:
         raise ValueError("prompts: no documents")
-    for name, judged in {"base": compared.base, "edited": compared.edited}.items():
-        columns = {f"{name}.{kind}": getattr(judged, kind) for kind in ("texts", "rewards", "fluencies")}
-        cells.same_length(len(compared.prompts), columns)
+    for name, scored_texts in {"base": compared.base, "edited": compared.edited}.items():
+        columns = {f"{name}.{kind}": getattr(scored_texts, kind) for kind in ("texts", "rewards", "fluencies")}
+        comparisons.same_length(len(compared.prompts), columns)
     for name, gain in {"gain": compared.gain, "fluency_gain": compared.fluency_gain}.items():
         if gain.n != len(compared.prompts):
             raise ValueError(f"{name}.n: {gain.n} documents and {len(compared.prompts)} prompts")

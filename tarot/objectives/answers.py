@@ -21,10 +21,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tarot.edit.hooks import rotated
-from tarot.edit.merge import merged
+from tarot.edit.hooks import apply_rotation
+from tarot.edit.merge import merge_temporarily
 from tarot.edit.rotation import ROTARY, Rotation
-from tarot.edit.sites import Site, alive
+from tarot.edit.sites import Site, angle_mask
 from tarot.errors import TarotError, UnknownName
 from tarot.models.scoring.scorer import Request, Scorer, out_of_memory
 from tarot.objectives.samples import Sample
@@ -34,16 +34,16 @@ ALL = slice(None)
 Encode = Callable[[str, str], tuple[Sequence[int], Sequence[int]]]
 
 
-class Measure(NamedTuple):
+class AnswerScore(NamedTuple):
     """How one sample is judged.
 
     `of` takes the answers' log-probabilities in nats, whether each is the greedy continuation, and the index of the
-    right one. A mean of `enough` needs no bettering: what a search gains beyond it, it learns by heart (RESULTS.md).
+    right one. A mean of `target_score` needs no bettering: what a search gains beyond it, it learns by heart (RESULTS.md).
     """
 
     needs_choices: bool
-    has_slope: bool
-    enough: float
+    is_differentiable: bool
+    target_score: float
     of: Callable[[Float[Tensor, " answer"], Bool[Tensor, " answer"], int], Tensor]
 
 
@@ -58,35 +58,35 @@ def _accuracy(log_probability: Tensor, greedy: Tensor, gold: int) -> Tensor:
     return torch.where(log_probability.isnan().any(), math.nan, right.to(log_probability.dtype))
 
 
-MEASURES: Mapping[str, Measure] = MappingProxyType(
+ANSWER_SCORES: Mapping[str, AnswerScore] = MappingProxyType(
     {
         # Mean probability of the right answer (the paper's, there of its first token).
-        "probability": Measure(False, True, 0.9, lambda log_probability, _, gold: log_probability[gold].exp()),
+        "probability": AnswerScore(False, True, 0.9, lambda log_probability, _, gold: log_probability[gold].exp()),
         # Mean log-probability of the right answer, in nats.
-        "log_probability": Measure(False, True, -0.1, lambda log_probability, _, gold: log_probability[gold]),
+        "log_probability": AnswerScore(False, True, -0.1, lambda log_probability, _, gold: log_probability[gold]),
         # Right answer's log-probability minus the best wrong one's, in nats.
-        "margin": Measure(True, True, math.inf, _margin),
+        "margin": AnswerScore(True, True, math.inf, _margin),
         # Fraction of samples whose right answer is the likeliest choice; of a single answer, whose greedy continuation
         # it is. Weights of classes add up to one but for rounding.
-        "accuracy": Measure(True, False, 1 - 1e-6, _accuracy),
+        "accuracy": AnswerScore(True, False, 1 - 1e-6, _accuracy),
     }
 )
 
 
-def check_measure(name: str) -> None:
+def check_answer_score(name: str) -> None:
     """Raise UnknownName unless `name` is a measure."""
-    if name not in MEASURES:
-        raise UnknownName("objective", name, MEASURES)
+    if name not in ANSWER_SCORES:
+        raise UnknownName("objective", name, ANSWER_SCORES)
 
 
-class Objective:
+class AnswerObjective:
     """Score of angles on fixed samples.
 
     Args:
         model: a causal language model; left as it was after every call.
         samples: what to score.
         encode: texts to tokens, as the harness does it.
-        measure: a name in `MEASURES`.
+        measure: a name in `ANSWER_SCORES`.
         sites: where to rotate.
         rotation: how angles become a rotation.
         batch_size: most sequences of one pass; None leaves it to the scorer.
@@ -108,7 +108,7 @@ class Objective:
         rotation: Rotation = ROTARY,
         batch_size: int | None = None,
     ) -> None:
-        check_measure(measure)
+        check_answer_score(measure)
         if measure == "margin" and any(len(sample.pairs) < 2 for sample in samples):
             raise TarotError(
                 "samples with several answers for the objective 'margin'", "one answer", "use log_probability"
@@ -117,7 +117,7 @@ class Objective:
             hint = "judge texts by a reward, such as --objective sentiment:positive"
             raise TarotError(f"samples with answers for the objective {measure!r}", "samples without", hint)
         self.model = model
-        self.measure = MEASURES[measure]
+        self.measure = ANSWER_SCORES[measure]
         self.sites = tuple(sites)
         self.rotation = rotation
         self._golds: list[int] = []
@@ -135,16 +135,18 @@ class Objective:
             requests,
             batch_size,
             names=names,
-            still=min(site.layer for site in self.sites),
+            n_frozen_layers=min(site.layer for site in self.sites),
         )
 
     def __call__(self, angles: Float[Tensor, "layer head angle"]) -> float:
         """Score of these angles (radians): nats, or a fraction, as the measure has it."""
         # Merged, an edit costs one small product a site; hooked, one pass over every site's activations.
-        with torch.no_grad(), merged(self.model, angles, self.sites, self.rotation):
+        with torch.no_grad(), merge_temporarily(self.model, angles, self.sites, self.rotation):
             return float(self._sum(self.measure, self.scorer.log_probabilities()))
 
-    def slope(self, angles: Float[Tensor, "layer head angle"]) -> tuple[float, Float[Tensor, "layer head angle"]]:
+    def value_and_grad(
+        self, angles: Float[Tensor, "layer head angle"]
+    ) -> tuple[float, Float[Tensor, "layer head angle"]]:
         """Score of these angles (radians) and its gradient, per radian, from one pass forward and back.
 
         A measure without a slope borrows that of the mean log-probability. All samples go through at once; where that
@@ -163,18 +165,20 @@ class Objective:
         return score, gradient
 
     def gradient(self) -> Float[Tensor, "layer head angle"]:
-        """That of `slope` at the identity."""
-        return self.slope(torch.zeros(alive(self.sites, self.rotation.n_angles).shape))[1]
+        """That of `value_and_grad` at the identity."""
+        return self.value_and_grad(torch.zeros(angle_mask(self.sites, self.rotation.n_angles).shape))[1]
 
     def _slope(
         self, at: Float[Tensor, "layer head angle"], scorer: Scorer, part: slice = ALL
     ) -> tuple[float, Float[Tensor, "layer head angle"]]:
         """What this part of the samples adds to the score and to its gradient; the scorer has its requests."""
         angles = at.detach().to(self.model.device, copy=True).requires_grad_()
-        with torch.enable_grad(), rotated(self.model, angles, self.sites, self.rotation):
+        with torch.enable_grad(), apply_rotation(self.model, angles, self.sites, self.rotation):
             answers = scorer.log_probabilities()
             score = self._sum(self.measure, answers, part)
-            followed = score if self.measure.has_slope else self._sum(MEASURES["log_probability"], answers, part)
+            followed = (
+                score if self.measure.is_differentiable else self._sum(ANSWER_SCORES["log_probability"], answers, part)
+            )
             (gradient,) = torch.autograd.grad(followed, angles)
         return float(score.detach()), gradient.cpu()
 
@@ -183,7 +187,10 @@ class Objective:
         return self._sum(self.measure, self._anywhere.log_probabilities())
 
     def _sum(
-        self, measure: Measure, answers: tuple[Float[Tensor, " request"], Bool[Tensor, " request"]], part: slice = ALL
+        self,
+        measure: AnswerScore,
+        answers: tuple[Float[Tensor, " request"], Bool[Tensor, " request"]],
+        part: slice = ALL,
     ) -> Float[Tensor, ""]:
         """Of this part of the samples, the measures by their weights: sample i has the next `sizes[i]` requests."""
         total, greedy = answers

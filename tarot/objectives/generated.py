@@ -23,17 +23,17 @@ from lm_eval.api.task import Task
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tarot.edit.hooks import rotated
-from tarot.edit.merge import merged
+from tarot.edit.hooks import apply_rotation
+from tarot.edit.merge import merge_temporarily
 from tarot.edit.rotation import ROTARY, Rotation
-from tarot.edit.sites import Site, alive
+from tarot.edit.sites import Site, angle_mask
 from tarot.errors import TarotError
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.missing_numbers import HINT, is_number
 from tarot.models.scoring.scorer import Request, Scorer
 from tarot.objectives.rewards import Fluency, Reward, make_reward
 from tarot.objectives.samples import Sample
-from tarot.objectives.text_metrics import Judged, Outcome
+from tarot.objectives.text_metrics import ScoredTexts, TextScores
 
 BATCH = 32  # prompts of one generation, when the caller leaves it to us
 DRAWS = 4  # continuations of each prompt from which a gradient is estimated
@@ -69,7 +69,7 @@ class FluencyFloor:
 NO_FLOOR = FluencyFloor()
 
 
-class Generations:
+class TextGenerator:
     """Continuations of fixed prompts by a model as it stands.
 
     Args:
@@ -97,7 +97,7 @@ class Generations:
 class GenerationObjective:
     """Mean reward of what an edited model writes.
 
-    Called like `tarot.objectives.answers.Objective`. An edit that loses more fluency than `floor` allows scores nan, which a
+    Called like `tarot.objectives.answers.AnswerObjective`. An edit that loses more fluency than `floor` allows scores nan, which a
     search takes for a failed trial: never its best, and not to be tried again.
 
     Args:
@@ -112,7 +112,7 @@ class GenerationObjective:
 
     def __init__(
         self,
-        generations: Generations,
+        generations: TextGenerator,
         reward: Reward,
         fluency: Fluency,
         *,
@@ -136,23 +136,26 @@ class GenerationObjective:
         """Score of these angles (radians), in the reward's units; nan where they are refused."""
         return self.outcome(angles).score
 
-    def outcome(self, angles: Float[Tensor, "layer head angle"]) -> Outcome:
+    def outcome(self, angles: Float[Tensor, "layer head angle"]) -> TextScores:
         """Judge what the edit of these angles writes; refused if a text, its reward or its fluency has no number.
 
         The means of such an outcome are over the numbers that there are.
         """
         if not angles.any():
             return self.base
-        judged = self._judged(self._written(angles))
-        outcome = judged.outcome
+        score_texts = self._judged(self._written(angles))
+        outcome = score_texts.outcome
         if self.generations.lm.broken_prompts or not is_number((outcome.reward, outcome.fluency)):
-            finite = [[value for value in values if is_number(value)] for values in (judged.rewards, judged.fluencies)]
+            finite = [
+                [value for value in values if is_number(value)]
+                for values in (score_texts.rewards, score_texts.fluencies)
+            ]
             reward, fluency = (fmean(values) if values else 0.0 for values in finite)
             return replace(outcome, reward=reward, fluency=fluency, refused=True)
         return replace(outcome, refused=outcome.fluency < self.floor.least(self.base.fluency))
 
     @cached_property
-    def base(self) -> Outcome:
+    def base(self) -> TextScores:
         """What the unedited model writes."""
         outcome = self._judged(self.generations.written(self.seed)).outcome
         if self.generations.lm.broken_prompts or not is_number((outcome.reward, outcome.fluency)):
@@ -173,7 +176,7 @@ class GenerationObjective:
             TarotError: at the identity, every prompt's draws are worth the same.
         """
         if angles is None:
-            angles = torch.zeros(alive(self.sites, self.rotation.n_angles).shape)
+            angles = torch.zeros(angle_mask(self.sites, self.rotation.n_angles).shape)
         first = self.seed + 1 + self._gradients * DRAWS
         self._gradients += 1
         draws = [self._written(angles, first + i, do_sample=True, temperature=1.0, top_k=0) for i in range(DRAWS)]
@@ -195,22 +198,22 @@ class GenerationObjective:
     ) -> Float[Tensor, "layer head angle"]:
         """d (sum of weight * log p) / d angles."""
         angles = at.detach().to(self.model.device, copy=True).requires_grad_()
-        with torch.enable_grad(), rotated(self.model, angles, self.sites, self.rotation):
+        with torch.enable_grad(), apply_rotation(self.model, angles, self.sites, self.rotation):
             total, _ = Scorer(self.model, requests).log_probabilities()
-            (slope,) = torch.autograd.grad(total @ weights.to(total), angles)
-        return slope.cpu()
+            (value_and_grad,) = torch.autograd.grad(total @ weights.to(total), angles)
+        return value_and_grad.cpu()
 
     def _written(
         self, angles: Float[Tensor, "layer head angle"], seed: int | None = None, **changed: object
     ) -> list[str]:
-        with torch.no_grad(), merged(self.model, angles, self.sites, self.rotation):
+        with torch.no_grad(), merge_temporarily(self.model, angles, self.sites, self.rotation):
             return self.generations.written(self.seed if seed is None else seed, **changed)
 
-    def _judged(self, texts: Sequence[str]) -> Judged:
-        return judged(self.prompts, texts, self.reward, self.fluency)
+    def _judged(self, texts: Sequence[str]) -> ScoredTexts:
+        return score_texts(self.prompts, texts, self.reward, self.fluency)
 
 
-def rewarded(
+def make_generation_objective(
     lm: TarotLM,
     task: Task,
     samples: Sequence[Sample],
@@ -232,7 +235,7 @@ def rewarded(
     prompts = [sample.pairs[sample.gold][0] for sample in samples]
     fluency = fluency_of(lm, batch_size)
     return GenerationObjective(
-        Generations(lm, prompts, task.config.generation_kwargs, batch_size),
+        TextGenerator(lm, prompts, task.config.generation_kwargs, batch_size),
         make_reward(reward, fluency),
         fluency,
         sites=sites,
@@ -262,9 +265,9 @@ def fluency_of(lm: TarotLM, batch_size: int | None = None) -> Fluency:
     return Fluency(lm.model, encode, lm.eot_token_id, batch_size)
 
 
-def judged(prompts: Sequence[str], texts: Sequence[str], reward: Reward, fluency: Fluency) -> Judged:
+def score_texts(prompts: Sequence[str], texts: Sequence[str], reward: Reward, fluency: Fluency) -> ScoredTexts:
     """Continuations of prompts, judged; while the model that fluency is under is unedited."""
-    return Judged(tuple(texts), tuple(reward(prompts, texts)), tuple(fluency(prompts, texts)))
+    return ScoredTexts(tuple(texts), tuple(reward(prompts, texts)), tuple(fluency(prompts, texts)))
 
 
 @contextmanager

@@ -142,9 +142,9 @@ def check_disjoint(task: Task, keys: Iterable[str]) -> None:
     questions = set(map(same_question, keys))
     if not questions:
         return
-    evaluated = {question_key(task, doc): row for row, doc in enumerate(task.eval_docs)}
-    if common := questions & evaluated.keys():
-        row = min(evaluated[key] for key in common)
+    evaluation_documents = {question_key(task, doc): row for row, doc in enumerate(task.eval_docs)}
+    if common := questions & evaluation_documents.keys():
+        row = min(evaluation_documents[key] for key in common)
         raise TarotError(
             f"samples of {task.config.task} that are not evaluated",
             f"{len(common)} of {len(questions)} that are (evaluated row {row} is one)",
@@ -192,9 +192,9 @@ def tuning_documents(task: Task) -> TuningDocuments:
     split, docs = _tuning_split(task)
     if docs:
         _render(task, f"{split}/0", docs[0], 0, None)  # an empty prompt would make all documents the same
-    evaluated = {question_key(task, doc) for doc in task.eval_docs}
+    evaluation_documents = {question_key(task, doc) for doc in task.eval_docs}
     keyed = [(row, doc, question_key(task, doc)) for row, doc in enumerate(docs)]
-    apart = [each for each in keyed if each[2] not in evaluated]
+    apart = [each for each in keyed if each[2] not in evaluation_documents]
     first = {key: row for row, _, key in reversed(apart)}
     rows = [each for each in apart if first[each[2]] == each[0]]
     return TuningDocuments(split, rows, len(keyed) - len(apart), len(apart) - len(rows))
@@ -242,7 +242,7 @@ def _candidates(
     return num_fewshot, documents, pool, candidates
 
 
-def draw(
+def draw_samples(
     task: Task, n: int, *, num_fewshot: int | str = 0, seed: int = 0, chat_template: ChatTemplate | None = None
 ) -> list[Sample]:
     """Draw n samples for a search, without replacement, and render their prompts once and for all.
@@ -278,7 +278,7 @@ def draw(
     return samples
 
 
-def evaluated(
+def evaluation_documents(
     task: Task, *, num_fewshot: int = 0, limit: int | None = None, chat_template: ChatTemplate | None = None
 ) -> list[Sample]:
     """The documents that the task evaluates, rendered as an evaluation with as many shots renders them.

@@ -24,7 +24,7 @@ OUTCOMES = "outcomes.json"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TextScores:
     """Judgements summed up: means over texts, but for `distinct_2`, which is of all texts together.
 
     `reward` is in its own units, `fluency` in nats a token, `distinct_2` and `repetition` are fractions of word pairs.
@@ -46,7 +46,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ScoredTexts:
     """Texts with what each is worth (in the reward's units) and how fluent it is (nats a token)."""
 
     texts: tuple[str, ...]
@@ -54,9 +54,9 @@ class Judged:
     fluencies: tuple[Number, ...]
 
     @cached_property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> TextScores:
         """All of them together."""
-        return Outcome(
+        return TextScores(
             fmean(self.rewards), fmean(self.fluencies), distinct(self.texts), fmean(map(repetition, self.texts))
         )
 
@@ -90,17 +90,17 @@ def _grams(text: str, n: int) -> Iterator[tuple[str, ...]]:
     return zip(*(words[i:] for i in range(n)), strict=False)
 
 
-class OutcomeLog:
-    """What each trial of a search wrote, judged, by the trial's index: the file `outcomes.json` beside its trials.
+class TextScoreLog:
+    """What each trial of a search wrote, judged, by the trial's index: the file `read_text_scores.json` beside its trials.
 
     A trial that was killed before the search wrote it down is judged again, to the same numbers.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / OUTCOMES
-        self.outcomes = outcomes(folder) if self.path.exists() else {}
+        self.outcomes = read_text_scores(folder) if self.path.exists() else {}
 
-    def add(self, trial: int, outcome: Outcome) -> None:
+    def add(self, trial: int, outcome: TextScores) -> None:
         """Write down the outcome of a trial.
 
         Raises:
@@ -110,11 +110,11 @@ class OutcomeLog:
         write_atomically(self.path, (json.dumps(_plain(self.outcomes), indent=1) + "\n").encode())
 
 
-def _plain(outcomes: Mapping[int, Outcome]) -> dict[str, dict[str, float]]:
-    return {str(trial): asdict(outcome) for trial, outcome in outcomes.items()}
+def _plain(read_text_scores: Mapping[int, TextScores]) -> dict[str, dict[str, float]]:
+    return {str(trial): asdict(outcome) for trial, outcome in read_text_scores.items()}
 
 
-def outcomes(folder: str | Path) -> dict[int, Outcome]:
+def read_text_scores(folder: str | Path) -> dict[int, TextScores]:
     """Read the outcomes that a search for a reward left in its folder, by trial.
 
     Raises:
@@ -122,7 +122,7 @@ def outcomes(folder: str | Path) -> dict[int, Outcome]:
     """
     path = Path(folder) / OUTCOMES
     try:
-        found: dict[int, Outcome] = validated(dict[Count, Outcome], parse_json(read_file(path)))
+        found: dict[int, TextScores] = validated(dict[Count, TextScores], parse_json(read_file(path)))
     except OSError as error:
         raise TarotError(f"the outcomes of a search in {path}", error.strerror or str(error), "tune again") from error
     except ValueError as error:

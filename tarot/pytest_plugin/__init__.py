@@ -17,7 +17,7 @@ from tarot._files.atomic import check_place
 from tarot.errors import TarotError
 from tarot.evaluation import results as cell_data
 from tarot.evaluation.grid import Measurer, Models, Setting
-from tarot.evaluation.results import Arm, Cell, number_notes
+from tarot.evaluation.results import Arm, Comparison, number_notes
 from tarot.objectives.task_names import check_task_names
 from tarot.pytest_plugin import options
 from tarot.pytest_plugin.options import OPTIONS, TOLERANCE
@@ -40,17 +40,17 @@ class State:
     """What one process of a run knows: the options, what is loaded, tuned and measured, what is to be said."""
 
     values: dict[str, Any]
-    baseline: list[Cell] | None = None
-    saved: list[Cell] | None = None  # what the baseline that is to be saved holds already
+    baseline: list[Comparison] | None = None
+    saved: list[Comparison] | None = None  # what the baseline that is to be saved holds already
     models: Models = field(default_factory=Models)
     measurer: Measurer | None = None
     ray: "RayEngine | None" = None
-    outcomes: dict[Setting, tuple["Adapter", Cell]] = field(default_factory=dict)  # that came from Ray
+    outcomes: dict[Setting, tuple["Adapter", Comparison]] = field(default_factory=dict)  # that came from Ray
     gains: dict[tuple[Setting, "LoadedModel | None"], "TarotGain | TarotError"] = field(default_factory=dict)
-    unsent_cells: list[Cell] = field(default_factory=list)
+    unsent_cells: list[Comparison] = field(default_factory=list)
     unsent_words: list[str] = field(default_factory=list)
     # Of the controlling process: what the reports of tests have brought, and what came of it.
-    cells: dict[Any, Cell] = field(default_factory=dict)
+    comparisons: dict[Any, Comparison] = field(default_factory=dict)
     words: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     verdicts: list["Verdict"] = field(default_factory=list)
@@ -84,7 +84,7 @@ def _is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
-def _checked_baseline(option: str, path: str | None) -> list[Cell] | None:
+def _checked_baseline(option: str, path: str | None) -> list[Comparison] | None:
     try:
         return cell_data.load(path) if path else None
     except TarotError as error:
@@ -106,9 +106,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     state = metafunc.config.stash[STATE]
     markers = list(metafunc.definition.iter_markers("tarot"))[::-1]
-    cells = bool(MEASURING & set(metafunc.fixturenames))
+    comparisons = bool(MEASURING & set(metafunc.fixturenames))
     try:
-        settings = options.settings(state.values, markers, metafunc.definition.path.parent, cells)
+        settings = options.settings(state.values, markers, metafunc.definition.path.parent, comparisons)
     except TarotError as error:
         raise pytest.Collector.CollectError(f"{metafunc.definition.nodeid}: {error}") from None
     # Without a model or task there is nothing to parametrise over: the fixture says so when the test runs.
@@ -170,9 +170,9 @@ def tarot_gain(tarot_setting: Setting, request: pytest.FixtureRequest) -> "Tarot
         from tarot.pytest_plugin.measured import TarotGain
 
         try:
-            cell = _measured(request.config, tarot_setting, model)
-            state.unsent_cells.append(cell)
-            state.gains[tarot_setting, model] = TarotGain(cell)
+            comparison = _measured(request.config, tarot_setting, model)
+            state.unsent_cells.append(comparison)
+            state.gains[tarot_setting, model] = TarotGain(comparison)
         except TarotError as error:
             state.gains[tarot_setting, model] = error
     found = state.gains[tarot_setting, model]
@@ -181,13 +181,13 @@ def tarot_gain(tarot_setting: Setting, request: pytest.FixtureRequest) -> "Tarot
     return found
 
 
-def _measured(config: pytest.Config, setting: Setting, model: "LoadedModel | None") -> Cell:
+def _measured(config: pytest.Config, setting: Setting, model: "LoadedModel | None") -> Comparison:
     if model is None:
         return _from_ray(config, setting)[1]
     # Unless they are wanted, lm-eval's progress bars would fill the captured output of every failure.
     shown = config.getoption("capture") == "no"
     with nullcontext() if shown else redirect_stderr(StringIO()):
-        return _measurer(config).cell(setting, model)
+        return _measurer(config).comparison(setting, model)
 
 
 def _measurer(config: pytest.Config) -> Measurer:
@@ -217,24 +217,24 @@ def _ray(config: pytest.Config) -> "RayEngine":
     state = config.stash[STATE]
     if state.ray is None:
         from tarot.evaluation.ray.cells import RayEngine
-        from tarot.evaluation.ray.cluster import Needs
+        from tarot.evaluation.ray.cluster import Resources
 
         values = state.values
-        needs = Needs.parse(values["cpus"], values["gpus"], values["memory"])
+        needs = Resources.parse(values["cpus"], values["gpus"], values["memory"])
         state.ray = RayEngine(_cache(config), needs, values["address"])
     return state.ray
 
 
-def _from_ray(config: pytest.Config, setting: Setting) -> tuple["Adapter", Cell]:
+def _from_ray(config: pytest.Config, setting: Setting) -> tuple["Adapter", Comparison]:
     state = config.stash[STATE]
     if setting not in state.outcomes:
         from tarot.edit.adapter import Adapter
 
         outcome = _ray(config).outcome(setting)
         state.unsent_words += outcome.words
-        if outcome.cell is None:
+        if outcome.comparison is None:
             pytest.fail(outcome.error, pytrace=False)
-        state.outcomes[setting] = Adapter.load(outcome.folder), outcome.cell
+        state.outcomes[setting] = Adapter.load(outcome.folder), outcome.comparison
     return state.outcomes[setting]
 
 
@@ -271,7 +271,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     state = item.config.stash[STATE]
     if state.unsent_cells:
         # Plain values, which a worker can send.
-        report.tarot_cells = [asdict(cell) for cell in state.unsent_cells]  # type: ignore[attr-defined]  # what plugins add
+        report.tarot_cells = [asdict(comparison) for comparison in state.unsent_cells]  # type: ignore[attr-defined]  # what plugins add
     if state.unsent_words:
         report.tarot_words = [*state.unsent_words]  # type: ignore[attr-defined]  # the same
     state.unsent_cells.clear()
@@ -282,7 +282,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.when == "call" and report.failed and gain is not None:
         from tarot.pytest_plugin.measured import explain
 
-        report.sections.append(("tarot_gain", explain(gain.cell)))
+        report.sections.append(("tarot_gain", explain(gain.comparison)))
     return report
 
 
@@ -297,11 +297,11 @@ class Collector:
         for values in getattr(report, "tarot_cells", ()):
             from tarot.evaluation.regression import identity  # takes NumPy along: only where something was measured
 
-            cell = Cell(**{**values, "arms": tuple(Arm(**arm) for arm in values["arms"])})
-            key = (identity(cell), cell.adapter, cell.keys)
-            if key not in self.state.cells or len(self.state.cells[key].arms) <= len(cell.arms):
-                self.state.cells[key] = cell
-            self.state.words += [words for words in number_notes(cell) if words not in self.state.words]
+            comparison = Comparison(**{**values, "arms": tuple(Arm(**arm) for arm in values["arms"])})
+            key = (identity(comparison), comparison.adapter, comparison.keys)
+            if key not in self.state.comparisons or len(self.state.comparisons[key].arms) <= len(comparison.arms):
+                self.state.comparisons[key] = comparison
+            self.state.words += [words for words in number_notes(comparison) if words not in self.state.words]
         self.state.words += [words for words in getattr(report, "tarot_words", ()) if words not in self.state.words]
         self.state.unproven |= getattr(report, "tarot_unproven", False)
 
@@ -319,15 +319,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     state = config.stash[STATE]
     ended = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
     state.whole = ended and not (session.shouldstop or session.shouldfail or session.testsfailed or state.unproven)
-    cells = sorted(state.cells.values(), key=lambda cell: cell.id)
+    comparisons = sorted(state.comparisons.values(), key=lambda comparison: comparison.id)
     for name, outcome in (("judge", _judge), ("--tarot-save-baseline", _save), ("--tarot-report", _write_report)):
         try:
-            outcome(state, cells)
+            outcome(state, comparisons)
         except TarotError as error:
             _fail_item(session, state, name, str(error))
         for verdict in state.verdicts if outcome is _judge else ():
             if verdict.failed:
-                _fail_item(session, state, verdict.cell, "; ".join(verdict.words))
+                _fail_item(session, state, verdict.comparison, "; ".join(verdict.words))
     if state.failures and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -351,53 +351,55 @@ def _fail_item(session: pytest.Session, state: State, name: str, message: str) -
         hook.pytest_runtest_logreport(report=report)
 
 
-def _judge(state: State, cells: list[Cell]) -> None:
+def _judge(state: State, comparisons: list[Comparison]) -> None:
     if state.baseline is None:
         return
-    from tarot.evaluation.regression import compare
+    from tarot.evaluation.regression import check_regressions
 
-    state.verdicts = compare(
-        state.baseline, cells, state.values[TOLERANCE], allow_missing=state.values["allow-missing"]
+    state.verdicts = check_regressions(
+        state.baseline, comparisons, state.values[TOLERANCE], allow_missing=state.values["allow-missing"]
     )
-    state.words += [f"{verdict.cell}: {'; '.join(verdict.words)}" for verdict in state.verdicts if not verdict.failed]
+    state.words += [
+        f"{verdict.comparison}: {'; '.join(verdict.words)}" for verdict in state.verdicts if not verdict.failed
+    ]
 
 
-def _save(state: State, cells: list[Cell]) -> None:
+def _save(state: State, comparisons: list[Comparison]) -> None:
     if path := state.values["save-baseline"]:
         from tarot.evaluation.regression import renewed, save
 
-        if cells and (state.failures or not state.whole):
+        if comparisons and (state.failures or not state.whole):
             kept = "stays as it was" if Path(path).exists() else "is not written"
             reason = "no baseline is saved where a test or the gate failed or the run was stopped"
             state.words.append(f"{path} {kept}: {reason}")
             return
         # A test that could not measure, or was not asked to, takes no cell from what is guarded.
-        whole = renewed(state.saved or [], cells) if cells else []
+        whole = renewed(state.saved or [], comparisons) if comparisons else []
         save(whole, path)
-        kept = f", {len(whole) - len(cells)} of them as they were" if len(whole) > len(cells) else ""
+        kept = f", {len(whole) - len(comparisons)} of them as they were" if len(whole) > len(comparisons) else ""
         state.words.append(f"baseline of {len(whole)} cells saved in {path}{kept}")
 
 
-def _write_report(state: State, cells: list[Cell]) -> None:
+def _write_report(state: State, comparisons: list[Comparison]) -> None:
     if not (folder := state.values["report"]):
         return
-    if not (cells or state.verdicts):
+    if not (comparisons or state.verdicts):
         raise TarotError("cells to report", "none", "run a test that uses tarot_gain")
     from tarot.report.page import write_report
 
-    verdicts = [(verdict.cell, verdict.failed, "; ".join(verdict.words)) for verdict in state.verdicts]
-    state.words.append(f"report: {write_report(cells, folder, verdicts=verdicts)}")
+    verdicts = [(verdict.comparison, verdict.failed, "; ".join(verdict.words)) for verdict in state.verdicts]
+    state.words.append(f"report: {write_report(comparisons, folder, verdicts=verdicts)}")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """One row a cell, the means, and what the gate and the cache had to say; below the tables of other plugins."""
     state = config.stash[STATE]
-    if state.cells:
+    if state.comparisons:
         from tarot.evaluation.comparison import HEADLINE, METRICS
         from tarot.report.table import aligned, summary_rows
 
-        header, rows = summary_rows(list(state.cells.values()))
+        header, rows = summary_rows(list(state.comparisons.values()))
         terminalreporter.section(f"tarot: {METRICS[HEADLINE].title}")
         at = header.index("gain")
         title, *lines = aligned([header, *rows])

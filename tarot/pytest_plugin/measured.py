@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from tarot.errors import TarotError
 from tarot.evaluation.comparison import METRICS, Metric, mean_of_draws, named_arms
-from tarot.evaluation.results import EDITED, FEW_SHOT, OUTSIDE, ZERO_SHOT, Arm, Cell
+from tarot.evaluation.results import EDITED, FEW_SHOT, OUTSIDE, ZERO_SHOT, Arm, Comparison
 from tarot.evaluation.statistics import Gain, MeanGain, mean_over_seeds
 from tarot.report.table import aligned
 
@@ -28,13 +28,13 @@ class Gains(Generic[Measured]):
     fractions right.
     """
 
-    cell: Cell
+    comparison: Comparison
     before: str
     measured: Callable[[Metric], Measured]
 
     def __repr__(self) -> str:
         """Short, since pytest prints it in every assertion."""
-        return f"<{type(self).__name__} over {self.before} of {self.cell.id}>"
+        return f"<{type(self).__name__} over {self.before} of {self.comparison.id}>"
 
     @cached_property
     def f1(self) -> Measured:
@@ -57,51 +57,51 @@ class TarotGain(Gains[Gain]):
     """Gains of the edited model over the unedited one under the same prompts.
 
     `over_few_shot` holds those over prompting with labelled examples, `over_draws` those over the mean of several
-    choices and orders of the examples; `cell` everything that was measured.
+    choices and orders of the examples; `comparison` everything that was measured.
     """
 
-    def __init__(self, cell: Cell) -> None:
-        base = base_of(cell)
-        super().__init__(cell, base.name, lambda metric: _gain(cell, base, metric))
+    def __init__(self, comparison: Comparison) -> None:
+        base = base_of(comparison)
+        super().__init__(comparison, base.name, lambda metric: _gain(comparison, base, metric))
 
     @cached_property
     def over_few_shot(self) -> Gains[Gain]:
-        before = self.cell.arm(FEW_SHOT)
-        return Gains(self.cell, before.name, lambda metric: _gain(self.cell, before, metric))
+        before = self.comparison.arm(FEW_SHOT)
+        return Gains(self.comparison, before.name, lambda metric: _gain(self.comparison, before, metric))
 
     @cached_property
     def over_draws(self) -> Gains[MeanGain]:
-        draws = self.cell.draws
+        draws = self.comparison.draws
         if not draws:
-            raise TarotError("draws of few-shot prompts", f"none in {self.cell.id}", "give --tarot-draws 5")
+            raise TarotError("draws of few-shot prompts", f"none in {self.comparison.id}", "give --tarot-draws 5")
         return Gains(
-            self.cell,
-            mean_of_draws(self.cell),
-            lambda metric: mean_over_seeds([_gain(self.cell, draw, metric) for draw in draws]),
+            self.comparison,
+            mean_of_draws(self.comparison),
+            lambda metric: mean_over_seeds([_gain(self.comparison, draw, metric) for draw in draws]),
         )
 
 
-def _gain(cell: Cell, before: Arm, metric: Metric) -> Gain:
-    return metric.gain(cell.gold, metric.answers(before), metric.answers(cell.arm(EDITED)))
+def _gain(comparison: Comparison, before: Arm, metric: Metric) -> Gain:
+    return metric.gain(comparison.gold, metric.answers(before), metric.answers(comparison.arm(EDITED)))
 
 
-def base_of(cell: Cell) -> Arm:
+def base_of(comparison: Comparison) -> Arm:
     """The unedited arm under the edited one's prompts."""
-    return cell.arm(FEW_SHOT if cell.num_fewshot else ZERO_SHOT)
+    return comparison.arm(FEW_SHOT if comparison.num_fewshot else ZERO_SHOT)
 
 
-def explain(cell: Cell) -> str:
+def explain(comparison: Comparison) -> str:
     """The arms, the gains with their intervals, documents that flipped each way, the command that repeats the cell."""
-    gains = TarotGain(cell)
-    parts = [cell.id, "", *_arms(cell), "", *_intervals(gains)]
-    flips = _flips(cell, base_of(cell), cell.arm(EDITED))
-    return "\n".join([*parts, "", *flips, "", "repeat it with:", cell.command])
+    gains = TarotGain(comparison)
+    parts = [comparison.id, "", *_arms(comparison), "", *_intervals(gains)]
+    flips = _flips(comparison, base_of(comparison), comparison.arm(EDITED))
+    return "\n".join([*parts, "", *flips, "", "repeat it with:", comparison.command])
 
 
-def _arms(cell: Cell) -> list[str]:
+def _arms(comparison: Comparison) -> list[str]:
     rows = [
-        (name, str(arms[0].labels), *(f"{metric.mean_score(cell.gold, arms):.3f}" for metric in METRICS.values()))
-        for name, arms in named_arms(cell).items()
+        (name, str(arms[0].labels), *(f"{metric.mean_score(comparison.gold, arms):.3f}" for metric in METRICS.values()))
+        for name, arms in named_arms(comparison).items()
     ]
     return aligned([("arm", "labels", *METRICS), *rows])
 
@@ -110,9 +110,9 @@ def _intervals(gains: TarotGain) -> list[str]:
     """The edited arm over its base, over few-shot prompting, and over the mean of its draws, which has no test."""
     rows = [("edited minus", "measure", "gain", f"{gains.f1.level:.0%} interval", "p", "gained", "lost", "documents")]
     over: list[Gains[Gain] | Gains[MeanGain]] = [gains]
-    if gains.before != FEW_SHOT and any(arm.name == FEW_SHOT for arm in gains.cell.arms):
+    if gains.before != FEW_SHOT and any(arm.name == FEW_SHOT for arm in gains.comparison.arms):
         over.append(gains.over_few_shot)
-    if len(gains.cell.draws) > 1:
+    if len(gains.comparison.draws) > 1:
         over.append(gains.over_draws)
     for these in over:
         for measure in ("f1", "accuracy", "greedy_f1", "greedy_accuracy"):
@@ -121,11 +121,13 @@ def _intervals(gains: TarotGain) -> list[str]:
             if isinstance(gain, Gain):
                 tested = (f"{gain.p:.3f}", str(gain.gained), str(gain.lost))
             interval = f"[{gain.low:+.3f}, {gain.high:+.3f}]"
-            rows.append((these.before, measure, f"{gain.value:+.3f}", interval, *tested, str(len(gains.cell.gold))))
+            rows.append(
+                (these.before, measure, f"{gain.value:+.3f}", interval, *tested, str(len(gains.comparison.gold)))
+            )
     return aligned(rows)
 
 
-def _flips(cell: Cell, before: Arm, after: Arm) -> list[str]:
+def _flips(comparison: Comparison, before: Arm, after: Arm) -> list[str]:
     """Documents whose likeliest choice or greedy answer became right or wrong."""
     lines = []
     for title, wanted in (("gained", True), ("lost", False)):
@@ -133,13 +135,13 @@ def _flips(cell: Cell, before: Arm, after: Arm) -> list[str]:
             old, new = getattr(before, kind), getattr(after, kind)
             rows = [
                 (i, gold)
-                for i, gold in enumerate(cell.gold)
+                for i, gold in enumerate(comparison.gold)
                 if (new[i] == gold) == wanted and (old[i] == gold) != wanted
             ]
             lines.append(f"{title}, {'likeliest choice' if kind == 'predicted' else 'greedy answer'}: {len(rows)}")
             for i, gold in rows[:SHOWN]:
                 said = f"right {gold}, {before.name} {_answer(old[i])}, edited {_answer(new[i])}"
-                lines.append(f"  {i}: {shorten(cell.texts[i], WIDTH, placeholder=' ...')} ({said})")
+                lines.append(f"  {i}: {shorten(comparison.texts[i], WIDTH, placeholder=' ...')} ({said})")
     return lines
 
 

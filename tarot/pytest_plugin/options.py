@@ -186,7 +186,9 @@ def _parse(parse: Callable[[str], Any], text: str, where: str) -> Any:
         raise pytest.UsageError(f"{where}: {error}") from None
 
 
-def settings(values: Mapping[str, Any], markers: Iterable[pytest.Mark], folder: Path, cells: bool) -> list[Setting]:
+def settings(
+    values: Mapping[str, Any], markers: Iterable[pytest.Mark], folder: Path, comparisons: bool
+) -> list[Setting]:
     """Models x tasks x shots x seeds of the options, or of the markers where they say otherwise; the last one counts.
 
     Args:
@@ -202,7 +204,7 @@ def settings(values: Mapping[str, Any], markers: Iterable[pytest.Mark], folder: 
     for marker in markers:
         chosen |= _marked(marker, folder)
     rest = {key: value for key, value in chosen.items() if key not in ("model", "task", "num_fewshot", "seed")}
-    if not cells:
+    if not comparisons:
         return [Setting(model, "") for model in dict.fromkeys(chosen["model"])]
     combined = product(chosen["model"], chosen["task"], chosen["num_fewshot"], chosen["seed"])
     return list(dict.fromkeys(Setting(*these, **rest) for these in combined))

@@ -6,12 +6,12 @@ from typing import Any
 
 from tarot.analysis import flips as flipping
 from tarot.analysis.attention import Pattern, patterns
-from tarot.analysis.heads import HeadMaps, alone_and_missed, head_maps, turned
+from tarot.analysis.heads import HeadMaps, edited_heads, head_effects, head_maps
 from tarot.analysis.lens import layer_probabilities
 from tarot.analysis.prompts import answer_of
-from tarot.analysis.protocol import answered, documents, objective_of
+from tarot.analysis.protocol import documents, greedy_answers, make_objective
 from tarot.edit.adapter import Adapter
-from tarot.evaluation.compare import check_judged, recipe_of
+from tarot.evaluation.compare import check_scorable, config_of
 from tarot.evaluation.statistics import mean_intervals
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
@@ -68,24 +68,24 @@ def analyse(
     output, model = Path(output), loaded.model
     encode = TarotLM(model, tokenizer=loaded.tokenizer).encode
     samples = documents(loaded, adapter, include_path=include_path, limit=limit)
-    objective = objective_of(loaded, adapter, reward=reward, include_path=include_path, batch_size=batch_size)
+    objective = make_objective(loaded, adapter, reward=reward, include_path=include_path, batch_size=batch_size)
 
     requests = [answer_of(sample, encode, loaded.tokenizer) for sample in samples]
     if isinstance(objective, GenerationObjective):
         files = _attention(output, loaded, adapter, requests[0].context, on_step)
-        return files + _layers(output, adapter, objective, reward or recipe_of(adapter).objective, on_step)
-    check_judged(load_task(recipe_of(adapter).task, include_path))  # said before minutes are spent, for the flips
+        return files + _layers(output, adapter, objective, reward or config_of(adapter).objective, on_step)
+    check_scorable(load_task(config_of(adapter).task, include_path))  # said before minutes are spent, for the flips
     files = _lens(output, loaded, adapter, requests, on_step)
 
-    n_scores = 2 * len(turned(adapter.angles)) + 2
+    n_scores = 2 * len(edited_heads(adapter.angles)) + 2
     maps = head_maps(objective, adapter.angles, lambda done: on_step("heads", done, n_scores))
-    files += _heads(output, adapter, maps, recipe_of(adapter).objective)
+    files += _heads(output, adapter, maps, config_of(adapter).objective)
 
     asked: dict[str, Any] = {"include_path": include_path, "limit": limit, "batch_size": batch_size}
     on_step("flips", 0, 2)
-    base = answered(loaded, adapter, None, **asked)
+    base = greedy_answers(loaded, adapter, None, **asked)
     on_step("flips", 1, 2)
-    edited = answered(loaded, adapter, adapter, **asked)
+    edited = greedy_answers(loaded, adapter, adapter, **asked)
     found = flipping.flips(model, loaded.tokenizer, adapter, samples, encode, base, edited)
     on_step("flips", 2, 2)
     files += _flips(output, samples, found)
@@ -164,12 +164,12 @@ def _flips(output: Path, samples: Sequence[Sample], found: Sequence[flipping.Fli
 
 
 def _layers(output: Path, adapter: Adapter, objective: GenerationObjective, reward: str, on_step: Step) -> list[Path]:
-    heads = turned(adapter.angles)
+    heads = edited_heads(adapter.angles)
     rows = [[head for head in sorted(heads) if head[0] == row] for row in range(len(adapter.edit.layers))]
     turned_rows = [row for row in rows if row]
     n_scores = 2 * len(turned_rows) + 2
     # The reward itself, also where the search would refuse what it costs in fluency.
-    _, _, found = alone_and_missed(
+    _, _, found = head_effects(
         lambda angles: objective.outcome(angles).reward,
         adapter.angles,
         turned_rows,

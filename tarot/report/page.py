@@ -16,17 +16,17 @@ from tarot._files.atomic import write_atomically
 from tarot.evaluation.comparison import (
     HEADLINE,
     METRICS,
-    Comparison,
+    ScoredComparison,
     arms_compared,
     by_search,
     by_setting,
-    compare,
     mean_gain,
     metric_named,
+    score_comparisons,
     told_apart,
 )
-from tarot.evaluation.results import EDITED, OUTSIDE, Arm, Cell, number_notes
-from tarot.evaluation.reward_results import Rewarded
+from tarot.evaluation.results import EDITED, OUTSIDE, Arm, Comparison, number_notes
+from tarot.evaluation.reward_results import RewardComparison
 from tarot.evaluation.statistics import Difference, Gain, mean_over_seeds
 from tarot.report import figures, table
 from tarot.report.folder import Picture, pictures, without_controls
@@ -36,7 +36,7 @@ PAGE = "index.html"
 
 
 @dataclass(frozen=True)
-class Flip:
+class ChangedDocument:
     """A document that one of base and edited answers right and the other wrong, with the answers as choices."""
 
     text: str
@@ -49,24 +49,24 @@ class Flip:
 class Section:
     """All that the page shows of one cell, under a name that no other has."""
 
-    cell: Cell
+    comparison: Comparison
     name: str
     base: str
     arms: Sequence[Sequence[str]]
     over_draws: str
     curves: Markup | None
     angles: Markup | None
-    gained: Sequence[Flip]
-    lost: Sequence[Flip]
+    gained: Sequence[ChangedDocument]
+    lost: Sequence[ChangedDocument]
     settings: Sequence[tuple[str, str]]
 
 
 def write_report(
-    cells: Sequence[Cell],
+    comparisons: Sequence[Comparison],
     folder: str | Path,
     metric: str = HEADLINE,
     analyses: Sequence[str | Path] = (),
-    rewarded: Sequence[Rewarded] = (),
+    rewarded: Sequence[RewardComparison] = (),
     verdicts: Sequence[tuple[str, bool, str]] = (),
 ) -> Path:
     """Write `folder/index.html` and return its path; the same cells and pictures give the same bytes.
@@ -85,39 +85,39 @@ def write_report(
             written.
     """
     path = Path(folder) / PAGE
-    page = render(cells, metric, [pictures(analysis) for analysis in analyses], rewarded, verdicts)
+    page = render(comparisons, metric, [pictures(analysis) for analysis in analyses], rewarded, verdicts)
     write_atomically(path, without_controls(page).encode())
     return path
 
 
 def render(
-    cells: Sequence[Cell],
+    comparisons: Sequence[Comparison],
     metric: str = HEADLINE,
     analyses: Sequence[Sequence[Picture]] = (),
-    rewarded: Sequence[Rewarded] = (),
+    rewarded: Sequence[RewardComparison] = (),
     verdicts: Sequence[tuple[str, bool, str]] = (),
 ) -> str:
     """The page as text."""
-    comparisons = compare(cells, metric)
+    scored_comparisons = score_comparisons(comparisons, metric)
     ordered = sorted(rewarded, key=lambda each: (each.id, each.adapter))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["minus"] = lambda text: re.sub(r"-(?=\d)", "\N{MINUS SIGN}", text)
     page = environment.from_string(files("tarot.report").joinpath("page.html").read_text(encoding="utf-8"))
     return page.render(
         metric=metric_named(metric).title,
-        notes=[note for comparison in comparisons for note in number_notes(comparison.cell)],
+        notes=[note for scored in scored_comparisons for note in number_notes(scored.comparison)],
         verdicts=verdicts,
-        cells=_spread([comparison.gain for comparison in comparisons]),
+        comparisons=_spread([scored.gain for scored in scored_comparisons]),
         texts=_spread([each.gain for each in ordered]),
         header=table.HEADER,
-        rows=table.summary(comparisons),
-        forest=_forest(comparisons) if comparisons else None,
-        seeds=list(_seeds(comparisons)),
+        rows=table.summary(scored_comparisons),
+        forest=_forest(scored_comparisons) if scored_comparisons else None,
+        seeds=list(_seeds(scored_comparisons)),
         analyses=analyses,
         arm_header=("arm", "gain", "p", *METRICS, "gold prob.", "labels", "seconds"),
         sections=[
             _section(number, *each, metric)
-            for number, each in enumerate(zip(comparisons, told_apart(comparisons), strict=True), start=1)
+            for number, each in enumerate(zip(scored_comparisons, told_apart(scored_comparisons), strict=True), start=1)
         ],
         arms_header=ARMS_HEADER,
         front_header=FRONT_HEADER,
@@ -131,55 +131,67 @@ def _spread(gains: Sequence[Gain | Difference]) -> tuple[int, int, int, int]:
     return len(gains), above, below, len(gains) - above - below
 
 
-def _forest(comparisons: Sequence[Comparison]) -> Markup:
+def _forest(scored_comparisons: Sequence[ScoredComparison]) -> Markup:
     # What all cells share is left out: there is room for little.
     several_models, several_seeds = (
-        len({getattr(comparison.cell, of) for comparison in comparisons}) > 1 for of in ("model", "seed")
+        len({getattr(scored.comparison, of) for scored in scored_comparisons}) > 1 for of in ("model", "seed")
     )
     intervals = []
-    for comparison, search in zip(comparisons, told_apart(comparisons), strict=True):
-        cell, gain = comparison.cell, comparison.gain
-        label = f"{cell.task}, {cell.shots}-shot" + f", seed {cell.seed}" * several_seeds
-        label += f", {search}" * bool(search) + f", {cell.model}" * several_models
+    for scored, search in zip(scored_comparisons, told_apart(scored_comparisons), strict=True):
+        comparison, gain = scored.comparison, scored.gain
+        label = f"{comparison.task}, {comparison.shots}-shot" + f", seed {comparison.seed}" * several_seeds
+        label += f", {search}" * bool(search) + f", {comparison.model}" * several_models
         intervals.append(figures.Interval(label, gain.value, gain.low, gain.high))
-    for search, alike in by_search(comparisons).items():
+    for search, alike in by_search(scored_comparisons).items():
         for name in arms_compared(alike):
-            mean = mean_gain(alike, lambda comparison, name=name: comparison.gains.get(name))  # type: ignore[misc]  # a default
+            mean = mean_gain(alike, lambda scored, name=name: scored.gains.get(name))  # type: ignore[misc]  # a default
             label = f"mean: {name}" + f", {search}" * bool(search)
             intervals.append(figures.Interval(label, mean.value, mean.low, mean.high, is_mean=True))
     return figures.forest(intervals)
 
 
-def _seeds(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, ...]]:
+def _seeds(scored_comparisons: Sequence[ScoredComparison]) -> Iterator[tuple[str, ...]]:
     """One row a setting that was measured with several seeds."""
-    for search, alike in by_search(comparisons).items():
+    for search, alike in by_search(scored_comparisons).items():
         for group in by_setting(alike):
-            mean = mean_over_seeds([comparison.gain for comparison in group])
+            mean = mean_over_seeds([scored.gain for scored in group])
             if mean.between is not None:
-                cell = group[0].cell
+                comparison = group[0].comparison
                 spreads = (table.fraction(mean.between), table.fraction(mean.within))
-                yield (cell.model, cell.task, cell.shots, search, table.with_interval(mean), *spreads, str(mean.count))
+                yield (
+                    comparison.model,
+                    comparison.task,
+                    comparison.shots,
+                    search,
+                    table.with_interval(mean),
+                    *spreads,
+                    str(mean.count),
+                )
 
 
-def _section(number: int, comparison: Comparison, search: str, metric: str) -> Section:
-    cell = comparison.cell
-    own = cell.search if cell.search in cell.curves else next(iter(cell.curves), "")
+def _section(number: int, scored: ScoredComparison, search: str, metric: str) -> Section:
+    comparison = scored.comparison
+    own = comparison.search if comparison.search in comparison.curves else next(iter(comparison.curves), "")
     return Section(
-        cell=cell,
-        name=cell.id + f", {search}" * bool(search),
-        base=comparison.base,
-        arms=[_arm_row(comparison, name) for name in comparison.arms],
-        over_draws=table.with_interval(comparison.over_draws) if comparison.over_draws else "",
-        curves=figures.curves(f"curves-{number}", cell.curves, own, cell.objective) if cell.curves else None,
-        angles=figures.angle_map(f"angles-{number}", cell.head_angles, cell.layers) if cell.head_angles else None,
-        gained=list(_flips(comparison, metric, right=EDITED, wrong=comparison.base)),
-        lost=list(_flips(comparison, metric, right=comparison.base, wrong=EDITED)),
-        settings=list(_settings(cell)),
+        comparison=comparison,
+        name=comparison.id + f", {search}" * bool(search),
+        base=scored.base,
+        arms=[_arm_row(scored, name) for name in scored.arms],
+        over_draws=table.with_interval(scored.over_draws) if scored.over_draws else "",
+        curves=figures.curves(f"curves-{number}", comparison.curves, own, comparison.objective)
+        if comparison.curves
+        else None,
+        angles=figures.angle_map(f"angles-{number}", comparison.head_angles, comparison.layers)
+        if comparison.head_angles
+        else None,
+        gained=list(_flips(scored, metric, right=EDITED, wrong=scored.base)),
+        lost=list(_flips(scored, metric, right=scored.base, wrong=EDITED)),
+        settings=list(_settings(comparison)),
     )
 
 
-def _arm_row(comparison: Comparison, name: str) -> tuple[str, ...]:
-    gold, gain, arms = comparison.cell.gold, comparison.gains.get(name), comparison.arms[name]
+def _arm_row(scored: ScoredComparison, name: str) -> tuple[str, ...]:
+    gold, gain, arms = scored.comparison.gold, scored.gains.get(name), scored.arms[name]
 
     def mean(value: Callable[[Arm], float]) -> float:
         return fmean(value(arm) for arm in arms)
@@ -195,30 +207,38 @@ def _arm_row(comparison: Comparison, name: str) -> tuple[str, ...]:
     )
 
 
-def _flips(comparison: Comparison, metric: str, right: str, wrong: str) -> Iterator[Flip]:
-    cell, answers = comparison.cell, METRICS[metric].answers
-    base, edited = (answers(cell.arm(name)) for name in (comparison.base, EDITED))
-    rights, wrongs = (answers(cell.arm(name)) for name in (right, wrong))
-    for i, gold in enumerate(cell.gold):
+def _flips(scored: ScoredComparison, metric: str, right: str, wrong: str) -> Iterator[ChangedDocument]:
+    comparison, answers = scored.comparison, METRICS[metric].answers
+    base, edited = (answers(comparison.arm(name)) for name in (scored.base, EDITED))
+    rights, wrongs = (answers(comparison.arm(name)) for name in (right, wrong))
+    for i, gold in enumerate(comparison.gold):
         if rights[i] == gold != wrongs[i]:
-            yield Flip(cell.texts[i], *(_answer(answer) for answer in (gold, base[i], edited[i])))
+            yield ChangedDocument(comparison.texts[i], *(_answer(answer) for answer in (gold, base[i], edited[i])))
 
 
 def _answer(index: int) -> str:
     return "none of the choices" if index == OUTSIDE else str(index)
 
 
-def _settings(cell: Cell) -> Iterator[tuple[str, str]]:
-    yield "model", cell.model
-    yield "task", cell.task
-    yield "shots", cell.shots
-    yield "seed", str(cell.seed)
-    yield "labelled samples", str(cell.samples)
-    yield "search", f"{cell.search} in {cell.space}, a budget of {cell.budget} evaluations, {cell.objective}"
-    yield "adapter", cell.adapter
-    yield "documents", f"{len(cell.keys)}, digest {hashlib.sha256(json.dumps(cell.keys).encode()).hexdigest()[:16]}"
-    ratio = (
-        f", {cell.seconds / cell.reference_seconds:.3g} times the reference workload" if cell.reference_seconds else ""
+def _settings(comparison: Comparison) -> Iterator[tuple[str, str]]:
+    yield "model", comparison.model
+    yield "task", comparison.task
+    yield "shots", comparison.shots
+    yield "seed", str(comparison.seed)
+    yield "labelled samples", str(comparison.samples)
+    yield (
+        "search",
+        f"{comparison.search} in {comparison.space}, a budget of {comparison.budget} evaluations, {comparison.objective}",
     )
-    yield "time", f"{table.duration(cell.seconds)} s{ratio}"
-    yield "versions", ", ".join(f"{name} {version}" for name, version in sorted(cell.versions.items()))
+    yield "adapter", comparison.adapter
+    yield (
+        "documents",
+        f"{len(comparison.keys)}, digest {hashlib.sha256(json.dumps(comparison.keys).encode()).hexdigest()[:16]}",
+    )
+    ratio = (
+        f", {comparison.seconds / comparison.reference_seconds:.3g} times the reference workload"
+        if comparison.reference_seconds
+        else ""
+    )
+    yield "time", f"{table.duration(comparison.seconds)} s{ratio}"
+    yield "versions", ", ".join(f"{name} {version}" for name, version in sorted(comparison.versions.items()))

@@ -1,13 +1,13 @@
-"""Rewarded texts as rows of strings: the arms of a comparison, trials that no other beats, and some of the texts."""
+"""RewardComparison texts as rows of strings: the arms of a comparison, trials that no other beats, and some of the texts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from tarot.evaluation.reward_results import Rewarded
+from tarot.evaluation.reward_results import RewardComparison
 from tarot.evaluation.statistics import Difference, Mean, jackknife, mean_intervals
-from tarot.objectives.text_metrics import Judged, Outcome, distinct, distinct_without, repetition
+from tarot.objectives.text_metrics import ScoredTexts, TextScores, distinct, distinct_without, repetition
 from tarot.report import figures
 from tarot.report.table import NONE, p_value, with_interval
 
@@ -32,7 +32,7 @@ class Written:
 class RewardSection:
     """All that the page shows of one rewarded comparison."""
 
-    compared: Rewarded
+    compared: RewardComparison
     arms: Sequence[Sequence[str]]
     p: str
     front: Sequence[Sequence[str]]
@@ -42,7 +42,9 @@ class RewardSection:
     settings: Sequence[tuple[str, str]]
 
 
-def reward_rows(base: Judged, edited: Judged, gain: Difference, fluency_gain: Difference) -> list[tuple[str, ...]]:
+def reward_rows(
+    base: ScoredTexts, edited: ScoredTexts, gain: Difference, fluency_gain: Difference
+) -> list[tuple[str, ...]]:
     """Base and edited, in the order of REWARD_HEADER: fluency in nats a token, its change in percent of the base's.
 
     Names are short, so that a terminal of 80 columns cuts none.
@@ -54,7 +56,7 @@ def reward_rows(base: Judged, edited: Judged, gain: Difference, fluency_gain: Di
     ]
 
 
-def front_rows(outcomes: Mapping[int, Outcome], front: Sequence[int]) -> list[tuple[str, ...]]:
+def front_rows(outcomes: Mapping[int, TextScores], front: Sequence[int]) -> list[tuple[str, ...]]:
     """Trials that no other beats in reward and fluency at once, in the order of FRONT_HEADER."""
     found = [(trial, outcomes[trial]) for trial in front]
     return [
@@ -69,7 +71,7 @@ def front_rows(outcomes: Mapping[int, Outcome], front: Sequence[int]) -> list[tu
     ]
 
 
-def _judged(outcome: Outcome, gain: str, p: str, percent: str) -> tuple[str, ...]:
+def _judged(outcome: TextScores, gain: str, p: str, percent: str) -> tuple[str, ...]:
     return (
         f"{outcome.reward:.3f}",
         gain,
@@ -81,7 +83,7 @@ def _judged(outcome: Outcome, gain: str, p: str, percent: str) -> tuple[str, ...
     )
 
 
-def reward_section(number: int, compared: Rewarded) -> RewardSection:
+def reward_section(number: int, compared: RewardComparison) -> RewardSection:
     """The comparison as the page shows it; `number` keeps the identifiers of its figure apart."""
     base, edited = (_means(arm) for arm in (compared.base, compared.edited))
     changes = sorted(range(compared.gain.n), key=lambda i: compared.edited.rewards[i] - compared.base.rewards[i])
@@ -109,14 +111,14 @@ def reward_section(number: int, compared: Rewarded) -> RewardSection:
     )
 
 
-def _means(arm: Judged) -> list[Mean]:
+def _means(arm: ScoredTexts) -> list[Mean]:
     """Reward, fluency, distinct-2 and repetition of an arm's texts."""
     rows = list(zip(arm.rewards, arm.fluencies, map(repetition, arm.texts), strict=True))
     reward, fluency, repeated = mean_intervals(rows)
     return [reward, fluency, jackknife(distinct(arm.texts), distinct_without(arm.texts)), repeated]
 
 
-def _arms(compared: Rewarded, base: Sequence[Mean], edited: Sequence[Mean]) -> Iterator[tuple[str, ...]]:
+def _arms(compared: RewardComparison, base: Sequence[Mean], edited: Sequence[Mean]) -> Iterator[tuple[str, ...]]:
     """Both arms, and the paired differences between them, in the order of ARMS_HEADER."""
     n = f"{compared.gain.n:,}"
     for name, means in (("base", base), ("edited", edited)):
@@ -129,7 +131,7 @@ def _arms(compared: Rewarded, base: Sequence[Mean], edited: Sequence[Mean]) -> I
     yield "edited minus base", *(with_interval(change) for change in changes), n
 
 
-def _written(compared: Rewarded) -> Iterator[Written]:
+def _written(compared: RewardComparison) -> Iterator[Written]:
     base, edited = compared.base, compared.edited
     for i, prompt in enumerate(compared.prompts):
         worth = (f"reward {arm.rewards[i]:.3f}, fluency {arm.fluencies[i]:.3f}" for arm in (base, edited))

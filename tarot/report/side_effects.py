@@ -5,10 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tarot.analysis.neutral_text import NEUTRAL_TOKENS, OnStep, neutral_text, silent
-from tarot.analysis.side_effects import STRENGTHS, SUITE, Change, Strength, changes, check_strength, trade_off
+from tarot.analysis.side_effects import (
+    STRENGTHS,
+    SUITE,
+    StrengthPoint,
+    TaskChange,
+    check_strength,
+    measure_task_changes,
+    measure_trade_off,
+)
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
-from tarot.evaluation.compare import recipe_of
+from tarot.evaluation.compare import config_of
 from tarot.models.load import LoadedModel
 from tarot.objectives.rewards import is_reward
 from tarot.objectives.samples import load_tasks
@@ -20,8 +28,8 @@ from tarot.report.folder import write_csv, write_svg
 class Effects:
     """By adapter: the change on every task, and the trade-off of its strength."""
 
-    matrix: Mapping[str, Mapping[str, Change]]
-    curves: Mapping[str, Sequence[Strength]]
+    matrix: Mapping[str, Mapping[str, TaskChange]]
+    curves: Mapping[str, Sequence[StrengthPoint]]
 
 
 def measure_effects(
@@ -60,7 +68,7 @@ def measure_effects(
             `tarot.evaluate`.
     """
     for name, adapter in adapters.items():
-        if is_reward(tuned_for := recipe_of(adapter).objective):
+        if is_reward(tuned_for := config_of(adapter).objective):
             raise TarotError(
                 "adapters tuned on right answers, for what a strength buys",
                 f"{name}, tuned for {tuned_for}",
@@ -69,24 +77,24 @@ def measure_effects(
         adapter.sites(loaded.model)  # or it does not fit; like all that can be wrong, said before minutes are spent
     for strength in strengths:
         check_strength(strength)
-    own = {name: recipe_of(adapter).task for name, adapter in adapters.items()}
+    own = {name: config_of(adapter).task for name, adapter in adapters.items()}
     suite = list(dict.fromkeys([*load_tasks(tasks, include_path)["tasks"], *own.values()]))
     text = neutral_text(loaded, n_tokens, seed, batch_size, on_step)
-    rows = changes(
+    rows = measure_task_changes(
         loaded,
         list(adapters.values()),
         suite,
         include_path=include_path,
         num_fewshot=0,
         limit=limit,
-        chat=all(recipe_of(adapter).chat for adapter in adapters.values()),
+        chat=all(config_of(adapter).chat for adapter in adapters.values()),
         batch_size=batch_size,
         on_step=on_step,
     )
     effects = Effects(
         dict(zip(adapters, rows, strict=True)),
         {
-            name: trade_off(
+            name: measure_trade_off(
                 loaded,
                 adapter,
                 text,

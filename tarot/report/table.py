@@ -7,15 +7,15 @@ from statistics import fmean
 from tarot.errors import printable
 from tarot.evaluation.comparison import (
     HEADLINE,
-    Comparison,
+    ScoredComparison,
     arms_compared,
     by_search,
     by_setting,
-    compare,
     mean_gain,
+    score_comparisons,
     told_apart,
 )
-from tarot.evaluation.results import EDITED, FEW_SHOT, Cell
+from tarot.evaluation.results import EDITED, FEW_SHOT, Comparison
 from tarot.evaluation.statistics import Difference, Gain, Mean, MeanGain, holm
 
 HEADER = (
@@ -49,105 +49,107 @@ class Row:
 
     texts: tuple[str, ...]
     gain: float
-    cell: int | None
+    comparison: int | None
 
 
-def summary_rows(cells: Sequence[Cell], metric: str = HEADLINE) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def summary_rows(
+    comparisons: Sequence[Comparison], metric: str = HEADLINE
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and rows of the summary, for a terminal; without searches where all are alike.
 
     Raises:
         UnknownName: a metric that there is not.
         TarotError: a cell without a base or an edited arm.
     """
-    rows, at = [row.texts for row in summary(compare(cells, metric))], HEADER.index("search")
+    rows, at = [row.texts for row in summary(score_comparisons(comparisons, metric))], HEADER.index("search")
     if any(texts[at] for texts in rows):
         return HEADER, rows
     return HEADER[:at] + HEADER[at + 1 :], [texts[:at] + texts[at + 1 :] for texts in rows]
 
 
-def summary(comparisons: Sequence[Comparison]) -> list[Row]:
+def summary(scored_comparisons: Sequence[ScoredComparison]) -> list[Row]:
     """One row a comparison, then the means; p is corrected for the number of comparisons (Holm)."""
-    p_values = holm([comparison.gain.p for comparison in comparisons])
-    each = zip(comparisons, told_apart(comparisons), p_values, strict=True)
+    p_values = holm([scored.gain.p for scored in scored_comparisons])
+    each = zip(scored_comparisons, told_apart(scored_comparisons), p_values, strict=True)
     rows = [_cell_row(i, *values) for i, values in enumerate(each, start=1)]
     return rows + [
         _mean_row(alike, words, name)
-        for words, alike in by_search(comparisons).items()
+        for words, alike in by_search(scored_comparisons).items()
         for name in arms_compared(alike)
     ]
 
 
-def arm_rows(comparison: Comparison) -> list[tuple[str, ...]]:
+def arm_rows(scored: ScoredComparison) -> list[tuple[str, ...]]:
     """One row an arm of a cell, in the order of ARM_HEADER: narrow enough for a terminal of 80 columns."""
     return [
         (
-            f"{name} (base)" if name == comparison.base else name,
-            str(comparison.arms[name][0].labels),
+            f"{name} (base)" if name == scored.base else name,
+            str(scored.arms[name][0].labels),
             fraction(score),
-            with_interval(comparison.gains[name]) if name in comparison.gains else NONE,
-            p_of(comparison.gains.get(name)),
+            with_interval(scored.gains[name]) if name in scored.gains else NONE,
+            p_of(scored.gains.get(name)),
         )
-        for name, score in comparison.scores.items()
+        for name, score in scored.scores.items()
     ]
 
 
-def _cell_row(number: int, comparison: Comparison, search: str, p: float) -> Row:
-    cell, gain = comparison.cell, comparison.gain
-    scores = (comparison.scores.get(name) for name in (comparison.base, FEW_SHOT, EDITED))
+def _cell_row(number: int, scored: ScoredComparison, search: str, p: float) -> Row:
+    comparison, gain = scored.comparison, scored.gain
+    scores = (scored.scores.get(name) for name in (scored.base, FEW_SHOT, EDITED))
     texts = (
-        cell.model,
-        cell.task,
-        cell.shots,
-        str(cell.seed),
+        comparison.model,
+        comparison.task,
+        comparison.shots,
+        str(comparison.seed),
         search,
         *(NONE if score is None else fraction(score) for score in scores),
         with_interval(gain),
-        with_interval(comparison.over_few_shot) if comparison.over_few_shot else NONE,
+        with_interval(scored.over_few_shot) if scored.over_few_shot else NONE,
         p_value(p),
         f"{gain.n:,}",
-        _labels([comparison], EDITED),
-        duration(cell.seconds),
+        _labels([scored], EDITED),
+        duration(comparison.seconds),
     )
     return Row(texts, gain.value, number)
 
 
-def _mean_row(comparisons: Sequence[Comparison], search: str, name: str) -> Row:
-    those = [comparison for comparison in comparisons if name in comparison.gains]
+def _mean_row(scored_comparisons: Sequence[ScoredComparison], search: str, name: str) -> Row:
+    those = [scored for scored in scored_comparisons if name in scored.gains]
 
-    def mean(score: Callable[[Comparison], float | None]) -> str:
-        groups = [[s for comparison in group if (s := score(comparison)) is not None] for group in by_setting(those)]
+    def mean(score: Callable[[ScoredComparison], float | None]) -> str:
+        groups = [[s for scored in group if (s := score(scored)) is not None] for group in by_setting(those)]
         return fraction(fmean(fmean(scores) for scores in groups if scores)) if any(groups) else NONE
 
-    gain = mean_gain(those, lambda comparison: comparison.gains[name])
-    over_few_shot = name == EDITED and any(comparison.over_few_shot for comparison in those)
-    documents = {key: None for comparison in those for key in comparison.cell.keys}
+    gain = mean_gain(those, lambda scored: scored.gains[name])
+    over_few_shot = name == EDITED and any(scored.over_few_shot for scored in those)
+    documents = {key: None for scored in those for key in scored.comparison.keys}
     texts = (
         "mean",
         name,
         "",
         f"{len(those)} cell{'s'[: len(those) > 1]}",
         search,
-        mean(lambda comparison: comparison.scores[comparison.base]),
-        mean(lambda comparison: comparison.scores.get(FEW_SHOT)),
-        mean(lambda comparison: comparison.scores[name]),
+        mean(lambda scored: scored.scores[scored.base]),
+        mean(lambda scored: scored.scores.get(FEW_SHOT)),
+        mean(lambda scored: scored.scores[name]),
         with_interval(gain),
-        with_interval(mean_gain(those, lambda comparison: comparison.over_few_shot)) if over_few_shot else NONE,
+        with_interval(mean_gain(those, lambda scored: scored.over_few_shot)) if over_few_shot else NONE,
         "",
         f"{len(documents):,}",
         _labels(those, name),
-        duration(fmean(comparison.cell.seconds for comparison in those)) if name == EDITED else NONE,
+        duration(fmean(scored.comparison.seconds for scored in those)) if name == EDITED else NONE,
     )
     return Row(texts, gain.value, None)
 
 
-def _labels(comparisons: Sequence[Comparison], name: str) -> str:
+def _labels(scored_comparisons: Sequence[ScoredComparison], name: str) -> str:
     """Labels of base, few-shot and the arm, as a range where the cells differ."""
     columns = []
     for column in range(3):
         counts = {
             arm.labels
-            for comparison in comparisons
-            for arm in comparison.arms.get((comparison.base, FEW_SHOT, name)[column], ())
+            for scored in scored_comparisons
+            for arm in scored.arms.get((scored.base, FEW_SHOT, name)[column], ())
         }
         columns.append(f"{min(counts)}-{max(counts)}" if len(counts) > 1 else str(*counts) or NONE)
     return "/".join(columns)

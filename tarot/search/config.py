@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tarot.edit.rotation import ROTATIONS
 from tarot.edit.sites import check_kind, parse_layers
 from tarot.errors import TarotError, UnknownName
-from tarot.objectives.answers import check_measure
+from tarot.objectives.answers import check_answer_score
 from tarot.objectives.rewards import is_reward
 from tarot.objectives.samples import (
     check_numbers,
@@ -18,7 +18,7 @@ DEFAULT_SPACES = {"bo": "head-gradient"}
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TaRotConfig:
     """Everything that decides what a search tries; the budget only says how long it goes on.
 
     `bound` is in radians. `layers` is a fraction of the layers from the first (`0.5`) or from the last (`-0.5`), a
@@ -49,19 +49,19 @@ class Recipe:
         object.__setattr__(self, "space", self.space or DEFAULT_SPACES.get(self.search, "full"))
 
 
-def check_recipe(recipe: Recipe) -> None:
+def check_config(config: TaRotConfig) -> None:
     """Raise TarotError for names and numbers that there are not; but a reward's, which may name code."""
-    if not is_reward(recipe.objective):
-        check_measure(recipe.objective)
-    check_batch(recipe.search, recipe.batch)
-    check_space(recipe.space)
-    check_kind(recipe.sites)
-    check_numbers(recipe.samples, recipe.num_fewshot)
-    check_seed(recipe.seed)
-    if recipe.rotation not in ROTATIONS:
-        raise UnknownName("rotation", recipe.rotation, ROTATIONS)
-    parse_layers(recipe.layers)
-    check_bound(recipe.bound)
+    if not is_reward(config.objective):
+        check_answer_score(config.objective)
+    check_batch(config.search, config.batch)
+    check_space(config.space)
+    check_kind(config.sites)
+    check_numbers(config.samples, config.num_fewshot)
+    check_seed(config.seed)
+    if config.rotation not in ROTATIONS:
+        raise UnknownName("rotation", config.rotation, ROTATIONS)
+    parse_layers(config.layers)
+    check_bound(config.bound)
 
 
 def check_seed(seed: int) -> None:

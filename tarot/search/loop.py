@@ -26,11 +26,11 @@ SEARCHES: dict[str, type[Search]] = {
     "random": Random,
 }
 NO_GRADIENT = torch.zeros(0, dtype=torch.float64)
-SLOPE_COST = 3  # evaluations that a score and its gradient count for: a pass forward, and one back of twice its work
+GRADIENT_COST = 3  # evaluations that a score and its gradient count for: a pass forward, and one back of twice its work
 
 
 @dataclass(frozen=True)
-class Result:
+class SearchResult:
     """What a search found.
 
     Attributes:
@@ -56,7 +56,7 @@ class Result:
         return best_of(self.trials)
 
 
-def maximise(
+def run_search(
     f: Callable[[Point], float],
     d: int,
     *,
@@ -64,20 +64,20 @@ def maximise(
     budget: int,
     seed: int,
     starts: Float[Tensor, "start d"] | None = None,
-    slope: Callable[[Point], tuple[float, Point]] | None = None,
-    enough: float = math.inf,
+    value_and_grad: Callable[[Point], tuple[float, Point]] | None = None,
+    target_score: float = math.inf,
     batch: int = 1,
     evaluate: Callable[[Sequence[Point]], Iterable[float]] | None = None,
     log: TrialLog | None = None,
-    on_trial: Callable[[Trial, Result], None] | None = None,
-) -> Result:
+    on_trial: Callable[[Trial, SearchResult], None] | None = None,
+) -> SearchResult:
     """argmax f(x) over x in [0, 1]^d, from `budget` evaluations; the first is of the identity, x = 0.5.
 
     Args:
         f: a float64 point to its score, higher is better. A score that is not finite counts as a failed trial.
         search: a name in `SEARCHES`.
         budget: evaluations in all: identity, initial design and the trials of a resumed log included. A trial of a
-            search that follows gradients counts for `SLOPE_COST`. A log that has spent the budget is the result.
+            search that follows gradients counts for `GRADIENT_COST`. A log that has spent the budget is the result.
         starts: points to evaluate right after the identity, in this order, in the place of a search's own design.
         slope: f and its gradient at a point, for a search that follows it, which then evaluates nothing else.
             Where the identity has none, the search ends with it.
@@ -97,7 +97,7 @@ def maximise(
     """
     check_batch(search, batch)
     strategy = SEARCHES[search](d, seed)
-    if strategy.follows_gradient and slope is None:
+    if strategy.follows_gradient and value_and_grad is None:
         raise TarotError(f"a gradient for the search {search!r}", "none", "try the search 'bo' in the space 'head'")
     cost = trial_cost(search)
     if budget < cost:
@@ -108,10 +108,10 @@ def maximise(
         if len(trial.x) != d:
             raise TarotError(f"trials of {d} coordinates", f"{len(trial.x)} in the log", "choose another folder")
 
-    def result(interrupted: bool) -> Result:
-        return Result(tuple(trials), resumed, cost * len(trials), interrupted)
+    def result(interrupted: bool) -> SearchResult:
+        return SearchResult(tuple(trials), resumed, cost * len(trials), interrupted)
 
-    gradients = slope if slope and strategy.follows_gradient else None
+    gradients = value_and_grad if value_and_grad and strategy.follows_gradient else None
 
     def values(points: Sequence[Point]) -> Iterable[tuple[float, Point]]:
         if gradients:
@@ -123,7 +123,7 @@ def maximise(
             done = len(trials) % batch  # of this batch: a run was killed in it
             history, begun = trials[: len(trials) - done], trials[len(trials) - done :]
             lost = strategy.follows_gradient and history and not history[0].gradient
-            if lost or any(trial.score >= enough for trial in history):
+            if lost or any(trial.score >= target_score for trial in history):
                 break
             proposed = _batch(strategy, starts, history, begun, min(batch - done, left))
             evaluated = iter(values([proposal.x for proposal, _ in proposed]))
@@ -154,7 +154,7 @@ def maximise(
 
 def trial_cost(search: str) -> int:
     """Evaluations that one trial of this search counts for."""
-    return SLOPE_COST if SEARCHES[search].follows_gradient else 1
+    return GRADIENT_COST if SEARCHES[search].follows_gradient else 1
 
 
 def check_batch(search: str, batch: int) -> None:

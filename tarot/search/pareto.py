@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import torch
 from botorch.utils.multi_objective.pareto import is_non_dominated
 
-from tarot.objectives.text_metrics import Outcome
+from tarot.objectives.text_metrics import TextScores
 
 
-def pareto(outcomes: Mapping[int, Outcome]) -> list[int]:
+def pareto(outcomes: Mapping[int, TextScores]) -> list[int]:
     """Trials that no other equals or beats in reward and fluency at once, by rising fluency; of equals, the first."""
     trials = sorted(outcomes)
     if not trials:

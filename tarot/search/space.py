@@ -38,7 +38,7 @@ class Space:
     name: str
     d: int
     bound: float
-    alive: Bool[Tensor, "layer head angle"]
+    angle_mask: Bool[Tensor, "layer head angle"]
     lift: Callable[[Float[Tensor, "d"]], Float[Tensor, "alive"]]
     starts: Float[Tensor, "start d"]
 
@@ -50,11 +50,11 @@ class Space:
         """
         if x.shape != (self.d,):
             raise ShapeMismatch(f"a point of the space {self.name!r}", (self.d,), tuple(x.shape))
-        angles = torch.zeros(self.alive.shape, dtype=x.dtype, device=x.device)
+        angles = torch.zeros(self.angle_mask.shape, dtype=x.dtype, device=x.device)
         # Adding zero rids the centre of the negative zeros that downhill directions leave there.
-        return angles.masked_scatter(self.alive.to(x.device), self.bound * self.lift(2 * x - 1).clamp(-1, 1) + 0.0)
+        return angles.masked_scatter(self.angle_mask.to(x.device), self.bound * self.lift(2 * x - 1).clamp(-1, 1) + 0.0)
 
-    def slope(
+    def value_and_grad(
         self,
         x: Float[Tensor, "d"],
         of: Callable[[Float[Tensor, "layer head angle"]], tuple[float, Float[Tensor, "layer head angle"]]],
@@ -80,7 +80,7 @@ def check_bound(bound: float) -> None:
 
 def make_space(
     name: str,
-    alive: Bool[Tensor, "layer head angle"],
+    angle_mask: Bool[Tensor, "layer head angle"],
     bound: float,
     seed: int,
     gradient: Float[Tensor, "layer head angle"] | None = None,
@@ -110,25 +110,27 @@ def make_space(
     """
     check_space(name)
     check_bound(bound)
-    alive = alive.cpu()
-    n_angles = int(alive.sum())
+    angle_mask = angle_mask.cpu()
+    n_angles = int(angle_mask.sum())
     if n_angles == 0:
-        raise TarotError("at least one angle to search", f"none alive in shape {tuple(alive.shape)}")
+        raise TarotError("at least one angle to search", f"none alive in shape {tuple(angle_mask.shape)}")
     if name in NEEDS_GRADIENT:
-        return _head_gradient(name, alive, bound, gradient)
+        return _head_gradient(name, angle_mask, bound, gradient)
     kind, _, r = name.partition(":")
     if kind == "random":
         return Space(
-            name, _rank(name, r, n_angles), bound, alive, _directions(n_angles, int(r), seed), _no_starts(int(r))
+            name, _rank(name, r, n_angles), bound, angle_mask, _directions(n_angles, int(r), seed), _no_starts(int(r))
         )
-    layer, head, _ = alive.nonzero(as_tuple=True)
+    layer, head, _ = angle_mask.nonzero(as_tuple=True)
     owners = {
         "full": torch.arange(n_angles),
-        "head": layer * alive.shape[1] + head,
+        "head": layer * angle_mask.shape[1] + head,
         "layer": layer,
     }
     distinct, coordinate = owners[name].unique(return_inverse=True)
-    return Space(name, len(distinct), bound, alive, lambda u: u[coordinate.to(u.device)], _no_starts(len(distinct)))
+    return Space(
+        name, len(distinct), bound, angle_mask, lambda u: u[coordinate.to(u.device)], _no_starts(len(distinct))
+    )
 
 
 def _no_starts(d: int) -> Float[Tensor, "0 d"]:
@@ -136,23 +138,26 @@ def _no_starts(d: int) -> Float[Tensor, "0 d"]:
 
 
 def _head_gradient(
-    name: str, alive: Bool[Tensor, "layer head angle"], bound: float, gradient: Float[Tensor, "layer head angle"] | None
+    name: str,
+    angle_mask: Bool[Tensor, "layer head angle"],
+    bound: float,
+    gradient: Float[Tensor, "layer head angle"] | None,
 ) -> Space:
     if gradient is None:
         raise TarotError(f"a gradient for the space {name!r}", "none", "try the space 'head'")
-    uphill = gradient.detach().double().cpu() * alive
+    uphill = gradient.detach().double().cpu() * angle_mask
     steepest = uphill.abs().amax(-1, keepdim=True)
     if not torch.isfinite(uphill).all() or not steepest.any():
         raise TarotError("a finite gradient that is not zero everywhere", "another", "try the space 'head'")
-    uphill = torch.where(steepest > 0, uphill / steepest, 0.0)[alive]
-    layer, head, _ = (alive & (steepest > 0)).nonzero(as_tuple=True)
-    distinct = (layer * alive.shape[1] + head).unique()
-    layer, head, _ = alive.nonzero(as_tuple=True)
+    uphill = torch.where(steepest > 0, uphill / steepest, 0.0)[angle_mask]
+    layer, head, _ = (angle_mask & (steepest > 0)).nonzero(as_tuple=True)
+    distinct = (layer * angle_mask.shape[1] + head).unique()
+    layer, head, _ = angle_mask.nonzero(as_tuple=True)
     # Angles of heads without a coordinate get any, times zero.
-    coordinate = torch.searchsorted(distinct, layer * alive.shape[1] + head).clamp(max=len(distinct) - 1)
+    coordinate = torch.searchsorted(distinct, layer * angle_mask.shape[1] + head).clamp(max=len(distinct) - 1)
     steps = torch.tensor(START_STEPS, dtype=torch.float64)
     starts = (0.5 + steps / 2)[:, None].expand(-1, len(distinct))
-    return Space(name, len(distinct), bound, alive, lambda u: u[coordinate.to(u.device)] * uphill.to(u), starts)
+    return Space(name, len(distinct), bound, angle_mask, lambda u: u[coordinate.to(u.device)] * uphill.to(u), starts)
 
 
 def _rank(name: str, r: str, n_angles: int) -> int:

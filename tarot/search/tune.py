@@ -17,25 +17,31 @@ from torch import Tensor
 from tarot._files.atomic import check_place, locked
 from tarot.edit.adapter import CARD, Adapter, Edit, shapes_fingerprint, weights_fingerprint
 from tarot.edit.rotation import ROTATIONS
-from tarot.edit.sites import alive, find_sites, parse_layers
+from tarot.edit.sites import angle_mask, find_sites, parse_layers
 from tarot.errors import TarotError
 from tarot.models.lm_eval_model import SYSTEM_MOVED, TarotLM, quiet
 from tarot.models.load import LoadedModel
-from tarot.objectives.answers import Objective
-from tarot.objectives.generated import NO_FLOOR, FluencyFloor, GenerationObjective, check_generates, rewarded
+from tarot.objectives.answers import AnswerObjective
+from tarot.objectives.generated import (
+    NO_FLOOR,
+    FluencyFloor,
+    GenerationObjective,
+    check_generates,
+    make_generation_objective,
+)
 from tarot.objectives.rewards import check_reward, is_reward
 from tarot.objectives.samples import (
     ChatTemplate,
     Sample,
     chat_template,
-    draw,
+    draw_samples,
     load_task,
     tuning_documents,
 )
 from tarot.objectives.shots import shots_shown
-from tarot.objectives.text_metrics import Outcome, OutcomeLog
-from tarot.search import SEARCHES, Result, Trial, TrialLog, maximise, trial_cost
-from tarot.search.config import Recipe, check_recipe
+from tarot.objectives.text_metrics import TextScoreLog, TextScores
+from tarot.search import SEARCHES, SearchResult, Trial, TrialLog, run_search, trial_cost
+from tarot.search.config import TaRotConfig, check_config
 from tarot.search.space import NEEDS_GRADIENT, make_space
 
 Angles = Float[Tensor, "layer head angle"]
@@ -49,7 +55,7 @@ class Scored(NamedTuple):
     """What angles score, nan where they are refused; and what the texts came to, where texts were judged."""
 
     score: float
-    outcome: Outcome | None
+    outcome: TextScores | None
 
 
 @dataclass(frozen=True)
@@ -62,16 +68,20 @@ class Problem:
         prompting: what the prompts and samples are not as the task alone would have them.
     """
 
-    recipe: Recipe
+    config: TaRotConfig
 
     samples: list[Sample]
-    objective: Objective | GenerationObjective
+    objective: AnswerObjective | GenerationObjective
     template: ChatTemplate | None
     prompting: Mapping[str, Any]
 
     @classmethod
     def of(
-        cls, loaded: LoadedModel, recipe: Recipe, include_path: str | Path | None = None, batch_size: int | None = None
+        cls,
+        loaded: LoadedModel,
+        config: TaRotConfig,
+        include_path: str | Path | None = None,
+        batch_size: int | None = None,
     ) -> "Problem":
         """The same on every machine.
 
@@ -79,28 +89,32 @@ class Problem:
             UnknownName: a task, objective or kind of site that there is not.
             TarotError: samples that cannot be had honestly, or cannot be scored.
         """
-        sites = find_sites(loaded.model, recipe.sites, parse_layers(recipe.layers))
+        sites = find_sites(loaded.model, config.sites, parse_layers(config.layers))
         lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
-        task = load_task(recipe.task, include_path)
-        recipe = replace(recipe, num_fewshot=shots_shown(task, recipe.num_fewshot))
-        template = chat_template(lm, recipe.chat)
-        samples = draw(task, recipe.samples, num_fewshot=recipe.num_fewshot, seed=recipe.seed, chat_template=template)
+        task = load_task(config.task, include_path)
+        config = replace(config, num_fewshot=shots_shown(task, config.num_fewshot))
+        template = chat_template(lm, config.chat)
+        samples = draw_samples(
+            task, config.samples, num_fewshot=config.num_fewshot, seed=config.seed, chat_template=template
+        )
         documents = tuning_documents(task)
         prompting: dict[str, Any] = {
             "rows_left_out": {"evaluated": documents.evaluated, "repeated": documents.repeated},
             **({"description": SYSTEM_MOVED} if lm.chat_renderer.system_moved else {}),
         }
-        common: dict[str, Any] = {"sites": sites, "rotation": ROTATIONS[recipe.rotation], "batch_size": batch_size}
-        if is_reward(recipe.objective):
-            floor = FluencyFloor.parse(recipe.fluency_floor)
-            objective = rewarded(lm, task, samples, recipe.objective, floor=floor, seed=recipe.seed, **common)
-            return cls(recipe, samples, objective, template, prompting)
-        labelled = Objective(loaded.model, samples, lm.encode, measure=recipe.objective, **common)
-        return cls(recipe, samples, labelled, template, prompting)
+        common: dict[str, Any] = {"sites": sites, "rotation": ROTATIONS[config.rotation], "batch_size": batch_size}
+        if is_reward(config.objective):
+            floor = FluencyFloor.parse(config.fluency_floor)
+            objective = make_generation_objective(
+                lm, task, samples, config.objective, floor=floor, seed=config.seed, **common
+            )
+            return cls(config, samples, objective, template, prompting)
+        labelled = AnswerObjective(loaded.model, samples, lm.encode, measure=config.objective, **common)
+        return cls(config, samples, labelled, template, prompting)
 
     def scored(self, angles: Angles) -> Scored:
         """What these angles (radians) score."""
-        if isinstance(self.objective, Objective):
+        if isinstance(self.objective, AnswerObjective):
             return Scored(self.objective(angles), None)
         outcome = self.objective.outcome(angles)
         return Scored(outcome.score, outcome)
@@ -108,7 +122,7 @@ class Problem:
 
 def tune(
     loaded: LoadedModel,
-    recipe: Recipe,
+    config: TaRotConfig,
     output: str | Path,
     *,
     budget: int = 120,
@@ -117,12 +131,12 @@ def tune(
     batch_size: int | None = None,
     candidates: Callable[[Sequence[Angles]], Iterable[Scored]] | None = None,
     on_start: Callable[[int], None] = lambda resumed: None,
-    on_trial: Callable[[Trial, Result], None] = lambda trial, result: None,
+    on_trial: Callable[[Trial, SearchResult], None] = lambda trial, result: None,
 ) -> Adapter:
     """Search angles that raise a task's objective on labelled samples, and save the best as an adapter.
 
     The trials stand in `output` as they are made. The search ends with its budget, or when the samples are fitted well
-    enough (`Measure.enough`): what it would still gain on them, it loses on others. Ctrl-C saves the best so far; a run
+    enough (`Measure.target_score`): what it would still gain on them, it loses on others. Ctrl-C saves the best so far; a run
     that ended anyhow goes on with `resume`.
 
     Args:
@@ -142,25 +156,25 @@ def tune(
         TarotError: samples that cannot be had honestly, a folder that is not free, or trials of another recipe.
     """
     output = Path(output)
-    check(recipe, output, budget, resume)
-    problem = Problem.of(loaded, recipe, include_path, batch_size)
-    recipe = problem.recipe
+    check(config, output, budget, resume)
+    problem = Problem.of(loaded, config, include_path, batch_size)
+    config = problem.config
     objective, sites, rotation = problem.objective, problem.objective.sites, problem.objective.rotation
-    gradient = objective.gradient() if recipe.space in NEEDS_GRADIENT else None
-    space = make_space(recipe.space, alive(sites, rotation.n_angles), recipe.bound, recipe.seed, gradient)
+    gradient = objective.gradient() if config.space in NEEDS_GRADIENT else None
+    space = make_space(config.space, angle_mask(sites, rotation.n_angles), config.bound, config.seed, gradient)
 
     settings = {
         "model": loaded.reference,
         "shapes": shapes_fingerprint(loaded.model, sites),
         "weights": weights_fingerprint(loaded.model),
         "dtype": str(loaded.model.dtype),
-        **asdict(recipe),
+        **asdict(config),
         "prompts": hashlib.sha256(json.dumps([vars(sample) for sample in problem.samples]).encode()).hexdigest()[:16],
     }
     _make(output)
     with locked(output / LOCK, wait=False):
         log = TrialLog.open(output / TRIALS, settings, resume)
-        outcomes = OutcomeLog(output) if is_reward(recipe.objective) else None
+        outcomes = TextScoreLog(output) if is_reward(config.objective) else None
         on_start(len(log.trials))
 
         def angles(x: Tensor) -> Tensor:
@@ -171,17 +185,19 @@ def tune(
                 outcomes.add(len(log.trials), scored.outcome)
             return scored.score
 
-        enough = objective.measure.enough if isinstance(objective, Objective) else math.inf
-        result = maximise(
+        target_score = objective.measure.target_score if isinstance(objective, AnswerObjective) else math.inf
+        result = run_search(
             lambda x: kept(problem.scored(angles(x))),
             space.d,
-            search=recipe.search,
+            search=config.search,
             budget=budget,
-            seed=recipe.seed,
+            seed=config.seed,
             starts=space.starts,
-            slope=(lambda x: space.slope(x, objective.slope)) if isinstance(objective, Objective) else None,
-            enough=enough,
-            batch=recipe.batch,
+            value_and_grad=(lambda x: space.value_and_grad(x, objective.value_and_grad))
+            if isinstance(objective, AnswerObjective)
+            else None,
+            target_score=target_score,
+            batch=config.batch,
             evaluate=(lambda points: map(kept, candidates(list(map(angles, points))))) if candidates else None,
             log=log,
             on_trial=on_trial,
@@ -194,11 +210,11 @@ def tune(
             )
         adapter = Adapter(
             angles(torch.tensor(result.best.x, dtype=torch.float64)),
-            Edit.of(loaded.model, recipe.sites, sites, rotation),
+            Edit.of(loaded.model, config.sites, sites, rotation),
             {
                 "model": loaded.reference,
                 "dtype": loaded.dtype,
-                **asdict(recipe),
+                **asdict(config),
                 "budget": max(budget, result.spent),  # a search that was resumed with less has spent more
                 "chat_template": problem.template is not None,
                 **problem.prompting,
@@ -206,7 +222,7 @@ def tune(
                 "trials": len(result.trials),
                 "spent": result.spent,
                 "interrupted": result.interrupted,
-                "fitted": result.best.score >= enough,
+                "fitted": result.best.score >= target_score,
                 "best_trial": result.best.index,
                 "scores": {"identity": result.identity.score, "best": result.best.score},
                 "seconds": {
@@ -221,35 +237,35 @@ def tune(
         return adapter
 
 
-def check(recipe: Recipe, output: Path, budget: int, resume: bool) -> None:
+def check(config: TaRotConfig, output: Path, budget: int, resume: bool) -> None:
     """Raise what `tune` would raise that can be told without a model; a command calls it before it loads one."""
     _check_free(output, resume)
-    check_search(recipe, budget)
+    check_search(config, budget)
 
 
-def check_samples(recipe: Recipe, include_path: str | Path | None = None) -> None:
+def check_samples(config: TaRotConfig, include_path: str | Path | None = None) -> None:
     """Raise what `tune` would raise for the task and its documents; a command calls it before it loads a model.
 
     Prompts are rendered without a chat template, which only the model brings.
     """
-    task = load_task(recipe.task, include_path)
-    if is_reward(recipe.objective):
-        check_generates(task, recipe.objective)
+    task = load_task(config.task, include_path)
+    if is_reward(config.objective):
+        check_generates(task, config.objective)
     with quiet("tarot"):  # the search says it again
-        draw(task, recipe.samples, num_fewshot=recipe.num_fewshot, seed=recipe.seed)
+        draw_samples(task, config.samples, num_fewshot=config.num_fewshot, seed=config.seed)
 
 
-def check_search(recipe: Recipe, budget: int) -> None:
+def check_search(config: TaRotConfig, budget: int) -> None:
     """The same, wherever its trials are to be."""
-    if is_reward(recipe.objective):
-        check_reward(recipe.objective)
-    if FluencyFloor.parse(recipe.fluency_floor) != NO_FLOOR and not is_reward(recipe.objective):
-        raise TarotError("a reward as objective under a fluency floor", repr(recipe.objective), "leave the floor out")
-    check_recipe(recipe)
-    if is_reward(recipe.objective) and SEARCHES[recipe.search].follows_gradient:
-        raise TarotError(f"a search without gradients for {recipe.objective}", repr(recipe.search), "try --search bo")
-    if budget < (cost := trial_cost(recipe.search)):
-        raise TarotError(f"a budget of at least {cost}, what one trial of {recipe.search!r} counts for", str(budget))
+    if is_reward(config.objective):
+        check_reward(config.objective)
+    if FluencyFloor.parse(config.fluency_floor) != NO_FLOOR and not is_reward(config.objective):
+        raise TarotError("a reward as objective under a fluency floor", repr(config.objective), "leave the floor out")
+    check_config(config)
+    if is_reward(config.objective) and SEARCHES[config.search].follows_gradient:
+        raise TarotError(f"a search without gradients for {config.objective}", repr(config.search), "try --search bo")
+    if budget < (cost := trial_cost(config.search)):
+        raise TarotError(f"a budget of at least {cost}, what one trial of {config.search!r} counts for", str(budget))
 
 
 def _check_free(output: Path, resume: bool) -> None:

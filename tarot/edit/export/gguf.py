@@ -22,7 +22,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tarot._files.atomic import written_atomically
 from tarot.edit.adapter import Adapter
-from tarot.edit.merge import merged
+from tarot.edit.merge import merge_temporarily
 from tarot.edit.sites import n_layers
 from tarot.errors import TarotError
 
@@ -54,7 +54,7 @@ def to_gguf(model: PreTrainedModel, adapter: Adapter, source: str | Path, output
     names = gguf.get_tensor_name_map(architecture, n_layers(model))
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     edited: dict[str, gguf.ReaderTensor] = {}
-    with merged(model, adapter.angles, sites, adapter.rotation):
+    with merge_temporarily(model, adapter.angles, sites, adapter.rotation):
         for site in sites:
             # Some models are converted without their head, their modules' names without its prefix.
             own = site.name.removeprefix(f"{model.base_model_prefix}.")

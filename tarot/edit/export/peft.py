@@ -30,7 +30,7 @@ from tarot._files.strict_json import Name, parse_json, read_file, validated
 from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.provenance import checked_provenance
 from tarot.edit.rotation import ROTARY
-from tarot.edit.sites import Site, alive, find_sites
+from tarot.edit.sites import Site, angle_mask, find_sites
 from tarot.errors import MissingFileError, ShapeMismatch, TarotError
 
 CONFIG = "adapter_config.json"
@@ -130,7 +130,7 @@ def from_peft(model: PreTrainedModel, folder: str | Path) -> Adapter:
     if not blocks:
         raise TarotError(f"OFT blocks in {path}", "none")
     sites = tuple(site for name, site in known.items() if name in blocks)
-    angles = torch.zeros(alive(sites, ROTARY.n_angles).shape)
+    angles = torch.zeros(angle_mask(sites, ROTARY.n_angles).shape)
     for row, site in zip(angles, sites, strict=True):
         found_angles = _angles(blocks[site.name], site)
         row[: site.n_heads, : found_angles.shape[-1]] = found_angles

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from tarot.edit.patch import Patch
 from tarot.errors import TarotError
-from tarot.evaluation.baselines.weights import Reweighted, check_slope
-from tarot.objectives.answers import Objective
-from tarot.search.loop import SLOPE_COST
+from tarot.evaluation.baselines.weights import Reweighted, check_differentiable
+from tarot.objectives.answers import AnswerObjective
+from tarot.search.loop import GRADIENT_COST
 
 INDEX_BYTES = 4  # a dropped singular value is stored as its place
 
@@ -31,7 +31,7 @@ class _Factored(NamedTuple):
     gains: Float[Tensor, "rank"]
 
 
-def eigenpruning(objective: Objective, budget: int, seed: int) -> Reweighted:
+def eigenpruning(objective: AnswerObjective, budget: int, seed: int) -> Reweighted:
     """Drop the singular values of the best estimated gains, of all attention matrices; nothing is random here.
 
     How many is chosen by the objective itself: 0, 1, 2, 4, ... as far as the budget or the positive estimates go.
@@ -39,12 +39,12 @@ def eigenpruning(objective: Objective, budget: int, seed: int) -> Reweighted:
     Raises:
         TarotError: a measure without a slope, or attention without an nn.Linear (GPT-2 has another class).
     """
-    check_slope(objective)
+    check_differentiable(objective)
     factored = _factored(objective)
     estimates = ((float(gain), k, i) for k, each in enumerate(factored) for i, gain in enumerate(each.gains))
     ranked = sorted((estimate for estimate in estimates if estimate[0] > 0), reverse=True)
     best_score, best = float("-inf"), Reweighted({}, 0, {"method": "eigenpruning"})
-    for n in _counts(len(ranked), budget - SLOPE_COST):
+    for n in _counts(len(ranked), budget - GRADIENT_COST):
         tried = _pruned(factored, ranked[:n])
         with torch.no_grad(), tried.applied(objective.model):
             score = float(objective.score())
@@ -59,7 +59,7 @@ def _counts(most: int, evaluations: int) -> Iterator[int]:
     return iter(counts[: max(1, evaluations)])
 
 
-def _factored(objective: Objective) -> list[_Factored]:
+def _factored(objective: AnswerObjective) -> list[_Factored]:
     weights = dict(_attention_weights(objective))
     if not weights:
         raise TarotError("attention of nn.Linear layers", f"none in {type(objective.model).__name__}")
@@ -69,13 +69,13 @@ def _factored(objective: Objective) -> list[_Factored]:
         patch.apply()
         slopes = torch.autograd.grad(objective.score(), list(weights.values()))
     found = []
-    for (name, weight), slope in zip(weights.items(), slopes, strict=True):
+    for (name, weight), value_and_grad in zip(weights.items(), slopes, strict=True):
         u, s, vh = torch.linalg.svd(weight.detach().float(), full_matrices=False)
-        found.append(_Factored(name, u, s, vh, -s * ((u.T @ slope.float()) * vh).sum(1)))
+        found.append(_Factored(name, u, s, vh, -s * ((u.T @ value_and_grad.float()) * vh).sum(1)))
     return found
 
 
-def _attention_weights(objective: Objective) -> Iterator[tuple[str, Tensor]]:
+def _attention_weights(objective: AnswerObjective) -> Iterator[tuple[str, Tensor]]:
     """Weights of the linear layers beside each edited output projection, itself included."""
     modules = dict(objective.model.named_modules())
     for site in objective.sites:

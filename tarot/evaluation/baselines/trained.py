@@ -15,9 +15,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tarot.edit.patch import Patch, Step
-from tarot.evaluation.baselines.weights import Reweighted, check_slope
-from tarot.objectives.answers import Objective
-from tarot.search.loop import SLOPE_COST
+from tarot.evaluation.baselines.weights import Reweighted, check_differentiable
+from tarot.objectives.answers import AnswerObjective
+from tarot.search.loop import GRADIENT_COST
 
 LORA_RANK, LORA_RATE = 8, 1e-3
 OFT_RATE = 0.025  # of tan(angle / 2): some 0.05 radians a step, as the search `adam` does
@@ -25,10 +25,10 @@ OFT_RATE = 0.025  # of tan(angle / 2): some 0.05 radians a step, as the search `
 
 def n_steps(budget: int) -> int:
     """Steps of a gradient that cost as much as `budget` evaluations; at least one."""
-    return max(1, budget // SLOPE_COST)
+    return max(1, budget // GRADIENT_COST)
 
 
-def lora(objective: Objective, budget: int, seed: int) -> Reweighted:
+def lora(objective: AnswerObjective, budget: int, seed: int) -> Reweighted:
     """Low-rank updates of PEFT's usual projections (Hu et al., arXiv 2106.09685), rank 8, by AdamW.
 
     Raises:
@@ -37,7 +37,7 @@ def lora(objective: Objective, budget: int, seed: int) -> Reweighted:
     return _trained("lora", objective, LoraConfig(r=LORA_RANK, task_type="CAUSAL_LM"), LORA_RATE, budget, seed)
 
 
-def oft(objective: Objective, budget: int, seed: int) -> Reweighted:
+def oft(objective: AnswerObjective, budget: int, seed: int) -> Reweighted:
     """PEFT's orthogonal finetuning (Qiu et al., arXiv 2306.07280) in blocks of two: exactly our rotations.
 
     PEFT's own way to the edit that the search `adam` finds, in other coordinates.
@@ -47,8 +47,10 @@ def oft(objective: Objective, budget: int, seed: int) -> Reweighted:
     return _trained("oft", objective, config, OFT_RATE, budget, seed)
 
 
-def _trained(method: str, objective: Objective, config: PeftConfig, rate: float, budget: int, seed: int) -> Reweighted:
-    check_slope(objective)
+def _trained(
+    method: str, objective: AnswerObjective, config: PeftConfig, rate: float, budget: int, seed: int
+) -> Reweighted:
+    check_differentiable(objective)
     model = objective.model
     with Patch(model) as patch:
         # PEFT changes a model in many steps, any of which may be interrupted; all of it is undone at once.
@@ -61,16 +63,16 @@ def _trained(method: str, objective: Objective, config: PeftConfig, rate: float,
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         n_bytes = sum(parameter.numel() * parameter.element_size() for parameter in trainable)
         optimizer = torch.optim.AdamW(trainable, lr=rate, weight_decay=0.0)
-        _descend(objective.score, optimizer, n_steps(budget), objective.measure.enough)
+        _descend(objective.score, optimizer, n_steps(budget), objective.measure.target_score)
         changed = _merged(wrapped.merge_and_unload, model)  # type: ignore[arg-type]  # PEFT hides its methods
     return Reweighted(changed, n_bytes, {"method": method})
 
 
-def _descend(score: Callable[[], Tensor], optimizer: torch.optim.Optimizer, steps: int, enough: float) -> None:
+def _descend(score: Callable[[], Tensor], optimizer: torch.optim.Optimizer, steps: int, target_score: float) -> None:
     for _ in range(steps):
         optimizer.zero_grad()
         with torch.enable_grad():
-            if (reached := score()) >= enough:
+            if (reached := score()) >= target_score:
                 return
             (-reached).backward()
         optimizer.step()

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from tarot.edit.patch import Patch
 from tarot.errors import TarotError
-from tarot.objectives.answers import Objective
+from tarot.objectives.answers import AnswerObjective
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class Reweighted:
             yield model
 
 
-def check_slope(objective: Objective) -> None:
+def check_differentiable(objective: AnswerObjective) -> None:
     """Raise TarotError unless the objective's score has a gradient in the weights."""
-    if not objective.measure.has_slope:
+    if not objective.measure.is_differentiable:
         raise TarotError("an objective with a gradient", "one that counts", "try log_probability")

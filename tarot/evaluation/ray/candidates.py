@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from tarot.errors import TarotError
-from tarot.evaluation.ray.cluster import Cluster, Needs
+from tarot.evaluation.ray.cluster import Cluster, Resources
 from tarot.models.load import load_model
-from tarot.search.config import Recipe
+from tarot.search.config import TaRotConfig
 from tarot.search.tune import Angles, Problem, Scored
 
 
@@ -33,18 +33,18 @@ class Candidates(Cluster):
     def __init__(
         self,
         model: str,
-        recipe: Recipe,
-        needs: Needs,
+        config: TaRotConfig,
+        needs: Resources,
         address: str | None = None,
         *,
         dtype: str = "auto",
         include_path: str | None = None,
         batch_size: int | None = None,
     ) -> None:
-        if recipe.batch < 2:
-            raise TarotError("batches of at least 2 candidates for a cluster", str(recipe.batch), "try --batch 4")
+        if config.batch < 2:
+            raise TarotError("batches of at least 2 candidates for a cluster", str(config.batch), "try --batch 4")
         super().__init__(needs, address)
-        self._asked = (model, dtype, recipe, include_path, batch_size)
+        self._asked = (model, dtype, config, include_path, batch_size)
 
     def __call__(self, batch: Sequence[Angles]) -> Iterator[Scored]:
         """What the candidates score, in their order.
@@ -61,15 +61,15 @@ class Candidates(Cluster):
                 yield scored[waiting.pop(0)]
 
 
-def _scored(needs: Needs, asked: tuple[Any, ...], angles: np.ndarray) -> Scored:
+def _scored(needs: Resources, asked: tuple[Any, ...], angles: np.ndarray) -> Scored:
     return _problem(needs, *asked).scored(torch.from_numpy(angles))
 
 
 @lru_cache(maxsize=1)
 def _problem(
-    needs: Needs, model: str, dtype: str, recipe: Recipe, include_path: str | None, batch_size: int | None
+    needs: Resources, model: str, dtype: str, config: TaRotConfig, include_path: str | None, batch_size: int | None
 ) -> Problem:
     """This process's, until it is asked for another."""
     where = needs.models()
     loaded = load_model(model, device=where.device, dtype=dtype, device_map=where.device_map)
-    return Problem.of(loaded, recipe, include_path, batch_size)
+    return Problem.of(loaded, config, include_path, batch_size)

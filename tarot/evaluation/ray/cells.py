@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from tarot.errors import TarotError
-from tarot.evaluation.grid import Measurer, Outcome, Setting
-from tarot.evaluation.ray.cluster import Cluster, Needs
+from tarot.evaluation.grid import CellResult, Measurer, Setting
+from tarot.evaluation.ray.cluster import Cluster, Resources
 
 
-def local(settings: Sequence[Setting], work: Path, needs: Needs) -> Iterator[tuple[Setting, Outcome]]:
+def local(settings: Sequence[Setting], work: Path, needs: Resources) -> Iterator[tuple[Setting, CellResult]]:
     """Measure settings in this process, in their order."""
     try:
         for setting in settings:
@@ -27,7 +27,7 @@ def local(settings: Sequence[Setting], work: Path, needs: Needs) -> Iterator[tup
 
 
 @lru_cache(maxsize=1)
-def _measurer(model: str, work: Path, needs: Needs) -> Measurer:
+def _measurer(model: str, work: Path, needs: Resources) -> Measurer:
     """This process's, until another model comes: two might be more than the memory it asked for."""
     return Measurer(work, needs.models())
 
@@ -41,7 +41,7 @@ class RayEngine(Cluster):
         address: as for `Cluster`, whose errors it has.
     """
 
-    def __init__(self, work: Path, needs: Needs, address: str | None = None) -> None:
+    def __init__(self, work: Path, needs: Resources, address: str | None = None) -> None:
         super().__init__(needs, address)
         self._work = work
         self._tasks: dict[Setting, Any] = {}
@@ -51,11 +51,11 @@ class RayEngine(Cluster):
         if setting not in self._tasks:
             self._tasks[setting] = self.submit(setting.id, _measure, str(self._work), asdict(setting))
 
-    def outcome(self, setting: Setting) -> Outcome:
+    def outcome(self, setting: Setting) -> CellResult:
         """What became of it, added before or not; waits for it."""
         return next(outcome for _, outcome in self.run([setting]))
 
-    def run(self, settings: Sequence[Setting]) -> Iterator[tuple[Setting, Outcome]]:
+    def run(self, settings: Sequence[Setting]) -> Iterator[tuple[Setting, CellResult]]:
         """Measure settings, in the order in which they are finished.
 
         Raises:
@@ -66,12 +66,12 @@ class RayEngine(Cluster):
         by_task = {self._tasks[setting]: setting for setting in settings}
         for task, value in self.finished(list(by_task)):
             try:
-                outcome = Outcome.from_json(value())
+                outcome = CellResult.from_json(value())
             except TarotError as error:
-                outcome = Outcome(error=str(error))
+                outcome = CellResult(error=str(error))
             yield by_task[task], outcome
 
 
-def _measure(needs: Needs, work: str, setting: dict[str, Any]) -> str:
+def _measure(needs: Resources, work: str, setting: dict[str, Any]) -> str:
     asked = Setting(**setting)
     return _measurer(asked.model, Path(work), needs).outcome(asked).to_json()

@@ -30,7 +30,7 @@ PATIENCE_SECONDS = 60.0  # with a cluster whose last machine that is large enoug
 
 
 @dataclass(frozen=True)
-class Needs:
+class Resources:
     """What a task is given: threads, GPUs (a share of one, or whole ones) and bytes of memory."""
 
     cpus: int
@@ -38,7 +38,7 @@ class Needs:
     memory: int
 
     @classmethod
-    def parse(cls, cpus: int | None, gpus: float | None, memory: str) -> "Needs":
+    def parse(cls, cpus: int | None, gpus: float | None, memory: str) -> "Resources":
         """Of what a user left out, what a process takes on this machine.
 
         Raises:
@@ -85,7 +85,7 @@ class Cluster(AbstractContextManager[Any]):
         TarotError: Ray is not installed, no cluster at the address, or one without a machine that has what is needed.
     """
 
-    def __init__(self, needs: Needs, address: str | None = None) -> None:
+    def __init__(self, needs: Resources, address: str | None = None) -> None:
         self._ray = _connected(address)
         self._needs = needs
         try:
@@ -184,7 +184,7 @@ def _connected(address: str | None) -> Any:
 def _called(
     function: Callable[..., Any], needs: dict[str, Any], folder: str, data: str | None, *arguments: object
 ) -> Any:
-    given = Needs(**needs)
+    given = Resources(**needs)
     if data:
         os.environ["TAROT_DATA"] = data
     # Relative paths are those of the folder that the command was given in, where all machines see it.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tarot.edit.patch import Patch
 
 
-class Below:
+class FrozenLayerCache:
     """What the last of some lower layers hands on, remembered by pass.
 
     Models whose layers return more than hidden states are left to run them: nothing is remembered then.

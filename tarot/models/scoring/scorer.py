@@ -29,7 +29,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from tarot.edit.patch import Patch
 from tarot.edit.sites import decoder_layers
 from tarot.errors import TarotError
-from tarot.models.scoring.frozen_layers import Below
+from tarot.models.scoring.frozen_layers import FrozenLayerCache
 from tarot.models.scoring.rope import constant_rope_length, initial_rope, pass_group
 
 
@@ -56,7 +56,7 @@ PASS_COST_TOKENS_ACCELERATOR = 1024
 # Of one pass when the caller leaves the batch size to us, and halved where it does not fit: tokens, prefix included,
 # and logits, of which there are two copies for a while (1 GB each in float32).
 AUTO_PASS_TOKENS, AUTO_PASS_LOGITS = 16384, 2**28
-LENDABLE = (DynamicLayer, DynamicSlidingWindowLayer)
+SHAREABLE_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,13 @@ def _batches(lengths: Sequence[int], max_rows: int, pass_cost: int) -> Iterator[
         end = cut[end]
 
 
-class _Lent(DynamicLayer):
+class _SharedPrefixLayer(DynamicLayer):
     """Keys and values of a prefix, lent to every row of a batch.
 
     A row's own states pass through and are not kept, so one prefix serves any number of batches of any size.
     """
 
-    def __init__(self, lender: "_Lent | None", keep: bool) -> None:
+    def __init__(self, lender: "_SharedPrefixLayer | None", keep: bool) -> None:
         super().__init__()
         self.keep = keep
         if lender and lender.is_initialized:
@@ -147,14 +147,16 @@ class _Lent(DynamicLayer):
         return keys, values
 
 
-def _lend(prefix: Cache | None, n_layers: int, *, keep: bool) -> Cache:
+def _share_prefix(prefix: Cache | None, n_layers: int, *, keep: bool) -> Cache:
     """A cache that starts with `prefix`, keeping what passes through it or not."""
     if prefix is None:
-        return Cache(layers=[_Lent(None, keep) for _ in range(n_layers)])
-    return Cache(layers=[_Lent(layer, keep) for layer in prefix.layers if isinstance(layer, _Lent)])
+        return Cache(layers=[_SharedPrefixLayer(None, keep) for _ in range(n_layers)])
+    return Cache(
+        layers=[_SharedPrefixLayer(layer, keep) for layer in prefix.layers if isinstance(layer, _SharedPrefixLayer)]
+    )
 
 
-def _can_lend(model: PreTrainedModel) -> bool:
+def _can_share_prefix(model: PreTrainedModel) -> bool:
     """Whether every layer's state is keys and values alone, each layer with its own (nothing recurrent or shared)."""
     config = model.config.get_text_config(decoder=True)
     return (
@@ -162,7 +164,7 @@ def _can_lend(model: PreTrainedModel) -> bool:
         and CACHE in signature(model.forward).parameters
         and not getattr(model, "_is_stateful", False)
         # Not their subclasses, which keep more than that.
-        and all(type(layer) in LENDABLE for layer in DynamicCache(config=model.config).layers)
+        and all(type(layer) in SHAREABLE_LAYERS for layer in DynamicCache(config=model.config).layers)
     )
 
 
@@ -214,12 +216,14 @@ class Scorer:
         requests: Sequence[Request],
         batch_size: int | None = None,
         names: Sequence[str] | None = None,
-        still: int = 0,
+        n_frozen_layers: int = 0,
     ) -> None:
         self.model = model
-        self._below = Below(list(decoder_layers(model))[:still] if still and _can_lend(model) else [])
-        self._lent_below: dict[Hashable, list[Any]] = {}
-        self._still = still
+        self._frozen_layers = FrozenLayerCache(
+            list(decoder_layers(model))[:n_frozen_layers] if n_frozen_layers and _can_share_prefix(model) else []
+        )
+        self._frozen_prefixes: dict[Hashable, list[Any]] = {}
+        self._n_frozen_layers = n_frozen_layers
         self.requests = requests
         self.batch_size = batch_size
         self.max_length = max_length(model)
@@ -269,7 +273,7 @@ class Scorer:
         for group, members in groupby(indices, key=lambda i: self._rows[i].group):
             if group:
                 root.children.append(_Node((), 0, list(members)))
-            elif _can_lend(self.model):
+            elif _can_share_prefix(self.model):
                 _grow(self._rows, list(members), root, self._pass_cost)
             else:
                 root.rows = list(members)
@@ -297,16 +301,16 @@ class Scorer:
         """Yield (requests, logits of their continuation positions, in the requests' order) below `node`."""
         if node.depth > depth:
             ids = torch.tensor([node.tokens[depth : node.depth]], device=self.model.device)
-            prefix = _lend(prefix, self._n_layers, keep=True)
+            prefix = _share_prefix(prefix, self._n_layers, keep=True)
             zero = torch.zeros(1, dtype=torch.long, device=self.model.device)
             key = ("prefix", *node.tokens[: node.depth])
-            passed_over = self._below.knows(key)
+            passed_over = self._frozen_layers.knows(key)
             self._forward(key, ids, node.depth, prefix, zero, zero)
             # What was passed over has lent nothing: its keys and values of the first time are as good.
             if passed_over:
-                prefix.layers[: self._still] = self._lent_below[key]
+                prefix.layers[: self._n_frozen_layers] = self._frozen_prefixes[key]
             else:
-                self._lent_below[key] = prefix.layers[: self._still]
+                self._frozen_prefixes[key] = prefix.layers[: self._n_frozen_layers]
         rows = sorted(node.rows, key=lambda i: len(self._rows[i].tokens))
         lengths = [len(self._rows[i].tokens) - node.depth for i in rows]
         longest = max((len(self._rows[i].tokens) for i in rows), default=1)
@@ -336,7 +340,7 @@ class Scorer:
                 at += [(k, position) for position in range(begin, begin + len(continuation))]
                 requests.append(request)
         which, positions = torch.tensor(at, device=self.model.device).unbind(1)
-        cache = _lend(prefix, self._n_layers, keep=False) if prefix else None
+        cache = _share_prefix(prefix, self._n_layers, keep=False) if prefix else None
         try:
             logits = self._forward(
                 ("rows", depth, *rows), ids.to(self.model.device), depth + width, cache, which, positions
@@ -368,7 +372,7 @@ class Scorer:
     ) -> Float[Tensor, "n v"]:
         mask = ids.new_ones(len(ids), length)
         rope = nullcontext() if isinf(self._constant_rope) else initial_rope(self.model)
-        with rope, predictions_at(self.model, rows, at), self._below.passing(key):
+        with rope, predictions_at(self.model, rows, at), self._frozen_layers.passing(key):
             out = self.model(input_ids=ids, attention_mask=mask, use_cache=cache is not None, **{CACHE: cache})
         return out.logits[0]
 
