@@ -95,7 +95,7 @@ def bench_switch(
     )
 
     def hook(adapter: Adapter) -> None:
-        with adapter.applied(own_model):
+        with adapter.apply(own_model):
             pass
 
     def merge(difference: Adapter) -> None:

@@ -117,9 +117,9 @@ def _read_adapter(folder: Path, rng: random.Random) -> object:
         sound = hashlib.sha256(dict(ADAPTER.files)[WEIGHTS]).hexdigest().encode()
         digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest().encode()
         (folder / CARD).write_bytes(with_digest.replace(sound, digest))
-    adapter = Adapter.load(folder)
-    adapter.scaled(0.5).save(folder / "again")
-    assert Adapter.load(folder / "again").tasks == adapter.tasks
+    adapter = Adapter.from_pretrained(folder)
+    adapter.scaled(0.5).save_pretrained(folder / "again")
+    assert Adapter.from_pretrained(folder / "again").tasks == adapter.tasks
     hub.card(json.loads((folder / "again" / CARD).read_bytes()), "owner/name")
     not_repeated(adapter)
     if is_reward(config_of(adapter).objective):
@@ -252,10 +252,14 @@ def _write_pictures(folder: Path) -> None:
     write_svg(folder / "heads.svg", angle_map("heads", ((0.5, -0.25), (0.1, 0.2)), (0, 1)))
 
 
-ADAPTER = Reader("adapter", _written(lambda folder: _adapter().save(folder)), _read_adapter)
+ADAPTER = Reader("adapter", _written(lambda folder: _adapter().save_pretrained(folder)), _read_adapter)
 READERS = (
     ADAPTER,
-    Reader("composition", _written(lambda folder: _adapter().scaled(0.5).scaled(2.0).save(folder)), _read_adapter),
+    Reader(
+        "composition",
+        _written(lambda folder: _adapter().scaled(0.5).scaled(2.0).save_pretrained(folder)),
+        _read_adapter,
+    ),
     Reader("trials", _written(_write_trials), _read_trials),
     Reader(
         "outcomes",

@@ -59,7 +59,7 @@ CHANGES: dict[str, Change] = {
     "merged": lambda model: enter(merge_temporarily(model, ANGLES)),
     "nested": nest,
     "reweighted": lambda model: enter(
-        Reweighted({name: each + 1 for name, each in model.named_parameters()}, 0, {}).applied(model)
+        Reweighted({name: each + 1 for name, each in model.named_parameters()}, 0, {}).apply(model)
     ),
     "predictions_at": lambda model: enter(predictions_at(model, torch.tensor([0]), torch.tensor([0]))),
     "frozen layers": skip_lower,

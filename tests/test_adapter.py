@@ -35,8 +35,8 @@ def an_adapter(scale: float = 0.5, seed: int = 0) -> Adapter:
 @settings(max_examples=20)
 def test_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, scale: float, seed: int) -> None:
     folder, saved = tmp_path_factory.mktemp("adapter"), an_adapter(scale, seed)
-    saved.save(folder)
-    loaded = Adapter.load(folder)
+    saved.save_pretrained(folder)
+    loaded = Adapter.from_pretrained(folder)
     assert torch.equal(loaded.angles, saved.angles)
     assert (loaded.edit, loaded.provenance, loaded.fingerprint) == (saved.edit, saved.provenance, saved.fingerprint)
 
@@ -71,7 +71,7 @@ def test_a_factor_is_finite() -> None:
 def test_applied_and_merged_are_one_edit() -> None:
     model, adapter = model_of_bytes(), an_adapter()
     base = model(TOKENS).logits
-    with adapter.applied(model):
+    with adapter.apply(model):
         applied = model(TOKENS).logits
     with apply_rotation(model, adapter.angles):
         assert torch.equal(applied, model(TOKENS).logits)
@@ -84,14 +84,14 @@ def test_applied_and_merged_are_one_edit() -> None:
 
 def error_of(folder: Path) -> str:
     with pytest.raises(TarotError) as error:
-        Adapter.load(folder)
+        Adapter.from_pretrained(folder)
     assert "\n" not in str(error.value)
     return str(error.value).replace(str(folder), "DIR")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    an_adapter().save(tmp_path)
+    an_adapter().save_pretrained(tmp_path)
     return tmp_path
 
 
@@ -169,9 +169,9 @@ def test_any_field_of_another_type_is_named_or_does_no_harm(
     field = data.draw(st.sampled_from([name for name in SOUND if name != "a note"]))
     value = data.draw(st.sampled_from(OTHER_TYPES))
     adapter = an_adapter()
-    Adapter(adapter.angles, adapter.edit, {**SOUND, field: value}).save(folder)
+    Adapter(adapter.angles, adapter.edit, {**SOUND, field: value}).save_pretrained(folder)
     try:
-        loaded = Adapter.load(folder)
+        loaded = Adapter.from_pretrained(folder)
     except TarotError as error:
         assert field in str(error) and CARD in str(error)
         return
@@ -181,8 +181,8 @@ def test_any_field_of_another_type_is_named_or_does_no_harm(
 
 def test_a_sound_origin_comes_back(folder: Path) -> None:
     adapter = an_adapter()
-    Adapter(adapter.angles, adapter.edit, SOUND).save(folder)
-    assert Adapter.load(folder).provenance == SOUND
+    Adapter(adapter.angles, adapter.edit, SOUND).save_pretrained(folder)
+    assert Adapter.from_pretrained(folder).provenance == SOUND
 
 
 @pytest.mark.parametrize(
@@ -220,9 +220,9 @@ def test_an_origin_that_tune_does_not_write(folder: Path, provenance: object, fi
 def test_a_number_that_json_does_not_have_is_saved_as_null(tmp_path: Path) -> None:
     adapter = an_adapter()
     scores = {"identity": float("nan"), "best": float("-inf")}
-    Adapter(adapter.angles, adapter.edit, {"scores": scores, "budget": 3}).save(tmp_path)
+    Adapter(adapter.angles, adapter.edit, {"scores": scores, "budget": 3}).save_pretrained(tmp_path)
     assert "NaN" not in (tmp_path / CARD).read_text()
-    assert Adapter.load(tmp_path).provenance == {"scores": {"identity": None, "best": None}, "budget": 3}
+    assert Adapter.from_pretrained(tmp_path).provenance == {"scores": {"identity": None, "best": None}, "budget": 3}
 
 
 def test_a_key_that_occurs_twice(folder: Path) -> None:
@@ -246,7 +246,7 @@ def test_not_a_number(tmp_path: Path) -> None:
     adapter = an_adapter()
     angles = adapter.angles.clone()
     angles[1] = torch.nan
-    Adapter(angles, adapter.edit, {}).save(tmp_path)
+    Adapter(angles, adapter.edit, {}).save_pretrained(tmp_path)
     assert error_of(tmp_path) == "expected finite angles, got 12 that are not in DIR; tune again"
 
 

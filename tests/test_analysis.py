@@ -29,7 +29,7 @@ from tarot.edit.hooks import apply_rotation
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import angle_mask, decoder_layers, find_sites
 from tarot.errors import TarotError
-from tarot.evaluation.compare import compare_arms
+from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.results import EDITED, OUTSIDE, ZERO_SHOT
 from tarot.models.lm_eval_model import TarotLM
@@ -57,8 +57,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory, loaded: LoadedModel, folder: Path) -> Adapter:
-    config = TaRotConfig("stranger_choice", samples=6, search="random", space="head", layers="0.5", bound=2.0)
-    return tune(loaded, config, tmp_path_factory.mktemp("adapter") / "a", budget=8, include_path=folder)
+    config = TaRotConfig("stranger_choice", num_samples=6, search="random", space="head", layers="0.5", bound=2.0)
+    return tune(
+        loaded.model,
+        loaded.tokenizer,
+        config,
+        output_dir=tmp_path_factory.mktemp("adapter") / "a",
+        budget=8,
+        include_path=folder,
+    )
 
 
 def identity_of(adapter: Adapter) -> Adapter:
@@ -263,7 +270,7 @@ def test_next_log_probabilities_are_those_of_one_prompt_at_a_time(architecture: 
 def test_documents_are_those_of_an_evaluation(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
     shots = replace(adapter, provenance={**adapter.provenance, "num_fewshot": 2})
     for edit, k in ((adapter, 0), (shots, 2)):
-        results = evaluate(loaded, ["stranger_choice"], include_path=folder, num_fewshot=k)
+        results = evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], include_path=folder, num_fewshot=k)
         logged = results["samples"]["stranger_choice"]
         pairs = [tuple(tuple(arguments) for arguments in document["arguments"]) for document in logged]
         found = documents(loaded, edit, include_path=folder)
@@ -278,8 +285,8 @@ def test_the_objective_gives_the_scores_of_the_search(loaded: LoadedModel, adapt
 
 
 def test_a_pruned_adapter_says_what_it_was(loaded: LoadedModel, adapter: Adapter, folder: Path, tmp_path: Path) -> None:
-    prune_adapter(loaded, adapter, 0.8, include_path=folder).save(tmp_path)
-    smaller = Adapter.load(tmp_path)
+    prune_adapter(loaded, adapter, 0.8, include_path=folder).save_pretrained(tmp_path)
+    smaller = Adapter.from_pretrained(tmp_path)
     record = smaller.provenance["pruned"]
     assert record["from"] == adapter.fingerprint != smaller.fingerprint
     assert len(edited_heads(smaller.angles)) == record["heads"] < record["of"] == len(edited_heads(adapter.angles))
@@ -334,7 +341,7 @@ def test_flips_are_those_of_one_document_at_a_time(loaded: LoadedModel, adapter:
             return rows
 
         base = answers()
-        with adapter.applied(model):
+        with adapter.apply(model):
             edited = answers()
         both = ([answer for answer, _ in greedy_answers] for greedy_answers in (base, edited))
         found = flips(model, loaded.tokenizer, adapter, samples, encode, *both, n_tokens=3)
@@ -367,8 +374,8 @@ def test_without_an_edit_nothing_flips(loaded: LoadedModel, adapter: Adapter, fo
 def test_answers_that_nothing_judges_are_refused_before_anything_is_drawn(loaded: LoadedModel, tmp_path: Path) -> None:
     folder = write_tasks(tmp_path / "tasks")
     (file := folder / "generate.yaml").write_text(file.read_text().replace("metric: exact_match", "metric: bleu"))
-    config = TaRotConfig("stranger_generate", samples=6, search="random", space="head", layers="0.5")
-    edit = tune(loaded, config, tmp_path / "edit", budget=2, include_path=folder)
+    config = TaRotConfig("stranger_generate", num_samples=6, search="random", space="head", layers="0.5")
+    edit = tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "edit", budget=2, include_path=folder)
     with pytest.raises(TarotError, match="expected choices or the metric exact_match in stranger_generate"):
         analyse(loaded, edit, tmp_path / "drawn", include_path=folder)
     assert not (tmp_path / "drawn").exists()
@@ -377,9 +384,9 @@ def test_answers_that_nothing_judges_are_refused_before_anything_is_drawn(loaded
 @pytest.mark.parametrize("name", ["choice", "generate", "loglikelihood"])
 def test_answers_are_those_of_a_comparison(loaded: LoadedModel, tmp_path: Path, name: str) -> None:
     folder = write_tasks(tmp_path / "tasks")
-    config = TaRotConfig(f"stranger_{name}", samples=6, search="random", space="head", layers="0.5", bound=2.0)
-    edit = tune(loaded, config, tmp_path / "edit", budget=3, include_path=folder)
-    comparison = compare_arms(loaded, edit, include_path=folder, limit=5)
+    config = TaRotConfig(f"stranger_{name}", num_samples=6, search="random", space="head", layers="0.5", bound=2.0)
+    edit = tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "edit", budget=3, include_path=folder)
+    comparison = compare(loaded.model, loaded.tokenizer, edit, include_path=folder, limit=5)
     for arm, of in ((ZERO_SHOT, None), (EDITED, edit)):
         assert greedy_answers(loaded, edit, of, include_path=folder, limit=5) == comparison.arm(arm).greedy
 
@@ -474,9 +481,9 @@ def test_the_identity_changes_nothing_at_all(
 @pytest.fixture(scope="module")
 def cheerful(tmp_path_factory: pytest.TempPathFactory, loaded: LoadedModel) -> Adapter:
     config = TaRotConfig(
-        "openings", objective="fluency", samples=3, search="random", space="full", layers="0.5", bound=0.5
+        "openings", objective="fluency", num_samples=3, search="random", space="full", layers="0.5", bound=0.5
     )
-    return tune(loaded, config, tmp_path_factory.mktemp("cheerful") / "a", budget=3)
+    return tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path_factory.mktemp("cheerful") / "a", budget=3)
 
 
 def test_the_objective_of_a_reward_is_that_of_the_search(loaded: LoadedModel, cheerful: Adapter) -> None:

@@ -38,7 +38,7 @@ def unchanged(model: PreTrainedModel, before: dict[str, tuple[Tensor, bool]]) ->
 
 
 def score(objective: AnswerObjective, edit: Reweighted) -> float:
-    with torch.no_grad(), edit.applied(objective.model):
+    with torch.no_grad(), edit.apply(objective.model):
         return float(objective.score())
 
 
@@ -49,7 +49,7 @@ def test_the_model_is_left_as_it_was(objective: AnswerObjective, rival: Callable
     assert unchanged(objective.model, before)
     score(objective, edit)
     assert unchanged(objective.model, before)
-    with pytest.raises(KeyboardInterrupt), edit.applied(objective.model):
+    with pytest.raises(KeyboardInterrupt), edit.apply(objective.model):
         raise KeyboardInterrupt
     assert unchanged(objective.model, before)
 

@@ -21,7 +21,7 @@ from tarot.__main__ import main
 from tarot.cli.main import app
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
-from tarot.evaluation.compare import compare_arms
+from tarot.evaluation.compare import compare
 from tarot.evaluation.results import Arm, Comparison, load, to_json
 from tarot.models.load import ModelInfo
 from tarot.search.config import TaRotConfig
@@ -110,9 +110,9 @@ def test_tune_says_what_it_found(home: Path, capsys: pytest.CaptureFixture[str])
     said = capsys.readouterr()
     assert "log_probability on 5 samples: identity" in said.out and "of 0-3)" in said.out
     assert "4/4" in said.err
-    adapter = Adapter.load(home / "said")
+    adapter = Adapter.from_pretrained(home / "said")
     assert adapter.fingerprint in said.out
-    assert adapter.fingerprint == Adapter.load(home / "adapter").fingerprint
+    assert adapter.fingerprint == Adapter.from_pretrained(home / "adapter").fingerprint
 
 
 def test_resuming_what_is_finished_shows_it_finished(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,7 +128,7 @@ def test_evaluate_writes_results_and_predictions(home: Path, capsys: pytest.Capt
     assert run_in(home, *evaluate, "--adapter", "adapter", "--output", "edited.json") == 0
     assert "stranger_choice" in capsys.readouterr().out
     results = json.loads((home / "edited.json").read_text())
-    assert results["config"]["adapter"] == Adapter.load(home / "adapter").fingerprint
+    assert results["config"]["adapter"] == Adapter.from_pretrained(home / "adapter").fingerprint
     assert results["results"]["stranger_choice"].keys() >= {"acc,none"}
     assert len(results["samples"]["stranger_choice"]) == 12
     assert run_in(home, *evaluate, "--limit", "3", "--output", "base.json") == 0
@@ -163,11 +163,11 @@ def test_cells_are_kept_whatever_becomes_of_the_next(
     def failing(*arguments: object, **options: object) -> Comparison:
         if measured:
             raise KeyboardInterrupt
-        measured.append(compare_arms(*arguments, **options))  # type: ignore[arg-type]  # whatever the command gives it
+        measured.append(compare(*arguments, **options))  # type: ignore[arg-type]  # whatever the command gives it
         return measured[0]
 
     measured: list[Comparison] = []
-    monkeypatch.setattr("tarot.evaluation.compare.compare_arms", failing)
+    monkeypatch.setattr("tarot.evaluation.compare.compare", failing)
     assert run_in(home, *TUNE, "--seed", "1", "--output", "second") == 0
     compare = ("compare", *MODEL, "--adapter", "adapter", "--include-path", "tasks", "--limit", "2", "--shots", "0")
     assert run_in(home, *compare, "--adapter", "second", "--output", "first.json") == 130
@@ -218,7 +218,7 @@ def test_analysis_prune_and_effects(home: Path, capsys: pytest.CaptureFixture[st
     assert run_in(home, "analysis", *edit, "--limit", "4", "--output", "pictures") == 0
     assert "lens.csv, lens.svg, heads.csv" in " ".join(capsys.readouterr().out.split())
     assert run_in(home, "prune", *edit, "--keep", "0.5", "--output", "pruned") == 0
-    smaller = Adapter.load(home / "pruned")
+    smaller = Adapter.from_pretrained(home / "pruned")
     heads = smaller.provenance["pruned"]["heads"]
     said = capsys.readouterr().out
     assert f"{heads} of 12 heads, found with" in said and smaller.fingerprint in said
@@ -252,11 +252,11 @@ def test_evaluate_at_a_strength_with_side_effects(home: Path, capsys: pytest.Cap
 
 def test_merge_is_an_ordinary_checkpoint(home: Path) -> None:
     assert run_in(home, "merge", "--model", "model", "--adapter", "adapter", "--output", "merged") == 0
-    adapter = Adapter.load(home / "adapter")
+    adapter = Adapter.from_pretrained(home / "adapter")
     plain = AutoModelForCausalLM.from_pretrained(home / "model").eval()
     merged = AutoModelForCausalLM.from_pretrained(home / "merged").eval()
     tokens = torch.arange(5, 25)[None]
-    with adapter.applied(plain):
+    with adapter.apply(plain):
         expected = plain(tokens).logits
     torch.testing.assert_close(merged(tokens).logits, expected, atol=1e-4, rtol=1e-4)
     tokenizer = AutoTokenizer.from_pretrained(home / "merged")
@@ -267,7 +267,7 @@ def test_merge_is_an_ordinary_checkpoint(home: Path) -> None:
     prompts = tokenizer(
         ["item 1: ", "another, longer item 2: "], padding=True, padding_side="left", return_tensors="pt"
     )
-    with adapter.applied(plain):
+    with adapter.apply(plain):
         expected = plain.generate(**prompts)
     assert torch.equal(merged.generate(**prompts), expected)
     assert not torch.equal(plain.generate(**prompts), expected)
@@ -281,10 +281,10 @@ def test_export_and_import(home: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert json.loads((home / "oft" / "adapter_config.json").read_text())["base_model_name_or_path"] == "model"
     assert run_in(home, "import", "--model", "model", "--from-peft", "oft", "--output", "imported") == 0
     assert "not known" not in capsys.readouterr().out
-    tuned, imported = Adapter.load(home / "adapter"), Adapter.load(home / "imported")
+    tuned, imported = Adapter.from_pretrained(home / "adapter"), Adapter.from_pretrained(home / "imported")
     torch.testing.assert_close(imported.angles, tuned.angles, atol=1e-6, rtol=0)
     assert (imported.edit, imported.provenance) == (tuned.edit, tuned.provenance)
-    Adapter(imported.angles, imported.edit, {}).save(home / "foreign")  # as one that PEFT trained comes
+    Adapter(imported.angles, imported.edit, {}).save_pretrained(home / "foreign")  # as one that PEFT trained comes
     assert run_in(home, "compose", "adapter", "foreign", "--output", "unknown") == 0
     assert f"what {imported.fingerprint} was tuned on is not known" in " ".join(capsys.readouterr().out.split())
 
@@ -294,8 +294,10 @@ def test_an_adapter_does_not_choose_a_download(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], reference: str
 ) -> None:
     chosen = str(tmp_path / "chosen")
-    adapter = Adapter.load(home / "adapter")
-    Adapter(adapter.angles, adapter.edit, {**adapter.provenance, "model": reference}).save(home / "elsewhere")
+    adapter = Adapter.from_pretrained(home / "adapter")
+    Adapter(adapter.angles, adapter.edit, {**adapter.provenance, "model": reference}).save_pretrained(
+        home / "elsewhere"
+    )
     assert run_in(home, "compose", "elsewhere", "--output", chosen) == 2
     told = " ".join(capsys.readouterr().err.split())
     assert "if you trust it, add --model" in told and "\x1b" not in told
@@ -303,9 +305,9 @@ def test_an_adapter_does_not_choose_a_download(
 
 
 def test_an_adapter_does_not_choose_a_classifier(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    adapter = Adapter.load(home / "adapter")
+    adapter = Adapter.from_pretrained(home / "adapter")
     objective = {"objective": "classifier:org/name#x", "search": "bo"}
-    Adapter(adapter.angles, adapter.edit, {**adapter.provenance, **objective}).save(home / "classified")
+    Adapter(adapter.angles, adapter.edit, {**adapter.provenance, **objective}).save_pretrained(home / "classified")
     compare = ("compare", "--model", "model", "--include-path", "tasks", "--adapter", "classified", "--limit", "2")
     assert run_in(home, *compare) == 2
     told = " ".join(capsys.readouterr().err.split())
@@ -317,7 +319,7 @@ def test_export_to_gguf(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_gguf(byte_model(), home / "model.gguf")
     assert run_in(home, *export) == 0
     told = " ".join(capsys.readouterr().out.split())
-    adapter = Adapter.load(home / "adapter")
+    adapter = Adapter.from_pretrained(home / "adapter")
     assert told == f"exported adapter {adapter.fingerprint} to edited.gguf, {len(adapter.edit.layers)} tensors edited"
     assert run_in(home, *export) == 2
     assert "expected a new file, got edited.gguf, which is there; choose another --output" in capsys.readouterr().err
@@ -328,7 +330,7 @@ def test_export_to_gguf(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_compose(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     strengths = ("--strength", "0.5", "--strength", "-0.25")
     assert run_in(home, "compose", "adapter", "adapter", *strengths, "--output", "quarter") == 0
-    adapter, quarter = Adapter.load(home / "adapter"), Adapter.load(home / "quarter")
+    adapter, quarter = Adapter.from_pretrained(home / "adapter"), Adapter.from_pretrained(home / "quarter")
     assert quarter.fingerprint in capsys.readouterr().out
     torch.testing.assert_close(quarter.angles, adapter.angles / 4, atol=1e-6, rtol=0)
     drawn = adapter.provenance["samples_drawn"]
@@ -350,7 +352,7 @@ def test_lm_eval_knows_the_model_and_the_tasks(home: Path, capsys: pytest.Captur
     assert "stranger_choice" in capsys.readouterr().out
     (written,) = (home / "out").rglob("results_*.json")
     results = json.loads(written.read_text())
-    assert results["config"]["adapter"] == Adapter.load(home / "adapter").fingerprint
+    assert results["config"]["adapter"] == Adapter.from_pretrained(home / "adapter").fingerprint
     assert results["results"].keys() >= {"stranger_choice", "synth_color"}
     assert run_in(home, "lm-eval", "--help") == 0
     assert "pretrained=REF[,adapter=DIR]" in capsys.readouterr().out

@@ -16,7 +16,7 @@ from tarot.evaluation.compare import (
     answers,
     check_scorable,
     command,
-    compare_arms,
+    compare,
     config_of,
     not_repeated,
     reference_workload,
@@ -50,9 +50,11 @@ def tuned(loaded: LoadedModel, folder: Path, seed: int = 1, **change: object) ->
     config = TaRotConfig(**{"task": "stranger_choice", "samples": SAMPLES, **change})
     sites = find_sites(loaded.model, "heads", 0.5)
     angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed))
-    template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), config.chat)
+    template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), config.apply_chat_template)
     task = load_task(config.task, folder)
-    drawn = draw_samples(task, config.samples, num_fewshot=config.num_fewshot, seed=config.seed, chat_template=template)
+    drawn = draw_samples(
+        task, config.num_samples, num_fewshot=config.num_fewshot, seed=config.seed, chat_template=template
+    )
     ids = [{"id": sample.id, "key": sample.key, "num_fewshot": sample.num_fewshot} for sample in drawn]
     provenance = {**asdict(config), "budget": 3, "samples_drawn": ids}
     return Adapter(angles, Edit.of(loaded.model, "heads", sites, ROTARY), provenance)
@@ -65,8 +67,9 @@ def names(comparison: Comparison) -> list[str]:
 @pytest.fixture(scope="module")
 def comparison(loaded: LoadedModel, folder: Path) -> Comparison:
     control = tuned(loaded, folder, seed=2)
-    return compare_arms(
-        loaded,
+    return compare(
+        loaded.model,
+        loaded.tokenizer,
         tuned(loaded, folder),
         include_path=folder,
         controls={"other": control},
@@ -95,7 +98,9 @@ def test_arms_and_their_labels(comparison: Comparison) -> None:
 
 def test_the_numbers_are_lm_evals(comparison: Comparison, loaded: LoadedModel, folder: Path) -> None:
     for name, edit in (("zero-shot", None), ("edited", tuned(loaded, folder))):
-        results = evaluate(loaded, ["stranger_choice"], adapter=edit, include_path=folder, num_fewshot=0)
+        results = evaluate(
+            loaded.model, loaded.tokenizer, ["stranger_choice"], adapter=edit, include_path=folder, num_fewshot=0
+        )
         right = sum(p == g for p, g in zip(comparison.arm(name).predicted, comparison.gold, strict=True))
         assert right / 20 == pytest.approx(metric_value(results, "stranger_choice", "acc"))
     task = load_task("stranger_choice", folder)
@@ -113,7 +118,7 @@ def test_draws_are_named_by_rank(comparison: Comparison) -> None:
 
 def test_draws_of_more_shots_than_samples_count_those_that_are_shown(loaded: LoadedModel, folder: Path) -> None:
     edit = tuned(loaded, folder, samples=3, num_fewshot=4)
-    comparison = compare_arms(loaded, edit, include_path=folder, limit=2, draws=2)
+    comparison = compare(loaded.model, loaded.tokenizer, edit, include_path=folder, limit=2, draws=2)
     assert [arm.labels for arm in comparison.draws] == [3, 3] and comparison.arm("few-shot").labels == 4
 
 
@@ -123,21 +128,25 @@ def test_it_survives_a_file(comparison: Comparison, tmp_path: Path) -> None:
 
 
 def test_shots_of_the_search_are_the_bases_too(loaded: LoadedModel, folder: Path) -> None:
-    comparison = compare_arms(loaded, tuned(loaded, folder, num_fewshot=2), include_path=folder, limit=4)
+    comparison = compare(
+        loaded.model, loaded.tokenizer, tuned(loaded, folder, num_fewshot=2), include_path=folder, limit=4
+    )
     assert {name: comparison.arm(name).labels for name in ("zero-shot", "few-shot", "edited")} == {
         "zero-shot": 0,
         "few-shot": 2,
         "edited": SAMPLES + 2,
     }
     assert comparison.num_fewshot == 2 and len(comparison.gold) == 4
-    results = evaluate(loaded, ["stranger_choice"], include_path=folder, num_fewshot=2, limit=4)
+    results = evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], include_path=folder, num_fewshot=2, limit=4)
     _, base = answers(load_task("stranger_choice", folder), results["samples"]["stranger_choice"])
     assert comparison.arm("few-shot").predicted == base.predicted
     assert "--num-fewshot 2" in comparison.command and "--limit 4" in comparison.command
 
 
 def test_mixed_shots_count_all_their_labels(loaded: LoadedModel, folder: Path) -> None:
-    comparison = compare_arms(loaded, tuned(loaded, folder, num_fewshot="mix"), include_path=folder, limit=2)
+    comparison = compare(
+        loaded.model, loaded.tokenizer, tuned(loaded, folder, num_fewshot="mix"), include_path=folder, limit=2
+    )
     assert (comparison.num_fewshot, comparison.arm("edited").labels, comparison.arm("few-shot").labels) == (
         0,
         SAMPLES + 6,
@@ -147,8 +156,10 @@ def test_mixed_shots_count_all_their_labels(loaded: LoadedModel, folder: Path) -
 
 def test_seeds_share_their_base(loaded: LoadedModel, folder: Path) -> None:
     known: dict = {}
-    first = compare_arms(loaded, tuned(loaded, folder), include_path=folder, limit=3, known=known)
-    second = compare_arms(loaded, tuned(loaded, folder, seed=2), include_path=folder, limit=3, known=known)
+    first = compare(loaded.model, loaded.tokenizer, tuned(loaded, folder), include_path=folder, limit=3, known=known)
+    second = compare(
+        loaded.model, loaded.tokenizer, tuned(loaded, folder, seed=2), include_path=folder, limit=3, known=known
+    )
     assert len(known) == 1
     assert first.arm("zero-shot") == second.arm("zero-shot")
     assert first.arm("edited") != second.arm("edited")
@@ -156,17 +167,17 @@ def test_seeds_share_their_base(loaded: LoadedModel, folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["stranger_generate", "stranger_loglikelihood"])
 def test_tasks_without_choices(loaded: LoadedModel, folder: Path, name: str) -> None:
-    comparison = compare_arms(loaded, tuned(loaded, folder, task=name), include_path=folder, limit=3)
+    comparison = compare(loaded.model, loaded.tokenizer, tuned(loaded, folder, task=name), include_path=folder, limit=3)
     assert names(comparison) == ["zero-shot", "few-shot", "edited"]
     assert comparison.gold == (0, 0, 0)
     assert all(set(arm.predicted) <= {-1, 0} and arm.predicted == arm.greedy for arm in comparison.arms)
 
 
 def test_no_shots_no_few_shot_arm(loaded: LoadedModel, folder: Path) -> None:
-    comparison = compare_arms(loaded, tuned(loaded, folder), include_path=folder, limit=2, shots=0)
+    comparison = compare(loaded.model, loaded.tokenizer, tuned(loaded, folder), include_path=folder, limit=2, shots=0)
     assert names(comparison) == ["zero-shot", "edited", "zero-shot calibrated"]
     with pytest.raises(TarotError, match="expected shots to draw, got 0 shots; leave the draws out"):
-        compare_arms(loaded, tuned(loaded, folder), include_path=folder, shots=0, draws=2)
+        compare(loaded.model, loaded.tokenizer, tuned(loaded, folder), include_path=folder, shots=0, draws=2)
 
 
 def test_answers_read_every_form_of_gold(folder: Path) -> None:
@@ -215,7 +226,7 @@ def test_documents_of_several_filters_count_once(loaded: LoadedModel, tmp_path: 
     folder = write_tasks(tmp_path, test=6)
     (file := folder / "generate.yaml").write_text(file.read_text() + FILTERS)
     adapter = tuned(loaded, folder, task="stranger_generate")
-    comparison = compare_arms(loaded, adapter, include_path=folder)
+    comparison = compare(loaded.model, loaded.tokenizer, adapter, include_path=folder)
     assert (
         len(comparison.gold)
         == len(comparison.keys)
@@ -223,7 +234,7 @@ def test_documents_of_several_filters_count_once(loaded: LoadedModel, tmp_path: 
         == len(comparison.arm("edited").greedy)
         == 6
     )
-    results = evaluate(loaded, ["stranger_generate"], include_path=folder)
+    results = evaluate(loaded.model, loaded.tokenizer, ["stranger_generate"], include_path=folder)
     assert len(results["samples"]["stranger_generate"]) == 12
     assert {document["filter"] for document in logged_documents(results, "stranger_generate")} == {"strict"}
 
@@ -243,7 +254,7 @@ def test_where_contexts_are_the_choices_the_likeliest_is_the_answer(loaded: Load
     file.write_text("\n".join(kept) + CONTEXTS)
     task = load_task("stranger_choice", folder)
     assert task.multiple_input
-    results = evaluate(loaded, ["stranger_choice"], include_path=folder)
+    results = evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], include_path=folder)
     gold, arm = answers(task, logged_documents(results, "stranger_choice"))
     assert arm.greedy == arm.predicted and min(arm.greedy) >= 0
     right = sum(a == b for a, b in zip(gold, arm.predicted, strict=True)) / len(gold)
@@ -258,7 +269,7 @@ def test_written_answers_that_nothing_judges_are_refused_before_there_are_any(
     adapter = tuned(loaded, folder, task="stranger_generate")
     monkeypatch.setattr("tarot.evaluation.compare.evaluate", lambda *_, **__: pytest.fail("something was answered"))
     with pytest.raises(TarotError, match="expected choices or the metric exact_match in stranger_generate, got bleu"):
-        compare_arms(loaded, adapter, include_path=folder)
+        compare(loaded.model, loaded.tokenizer, adapter, include_path=folder)
     text = (file := folder / "loglikelihood.yaml").read_text().replace("metric: acc", "metric: byte_perplexity")
     file.write_text(text.replace("output_type: loglikelihood", "output_type: loglikelihood_rolling"))
     task = load_task("stranger_loglikelihood", folder)
@@ -269,13 +280,14 @@ def test_written_answers_that_nothing_judges_are_refused_before_there_are_any(
 def test_errors(loaded: LoadedModel, folder: Path) -> None:
     adapter = tuned(loaded, folder)
     with pytest.raises(TarotError, match="expected an adapter that says what it was tuned on, got one without a task"):
-        compare_arms(loaded, Adapter(adapter.angles, adapter.edit, {}), include_path=folder)
+        compare(loaded.model, loaded.tokenizer, Adapter(adapter.angles, adapter.edit, {}), include_path=folder)
     drawn = [{**sample, "id": "train/29", "key": "0"} for sample in adapter.provenance["samples_drawn"]]
     with pytest.raises(
         TarotError, match="expected the data that the adapter was tuned on in train/29, got other data; tune again"
     ):
-        compare_arms(
-            loaded,
+        compare(
+            loaded.model,
+            loaded.tokenizer,
             Adapter(adapter.angles, adapter.edit, {**adapter.provenance, "samples_drawn": drawn}),
             include_path=folder,
         )
@@ -288,15 +300,21 @@ def test_an_edit_of_another_model_is_refused_before_the_base_answers(
     adapter = tuned(loaded, folder)
     other = replace(adapter, angles=adapter.angles[:, :-1])
     with pytest.raises(ShapeMismatch, match="this adapter is for another model"):
-        compare_arms(loaded, other, include_path=folder)
+        compare(loaded.model, loaded.tokenizer, other, include_path=folder)
     with pytest.raises(ShapeMismatch, match="this adapter is for another model"):
-        compare_arms(loaded, adapter, controls={"random": other}, include_path=folder)
+        compare(loaded.model, loaded.tokenizer, adapter, controls={"random": other}, include_path=folder)
     with pytest.raises(
         TarotError,
         match="expected a control tuned as the edit was, on 6 samples of stranger_choice, 0 shots, seed 0, budget 3, "
         "got 6 samples of stranger_choice, 2 shots, seed 0, budget 3; tune it with the same",
     ):
-        compare_arms(loaded, adapter, controls={"random": tuned(loaded, folder, num_fewshot=2)}, include_path=folder)
+        compare(
+            loaded.model,
+            loaded.tokenizer,
+            adapter,
+            controls={"random": tuned(loaded, folder, num_fewshot=2)},
+            include_path=folder,
+        )
 
 
 @pytest.mark.parametrize(
@@ -344,7 +362,7 @@ def test_what_a_recipe_cannot_lack(loaded: LoadedModel, folder: Path, name: str,
         pytest.raises(TarotError, match=f"expected an adapter that says what .*, got one without {words}; tune it"),
     ):
         patch.setattr("tarot.evaluation.compare.evaluate", None)
-        compare_arms(loaded, replace(adapter, provenance=said), include_path=folder)
+        compare(loaded.model, loaded.tokenizer, replace(adapter, provenance=said), include_path=folder)
 
 
 def test_the_command_repeats_the_cell(loaded: LoadedModel, folder: Path) -> None:
@@ -383,7 +401,9 @@ def test_the_command_makes_the_edit_that_was_measured(loaded: LoadedModel, folde
     assert not_repeated(again) == "pruned more than once" and not not_repeated(replace(edit, provenance=said))
     stopped = replace(edit, provenance={**edit.provenance, "interrupted": True, "spent": 2})
     assert not_repeated(stopped.scaled(0.5)) == "its search stopped after 2 of 3 evaluations, scaled by 0.5"
-    assert compare_arms(loaded, stopped, include_path=folder, limit=2).not_repeated.startswith("its search stopped")
+    assert compare(loaded.model, loaded.tokenizer, stopped, include_path=folder, limit=2).not_repeated.startswith(
+        "its search stopped"
+    )
 
 
 def test_the_reference_workload_takes_time() -> None:

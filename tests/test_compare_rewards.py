@@ -41,7 +41,7 @@ def tuned(loaded: LoadedModel, **change: object) -> Adapter:
 
 
 def test_results_hold_them_side_by_side(loaded: LoadedModel) -> None:
-    results = evaluate(loaded, ["openings", "synth_color"], adapter=tuned(loaded), limit=3)
+    results = evaluate(loaded.model, loaded.tokenizer, ["openings", "synth_color"], adapter=tuned(loaded), limit=3)
     add_rewards(loaded, results)
     found, documents = results["results"]["openings"], results["samples"]["openings"]
     assert len(documents) == 3
@@ -60,13 +60,15 @@ def test_results_hold_them_side_by_side(loaded: LoadedModel) -> None:
 
 def test_a_reward_is_asked_for_by_name(loaded: LoadedModel, tmp_path: Path) -> None:
     folder = write_tasks(tmp_path, test=3)
-    results = evaluate(loaded, ["stranger_generate"], include_path=folder)
+    results = evaluate(loaded.model, loaded.tokenizer, ["stranger_generate"], include_path=folder)
     add_rewards(loaded, results)
     assert "reward,none" not in results["results"]["stranger_generate"]
     add_rewards(loaded, results, "toxicity:low")
     assert results["configs"]["stranger_generate"]["metadata"]["reward"] == "toxicity:low"
     with pytest.raises(TarotError, match="expected a task that generates, to judge by fluency, got multiple_choice in"):
-        add_rewards(loaded, evaluate(loaded, ["stranger_choice"], include_path=folder), "fluency")
+        add_rewards(
+            loaded, evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], include_path=folder), "fluency"
+        )
 
 
 def test_no_file_calls_a_function(loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +81,7 @@ def test_no_file_calls_a_function(loaded: LoadedModel, tmp_path: Path, monkeypat
     (folder / "generate.yaml").write_text(
         (folder / "generate.yaml").read_text() + "metadata: {version: 1, reward: 'trap:spring'}\n"
     )
-    results = evaluate(loaded, ["stranger_generate"], include_path=folder)
+    results = evaluate(loaded.model, loaded.tokenizer, ["stranger_generate"], include_path=folder)
     with pytest.raises(
         TarotError, match="expected a reward that runs no code in the task stranger_generate, got 'trap:spring'"
     ):
@@ -99,7 +101,7 @@ def test_base_and_edit_on_the_same_documents(loaded: LoadedModel) -> None:
     assert compared.gain.low <= compared.gain.value <= compared.gain.high
     assert compared.base.texts != compared.edited.texts
     for edit, found in ((None, compared.base), (tuned(loaded), compared.edited)):
-        results = evaluate(loaded, ["openings"], adapter=edit, limit=6)
+        results = evaluate(loaded.model, loaded.tokenizer, ["openings"], adapter=edit, limit=6)
         assert tuple(document["filtered_resps"][0] for document in results["samples"]["openings"]) == found.texts
     assert compared.front == (1, 0)  # by rising fluency
     assert len(compared.prompts) == 6

@@ -48,9 +48,9 @@ def test_the_sum_is_both_edits_at_once(first: list[int], second: list[int], rota
     a, b = an_adapter(model, first, rotation), an_adapter(model, second, rotation, seed=1)
     both = compose(model, a, b)
     assert both.edit.layers == tuple(sorted({*first, *second}))
-    with a.applied(model), b.applied(model):
+    with a.apply(model), b.apply(model):
         nested = logits(model)
-    with both.applied(model):
+    with both.apply(model):
         torch.testing.assert_close(logits(model), nested, atol=3e-4, rtol=3e-4)
     assert compose(model, b, a).fingerprint == both.fingerprint
 
@@ -88,17 +88,17 @@ def test_sites_of_unlike_widths() -> None:
     narrow, wide = an_adapter(model, [0]), an_adapter(model, [2], seed=1)
     assert narrow.angles.shape != wide.angles.shape
     with torch.no_grad():
-        with narrow.applied(model), wide.applied(model):
+        with narrow.apply(model), wide.apply(model):
             nested = model(ids).logits
-        with compose(model, narrow, wide).applied(model):
+        with compose(model, narrow, wide).apply(model):
             torch.testing.assert_close(model(ids).logits, nested, atol=1e-4, rtol=1e-4)
 
 
 def test_provenance_names_both_parents(tmp_path: Path) -> None:
     model = model_of_bytes()
     a, b = an_adapter(model, [0, 1]), an_adapter(model, [1, 2], seed=1)
-    compose(model, a.scaled(0.5), b).save(tmp_path)
-    provenance = Adapter.load(tmp_path).provenance
+    compose(model, a.scaled(0.5), b).save_pretrained(tmp_path)
+    provenance = Adapter.from_pretrained(tmp_path).provenance
     assert provenance["model"] == "m" and "task" not in provenance and "samples_drawn" not in provenance
     first, second = provenance["parents"]
     assert (first["strength"], first["provenance"]["parents"][0]["strength"]) == (1.0, 0.5)
@@ -124,10 +124,16 @@ def test_what_either_parent_was_tuned_on_is_not_evaluated(tmp_path: Path) -> Non
         for own, keys in ((an_adapter(loaded.model, [0]), honest), (an_adapter(loaded.model, [1]), leaked))
     ]
     fair, cheat = adapters
-    evaluate(loaded, ["stranger_choice"], adapter=compose(loaded.model, fair, fair.scaled(2.0)), include_path=folder)
+    evaluate(
+        loaded.model,
+        loaded.tokenizer,
+        ["stranger_choice"],
+        adapter=compose(loaded.model, fair, fair.scaled(2.0)),
+        include_path=folder,
+    )
     for edit in (compose(loaded.model, fair, cheat.scaled(0.1)), compose(loaded.model, cheat), cheat.scaled(0.5)):
         with pytest.raises(TarotError, match=r"expected samples of stranger_choice that are not evaluated"):
-            evaluate(loaded, ["stranger_choice"], adapter=edit, include_path=folder)
+            evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], adapter=edit, include_path=folder)
 
 
 def refusal(*adapters: Adapter, model: PreTrainedModel | None = None) -> str:

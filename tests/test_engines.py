@@ -52,7 +52,7 @@ def merged(folder: Path) -> tuple[list[int], list[int]]:
         return said[0, prompt["input_ids"].shape[1] :].tolist()
 
     bare = goes_on()
-    with adapter.applied(model):
+    with adapter.apply(model):
         hooked = goes_on()
     assert hooked != bare
     save_checkpoint(LoadedModel("merged", adapter.merge(model), tokenizer), folder)
@@ -97,7 +97,7 @@ def test_a_tiny_gguf_in_llama_cpp(tmp_path: Path) -> None:
     adapter, prompts = scrambled(model), [list(b"The capital"), list(b"1, 2, 3")]
     to_gguf(model, adapter, source, output)
     bare = [greedy(model, prompt, TOKENS) for prompt in prompts]
-    with adapter.applied(model):
+    with adapter.apply(model):
         hooked = [greedy(model, prompt, TOKENS) for prompt in prompts]
     assert all(one != other for one, other in zip(bare, hooked, strict=True))
     assert llama_cpp(source, prompts, TOKENS) == bare
@@ -110,7 +110,7 @@ def test_a_wheels_gguf_in_llama_cpp(tmp_path: Path) -> None:
     adapter, output = scrambled(loaded.model), tmp_path / "edited.gguf"
     prompts = loaded.tokenizer(["Once upon a time there was", "1, 2, 3, 4, 5,"])["input_ids"]
     bare = [greedy(loaded.model, prompt, 8) for prompt in prompts]
-    with adapter.applied(loaded.model):
+    with adapter.apply(loaded.model):
         hooked = [greedy(loaded.model, prompt, 8) for prompt in prompts]
     assert all(one != other for one, other in zip(bare, hooked, strict=True))
     with gguf_file(loaded.reference) as source:

@@ -95,7 +95,7 @@ def test_pefts_own_rotation_is_the_edit_sign_and_all(angle: float) -> None:
 def test_peft_loads_and_merges_it_or_the_way_out_is_named(architecture: str, tmp_path: Path) -> None:
     model, ids = tiny_model(architecture), tokens(2, 9)
     adapter, base = an_adapter(model), logits(model, ids)
-    with adapter.applied(model):
+    with adapter.apply(model):
         hooked = logits(model, ids)
     try:
         to_peft(model, adapter, tmp_path)
@@ -129,7 +129,7 @@ def test_what_peft_made_is_imported(tmp_path: Path) -> None:
     plain = byte_model()
     adapter = from_peft(plain, tmp_path)
     assert adapter.edit.layers == (1, 3) and adapter.provenance == {}
-    with adapter.applied(plain):
+    with adapter.apply(plain):
         torch.testing.assert_close(logits(plain, ids), expected, atol=1e-4, rtol=1e-4)
 
 
@@ -151,7 +151,7 @@ def test_hooked_merged_peft_stock_lm_eval_and_reloaded_agree(tmp_path: Path) -> 
     to_peft(loaded.model, adapter, tmp_path / "peft", str(base))
     ids = torch.tensor(loaded.tokenizer(["item 1000\nA: redder", "item 1001\nA: blue, as"], padding=True)["input_ids"])
     bare = logits(loaded.model, ids)
-    with adapter.applied(loaded.model):
+    with adapter.apply(loaded.model):
         hooked = logits(loaded.model, ids)
     wrapped = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "peft")
     hops = {"peft": logits(wrapped, ids), "merged by peft": logits(wrapped.merge_and_unload(), ids)}
@@ -165,8 +165,10 @@ def test_hooked_merged_peft_stock_lm_eval_and_reloaded_agree(tmp_path: Path) -> 
         assert (found - hooked).abs().max() < TOLERANCE * hooked.abs().max(), hop
     assert torch.equal(hops["merged"], hops["reloaded"])
 
-    ours = evaluate(loaded, ["stranger_choice"], adapter=adapter, include_path=tasks, num_fewshot=2)
-    unedited = evaluate(loaded, ["stranger_choice"], include_path=tasks, num_fewshot=2)
+    ours = evaluate(
+        loaded.model, loaded.tokenizer, ["stranger_choice"], adapter=adapter, include_path=tasks, num_fewshot=2
+    )
+    unedited = evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], include_path=tasks, num_fewshot=2)
     for arguments in (f"pretrained={base},peft={tmp_path / 'peft'}", f"pretrained={tmp_path / 'merged'}"):
         stock = simple_evaluate(
             model="hf",
@@ -406,7 +408,7 @@ def test_a_gguf_file_reloaded_is_the_hooked_model(source: Path, from_source: Loa
     model, ids = from_source.model, torch.arange(3, 30)[None]
     adapter = an_adapter(model, scale=0.4, layers=-0.5)
     bare = logits(model, ids)
-    with adapter.applied(model):
+    with adapter.apply(model):
         hooked = logits(model, ids)
     edited = to_gguf(model, adapter, source, tmp_path / "new" / "edited.gguf")
     assert edited == ("blk.2.attn_output.weight", "blk.3.attn_output.weight")

@@ -26,7 +26,7 @@ from tarot.search.tune import trials, tune
 
 PROMPTS = ("is it red? ", "was it? ", "and the actors, all of them, ")
 OPTIONS = {"max_gen_toks": 6, "until": [], "do_sample": False}
-RECIPE = TaRotConfig("openings", samples=4, space="head", search="random", objective="planted:vowels")
+RECIPE = TaRotConfig("openings", num_samples=4, space="head", search="random", objective="planted:vowels")
 
 
 @cache
@@ -203,15 +203,15 @@ def test_a_planted_reward_is_maximised(tmp_path: Path, loaded: LoadedModel, spac
     best = {}
     for name in ("vowels", "consonants"):
         config = replace(RECIPE, objective=f"planted:{name}", space=space)
-        adapter = tune(loaded, config, tmp_path / name, budget=16)
+        adapter = tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / name, budget=16)
         scores = [trial.score for trial in trials(tmp_path / name)]
         assert adapter.provenance["scores"] == {"identity": scores[0], "best": max(scores)} and max(scores) > scores[0]
         assert [outcome.reward for outcome in read_text_scores(tmp_path / name).values()] == scores
         # Judged once more, with the adapter as it was saved, by the one reward.
         task = load_task("openings")
-        template = chat_template(lettered(), RECIPE.chat)
+        template = chat_template(lettered(), RECIPE.apply_chat_template)
         prompts = [sample.pairs[0][0] for sample in draw_samples(task, 4, chat_template=template)]
-        with adapter.applied(loaded.model):
+        with adapter.apply(loaded.model):
             texts = TextGenerator(lettered(), prompts, task.config.generation_kwargs).written(0)
         best[name] = sum(vowels(prompts, texts)) / 4
         base = scores[0] if name == "vowels" else 1 - scores[0]
@@ -225,10 +225,10 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, loaded: LoadedModel) -> No
             raise RuntimeError("the machine went away")
 
     config = replace(RECIPE, space="head-gradient", fluency_floor="20%")
-    whole = tune(loaded, config, tmp_path / "whole", budget=12)
+    whole = tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "whole", budget=12)
     with pytest.raises(RuntimeError, match="the machine went away"):
-        tune(loaded, config, tmp_path / "cut", budget=12, on_trial=stop)
-    again = tune(loaded, config, tmp_path / "cut", budget=12, resume=True)
+        tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "cut", budget=12, on_trial=stop)
+    again = tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "cut", budget=12, resume=True)
     assert again.fingerprint == whole.fingerprint
     assert read_text_scores(tmp_path / "cut") == read_text_scores(tmp_path / "whole")
     refused = [trial for trial, outcome in read_text_scores(tmp_path / "cut").items() if outcome.refused]
@@ -238,7 +238,12 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, loaded: LoadedModel) -> No
 def test_any_generating_task_can_be_judged(tmp_path: Path, loaded: LoadedModel) -> None:
     folder = write_tasks(tmp_path / "tasks")
     config = replace(RECIPE, task="stranger_generate")
-    assert tune(loaded, config, tmp_path / "out", budget=3, include_path=folder).provenance["trials"] == 3
+    assert (
+        tune(
+            loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "out", budget=3, include_path=folder
+        ).provenance["trials"]
+        == 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -265,14 +270,20 @@ def test_any_generating_task_can_be_judged(tmp_path: Path, loaded: LoadedModel) 
 )
 def test_bad_recipes(tmp_path: Path, loaded: LoadedModel, change: dict[str, str], message: str) -> None:
     with pytest.raises(TarotError) as error:
-        tune(loaded, replace(RECIPE, **change), tmp_path / "out", budget=3)
+        tune(loaded.model, loaded.tokenizer, replace(RECIPE, **change), output_dir=tmp_path / "out", budget=3)
     assert str(error.value).startswith(message)
     assert not (tmp_path / "out").exists()
 
 
 def test_an_unknown_reward_is_an_unknown_name(tmp_path: Path, loaded: LoadedModel) -> None:
     with pytest.raises(UnknownName):
-        tune(loaded, replace(RECIPE, objective="toxicity:hgih"), tmp_path / "out", budget=3)
+        tune(
+            loaded.model,
+            loaded.tokenizer,
+            replace(RECIPE, objective="toxicity:hgih"),
+            output_dir=tmp_path / "out",
+            budget=3,
+        )
 
 
 # Reward against fluency
@@ -292,7 +303,7 @@ def test_a_search_that_follows_gradients_is_refused_before_anything_is_written(
     tmp_path: Path, loaded: LoadedModel
 ) -> None:
     with pytest.raises(TarotError) as error:
-        tune(loaded, replace(RECIPE, search="adam"), tmp_path / "out", budget=6)
+        tune(loaded.model, loaded.tokenizer, replace(RECIPE, search="adam"), output_dir=tmp_path / "out", budget=6)
     assert str(error.value) == (
         f"expected a search without gradients for {RECIPE.objective}, got 'adam'; try --search bo"
     )

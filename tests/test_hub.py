@@ -81,7 +81,7 @@ def test_a_repository_without_an_owner_is_the_users(hub: Hub) -> None:
 
 
 def test_a_folder_is_no_hub_id(hub: Hub, tmp_path: Path) -> None:
-    an_adapter().save(tmp_path / "adapter")
+    an_adapter().save_pretrained(tmp_path / "adapter")
     assert Adapter.from_pretrained(tmp_path / "adapter").fingerprint == an_adapter().fingerprint
     assert hub.asked == []
 
@@ -112,7 +112,7 @@ def test_without_a_network(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def written(tmp_path: Path, adapter: Adapter, measured: str = "") -> str:
-    adapter.save(tmp_path)
+    adapter.save_pretrained(tmp_path)
     return card(json.loads((tmp_path / CARD).read_text()), "me/color", measured)
 
 

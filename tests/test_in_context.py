@@ -86,7 +86,7 @@ def test_the_samples_of_a_search_are_found_again(loaded: LoadedModel, folder: Pa
 @pytest.mark.parametrize("chat", [True, False])
 def test_every_prompt_holds_the_chosen_shots_in_their_order(loaded: LoadedModel, folder: Path, chat: bool) -> None:
     docs = [list(load_task(TASK, folder).training_docs())[row] for row in (7, 3)]
-    results = icl.prompted(loaded, TASK, docs, include_path=folder, limit=3, chat=chat)
+    results = icl.prompted(loaded, TASK, docs, include_path=folder, limit=3, apply_chat_template=chat)
     for logged in results["samples"][TASK]:
         prompt = logged["arguments"][0][0]
         places = [prompt.index(f"item {row}\n") for row in (7, 3)] + [prompt.index(logged["doc"]["question"])]
@@ -99,7 +99,7 @@ def test_the_first_documents_are_lm_evals_own_shots(loaded: LoadedModel, folder:
     """The same scoring as the harness: with the shots that the task itself would take, the same numbers."""
     docs = list(load_task(TASK, folder).training_docs())[:4]
     ours = icl.prompted(loaded, TASK, docs, include_path=folder)["samples"][TASK]
-    theirs = evaluate(loaded, [TASK], include_path=folder, num_fewshot=4)["samples"][TASK]
+    theirs = evaluate(loaded.model, loaded.tokenizer, [TASK], include_path=folder, num_fewshot=4)["samples"][TASK]
     assert [logged["filtered_resps"] for logged in ours] == [logged["filtered_resps"] for logged in theirs]
 
 
@@ -115,9 +115,11 @@ def test_shots_for_tasks_that_generate(loaded: LoadedModel, folder: Path) -> Non
 @pytest.mark.parametrize("chat", [True, False])
 def test_calibration_is_the_papers(folder: Path, chat: bool) -> None:
     """q = softmax(W p), with W = diag(p_cf)^-1 and p_cf the mean over three content-free prompts, written by hand."""
-    loaded = LoadedModel("bytes", byte_model(), byte_tokenizer(chat=chat))
+    loaded = LoadedModel("bytes", byte_model(), byte_tokenizer(apply_chat_template=chat))
     task, lm = load_task(TASK, folder), TarotLM(loaded.model, tokenizer=loaded.tokenizer)
-    logged = evaluate(loaded, [TASK], include_path=folder, num_fewshot=0, limit=5)["samples"][TASK]
+    logged = evaluate(loaded.model, loaded.tokenizer, [TASK], include_path=folder, num_fewshot=0, limit=5)["samples"][
+        TASK
+    ]
 
     def probabilities(prompt: str) -> list[float]:
         scores = []
@@ -157,7 +159,7 @@ def test_calibration_moves_what_content_free_prompts_prefer(loaded: LoadedModel,
     model = byte_model()
     model.get_output_embeddings().weight.zero_()
     flat = LoadedModel("flat", model, byte_tokenizer())
-    logged = evaluate(flat, [TASK], include_path=folder, num_fewshot=0, limit=2)["samples"][TASK]
+    logged = evaluate(flat.model, flat.tokenizer, [TASK], include_path=folder, num_fewshot=0, limit=2)["samples"][TASK]
     (first, _) = icl.calibrated(flat, load_task(TASK, folder), logged, ("", ""))
     assert [math.exp(value) for value, _ in first["filtered_resps"]] == pytest.approx([1 / 3] * 3)
 
@@ -169,7 +171,9 @@ def test_calibration_is_of_the_choices_alone(loaded: LoadedModel, folder: Path, 
     arms = []
     for path in (folder, tmp_path):
         task, frame = load_task(TASK, path), icl.frame_of(["item 1\nA:", "item 2\nA:"])
-        logged = evaluate(loaded, [TASK], include_path=path, num_fewshot=0, limit=9)["samples"][TASK]
+        logged = evaluate(loaded.model, loaded.tokenizer, [TASK], include_path=path, num_fewshot=0, limit=9)["samples"][
+            TASK
+        ]
         arms.append(answers(task, icl.calibrated(loaded, task, logged, frame)))
     assert arms[0] == arms[1]
 

@@ -210,7 +210,7 @@ def test_an_answer_that_cannot_be_scored_is_named(loaded: LoadedModel, tmp_path:
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "choice.yaml").write_text((tmp_path / "choice.yaml").read_text() + 'target_delimiter: ""\n')
     with pytest.raises(TarotError, match="got an answer without tokens in document 1 of stranger_choice, answer ''"):
-        evaluate(loaded, ["stranger_choice"], include_path=tmp_path, chat=False)
+        evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], include_path=tmp_path, apply_chat_template=False)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, max_length=4)
     with pytest.raises(TarotError, match="at most 4 tokens, the model's context, got 6 in document 0 of task, answer"):
         lm.loglikelihood([Instance("loglikelihood", {}, ("It is", "answer"), 0, ("task", 0, 1))], disable_tqdm=True)
@@ -253,7 +253,7 @@ def test_batches_change_no_text(longrope: LoadedModel, sizes: tuple[int, ...]) -
 
 @pytest.mark.parametrize("shots", [0, 3])
 def test_evaluate_agrees_with_lm_eval(loaded: LoadedModel, folder: Path, shots: int) -> None:
-    ours = evaluate(loaded, ["stranger_choice"], include_path=folder, num_fewshot=shots)
+    ours = evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], include_path=folder, num_fewshot=shots)
     task = load_task("stranger_choice", folder)
     stock = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=4)
     right = 0
@@ -271,7 +271,7 @@ def test_evaluate_agrees_with_lm_eval(loaded: LoadedModel, folder: Path, shots: 
 
 def test_an_edit_changes_numbers_and_leaves_no_trace(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
     def answers(edit: Adapter | None) -> list[float]:
-        results = evaluate(loaded, ["stranger_choice"], adapter=edit, include_path=folder)
+        results = evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], adapter=edit, include_path=folder)
         assert results["config"]["adapter"] == (edit.fingerprint if edit else "base")
         return [score for sample in results["samples"]["stranger_choice"] for score, _ in sample["filtered_resps"]]
 
@@ -282,7 +282,8 @@ def test_an_edit_changes_numbers_and_leaves_no_trace(loaded: LoadedModel, adapte
 
 def test_generation_runs_edited(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
     base, edited = (
-        evaluate(loaded, ["stranger_generate"], adapter=edit, include_path=folder) for edit in (None, adapter)
+        evaluate(loaded.model, loaded.tokenizer, ["stranger_generate"], adapter=edit, include_path=folder)
+        for edit in (None, adapter)
     )
     texts = [[s["filtered_resps"] for s in results["samples"]["stranger_generate"]] for results in (base, edited)]
     assert texts[0] != texts[1]
@@ -290,9 +291,9 @@ def test_generation_runs_edited(loaded: LoadedModel, adapter: Adapter, folder: P
 
 def test_by_reference_with_an_adapter(tmp_path: Path, loaded: LoadedModel, adapter: Adapter) -> None:
     reference = str(save_checkpoint(tmp_path / "model"))
-    adapter.save(tmp_path / "adapter")
+    adapter.save_pretrained(tmp_path / "adapter")
     edited = TarotLM(reference, adapter=str(tmp_path / "adapter"), device="cpu")
-    with adapter.applied(loaded.model):
+    with adapter.apply(loaded.model):
         expected = TarotLM(loaded.model, tokenizer=loaded.tokenizer).loglikelihood(pairs(2), disable_tqdm=True)
     found = edited.loglikelihood(pairs(2), disable_tqdm=True)
     assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-3)
@@ -322,7 +323,8 @@ def test_what_was_tuned_on_is_not_evaluated(loaded: LoadedModel, adapter: Adapte
     task = load_task("stranger_choice", folder)
     honest = [{"key": sample.key} for sample in draw_samples(task, 3)]
     evaluate(
-        loaded,
+        loaded.model,
+        loaded.tokenizer,
         ["stranger_choice"],
         adapter=Adapter(adapter.angles, adapter.edit, {"samples_drawn": honest}),
         include_path=folder,
@@ -332,7 +334,7 @@ def test_what_was_tuned_on_is_not_evaluated(loaded: LoadedModel, adapter: Adapte
     leaked = [*honest, {"key": document_key(task, task.eval_docs[4])}]
     cheat = Adapter(adapter.angles, adapter.edit, {"samples_drawn": leaked})
     with pytest.raises(TarotError, match=r"got 1 of 4 that are \(evaluated row 4 is one\)"):
-        evaluate(loaded, ["stranger_choice"], adapter=cheat, include_path=folder)
+        evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], adapter=cheat, include_path=folder)
 
 
 def test_errors(loaded: LoadedModel, folder: Path) -> None:
@@ -347,11 +349,11 @@ def test_errors(loaded: LoadedModel, folder: Path) -> None:
             TarotLM(loaded.model, tokenizer=loaded.tokenizer, **{argument: "somewhere"})
         assert said in str(error.value)
     with pytest.raises(TarotError, match="expected a limit of at least 1 document, got 0"):
-        evaluate(loaded, ["stranger_choice"], include_path=folder, limit=0)
+        evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], include_path=folder, limit=0)
     for shots in (-1, 31):
         with pytest.raises(TarotError, match=f"expected 0 to 30 shots, .* has for them, got {shots}"):
-            evaluate(loaded, ["stranger_choice"], include_path=folder, num_fewshot=shots)
-    results = evaluate(loaded, ["stranger_choice"], include_path=folder, limit=2)
+            evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], include_path=folder, num_fewshot=shots)
+    results = evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], include_path=folder, limit=2)
     assert n_documents(results, "stranger_choice") == 2
     with pytest.raises(TarotError, match="expected a metric of stranger_choice, got 'f1'; it has acc"):
         metric_value(results, "stranger_choice", "f1")
@@ -364,7 +366,7 @@ def test_two_processes_share_the_documents(adapter: Adapter, tmp_path: Path) -> 
     """As accelerate starts them, one a GPU, but on the CPU: every document's answer is that of a single process."""
     save_checkpoint(tmp_path / "model")
     write_tasks(tmp_path / "tasks")
-    adapter.save(tmp_path / "edit")
+    adapter.save_pretrained(tmp_path / "edit")
     program = ("-m", "tarot", "lm-eval", "--model", "tarot", "--model_args", "pretrained=model,adapter=edit")
     asked = ("--tasks", "stranger_choice", "--include_path", "tasks", "--output_path", "results", "--log_samples")
     launch = ("-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2")
@@ -373,7 +375,14 @@ def test_two_processes_share_the_documents(adapter: Adapter, tmp_path: Path) -> 
     (logged,) = (tmp_path / "results").rglob("samples_*.jsonl")
     shared = {one["doc_id"]: one["filtered_resps"] for one in map(json.loads, logged.read_text().splitlines())}
     loaded = load_model(str(tmp_path / "model"), device="cpu")
-    results = evaluate(loaded, ["stranger_choice"], adapter=adapter, include_path=tmp_path / "tasks", chat=False)
+    results = evaluate(
+        loaded.model,
+        loaded.tokenizer,
+        ["stranger_choice"],
+        adapter=adapter,
+        include_path=tmp_path / "tasks",
+        apply_chat_template=False,
+    )
     alone = {one["doc_id"]: one["filtered_resps"] for one in results["samples"]["stranger_choice"]}
     assert shared.keys() == alone.keys() and len(alone) == 12
     for document, answers in alone.items():
@@ -390,13 +399,16 @@ def test_a_model_with_layers_on_the_disk_gives_the_same_numbers(folder: Path, ad
     away = load_model(str(tmp_path / "model"), device_map=device_map)
     assert away.model.model.layers[1].self_attn.o_proj.weight.is_meta
     assert weights_fingerprint(away.model) == weights_fingerprint(here.model)
-    config = TaRotConfig("stranger_choice", samples=4)
+    config = TaRotConfig("stranger_choice", num_samples=4)
     one, two = (
-        tune(loaded, config, tmp_path / name, budget=9, include_path=folder)
+        tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / name, budget=9, include_path=folder)
         for name, loaded in (("here", here), ("away", away))
     )
     assert two.fingerprint == one.fingerprint and one.provenance["scores"] == two.provenance["scores"]
-    both = [evaluate(loaded, ["stranger_choice"], adapter=one, include_path=folder) for loaded in (here, away)]
+    both = [
+        evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], adapter=one, include_path=folder)
+        for loaded in (here, away)
+    ]
     assert both[0]["results"] == both[1]["results"]
     texts = [neutral_text(loaded, 8) for loaded in (here, away)]
     assert torch.equal(*texts)

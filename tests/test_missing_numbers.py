@@ -87,7 +87,7 @@ def nan_model() -> LoadedModel:
 @pytest.mark.parametrize("task", ["stranger_choice", "openings"])
 def test_a_model_of_nan_is_an_error(nan_model: LoadedModel, tmp_path: Path, task: str) -> None:
     with pytest.raises(TarotError, match=f"expected finite log-probabilities, got NaN or infinity for all 2 .*{task}"):
-        evaluate(nan_model, [task], include_path=write_tasks(tmp_path), limit=2)
+        evaluate(nan_model.model, nan_model.tokenizer, [task], include_path=write_tasks(tmp_path), limit=2)
 
 
 def test_some_documents_of_nan_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -619,7 +619,7 @@ def test_a_gain_has_plain_names() -> None:
 def tuned(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Tune, or not, into a cache of the test's own: -> adapter, folder, what was said, number of evaluations."""
     loaded = LoadedModel("bytes", byte_model(), byte_tokenizer())
-    config = TaRotConfig("stranger_choice", samples=6, space="head", search="random")
+    config = TaRotConfig("stranger_choice", num_samples=6, space="head", search="random")
     evaluated: list[int] = []
     tune = cache.tune
 
@@ -653,7 +653,7 @@ def test_what_determines_an_adapter_is_its_key(tuned) -> None:
     model = byte_model()
     model.model.layers[3].mlp.down_proj.weight[0, 0] += 1  # trained on, under the same name
     assert tuned(model=LoadedModel("bytes", model, byte_tokenizer()))[1] != folder
-    assert tuned(model=LoadedModel("bytes", byte_model(), byte_tokenizer(chat=False)))[1] != folder
+    assert tuned(model=LoadedModel("bytes", byte_model(), byte_tokenizer(apply_chat_template=False)))[1] != folder
 
 
 @pytest.mark.parametrize("damaged", [b"", b"{}", b'{"format": 99}', b"\xff" * 40, None])
@@ -667,7 +667,7 @@ def test_a_damaged_adapter_is_written_again_from_its_trials(tuned, names: list[s
     again, same, messages, evaluated = tuned()
     assert (again.fingerprint, same, evaluated) == (first.fingerprint, folder, [])
     assert messages[-1] == f"resumed the search in {folder} after 4 trials"
-    assert Adapter.load(folder).fingerprint == first.fingerprint and tuned()[2:] == ([], [])
+    assert Adapter.from_pretrained(folder).fingerprint == first.fingerprint and tuned()[2:] == ([], [])
 
 
 def test_trials_before_a_damaged_line_are_kept(tuned) -> None:
@@ -723,13 +723,13 @@ def test_ctrl_c_stops_the_run_and_keeps_the_trials(tuned, monkeypatch: pytest.Mo
             tuned()
     _, folder, said, evaluated = tuned()
     assert evaluated == [2, 3] and "after 2 trials" in said[0]
-    assert not Adapter.load(folder).provenance["interrupted"]
+    assert not Adapter.from_pretrained(folder).provenance["interrupted"]
 
 
 def test_a_cache_that_cannot_be_written(place: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     loaded = LoadedModel("bytes", byte_model(), byte_tokenizer())
-    config = TaRotConfig("stranger_choice", samples=6, space="head")
+    config = TaRotConfig("stranger_choice", num_samples=6, space="head")
     for folder, reason in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "deep", "Not a directory")):
         with pytest.raises(TarotError, match=rf"expected to write in {folder}, got {reason}; choose another folder"):
             cache.tune_cached(loaded, config, folder, budget=3, include_path=str(place / "tasks"), say=print)

@@ -149,11 +149,19 @@ def searched(place: Path, config: TaRotConfig, output: str, **there: Any) -> lis
     """What a search of ten candidates found, here or `there`."""
     loaded = load_model(str(place / "model"), device="cpu")
     with NEEDS.threads():
-        tune(loaded, config, place / output, budget=10, include_path=place / "tasks", **there)
+        tune(
+            loaded.model,
+            loaded.tokenizer,
+            config,
+            output_dir=place / output,
+            budget=10,
+            include_path=place / "tasks",
+            **there,
+        )
     return [(trial.index, trial.x, trial.score, trial.origin) for trial in trials(place / output)]
 
 
-CHOSEN = TaRotConfig("stranger_choice", samples=4, space="head", search="bo", batch=3)
+CHOSEN = TaRotConfig("stranger_choice", num_samples=4, space="head", search="bo", trials_per_step=3)
 WRITTEN = replace(CHOSEN, task="stranger_generate", objective="planted:vowels", search="random")
 
 

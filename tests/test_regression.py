@@ -14,7 +14,7 @@ from test_compare import tuned
 
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
-from tarot.evaluation.compare import compare_arms
+from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.regression import Verdict, check_regressions, identity, renewed, save
 from tarot.evaluation.results import Arm, Comparison, load, to_json
@@ -69,13 +69,13 @@ def lesson(tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedModel, Path,
     for path in folder.glob("*.jsonl"):
         path.write_text(path.read_text().replace('"redder"', '"tan"').replace('"blue"', '"sky"'))
     adapter = tuned(loaded, folder)
-    results = evaluate(loaded, ["stranger_choice"], adapter=adapter, include_path=folder)
+    results = evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], adapter=adapter, include_path=folder)
     documents = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
     for document, logged in zip(documents, results["samples"]["stranger_choice"], strict=True):
         scores = [score for score, _ in logged["filtered_resps"]]
         document["gold"] = scores.index(max(scores))
     (folder / "test.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))
-    return loaded, folder, adapter, compare_arms(loaded, adapter, include_path=folder)
+    return loaded, folder, adapter, compare(loaded.model, loaded.tokenizer, adapter, include_path=folder)
 
 
 def test_scrambled_angles_fail(lesson: tuple[LoadedModel, Path, Adapter, Comparison]) -> None:
@@ -83,7 +83,9 @@ def test_scrambled_angles_fail(lesson: tuple[LoadedModel, Path, Adapter, Compari
     assert then.arm("edited").predicted == then.gold
     permuted = adapter.angles.flatten()[torch.randperm(24, generator=torch.Generator().manual_seed(1))]
     scrambled = replace(adapter, angles=permuted.reshape(adapter.angles.shape))
-    (verdict,) = check_regressions([then], [compare_arms(loaded, scrambled, include_path=folder)], TOLERANCE)
+    (verdict,) = check_regressions(
+        [then], [compare(loaded.model, loaded.tokenizer, scrambled, include_path=folder)], TOLERANCE
+    )
     assert verdict.failed
     assert "weighted F1 among the choices fell by 0." in verdict.words[1]
     assert f"another edit: {then.adapter} then, {scrambled.fingerprint} now" in verdict.words
@@ -97,7 +99,9 @@ def test_a_shifted_label_fails(lesson: tuple[LoadedModel, Path, Adapter, Compari
     documents = [json.loads(line) for line in (tmp_path / "test.jsonl").read_text().splitlines()]
     shifted = [{**document, "gold": (document["gold"] + 1) % 3} for document in documents]
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(document) + "\n" for document in shifted))
-    (verdict,) = check_regressions([then], [compare_arms(loaded, adapter, include_path=tmp_path)], TOLERANCE)
+    (verdict,) = check_regressions(
+        [then], [compare(loaded.model, loaded.tokenizer, adapter, include_path=tmp_path)], TOLERANCE
+    )
     assert verdict.failed
     assert "other data: 0 documents in common of 40 then and 40 now" in verdict.words
 
@@ -107,7 +111,7 @@ def test_a_shifted_label_fails(lesson: tuple[LoadedModel, Path, Adapter, Compari
 
 def test_the_same_run_again_passes_50_times_of_50(lesson: tuple[LoadedModel, Path, Adapter, Comparison]) -> None:
     loaded, folder, adapter, then = lesson
-    again = compare_arms(loaded, adapter, include_path=folder)
+    again = compare(loaded.model, loaded.tokenizer, adapter, include_path=folder)
     assert [arm.predicted for arm in again.arms] == [arm.predicted for arm in then.arms]
     assert [check_regressions([then], [again], 0.0)[0].failed for _ in range(50)] == [False] * 50
 

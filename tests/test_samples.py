@@ -115,7 +115,12 @@ def test_prompts_are_those_of_an_evaluation(tmp_path: Path, lm: TarotLM, name: s
     evaluated.set_config("num_fewshot", shots)
     recorder = Recorder(lm)
     evaluate(
-        recorder, {"tasks": {"task": evaluated}}, apply_chat_template=chat, fewshot_as_multiturn=True, bootstrap_iters=0
+        recorder.model,
+        recorder.tokenizer,
+        {"tasks": {"task": evaluated}},
+        apply_chat_template=chat,
+        fewshot_as_multiturn=True,
+        bootstrap_iters=0,
     )
     asked = {args if name != "generate" else args[0] for args in recorder.asked}
     for sample in samples:

@@ -13,7 +13,7 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED
 
 from tarot.errors import TarotError
 from tarot.evaluation import in_context as icl
-from tarot.evaluation.compare import compare_arms
+from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
@@ -84,11 +84,13 @@ def test_no_prompt_shows_its_own_answer(tmp_path: Path, loaded: LoadedModel, sou
     data = {"train": rows(50, 60), "test": [*rows(0, 5), disguised(rows(2, 3)[0])]}
     write(tmp_path, "own", f"fewshot_config: {{sampler: {sampler}}}", SOURCES[source], **data)
     for shots in (1, 4):
-        items = shown(evaluate(loaded, ["own"], include_path=tmp_path, num_fewshot=shots), "own")
+        items = shown(
+            evaluate(loaded.model, loaded.tokenizer, ["own"], include_path=tmp_path, num_fewshot=shots), "own"
+        )
         assert len(items) == 6
         assert all(len(each) == shots + 1 and each[-1] not in each[:-1] for each in items)
     with pytest.raises(TarotError, match="expected 0 to 4 shots, the documents that own has for them, got 5"):
-        evaluate(loaded, ["own"], include_path=tmp_path, num_fewshot=5)
+        evaluate(loaded.model, loaded.tokenizer, ["own"], include_path=tmp_path, num_fewshot=5)
 
 
 @pytest.mark.parametrize("sampler", ["default", "first_n"])
@@ -99,18 +101,20 @@ def test_evaluated_documents_are_no_shots(
     train, test = rows(0, 6), [*rows(100, 108), *map(disguised, rows(1, 3))]
     samples = f", samples: {json.dumps(train)}" if listed else ""
     write(tmp_path, "own", f"fewshot_config: {{sampler: {sampler}{samples}}}", train=train, test=test)
-    results = evaluate(loaded, ["own"], include_path=tmp_path, num_fewshot=4)
+    results = evaluate(loaded.model, loaded.tokenizer, ["own"], include_path=tmp_path, num_fewshot=4)
     for items in shown(results, "own"):
         assert set(items[:-1]) == {"item 0", "item 3", "item 4", "item 5"}
     assert results["configs"]["own"]["metadata"]["shots_left_out"] == 2
     assert "left out 2 of 6 documents of own that could be shots: they are also evaluated" in caplog.text
     with pytest.raises(TarotError, match=r"0 to 4 shots, .* got 5; 2 more are also evaluated"):
-        evaluate(loaded, ["own"], include_path=tmp_path, num_fewshot=5)
+        evaluate(loaded.model, loaded.tokenizer, ["own"], include_path=tmp_path, num_fewshot=5)
 
 
 def test_documents_of_an_analysis_have_the_shots_of_an_evaluation(tmp_path: Path, loaded: LoadedModel) -> None:
     write(tmp_path, "own", splits=SOURCES["test split alone"], test=rows(0, 5))
-    results = evaluate(loaded, ["own"], include_path=tmp_path, num_fewshot=3, chat=False)
+    results = evaluate(
+        loaded.model, loaded.tokenizer, ["own"], include_path=tmp_path, num_fewshot=3, apply_chat_template=False
+    )
     prompts = [document["arguments"][0][0] for document in results["samples"]["own"]]
     task = load_task("own", tmp_path)
     assert [sample.pairs[0][0] for sample in evaluation_documents(task, num_fewshot=3)] == prompts
@@ -125,7 +129,9 @@ def test_shots_are_lm_evals_own_where_none_is_evaluated(tmp_path: Path, loaded: 
     selected["tasks"]["own"].set_fewshot_seed(DEFAULT_OTHER_SEED)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
     stock = evaluator.evaluate(lm, selected, bootstrap_iters=0)
-    ours = evaluate(loaded, ["own"], include_path=tmp_path, num_fewshot=3, chat=False)
+    ours = evaluate(
+        loaded.model, loaded.tokenizer, ["own"], include_path=tmp_path, num_fewshot=3, apply_chat_template=False
+    )
     assert shown(ours, "own") == shown(stock, "own")
 
 
@@ -134,7 +140,7 @@ def test_a_shot_without_an_answer_is_an_error(tmp_path: Path, loaded: LoadedMode
     train = [*rows(0, 3), rows(3, 4)[0] | {"gold": gold}]
     write(tmp_path, "own", train=train, test=rows(100, 104))
     with pytest.raises(TarotError, match="expected shots of own with an answer among their choices"):
-        evaluate(loaded, ["own"], include_path=tmp_path, num_fewshot=4)
+        evaluate(loaded.model, loaded.tokenizer, ["own"], include_path=tmp_path, num_fewshot=4)
 
 
 def test_a_sampler_that_insists_on_the_question_is_an_error(tmp_path: Path) -> None:
@@ -183,7 +189,7 @@ def test_one_task_of_a_group_has_no_shots(tmp_path: Path, loaded: LoadedModel) -
         more = "num_fewshot: 0" if name == "pinned" else ""
         write(tmp_path, name, more, train=rows(0, 4), test=rows(10, 14))
     (tmp_path / "group.yaml").write_text("group: both\ntask: [free, pinned, {task: named, num_fewshot: 0}]\n")
-    results = evaluate(loaded, ["both"], include_path=tmp_path, num_fewshot=2, limit=2)
+    results = evaluate(loaded.model, loaded.tokenizer, ["both"], include_path=tmp_path, num_fewshot=2, limit=2)
     assert results["n-shot"] == {"free": 2, "pinned": 0, "named": 0} | {
         name: n for name, n in results["n-shot"].items() if name == "both"
     }
@@ -194,11 +200,13 @@ def test_one_task_of_a_group_has_no_shots(tmp_path: Path, loaded: LoadedModel) -
 def test_an_adapter_records_the_shots_that_its_prompts_had(tmp_path: Path, loaded: LoadedModel) -> None:
     train, test = [*rows(0, 20), disguised(rows(3, 4)[0])], [*rows(100, 104), disguised(rows(0, 1)[0])]
     write(tmp_path, "own", "num_fewshot: 0", train=train, test=test)
-    config = TaRotConfig("own", num_fewshot=3, samples=5, search="random", space="head")
-    adapter = tune(loaded, config, tmp_path / "edit", budget=2, include_path=tmp_path)
+    config = TaRotConfig("own", num_fewshot=3, num_samples=5, search="random", space="head")
+    adapter = tune(
+        loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "edit", budget=2, include_path=tmp_path
+    )
     assert adapter.provenance["num_fewshot"] == 0
     assert adapter.provenance["rows_left_out"] == {"evaluated": 1, "repeated": 1}
-    comparison = compare_arms(loaded, adapter, include_path=tmp_path, shots=3)
+    comparison = compare(loaded.model, loaded.tokenizer, adapter, include_path=tmp_path, shots=3)
     assert comparison.num_fewshot == 0
     assert not any("few-shot" in arm.name for arm in comparison.arms)
     with pytest.raises(TarotError, match="a task that takes shots"):

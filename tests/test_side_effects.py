@@ -73,7 +73,7 @@ def test_drift_is_that_of_one_token_at_a_time() -> None:
         for i in range(1, len(text)):
             with torch.no_grad():
                 base = model(text[None, :i]).logits[0, -1].log_softmax(-1)
-                with adapter.applied(model):
+                with adapter.apply(model):
                     edited = model(text[None, :i]).logits[0, -1].log_softmax(-1)
             divergence.append(sum(p.exp().item() * (p - q).item() for p, q in zip(base, edited, strict=True)))
             before.append(-base[text[i]].item())

@@ -54,7 +54,7 @@ def test_trainer_trains_the_edited_model(tmp_path: os.PathLike[str]) -> None:
     model, merged = byte_model(), byte_model()
     adapter = an_adapter(model)
     before = [parameter.clone() for parameter in model.parameters()]
-    with adapter.applied(model):
+    with adapter.apply(model):
         # SGD-like first steps agree; later ones may not: Adam scales each weight, and merging mixes them.
         losses = trained(model, tmp_path)
     assert losses[0] == pytest.approx(trained(adapter.merge(merged), tmp_path)[0], abs=1e-3)
@@ -77,6 +77,6 @@ def test_pipeline_generates_from_the_edited_model() -> None:
         ]
 
     bare = texts(model)
-    with adapter.applied(model):
+    with adapter.apply(model):
         edited = texts(model)
     assert edited == texts(merged) != bare == texts(model)

@@ -19,7 +19,7 @@ from tarot.search import trial_cost
 from tarot.search.config import TaRotConfig
 from tarot.search.tune import LOCK, TRIALS, check, curve, trials, tune
 
-RECIPE = TaRotConfig("stranger_choice", samples=6, search="random", space="head-gradient")
+RECIPE = TaRotConfig("stranger_choice", num_samples=6, search="random", space="head-gradient")
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +40,11 @@ def scores(folder: Path) -> list[tuple[tuple[float, ...], float]]:
 @pytest.mark.parametrize(("name", "shots"), [("choice", 0), ("choice", "mix"), ("generate", 0), ("loglikelihood", 0)])
 def test_any_kind_of_task(tmp_path: Path, loaded: LoadedModel, folder: Path, name: str, shots: int | str) -> None:
     config = replace(RECIPE, task=f"stranger_{name}", num_fewshot=shots)
-    adapter = tune(loaded, config, tmp_path / "out", budget=4, include_path=folder)
+    adapter = tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "out", budget=4, include_path=folder)
     found = scores(tmp_path / "out")
     assert len(found) == 4
     assert adapter.provenance["scores"] == {"identity": found[0][1], "best": max(score for _, score in found)}
-    loaded_again = Adapter.load(tmp_path / "out")
+    loaded_again = Adapter.from_pretrained(tmp_path / "out")
     assert torch.equal(loaded_again.angles, adapter.angles)
     assert loaded_again.provenance["task"] == f"stranger_{name}"
     drawn = loaded_again.provenance["samples_drawn"]
@@ -73,15 +73,17 @@ def test_any_kind_of_task(tmp_path: Path, loaded: LoadedModel, folder: Path, nam
 def test_every_choice_can_be_chosen(
     tmp_path: Path, loaded: LoadedModel, folder: Path, change: dict[str, object]
 ) -> None:
-    adapter = tune(loaded, replace(RECIPE, **change), tmp_path, budget=6, include_path=folder)
+    adapter = tune(
+        loaded.model, loaded.tokenizer, replace(RECIPE, **change), output_dir=tmp_path, budget=6, include_path=folder
+    )
     assert len(adapter.sites(loaded.model)) == (2 if "layers" in change else 4)
-    with adapter.applied(loaded.model) as model:
+    with adapter.apply(loaded.model) as model:
         assert torch.isfinite(model(torch.tensor([[3, 4, 5]])).logits).all()
 
 
 def test_tuning_leaves_the_model_as_it_was(tmp_path: Path, loaded: LoadedModel, folder: Path) -> None:
     before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
-    tune(loaded, RECIPE, tmp_path, budget=3, include_path=folder)
+    tune(loaded.model, loaded.tokenizer, RECIPE, output_dir=tmp_path, budget=3, include_path=folder)
     assert all(torch.equal(value, before[name]) for name, value in loaded.model.state_dict().items())
 
 
@@ -90,7 +92,9 @@ def test_resumed_equals_uninterrupted(
     tmp_path: Path, loaded: LoadedModel, folder: Path, search: str, budget: int
 ) -> None:
     config = replace(RECIPE, search=search)
-    whole = tune(loaded, config, tmp_path / "whole", budget=budget, include_path=folder)
+    whole = tune(
+        loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "whole", budget=budget, include_path=folder
+    )
     assert whole.provenance["trials"] == 14 and whole.provenance["spent"] == budget
     resumed_at = []
 
@@ -99,11 +103,26 @@ def test_resumed_equals_uninterrupted(
             raise RuntimeError("the machine went away")
 
     with pytest.raises(RuntimeError, match="the machine went away"):
-        tune(loaded, config, tmp_path / "cut", budget=budget, include_path=folder, on_trial=stop)
+        tune(
+            loaded.model,
+            loaded.tokenizer,
+            config,
+            output_dir=tmp_path / "cut",
+            budget=budget,
+            include_path=folder,
+            on_trial=stop,
+        )
     with (tmp_path / "cut" / TRIALS).open("ab") as file:
         file.write(b'{"index": 12, "x": [0.1')  # killed while writing
     again = tune(
-        loaded, config, tmp_path / "cut", budget=budget, include_path=folder, resume=True, on_start=resumed_at.append
+        loaded.model,
+        loaded.tokenizer,
+        config,
+        output_dir=tmp_path / "cut",
+        budget=budget,
+        include_path=folder,
+        resume=True,
+        on_start=resumed_at.append,
     )
     assert resumed_at == [12]
     assert scores(tmp_path / "cut") == scores(tmp_path / "whole")
@@ -111,7 +130,14 @@ def test_resumed_equals_uninterrupted(
 
 
 def test_the_default_climbs_and_says_what_it_spent(tmp_path: Path, loaded: LoadedModel, folder: Path) -> None:
-    adapter = tune(loaded, TaRotConfig("stranger_choice", samples=6), tmp_path, budget=31, include_path=folder)
+    adapter = tune(
+        loaded.model,
+        loaded.tokenizer,
+        TaRotConfig("stranger_choice", num_samples=6),
+        output_dir=tmp_path,
+        budget=31,
+        include_path=folder,
+    )
     identity, *rest = curve(tmp_path, "adam")
     assert adapter.provenance["spent"] == 30 == 1 + len(rest)
     assert adapter.provenance["search"] == "adam" and adapter.provenance["space"] == "full"
@@ -124,10 +150,14 @@ def test_interrupted_keeps_the_best_so_far(tmp_path: Path, loaded: LoadedModel, 
         if len(result.trials) == 3:  # type: ignore[attr-defined]  # a Result
             raise KeyboardInterrupt
 
-    adapter = tune(loaded, RECIPE, tmp_path, budget=9, include_path=folder, on_trial=stop)
+    adapter = tune(
+        loaded.model, loaded.tokenizer, RECIPE, output_dir=tmp_path, budget=9, include_path=folder, on_trial=stop
+    )
     assert adapter.provenance["interrupted"] and adapter.provenance["trials"] == 3
-    assert Adapter.load(tmp_path).fingerprint == adapter.fingerprint
-    finished = tune(loaded, RECIPE, tmp_path, budget=9, include_path=folder, resume=True)
+    assert Adapter.from_pretrained(tmp_path).fingerprint == adapter.fingerprint
+    finished = tune(
+        loaded.model, loaded.tokenizer, RECIPE, output_dir=tmp_path, budget=9, include_path=folder, resume=True
+    )
     assert not finished.provenance["interrupted"] and len(trials(tmp_path)) == 9
 
 
@@ -179,9 +209,9 @@ def test_killed_for_real(tmp_path: Path, folder: Path) -> None:
     again = subprocess.run([*command, "--output", str(output), "--resume"], capture_output=True, text=True, check=True)
     assert f"resuming after {before} trials" in again.stderr
     loaded = LoadedModel(str(model), byte_model(), byte_tokenizer())
-    tune(loaded, RECIPE, tmp_path / "unbroken", budget=100, include_path=folder)
+    tune(loaded.model, loaded.tokenizer, RECIPE, output_dir=tmp_path / "unbroken", budget=100, include_path=folder)
     assert scores(output) == scores(tmp_path / "unbroken")
-    assert Adapter.load(output).fingerprint == Adapter.load(tmp_path / "unbroken").fingerprint
+    assert Adapter.from_pretrained(output).fingerprint == Adapter.from_pretrained(tmp_path / "unbroken").fingerprint
 
 
 def test_no_score_anywhere_is_an_error(tmp_path: Path, folder: Path) -> None:
@@ -196,14 +226,21 @@ def test_no_score_anywhere_is_an_error(tmp_path: Path, folder: Path) -> None:
         config = replace(RECIPE, space=name, search=search, objective=objective)
         n = 3 if search == "random" else 1  # what follows gradients ends where there is none
         with pytest.raises(TarotError, match=f"expected a finite score in some trial, got none in {n}"):
-            tune(nan, config, tmp_path / name, budget=3 * trial_cost(search), include_path=folder)
+            tune(
+                nan.model,
+                nan.tokenizer,
+                config,
+                output_dir=tmp_path / name,
+                budget=3 * trial_cost(search),
+                include_path=folder,
+            )
     with pytest.raises(TarotError, match="expected a finite gradient that is not zero everywhere"):
-        tune(nan, RECIPE, tmp_path / "out", budget=3, include_path=folder)
+        tune(nan.model, nan.tokenizer, RECIPE, output_dir=tmp_path / "out", budget=3, include_path=folder)
 
 
 def refused(loaded: LoadedModel, output: Path, folder: Path, config: TaRotConfig = RECIPE, **options: object) -> str:
     with pytest.raises(TarotError) as error:
-        tune(loaded, config, output, include_path=folder, **{"budget": 3, **options})  # type: ignore[arg-type]  # wrong ones on purpose
+        tune(loaded.model, loaded.tokenizer, config, output_dir=output, include_path=folder, **{"budget": 3, **options})  # type: ignore[arg-type]  # wrong ones on purpose
     assert "\n" not in str(error.value)
     return str(error.value).replace(str(output), "OUT")
 
@@ -215,7 +252,7 @@ def test_folders_that_are_not_free(tmp_path: Path, loaded: LoadedModel, folder: 
         refused(loaded, tmp_path, folder) == "expected an empty output folder, got OUT with files in it; choose another"
     )
     output = tmp_path / "out"
-    tune(loaded, RECIPE, output, budget=3, include_path=folder)
+    tune(loaded.model, loaded.tokenizer, RECIPE, output_dir=output, budget=3, include_path=folder)
     before = {path.name: path.read_bytes() for path in output.iterdir()}
     assert refused(loaded, output, folder) == (
         "expected an empty output folder, got OUT with tarot.json; add --resume, or choose another"
@@ -241,8 +278,10 @@ def test_folders_that_are_not_free(tmp_path: Path, loaded: LoadedModel, folder: 
 
 
 def test_a_smaller_budget_does_not_make_an_edit_cheaper(tmp_path: Path, loaded: LoadedModel, folder: Path) -> None:
-    tune(loaded, RECIPE, tmp_path / "out", budget=5, include_path=folder)
-    adapter = tune(loaded, RECIPE, tmp_path / "out", budget=3, include_path=folder, resume=True)
+    tune(loaded.model, loaded.tokenizer, RECIPE, output_dir=tmp_path / "out", budget=5, include_path=folder)
+    adapter = tune(
+        loaded.model, loaded.tokenizer, RECIPE, output_dir=tmp_path / "out", budget=3, include_path=folder, resume=True
+    )
     assert (adapter.provenance["budget"], adapter.provenance["spent"]) == (5, 5)
 
 
@@ -288,7 +327,7 @@ def test_unknown_is_a_kind_of_error() -> None:
 
 
 def test_provenance_repeats_the_run(tmp_path: Path, loaded: LoadedModel, folder: Path) -> None:
-    tune(loaded, RECIPE, tmp_path, budget=3, include_path=folder)
+    tune(loaded.model, loaded.tokenizer, RECIPE, output_dir=tmp_path, budget=3, include_path=folder)
     card = json.loads((tmp_path / CARD).read_text())["provenance"]
     config = TaRotConfig(**{name: card[name] for name in vars(RECIPE)})
     assert config == RECIPE

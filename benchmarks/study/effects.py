@@ -40,7 +40,9 @@ STRENGTHS, TEXTS = (0.25, 0.5, 0.75, 1.0), 10  # of the first texts, 255 tokens 
 def answered(model: LoadedModel, edit: Adapter, task: str) -> dict[str, Any]:
     """The documents' right answers and the edit's."""
     name = f"tarot_{task}"
-    logged = evaluate(model, [name], adapter=edit, num_fewshot=0, limit=DOCUMENTS)["samples"][name]
+    logged = evaluate(model.model, model.tokenizer, [name], adapter=edit, num_fewshot=0, limit=DOCUMENTS)["samples"][
+        name
+    ]
     gold, arm = answers(load_task(name), logged)
     return {"gold": gold, "greedy": arm.greedy}
 

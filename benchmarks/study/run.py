@@ -59,7 +59,7 @@ def edited(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> tuple[An
     usual = {"num_fewshot": cell.shots, "samples": grid.SAMPLES, "seed": cell.seed}
     config = TaRotConfig(f"tarot_{cell.task}", **usual | grid.fields(cell, method))
     if method in grid.SEARCHES:
-        adapter = tune(loaded, config, work, budget=grid.BUDGET, resume=True)
+        adapter = tune(loaded.model, loaded.tokenizer, config, output_dir=work, budget=grid.BUDGET, resume=True)
         if adapter.provenance["interrupted"]:  # it has an edit, but not this cell's
             raise KeyboardInterrupt
         said = {name: adapter.provenance[name] for name in ("search", "space", "layers", "coordinates", "scores")}
@@ -68,13 +68,13 @@ def edited(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> tuple[An
         return adapter, said | {"curve": [round(score, 5) for score in curve(work, config.search)]}
     task = load_task(config.task)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
-    template = chat_template(lm, config.chat)
-    samples = draw_samples(task, config.samples, num_fewshot=cell.shots, seed=cell.seed, chat_template=template)
+    template = chat_template(lm, config.apply_chat_template)
+    samples = draw_samples(task, config.num_samples, num_fewshot=cell.shots, seed=cell.seed, chat_template=template)
     sites = find_sites(loaded.model, "heads", parse_layers(config.layers))
     objective = AnswerObjective(loaded.model, samples, lm.encode, sites=sites)
     weights = RIVALS[method](objective, grid.BUDGET, cell.seed)
     weights.provenance["samples_drawn"] = [{"key": sample.key} for sample in samples]
-    with torch.no_grad(), weights.applied(loaded.model):
+    with torch.no_grad(), weights.apply(loaded.model):
         scores = {"best": float(objective.score())}
     return weights, {"stored_bytes": weights.stored_bytes, "scores": scores}
 
@@ -95,7 +95,9 @@ def answered(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> dict[s
         shots = icl.labelled(task, [vars(sample) for sample in drawn])[: grid.FEW_SHOT]
         results = icl.prompted(loaded, name, shots, limit=grid.DOCUMENTS)
     else:
-        results = evaluate(loaded, [name], adapter=edit, num_fewshot=cell.shots, limit=grid.DOCUMENTS)
+        results = evaluate(
+            loaded.model, loaded.tokenizer, [name], adapter=edit, num_fewshot=cell.shots, limit=grid.DOCUMENTS
+        )
     gold, arm = answers(task, results["samples"][name])
     changed = {"samples": grid.SAMPLES, "num_fewshot": cell.shots} | grid.fields(cell, method)
     shots = max(MIXED_SHOTS) if changed["num_fewshot"] == "mix" else changed["num_fewshot"]

@@ -64,7 +64,7 @@ def attention(model: PreTrainedModel, tokens: Sequence[int]) -> list[Float[Tenso
 def patterns(model: PreTrainedModel, adapter: Adapter, tokens: Sequence[int], n: int = 4) -> list[Pattern]:
     """The n heads turned most, then the n others whose pattern moved most."""
     base = attention(model, tokens)
-    with adapter.applied(model):
+    with adapter.apply(model):
         edited = attention(model, tokens)
     angles = adapter.angles.norm(dim=-1) if adapter.edit.sites == "heads" else torch.zeros(0, 0)
     angle_of = {

@@ -57,7 +57,7 @@ def measure_divergence(
         base = _log_probabilities(model, ids)
         surprise.append(_surprise(base, ids))
         for i, adapter in enumerate(adapters):
-            with adapter.applied(model):
+            with adapter.apply(model):
                 edited = _log_probabilities(model, ids)
             surprises[i].append(_surprise(edited, ids))
             # Where the two are all but equal, rounding can leave less than nothing.

@@ -58,7 +58,7 @@ def flips(
     requests = [answer_of(samples[i], encode, tokenizer) for i in flipped]
     contexts = [request.context for request in requests]
     before = next_log_probabilities(model, contexts)
-    with adapter.applied(model):
+    with adapter.apply(model):
         after = next_log_probabilities(model, contexts)
     found = []
     for i, request, old, new in zip(flipped, requests, before, after, strict=True):

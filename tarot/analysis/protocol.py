@@ -83,7 +83,7 @@ def documents(
         raise TarotError("a limit of at least 1 document", str(limit), "leave it out for all")
     config = config_of(adapter)
     shots = config.num_fewshot if isinstance(config.num_fewshot, int) else 0
-    template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), config.chat)
+    template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), config.apply_chat_template)
     return evaluation_documents(
         load_task(config.task, include_path), num_fewshot=shots, limit=limit, chat_template=template
     )
@@ -106,13 +106,14 @@ def greedy_answers(
     task = load_task(config.task, include_path)
     shots = config.num_fewshot if isinstance(config.num_fewshot, int) else 0
     results = evaluate(
-        loaded,
+        loaded.model,
+        loaded.tokenizer,
         [config.task],
         adapter=edit,
         include_path=include_path,
         num_fewshot=shots,
         limit=limit,
-        chat=config.chat,
+        apply_chat_template=config.apply_chat_template,
         batch_size=batch_size,
     )
     return answers(task, logged_documents(results, config.task))[1].greedy

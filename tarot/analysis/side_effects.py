@@ -53,7 +53,7 @@ def measure_task_changes(
     include_path: str | Path | None = None,
     num_fewshot: int | None = None,
     limit: int | None = None,
-    chat: bool = True,
+    apply_chat_template: bool = True,
     batch_size: int | None = None,
     on_step: OnStep = silent,
 ) -> list[dict[str, TaskChange]]:
@@ -69,13 +69,14 @@ def measure_task_changes(
 
     def greedy(adapter: Adapter | None) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
         results = evaluate(
-            loaded,
+            loaded.model,
+            loaded.tokenizer,
             tasks,
             adapter=adapter,
             include_path=include_path,
             num_fewshot=num_fewshot,
             limit=limit,
-            chat=chat,
+            apply_chat_template=apply_chat_template,
             batch_size=batch_size,
         )
         found = {name: answers(task, logged_documents(results, name)) for name, task in known.items()}
@@ -112,7 +113,7 @@ def measure_side_effects(
     n_tokens: int = NEUTRAL_TOKENS,
     include_path: str | Path | None = None,
     limit: int | None = None,
-    chat: bool = True,
+    apply_chat_template: bool = True,
     batch_size: int | None = None,
     on_step: OnStep = silent,
 ) -> SideEffects:
@@ -130,7 +131,7 @@ def measure_side_effects(
             include_path=include_path,
             num_fewshot=0,
             limit=limit,
-            chat=chat,
+            apply_chat_template=apply_chat_template,
             batch_size=batch_size,
             on_step=on_step,
         )
@@ -166,7 +167,7 @@ def measure_trade_off(
         include_path=include_path,
         num_fewshot=config.num_fewshot if isinstance(config.num_fewshot, int) else 0,
         limit=limit,
-        chat=config.chat,
+        apply_chat_template=config.apply_chat_template,
         batch_size=batch_size,
         on_step=on_step,
     )

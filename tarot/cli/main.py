@@ -218,7 +218,7 @@ def tune(
     config = TaRotConfig(
         task=task,
         num_fewshot=num_fewshot if num_fewshot == "mix" else _whole("shots", num_fewshot),
-        samples=samples,
+        num_samples=samples,
         space=space,
         search=search,
         objective=objective,
@@ -227,8 +227,8 @@ def tune(
         rotation=rotation,
         bound=bound,
         seed=seed,
-        chat=not no_chat,
-        batch=batch,
+        apply_chat_template=not no_chat,
+        trials_per_step=batch,
         fluency_floor=fluency_floor,
     )
     rows = _rows(batch_size)
@@ -248,9 +248,10 @@ def tune(
         loaded = _load(model, device, dtype, device_map)
         start, advance = stack.enter_context(_trials(budget, trial_cost(config.search)))
         adapter = tuning.tune(
-            loaded,
+            loaded.model,
+            loaded.tokenizer,
             config,
-            output,
+            output_dir=output,
             budget=budget,
             include_path=include_path,
             resume=resume,
@@ -377,7 +378,7 @@ def evaluate(
     from tarot.objectives.generated import check_generates
 
     rows = _rows(batch_size)
-    edit = Adapter.load(adapter) if adapter else None
+    edit = Adapter.from_pretrained(adapter) if adapter else None
     check_strength(strength)
     if edit is None and (side_effects or strength != 1):
         raise TarotError("an adapter for --strength and --side-effects", "none", "add --adapter DIR")
@@ -395,13 +396,14 @@ def evaluate(
     loaded = _load(model, device, dtype, device_map)
     try:
         results = evaluate_model(
-            loaded,
+            loaded.model,
+            loaded.tokenizer,
             names,
             adapter=edit,
             include_path=include_path,
             num_fewshot=num_fewshot,
             limit=limit,
-            chat=not no_chat,
+            apply_chat_template=not no_chat,
             batch_size=rows,
             answers=kept,
         )
@@ -449,7 +451,7 @@ def evaluate(
                 n_tokens=tokens,
                 include_path=include_path,
                 limit=limit,
-                chat=not no_chat,
+                apply_chat_template=not no_chat,
                 batch_size=rows,
                 on_step=show,
             )
@@ -526,7 +528,7 @@ def compare(
     if output and output.exists() and any(comparison.asked for comparison in rewarded.load(output)[0]):
         hint = "choose another --output"
         raise TarotError("a file of its own to write", f"{output}, in which tarot bench keeps cells", hint)
-    edits = {folder: Adapter.load(folder) for folder in adapter}
+    edits = {folder: Adapter.from_pretrained(folder) for folder in adapter}
     configs = {folder: measuring.config_of(edit) for folder, edit in edits.items()}
     for_rewards = [bool(reward) or is_reward(config.objective) for config in configs.values()]
     if any(for_rewards):
@@ -539,7 +541,7 @@ def compare(
             judging.check_comparable(edit, reward, include_path=include_path, limit=limit)
         _compare_rewards(_load(model, device, dtype, device_map), edits, reward, include_path, limit, rows, output)
         return
-    beside = {folder: Adapter.load(folder) for folder in control or ()}
+    beside = {folder: Adapter.from_pretrained(folder) for folder in control or ()}
     searches = {folder: measuring.config_of(edit).search for folder, edit in beside.items()}
     if len(set(searches.values())) < len(beside):
         raise TarotError("controls of different searches", ", ".join(searches.values()), "")
@@ -556,8 +558,9 @@ def compare(
         measuring.check_controls(loaded, edit, beside.values())
     measured = []
     for folder, edit in edits.items():
-        comparison = measuring.compare_arms(
-            loaded,
+        comparison = measuring.compare(
+            loaded.model,
+            loaded.tokenizer,
             edit,
             shots=shots,
             include_path=include_path,
@@ -805,7 +808,7 @@ def analysis(
     from tarot.report.analysis import analyse
 
     rows = _rows(batch_size)
-    edit = Adapter.load(adapter)
+    edit = Adapter.from_pretrained(adapter)
     check_tuned(edit, reward=reward, include_path=include_path, limit=limit)
     loaded = _load(model, device, dtype)
     with _steps() as show:
@@ -848,7 +851,7 @@ def prune(
     from tarot.edit.adapter import Adapter
 
     rows = _rows(batch_size)
-    edit = Adapter.load(adapter)
+    edit = Adapter.from_pretrained(adapter)
     check_keep(keep)
     check_tuned(edit, reward=reward, include_path=include_path)
     loaded = _load(model, device, dtype)
@@ -862,7 +865,7 @@ def prune(
             batch_size=rows,
             on_score=lambda evaluations, heads: status.update(f"{heads} heads after {evaluations} evaluations"),
         )
-    smaller.save(output)
+    smaller.save_pretrained(output)
     found: Any = smaller.provenance["pruned"]
     scores = found["scores"]
     out.print(f"{found['heads']} of {found['of']} heads, found with {found['evaluations']} evaluations")
@@ -902,7 +905,7 @@ def effects(
     factors = [_fraction("strength", text) for text in strengths.split(",")]
     # Rows and curves are called by their folder's own name, where that tells them apart.
     apart = len({folder.resolve().name for folder in adapter}) == len(adapter)
-    edits = {folder.resolve().name if apart else str(folder): Adapter.load(folder) for folder in adapter}
+    edits = {folder.resolve().name if apart else str(folder): Adapter.from_pretrained(folder) for folder in adapter}
     for factor in factors:
         side.check_strength(factor)
     check_tokens(tokens)
@@ -975,7 +978,7 @@ def merge(
     from tarot.edit.adapter import Adapter
     from tarot.models.load import check_shard_size, save_checkpoint
 
-    edit = Adapter.load(adapter)
+    edit = Adapter.from_pretrained(adapter)
     _check_free(output)
     check_shard_size(shard_size)
     loaded = _load(model, "auto" if device_map else device, dtype, device_map)
@@ -1007,7 +1010,7 @@ def export(
 
     if to not in ("peft", "gguf"):
         raise UnknownName("form of export", to, ["peft", "gguf"])
-    edit = Adapter.load(adapter)
+    edit = Adapter.from_pretrained(adapter)
     if to == "peft":
         from tarot.edit.export.peft import to_peft
 
@@ -1040,7 +1043,7 @@ def import_(
     from tarot.edit.export.peft import from_peft as imported
 
     edit = imported(_load(model, "cpu", "auto").model, from_peft)
-    edit.save(output)
+    edit.save_pretrained(output)
     out.print(f"imported adapter {edit.fingerprint} into {output}")
     _say_unknown(edit)
 
@@ -1060,11 +1063,11 @@ def compose(
 
     if strength and len(strength) != len(adapters):
         raise TarotError(f"a --strength for each of the {len(adapters)} adapters", str(len(strength)))
-    edits = [Adapter.load(folder) for folder in adapters]
+    edits = [Adapter.from_pretrained(folder) for folder in adapters]
     _check_free(output)
     parts = [edit.scaled(factor) for edit, factor in zip(edits, strength, strict=True)] if strength else edits
     edit = composed(_load(model or _named_model(edits), "cpu", "auto").model, *parts)
-    edit.save(output)
+    edit.save_pretrained(output)
     out.print(f"composed {', '.join(each.fingerprint for each in edits)} into adapter {edit.fingerprint} in {output}")
     _say_unknown(*edits)
 

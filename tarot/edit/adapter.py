@@ -144,7 +144,7 @@ class Adapter:
             )
         return sites
 
-    def applied(self, model: PreTrainedModel) -> AbstractContextManager[object]:
+    def apply(self, model: PreTrainedModel) -> AbstractContextManager[object]:
         """Context manager within which `model` is edited; it leaves no trace."""
         return apply_rotation(model, self.angles, self.sites(model), self.rotation)
 
@@ -235,7 +235,7 @@ class Adapter:
             TarotError: the hub refuses or cannot be reached.
         """
         with TemporaryDirectory(prefix="tarot-") as scratch:
-            self.save(scratch)
+            self.save_pretrained(scratch)
             return hub.push(repo_id, Path(scratch), private=private, measured=measured)
 
     @classmethod

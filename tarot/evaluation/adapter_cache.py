@@ -62,9 +62,10 @@ def tune_cached(
         if resumed:
             say(f"resumed the search in {folder} after {resumed} trials")
         adapter = tune(
-            loaded,
+            loaded.model,
+            loaded.tokenizer,
             config,
-            folder,
+            output_dir=folder,
             budget=budget,
             include_path=include_path,
             resume=True,
@@ -84,10 +85,10 @@ def tune_cached(
 def key(loaded: LoadedModel, config: TaRotConfig, budget: int, include_path: str | None) -> str:
     """Folder name: readable, and a digest of recipe, budget, model, weights, versions and the samples' very prompts."""
     sites = find_sites(loaded.model, config.sites, parse_layers(config.layers))
-    template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), config.chat)
+    template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), config.apply_chat_template)
     task = load_task(config.task, include_path)
     samples = draw_samples(
-        task, config.samples, num_fewshot=config.num_fewshot, seed=config.seed, chat_template=template
+        task, config.num_samples, num_fewshot=config.num_fewshot, seed=config.seed, chat_template=template
     )
     determines = {
         "recipe": asdict(config),
@@ -115,7 +116,7 @@ def _finished(folder: Path) -> Adapter | None:
     if not (folder / CARD).exists():
         return None
     try:
-        adapter = Adapter.load(folder)
+        adapter = Adapter.from_pretrained(folder)
         TrialLog.read(folder / TRIALS)
     except TarotError as error:
         if isinstance(error.__cause__, PermissionError):
@@ -147,7 +148,7 @@ def _repair(folder: Path, say: Callable[[str], None]) -> int:
             say(f"set a damaged cache entry aside as {aside} and tuned again: it has no trials that can be read")
         return 0
     try:
-        Adapter.load(folder)
+        Adapter.from_pretrained(folder)
     except TarotError as error:
         if (folder / CARD).exists():
             say(f"wrote the adapter in {folder} again, from its trials: {error}")

@@ -91,7 +91,7 @@ def check_measurable(
     include_path: str | Path | None = None,
     limit: int | None = None,
 ) -> None:
-    """Raise what `compare_arms` would raise that can be known without a model; arguments as for `compare_arms`."""
+    """Raise what `compare` would raise that can be known without a model; arguments as for `compare`."""
     config = config_of(adapter)
     own = config.num_fewshot if isinstance(config.num_fewshot, int) else 0
     for task in check_tasks([config.task], adapter, include_path=include_path, num_fewshot=own, limit=limit):
@@ -181,7 +181,7 @@ def _steps(model: str, adapter: Adapter, folder: str, options: list[str]) -> tup
     ]
     dtype = _dtype(str(said.get("dtype", "auto")))
     tune = ["tarot tune", reference, f"--task {shlex.quote(config.task)}", *dtype, *options, *changed]
-    tune += [f"--budget {said['budget']}", *([] if config.chat else ["--no-chat"]), f"--output {folder}"]
+    tune += [f"--budget {said['budget']}", *([] if config.apply_chat_template else ["--no-chat"]), f"--output {folder}"]
     pruned: Any = said.get("pruned")
     if not pruned:
         return [" ".join(tune)], folder
@@ -193,7 +193,7 @@ def _dtype(dtype: str) -> list[str]:
     return [] if dtype == "auto" else [f"--dtype {shlex.quote(dtype)}"]
 
 
-def compare_arms(
+def compare(
     loaded: LoadedModel,
     adapter: Adapter,
     *,
@@ -236,7 +236,7 @@ def compare_arms(
     config = config_of(adapter)
     check_controls(loaded, adapter, (controls or {}).values())
     own = config.num_fewshot if isinstance(config.num_fewshot, int) else 0
-    labels = config.samples + (own if isinstance(config.num_fewshot, int) else max(MIXED_SHOTS))
+    labels = config.num_samples + (own if isinstance(config.num_fewshot, int) else max(MIXED_SHOTS))
     task = load_task(config.task, include_path)
     check_scorable(task)
     check_answers(task)
@@ -252,20 +252,21 @@ def compare_arms(
     def evaluated(k: int, edit: Adapter | None = None) -> Answered:
         return timed(
             lambda: evaluate(
-                loaded,
+                loaded.model,
+                loaded.tokenizer,
                 [config.task],
                 adapter=edit,
                 include_path=include_path,
                 num_fewshot=k,
                 limit=limit,
-                chat=config.chat,
+                apply_chat_template=config.apply_chat_template,
                 batch_size=batch_size,
             )
         )
 
     def base(k: int) -> Answered:
         # The model itself: another may have its name.
-        key = (loaded, config.task, str(include_path), k, limit, config.chat)
+        key = (loaded, config.task, str(include_path), k, limit, config.apply_chat_template)
         if known is None:
             return evaluated(k)
         if key not in known:
@@ -280,7 +281,7 @@ def compare_arms(
                 docs,
                 include_path=include_path,
                 limit=limit,
-                chat=config.chat,
+                apply_chat_template=config.apply_chat_template,
                 batch_size=batch_size,
             )
         )
@@ -316,7 +317,7 @@ def compare_arms(
         task=config.task,
         num_fewshot=own,
         seed=config.seed,
-        samples=config.samples,
+        samples=config.num_samples,
         budget=int(adapter.provenance["budget"]),  # type: ignore[call-overload]  # looked at by recipe_of
         search=config.search,
         space=config.space,
@@ -340,7 +341,7 @@ def compare_arms(
 
 
 def check_controls(loaded: LoadedModel, adapter: Adapter, controls: Iterable[Adapter]) -> None:
-    """Raise what `compare_arms` would of an adapter and its controls, before the base model answers."""
+    """Raise what `compare` would of an adapter and its controls, before the base model answers."""
     for edit in (adapter, *controls):
         edit.sites(loaded.model)  # or it does not fit
         _check_alike(adapter, edit)
@@ -349,7 +350,7 @@ def check_controls(loaded: LoadedModel, adapter: Adapter, controls: Iterable[Ada
 def _check_alike(adapter: Adapter, control: Adapter) -> None:
     """Raise TarotError unless a control had the same labels, prompts and budget: its arm stands beside the edit's."""
     said, asked = (
-        f"{config.samples} samples of {config.task}, {config.num_fewshot} shots, seed {config.seed}, budget {budget}"
+        f"{config.num_samples} samples of {config.task}, {config.num_fewshot} shots, seed {config.seed}, budget {budget}"
         for config, budget in ((config_of(each), each.provenance["budget"]) for each in (control, adapter))
     )
     if said != asked:

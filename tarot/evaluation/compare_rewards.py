@@ -161,13 +161,14 @@ def compare_rewards(
     def written(edit: Adapter | None) -> dict[str, Any]:
         with seeded(config.seed):
             return evaluate(
-                loaded,
+                loaded.model,
+                loaded.tokenizer,
                 [config.task],
                 adapter=edit,
                 include_path=include_path,
                 num_fewshot=config.num_fewshot if isinstance(config.num_fewshot, int) else 0,
                 limit=limit,
-                chat=config.chat,
+                apply_chat_template=config.apply_chat_template,
                 batch_size=batch_size,
             )
 

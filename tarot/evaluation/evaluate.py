@@ -115,7 +115,7 @@ def evaluate(
     include_path: str | Path | None = None,
     num_fewshot: int | None = None,
     limit: int | None = None,
-    chat: bool = True,
+    apply_chat_template: bool = True,
     batch_size: int | None = None,
     answers: Path | None = None,
 ) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def evaluate(
     selected = prepared(tasks, adapter, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")
     lm.reference, lm.adapter = loaded.reference, adapter
-    templated = chat_template(lm, chat) is not None
+    templated = chat_template(lm, apply_chat_template) is not None
     model: Any = lm
     if answers:
         owner = [loaded.reference, str(loaded.model.dtype), weights_fingerprint(loaded.model), lm.fingerprint]
@@ -153,7 +153,7 @@ def evaluate(
     for name, task in selected["tasks"].items():
         task.aggregation = _noting(name, task.aggregation, aggregated)
     try:
-        with adapter.applied(loaded.model) if adapter else nullcontext(), quiet("lm_eval.api.task"):
+        with adapter.apply(loaded.model) if adapter else nullcontext(), quiet("lm_eval.api.task"):
             results = evaluator.evaluate(
                 model,
                 selected,

@@ -61,7 +61,7 @@ class Setting:
         return TaRotConfig(
             self.task,
             num_fewshot=self.num_fewshot,
-            samples=self.samples,
+            num_samples=self.samples,
             space=self.space,
             search=self.search,
             seed=self.seed,
@@ -155,16 +155,17 @@ class Measurer:
         """Base, in-context and edited answers to the same documents.
 
         Raises:
-            TarotError: what `tarot.tune` and `compare_arms` raise.
+            TarotError: what `tarot.tune` and `compare` raise.
         """
-        from tarot.evaluation.compare import check_scorable, compare_arms
+        from tarot.evaluation.compare import check_scorable, compare
         from tarot.objectives.samples import load_task
         from tarot.search.tune import curve
 
         check_scorable(load_task(setting.task, setting.include_path))  # before minutes are spent on a search
         found = {name: self.tuned(replace(setting, search=name), model) for name in (setting.search, *setting.control)}
-        return compare_arms(
-            model,
+        return compare(
+            model.model,
+            model.tokenizer,
             found[setting.search][0],
             shots=FEW_SHOT_SHOTS,
             include_path=setting.include_path,

@@ -64,7 +64,7 @@ def prompted(
     *,
     include_path: str | Path | None = None,
     limit: int | None = None,
-    chat: bool = True,
+    apply_chat_template: bool = True,
     batch_size: int | None = None,
 ) -> dict[str, Any]:
     """lm-eval's results of the unedited model on a task, each prompt beginning with these documents, answered."""
@@ -76,7 +76,7 @@ def prompted(
     task.sampler = FirstNSampler(list(shots))
     task.set_config("num_fewshot", len(shots))
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")
-    templated = chat_template(lm, chat) is not None
+    templated = chat_template(lm, apply_chat_template) is not None
     results: dict[str, Any] = evaluator.evaluate(
         lm, selected, limit=limit, apply_chat_template=templated, fewshot_as_multiturn=True, bootstrap_iters=100
     )

@@ -105,7 +105,7 @@ class TarotLM(HFLM):
         if processes:  # the stock model leaves this to whoever hands it a loaded one
             self.accelerator = processes
             self._rank, self._world_size = processes.process_index, processes.num_processes
-        self.adapter = Adapter.load(adapter) if adapter else None
+        self.adapter = Adapter.from_pretrained(adapter) if adapter else None
         if self.adapter:
             self.adapter.merge(self.model)
 

@@ -234,7 +234,7 @@ def _from_ray(config: pytest.Config, setting: Setting) -> tuple["Adapter", Compa
         state.unsent_words += outcome.words
         if outcome.comparison is None:
             pytest.fail(outcome.error, pytrace=False)
-        state.outcomes[setting] = Adapter.load(outcome.folder), outcome.comparison
+        state.outcomes[setting] = Adapter.from_pretrained(outcome.folder), outcome.comparison
     return state.outcomes[setting]
 
 

@@ -105,7 +105,7 @@ def _lens(
         on_step("lens", done, 2 * len(requests))
 
     base = layer_probabilities(loaded.model, requests, advance).double()
-    with adapter.applied(loaded.model):
+    with adapter.apply(loaded.model):
         edited = layer_probabilities(loaded.model, requests, advance).double()
     differences = mean_intervals((edited - base).tolist())
     rows = [

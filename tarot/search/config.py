@@ -53,10 +53,10 @@ def check_config(config: TaRotConfig) -> None:
     """Raise TarotError for names and numbers that there are not; but a reward's, which may name code."""
     if not is_reward(config.objective):
         check_answer_score(config.objective)
-    check_batch(config.search, config.batch)
+    check_batch(config.search, config.trials_per_step)
     check_space(config.space)
     check_kind(config.sites)
-    check_numbers(config.samples, config.num_fewshot)
+    check_numbers(config.num_samples, config.num_fewshot)
     check_seed(config.seed)
     if config.rotation not in ROTATIONS:
         raise UnknownName("rotation", config.rotation, ROTATIONS)

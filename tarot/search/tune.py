@@ -93,9 +93,9 @@ class Problem:
         lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
         task = load_task(config.task, include_path)
         config = replace(config, num_fewshot=shots_shown(task, config.num_fewshot))
-        template = chat_template(lm, config.chat)
+        template = chat_template(lm, config.apply_chat_template)
         samples = draw_samples(
-            task, config.samples, num_fewshot=config.num_fewshot, seed=config.seed, chat_template=template
+            task, config.num_samples, num_fewshot=config.num_fewshot, seed=config.seed, chat_template=template
         )
         documents = tuning_documents(task)
         prompting: dict[str, Any] = {
@@ -197,7 +197,7 @@ def tune(
             if isinstance(objective, AnswerObjective)
             else None,
             target_score=target_score,
-            batch=config.batch,
+            batch=config.trials_per_step,
             evaluate=(lambda points: map(kept, candidates(list(map(angles, points))))) if candidates else None,
             log=log,
             on_trial=on_trial,
@@ -233,7 +233,7 @@ def tune(
                 "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
             },
         )
-        adapter.save(output)
+        adapter.save_pretrained(output)
         return adapter
 
 
@@ -252,7 +252,7 @@ def check_samples(config: TaRotConfig, include_path: str | Path | None = None) -
     if is_reward(config.objective):
         check_generates(task, config.objective)
     with quiet("tarot"):  # the search says it again
-        draw_samples(task, config.samples, num_fewshot=config.num_fewshot, seed=config.seed)
+        draw_samples(task, config.num_samples, num_fewshot=config.num_fewshot, seed=config.seed)
 
 
 def check_search(config: TaRotConfig, budget: int) -> None:

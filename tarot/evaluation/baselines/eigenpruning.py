@@ -46,7 +46,7 @@ def eigenpruning(objective: AnswerObjective, budget: int, seed: int) -> Reweight
     best_score, best = float("-inf"), Reweighted({}, 0, {"method": "eigenpruning"})
     for n in _counts(len(ranked), budget - GRADIENT_COST):
         tried = _pruned(factored, ranked[:n])
-        with torch.no_grad(), tried.applied(objective.model):
+        with torch.no_grad(), tried.apply(objective.model):
             score = float(objective.score())
         if score > best_score:
             best_score, best = score, tried

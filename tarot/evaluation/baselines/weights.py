@@ -35,7 +35,7 @@ class Reweighted:
         return digest.hexdigest()[:16]
 
     @contextmanager
-    def applied(self, model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    def apply(self, model: PreTrainedModel) -> Iterator[PreTrainedModel]:
         """The model with these weights; on leaving, the ones of before, bit for bit.
 
         Raises:

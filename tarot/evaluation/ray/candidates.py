@@ -41,8 +41,10 @@ class Candidates(Cluster):
         include_path: str | None = None,
         batch_size: int | None = None,
     ) -> None:
-        if config.batch < 2:
-            raise TarotError("batches of at least 2 candidates for a cluster", str(config.batch), "try --batch 4")
+        if config.trials_per_step < 2:
+            raise TarotError(
+                "batches of at least 2 candidates for a cluster", str(config.trials_per_step), "try --batch 4"
+            )
         super().__init__(needs, address)
         self._asked = (model, dtype, config, include_path, batch_size)
 
