@@ -160,7 +160,7 @@ def tune(
     num_fewshot: Annotated[
         str, typer.Option(help="shots in each prompt, or `mix`: 0, 2, 4 or 6, drawn for each sample")
     ] = "0",
-    samples: Annotated[int, typer.Option(help="labelled samples")] = 20,
+    samples: Annotated[int, typer.Option("--num-samples", "--samples", help="labelled samples")] = 20,
     budget: Annotated[int, typer.Option(help="evaluations of the objective")] = 120,
     space: Annotated[
         str,
@@ -191,7 +191,12 @@ def tune(
     resume: Annotated[bool, typer.Option("--resume", help="go on with the trials in the output folder")] = False,
     no_chat: NoChat = False,
     batch: Annotated[
-        int, typer.Option(help="candidates proposed before any of their scores is known; for bo and random")
+        int,
+        typer.Option(
+            "--trials-per-step",
+            "--batch",
+            help="candidates proposed before any of their scores is known; for bo and random",
+        ),
     ] = 1,
     engine: Engine = "local",
     address: Address = None,
@@ -204,6 +209,7 @@ def tune(
     batch_size: BatchSize = "auto",
 ) -> None:
     """Find angles that raise a task's score on a few labelled samples, and save them as an adapter."""
+    from tarot.edit.sites import parse_layers
     from tarot.evaluation.grid import engine as known_engine
 
     known_engine(engine)
@@ -223,7 +229,7 @@ def tune(
         search=search,
         objective=objective,
         sites=sites,
-        layers=layers,
+        layers=parse_layers(layers),
         rotation=rotation,
         bound=bound,
         seed=seed,
@@ -372,7 +378,6 @@ def evaluate(
     from tarot.evaluation import compare_rewards as judging
     from tarot.evaluation.evaluate import check_tasks, n_documents
     from tarot.evaluation.evaluate import evaluate as evaluate_model
-    from tarot.models import lm_eval_model as harness
     from tarot.models.missing_numbers import notes, strict
     from tarot.objectives import rewards
     from tarot.objectives.generated import check_generates
@@ -895,9 +900,7 @@ def effects(
     from tarot.analysis.neutral_text import check_tokens
     from tarot.edit.adapter import Adapter
     from tarot.evaluation import compare as measuring
-    from tarot.evaluation.evaluate import check_tasks, n_documents
-    from tarot.evaluation.evaluate import evaluate as evaluate_model
-    from tarot.models import lm_eval_model as harness
+    from tarot.evaluation.evaluate import check_tasks
     from tarot.report import side_effects as side
     from tarot.report.table import with_interval
 

@@ -144,14 +144,53 @@ class Adapter:
             )
         return sites
 
-    def apply(self, model: PreTrainedModel) -> AbstractContextManager[object]:
-        """Context manager within which `model` is edited; it leaves no trace."""
-        return apply_rotation(model, self.angles, self.sites(model), self.rotation)
+    def apply(self, model: PreTrainedModel, *, strength: float = 1.0) -> AbstractContextManager[object]:
+        """Edit `model` inside a `with` block; the hooks are gone on exit.
 
-    def merge(self, model: PreTrainedModel) -> PreTrainedModel:
-        """Fold the edit into `model`'s weights, for good, and return it."""
-        merge_rotation(model, self.angles, self.sites(model), self.rotation)
+        Args:
+            model: the model that the adapter was made for.
+            strength: factor of every angle; 0 leaves the model as it is.
+
+        Raises:
+            TarotError: the adapter is for another model, or the strength is not finite.
+
+        Example:
+            >>> with adapter.apply(model, strength=0.5):
+            ...     model.generate(**tokenizer("Did Ed leave?", return_tensors="pt"))
+        """
+        return apply_rotation(model, self._angles(strength), self.sites(model), self.rotation)
+
+    def merge(self, model: PreTrainedModel, *, strength: float = 1.0) -> PreTrainedModel:
+        """Fold the edit into the weights of `model`, permanently, and return it. It then costs nothing at inference.
+
+        Args:
+            model: the model that the adapter was made for.
+            strength: factor of every angle.
+
+        Raises:
+            TarotError: the adapter is for another model, the weights are quantised, or the strength is not finite.
+
+        Example:
+            >>> adapter.merge(model).save_pretrained("my-model")
+        """
+        merge_rotation(model, self._angles(strength), self.sites(model), self.rotation)
         return model
+
+    def _angles(self, strength: float) -> Float[Tensor, "layer head angle"]:
+        return self.angles if strength == 1 else self.scaled(strength).angles
+
+    @classmethod
+    def of(cls, adapter: "Adapter | str | Path") -> "Adapter":
+        """Return an adapter as it is, and read one that is named by its folder or hub id.
+
+        Raises:
+            TarotError: something else, or an adapter that cannot be read.
+        """
+        if isinstance(adapter, cls):
+            return adapter
+        if isinstance(adapter, str | Path):
+            return cls.from_pretrained(adapter)
+        raise TarotError("an adapter, its folder or its hub id", type(adapter).__name__)
 
     def scaled(self, factor: float) -> "Adapter":
         """Angles times `factor`: 0 is the identity and 1 this edit.
@@ -166,7 +205,7 @@ class Adapter:
         kept = {key: value for key, value in self.provenance.items() if key not in ("scores", "best_trial")}
         return replace(self, angles=angles, provenance=kept | composed_provenance((factor, self)))
 
-    def save(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path) -> None:
         """Write both files; the second names the first's digest, so that a pair half-written is not taken for whole."""
         weights = save({"angles": self.angles.contiguous()})
         card = {
@@ -180,8 +219,8 @@ class Adapter:
         write_atomically(Path(folder) / CARD, (json.dumps(card, indent=1) + "\n").encode())
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Adapter":
-        """Read an adapter.
+    def _read(cls, folder: Path) -> "Adapter":
+        """Read an adapter's folder.
 
         Raises:
             TarotError: a file is missing, truncated, of a newer format, or holds values that the schema refuses, such
@@ -240,9 +279,14 @@ class Adapter:
 
     @classmethod
     def from_pretrained(cls, reference: str | Path, *, revision: str | None = None) -> "Adapter":
-        """Read an adapter from a folder, or from the hub where there is no such folder; errors as for `load`."""
+        """Read an adapter from a folder, or from the hub where there is no such folder.
+
+        Raises:
+            TarotError: it cannot be found, or a file is missing, truncated, of a newer format or holds a number that is
+                not finite.
+        """
         is_folder = Path(reference).expanduser().is_dir()
-        return cls.load(Path(reference).expanduser() if is_folder else hub.pull(str(reference), FILES, revision))
+        return cls._read(Path(reference).expanduser() if is_folder else hub.pull(str(reference), FILES, revision))
 
 
 def _angles(weights: bytes, layers: int, folder: str | Path) -> Tensor:

@@ -76,17 +76,17 @@ class Provenance(TypedDict, total=False):
     dtype: Name
     task: Name
     num_fewshot: Count | Name
-    samples: Count
+    num_samples: Count
     space: Name
     search: Name
     objective: Name
     sites: Name
-    layers: Name
+    layers: Number | list[_Layer]
     bound: Number
     rotation: Name
     seed: _Seed
-    chat: bool
-    batch: Count
+    apply_chat_template: bool
+    trials_per_step: Count
     fluency_floor: Name | None
     budget: Count
     # how the search went

@@ -68,7 +68,7 @@ def n_layers(model: nn.Module) -> int:
     return len(decoder_layers(model))
 
 
-def parse_layers(text: str) -> float | list[int]:
+def parse_layers(text: str) -> float | tuple[int, ...]:
     """`0.5` the first half, `-0.5` the last, `4-11` the fifth to the twelfth, `0,3,5` these three.
 
     TarotError quotes anything else, and a bare integer, which could be a layer or a fraction.
@@ -85,7 +85,7 @@ def parse_layers(text: str) -> float | list[int]:
         if last < first:
             raise TarotError("layers as '0.5', '-0.5', '4-11' or '0,3,5'", repr(text))
         layers.extend(range(first, last + 1))
-    return layers
+    return tuple(layers)
 
 
 def select_layers(spec: int | float | Iterable[int], n_layers: int) -> tuple[int, ...]:

@@ -12,14 +12,13 @@ import platform
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 
 from tarot._files.atomic import locked, write_atomically
 from tarot.edit.adapter import CARD, WEIGHTS, Adapter, shapes_fingerprint, weights_fingerprint
-from tarot.edit.sites import find_sites, parse_layers
+from tarot.edit.sites import find_sites
 from tarot.errors import FileAccessError, TarotError
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
@@ -84,14 +83,14 @@ def tune_cached(
 
 def key(loaded: LoadedModel, config: TaRotConfig, budget: int, include_path: str | None) -> str:
     """Folder name: readable, and a digest of recipe, budget, model, weights, versions and the samples' very prompts."""
-    sites = find_sites(loaded.model, config.sites, parse_layers(config.layers))
+    sites = find_sites(loaded.model, config.sites, config.layers)
     template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), config.apply_chat_template)
     task = load_task(config.task, include_path)
     samples = draw_samples(
         task, config.num_samples, num_fewshot=config.num_fewshot, seed=config.seed, chat_template=template
     )
     determines = {
-        "recipe": asdict(config),
+        "recipe": config.to_dict(),
         "budget": budget,
         "model": loaded.reference,
         "shapes": shapes_fingerprint(loaded.model, sites),

@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 
 import torch
 from lm_eval.api.task import Task
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
@@ -175,9 +176,9 @@ def _steps(model: str, adapter: Adapter, folder: str, options: list[str]) -> tup
     default = replace(TaRotConfig(config.task, search=config.search), search=search)
     reference = f"--model {shlex.quote(model)}"
     changed = [
-        f"--{name.replace('_', '-')} {shlex.quote(str(value))}"
+        f"--{name.replace('_', '-')} {shlex.quote(_text(value))}"
         for name, value in vars(config).items()
-        if name not in ("task", "chat") and value != getattr(default, name)
+        if name not in ("task", "apply_chat_template") and value != getattr(default, name)
     ]
     dtype = _dtype(str(said.get("dtype", "auto")))
     tune = ["tarot tune", reference, f"--task {shlex.quote(config.task)}", *dtype, *options, *changed]
@@ -189,13 +190,18 @@ def _steps(model: str, adapter: Adapter, folder: str, options: list[str]) -> tup
     return [" ".join(tune), " ".join([*prune, f"--output {folder}-pruned"])], f"{folder}-pruned"
 
 
+def _text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def _dtype(dtype: str) -> list[str]:
     return [] if dtype == "auto" else [f"--dtype {shlex.quote(dtype)}"]
 
 
 def compare(
-    loaded: LoadedModel,
-    adapter: Adapter,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    adapter: Adapter | str | Path,
     *,
     shots: int = 6,
     include_path: str | Path | None = None,
@@ -214,8 +220,9 @@ def compare(
     "few-shot calibrated" are the same answers after contextual calibration, for tasks that choose.
 
     Args:
-        loaded: model and tokenizer; unchanged afterwards.
-        adapter: what `tarot.tune` returned or saved.
+        model: a causal language model; unchanged afterwards.
+        tokenizer: the model's tokenizer.
+        adapter: what `tarot.tune` returned, or the folder or hub id of a saved one.
         shots: of the few-shot arm of an adapter tuned without.
         include_path: folder of further task files.
         limit: only the first documents.
@@ -233,6 +240,8 @@ def compare(
             judges.
     """
     started = time.perf_counter()
+    loaded = LoadedModel.from_objects(model, tokenizer)
+    adapter = Adapter.of(adapter)
     config = config_of(adapter)
     check_controls(loaded, adapter, (controls or {}).values())
     own = config.num_fewshot if isinstance(config.num_fewshot, int) else 0
@@ -383,7 +392,11 @@ def config_of(adapter: Adapter) -> TaRotConfig:
     for name in ("task", "budget"):
         if name not in adapter.provenance:
             raise TarotError("an adapter that says what it was tuned on", f"one without a {name}", "tune it with tarot")
+    if isinstance(found.get("layers"), list):
+        found["layers"] = tuple(found["layers"])
     for name, value in found.items():
+        if name == "layers" and isinstance(value, tuple):
+            continue
         kinds: Any = (known[name], int) if known[name] is float else known[name]
         if not isinstance(value, kinds) or (isinstance(value, bool) and known[name] is not bool):
             raise TarotError("the recipe of an adapter as tarot writes it", f"{name} {value!r}", "tune it with tarot")

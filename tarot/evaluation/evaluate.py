@@ -1,4 +1,4 @@
-"""FIXME: one sentence on this module."""
+"""Evaluate base and edited models through lm-evaluation-harness."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -12,6 +12,7 @@ from lm_eval import evaluator
 from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.tasks.manager import TaskDict
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot.edit.adapter import Adapter, weights_fingerprint
 from tarot.errors import TarotError
@@ -108,10 +109,11 @@ def _check_runs(task: Task, limit: int | None) -> None:
 
 
 def evaluate(
-    loaded: LoadedModel,
-    tasks: Sequence[str],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: str | Sequence[str],
     *,
-    adapter: Adapter | None = None,
+    adapter: Adapter | str | Path | None = None,
     include_path: str | Path | None = None,
     num_fewshot: int | None = None,
     limit: int | None = None,
@@ -122,9 +124,10 @@ def evaluate(
     """Evaluate a model, edited or not, on lm-eval tasks.
 
     Args:
-        loaded: model and tokenizer; unchanged afterwards.
-        tasks: names of tasks, groups or tags.
-        adapter: the edit to measure; None for the base model.
+        model: a causal language model; unchanged afterwards.
+        tokenizer: the model's tokenizer.
+        tasks: one name, or names, of tasks, groups or tags.
+        adapter: the edit to measure, or its folder or hub id; None for the base model.
         include_path: folder of further task files.
         num_fewshot: shots in each prompt; None for each task's own number.
         limit: evaluate only the first documents of each task.
@@ -141,21 +144,26 @@ def evaluate(
         TarotError: the adapter was tuned on a document that is evaluated, or does not fit the model; a task has fewer
             documents than shots are asked for, runs unsafe code, or its own code raises; no document has a number.
     """
+    loaded = LoadedModel.from_objects(model, tokenizer)
+    adapter = None if adapter is None else Adapter.of(adapter)
+    tasks = [tasks] if isinstance(tasks, str) else tasks
     selected = prepared(tasks, adapter, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")
     lm.reference, lm.adapter = loaded.reference, adapter
     templated = chat_template(lm, apply_chat_template) is not None
-    model: Any = lm
+    answering: Any = lm
     if answers:
         owner = [loaded.reference, str(loaded.model.dtype), weights_fingerprint(loaded.model), lm.fingerprint]
-        model = LoggedAnswers(lm, AnswerLog(answers, " ".join([*owner, transformers.__version__, version("torch")])))
+        answering = LoggedAnswers(
+            lm, AnswerLog(answers, " ".join([*owner, transformers.__version__, version("torch")]))
+        )
     aggregated: list[str] = []
     for name, task in selected["tasks"].items():
         task.aggregation = _noting(name, task.aggregation, aggregated)
     try:
         with adapter.apply(loaded.model) if adapter else nullcontext(), quiet("lm_eval.api.task"):
             results = evaluator.evaluate(
-                model,
+                answering,
                 selected,
                 limit=limit,
                 apply_chat_template=templated,

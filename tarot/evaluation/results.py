@@ -13,12 +13,15 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from reprlib import repr as short
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Interval
 
 from tarot._files.strict_json import LARGEST_NUMBER, Count, Fraction, Name, Number, parse_json, read_file, validated
 from tarot.errors import TarotError, without_number
+
+if TYPE_CHECKING:
+    from tarot.evaluation.statistics import Gain
 
 FORMAT = 1
 ZERO_SHOT, FEW_SHOT, EDITED = "zero-shot", "few-shot", "edited"  # arms that every cell has
@@ -101,6 +104,33 @@ class Comparison:
     def draws(self) -> tuple[Arm, ...]:
         """Further choices and orders of the few-shot arm's shots, the best first."""
         return tuple(sorted((arm for arm in self.arms if arm.draw), key=lambda arm: arm.draw))
+
+    @property
+    def base(self) -> Arm:
+        """The unedited model under the prompts that the edited one sees."""
+        return self.arm(FEW_SHOT if self.num_fewshot else ZERO_SHOT)
+
+    def gain(self, metric: str = "greedy_f1", *, arm: str = EDITED, over: str | None = None) -> "Gain":
+        """Score of one arm minus that of another on the same documents, with its 95% interval and p-value.
+
+        Args:
+            metric: `greedy_f1`, `greedy_acc`, `f1` or `acc`.
+            arm: the arm in question.
+            over: the arm it is compared with; None for the base.
+
+        Raises:
+            UnknownName: no such metric.
+            TarotError: no such arm.
+
+        Example:
+            >>> comparison.gain("greedy_f1").low > 0
+            True
+        """
+        from tarot.evaluation.comparison import metric_named  # takes NumPy and SciPy along
+
+        chosen = metric_named(metric)
+        before, after = self.base if over is None else self.arm(over), self.arm(arm)
+        return chosen.gain(self.gold, chosen.answers(before), chosen.answers(after))
 
     def arm(self, name: str) -> Arm:
         """The arm of that name; TarotError names those there are."""

@@ -87,7 +87,7 @@ def measure_effects(
         include_path=include_path,
         num_fewshot=0,
         limit=limit,
-        apply_chat_template=all(config_of(adapter).chat for adapter in adapters.values()),
+        apply_chat_template=all(config_of(adapter).apply_chat_template for adapter in adapters.values()),
         batch_size=batch_size,
         on_step=on_step,
     )

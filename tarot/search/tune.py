@@ -5,7 +5,8 @@ import json
 import math
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +14,12 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot._files.atomic import check_place, locked
 from tarot.edit.adapter import CARD, Adapter, Edit, shapes_fingerprint, weights_fingerprint
 from tarot.edit.rotation import ROTATIONS
-from tarot.edit.sites import angle_mask, find_sites, parse_layers
+from tarot.edit.sites import angle_mask, find_sites
 from tarot.errors import TarotError
 from tarot.models.lm_eval_model import SYSTEM_MOVED, TarotLM, quiet
 from tarot.models.load import LoadedModel
@@ -89,7 +91,7 @@ class Problem:
             UnknownName: a task, objective or kind of site that there is not.
             TarotError: samples that cannot be had honestly, or cannot be scored.
         """
-        sites = find_sites(loaded.model, config.sites, parse_layers(config.layers))
+        sites = find_sites(loaded.model, config.sites, config.layers)
         lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
         task = load_task(config.task, include_path)
         config = replace(config, num_fewshot=shots_shown(task, config.num_fewshot))
@@ -121,11 +123,12 @@ class Problem:
 
 
 def tune(
-    loaded: LoadedModel,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     config: TaRotConfig,
-    output: str | Path,
     *,
     budget: int = 120,
+    output_dir: str | Path | None = None,
     include_path: str | Path | None = None,
     resume: bool = False,
     batch_size: int | None = None,
@@ -135,17 +138,18 @@ def tune(
 ) -> Adapter:
     """Search angles that raise a task's objective on labelled samples, and save the best as an adapter.
 
-    The trials stand in `output` as they are made. The search ends with its budget, or when the samples are fitted well
-    enough (`Measure.target_score`): what it would still gain on them, it loses on others. Ctrl-C saves the best so far; a run
-    that ended anyhow goes on with `resume`.
+    The search ends with its budget, or when the training samples are fitted (`AnswerScore.target_score`): further steps
+    would overfit. Ctrl-C keeps the best so far. With `output_dir`, trials are written as they are made, and `resume`
+    continues an interrupted search.
 
     Args:
-        loaded: model and tokenizer; unchanged afterwards.
-        recipe: what to search.
-        output: folder for the trials and the adapter; new or empty, unless resuming.
+        model: a causal language model; unchanged afterwards.
+        tokenizer: the model's tokenizer.
+        config: what to search.
+        output_dir: folder for the trials and the adapter, new or empty unless resuming; None keeps nothing on disk.
         budget: evaluations of the objective, the identity and the initial design among them.
         include_path: folder of further task files.
-        resume: go on with the trials in `output`.
+        resume: go on with the trials in `output_dir`.
         batch_size: most sequences of one pass; None leaves it to us.
         candidates: scores the angles of a batch, in their order; None does it here, one after another.
         on_start: called before the search with the number of trials that it resumes.
@@ -155,7 +159,8 @@ def tune(
         UnknownName: a task, space, search, objective, rotation or kind of site that there is not.
         TarotError: samples that cannot be had honestly, a folder that is not free, or trials of another recipe.
     """
-    output = Path(output)
+    loaded = LoadedModel.from_objects(model, tokenizer)
+    output = None if output_dir is None else Path(output_dir)
     check(config, output, budget, resume)
     problem = Problem.of(loaded, config, include_path, batch_size)
     config = problem.config
@@ -168,20 +173,21 @@ def tune(
         "shapes": shapes_fingerprint(loaded.model, sites),
         "weights": weights_fingerprint(loaded.model),
         "dtype": str(loaded.model.dtype),
-        **asdict(config),
+        **config.to_dict(),
         "prompts": hashlib.sha256(json.dumps([vars(sample) for sample in problem.samples]).encode()).hexdigest()[:16],
     }
-    _make(output)
-    with locked(output / LOCK, wait=False):
-        log = TrialLog.open(output / TRIALS, settings, resume)
-        outcomes = TextScoreLog(output) if is_reward(config.objective) else None
-        on_start(len(log.trials))
+    if output:
+        _make(output)
+    with locked(output / LOCK, wait=False) if output else nullcontext():
+        log = TrialLog.open(output / TRIALS, settings, resume) if output else None
+        outcomes = TextScoreLog(output) if output and is_reward(config.objective) else None
+        on_start(len(log.trials) if log else 0)
 
         def angles(x: Tensor) -> Tensor:
             return space.angles(x).float()
 
         def kept(scored: Scored) -> float:
-            if outcomes and scored.outcome:
+            if outcomes and log and scored.outcome:
                 outcomes.add(len(log.trials), scored.outcome)
             return scored.score
 
@@ -214,7 +220,7 @@ def tune(
             {
                 "model": loaded.reference,
                 "dtype": loaded.dtype,
-                **asdict(config),
+                **config.to_dict(),
                 "budget": max(budget, result.spent),  # a search that was resumed with less has spent more
                 "chat_template": problem.template is not None,
                 **problem.prompting,
@@ -233,13 +239,17 @@ def tune(
                 "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
             },
         )
-        adapter.save_pretrained(output)
+        if output:
+            adapter.save_pretrained(output)
         return adapter
 
 
-def check(config: TaRotConfig, output: Path, budget: int, resume: bool) -> None:
+def check(config: TaRotConfig, output: Path | None, budget: int, resume: bool) -> None:
     """Raise what `tune` would raise that can be told without a model; a command calls it before it loads one."""
-    _check_free(output, resume)
+    if output is not None:
+        _check_free(output, resume)
+    elif resume:
+        raise TarotError("an output folder to resume from", "none", "give output_dir")
     check_search(config, budget)
 
 
