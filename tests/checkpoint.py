@@ -141,7 +141,7 @@ def _finish_gguf(
 
 
 CHOICE = """
-task: stranger_choice
+task: own_choice
 dataset_path: json
 dataset_kwargs: {{data_files: {{train: {folder}/train.jsonl, test: {folder}/test.jsonl}}}}
 output_type: multiple_choice
@@ -155,7 +155,7 @@ doc_to_target: "{{{{gold}}}}"
 description: "Name what it says.\\n"
 """
 GENERATE = """
-task: stranger_generate
+task: own_generate
 dataset_path: json
 dataset_kwargs: {{data_files: {{train: {folder}/train.jsonl, test: {folder}/test.jsonl}}}}
 output_type: generate_until
@@ -167,7 +167,7 @@ generation_kwargs: {{until: ["\\n"], max_gen_toks: 3}}
 metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}]
 """
 LOGLIKELIHOOD = """
-task: stranger_loglikelihood
+task: own_loglikelihood
 dataset_path: json
 dataset_kwargs: {{data_files: {{train: {folder}/train.jsonl, test: {folder}/test.jsonl}}}}
 output_type: loglikelihood

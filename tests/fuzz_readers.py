@@ -79,7 +79,7 @@ model = cache(byte_model)
 PROVENANCE: dict[str, object] = {
     "model": "folder/model",
     "dtype": "auto",
-    "task": "stranger_choice",
+    "task": "own_choice",
     "num_fewshot": 2,
     "samples": 4,
     "space": "head",
@@ -179,7 +179,7 @@ def _cell() -> Comparison:
 
     return Comparison(
         model="folder/model",
-        task="stranger_choice",
+        task="own_choice",
         num_fewshot=0,
         seed=0,
         samples=4,

@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory, loaded: LoadedModel, folder: Path) -> Adapter:
-    config = TaRotConfig("stranger_choice", num_samples=6, search="random", space="head", layers="0.5", bound=2.0)
+    config = TaRotConfig("own_choice", num_samples=6, search="random", space="head", layers="0.5", bound=2.0)
     return tune(
         loaded.model,
         loaded.tokenizer,
@@ -270,8 +270,8 @@ def test_next_log_probabilities_are_those_of_one_prompt_at_a_time(architecture: 
 def test_documents_are_those_of_an_evaluation(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
     shots = replace(adapter, provenance={**adapter.provenance, "num_fewshot": 2})
     for edit, k in ((adapter, 0), (shots, 2)):
-        results = evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], include_path=folder, num_fewshot=k)
-        logged = results["samples"]["stranger_choice"]
+        results = evaluate(loaded.model, loaded.tokenizer, ["own_choice"], include_path=folder, num_fewshot=k)
+        logged = results["samples"]["own_choice"]
         pairs = [tuple(tuple(arguments) for arguments in document["arguments"]) for document in logged]
         found = documents(loaded, edit, include_path=folder)
         assert [sample.pairs for sample in found] == pairs
@@ -306,7 +306,7 @@ def test_what_heads_bring_adds_up_to_the_gain(loaded: LoadedModel, adapter: Adap
 def test_other_data_and_no_recipe_are_refused(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
     drawn = [{**sample, "key": "another"} for sample in adapter.provenance["samples_drawn"]]
     other = replace(adapter, provenance={**adapter.provenance, "samples_drawn": drawn})
-    message = "expected the samples of stranger_choice that the adapter was tuned on, got others; use the data it was"
+    message = "expected the samples of own_choice that the adapter was tuned on, got others; use the data it was"
     with pytest.raises(TarotError, match=message):
         make_objective(loaded, other, include_path=folder)
     with pytest.raises(TarotError, match="expected a limit of at least 1 document, got 0; leave it out for all"):
@@ -374,9 +374,9 @@ def test_without_an_edit_nothing_flips(loaded: LoadedModel, adapter: Adapter, fo
 def test_answers_that_nothing_judges_are_refused_before_anything_is_drawn(loaded: LoadedModel, tmp_path: Path) -> None:
     folder = write_tasks(tmp_path / "tasks")
     (file := folder / "generate.yaml").write_text(file.read_text().replace("metric: exact_match", "metric: bleu"))
-    config = TaRotConfig("stranger_generate", num_samples=6, search="random", space="head", layers="0.5")
+    config = TaRotConfig("own_generate", num_samples=6, search="random", space="head", layers="0.5")
     edit = tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "edit", budget=2, include_path=folder)
-    with pytest.raises(TarotError, match="expected choices or the metric exact_match in stranger_generate"):
+    with pytest.raises(TarotError, match="expected choices or the metric exact_match in own_generate"):
         analyse(loaded, edit, tmp_path / "drawn", include_path=folder)
     assert not (tmp_path / "drawn").exists()
 
@@ -384,7 +384,7 @@ def test_answers_that_nothing_judges_are_refused_before_anything_is_drawn(loaded
 @pytest.mark.parametrize("name", ["choice", "generate", "loglikelihood"])
 def test_answers_are_those_of_a_comparison(loaded: LoadedModel, tmp_path: Path, name: str) -> None:
     folder = write_tasks(tmp_path / "tasks")
-    config = TaRotConfig(f"stranger_{name}", num_samples=6, search="random", space="head", layers="0.5", bound=2.0)
+    config = TaRotConfig(f"own_{name}", num_samples=6, search="random", space="head", layers="0.5", bound=2.0)
     edit = tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "edit", budget=3, include_path=folder)
     comparison = compare(loaded.model, loaded.tokenizer, edit, include_path=folder, limit=5)
     for arm, of in ((ZERO_SHOT, None), (EDITED, edit)):

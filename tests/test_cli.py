@@ -41,7 +41,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 MODEL = ("--model", "model", "--device", "cpu")
-TASK = ("--include-path", "tasks", "--task", "stranger_choice")
+TASK = ("--include-path", "tasks", "--task", "own_choice")
 SMALL = ("--samples", "5", "--budget", "4", "--space", "head", "--search", "random")
 TUNE = ("tune", *MODEL, *TASK, *SMALL, "--num-fewshot", "2")
 
@@ -60,7 +60,8 @@ def run_in(folder: Path, *arguments: str) -> int:
 
 def test_help_is_quick_and_names_every_command() -> None:
     """No command's help may import torch: it is asked for more often than anything else."""
-    code = "import sys; from tarot.cli.main import main; sys.argv = ['tarot', '--help']; main(); print(sorted(sys.modules))"
+    run_help = "from tarot.cli.main import main; sys.argv = ['tarot', '--help']; main()"
+    code = f"import sys; {run_help}; print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"'torch'", "'transformers'", "'lm_eval'", "'botorch'"} & set(done.stdout.replace(",", "").split())
     assert all(name in done.stdout for name in ("models", "tune", "evaluate", "compare", "merge", "export", "lm-eval"))
@@ -123,21 +124,21 @@ def test_resuming_what_is_finished_shows_it_finished(home: Path, capsys: pytest.
 
 
 def test_evaluate_writes_results_and_predictions(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate = ("evaluate", *MODEL, "--tasks", "stranger_choice", "--include-path", "tasks", "--num-fewshot", "2")
+    evaluate = ("evaluate", *MODEL, "--tasks", "own_choice", "--include-path", "tasks", "--num-fewshot", "2")
     assert run_in(home, *evaluate, "--adapter", "adapter", "--output", "edited.json") == 0
-    assert "stranger_choice" in capsys.readouterr().out
+    assert "own_choice" in capsys.readouterr().out
     results = json.loads((home / "edited.json").read_text())
     assert results["config"]["adapter"] == Adapter.from_pretrained(home / "adapter").fingerprint
-    assert results["results"]["stranger_choice"].keys() >= {"acc,none"}
-    assert len(results["samples"]["stranger_choice"]) == 12
+    assert results["results"]["own_choice"].keys() >= {"acc,none"}
+    assert len(results["samples"]["own_choice"]) == 12
     assert run_in(home, *evaluate, "--limit", "3", "--output", "base.json") == 0
     base = json.loads((home / "base.json").read_text())
     capsys.readouterr()
-    assert base["config"]["adapter"] == "base" and len(base["samples"]["stranger_choice"]) == 3
+    assert base["config"]["adapter"] == "base" and len(base["samples"]["own_choice"]) == 3
 
 
 def test_evaluate_says_on_how_many_shots_an_edit_was_tuned(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate = ("evaluate", *MODEL, "--tasks", "stranger_choice", "--include-path", "tasks", "--limit", "2")
+    evaluate = ("evaluate", *MODEL, "--tasks", "own_choice", "--include-path", "tasks", "--limit", "2")
     for shots, told in (("0", True), ("2", False)):
         assert run_in(home, *evaluate, "--adapter", "adapter", "--num-fewshot", shots) == 0
         assert ("tuned on prompts of 2 shots: --num-fewshot 2" in capsys.readouterr().out) == told
@@ -150,10 +151,10 @@ def test_results_are_kept_whatever_becomes_of_their_rewards(
         raise TarotError("a word list", "none")
 
     monkeypatch.setattr("tarot.evaluation.compare_rewards.add_rewards", unjudged)
-    evaluate = ("evaluate", *MODEL, "--tasks", "stranger_choice", "--include-path", "tasks", "--limit", "2")
+    evaluate = ("evaluate", *MODEL, "--tasks", "own_choice", "--include-path", "tasks", "--limit", "2")
     assert run_in(home, *evaluate, "--output", "unjudged.json") == 2
     capsys.readouterr()
-    assert len(json.loads((home / "unjudged.json").read_text())["samples"]["stranger_choice"]) == 2
+    assert len(json.loads((home / "unjudged.json").read_text())["samples"]["own_choice"]) == 2
 
 
 def test_cells_are_kept_whatever_becomes_of_the_next(
@@ -182,7 +183,7 @@ def test_compare_and_report(home: Path, capsys: pytest.CaptureFixture[str]) -> N
     compare = ("compare", *MODEL, "--adapter", "adapter", "--include-path", "tasks", "--shots", "3", "--draws", "2")
     assert run_in(home, *compare, "--output", "cells.json") == 0
     said = capsys.readouterr().out
-    assert "stranger_choice, 12 documents, weighted F1 of the greedy answer, seed 0" in " ".join(said.split())
+    assert "own_choice, 12 documents, weighted F1 of the greedy answer, seed 0" in " ".join(said.split())
     assert all(word in said for word in ("zero-shot", "few-shot (base)", "edited", "again: tarot tune --model model"))
     (comparison,) = load(home / "cells.json")
     labels = {arm.name: arm.labels for arm in comparison.arms}
@@ -190,7 +191,7 @@ def test_compare_and_report(home: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert len(comparison.gold) == 12 and len(comparison.curves["random"]) == 4
     assert len(comparison.draws) == 2 and "--draws 2" in comparison.command
     assert run_in(home, "report", "cells.json", "--output", "page") == 0
-    assert "stranger_choice" in (home / "page" / "index.html").read_text()
+    assert "own_choice" in (home / "page" / "index.html").read_text()
     assert run_in(home, "report", "nothing.json", "--output", "page") == 2
 
 
@@ -225,10 +226,10 @@ def test_analysis_prune_and_effects(home: Path, capsys: pytest.CaptureFixture[st
     assert run_in(home, "compare", *edit, "--adapter", "pruned", "--limit", "2") == 0  # which has no trials
     assert smaller.provenance["scores"]["best"] == smaller.provenance["pruned"]["scores"]["pruned"]
     small = ("--tokens", "40", "--limit", "4")
-    suite = ("--tasks", "stranger_loglikelihood", "--strengths", "0,1")
+    suite = ("--tasks", "own_loglikelihood", "--strengths", "0,1")
     assert run_in(home, "effects", *edit, *small, *suite, "--adapter", "pruned", "--output", "effects") == 0
     said = capsys.readouterr().out
-    assert "adapter: other tasks, zero-shot" in said and "stranger_loglikelihood" in said and "KL, nats a token" in said
+    assert "adapter: other tasks, zero-shot" in said and "own_loglikelihood" in said and "KL, nats a token" in said
     report = ("report", "cells.json", "--output", "page", "--analysis", "pictures", "--analysis", "effects")
     assert run_in(home, "compare", *edit, "--limit", "4", "--output", "cells.json") == 0
     assert run_in(home, *report) == 0
@@ -238,15 +239,15 @@ def test_analysis_prune_and_effects(home: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_evaluate_at_a_strength_with_side_effects(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate = ("evaluate", *MODEL, "--tasks", "stranger_choice", "--include-path", "tasks", "--limit", "4")
-    at_zero = ("--adapter", "adapter", "--strength", "0", "--side-effects", "--suite", "stranger_loglikelihood")
+    evaluate = ("evaluate", *MODEL, "--tasks", "own_choice", "--include-path", "tasks", "--limit", "4")
+    at_zero = ("--adapter", "adapter", "--strength", "0", "--side-effects", "--suite", "own_loglikelihood")
     assert run_in(home, *evaluate, *at_zero, "--tokens", "40", "--output", "zero.json") == 0
     said = capsys.readouterr().out
     assert "side effects: tasks that it was not tuned on" in " ".join(said.split())
     assert "40 tokens that the base model wrote" in said and "KL 0.0000 [0.0000, inf] nats a token" in said  # one text
     assert run_in(home, *evaluate, "--output", "none.json") == 0
     zero, base = (json.loads((home / name).read_text())["results"] for name in ("zero.json", "none.json"))
-    assert zero["stranger_choice"]["acc,none"] == base["stranger_choice"]["acc,none"]
+    assert zero["own_choice"]["acc,none"] == base["own_choice"]["acc,none"]
 
 
 def test_merge_is_an_ordinary_checkpoint(home: Path) -> None:
@@ -322,7 +323,7 @@ def test_export_to_gguf(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert told == f"exported adapter {adapter.fingerprint} to edited.gguf, {len(adapter.edit.layers)} tensors edited"
     assert run_in(home, *export) == 2
     assert "expected a new file, got edited.gguf, which is there; choose another --output" in capsys.readouterr().err
-    evaluate = ("evaluate", "--device", "cpu", "--tasks", "stranger_choice", "--include-path", "tasks", "--limit", "2")
+    evaluate = ("evaluate", "--device", "cpu", "--tasks", "own_choice", "--include-path", "tasks", "--limit", "2")
     assert run_in(home, *evaluate, "--model", "edited.gguf") == 0
 
 
@@ -334,7 +335,7 @@ def test_compose(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.testing.assert_close(quarter.angles, adapter.angles / 4, atol=1e-6, rtol=0)
     drawn = adapter.provenance["samples_drawn"]
     assert quarter.provenance["samples_drawn"] == [*drawn, *drawn]
-    evaluate = ("evaluate", *MODEL, "--tasks", "stranger_choice", "--include-path", "tasks", "--limit", "2")
+    evaluate = ("evaluate", *MODEL, "--tasks", "own_choice", "--include-path", "tasks", "--limit", "2")
     assert run_in(home, *evaluate, "--adapter", "quarter") == 0
 
 
@@ -345,14 +346,14 @@ def test_lm_eval_knows_the_model_and_the_tasks(home: Path, capsys: pytest.Captur
         "--model_args",
         "pretrained=model,adapter=adapter",
         "--tasks",
-        "stranger_choice,synth_color",
+        "own_choice,synth_color",
     )
     assert run_in(home, "lm-eval", *arguments, "--include_path", "tasks", "--limit", "2", "--output_path", "out") == 0
-    assert "stranger_choice" in capsys.readouterr().out
+    assert "own_choice" in capsys.readouterr().out
     (written,) = (home / "out").rglob("results_*.json")
     results = json.loads(written.read_text())
     assert results["config"]["adapter"] == Adapter.from_pretrained(home / "adapter").fingerprint
-    assert results["results"].keys() >= {"stranger_choice", "synth_color"}
+    assert results["results"].keys() >= {"own_choice", "synth_color"}
     assert run_in(home, "lm-eval", "--help") == 0
     assert "pretrained=REF[,adapter=DIR]" in capsys.readouterr().out
 
@@ -473,14 +474,14 @@ def test_bad_input_is_one_line_and_exit_code_2(
 
 INCLUDE = ("--include-path", "tasks")
 EDIT = (*MODEL, "--adapter", "adapter", *INCLUDE)
-BENCH = ("bench", "--model", "model", "--task", "stranger_choice", *INCLUDE, "--output", "new.json")
+BENCH = ("bench", "--model", "model", "--task", "own_choice", *INCLUDE, "--output", "new.json")
 BELOW = "tasks/train.jsonl/x"  # below a file
 LATE = [
     ((*TUNE, "--output", ""), "''"),
     ((*TUNE, "--output", BELOW), BELOW),
     ((*TUNE, "--output", "x", "--include-path", "nowhere"), "'nowhere'"),
     ((*TUNE, "--output", "x", "--include-path", ""), "''"),
-    ((*TUNE, "--output", "x", "--task", "stranger_chioce"), "did you mean 'stranger_choice'?"),
+    ((*TUNE, "--output", "x", "--task", "own_chioce"), "did you mean 'own_choice'?"),
     ((*TUNE, "--output", "x", "--objective", "probabilty"), "'probabilty'"),
     ((*TUNE, "--output", "x", "--search", "adma"), "'adma'"),
     ((*TUNE, "--output", "x", "--space", "haed"), "'haed'"),
@@ -491,9 +492,9 @@ LATE = [
     ((*TUNE, "--output", "x", "--samples", "40"), "40 samples"),
     ((*TUNE, "--output", "x", "--budget", "0"), "0"),
     *(
-        (("evaluate", *MODEL, *INCLUDE, "--tasks", "stranger_choice", *option), quoted)
+        (("evaluate", *MODEL, *INCLUDE, "--tasks", "own_choice", *option), quoted)
         for option, quoted in (
-            (("--tasks", "stranger_chioce"), "'stranger_chioce'"),
+            (("--tasks", "own_chioce"), "'own_chioce'"),
             (("--output", ""), "''"),
             (("--output", BELOW), BELOW),
             (("--include-path", "nowhere"), "'nowhere'"),

@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tuned(loaded: LoadedModel, folder: Path, seed: int = 1, **change: object) -> Adapter:
     """An edit of random angles that says it was tuned, without the time that tuning takes."""
-    config = TaRotConfig(**{"task": "stranger_choice", "samples": SAMPLES, **change})
+    config = TaRotConfig(**{"task": "own_choice", "samples": SAMPLES, **change})
     sites = find_sites(loaded.model, "heads", 0.5)
     angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed))
     template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), config.apply_chat_template)
@@ -99,11 +99,11 @@ def test_arms_and_their_labels(comparison: Comparison) -> None:
 def test_the_numbers_are_lm_evals(comparison: Comparison, loaded: LoadedModel, folder: Path) -> None:
     for name, edit in (("zero-shot", None), ("edited", tuned(loaded, folder))):
         results = evaluate(
-            loaded.model, loaded.tokenizer, ["stranger_choice"], adapter=edit, include_path=folder, num_fewshot=0
+            loaded.model, loaded.tokenizer, ["own_choice"], adapter=edit, include_path=folder, num_fewshot=0
         )
         right = sum(p == g for p, g in zip(comparison.arm(name).predicted, comparison.gold, strict=True))
-        assert right / 20 == pytest.approx(metric_value(results, "stranger_choice", "acc"))
-    task = load_task("stranger_choice", folder)
+        assert right / 20 == pytest.approx(metric_value(results, "own_choice", "acc"))
+    task = load_task("own_choice", folder)
     assert comparison.gold == tuple(doc["gold"] for doc in task.eval_docs)
     assert comparison.keys == tuple(document_key(task, doc) for doc in task.eval_docs)
 
@@ -137,8 +137,8 @@ def test_shots_of_the_search_are_the_bases_too(loaded: LoadedModel, folder: Path
         "edited": SAMPLES + 2,
     }
     assert comparison.num_fewshot == 2 and len(comparison.gold) == 4
-    results = evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], include_path=folder, num_fewshot=2, limit=4)
-    _, base = answers(load_task("stranger_choice", folder), results["samples"]["stranger_choice"])
+    results = evaluate(loaded.model, loaded.tokenizer, ["own_choice"], include_path=folder, num_fewshot=2, limit=4)
+    _, base = answers(load_task("own_choice", folder), results["samples"]["own_choice"])
     assert comparison.arm("few-shot").predicted == base.predicted
     assert "--num-fewshot 2" in comparison.command and "--limit 4" in comparison.command
 
@@ -165,7 +165,7 @@ def test_seeds_share_their_base(loaded: LoadedModel, folder: Path) -> None:
     assert first.arm("edited") != second.arm("edited")
 
 
-@pytest.mark.parametrize("name", ["stranger_generate", "stranger_loglikelihood"])
+@pytest.mark.parametrize("name", ["own_generate", "own_loglikelihood"])
 def test_tasks_without_choices(loaded: LoadedModel, folder: Path, name: str) -> None:
     comparison = compare(loaded.model, loaded.tokenizer, tuned(loaded, folder, task=name), include_path=folder, limit=3)
     assert names(comparison) == ["zero-shot", "few-shot", "edited"]
@@ -181,7 +181,7 @@ def test_no_shots_no_few_shot_arm(loaded: LoadedModel, folder: Path) -> None:
 
 
 def test_answers_read_every_form_of_gold(folder: Path) -> None:
-    task = load_task("stranger_choice", folder)
+    task = load_task("own_choice", folder)
 
     def document(
         gold: object, flags: tuple[bool, ...] = (False, True, True), metrics: tuple[str, ...] = ("acc",)
@@ -209,7 +209,7 @@ def test_answers_read_every_form_of_gold(folder: Path) -> None:
     with pytest.raises(
         TarotError,
         match=r"expected a gold answer among \['red', 'redder', 'tan'\], "
-        r"got 7 in document 5 of stranger_choice; check doc_to_target",
+        r"got 7 in document 5 of own_choice; check doc_to_target",
     ):
         answers(task, [document(7)])
 
@@ -225,7 +225,7 @@ def test_documents_of_several_filters_count_once(loaded: LoadedModel, tmp_path: 
     """lm-eval logs each document once a filter: twice the documents would make twice as sure."""
     folder = write_tasks(tmp_path, test=6)
     (file := folder / "generate.yaml").write_text(file.read_text() + FILTERS)
-    adapter = tuned(loaded, folder, task="stranger_generate")
+    adapter = tuned(loaded, folder, task="own_generate")
     comparison = compare(loaded.model, loaded.tokenizer, adapter, include_path=folder)
     assert (
         len(comparison.gold)
@@ -234,9 +234,9 @@ def test_documents_of_several_filters_count_once(loaded: LoadedModel, tmp_path: 
         == len(comparison.arm("edited").greedy)
         == 6
     )
-    results = evaluate(loaded.model, loaded.tokenizer, ["stranger_generate"], include_path=folder)
-    assert len(results["samples"]["stranger_generate"]) == 12
-    assert {document["filter"] for document in logged_documents(results, "stranger_generate")} == {"strict"}
+    results = evaluate(loaded.model, loaded.tokenizer, ["own_generate"], include_path=folder)
+    assert len(results["samples"]["own_generate"]) == 12
+    assert {document["filter"] for document in logged_documents(results, "own_generate")} == {"strict"}
 
 
 CONTEXTS = """
@@ -252,13 +252,13 @@ def test_where_contexts_are_the_choices_the_likeliest_is_the_answer(loaded: Load
     file = folder / "choice.yaml"
     kept = [line for line in file.read_text().splitlines() if not line.startswith("doc_to_")]
     file.write_text("\n".join(kept) + CONTEXTS)
-    task = load_task("stranger_choice", folder)
+    task = load_task("own_choice", folder)
     assert task.multiple_input
-    results = evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], include_path=folder)
-    gold, arm = answers(task, logged_documents(results, "stranger_choice"))
+    results = evaluate(loaded.model, loaded.tokenizer, ["own_choice"], include_path=folder)
+    gold, arm = answers(task, logged_documents(results, "own_choice"))
     assert arm.greedy == arm.predicted and min(arm.greedy) >= 0
     right = sum(a == b for a, b in zip(gold, arm.predicted, strict=True)) / len(gold)
-    assert right == pytest.approx(metric_value(results, "stranger_choice", "acc"))
+    assert right == pytest.approx(metric_value(results, "own_choice", "acc"))
 
 
 def test_written_answers_that_nothing_judges_are_refused_before_there_are_any(
@@ -266,14 +266,14 @@ def test_written_answers_that_nothing_judges_are_refused_before_there_are_any(
 ) -> None:
     folder = write_tasks(tmp_path)
     (file := folder / "generate.yaml").write_text(file.read_text().replace("metric: exact_match", "metric: bleu"))
-    adapter = tuned(loaded, folder, task="stranger_generate")
+    adapter = tuned(loaded, folder, task="own_generate")
     monkeypatch.setattr("tarot.evaluation.compare.evaluate", lambda *_, **__: pytest.fail("something was answered"))
-    with pytest.raises(TarotError, match="expected choices or the metric exact_match in stranger_generate, got bleu"):
+    with pytest.raises(TarotError, match="expected choices or the metric exact_match in own_generate, got bleu"):
         compare(loaded.model, loaded.tokenizer, adapter, include_path=folder)
     text = (file := folder / "loglikelihood.yaml").read_text().replace("metric: acc", "metric: byte_perplexity")
     file.write_text(text.replace("output_type: loglikelihood", "output_type: loglikelihood_rolling"))
-    task = load_task("stranger_loglikelihood", folder)
-    with pytest.raises(TarotError, match=r"expected right and wrong answers in stranger_.*, got output type loglik"):
+    task = load_task("own_loglikelihood", folder)
+    with pytest.raises(TarotError, match=r"expected right and wrong answers in own_.*, got output type loglik"):
         check_scorable(task)
 
 
@@ -305,8 +305,8 @@ def test_an_edit_of_another_model_is_refused_before_the_base_answers(
         compare(loaded.model, loaded.tokenizer, adapter, controls={"random": other}, include_path=folder)
     with pytest.raises(
         TarotError,
-        match="expected a control tuned as the edit was, on 6 samples of stranger_choice, 0 shots, seed 0, budget 3, "
-        "got 6 samples of stranger_choice, 2 shots, seed 0, budget 3; tune it with the same",
+        match="expected a control tuned as the edit was, on 6 samples of own_choice, 0 shots, seed 0, budget 3, "
+        "got 6 samples of own_choice, 2 shots, seed 0, budget 3; tune it with the same",
     ):
         compare(
             loaded.model,
@@ -336,7 +336,7 @@ def test_an_edit_of_another_model_is_refused_before_the_base_answers(
 def test_recipes_that_nobody_can_have_tuned(
     loaded: LoadedModel, folder: Path, change: dict[str, object], message: str
 ) -> None:
-    """An adapter is a stranger's file."""
+    """An adapter may be written by anyone."""
     adapter = tuned(loaded, folder)
     with pytest.raises(TarotError) as error:
         config_of(replace(adapter, provenance={**adapter.provenance, **change}))
@@ -370,7 +370,7 @@ def test_the_command_repeats_the_cell(loaded: LoadedModel, folder: Path) -> None
     edit = tuned(loaded, folder, space="layer")
     edit = replace(edit, provenance={**edit.provenance, "seed": 5, "budget": 9})
     assert command(named, edit, 6, 0, 40, "my tasks") == (
-        "tarot tune --model 'a model' --task stranger_choice --include-path 'my tasks' --samples 6 --space layer "
+        "tarot tune --model 'a model' --task own_choice --include-path 'my tasks' --samples 6 --space layer "
         "--seed 5 --budget 9 --output DIR && tarot compare --model 'a model' --adapter DIR --shots 6 "
         "--include-path 'my tasks' --limit 40"
     )
@@ -383,7 +383,7 @@ def test_the_command_repeats_the_cell(loaded: LoadedModel, folder: Path) -> None
     for space, asked in (("head-gradient", ""), ("full", " --space full")):  # what is left out, is the search's own
         bo = tuned(loaded, folder, search="bo", space=space)
         assert command(loaded, bo, 6).startswith(
-            f"tarot tune --model bytes --task stranger_choice --samples 6{asked} --search bo --budget 3 "
+            f"tarot tune --model bytes --task own_choice --samples 6{asked} --search bo --budget 3 "
         )
 
 

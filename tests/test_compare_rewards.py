@@ -60,15 +60,13 @@ def test_results_hold_them_side_by_side(loaded: LoadedModel) -> None:
 
 def test_a_reward_is_asked_for_by_name(loaded: LoadedModel, tmp_path: Path) -> None:
     folder = write_tasks(tmp_path, test=3)
-    results = evaluate(loaded.model, loaded.tokenizer, ["stranger_generate"], include_path=folder)
+    results = evaluate(loaded.model, loaded.tokenizer, ["own_generate"], include_path=folder)
     add_rewards(loaded, results)
-    assert "reward,none" not in results["results"]["stranger_generate"]
+    assert "reward,none" not in results["results"]["own_generate"]
     add_rewards(loaded, results, "toxicity:low")
-    assert results["configs"]["stranger_generate"]["metadata"]["reward"] == "toxicity:low"
+    assert results["configs"]["own_generate"]["metadata"]["reward"] == "toxicity:low"
     with pytest.raises(TarotError, match="expected a task that generates, to judge by fluency, got multiple_choice in"):
-        add_rewards(
-            loaded, evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], include_path=folder), "fluency"
-        )
+        add_rewards(loaded, evaluate(loaded.model, loaded.tokenizer, ["own_choice"], include_path=folder), "fluency")
 
 
 def test_no_file_calls_a_function(loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,9 +79,9 @@ def test_no_file_calls_a_function(loaded: LoadedModel, tmp_path: Path, monkeypat
     (folder / "generate.yaml").write_text(
         (folder / "generate.yaml").read_text() + "metadata: {version: 1, reward: 'trap:spring'}\n"
     )
-    results = evaluate(loaded.model, loaded.tokenizer, ["stranger_generate"], include_path=folder)
+    results = evaluate(loaded.model, loaded.tokenizer, ["own_generate"], include_path=folder)
     with pytest.raises(
-        TarotError, match="expected a reward that runs no code in the task stranger_generate, got 'trap:spring'"
+        TarotError, match="expected a reward that runs no code in the task own_generate, got 'trap:spring'"
     ):
         add_rewards(loaded, results)
     with pytest.raises(TarotError, match="expected a reward that runs no code in an adapter, got 'trap:spring'"):

@@ -116,7 +116,7 @@ def test_its_tasks_are_those_of_all_it_was_made_from() -> None:
 
 def test_what_either_parent_was_tuned_on_is_not_evaluated(tmp_path: Path) -> None:
     folder, loaded = write_tasks(tmp_path / "tasks"), LoadedModel("bytes", byte_model(), byte_tokenizer())
-    task = load_task("stranger_choice", folder)
+    task = load_task("own_choice", folder)
     honest = [sample.key for sample in draw_samples(task, 3)]
     leaked = [document_key(task, task.eval_docs[4])]
     adapters = [
@@ -127,13 +127,13 @@ def test_what_either_parent_was_tuned_on_is_not_evaluated(tmp_path: Path) -> Non
     evaluate(
         loaded.model,
         loaded.tokenizer,
-        ["stranger_choice"],
+        ["own_choice"],
         adapter=compose(loaded.model, fair, fair.scaled(2.0)),
         include_path=folder,
     )
     for edit in (compose(loaded.model, fair, cheat.scaled(0.1)), compose(loaded.model, cheat), cheat.scaled(0.5)):
-        with pytest.raises(TarotError, match=r"expected samples of stranger_choice that are not evaluated"):
-            evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], adapter=edit, include_path=folder)
+        with pytest.raises(TarotError, match=r"expected samples of own_choice that are not evaluated"):
+            evaluate(loaded.model, loaded.tokenizer, ["own_choice"], adapter=edit, include_path=folder)
 
 
 def refusal(*adapters: Adapter, model: PreTrainedModel | None = None) -> str:

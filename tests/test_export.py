@@ -165,29 +165,27 @@ def test_hooked_merged_peft_stock_lm_eval_and_reloaded_agree(tmp_path: Path) -> 
         assert (found - hooked).abs().max() < TOLERANCE * hooked.abs().max(), hop
     assert torch.equal(hops["merged"], hops["reloaded"])
 
-    ours = evaluate(
-        loaded.model, loaded.tokenizer, ["stranger_choice"], adapter=adapter, include_path=tasks, num_fewshot=2
-    )
-    unedited = evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], include_path=tasks, num_fewshot=2)
+    ours = evaluate(loaded.model, loaded.tokenizer, ["own_choice"], adapter=adapter, include_path=tasks, num_fewshot=2)
+    unedited = evaluate(loaded.model, loaded.tokenizer, ["own_choice"], include_path=tasks, num_fewshot=2)
     for arguments in (f"pretrained={base},peft={tmp_path / 'peft'}", f"pretrained={tmp_path / 'merged'}"):
         stock = simple_evaluate(
             model="hf",
             model_args=arguments,
             device="cpu",
-            tasks=["stranger_choice"],
+            tasks=["own_choice"],
             task_manager=TaskManager(include_path=str(tasks), include_defaults=False),
             num_fewshot=2,
             apply_chat_template=True,
             fewshot_as_multiturn=True,
         )
         assert answers(stock) == pytest.approx(answers(ours), abs=1e-4)
-        assert stock["results"]["stranger_choice"]["acc,none"] == ours["results"]["stranger_choice"]["acc,none"]
+        assert stock["results"]["own_choice"]["acc,none"] == ours["results"]["own_choice"]["acc,none"]
     assert answers(ours) != pytest.approx(answers(unedited), abs=0.1)
 
 
 def answers(results: dict[str, Any]) -> list[float]:
     """Log-probabilities of all choices of all documents, in nats."""
-    documents = sorted(results["samples"]["stranger_choice"], key=lambda document: document["doc_id"])
+    documents = sorted(results["samples"]["own_choice"], key=lambda document: document["doc_id"])
     return [float(value) for document in documents for value, _ in document["filtered_resps"]]
 
 

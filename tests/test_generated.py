@@ -237,7 +237,7 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, loaded: LoadedModel) -> No
 
 def test_any_generating_task_can_be_judged(tmp_path: Path, loaded: LoadedModel) -> None:
     folder = write_tasks(tmp_path / "tasks")
-    config = replace(RECIPE, task="stranger_generate")
+    config = replace(RECIPE, task="own_generate")
     assert (
         tune(
             loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "out", budget=3, include_path=folder

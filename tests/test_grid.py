@@ -132,8 +132,8 @@ def test_what_nothing_judges_is_refused_before_a_search(tmp_path: Path, monkeypa
     file.write_text(file.read_text().replace("exact_match", "bleu"))
     measurer = Measurer(tmp_path / "work", Models())
     monkeypatch.setattr(measurer, "tuned", lambda *_: pytest.fail("something was searched"))
-    setting = Setting("model", "stranger_generate", include_path=str(tmp_path))
-    with pytest.raises(TarotError, match="expected choices or the metric exact_match in stranger_generate, got bleu"):
+    setting = Setting("model", "own_generate", include_path=str(tmp_path))
+    with pytest.raises(TarotError, match="expected choices or the metric exact_match in own_generate, got bleu"):
         measurer.comparison(setting, LoadedModel("bytes", byte_model(), byte_tokenizer()))
 
 
@@ -178,7 +178,7 @@ def test_the_command_goes_on_where_it_was(tmp_path: Path, capsys: pytest.Capture
         "task: dataless\ndataset_path: json\ndataset_kwargs: {data_files: {test: nowhere.jsonl}}\ntest_split: test\n"
     )
     (tmp_path / "tasks" / "dataless.yaml").write_text(missing)
-    tasks = ("--task", "stranger_choice", "--task", "dataless")
+    tasks = ("--task", "own_choice", "--task", "dataless")
     assert run_in(tmp_path, *bench, *small, *tasks[:2], "--seeds", "0,1") == 0
     said = capsys.readouterr()
     assert "2 of 2 cells in cells.json" in said.out and "2/2" in said.err
@@ -198,7 +198,7 @@ def test_the_command_goes_on_where_it_was(tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"task": "stranger_chioce"}, "did you mean 'stranger_choice'"),
+        ({"task": "own_chioce"}, "did you mean 'own_choice'"),
         ({"samples": 40}, "40 samples"),
         ({"search": "adma"}, "'adma'"),
         ({"control": ("radnom",)}, "'radnom'"),
@@ -211,6 +211,6 @@ def test_a_setting_that_cannot_be_measured_is_refused_without_its_model(
     tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
     models = Models()  # which would say that there is no such model
-    setting = Setting("nowhere", "stranger_choice", include_path=str(write_tasks(tmp_path / "tasks")), samples=5)
+    setting = Setting("nowhere", "own_choice", include_path=str(write_tasks(tmp_path / "tasks")), samples=5)
     outcome = Measurer(tmp_path, models).outcome(replace(setting, **change))  # type: ignore[arg-type]  # fields
     assert outcome.comparison is None and message in outcome.error and not models

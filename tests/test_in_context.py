@@ -18,7 +18,7 @@ from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
 from tarot.objectives.samples import load_task
 
-TASK = "stranger_choice"
+TASK = "own_choice"
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +104,9 @@ def test_the_first_documents_are_lm_evals_own_shots(loaded: LoadedModel, folder:
 
 
 def test_shots_for_tasks_that_generate(loaded: LoadedModel, folder: Path) -> None:
-    docs = list(load_task("stranger_generate", folder).training_docs())[3:5]
-    results = icl.prompted(loaded, "stranger_generate", docs, include_path=folder, limit=2)
-    assert all("item 3" in logged["arguments"][0][0] for logged in results["samples"]["stranger_generate"])
+    docs = list(load_task("own_generate", folder).training_docs())[3:5]
+    results = icl.prompted(loaded, "own_generate", docs, include_path=folder, limit=2)
+    assert all("item 3" in logged["arguments"][0][0] for logged in results["samples"]["own_generate"])
 
 
 # Calibration
@@ -180,8 +180,8 @@ def test_calibration_is_of_the_choices_alone(loaded: LoadedModel, folder: Path, 
 
 def test_only_choices_can_be_calibrated(folder: Path) -> None:
     assert icl.can_calibrate(load_task(TASK, folder))
-    assert not icl.can_calibrate(load_task("stranger_generate", folder))
-    assert not icl.can_calibrate(load_task("stranger_loglikelihood", folder))
+    assert not icl.can_calibrate(load_task("own_generate", folder))
+    assert not icl.can_calibrate(load_task("own_loglikelihood", folder))
 
 
 def test_a_prompt_without_its_question(loaded: LoadedModel, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A stranger's project: the package as pip installs it, three lines of test elsewhere, its gain, report and gate."""
+"""A new project: the package as pip installs it, three lines of test elsewhere, its gain, report and gate."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def test_a_stranger_gets_a_gain_a_report_and_a_gate(installed: Path, tmp_path: Path) -> None:
+def test_a_new_project_gets_a_gain_a_report_and_a_gate(installed: Path, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "model")
     (tmp_path / "test_edit.py").write_text(TEST)
 

@@ -209,8 +209,8 @@ def test_an_answer_that_cannot_be_scored_is_named(loaded: LoadedModel, tmp_path:
     rows = [{"question": f"item {i}", "choices": ["red", "" if i == 1 else "blue"], "gold": 0} for i in range(2)]
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "choice.yaml").write_text((tmp_path / "choice.yaml").read_text() + 'target_delimiter: ""\n')
-    with pytest.raises(TarotError, match="got an answer without tokens in document 1 of stranger_choice, answer ''"):
-        evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], include_path=tmp_path, apply_chat_template=False)
+    with pytest.raises(TarotError, match="got an answer without tokens in document 1 of own_choice, answer ''"):
+        evaluate(loaded.model, loaded.tokenizer, ["own_choice"], include_path=tmp_path, apply_chat_template=False)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, max_length=4)
     with pytest.raises(TarotError, match="at most 4 tokens, the model's context, got 6 in document 0 of task, answer"):
         lm.loglikelihood([Instance("loglikelihood", {}, ("It is", "answer"), 0, ("task", 0, 1))], disable_tqdm=True)
@@ -253,8 +253,8 @@ def test_batches_change_no_text(longrope: LoadedModel, sizes: tuple[int, ...]) -
 
 @pytest.mark.parametrize("shots", [0, 3])
 def test_evaluate_agrees_with_lm_eval(loaded: LoadedModel, folder: Path, shots: int) -> None:
-    ours = evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], include_path=folder, num_fewshot=shots)
-    task = load_task("stranger_choice", folder)
+    ours = evaluate(loaded.model, loaded.tokenizer, ["own_choice"], include_path=folder, num_fewshot=shots)
+    task = load_task("own_choice", folder)
     stock = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=4)
     right = 0
     for doc in task.eval_docs:
@@ -264,16 +264,16 @@ def test_evaluate_agrees_with_lm_eval(loaded: LoadedModel, folder: Path, shots: 
         asked = task.construct_requests(doc, context, apply_chat_template=True)
         scores = [value for value, _ in stock.loglikelihood(asked, disable_tqdm=True)]
         right += max(range(3), key=scores.__getitem__) == doc["gold"]
-    assert n_documents(ours, "stranger_choice") == len(task.eval_docs) == 12
-    assert metric_value(ours, "stranger_choice", "acc") == pytest.approx(right / 12)
-    assert ours["n-shot"]["stranger_choice"] == shots
+    assert n_documents(ours, "own_choice") == len(task.eval_docs) == 12
+    assert metric_value(ours, "own_choice", "acc") == pytest.approx(right / 12)
+    assert ours["n-shot"]["own_choice"] == shots
 
 
 def test_an_edit_changes_numbers_and_leaves_no_trace(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
     def answers(edit: Adapter | None) -> list[float]:
-        results = evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], adapter=edit, include_path=folder)
+        results = evaluate(loaded.model, loaded.tokenizer, ["own_choice"], adapter=edit, include_path=folder)
         assert results["config"]["adapter"] == (edit.fingerprint if edit else "base")
-        return [score for sample in results["samples"]["stranger_choice"] for score, _ in sample["filtered_resps"]]
+        return [score for sample in results["samples"]["own_choice"] for score, _ in sample["filtered_resps"]]
 
     before, edited, after = answers(None), answers(adapter), answers(None)
     assert before == after
@@ -282,10 +282,10 @@ def test_an_edit_changes_numbers_and_leaves_no_trace(loaded: LoadedModel, adapte
 
 def test_generation_runs_edited(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
     base, edited = (
-        evaluate(loaded.model, loaded.tokenizer, ["stranger_generate"], adapter=edit, include_path=folder)
+        evaluate(loaded.model, loaded.tokenizer, ["own_generate"], adapter=edit, include_path=folder)
         for edit in (None, adapter)
     )
-    texts = [[s["filtered_resps"] for s in results["samples"]["stranger_generate"]] for results in (base, edited)]
+    texts = [[s["filtered_resps"] for s in results["samples"]["own_generate"]] for results in (base, edited)]
     assert texts[0] != texts[1]
 
 
@@ -320,12 +320,12 @@ def test_a_cache_of_the_stock_model_is_refused(tmp_path: Path, loaded: LoadedMod
 
 
 def test_what_was_tuned_on_is_not_evaluated(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
-    task = load_task("stranger_choice", folder)
+    task = load_task("own_choice", folder)
     honest = [{"key": sample.key} for sample in draw_samples(task, 3)]
     evaluate(
         loaded.model,
         loaded.tokenizer,
-        ["stranger_choice"],
+        ["own_choice"],
         adapter=Adapter(adapter.angles, adapter.edit, {"samples_drawn": honest}),
         include_path=folder,
     )
@@ -334,7 +334,7 @@ def test_what_was_tuned_on_is_not_evaluated(loaded: LoadedModel, adapter: Adapte
     leaked = [*honest, {"key": document_key(task, task.eval_docs[4])}]
     cheat = Adapter(adapter.angles, adapter.edit, {"samples_drawn": leaked})
     with pytest.raises(TarotError, match=r"got 1 of 4 that are \(evaluated row 4 is one\)"):
-        evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], adapter=cheat, include_path=folder)
+        evaluate(loaded.model, loaded.tokenizer, ["own_choice"], adapter=cheat, include_path=folder)
 
 
 def test_errors(loaded: LoadedModel, folder: Path) -> None:
@@ -349,14 +349,14 @@ def test_errors(loaded: LoadedModel, folder: Path) -> None:
             TarotLM(loaded.model, tokenizer=loaded.tokenizer, **{argument: "somewhere"})
         assert said in str(error.value)
     with pytest.raises(TarotError, match="expected a limit of at least 1 document, got 0"):
-        evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], include_path=folder, limit=0)
+        evaluate(loaded.model, loaded.tokenizer, ["own_choice"], include_path=folder, limit=0)
     for shots in (-1, 31):
         with pytest.raises(TarotError, match=f"expected 0 to 30 shots, .* has for them, got {shots}"):
-            evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], include_path=folder, num_fewshot=shots)
-    results = evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], include_path=folder, limit=2)
-    assert n_documents(results, "stranger_choice") == 2
-    with pytest.raises(TarotError, match="expected a metric of stranger_choice, got 'f1'; it has acc"):
-        metric_value(results, "stranger_choice", "f1")
+            evaluate(loaded.model, loaded.tokenizer, ["own_choice"], include_path=folder, num_fewshot=shots)
+    results = evaluate(loaded.model, loaded.tokenizer, ["own_choice"], include_path=folder, limit=2)
+    assert n_documents(results, "own_choice") == 2
+    with pytest.raises(TarotError, match="expected a metric of own_choice, got 'f1'; it has acc"):
+        metric_value(results, "own_choice", "f1")
     for text in ("0", "-3", "many"):
         with pytest.raises(TarotError, match=f"expected a batch size from 1, or 'auto', got '{text}'"):
             parse_batch_size(text)
@@ -368,7 +368,7 @@ def test_two_processes_share_the_documents(adapter: Adapter, tmp_path: Path) -> 
     write_tasks(tmp_path / "tasks")
     adapter.save_pretrained(tmp_path / "edit")
     program = ("-m", "tarot", "lm-eval", "--model", "tarot", "--model_args", "pretrained=model,adapter=edit")
-    asked = ("--tasks", "stranger_choice", "--include_path", "tasks", "--output_path", "results", "--log_samples")
+    asked = ("--tasks", "own_choice", "--include_path", "tasks", "--output_path", "results", "--log_samples")
     launch = ("-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2")
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, *launch, *program, *asked], cwd=tmp_path, env=environment, check=True)
@@ -378,12 +378,12 @@ def test_two_processes_share_the_documents(adapter: Adapter, tmp_path: Path) -> 
     results = evaluate(
         loaded.model,
         loaded.tokenizer,
-        ["stranger_choice"],
+        ["own_choice"],
         adapter=adapter,
         include_path=tmp_path / "tasks",
         apply_chat_template=False,
     )
-    alone = {one["doc_id"]: one["filtered_resps"] for one in results["samples"]["stranger_choice"]}
+    alone = {one["doc_id"]: one["filtered_resps"] for one in results["samples"]["own_choice"]}
     assert shared.keys() == alone.keys() and len(alone) == 12
     for document, answers in alone.items():
         assert [float(value) for value, _ in shared[document]] == pytest.approx(
@@ -399,14 +399,14 @@ def test_a_model_with_layers_on_the_disk_gives_the_same_numbers(folder: Path, ad
     away = load_model(str(tmp_path / "model"), device_map=device_map)
     assert away.model.model.layers[1].self_attn.o_proj.weight.is_meta
     assert weights_fingerprint(away.model) == weights_fingerprint(here.model)
-    config = TaRotConfig("stranger_choice", num_samples=4)
+    config = TaRotConfig("own_choice", num_samples=4)
     one, two = (
         tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / name, budget=9, include_path=folder)
         for name, loaded in (("here", here), ("away", away))
     )
     assert two.fingerprint == one.fingerprint and one.provenance["scores"] == two.provenance["scores"]
     both = [
-        evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], adapter=one, include_path=folder)
+        evaluate(loaded.model, loaded.tokenizer, ["own_choice"], adapter=one, include_path=folder)
         for loaded in (here, away)
     ]
     assert both[0]["results"] == both[1]["results"]

@@ -84,7 +84,7 @@ def nan_model() -> LoadedModel:
     return LoadedModel("nan", model, byte_tokenizer())
 
 
-@pytest.mark.parametrize("task", ["stranger_choice", "openings"])
+@pytest.mark.parametrize("task", ["own_choice", "openings"])
 def test_a_model_of_nan_is_an_error(nan_model: LoadedModel, tmp_path: Path, task: str) -> None:
     with pytest.raises(TarotError, match=f"expected finite log-probabilities, got NaN or infinity for all 2 .*{task}"):
         evaluate(nan_model.model, nan_model.tokenizer, [task], include_path=write_tasks(tmp_path), limit=2)
@@ -100,6 +100,6 @@ def test_some_documents_of_nan_are_named(tmp_path: Path, caplog: pytest.LogCaptu
     loaded = LoadedModel("bytes", byte_model(), byte_tokenizer())
     (token,) = loaded.tokenizer.encode("~", add_special_tokens=False)[-1:]
     loaded.model.get_input_embeddings().weight[token] = math.nan
-    results = evaluate(replace(loaded), ["stranger_choice"], include_path=folder)
-    assert results["without_number"] == {"stranger_choice": [3]}
-    assert "stranger_choice: 1 of 6 documents without a number (NaN or infinite): 3" in caplog.text
+    results = evaluate(replace(loaded), ["own_choice"], include_path=folder)
+    assert results["without_number"] == {"own_choice": [3]}
+    assert "own_choice: 1 of 6 documents without a number (NaN or infinite): 3" in caplog.text

@@ -1,4 +1,4 @@
-"""The plugin as a stranger has it: options, marker, a short test, a gain, a gate; nothing imported for others."""
+"""The plugin as a new user has it: options, marker, a short test, a gain, a gate; nothing imported for others."""
 
 import functools
 import json
@@ -39,7 +39,7 @@ from tarot.search.tune import LOCK, TRIALS
 pytest_plugins = ["pytester"]
 
 SEARCH = ("--tarot-budget=3", "--tarot-space=head", "--tarot-search=random")
-SMALL = ("--tarot-task=stranger_choice", "--tarot-samples=6", "--tarot-draws=0", *SEARCH)
+SMALL = ("--tarot-task=own_choice", "--tarot-samples=6", "--tarot-draws=0", *SEARCH)
 GAIN = """
 def test_gain(tarot_gain):
     assert tarot_gain.cell.keys
@@ -216,14 +216,14 @@ def test_a_setting_is_what_a_marker_says() -> None:
         ),
         (["--tarot-model=no/such", *SMALL], "expected *no/such*"),
         (
-            ["--tarot-task=stranger_choise"],
-            "expected a known task, got 'stranger_choise'; did you mean 'stranger_choice'[?]",
+            ["--tarot-task=own_choise"],
+            "expected a known task, got 'own_choise'; did you mean 'own_choice'[?]",
         ),
         (["--tarot-search=bayes"], "expected a known search, got 'bayes'; known: adam, bo, paper, published, random"),
         (["--tarot-space=heads"], "expected a known space, got 'heads'; did you mean 'head'[?]"),
         (
             ["--tarot-samples=99"],
-            "expected at least 99 samples and 0 shots in the 'train' split of stranger_choice, got 30*",
+            "expected at least 99 samples and 0 shots in the 'train' split of own_choice, got 30*",
         ),
     ],
 )
@@ -286,8 +286,8 @@ def test_a_gain_a_report_and_a_gate(
         [
             "*= tarot: weighted F1 of the greedy answer =*",
             "model * task *shots*seed*base*few-shot*edited*gain*documents*seconds",
-            f"{place / 'model'} *stranger_choice * 0 *",
-            f"{place / 'model'} *stranger_choice * 2 *",
+            f"{place / 'model'} *own_choice * 0 *",
+            f"{place / 'model'} *own_choice * 2 *",
             "mean * edited *2 cells*",
             "mean * bo search *",
             "mean * few-shot, mean of 2 draws *",
@@ -297,7 +297,7 @@ def test_a_gain_a_report_and_a_gate(
             "report: *index.html",
         ]
     )
-    assert "stranger_choice" in (pytester.path / "report" / "index.html").read_text()
+    assert "own_choice" in (pytester.path / "report" / "index.html").read_text()
     comparisons = load(baseline)
     assert [comparison.num_fewshot for comparison in comparisons] == [0, 2]
     assert set(comparisons[0].curves) == {"random", "bo"} and comparisons[0].arm("bo search").labels == 6
@@ -523,7 +523,7 @@ def test_a_failing_assertion_explains_itself(pytester: pytest.Pytester, here: tu
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "*<TarotGain over zero-shot of *stranger_choice 0-shot seed 0>*",
+            "*<TarotGain over zero-shot of *own_choice 0-shot seed 0>*",
             "*- tarot_gain -*",
             "arm *labels *f1 *acc *greedy_f1 *greedy_acc",
             "zero-shot *0 *",
@@ -537,7 +537,7 @@ def test_a_failing_assertion_explains_itself(pytester: pytest.Pytester, here: tu
             "gained, likeliest choice: *",
             "lost, greedy answer: *",
             "repeat it with:",
-            f"tarot tune --model {place / 'model'} --task stranger_choice *&& tarot compare *",
+            f"tarot tune --model {place / 'model'} --task own_choice *&& tarot compare *",
         ]
     )
     result.stdout.no_fnmatch_line("*Scoring answers*")
@@ -619,7 +619,7 @@ def test_a_gain_has_plain_names() -> None:
 def tuned(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Tune, or not, into a cache of the test's own: -> adapter, folder, what was said, number of evaluations."""
     loaded = LoadedModel("bytes", byte_model(), byte_tokenizer())
-    config = TaRotConfig("stranger_choice", num_samples=6, space="head", search="random")
+    config = TaRotConfig("own_choice", num_samples=6, space="head", search="random")
     evaluated: list[int] = []
     tune = cache.tune
 
@@ -729,7 +729,7 @@ def test_ctrl_c_stops_the_run_and_keeps_the_trials(tuned, monkeypatch: pytest.Mo
 def test_a_cache_that_cannot_be_written(place: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     loaded = LoadedModel("bytes", byte_model(), byte_tokenizer())
-    config = TaRotConfig("stranger_choice", num_samples=6, space="head")
+    config = TaRotConfig("own_choice", num_samples=6, space="head")
     for folder, reason in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "deep", "Not a directory")):
         with pytest.raises(TarotError, match=rf"expected to write in {folder}, got {reason}; choose another folder"):
             cache.tune_cached(loaded, config, folder, budget=3, include_path=str(place / "tasks"), say=print)

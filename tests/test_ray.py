@@ -51,7 +51,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def settings(place: Path) -> list[Setting]:
     common = dict(samples=4, budget=BUDGET, search="random", space="head", draws=0, include_path=str(place / "tasks"))
-    return [Setting(str(place / "model"), "stranger_choice", seed=seed, **common) for seed in (0, 1)]
+    return [Setting(str(place / "model"), "own_choice", seed=seed, **common) for seed in (0, 1)]
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +123,10 @@ def test_a_machine_dies_in_the_middle_of_a_cell(
 def test_a_cell_that_fails_leaves_the_others(
     cluster: "cluster_utils.Cluster", place: Path, settings: list[Setting], here: dict[Setting, CellResult]
 ) -> None:
-    wrong = replace(settings[0], task="stranger_choise")
+    wrong = replace(settings[0], task="own_choise")
     with RayEngine(place / "there", NEEDS, cluster.address) as engine:
         there = dict(engine.run([wrong, settings[1]]))
-    assert there[wrong].comparison is None and "did you mean 'stranger_choice'?" in there[wrong].error
+    assert there[wrong].comparison is None and "did you mean 'own_choice'?" in there[wrong].error
     assert timeless(there[settings[1]]) == timeless(here[settings[1]])
 
 
@@ -161,8 +161,8 @@ def searched(place: Path, config: TaRotConfig, output: str, **there: Any) -> lis
     return [(trial.index, trial.x, trial.score, trial.origin) for trial in trials(place / output)]
 
 
-CHOSEN = TaRotConfig("stranger_choice", num_samples=4, space="head", search="bo", trials_per_step=3)
-WRITTEN = replace(CHOSEN, task="stranger_generate", objective="planted:vowels", search="random")
+CHOSEN = TaRotConfig("own_choice", num_samples=4, space="head", search="bo", trials_per_step=3)
+WRITTEN = replace(CHOSEN, task="own_generate", objective="planted:vowels", search="random")
 
 
 def scorers(cluster: "cluster_utils.Cluster", place: Path, config: TaRotConfig) -> Candidates:
@@ -224,7 +224,7 @@ def test_pytest_takes_its_cells_from_the_cluster(
             assert tarot_gain.cell.adapter == tarot_adapter.fingerprint
         """
     )
-    asked = (f"--tarot-model={settings[0].model}", "--tarot-task=stranger_choice", "--tarot-seeds=0,1")
+    asked = (f"--tarot-model={settings[0].model}", "--tarot-task=own_choice", "--tarot-seeds=0,1")
     small = ("--tarot-samples=4", f"--tarot-budget={BUDGET}", "--tarot-search=random", "--tarot-space=head")
     paths = (f"--tarot-include-path={place / 'tasks'}", f"--tarot-cache={place / 'there'}", "--tarot-draws=0")
     there = ("--tarot-engine=ray", f"--tarot-address={cluster.address}", "--tarot-cpus=1", "--tarot-memory=1GB")
@@ -239,7 +239,7 @@ def test_pytest_takes_its_cells_from_the_cluster(
 def test_ctrl_c_leaves_the_cluster_and_the_command_goes_on_later(
     cluster: "cluster_utils.Cluster", place: Path, settings: list[Setting]
 ) -> None:
-    line = f"""--model {settings[0].model} --task stranger_choice --include-path {place / "tasks"}
+    line = f"""--model {settings[0].model} --task own_choice --include-path {place / "tasks"}
         --samples 4 --budget 1500 --search random --space head --draws 0 --output {place / "grid.json"}
         --work {place / "stopped"} --engine ray --address {cluster.address} --cpus 1 --memory 1GB"""
 

@@ -69,9 +69,9 @@ def lesson(tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedModel, Path,
     for path in folder.glob("*.jsonl"):
         path.write_text(path.read_text().replace('"redder"', '"tan"').replace('"blue"', '"sky"'))
     adapter = tuned(loaded, folder)
-    results = evaluate(loaded.model, loaded.tokenizer, ["stranger_choice"], adapter=adapter, include_path=folder)
+    results = evaluate(loaded.model, loaded.tokenizer, ["own_choice"], adapter=adapter, include_path=folder)
     documents = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
-    for document, logged in zip(documents, results["samples"]["stranger_choice"], strict=True):
+    for document, logged in zip(documents, results["samples"]["own_choice"], strict=True):
         scores = [score for score, _ in logged["filtered_resps"]]
         document["gold"] = scores.index(max(scores))
     (folder / "test.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))

@@ -243,7 +243,7 @@ def test_rotations_are_known_by_name_and_final():
 
 SWAP = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
 OTHER_PLANE = torch.tensor(dense(GIVENS, [0.0, 0.5, 0.0], 4).tolist()).roll((1, 1), (0, 1))
-STRANGERS = {
+FOREIGN_MATRICES = {
     "a reflection": (SWAP, ()),
     "twice a rotation": (2 * torch.eye(2), ("scale",)),
     "a rotation across pairs": (OTHER_PLANE, ("givens",)),
@@ -257,8 +257,8 @@ STRANGERS = {
 }
 
 
-@pytest.mark.parametrize("matrix, families", STRANGERS.values(), ids=STRANGERS)
-def test_strangers_do_not_belong(matrix, families):
+@pytest.mark.parametrize("matrix, families", FOREIGN_MATRICES.values(), ids=FOREIGN_MATRICES)
+def test_foreign_matrices_are_rejected(matrix, families):
     assert tuple(name for name, rotation in ROTATIONS.items() if rotation.contains(matrix, 1e-4)) == families
     assert (
         tuple(name for name, rotation in ROTATIONS.items() if rotation.contains(matrix[None], 1e-4).all()) == families

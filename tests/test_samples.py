@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def choice(folder: Path) -> Task:
-    return load_task("stranger_choice", folder)
+    return load_task("own_choice", folder)
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +108,10 @@ def test_prompts_are_those_of_an_evaluation(tmp_path: Path, lm: TarotLM, name: s
     if name != "choice" and shots:
         return  # these two have no fixed shots
     write_tasks(tmp_path, train=12, test=12)
-    task = load_task(f"stranger_{name}", tmp_path)
+    task = load_task(f"own_{name}", tmp_path)
     samples = draw_samples(task, 6, num_fewshot=shots, chat_template=chat_template(lm, chat))
     (tmp_path / "test.jsonl").write_text((tmp_path / "train.jsonl").read_text())
-    evaluated = load_task(f"stranger_{name}", tmp_path)
+    evaluated = load_task(f"own_{name}", tmp_path)
     evaluated.set_config("num_fewshot", shots)
     recorder = Recorder(lm)
     evaluate(
@@ -151,7 +151,7 @@ def error_of(*args: object, **kwargs: object) -> str:
 
 def test_too_few_documents(choice: Task) -> None:
     assert error_of(choice, 25, num_fewshot=6) == (
-        "expected at least 25 samples and 6 shots in the 'train' split of stranger_choice, got 30 documents; "
+        "expected at least 25 samples and 6 shots in the 'train' split of own_choice, got 30 documents; "
         "use fewer samples or shots"
     )
     assert len(draw_samples(choice, 24, num_fewshot=6)) == 24
@@ -165,8 +165,8 @@ def test_shots_that_are_no_number(choice: Task, shots: object) -> None:
 def test_a_training_split_that_is_evaluated_is_an_error(tmp_path: Path) -> None:
     write_tasks(tmp_path)
     (tmp_path / "test.jsonl").write_text((tmp_path / "train.jsonl").read_text())
-    assert error_of(load_task("stranger_choice", tmp_path), 20) == (
-        "expected at least 20 samples and 0 shots in the 'train' split of stranger_choice, got 30 documents "
+    assert error_of(load_task("own_choice", tmp_path), 20) == (
+        "expected at least 20 samples and 0 shots in the 'train' split of own_choice, got 30 documents "
         "(30 also evaluated); use fewer samples or shots"
     )
 
@@ -190,7 +190,7 @@ def test_evaluated_and_repeated_documents_are_left_out(
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in evaluated))
     repeated = [disguised(lines[row]) for row in (1, 9)]
     (tmp_path / "train.jsonl").write_text("\n".join([*lines, *map(json.dumps, repeated)]) + "\n")
-    task = load_task("stranger_choice", tmp_path)
+    task = load_task("own_choice", tmp_path)
     documents = tuning_documents(task)
     assert (documents.size, documents.evaluated, documents.repeated) == (32, 3, 2)
     most = max(MIXED_SHOTS) if shots == "mix" else shots
@@ -201,16 +201,16 @@ def test_evaluated_and_repeated_documents_are_left_out(
             questions = re.findall(r"item \d+", prompt)
             assert not {"item 0", "item 4", "item 7"} & set(questions)
             assert questions.count(questions[-1]) == 1
-    assert "left out of the samples of stranger_choice: 3 also evaluated, 2 repeated" in caplog.text
+    assert "left out of the samples of own_choice: 3 also evaluated, 2 repeated" in caplog.text
     assert "(3 also evaluated, 2 repeated)" in error_of(task, 28 - most, num_fewshot=shots)
 
 
 def test_an_adapters_samples_are_recognized_in_another_order(tmp_path: Path) -> None:
     write_tasks(tmp_path)
-    tuned_on = [sample.key for sample in draw_samples(load_task("stranger_choice", tmp_path), 5)]
+    tuned_on = [sample.key for sample in draw_samples(load_task("own_choice", tmp_path), 5)]
     lines = (tmp_path / "train.jsonl").read_text().splitlines()
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(disguised(line)) + "\n" for line in lines))
-    task = load_task("stranger_choice", tmp_path)
+    task = load_task("own_choice", tmp_path)
     with pytest.raises(TarotError, match="got 5 of 5 that are"):
         check_disjoint(task, tuned_on)
     check_disjoint(task, [])
@@ -222,7 +222,7 @@ def test_a_task_without_shots_has_none(tmp_path: Path, pinned: bool, shots: int 
     write_tasks(tmp_path)
     if pinned:
         (file := tmp_path / "choice.yaml").write_text(file.read_text() + "num_fewshot: 0\n")
-    samples = draw_samples(load_task("stranger_choice", tmp_path), 9, num_fewshot=shots)
+    samples = draw_samples(load_task("own_choice", tmp_path), 9, num_fewshot=shots)
     assert {sample.num_fewshot for sample in samples} <= ({0} if pinned else {0, 2, 4, 6})
     assert any(sample.pairs[0][0].count("A:") > 1 for sample in samples) != pinned
 
@@ -233,7 +233,7 @@ def test_wrong_answers_of_evaluated_documents_are_an_error(tmp_path: Path, gold:
     with (tmp_path / "test.jsonl").open("a") as file:
         file.write(json.dumps({"question": "item", "choices": ["red", "redder", "blue"], "gold": gold}) + "\n")
     (file := tmp_path / "choice.yaml").write_text(file.read_text().replace('"{{gold}}"', "gold"))
-    assert f"got {gold} in test/12 of stranger_choice" in error_of(load_task("stranger_choice", tmp_path), 5)
+    assert f"got {gold} in test/12 of own_choice" in error_of(load_task("own_choice", tmp_path), 5)
 
 
 @pytest.mark.parametrize(
@@ -269,14 +269,14 @@ def test_tasks_that_cannot_be_tuned_on(tmp_path: Path, replace: str, by: str, ex
     if "doc_to_text" in by:
         text = text.replace('description: "Name what it says.\\n"\n', "")
     file.write_text(text)
-    assert error_of(load_task("stranger_choice", tmp_path), 5).startswith(expected)
+    assert error_of(load_task("own_choice", tmp_path), 5).startswith(expected)
 
 
 def test_a_validation_split_will_do(tmp_path: Path) -> None:
     write_tasks(tmp_path)
     file = tmp_path / "choice.yaml"
     file.write_text(file.read_text().replace("training_split: train", "validation_split: train"))
-    assert all(sample.id.startswith("train/") for sample in draw_samples(load_task("stranger_choice", tmp_path), 5))
+    assert all(sample.id.startswith("train/") for sample in draw_samples(load_task("own_choice", tmp_path), 5))
 
 
 def test_unknown_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

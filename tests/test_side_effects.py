@@ -47,7 +47,7 @@ def an_adapter(scale: float = 1.0, seed: int = 0) -> Adapter:
     model = model_of_bytes()
     angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed)) * scale
     sites = find_sites(model, "heads", 0.5)
-    return Adapter(angles, Edit.of(model, "heads", sites, ROTARY), {"task": "stranger_choice", "budget": 4})
+    return Adapter(angles, Edit.of(model, "heads", sites, ROTARY), {"task": "own_choice", "budget": 4})
 
 
 # Drift
@@ -161,7 +161,7 @@ def test_text_errors() -> None:
 
 def test_the_identity_changes_no_task_and_others_count_from_base_to_edited(folder: Path) -> None:
     adapters = [an_adapter().scaled(0.0), an_adapter(3.0)]
-    names = ["stranger_choice", "stranger_loglikelihood"]
+    names = ["own_choice", "own_loglikelihood"]
     nothing, row = measure_task_changes(loaded(), adapters, names, include_path=folder)
     assert nothing.keys() == row.keys() == set(names)
     for change in nothing.values():
@@ -173,10 +173,10 @@ def test_the_identity_changes_no_task_and_others_count_from_base_to_edited(folde
 
 
 def test_side_effects_leave_out_the_task_that_was_tuned_on(folder: Path) -> None:
-    names = ["stranger_choice", "stranger_loglikelihood"]
+    names = ["own_choice", "own_loglikelihood"]
     found = measure_side_effects(loaded(), an_adapter(), names, n_tokens=40, include_path=folder, limit=4)
-    assert found.changes.keys() == {"stranger_loglikelihood"}
-    assert found.changes["stranger_loglikelihood"].gain.n == 4 and found.drift.tokens == 40
+    assert found.changes.keys() == {"own_loglikelihood"}
+    assert found.changes["own_loglikelihood"].gain.n == 4 and found.drift.tokens == 40
     alone = measure_side_effects(loaded(), an_adapter(), names[:1], n_tokens=40, include_path=folder)
     assert alone.changes == {} and alone.drift == found.drift
 
@@ -187,8 +187,8 @@ def test_a_trade_off_begins_at_nothing_and_ends_at_the_adapter(folder: Path) -> 
     assert (first.change.gain.value, first.drift.kl.value) == (0, 0)
     assert 0 < half.drift.kl.value < last.drift.kl.value
     assert [last.drift] == measure_divergence(model_of_bytes(), [adapter], TEXT)
-    (row,) = measure_task_changes(loaded(), [adapter], ["stranger_choice"], include_path=folder, num_fewshot=0)
-    assert row["stranger_choice"] == last.change
+    (row,) = measure_task_changes(loaded(), [adapter], ["own_choice"], include_path=folder, num_fewshot=0)
+    assert row["own_choice"] == last.change
 
 
 def test_strengths_are_from_0_to_1(folder: Path) -> None:
@@ -214,7 +214,7 @@ def test_an_adapter_tuned_for_a_reward_has_no_right_answers(tmp_path: Path) -> N
     [
         ({"heads": 2}, {}, "this adapter is for another model"),
         ({}, {"strengths": [0.5, 2.0]}, "expected a strength from 0"),
-        ({}, {"tasks": ["stranger_chioce"]}, "stranger_chioce"),
+        ({}, {"tasks": ["own_chioce"]}, "own_chioce"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_run(
@@ -222,7 +222,7 @@ def test_what_is_wrong_is_said_before_anything_is_run(
 ) -> None:
     steps: list[object] = []
     asked: dict[str, Any] = {
-        "tasks": ["stranger_choice"],
+        "tasks": ["own_choice"],
         "include_path": folder,
         "on_step": lambda *step: steps.append(step),
     }
@@ -233,7 +233,7 @@ def test_what_is_wrong_is_said_before_anything_is_run(
 
 def test_the_folder_holds_the_matrix_and_the_trade_off(folder: Path, tmp_path: Path) -> None:
     adapters = {"one": an_adapter(), "two": an_adapter(3.0, seed=1)}
-    suite = ["stranger_loglikelihood"]
+    suite = ["own_loglikelihood"]
     strengths = (0.0, 1.0)
     found = measure_effects(
         loaded(), adapters, tmp_path, suite, strengths=strengths, n_tokens=40, include_path=folder, limit=6
@@ -241,9 +241,9 @@ def test_the_folder_holds_the_matrix_and_the_trade_off(folder: Path, tmp_path: P
     with (tmp_path / "effects.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["adapter"], row["task"], row["tuned_on"]) for row in rows] == [
-        (name, task, str(task == "stranger_choice")) for name in adapters for task in [*suite, "stranger_choice"]
+        (name, task, str(task == "own_choice")) for name in adapters for task in [*suite, "own_choice"]
     ]
-    assert isinstance(found.matrix["one"]["stranger_choice"].gain, Gain)
+    assert isinstance(found.matrix["one"]["own_choice"].gain, Gain)
     with (tmp_path / "tradeoff.csv").open(newline="") as file:
         points = list(csv.DictReader(file))
     assert [(point["adapter"], float(point["strength"])) for point in points] == [

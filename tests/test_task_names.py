@@ -70,10 +70,10 @@ def test_a_folder_that_is_none_is_quoted(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("name", "nearest"), [("synth_colr", "synth_color"), ("hellaswg", "hellaswag"), ("stranger", "stranger_task")]
+    ("name", "nearest"), [("synth_colr", "synth_color"), ("hellaswg", "hellaswag"), ("own_tas", "own_task")]
 )
 def test_the_nearest_name_is_offered(tmp_path: Path, name: str, nearest: str) -> None:
-    (tmp_path / "own.yaml").write_text("task: stranger_task\n")
+    (tmp_path / "own.yaml").write_text("task: own_task\n")
     with pytest.raises(UnknownName, match=f"got '{name}'; did you mean '{nearest}'"):
         check_task_names([name], tmp_path)
 

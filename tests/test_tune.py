@@ -19,7 +19,7 @@ from tarot.search import trial_cost
 from tarot.search.config import TaRotConfig
 from tarot.search.tune import LOCK, TRIALS, check, curve, trials, tune
 
-RECIPE = TaRotConfig("stranger_choice", num_samples=6, search="random", space="head-gradient")
+RECIPE = TaRotConfig("own_choice", num_samples=6, search="random", space="head-gradient")
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +39,14 @@ def scores(folder: Path) -> list[tuple[tuple[float, ...], float]]:
 # The other two have no shots to give.
 @pytest.mark.parametrize(("name", "shots"), [("choice", 0), ("choice", "mix"), ("generate", 0), ("loglikelihood", 0)])
 def test_any_kind_of_task(tmp_path: Path, loaded: LoadedModel, folder: Path, name: str, shots: int | str) -> None:
-    config = replace(RECIPE, task=f"stranger_{name}", num_fewshot=shots)
+    config = replace(RECIPE, task=f"own_{name}", num_fewshot=shots)
     adapter = tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "out", budget=4, include_path=folder)
     found = scores(tmp_path / "out")
     assert len(found) == 4
     assert adapter.provenance["scores"] == {"identity": found[0][1], "best": max(score for _, score in found)}
     loaded_again = Adapter.from_pretrained(tmp_path / "out")
     assert torch.equal(loaded_again.angles, adapter.angles)
-    assert loaded_again.provenance["task"] == f"stranger_{name}"
+    assert loaded_again.provenance["task"] == f"own_{name}"
     drawn = loaded_again.provenance["samples_drawn"]
     assert len({sample["key"] for sample in drawn}) == 6
 
@@ -133,7 +133,7 @@ def test_the_default_climbs_and_says_what_it_spent(tmp_path: Path, loaded: Loade
     adapter = tune(
         loaded.model,
         loaded.tokenizer,
-        TaRotConfig("stranger_choice", num_samples=6),
+        TaRotConfig("own_choice", num_samples=6),
         output_dir=tmp_path,
         budget=31,
         include_path=folder,
@@ -185,7 +185,7 @@ def test_killed_for_real(tmp_path: Path, folder: Path) -> None:
         "--model",
         str(model),
         "--task",
-        "stranger_choice",
+        "own_choice",
         "--include-path",
         str(folder),
         "--samples",
@@ -288,7 +288,7 @@ def test_a_smaller_budget_does_not_make_an_edit_cheaper(tmp_path: Path, loaded: 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"task": "stranger_choise"}, "expected a known task, got 'stranger_choise'; did you mean 'stranger_choice'?"),
+        ({"task": "own_choise"}, "expected a known task, got 'own_choise'; did you mean 'own_choice'?"),
         ({"search": "bayes"}, "expected a known search, got 'bayes'; known: adam, bo, paper, published, random"),
         ({"space": "heads"}, "expected a known space, got 'heads'; did you mean 'head'?"),
         ({"objective": "acuracy"}, "expected a known objective, got 'acuracy'; did you mean 'accuracy'?"),

@@ -44,7 +44,7 @@ def test_workers_share_a_cache_and_may_die(pytester: pytest.Pytester, tmp_path: 
     comparison = (
         f"--tarot-model={model}",
         f"--tarot-include-path={tasks}",
-        "--tarot-task=stranger_choice",
+        "--tarot-task=own_choice",
         "--tarot-samples=6",
         "--tarot-draws=0",
     )
@@ -56,12 +56,10 @@ def test_workers_share_a_cache_and_may_die(pytester: pytest.Pytester, tmp_path: 
     result.stdout.fnmatch_lines(
         [
             "*worker 'gw?' crashed while running*",
-            "*stranger_choice * 0 * 0 *",
-            "*stranger_choice * 0 * 1 *",
+            "*own_choice * 0 * 0 *",
+            "*own_choice * 0 * 1 *",
             "mean *edited *2 cells*",
         ]
     )
-    result.stdout.fnmatch_lines(
-        ["resumed the search in *.pytest_cache/d/tarot/model-stranger_choice-0-1-* after 2 trials"]
-    )
+    result.stdout.fnmatch_lines(["resumed the search in *.pytest_cache/d/tarot/model-own_choice-0-1-* after 2 trials"])
     assert sorted((pytester.path / "tunings.txt").read_text().split()) == ["0", "1", "1"]
