@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tarot.evaluation.comparison import METRICS
 from tarot.evaluation.grid import Setting
+from tarot.evaluation.metrics import METRICS
 from tarot.pytest_plugin.measured import TarotGain
 
 

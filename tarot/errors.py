@@ -109,7 +109,7 @@ class ShapeMismatch(InvalidValueError):
 NAMED = 10  # documents without a number that a note names
 
 
-def without_number(documents: Sequence[int], n: int) -> str:
+def describe_missing_numbers(documents: Sequence[int], n: int) -> str:
     """Count and name the documents, of `n`, for which the model gave no number."""
     named = ", ".join(map(str, documents[:NAMED])) + (", ..." if len(documents) > NAMED else "")
     return f"{len(documents)} of {n} documents without a number (NaN or infinite): {named}"

@@ -30,7 +30,7 @@ import torch
 from checkpoint import byte_model, byte_tokenizer
 
 from tarot.edit import hub
-from tarot.edit.adapter import CARD, WEIGHTS, Adapter, Edit
+from tarot.edit.adapter import METADATA, WEIGHTS, Adapter, Edit
 from tarot.edit.export.peft import from_peft, to_peft
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
@@ -38,7 +38,8 @@ from tarot.errors import TarotError, printable
 from tarot.evaluation import regression as gate
 from tarot.evaluation import results as comparisons
 from tarot.evaluation import reward_results as rewarded
-from tarot.evaluation.compare import config_of, not_repeated
+from tarot.evaluation.as_tuned import config_of
+from tarot.evaluation.command import not_repeated
 from tarot.evaluation.compare_rewards import reward_of
 from tarot.evaluation.results import Arm, Comparison
 from tarot.evaluation.statistics import difference
@@ -52,9 +53,9 @@ from tarot.report.page import render
 from tarot.report.rewards import front_rows
 from tarot.report.table import summary_rows
 from tarot.search import TrialLog
-from tarot.search import tune as tuning
+from tarot.search.folder import TRIALS, read_curve
 from tarot.search.pareto import pareto
-from tarot.search.trial import Trial, best_of
+from tarot.search.trials import Trial, best_of
 
 LONGEST = 5.0  # seconds of processor time that one round may take
 DRAWN = 25  # one in so many accepted results is drawn as a page, which takes a second
@@ -113,14 +114,14 @@ def _adapter() -> Adapter:
 
 def _read_adapter(folder: Path, rng: random.Random) -> object:
     if rng.random() < 0.5:  # so that changed weights are read, and not only their digest
-        with_digest = (folder / CARD).read_bytes()
+        with_digest = (folder / METADATA).read_bytes()
         sound = hashlib.sha256(dict(ADAPTER.files)[WEIGHTS]).hexdigest().encode()
         digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest().encode()
-        (folder / CARD).write_bytes(with_digest.replace(sound, digest))
+        (folder / METADATA).write_bytes(with_digest.replace(sound, digest))
     adapter = Adapter.from_pretrained(folder)
     adapter.scaled(0.5).save_pretrained(folder / "again")
     assert Adapter.from_pretrained(folder / "again").tasks == adapter.tasks
-    hub.card(json.loads((folder / "again" / CARD).read_bytes()), "owner/name")
+    hub.card(json.loads((folder / "again" / METADATA).read_bytes()), "owner/name")
     not_repeated(adapter)
     if is_reward(config_of(adapter).objective):
         reward_of(adapter, None)
@@ -128,10 +129,10 @@ def _read_adapter(folder: Path, rng: random.Random) -> object:
 
 
 def _read_trials(folder: Path, rng: random.Random) -> object:
-    path = folder / tuning.TRIALS
+    path = folder / TRIALS
     log = TrialLog.read(path)
     best_of(log.trials) if log.trials else None
-    tuning.curve(folder, "adam")
+    read_curve(folder, "adam")
     opened = TrialLog.open(path, SETTINGS, resume=True)
     if opened.trials:
         opened.append(replace(opened.trials[0], index=len(opened.trials)))
@@ -238,7 +239,7 @@ def _written(write: Callable[[Path], object]) -> dict[str, bytes]:
 
 
 def _write_trials(folder: Path) -> None:
-    log = TrialLog.open(folder / tuning.TRIALS, SETTINGS, resume=False)
+    log = TrialLog.open(folder / TRIALS, SETTINGS, resume=False)
     for i in range(3):
         log.append(Trial(i, (0.5, 0.25, 0.75), -1.5 * i, "gradient" if i else "identity", 0.1, 0.2, (0.5, -0.5, 0.0)))
     log.append(Trial(3, (0.5, 0.25, 0.75), float("nan"), "gradient", 0.1, 0.2))

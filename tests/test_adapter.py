@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from tarot.edit.adapter import CARD, WEIGHTS, Adapter, Edit
+from tarot.edit.adapter import METADATA, WEIGHTS, Adapter, Edit
 from tarot.edit.hooks import apply_rotation
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
@@ -102,37 +102,37 @@ def test_missing(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", [CARD, WEIGHTS])
+@pytest.mark.parametrize("name", [METADATA, WEIGHTS])
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
 def test_truncated(folder: Path, name: str, keep: float) -> None:
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[: int(len(content) * keep)])
-    assert ("JSON in DIR/tarot.json" if name == CARD else "adapter.safetensors that tarot.json describes") in error_of(
-        folder
-    )
+    assert (
+        "JSON in DIR/tarot.json" if name == METADATA else "adapter.safetensors that tarot.json describes"
+    ) in error_of(folder)
 
 
 def test_newer_format(folder: Path) -> None:
-    card = json.loads((folder / CARD).read_text())
-    (folder / CARD).write_text(json.dumps({**card, "format": 99}))
+    card = json.loads((folder / METADATA).read_text())
+    (folder / METADATA).write_text(json.dumps({**card, "format": 99}))
     assert error_of(folder) == "expected adapter format 1 at most, got 99 in DIR/tarot.json; update tarot"
 
 
 @pytest.mark.parametrize("card", ["[]", "{}", '{"format": "x"}', "null"])
 def test_a_card_of_something_else(folder: Path, card: str) -> None:
-    (folder / CARD).write_text(card)
+    (folder / METADATA).write_text(card)
     assert "expected a format number in DIR/tarot.json" in error_of(folder)
 
 
 def test_brackets_too_deep_to_read(folder: Path) -> None:
-    (folder / CARD).write_text("[" * 100_000)
+    (folder / METADATA).write_text("[" * 100_000)
     assert error_of(folder).startswith("expected JSON in DIR/tarot.json, got ")
 
 
 def rewritten(folder: Path, **changes: object) -> str:
     """The error of an adapter whose card has other values."""
-    card = json.loads((folder / CARD).read_text())
-    (folder / CARD).write_text(json.dumps({**card, **changes}))
+    card = json.loads((folder / METADATA).read_text())
+    (folder / METADATA).write_text(json.dumps({**card, **changes}))
     return error_of(folder)
 
 
@@ -173,7 +173,7 @@ def test_any_field_of_another_type_is_named_or_does_no_harm(
     try:
         loaded = Adapter.from_pretrained(folder)
     except TarotError as error:
-        assert field in str(error) and CARD in str(error)
+        assert field in str(error) and METADATA in str(error)
         return
     assert loaded.provenance == {**SOUND, field: value}
     assert isinstance(loaded.tasks, frozenset)
@@ -221,19 +221,19 @@ def test_a_number_that_json_does_not_have_is_saved_as_null(tmp_path: Path) -> No
     adapter = an_adapter()
     scores = {"identity": float("nan"), "best": float("-inf")}
     Adapter(adapter.angles, adapter.edit, {"scores": scores, "budget": 3}).save_pretrained(tmp_path)
-    assert "NaN" not in (tmp_path / CARD).read_text()
+    assert "NaN" not in (tmp_path / METADATA).read_text()
     assert Adapter.from_pretrained(tmp_path).provenance == {"scores": {"identity": None, "best": None}, "budget": 3}
 
 
 def test_a_key_that_occurs_twice(folder: Path) -> None:
-    text = (folder / CARD).read_text()
-    (folder / CARD).write_text(text.replace('"sites"', '"layers": [0], "sites"'))
+    text = (folder / METADATA).read_text()
+    (folder / METADATA).write_text(text.replace('"sites"', '"layers": [0], "sites"'))
     assert "the key 'layers' twice in one object" in error_of(folder)
 
 
 def test_a_pipe_is_not_waited_for(folder: Path) -> None:
-    (folder / CARD).unlink()
-    os.mkfifo(folder / CARD)
+    (folder / METADATA).unlink()
+    os.mkfifo(folder / METADATA)
     assert "not a regular file at DIR/tarot.json" in error_of(folder)
 
 
@@ -271,7 +271,7 @@ def test_other_tensors(folder: Path, tensors: dict[str, torch.Tensor], message: 
     "change", [{"layers": []}, {"layers": ["a"]}, {"layers": [0.0, 1.0]}, {"sites": 5}, {"rotation": []}], ids=str
 )
 def test_an_edit_that_is_none(folder: Path, change: dict[str, object]) -> None:
-    edit = json.loads((folder / CARD).read_text())["edit"]
+    edit = json.loads((folder / METADATA).read_text())["edit"]
     message = rewritten(folder, edit={**edit, **change})
     assert message.startswith("expected an adapter as tarot writes it in DIR/tarot.json, got edit.")
     assert next(iter(change)) in message

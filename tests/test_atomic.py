@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tarot._files import atomic as files
-from tarot._files.atomic import folder_written_atomically, write_atomically, written_atomically
+from tarot._files.atomic import replace_file, replace_folder, write_atomically
 from tarot.errors import TarotError
 
 
@@ -44,7 +44,7 @@ def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
 def test_a_planted_link_is_not_followed_and_names_differ(tmp_path: Path) -> None:
     names = set()
     for _ in range(2):
-        with written_atomically(tmp_path / "card.json") as part:
+        with replace_file(tmp_path / "card.json") as part:
             names.add(part.name)
             part.write_bytes(b"content")
     assert len(names) == 2 and not any(str(os.getpid()) == name.rpartition(".")[2] for name in names)
@@ -75,7 +75,7 @@ def test_a_new_file_has_the_permissions_of_any_other(tmp_path: Path, mask: int) 
     try:
         write_atomically(tmp_path / "ours", b"")
         (tmp_path / "plain").write_bytes(b"")
-        with folder_written_atomically(tmp_path / "our folder"):
+        with replace_folder(tmp_path / "our folder"):
             pass
         (tmp_path / "folder").mkdir()
     finally:
@@ -86,7 +86,7 @@ def test_a_new_file_has_the_permissions_of_any_other(tmp_path: Path, mask: int) 
 
 def test_two_writers_of_one_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    with written_atomically(path) as first, written_atomically(path) as second:
+    with replace_file(path) as first, replace_file(path) as second:
         first.write_bytes(b"first")
         second.write_bytes(b"second")
     assert path.read_bytes() == b"first" and [each.name for each in tmp_path.iterdir()] == ["file"]
@@ -102,7 +102,7 @@ def test_the_name_is_flushed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("folder", [True, False])
 def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path, folder: bool) -> None:
     target = tmp_path / "result"
-    write = folder_written_atomically if folder else written_atomically
+    write = replace_folder if folder else replace_file
     program = (
         f"import os, pathlib, tarot._files.atomic as files\n"
         f"with files.{write.__name__}(pathlib.Path({str(target)!r})) as part:\n"
@@ -121,7 +121,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path, folder: b
 
 
 def test_what_a_running_process_writes_is_not_removed(tmp_path: Path) -> None:
-    with written_atomically(tmp_path / "file") as first:
+    with replace_file(tmp_path / "file") as first:
         write_atomically(tmp_path / "file", b"second")
         first.write_bytes(b"first")
     assert (tmp_path / "file").read_bytes() == b"first"
@@ -136,7 +136,7 @@ def test_a_pipe_is_refused(tmp_path: Path) -> None:
 def test_a_folder_with_files_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "own").write_bytes(b"")
-    with pytest.raises(OSError), folder_written_atomically(tmp_path / "folder") as part:
+    with pytest.raises(OSError), replace_folder(tmp_path / "folder") as part:
         (part / "new").write_bytes(b"")
     assert [each.name for each in (tmp_path / "folder").iterdir()] == ["own"]
     assert [each.name for each in tmp_path.iterdir()] == ["folder"]

@@ -21,7 +21,8 @@ from tarot.__main__ import main
 from tarot.cli.main import app
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
-from tarot.evaluation.results import Arm, Comparison, load, to_json
+from tarot.evaluation.results import Arm, Comparison
+from tarot.evaluation.results_file import load, to_json
 from tarot.models.load import ModelInfo
 from tarot.search.config import TaRotConfig
 

@@ -12,17 +12,13 @@ from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import ShapeMismatch, TarotError
-from tarot.evaluation.compare import (
-    answers,
-    check_scorable,
-    command,
-    compare,
-    config_of,
-    not_repeated,
-    reference_workload,
-)
-from tarot.evaluation.evaluate import evaluate, logged_documents, metric_value
-from tarot.evaluation.results import Comparison, load, to_json
+from tarot.evaluation.as_tuned import config_of
+from tarot.evaluation.command import command, not_repeated
+from tarot.evaluation.compare import compare, reference_workload
+from tarot.evaluation.evaluate import evaluate
+from tarot.evaluation.lm_eval_results import answers, check_scorable, logged_documents, metric_value
+from tarot.evaluation.results import Comparison
+from tarot.evaluation.results_file import load, to_json
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
 from tarot.objectives.samples import chat_template, document_key, draw_samples, load_task

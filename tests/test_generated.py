@@ -21,8 +21,9 @@ from tarot.objectives.generated import FluencyFloor, GenerationObjective, TextGe
 from tarot.objectives.samples import chat_template, draw_samples, load_task
 from tarot.objectives.text_metrics import TextScores, read_text_scores
 from tarot.search.config import TaRotConfig
+from tarot.search.folder import read_trials
 from tarot.search.pareto import pareto
-from tarot.search.tune import trials, tune
+from tarot.search.tune import tune
 
 PROMPTS = ("is it red? ", "was it? ", "and the actors, all of them, ")
 OPTIONS = {"max_gen_toks": 6, "until": [], "do_sample": False}
@@ -204,7 +205,7 @@ def test_a_planted_reward_is_maximised(tmp_path: Path, loaded: LoadedModel, spac
     for name in ("vowels", "consonants"):
         config = replace(RECIPE, objective=f"planted:{name}", space=space)
         adapter = tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / name, budget=16)
-        scores = [trial.score for trial in trials(tmp_path / name)]
+        scores = [trial.score for trial in read_trials(tmp_path / name)]
         assert adapter.provenance["scores"] == {"identity": scores[0], "best": max(scores)} and max(scores) > scores[0]
         assert [outcome.reward for outcome in read_text_scores(tmp_path / name).values()] == scores
         # Judged once more, with the adapter as it was saved, by the one reward.
@@ -232,7 +233,7 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, loaded: LoadedModel) -> No
     assert again.fingerprint == whole.fingerprint
     assert read_text_scores(tmp_path / "cut") == read_text_scores(tmp_path / "whole")
     refused = [trial for trial, outcome in read_text_scores(tmp_path / "cut").items() if outcome.refused]
-    assert refused == [trial.index for trial in trials(tmp_path / "cut") if math.isnan(trial.score)]
+    assert refused == [trial.index for trial in read_trials(tmp_path / "cut") if math.isnan(trial.score)]
 
 
 def test_any_generating_task_can_be_judged(tmp_path: Path, loaded: LoadedModel) -> None:

@@ -13,7 +13,8 @@ from test_cli import run_in
 
 from tarot.errors import TarotError, UnknownName
 from tarot.evaluation.grid import CellResult, Measurer, Models, Setting, engine, run_grid
-from tarot.evaluation.results import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Comparison, load
+from tarot.evaluation.results import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Comparison
+from tarot.evaluation.results_file import load
 from tarot.models.load import LoadedModel
 
 

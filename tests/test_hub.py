@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from tarot.edit.adapter import CARD, WEIGHTS, Adapter, Edit
+from tarot.edit.adapter import METADATA, WEIGHTS, Adapter, Edit
 from tarot.edit.hub import README, card
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
@@ -59,7 +59,7 @@ def test_what_is_pushed_is_pulled(hub: Hub) -> None:
     address = adapter.push_to_hub("me/color", private=True)
     assert address.startswith(f"{hub.address}/me/color/commit/") and hub.private == {"me/color": True}
     files = hub.repos["me/color"][-1]
-    assert files.keys() == {CARD, WEIGHTS, README} and len(hub.repos["me/color"]) == 2
+    assert files.keys() == {METADATA, WEIGHTS, README} and len(hub.repos["me/color"]) == 2
     found = Adapter.from_pretrained("me/color")
     assert torch.equal(found.angles, adapter.angles)
     assert (found.edit, found.provenance) == (adapter.edit, adapter.provenance)
@@ -113,7 +113,7 @@ def test_without_a_network(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def written(tmp_path: Path, adapter: Adapter, measured: str = "") -> str:
     adapter.save_pretrained(tmp_path)
-    return card(json.loads((tmp_path / CARD).read_text()), "me/color", measured)
+    return card(json.loads((tmp_path / METADATA).read_text()), "me/color", measured)
 
 
 def test_the_card_says_what_it_is(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from test_compare import tuned
 
 from tarot.errors import TarotError
 from tarot.evaluation import in_context as icl
-from tarot.evaluation.compare import answers
 from tarot.evaluation.evaluate import evaluate
+from tarot.evaluation.lm_eval_results import answers
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
 from tarot.objectives.samples import load_task

@@ -10,7 +10,7 @@ import pytest
 from checkpoint import save_checkpoint
 
 from tarot.evaluation.regression import save
-from tarot.evaluation.results import load
+from tarot.evaluation.results_file import load
 
 PROJECT = Path(__file__).parent.parent
 TEST = """

@@ -24,11 +24,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast as Tokens
 
 from tarot.analysis.neutral_text import neutral_text
-from tarot.edit.adapter import Adapter, Edit, weights_fingerprint
+from tarot.edit.adapter import Adapter, Edit
+from tarot.edit.fingerprint import weights_fingerprint
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import TarotError
-from tarot.evaluation.evaluate import evaluate, metric_value, n_documents
+from tarot.evaluation.evaluate import evaluate
+from tarot.evaluation.lm_eval_results import metric_value, n_documents
 from tarot.models.lm_eval_model import TarotLM, parse_batch_size
 from tarot.models.load import LoadedModel, load_model
 from tarot.models.load import save_checkpoint as save_merged

@@ -25,7 +25,8 @@ from transformers.utils import logging
 from tarot.edit.sites import find_sites, n_layers
 from tarot.errors import TarotError, UnknownName
 from tarot.models import load as models
-from tarot.models.load import WHEELS, LoadedModel, ModelInfo, available, load_model
+from tarot.models.load import LoadedModel, ModelInfo, available, load_model
+from tarot.models.wheels import WHEELS
 
 TEXT = "the quick brown fox"
 

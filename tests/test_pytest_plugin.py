@@ -23,18 +23,19 @@ import tarot.objectives.samples
 # An inner run in this process forgets what it imports, and torch cannot be imported twice: everything comes first.
 import tarot.pytest_plugin.measured
 import tarot.report
-from tarot._files.atomic import locked
-from tarot.edit.adapter import CARD, WEIGHTS, Adapter
+from tarot._files.lock import hold_lock
+from tarot.edit.adapter import METADATA, WEIGHTS, Adapter
 from tarot.errors import TarotError
 from tarot.evaluation import adapter_cache as cache
 from tarot.evaluation.regression import save
-from tarot.evaluation.results import Comparison, load, to_json
+from tarot.evaluation.results import Comparison
+from tarot.evaluation.results_file import load, to_json
 from tarot.models.load import LoadedModel
 from tarot.pytest_plugin import options
 from tarot.pytest_plugin.measured import TarotGain, explain
 from tarot.pytest_plugin.options import OPTIONS, Setting
 from tarot.search.config import TaRotConfig
-from tarot.search.tune import LOCK, TRIALS
+from tarot.search.folder import LOCK, TRIALS
 
 pytest_plugins = ["pytester"]
 
@@ -380,7 +381,7 @@ def test_a_model_that_a_part_of_a_suite_replaces_is_that_parts_alone(
 
 FROM_FILE = """
 import pathlib, pytest, tarot.pytest_plugin
-from tarot.evaluation.results import load
+from tarot.evaluation.results_file import load
 
 @pytest.fixture(scope="session")
 def tarot_model():
@@ -657,7 +658,7 @@ def test_what_determines_an_adapter_is_its_key(tuned) -> None:
 
 
 @pytest.mark.parametrize("damaged", [b"", b"{}", b'{"format": 99}', b"\xff" * 40, None])
-@pytest.mark.parametrize("names", [[CARD], [WEIGHTS], [CARD, WEIGHTS]])
+@pytest.mark.parametrize("names", [[METADATA], [WEIGHTS], [METADATA, WEIGHTS]])
 def test_a_damaged_adapter_is_written_again_from_its_trials(tuned, names: list[str], damaged: bytes | None) -> None:
     first, folder, _, _ = tuned()
     for name in names:
@@ -693,9 +694,9 @@ def test_an_entry_without_trials_is_set_aside(tuned) -> None:
 
 def test_an_entry_in_use_is_left_alone(tuned) -> None:
     _, folder, _, _ = tuned()
-    (folder / CARD).write_bytes(b"")
+    (folder / METADATA).write_bytes(b"")
     before = {each.name: each.read_bytes() for each in folder.iterdir()}
-    with locked(folder / LOCK), pytest.raises(TarotError, match="another process that writes there"):
+    with hold_lock(folder / LOCK), pytest.raises(TarotError, match="another process that writes there"):
         tuned()
     assert {each.name: each.read_bytes() for each in folder.iterdir()} == before
 
@@ -704,7 +705,7 @@ def test_a_search_that_died_goes_on(tuned, monkeypatch: pytest.MonkeyPatch) -> N
     first, folder, _, _ = tuned()
     lines = (folder / TRIALS).read_bytes().splitlines(keepends=True)
     for left, resumed, made in (([*lines[:3], b'{"ind'], 2, [2, 3]), (lines, 4, []), (lines[:1], 0, [0, 1, 2, 3])):
-        (folder / CARD).unlink()
+        (folder / METADATA).unlink()
         (folder / TRIALS).write_bytes(b"".join(left))
         again, _, said, evaluated = tuned()
         assert again.fingerprint == first.fingerprint

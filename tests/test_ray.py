@@ -23,12 +23,14 @@ from tarot.evaluation.ray import cluster as cluster_module
 from tarot.evaluation.ray.candidates import Candidates
 from tarot.evaluation.ray.cells import RayEngine, local
 from tarot.evaluation.ray.cluster import Resources
-from tarot.evaluation.results import Comparison, load
+from tarot.evaluation.results import Comparison
+from tarot.evaluation.results_file import load
 from tarot.models.load import load_model
 from tarot.objectives.text_metrics import read_text_scores
 from tarot.search import SearchResult, Trial
 from tarot.search.config import TaRotConfig
-from tarot.search.tune import TRIALS, trials, tune
+from tarot.search.folder import TRIALS, read_trials
+from tarot.search.tune import tune
 
 psutil = pytest.importorskip("psutil", reason="psutil, which comes with accelerate, is not installed")
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -158,7 +160,7 @@ def searched(place: Path, config: TaRotConfig, output: str, **there: Any) -> lis
             include_path=place / "tasks",
             **there,
         )
-    return [(trial.index, trial.x, trial.score, trial.origin) for trial in trials(place / output)]
+    return [(trial.index, trial.x, trial.score, trial.origin) for trial in read_trials(place / output)]
 
 
 CHOSEN = TaRotConfig("own_choice", num_samples=4, space="head", search="bo", trials_per_step=3)

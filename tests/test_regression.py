@@ -17,7 +17,8 @@ from tarot.errors import TarotError
 from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.regression import Verdict, check_regressions, identity, renewed, save
-from tarot.evaluation.results import Arm, Comparison, load, to_json
+from tarot.evaluation.results import Arm, Comparison
+from tarot.evaluation.results_file import load, to_json
 from tarot.models.load import LoadedModel
 
 TOLERANCE = 0.02

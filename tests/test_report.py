@@ -24,7 +24,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tarot.errors import TarotError, UnknownName
-from tarot.evaluation.comparison import METRICS, by_setting, mean_gain, score_comparisons
+from tarot.evaluation.comparison import by_setting, mean_gain, score_comparisons
+from tarot.evaluation.metrics import METRICS
 from tarot.evaluation.results import OUTSIDE, Arm, Comparison
 from tarot.evaluation.reward_results import RewardComparison
 from tarot.evaluation.statistics import (

@@ -22,8 +22,9 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from tarot.edit.layers import parse_layers, select_layers
 from tarot.edit.rotation import GIVENS, ROTARY, SCALE
-from tarot.edit.sites import Site, angle_mask, find_sites, n_layers, parse_layers, select_layers
+from tarot.edit.sites import Site, angle_mask, find_sites, n_layers
 from tarot.errors import TarotError, UnknownName
 
 O_PROJ, DOWN_PROJ = "model.layers.{}.self_attn.o_proj", "model.layers.{}.mlp.down_proj"

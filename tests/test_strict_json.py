@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tarot._files.strict_json import DEEPEST, LARGEST_NUMBER, Count, Name, Number, parse_json, read_file, validated
+from tarot._files.strict_json import DEEPEST, LARGEST_NUMBER, Count, Name, Number, parse_json, read_file, validate
 
 values = st.recursive(
     st.none()
@@ -96,12 +96,12 @@ def test_what_is_accepted_on_purpose() -> None:
 )
 def test_a_schema_names_the_field(value: object, message: str) -> None:
     with pytest.raises(ValueError) as error:
-        validated(Thing, value)
+        validate(Thing, value)
     assert str(error.value).startswith(message) and len(str(error.value)) < 250
 
 
 def test_a_value_that_fits_its_schema() -> None:
-    assert validated(Thing, {"name": "a", "numbers": [1, 0.5], "more": 1}) == Thing("a", (1.0, 0.5))
+    assert validate(Thing, {"name": "a", "numbers": [1, 0.5], "more": 1}) == Thing("a", (1.0, 0.5))
 
 
 def test_only_regular_files_of_bounded_size_are_read(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ import pytest
 import torch
 from checkpoint import byte_model, byte_tokenizer, save_checkpoint, write_tasks
 
-from tarot._files.atomic import locked
-from tarot.edit.adapter import CARD, WEIGHTS, Adapter
+from tarot._files.lock import hold_lock
+from tarot.edit.adapter import METADATA, WEIGHTS, Adapter
 from tarot.errors import TarotError, UnknownName
 from tarot.models.load import LoadedModel
 from tarot.search import trial_cost
 from tarot.search.config import TaRotConfig
-from tarot.search.tune import LOCK, TRIALS, check, curve, trials, tune
+from tarot.search.folder import LOCK, TRIALS, read_curve, read_trials
+from tarot.search.tune import check, tune
 
 RECIPE = TaRotConfig("own_choice", num_samples=6, search="random", space="head-gradient")
 
@@ -33,7 +34,7 @@ def loaded() -> LoadedModel:
 
 
 def scores(folder: Path) -> list[tuple[tuple[float, ...], float]]:
-    return [(trial.x, trial.score) for trial in trials(folder)]
+    return [(trial.x, trial.score) for trial in read_trials(folder)]
 
 
 # The other two have no shots to give.
@@ -138,7 +139,7 @@ def test_the_default_climbs_and_says_what_it_spent(tmp_path: Path, loaded: Loade
         budget=31,
         include_path=folder,
     )
-    identity, *rest = curve(tmp_path, "adam")
+    identity, *rest = read_curve(tmp_path, "adam")
     assert adapter.provenance["spent"] == 30 == 1 + len(rest)
     assert adapter.provenance["search"] == "adam" and adapter.provenance["space"] == "full"
     assert max(rest) == adapter.provenance["scores"]["best"] > identity  # type: ignore[index]  # JSON that tune wrote
@@ -158,7 +159,7 @@ def test_interrupted_keeps_the_best_so_far(tmp_path: Path, loaded: LoadedModel, 
     finished = tune(
         loaded.model, loaded.tokenizer, RECIPE, output_dir=tmp_path, budget=9, include_path=folder, resume=True
     )
-    assert not finished.provenance["interrupted"] and len(trials(tmp_path)) == 9
+    assert not finished.provenance["interrupted"] and len(read_trials(tmp_path)) == 9
 
 
 KILLED = """
@@ -202,8 +203,8 @@ def test_killed_for_real(tmp_path: Path, folder: Path) -> None:
     output = tmp_path / "out"
     killed = subprocess.run([sys.executable, "-c", KILLED, *options, "--output", str(output)], capture_output=True)
     assert killed.returncode == -signal.SIGKILL
-    assert not (output / CARD).exists() and not (output / WEIGHTS).exists()
-    before = len(trials(output))
+    assert not (output / METADATA).exists() and not (output / WEIGHTS).exists()
+    before = len(read_trials(output))
     assert before == 5
     command = [sys.executable, "-c", "from tarot.cli.main import main; main()", *options]
     again = subprocess.run([*command, "--output", str(output), "--resume"], capture_output=True, text=True, check=True)
@@ -269,7 +270,7 @@ def test_folders_that_are_not_free(tmp_path: Path, loaded: LoadedModel, folder: 
         assert "weights" in refused(loaded, output, folder, resume=True, budget=9)
         weight.neg_()
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
-    with locked(output / LOCK):  # another process goes on with it
+    with hold_lock(output / LOCK):  # another process goes on with it
         assert "another process" in refused(loaded, output, folder, resume=True, budget=9)
     (output / TRIALS).unlink()  # as in what was composed, pruned or imported: there is nothing to go on with
     assert refused(loaded, output, folder, resume=True, budget=9) == (
@@ -328,7 +329,7 @@ def test_unknown_is_a_kind_of_error() -> None:
 
 def test_provenance_repeats_the_run(tmp_path: Path, loaded: LoadedModel, folder: Path) -> None:
     tune(loaded.model, loaded.tokenizer, RECIPE, output_dir=tmp_path, budget=3, include_path=folder)
-    card = json.loads((tmp_path / CARD).read_text())["provenance"]
+    card = json.loads((tmp_path / METADATA).read_text())["provenance"]
     config = TaRotConfig(**{name: card[name] for name in vars(RECIPE)})
     assert config == RECIPE
     assert set(card["versions"]) >= {"torch", "transformers", "lm-eval", "botorch", "python"}

@@ -26,8 +26,8 @@ from tarot.analysis.divergence import measure_divergence
 from tarot.analysis.neutral_text import neutral_text
 from tarot.analysis.side_effects import measure_trade_off
 from tarot.edit.adapter import Adapter
-from tarot.evaluation.compare import answers
 from tarot.evaluation.evaluate import evaluate
+from tarot.evaluation.lm_eval_results import answers
 from tarot.models.load import LoadedModel, load_model
 from tarot.objectives.samples import load_task
 

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tarot.models.load import WHEELS
+from tarot.models.wheels import WHEELS
 
 MODELS = {"smollm2": "wheel:smollm2-135m", "gemma3": "wheel:gemma3-270m"}
 TASKS = ("ag_news", "entailed_polarity", "navigate", "color", "winowhy")

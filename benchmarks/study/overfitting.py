@@ -23,8 +23,8 @@ from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
 from tarot.objectives.answers import AnswerObjective
 from tarot.search import run_search
-from tarot.search.proposal import Point
-from tarot.search.tune import Angles
+from tarot.search.problem import Angles
+from tarot.search.protocol import Point
 
 CELLS = (
     ("smollm2", "ag_news", 0),

@@ -22,19 +22,22 @@ from filelock import FileLock, Timeout
 from benchmarks.study import grid
 from benchmarks.study.grid import Cell
 from tarot._files.atomic import write_atomically
-from tarot.edit.sites import find_sites, parse_layers
+from tarot.edit.layers import parse_layers
+from tarot.edit.sites import find_sites
 from tarot.evaluation import in_context as icl
 from tarot.evaluation.baselines.eigenpruning import eigenpruning
 from tarot.evaluation.baselines.trained import lora, oft
-from tarot.evaluation.compare import answers
 from tarot.evaluation.evaluate import evaluate
+from tarot.evaluation.lm_eval_results import answers
 from tarot.evaluation.statistics import weighted_f1
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel, load_model
 from tarot.objectives.answers import AnswerObjective
 from tarot.objectives.samples import MIXED_SHOTS, chat_template, draw_samples, load_task
 from tarot.search.config import TaRotConfig
-from tarot.search.tune import LIBRARIES, curve, tune
+from tarot.search.folder import read_curve
+from tarot.search.provenance import LIBRARIES
+from tarot.search.tune import tune
 
 HERE = Path(__file__).parent
 FORMAT = 1
@@ -65,7 +68,7 @@ def edited(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> tuple[An
         said = {name: adapter.provenance[name] for name in ("search", "space", "layers", "coordinates", "scores")}
         said["stored_bytes"] = (work / "adapter.safetensors").stat().st_size
         said["seconds_of"] = adapter.provenance["seconds"]
-        return adapter, said | {"curve": [round(score, 5) for score in curve(work, config.search)]}
+        return adapter, said | {"curve": [round(score, 5) for score in read_curve(work, config.search)]}
     task = load_task(config.task)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
     template = chat_template(lm, config.apply_chat_template)

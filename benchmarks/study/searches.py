@@ -55,8 +55,8 @@ from tarot.search.acquisition import (
 )
 from tarot.search.bayesian import BayesianOptimisation, last_refit
 from tarot.search.points import identity, local_rng, sobol, stable_seed, uniform
-from tarot.search.proposal import Point, Proposal
-from tarot.search.trial import Trial
+from tarot.search.protocol import Point, Proposal
+from tarot.search.trials import Trial
 
 MODEL = "smollm2"
 CELLS = [(space, task) for space in ("head-gradient", "head") for task in ("entailed_polarity", "navigate", "ag_news")]

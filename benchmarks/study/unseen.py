@@ -15,9 +15,10 @@ from torch import Tensor
 from benchmarks.study import grid
 from benchmarks.study.run import quick
 from tarot._files.atomic import write_atomically
+from tarot.edit.layers import parse_layers
 from tarot.edit.merge import merge_temporarily
-from tarot.edit.sites import Site, angle_mask, find_sites, parse_layers
-from tarot.evaluation.compare import greedy_choice
+from tarot.edit.sites import Site, angle_mask, find_sites
+from tarot.evaluation.lm_eval_results import greedy_choice
 from tarot.evaluation.statistics import weighted_f1
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel, load_model
@@ -26,9 +27,9 @@ from tarot.objectives.answers import AnswerObjective
 from tarot.objectives.samples import Sample, chat_template, draw_samples, load_task
 from tarot.search import SearchResult
 from tarot.search.config import TaRotConfig
-from tarot.search.proposal import Point
+from tarot.search.problem import Angles
+from tarot.search.protocol import Point
 from tarot.search.space import NEEDS_GRADIENT, Space, make_space
-from tarot.search.tune import Angles
 
 SEED = 100  # none of the study's
 UNSEEN = 80

@@ -9,10 +9,9 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from tarot.errors import FileAccessError, TarotError
+from tarot.errors import FileAccessError
 
 fcntl: Any
 try:
@@ -20,17 +19,9 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-# What `json.loads` raises: the second where brackets stand too deep in one another, as in a file that means harm.
-BROKEN_JSON = (ValueError, RecursionError)
-
-
-def cache_folder() -> Path:
-    """The user's folder for files that can be made again: `$XDG_CACHE_HOME/tarot`, else `~/.cache/tarot`."""
-    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"), "tarot")
-
 
 @contextmanager
-def written_atomically(path: Path) -> Iterator[Path]:
+def replace_file(path: Path) -> Iterator[Path]:
     """Give a new file beside `path` to write to; when the context ends, flush it to the disk and move it to `path`.
 
     A link is followed, so that its target is replaced and the link stays; the permissions of a file that exists are
@@ -49,20 +40,20 @@ def written_atomically(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the content of a file, as `written_atomically` does.
+    """Replace the content of a file, as `replace_file` does.
 
     Raises:
         TarotError: the file cannot be written, with the system's reason.
     """
-    with written_atomically(path) as part:
+    with replace_file(path) as part:
         part.write_bytes(content)
 
 
 @contextmanager
-def folder_written_atomically(path: Path) -> Iterator[Path]:
+def replace_folder(path: Path) -> Iterator[Path]:
     """Give a new folder beside `path` to fill; when the context ends, flush its files and move it to `path`.
 
-    Links, permissions and what a killed run left behind: as for `written_atomically`.
+    Links, permissions and what a killed run left behind: as for `replace_file`.
 
     Raises:
         OSError: the folder cannot be written, or one with files in it is there.
@@ -170,46 +161,3 @@ def _flush(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a lock, which the system takes back from a process that dies; its file stays.
-
-    Raises:
-        TarotError: the file cannot be made; or, unless it is waited for, another process holds the lock.
-    """
-    from filelock import FileLock, Timeout  # which whoever only reads files need not load
-
-    lock = FileLock(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=-1 if wait else 0)
-    except Timeout as error:
-        raise TarotError(f"to be alone in {path.parent}", "another process that writes there", "wait for it") from error
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise TarotError(f"to write in {path.parent}", reason, "choose another folder") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def check_place(path: Path, *, folder: bool = False) -> None:
-    """Raise TarotError unless a file, or the files of a folder, can be written there: told before an hour of work."""
-    if os.path.exists(path) and not (os.path.isdir(path) if folder else os.path.isfile(path)):
-        raise TarotError(f"a {'folder' if folder else 'file'} to write", f"{str(path)!r}, which is none")
-    # Not `Path.exists`, which raises where a folder above may not be searched.
-    nearest = next(parent for parent in (path, *path.parents) if os.path.exists(parent))
-    if (nearest.is_file() and nearest != path) or not os.access(nearest, os.W_OK):
-        raise TarotError("a place to write", f"{str(path)!r}; {nearest} cannot be written to")
-    try:
-        # The mode of a folder does not tell all: its disk may be read-only, or the name too long.
-        with TemporaryDirectory(prefix=".tarot-", dir=nearest if nearest.is_dir() else nearest.parent) as scratch:
-            for part in path.parts[len(nearest.parts) :]:
-                Path(scratch, part).touch()
-            if not folder:
-                Path(scratch, f".{path.name}.answers.jsonl").touch()  # the longest name beside a file
-    except OSError as error:
-        raise TarotError("a place to write", f"{str(path)!r}: {error.strerror or error}") from error

@@ -1,7 +1,7 @@
 """Strict reading of JSON: everything that a reader of this package may trust is checked here, once.
 
 `parse_json` refuses what JSON leaves open: duplicate keys, integers and floats of any size, nesting of any depth,
-lone surrogates. `validated` compares the values with one schema, a dataclass or a `TypedDict`. Both raise ValueError
+lone surrogates. `validate` compares the values with one schema, a dataclass or a `TypedDict`. Both raise ValueError
 with one line that names the field; the caller adds the file.
 """
 
@@ -116,7 +116,7 @@ def _has_utf8(text: str) -> bool:
     return True
 
 
-def validated(kind: Any, value: Any) -> Any:
+def validate(kind: Any, value: Any) -> Any:
     """Build a `kind`, which is a dataclass or a TypedDict, from parsed JSON.
 
     Types are strict: text is no number, true is no integer. A float that is None becomes NaN only where the caller has
@@ -145,3 +145,7 @@ def _schema(kind: Any) -> "TypeAdapter[Any]":
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)
+
+
+# What `json.loads` raises: the second where brackets stand too deep in one another, as in a file that means harm.
+BROKEN_JSON = (ValueError, RecursionError)

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from tarot.analysis.neutral_text import OnStep, silent
 from tarot.edit.adapter import Adapter
-from tarot.errors import TarotError, without_number
+from tarot.errors import TarotError, describe_missing_numbers
 from tarot.evaluation.statistics import Mean, mean_intervals
 from tarot.models.missing_numbers import HINT
 
@@ -72,7 +72,7 @@ def measure_divergence(
         finite = torch.stack([torch.cat(column).isfinite() for column in columns]).all(0)
         if broken := (~finite).nonzero()[:, 0].tolist():
             wanted = f"finite log-probabilities of neutral text under the {side}"
-            raise TarotError(wanted, without_number(broken, len(text)), HINT)
+            raise TarotError(wanted, describe_missing_numbers(broken, len(text)), HINT)
     n_tokens = text[:, 1:].numel()
     return [
         Divergence(

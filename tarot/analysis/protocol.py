@@ -7,15 +7,16 @@ from pathlib import Path
 from tarot.analysis.heads import attributed, prune_heads
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
-from tarot.evaluation.compare import answers, check_scorable, config_of
-from tarot.evaluation.evaluate import check_tasks, evaluate, logged_documents
+from tarot.evaluation.as_tuned import config_of
+from tarot.evaluation.evaluate import check_tasks, evaluate
+from tarot.evaluation.lm_eval_results import answers, check_scorable, logged_documents
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
 from tarot.objectives.answers import AnswerObjective
 from tarot.objectives.generated import GenerationObjective
 from tarot.objectives.rewards import check_reward, is_reward, refuse_unrequested
 from tarot.objectives.samples import Sample, chat_template, evaluation_documents, load_task
-from tarot.search.tune import Problem, check_samples
+from tarot.search.problem import Problem, check_samples
 
 
 def make_objective(
@@ -100,7 +101,7 @@ def greedy_answers(
 ) -> tuple[int, ...]:
     """Greedy answers to the same documents, of an edit or unedited, as `tarot compare` reads them.
 
-    Errors as for `tarot.evaluate` and `tarot.evaluation.compare.answers`.
+    Errors as for `tarot.evaluate` and `tarot.evaluation.lm_eval_results.answers`.
     """
     config = config_of(adapter)
     task = load_task(config.task, include_path)

@@ -11,8 +11,9 @@ from tarot.analysis.divergence import Divergence, measure_divergence
 from tarot.analysis.neutral_text import NEUTRAL_TOKENS, OnStep, neutral_text, silent
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
-from tarot.evaluation.compare import answers, check_scorable, config_of
-from tarot.evaluation.evaluate import evaluate, logged_documents
+from tarot.evaluation.as_tuned import config_of
+from tarot.evaluation.evaluate import evaluate
+from tarot.evaluation.lm_eval_results import answers, check_scorable, logged_documents
 from tarot.evaluation.statistics import Gain, f1_gain, weighted_f1
 from tarot.models.load import LoadedModel
 from tarot.objectives.samples import load_tasks

@@ -116,10 +116,10 @@ def _check_tasks(names: "Iterable[str]", include_path: Path | None) -> None:
 
 
 def _check_output(output: Path | None, *, folder: bool = False) -> None:
-    from tarot._files.atomic import check_place
+    from tarot._files.paths import check_writable
 
     if output is not None:
-        check_place(output, folder=folder)
+        check_writable(output, folder=folder)
 
 
 def _version(asked: bool) -> None:
@@ -209,7 +209,7 @@ def tune(
     batch_size: BatchSize = "auto",
 ) -> None:
     """Find angles that raise a task's score on a few labelled samples, and save them as an adapter."""
-    from tarot.edit.sites import parse_layers
+    from tarot.edit.layers import parse_layers
     from tarot.evaluation.grid import engine as known_engine
 
     known_engine(engine)
@@ -218,8 +218,9 @@ def tune(
     from tarot.evaluation.ray.candidates import Candidates
     from tarot.evaluation.ray.cluster import Resources
     from tarot.search import trial_cost
-    from tarot.search import tune as tuning
     from tarot.search.config import TaRotConfig
+    from tarot.search.problem import check_samples
+    from tarot.search.tune import check, tune
 
     config = TaRotConfig(
         task=task,
@@ -239,8 +240,8 @@ def tune(
     )
     rows = _rows(batch_size)
     needs = Resources.parse(cpus, gpus, memory)
-    tuning.check(config, output, budget, resume)
-    tuning.check_samples(config, include_path)
+    check(config, output, budget, resume)
+    check_samples(config, include_path)
     with ExitStack() as stack:
         folder = str(include_path) if include_path else None
         elsewhere = (
@@ -253,7 +254,7 @@ def tune(
         stack.enter_context(needs.threads())
         loaded = _load(model, device, dtype, device_map)
         start, advance = stack.enter_context(_trials(budget, trial_cost(config.search)))
-        adapter = tuning.tune(
+        adapter = tune(
             loaded.model,
             loaded.tokenizer,
             config,
@@ -376,8 +377,9 @@ def evaluate(
     from tarot.analysis.side_effects import check_strength, measure_side_effects
     from tarot.edit.adapter import Adapter
     from tarot.evaluation import compare_rewards as judging
-    from tarot.evaluation.evaluate import check_tasks, n_documents
+    from tarot.evaluation.evaluate import check_tasks
     from tarot.evaluation.evaluate import evaluate as evaluate_model
+    from tarot.evaluation.lm_eval_results import n_documents
     from tarot.models.missing_numbers import notes, strict
     from tarot.objectives import rewards
     from tarot.objectives.generated import check_generates
@@ -522,11 +524,11 @@ def compare(
     from tarot.evaluation import compare_rewards as judging
     from tarot.evaluation import results as comparisons
     from tarot.evaluation import reward_results as rewarded
-    from tarot.evaluation.comparison import HEADLINE, METRICS, metric_named
     from tarot.evaluation.comparison import score_comparisons as compared
+    from tarot.evaluation.metrics import HEADLINE, METRICS, metric_named
     from tarot.objectives.rewards import is_reward
     from tarot.report.table import ARM_HEADER, arm_rows
-    from tarot.search import tune as tuning
+    from tarot.search.folder import TRIALS, read_curve
 
     rows = _rows(batch_size)
     metric_named(metric)
@@ -553,7 +555,7 @@ def compare(
     searched = {folder: {**searches, folder: config.search} for folder, config in configs.items()}
     # Only for a picture: what was pruned, imported or copied without its trials has none.
     curves = {
-        folder: {s: tuning.curve(f, s) for f, s in those.items() if (f / tuning.TRIALS).exists()}
+        folder: {s: read_curve(f, s) for f, s in those.items() if (f / TRIALS).exists()}
         for folder, those in searched.items()
     }
     for edit in [*edits.values(), *beside.values()]:
@@ -672,7 +674,7 @@ def bench(
     _check_output(folder, folder=True)
     shot_counts, draw_seeds = grid.shots(shots), grid.seeds(seeds)
     _check_tasks(task, include_path)
-    from tarot.evaluation.comparison import METRICS, metric_named
+    from tarot.evaluation.metrics import METRICS, metric_named
     from tarot.evaluation.ray.cells import RayEngine, local
     from tarot.evaluation.ray.cluster import Resources
     from tarot.evaluation.results import number_notes
@@ -775,7 +777,7 @@ def report(
 ) -> None:
     """One HTML page of what was compared: tables, pictures, flipped documents, rewarded texts, how to repeat each."""
     from tarot.evaluation import reward_results as rewarded
-    from tarot.evaluation.comparison import metric_named
+    from tarot.evaluation.metrics import metric_named
     from tarot.report.page import write_report
 
     metric_named(metric)
@@ -1097,9 +1099,9 @@ def _say_unknown(*edits: "Adapter") -> None:
 
 
 def _check_free(output: Path) -> None:
-    from tarot._files.atomic import check_place
+    from tarot._files.paths import check_writable
 
-    check_place(output, folder=True)
+    check_writable(output, folder=True)
     if output.is_dir() and any(output.iterdir()):
         raise TarotError("an empty output folder", f"{output} with files in it", "choose another --output")
 

@@ -23,14 +23,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.integrations.accelerate import load_offloaded_parameter
 
 from tarot._files.atomic import write_atomically
 from tarot._files.strict_json import parse_json, read_file
 from tarot.edit import hub
+from tarot.edit.fingerprint import shapes_fingerprint
 from tarot.edit.hooks import apply_rotation
 from tarot.edit.merge import merge_rotation
-from tarot.edit.provenance import checked_card, checked_provenance
+from tarot.edit.provenance import validate_metadata, validate_provenance
 from tarot.edit.rotation import ROTATIONS, Rotation
 from tarot.edit.sites import Site, decoder_layers, find_sites
 from tarot.errors import MissingFileError, ShapeMismatch, TarotError, UnknownName
@@ -38,34 +38,9 @@ from tarot.errors import MissingFileError, ShapeMismatch, TarotError, UnknownNam
 FORMAT = 1
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 WEIGHTS = "adapter.safetensors"
-CARD = "tarot.json"
-FILES = (CARD, WEIGHTS)
+METADATA = "tarot.json"
+FILES = (METADATA, WEIGHTS)
 LARGEST = 2**28  # bytes of each file
-PROBED = 4096  # weights of each parameter that its fingerprint looks at
-
-
-def shapes_fingerprint(model: PreTrainedModel, sites: tuple[Site, ...]) -> str:
-    """Digest of the model's class and of the names and shapes of the edited projections."""
-
-    def _shape(site: Site) -> list[int]:
-        weight = site.module.weight
-        assert isinstance(weight, Tensor)
-        return list(weight.shape)
-
-    edited = [[site.name, _shape(site), site.n_heads, site.d_head] for site in sites]
-    return hashlib.sha256(json.dumps([type(model).__name__, edited]).encode()).hexdigest()[:16]
-
-
-def weights_fingerprint(model: PreTrainedModel) -> str:
-    """Digest of every parameter's name, type, shape and some of its values, evenly spaced."""
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        # accelerate keeps some on the disk, and here only their shape.
-        here = load_offloaded_parameter(model, name) if parameter.is_meta else parameter
-        flat = here.detach().reshape(-1)
-        some = flat[:: max(1, len(flat) // PROBED)].double().cpu()
-        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode() + some.numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -216,7 +191,7 @@ class Adapter:
             "provenance": _plain(self.provenance),
         }
         write_atomically(Path(folder) / WEIGHTS, weights)
-        write_atomically(Path(folder) / CARD, (json.dumps(card, indent=1) + "\n").encode())
+        write_atomically(Path(folder) / METADATA, (json.dumps(card, indent=1) + "\n").encode())
 
     @classmethod
     def _read(cls, folder: Path) -> "Adapter":
@@ -226,12 +201,12 @@ class Adapter:
             TarotError: a file is missing, truncated, of a newer format, or holds values that the schema refuses, such
                 as a number that is not finite.
         """
-        card_path, weights_path = Path(folder) / CARD, Path(folder) / WEIGHTS
+        card_path, weights_path = Path(folder) / METADATA, Path(folder) / WEIGHTS
         try:
             content, weights = read_file(card_path, LARGEST), read_file(weights_path, LARGEST)
         except OSError as error:
             raise MissingFileError(
-                f"an adapter folder with {CARD} and {WEIGHTS}",
+                f"an adapter folder with {METADATA} and {WEIGHTS}",
                 f"{error.strerror} at {error.filename}",
                 "run tarot tune first",
             ) from error
@@ -247,13 +222,13 @@ class Adapter:
         if version > FORMAT:
             raise TarotError(f"adapter format {FORMAT} at most", f"{version} in {card_path}", "update tarot")
         try:
-            described = checked_card(card)
-            provenance = checked_provenance(card.get("provenance", {}))
+            described = validate_metadata(card)
+            provenance = validate_provenance(card.get("provenance", {}))
         except ValueError as error:
             raise TarotError(f"an adapter as tarot writes it in {card_path}", f"{error}", "tune again") from error
         if hashlib.sha256(weights).hexdigest() != described["weights_sha256"]:
             raise TarotError(
-                f"the {WEIGHTS} that {CARD} describes",
+                f"the {WEIGHTS} that {METADATA} describes",
                 f"another or a truncated one in {folder}",
                 "tune again with --resume, or copy the folder again",
             )

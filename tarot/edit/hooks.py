@@ -6,68 +6,17 @@ editing its output the same as `R^T W` with the bias `b R`. transformers' Conv1D
 Source of the edit: Singh, Dutta and Chakraborty, "Mechanistic Behavior Editing of Language Models", arXiv 2410.04277.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
-import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
+from tarot.edit.context import EditContext, SiteAngles, angles_by_site
 from tarot.edit.patch import Patch
-from tarot.edit.rotation import ROTARY, Rotation
-from tarot.edit.sites import Site, angle_mask, find_sites, n_layers
-from tarot.errors import ShapeMismatch, TarotError
-
-Angles = Float[Tensor, "site head angle"]
-SiteAngles = Float[Tensor, "head angle"]
+from tarot.edit.rotation import Rotation
+from tarot.edit.sites import Site
 
 
-class _Edit(AbstractContextManager[nn.Module], ABC):
-    """An edit of a model that ends with the context; it may be entered again, while open too."""
-
-    def __init__(
-        self, model: nn.Module, angles: Angles, sites: Sequence[Site] | None = None, rotation: Rotation = ROTARY
-    ) -> None:
-        self.model = model
-        self.angles = angles
-        self.sites = _fitting_sites(model, angles, sites, rotation)
-        self.rotation = rotation
-        self._entered: list[Patch] = []
-
-    def __enter__(self) -> nn.Module:
-        patch = Patch(self.sites[0].module, self.model)
-        try:
-            self._entered.append(patch)
-            patch.__enter__()
-            self._prepare(patch)
-            patch.apply()
-            return self.model
-        except BaseException:
-            patch.__exit__()
-            raise
-
-    def __exit__(self, *exception: object) -> None:
-        try:
-            self._close()
-        except TarotError:  # closed in the wrong order: it is still open
-            raise
-        except BaseException:
-            self._close()
-            raise
-
-    def _close(self) -> None:
-        if patch := next((each for each in reversed(self._entered) if each.is_open), None):
-            patch.__exit__()
-        self._entered = [each for each in self._entered if each.is_open]
-
-    @abstractmethod
-    def _prepare(self, patch: Patch) -> None:
-        """Compute the edit and add its changes to `patch`; the model stays as it is."""
-
-
-class apply_rotation(_Edit):
+class apply_rotation(EditContext):
     """z' = z R(angles) at every site, while the context is open.
 
     Args:
@@ -89,46 +38,10 @@ class apply_rotation(_Edit):
     """
 
     def _prepare(self, patch: Patch) -> None:
-        for site, angles in _by_site(self.angles, self.sites, self.rotation):
+        for site, angles in angles_by_site(self.angles, self.sites, self.rotation):
             # Zero angles leave even infinities alone, at no cost; but their gradient has to pass.
             if angles.requires_grad or angles.any():
                 _hook(patch, site, angles, self.rotation)
-
-
-def _fitting_sites(
-    model: nn.Module, angles: Angles, sites: Sequence[Site] | None, rotation: Rotation
-) -> tuple[Site, ...]:
-    if sites is None:
-        rows = angles.shape[0] if angles.ndim else 0
-        sites = find_sites(model, "heads", range(min(max(rows, 1), n_layers(model))))
-    if not sites:
-        raise TarotError("at least one site", "none")
-    modules = set(model.modules())
-    if stranger := next((site.name for site in sites if site.module not in modules), None):
-        raise TarotError("sites of this model", f"{stranger} of another", "find_sites(model) finds them")
-    expected = tuple(angle_mask(sites, rotation.n_angles).shape)
-    if tuple(angles.shape) != expected:
-        hint = f"{len(sites)} sites from {sites[0].name} to {sites[-1].name}, rotation {rotation.name!r}"
-        raise ShapeMismatch("angles", expected, tuple(angles.shape), hint)
-    if not angles.isfinite().all():
-        raise TarotError("finite angles", f"{int((~angles.isfinite()).sum())} that are not")
-    return tuple(sites)
-
-
-def _by_site(angles: Angles, sites: Sequence[Site], rotation: Rotation) -> Iterator[tuple[Site, SiteAngles]]:
-    """Each site with its own angles, on its device and no less precise than its weight."""
-    for site, row in zip(sites, angles, strict=True):
-        weight = next(site.module.parameters())
-        dtype = torch.float64 if weight.dtype == torch.float64 else row.dtype
-        hook = _elsewhere(site.module)
-        device = hook.execution_device if hook else weight.device
-        yield site, row[: site.n_heads, : rotation.n_angles(site.d_head)].to(device, dtype)
-
-
-def _elsewhere(module: nn.Module) -> Any:
-    """accelerate's hook that brings the module's weights for each pass, from the disk say; None where they are here."""
-    hook = getattr(module, "_hf_hook", None)
-    return hook if getattr(hook, "offload", False) else None
 
 
 def _hook(patch: Patch, site: Site, angles: SiteAngles, rotation: Rotation) -> None:

@@ -15,7 +15,7 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
 from tarot._files.strict_json import parse_json, read_file
-from tarot.edit.provenance import checked_card, checked_provenance
+from tarot.edit.provenance import validate_metadata, validate_provenance
 from tarot.errors import TarotError, printable
 
 README = "README.md"
@@ -36,8 +36,8 @@ def push(repo_id: str, folder: Path, *, private: bool = False, measured: str = "
         api = HfApi()
         name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         description = parse_json(read_file(folder / DESCRIPTION))
-        checked_card(description)
-        checked_provenance(description.get("provenance", {}))
+        validate_metadata(description)
+        validate_provenance(description.get("provenance", {}))
         (folder / README).write_text(card(description, name, measured), encoding="utf-8")
         return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message="tarot adapter").commit_url)
 

@@ -1,4 +1,4 @@
-"""FIXME: one sentence on this module."""
+"""Merge: fold a rotation into the weights of a model, for good or while a context is open."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from tarot.edit.hooks import Angles, SiteAngles, _by_site, _Edit, _elsewhere, _fitting_sites
+from tarot.edit.context import Angles, EditContext, SiteAngles, angles_by_site, offload_hook, resolve_sites
 from tarot.edit.patch import Patch, Step, at_once, unpatched
 from tarot.edit.rotation import ROTARY, Rotation
 from tarot.edit.sites import Site
 from tarot.errors import TarotError
 
 
-class merge_temporarily(_Edit):
+class merge_temporarily(EditContext):
     """`merge_rotation` while the context is open; then the weights of before, bit for bit, also when the body raises.
 
     Arguments as for `rotated`, errors as for `merge_rotation`. The weights of before are set aside, never written to, at the
@@ -25,9 +25,9 @@ class merge_temporarily(_Edit):
 
     def _prepare(self, patch: Patch) -> None:
         _refuse_unmergeable(self.model, self.sites)
-        for site, angles in _by_site(self.angles.detach(), self.sites, self.rotation):
+        for site, angles in angles_by_site(self.angles.detach(), self.sites, self.rotation):
             folded = _folded(site, angles, self.rotation, backwards=False)
-            if hook := _elsewhere(site.module):
+            if hook := offload_hook(site.module):
                 patch.replace(site.module, hook, "weights_map", folded)
                 continue
             for name, weight in folded.items():
@@ -87,7 +87,7 @@ def _folded(site: Site, angles: SiteAngles, rotation: Rotation, *, backwards: bo
     """The site's parameters by their names, edited where the edit reaches them."""
     # An edited input needs W R^T, and R^T is R^-1 or, for a scale, R itself.
     invert = backwards != (site.side == "input" and rotation.orthogonal)
-    hook = _elsewhere(site.module)
+    hook = offload_hook(site.module)
     weights = {
         name: hook.weights_map[name] if hook else parameter.data for name, parameter in site.module.named_parameters()
     }
@@ -108,13 +108,13 @@ def _folded(site: Site, angles: SiteAngles, rotation: Rotation, *, backwards: bo
 def _write(
     model: nn.Module, angles: Angles, sites: Sequence[Site] | None, rotation: Rotation, *, backwards: bool
 ) -> None:
-    fitting = _fitting_sites(model, angles, sites, rotation)
+    fitting = resolve_sites(model, angles, sites, rotation)
     _refuse_unmergeable(model, fitting)
     with unpatched(fitting[0].module, model), torch.no_grad():
         steps: list[Step] = []
-        for site, row in _by_site(angles.detach(), fitting, rotation):
+        for site, row in angles_by_site(angles.detach(), fitting, rotation):
             folded = _folded(site, row, rotation, backwards=backwards)
-            if hook := _elsewhere(site.module):
+            if hook := offload_hook(site.module):
                 steps.append(partial(setattr, hook, "weights_map", folded))
                 continue
             steps += [partial(site.module.get_parameter(name).copy_, weight) for name, weight in folded.items()]

@@ -10,7 +10,7 @@ from annotated_types import Interval, MinLen
 from pydantic import ConfigDict, StringConstraints
 from typing_extensions import TypedDict
 
-from tarot._files.strict_json import Count, Name, Number, validated
+from tarot._files.strict_json import Count, Name, Number, validate
 
 _OPEN = ConfigDict(extra="allow")
 _Scores = dict[Name, Number | None]  # null where the objective gave no finite number
@@ -29,7 +29,7 @@ class EditValues(TypedDict):
     model: Name
 
 
-class CardValues(TypedDict):
+class Metadata(TypedDict):
     """All of `tarot.json` but the provenance and the format, which are read apart."""
 
     __pydantic_config__ = _OPEN  # type: ignore[misc]  # how pydantic configures a TypedDict
@@ -106,17 +106,17 @@ class Provenance(TypedDict, total=False):
     pruned: _Pruned | None
 
 
-def checked_provenance(values: object) -> dict[str, Any]:
+def validate_provenance(values: object) -> dict[str, Any]:
     """Return what a file says of an adapter's origin, with a float where the schema has one.
 
     Raises:
         ValueError: names the first field that is of another type or outside its bounds.
     """
-    found: dict[str, Any] = validated(Provenance, values)
+    found: dict[str, Any] = validate(Provenance, values)
     return found
 
 
-def checked_card(values: object) -> Mapping[str, Any]:
-    """Return the edit and the digest of the weights in `tarot.json`; ValueError as for `checked_provenance`."""
-    found: Mapping[str, Any] = validated(CardValues, values)
+def validate_metadata(values: object) -> Mapping[str, Any]:
+    """Return the edit and the digest of the weights in `tarot.json`; ValueError as for `validate_provenance`."""
+    found: Mapping[str, Any] = validate(Metadata, values)
     return found

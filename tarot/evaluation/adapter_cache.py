@@ -16,8 +16,10 @@ from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 
-from tarot._files.atomic import locked, write_atomically
-from tarot.edit.adapter import CARD, WEIGHTS, Adapter, shapes_fingerprint, weights_fingerprint
+from tarot._files.atomic import write_atomically
+from tarot._files.lock import hold_lock
+from tarot.edit.adapter import METADATA, WEIGHTS, Adapter
+from tarot.edit.fingerprint import shapes_fingerprint, weights_fingerprint
 from tarot.edit.sites import find_sites
 from tarot.errors import FileAccessError, TarotError
 from tarot.models.lm_eval_model import TarotLM
@@ -26,8 +28,10 @@ from tarot.objectives.samples import chat_template, draw_samples, load_task
 from tarot.objectives.text_metrics import OUTCOMES, read_text_scores
 from tarot.search import TrialLog
 from tarot.search.config import TaRotConfig
-from tarot.search.trial_log import intact_size
-from tarot.search.tune import LIBRARIES, LOCK, TRIALS, check_search, tune
+from tarot.search.folder import LOCK, TRIALS
+from tarot.search.provenance import LIBRARIES
+from tarot.search.trials import intact_size
+from tarot.search.tune import check_search, tune
 
 logger = logging.getLogger("tarot")
 
@@ -53,10 +57,10 @@ def tune_cached(
     """
     check_search(config, budget)
     folder = cache / key(loaded, config, budget, include_path)
-    with locked(Path(f"{folder}.lock")):
+    with hold_lock(Path(f"{folder}.lock")):
         if (finished := _finished(folder)) is not None:
             return finished, folder
-        with locked(folder / LOCK, wait=False), _readable(folder):
+        with hold_lock(folder / LOCK, wait=False), _readable(folder):
             resumed = _repair(folder, say)
         if resumed:
             say(f"resumed the search in {folder} after {resumed} trials")
@@ -112,7 +116,7 @@ def _finished(folder: Path) -> Adapter | None:
     Raises:
         TarotError: a file may not be read.
     """
-    if not (folder / CARD).exists():
+    if not (folder / METADATA).exists():
         return None
     try:
         adapter = Adapter.from_pretrained(folder)
@@ -149,9 +153,9 @@ def _repair(folder: Path, say: Callable[[str], None]) -> int:
     try:
         Adapter.from_pretrained(folder)
     except TarotError as error:
-        if (folder / CARD).exists():
+        if (folder / METADATA).exists():
             say(f"wrote the adapter in {folder} again, from its trials: {error}")
-        (folder / CARD).unlink(missing_ok=True)
+        (folder / METADATA).unlink(missing_ok=True)
         (folder / WEIGHTS).unlink(missing_ok=True)
     content = path.read_bytes()
     if size <= content.rfind(b"\n"):  # a last line without its end is what an interrupted search leaves

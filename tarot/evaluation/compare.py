@@ -1,14 +1,12 @@
 """Base, in-context and edited answers to the same documents: from lm-eval's results to the plain data of a cell."""
 
-import math
-import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from operator import eq
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 from lm_eval.api.task import Task
@@ -17,71 +15,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.evaluation import in_context as icl
-from tarot.evaluation.evaluate import check_tasks, evaluate, logged_documents
-from tarot.evaluation.results import EDITED, FEW_SHOT, OUTSIDE, ZERO_SHOT, Arm, Comparison
+from tarot.evaluation.as_tuned import _samples_of, config_of
+from tarot.evaluation.command import command, not_repeated
+from tarot.evaluation.evaluate import check_tasks, evaluate
+from tarot.evaluation.lm_eval_results import answers, check_scorable, logged_documents, said
+from tarot.evaluation.results import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Comparison
 from tarot.models.load import LoadedModel
-from tarot.models.missing_numbers import has_number
-from tarot.objectives.documents import check_answers, document_key, right_choice
+from tarot.objectives.documents import check_answers, document_key
 from tarot.objectives.samples import MIXED_SHOTS, load_task
 from tarot.objectives.shots import shots_shown
-from tarot.search.config import TaRotConfig, check_config
-from tarot.search.tune import LIBRARIES
+from tarot.search.provenance import LIBRARIES
 
 # Documents as lm-eval logged them, and the seconds that their answers took.
-Answered = tuple[list[icl.Logged], float]
-
-
-def answers(task: Task, documents: Sequence[icl.Logged]) -> tuple[tuple[int, ...], Arm]:
-    """Right answers and an arm (nameless, of no labels) from the documents that lm-eval logged, each once.
-
-    A document without choices has one right answer, 0: greedy decoding wrote it, or something OUTSIDE. Where choices
-    are different contexts of one text, nothing that could be written tells them apart: the likeliest counts as greedy.
-    A document without a number is answered OUTSIDE with probability 0.
-    """
-    check_scorable(task)
-    gold: list[int] = []
-    predicted: list[int] = []
-    greedy: list[int] = []
-    probability: list[float] = []
-    missing = []
-    for row, document in enumerate(documents):
-        scored = document["filtered_resps"]
-        if not has_number(document):
-            chooses = task.OUTPUT_TYPE == "multiple_choice" and icl.n_choices(document) > 1
-            gold.append(right_choice(task, f"document {document['doc_id']}", document["doc"]) if chooses else 0)
-            predicted.append(OUTSIDE)
-            greedy.append(OUTSIDE)
-            probability.append(0.0)
-            missing.append(row)
-            continue
-        if isinstance(scored[0], str):
-            right = float(document["exact_match"])
-            gold.append(0)
-            predicted.append(0 if right else OUTSIDE)
-            greedy.append(predicted[-1])
-            probability.append(right)
-            continue
-        n = icl.n_choices(document)
-        values = [float(value) for value, _ in scored[:n]]
-        target = right_choice(task, f"document {document['doc_id']}", document["doc"]) if n > 1 else 0
-        gold.append(target)
-        greedy.append(greedy_choice([flag for _, flag in scored[:n]], [text for _, text in document["arguments"]]))
-        predicted.append(max(range(n), key=values.__getitem__) if n > 1 else greedy[-1])
-        if task.multiple_input:
-            greedy[-1] = predicted[-1]
-        probability.append(math.exp(values[target]))
-    arm = Arm("", 0, tuple(predicted), tuple(greedy), tuple(probability), 0.0, without_number=tuple(missing))
-    return tuple(gold), arm
-
-
-def check_scorable(task: Task) -> None:
-    """Raise TarotError unless the answers to a task can be told right from wrong."""
-    if task.OUTPUT_TYPE not in ("multiple_choice", "loglikelihood", "generate_until"):
-        hint = "leave it out; tarot evaluate has its metrics"
-        raise TarotError(f"right and wrong answers in {task.config.task}", f"output type {task.OUTPUT_TYPE}", hint)
-    if task.OUTPUT_TYPE == "generate_until" and "exact_match" not in (names := task.aggregation()):
-        asked = f"choices or the metric exact_match in {task.config.task}"
-        raise TarotError(asked, ", ".join(names) or "no metric", "evaluate it instead")
+Answered = tuple[list[Logged], float]
 
 
 def check_measurable(
@@ -102,14 +48,6 @@ def check_measurable(
         raise TarotError("shots to draw", "0 shots", "leave the draws out")
 
 
-def greedy_choice(flags: Sequence[bool], answers: Sequence[str]) -> int:
-    """The choice that greedy decoding writes, of those it is flagged for, or OUTSIDE.
-
-    One that begins another is greedy whenever the longer one is, which is the answer then.
-    """
-    return max((i for i, flag in enumerate(flags) if flag), key=lambda i: len(answers[i]), default=OUTSIDE)
-
-
 def reference_workload() -> float:
     """Seconds of a fixed matrix product, to express times of one session in those of another: the least of three."""
     times = []
@@ -120,82 +58,6 @@ def reference_workload() -> float:
             a = (a @ a).clamp(-1, 1)
         times.append(time.perf_counter() - started)
     return min(times)
-
-
-def command(
-    loaded: LoadedModel,
-    adapter: Adapter,
-    shots: int | None,
-    draws: int = 0,
-    limit: int | None = None,
-    include_path: str | Path | None = None,
-    controls: Sequence[Adapter] = (),
-    reward: str | None = None,
-) -> str:
-    """Shell line that repeats a cell; each control's search gets a folder of its own, named by it.
-
-    Rewarded texts have no shots: None leaves them out. `not_repeated` says what the line does not do again.
-    """
-    options = [f"--include-path {shlex.quote(str(include_path))}"] if include_path else []
-    searched = {"DIR": adapter, **{f"DIR-{config_of(control).search}": control for control in controls}}
-    made = {folder: _steps(loaded.reference, edit, folder, options) for folder, edit in searched.items()}
-    (edited, *beside) = (folder for _, folder in made.values())
-    arms = [] if shots is None else [f"--shots {shots}", *([f"--draws {draws}"] if draws else [])]
-    arms += [f"--reward {shlex.quote(reward)}"] if reward else []
-    compare = [
-        "tarot compare",
-        f"--model {shlex.quote(loaded.reference)}",
-        *_dtype(loaded.dtype),
-        f"--adapter {edited}",
-        *(f"--control {folder}" for folder in beside),
-        *arms,
-        *options,
-        *([f"--limit {limit}"] if limit else []),
-    ]
-    return " && ".join([*(step for steps, _ in made.values() for step in steps), " ".join(compare)])
-
-
-def not_repeated(adapter: Adapter) -> str:
-    """What became of an edit that its command does not repeat, in words; empty for one that a search ended with."""
-    said, words = adapter.provenance, []
-    if said.get("interrupted"):
-        words.append(f"its search stopped after {said.get('spent')} of {said['budget']} evaluations")
-    parents: Any = said.get("parents", ())
-    words += [f"scaled by {parent['strength']:g}" for parent in parents]
-    pruned: Any = said.get("pruned")
-    if pruned and pruned.get("before"):
-        words.append("pruned more than once")
-    return ", ".join(words)
-
-
-def _steps(model: str, adapter: Adapter, folder: str, options: list[str]) -> tuple[list[str], str]:
-    """Command lines that make an edit, and the folder that it is in then."""
-    config, said = config_of(adapter), adapter.provenance
-    # What each field is where it is left out, a space by its search and a search by its objective.
-    search = TaRotConfig(config.task, objective=config.objective).search
-    default = replace(TaRotConfig(config.task, search=config.search), search=search)
-    reference = f"--model {shlex.quote(model)}"
-    changed = [
-        f"--{name.replace('_', '-')} {shlex.quote(_text(value))}"
-        for name, value in vars(config).items()
-        if name not in ("task", "apply_chat_template") and value != getattr(default, name)
-    ]
-    dtype = _dtype(str(said.get("dtype", "auto")))
-    tune = ["tarot tune", reference, f"--task {shlex.quote(config.task)}", *dtype, *options, *changed]
-    tune += [f"--budget {said['budget']}", *([] if config.apply_chat_template else ["--no-chat"]), f"--output {folder}"]
-    pruned: Any = said.get("pruned")
-    if not pruned:
-        return [" ".join(tune)], folder
-    prune = ["tarot prune", reference, *dtype, f"--adapter {folder}", *options, f"--keep {pruned['keep']:g}"]
-    return [" ".join(tune), " ".join([*prune, f"--output {folder}-pruned"])], f"{folder}-pruned"
-
-
-def _text(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _dtype(dtype: str) -> list[str]:
-    return [] if dtype == "auto" else [f"--dtype {shlex.quote(dtype)}"]
 
 
 def compare(
@@ -379,41 +241,3 @@ def _ranked(gold: tuple[int, ...], arms: Sequence[Arm]) -> list[Arm]:
         replace(arm, name=f"{FEW_SHOT} {rank} of {len(ranked)}{words.get(rank, '')}", draw=rank)
         for rank, arm in enumerate(ranked, start=1)
     ]
-
-
-def config_of(adapter: Adapter) -> TaRotConfig:
-    """The recipe in an adapter's provenance.
-
-    Raises:
-        TarotError: there is none, or none that could have been tuned; or its budget is missing.
-    """
-    known = get_type_hints(TaRotConfig)
-    found: dict[str, Any] = {name: value for name, value in adapter.provenance.items() if name in known}
-    for name in ("task", "budget"):
-        if name not in adapter.provenance:
-            raise TarotError("an adapter that says what it was tuned on", f"one without a {name}", "tune it with tarot")
-    if isinstance(found.get("layers"), list):
-        found["layers"] = tuple(found["layers"])
-    for name, value in found.items():
-        if name == "layers" and isinstance(value, tuple):
-            continue
-        kinds: Any = (known[name], int) if known[name] is float else known[name]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and known[name] is not bool):
-            raise TarotError("the recipe of an adapter as tarot writes it", f"{name} {value!r}", "tune it with tarot")
-    check_config(config := TaRotConfig(**found))
-    return config
-
-
-def _samples_of(adapter: Adapter) -> list[Mapping[str, Any]]:
-    samples: Any = adapter.provenance.get("samples_drawn")
-    if not samples or not all("id" in sample for sample in samples):
-        got, hint = "one without its samples", "tune it with tarot"
-        raise TarotError("an adapter that says what it was tuned on", got, hint)
-    return list(samples)
-
-
-def said(task: Task, doc: Any) -> str:
-    """A document as asked: its text and, where the answer's turn begins with words of its own, these."""
-    text, begun = task.doc_to_text(doc), task.doc_to_prefix(doc)
-    asked = text if isinstance(text, str) else str(task.doc_to_choice(doc))
-    return f"{asked} {begun}" if begun else asked

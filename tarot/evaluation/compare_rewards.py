@@ -13,9 +13,11 @@ from statistics import stdev
 from typing import Any
 
 from tarot.edit.adapter import Adapter
-from tarot.errors import TarotError, without_number
-from tarot.evaluation.compare import command, config_of, not_repeated, said
-from tarot.evaluation.evaluate import check_tasks, evaluate, logged_documents
+from tarot.errors import TarotError, describe_missing_numbers
+from tarot.evaluation.as_tuned import config_of
+from tarot.evaluation.command import command, not_repeated
+from tarot.evaluation.evaluate import check_tasks, evaluate
+from tarot.evaluation.lm_eval_results import logged_documents, said
 from tarot.evaluation.reward_results import RewardComparison
 from tarot.evaluation.statistics import difference
 from tarot.models.lm_eval_model import TarotLM
@@ -177,7 +179,7 @@ def compare_rewards(
     for side, texts in (("unedited", base), ("edited", edited)):
         if broken := without_judgement(texts):
             wanted = f"finite rewards and fluencies of the {side} model's texts for {config.task}"
-            raise TarotError(wanted, without_number(broken, len(texts.texts)), HINT)
+            raise TarotError(wanted, describe_missing_numbers(broken, len(texts.texts)), HINT)
     return RewardComparison(
         model=loaded.reference,
         task=config.task,

@@ -14,7 +14,8 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.tasks.manager import TaskDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tarot.edit.adapter import Adapter, weights_fingerprint
+from tarot.edit.adapter import Adapter
+from tarot.edit.fingerprint import weights_fingerprint
 from tarot.errors import TarotError
 from tarot.models.answer_log import AnswerLog, LoggedAnswers
 from tarot.models.lm_eval_model import TarotLM, quiet
@@ -225,25 +226,3 @@ def _tuning_keys(adapter: Adapter | None) -> list[str]:
     if not isinstance(samples, list):
         return []
     return [sample["key"] for sample in samples if isinstance(sample, Mapping)]
-
-
-def logged_documents(results: Mapping[str, Any], task: str) -> list[Any]:
-    """What lm-eval logged of a task's documents, each once: as the task's first filter leaves its answers."""
-    documents: list[dict[str, Any]] = results["samples"][task]
-    return [document for document in documents if document["filter"] == documents[0]["filter"]]
-
-
-def metric_value(results: Mapping[str, Any], task: str, name: str) -> float:
-    """One task's value of one metric, by the first filter that has it."""
-    values = results["results"][task]
-    found = [value for key, value in values.items() if key.split(",")[0] == name]
-    if not found:
-        raise TarotError(
-            f"a metric of {task}", repr(name), f"it has {', '.join(sorted({k.split(',')[0] for k in values}))}"
-        )
-    return float(found[0])
-
-
-def n_documents(results: Mapping[str, Any], task: str) -> int:
-    """How many documents of a task were evaluated."""
-    return int(results["n-samples"][task]["effective"])

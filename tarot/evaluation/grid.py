@@ -15,7 +15,8 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tarot._files.atomic import locked, write_atomically
+from tarot._files.atomic import write_atomically
+from tarot._files.lock import hold_lock
 from tarot.errors import TarotError, UnknownName
 from tarot.evaluation import results as cell_data
 from tarot.evaluation.results import Comparison
@@ -157,9 +158,10 @@ class Measurer:
         Raises:
             TarotError: what `tarot.tune` and `compare` raise.
         """
-        from tarot.evaluation.compare import check_scorable, compare
+        from tarot.evaluation.compare import compare
+        from tarot.evaluation.lm_eval_results import check_scorable
         from tarot.objectives.samples import load_task
-        from tarot.search.tune import curve
+        from tarot.search.folder import read_curve
 
         check_scorable(load_task(setting.task, setting.include_path))  # before minutes are spent on a search
         found = {name: self.tuned(replace(setting, search=name), model) for name in (setting.search, *setting.control)}
@@ -170,7 +172,7 @@ class Measurer:
             shots=FEW_SHOT_SHOTS,
             include_path=setting.include_path,
             limit=setting.limit,
-            curves={name: curve(folder, name) for name, (_, folder) in found.items()},
+            curves={name: read_curve(folder, name) for name, (_, folder) in found.items()},
             controls={f"{name} search": adapter for name, (adapter, _) in found.items() if name != setting.search},
             draws=setting.draws,
             known=self.base_answers,
@@ -178,9 +180,9 @@ class Measurer:
 
     def check(self, setting: Setting) -> None:
         """Raise TarotError for a setting that cannot be measured, as far as that is known without its model."""
-        from tarot.evaluation.compare import check_scorable
         from tarot.evaluation.evaluate import check_tasks
-        from tarot.search.tune import check_samples
+        from tarot.evaluation.lm_eval_results import check_scorable
+        from tarot.search.problem import check_samples
 
         setting.check()
         for task in check_tasks([setting.task], include_path=setting.include_path, limit=setting.limit):
@@ -243,7 +245,7 @@ def run_grid(
 
 def _add(output: Path, *comparisons: Comparison) -> None:
     """To those that the file holds now: another process may have added its own meanwhile."""
-    with locked(output.with_name(f".{output.name}.lock")):
+    with hold_lock(output.with_name(f".{output.name}.lock")):
         kept = cell_data.load(output) if output.exists() else []
         there = {comparison.asked for comparison in kept}
         new = [comparison for comparison in comparisons if comparison.asked not in there]
@@ -252,7 +254,7 @@ def _add(output: Path, *comparisons: Comparison) -> None:
 
 def _asked(setting: Setting) -> str:
     """Digest of all that decides a cell and can be told without measuring it."""
-    from tarot.search.tune import LIBRARIES
+    from tarot.search.provenance import LIBRARIES
 
     places = (setting.model, setting.include_path, os.environ.get("TAROT_DATA"))
     files = [_stamp(Path(place).expanduser()) for place in places if place]

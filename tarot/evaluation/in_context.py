@@ -18,6 +18,7 @@ from lm_eval.api.samplers import FirstNSampler
 from lm_eval.api.task import Task
 
 from tarot.errors import TarotError
+from tarot.evaluation.lm_eval_results import Logged, n_choices
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel
 from tarot.models.missing_numbers import note_missing
@@ -26,9 +27,6 @@ from tarot.objectives.samples import chat_template, check_disjoint, load_tasks
 from tarot.objectives.shots import pins_no_shots
 
 CONTENT_FREE = ("N/A", "", "[MASK]")
-
-# A document as lm-eval logs it: "doc", "arguments" (context and continuation of each answer), "filtered_resps" ...
-Logged = Mapping[str, Any]
 
 
 def labelled(task: Task, drawn: Sequence[Mapping[str, Any]]) -> list[Doc]:
@@ -117,12 +115,6 @@ def calibrated(loaded: LoadedModel, task: Task, logged: Sequence[Logged], frame:
     scores = lm.loglikelihood(asked, disable_tqdm=True)
     known = {pair: value for pair, (value, _) in zip(ordered, scores, strict=True)}
     return [_reweighted(document, free, known) for document, free in zip(logged, prompts, strict=True)]
-
-
-def n_choices(document: Logged) -> int:
-    """Of the answers that lm-eval logged: behind the choices, `acc_mutual_info` has them again without a context."""
-    n = len(document["filtered_resps"])
-    return n // 2 if "acc_mutual_info" in document["metrics"] else n
 
 
 def frame_of(texts: Sequence[str]) -> tuple[str, str]:

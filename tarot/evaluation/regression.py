@@ -11,8 +11,9 @@ from itertools import product
 from pathlib import Path
 
 from tarot._files.atomic import write_atomically
-from tarot.errors import TarotError, without_number
-from tarot.evaluation.results import EDITED, Arm, Comparison, names_of, number_notes, to_json
+from tarot.errors import TarotError, describe_missing_numbers
+from tarot.evaluation.results import EDITED, Arm, Comparison, names_of, number_notes
+from tarot.evaluation.results_file import to_json
 from tarot.evaluation.statistics import Gain, f1_gain, holm, regressed
 
 LEVEL = 0.95
@@ -204,7 +205,7 @@ def _lost_numbers(then: Comparison, now: Comparison, rows: Rows) -> list[str]:
         known = before.get(arm.name, set())
         lost = [row for row in arm.without_number if partner.get(row) not in known]
         if lost:
-            found.append(f"{arm.name}: {without_number(lost, len(now.keys))}")
+            found.append(f"{arm.name}: {describe_missing_numbers(lost, len(now.keys))}")
     return found
 
 

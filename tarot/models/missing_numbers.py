@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor
 
-from tarot.errors import TarotError, without_number
+from tarot.errors import TarotError, describe_missing_numbers
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def check_some_number(missing: Mapping[str, Collection[int]], counts: Mapping[st
 
 def notes(missing: Mapping[str, list[int]], counts: Mapping[str, int]) -> list[str]:
     """State for each task which of its documents have no number."""
-    return [f"{task}: {without_number(ids, counts[task])}" for task, ids in missing.items()]
+    return [f"{task}: {describe_missing_numbers(ids, counts[task])}" for task, ids in missing.items()]
 
 
 def strict(value: Any) -> Any:

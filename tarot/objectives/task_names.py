@@ -18,7 +18,9 @@ from typing import Any
 
 import yaml
 
-from tarot._files.atomic import BROKEN_JSON, cache_folder, write_atomically
+from tarot._files.atomic import write_atomically
+from tarot._files.paths import cache_folder
+from tarot._files.strict_json import BROKEN_JSON
 from tarot.errors import TarotError, UnknownName
 
 IGNORED_FOLDERS = frozenset({"__pycache__", ".ipynb_checkpoints"})  # as lm-eval does

@@ -17,7 +17,7 @@ from statistics import fmean
 from typing import ClassVar
 
 from tarot._files.atomic import write_atomically
-from tarot._files.strict_json import Count, Fraction, Number, parse_json, read_file, validated
+from tarot._files.strict_json import Count, Fraction, Number, parse_json, read_file, validate
 from tarot.errors import TarotError
 
 OUTCOMES = "outcomes.json"
@@ -122,7 +122,7 @@ def read_text_scores(folder: str | Path) -> dict[int, TextScores]:
     """
     path = Path(folder) / OUTCOMES
     try:
-        found: dict[int, TextScores] = validated(dict[Count, TextScores], parse_json(read_file(path)))
+        found: dict[int, TextScores] = validate(dict[Count, TextScores], parse_json(read_file(path)))
     except OSError as error:
         raise TarotError(f"the outcomes of a search in {path}", error.strerror or str(error), "tune again") from error
     except ValueError as error:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from tarot._files.atomic import check_place
+from tarot._files.paths import check_writable
 from tarot.errors import TarotError
 from tarot.evaluation import results as cell_data
 from tarot.evaluation.grid import Measurer, Models, Setting
@@ -96,7 +96,7 @@ def _check_writable(option: str, target: str | None, *, folder: bool) -> None:
     if target is None:
         return
     try:
-        check_place(Path(target), folder=folder)
+        check_writable(Path(target), folder=folder)
     except TarotError as error:
         raise pytest.UsageError(f"{option}: {error}") from None
 
@@ -396,7 +396,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """One row a cell, the means, and what the gate and the cache had to say; below the tables of other plugins."""
     state = config.stash[STATE]
     if state.comparisons:
-        from tarot.evaluation.comparison import HEADLINE, METRICS
+        from tarot.evaluation.metrics import HEADLINE, METRICS
         from tarot.report.table import aligned, summary_rows
 
         header, rows = summary_rows(list(state.comparisons.values()))

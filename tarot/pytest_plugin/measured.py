@@ -7,7 +7,8 @@ from textwrap import shorten
 from typing import Generic, TypeVar
 
 from tarot.errors import TarotError
-from tarot.evaluation.comparison import METRICS, Metric, mean_of_draws, named_arms
+from tarot.evaluation.comparison import mean_of_draws, named_arms
+from tarot.evaluation.metrics import METRICS, Metric
 from tarot.evaluation.results import EDITED, FEW_SHOT, OUTSIDE, ZERO_SHOT, Arm, Comparison
 from tarot.evaluation.statistics import Gain, MeanGain, mean_over_seeds
 from tarot.report.table import aligned

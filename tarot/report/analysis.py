@@ -11,7 +11,8 @@ from tarot.analysis.lens import layer_probabilities
 from tarot.analysis.prompts import answer_of
 from tarot.analysis.protocol import documents, greedy_answers, make_objective
 from tarot.edit.adapter import Adapter
-from tarot.evaluation.compare import check_scorable, config_of
+from tarot.evaluation.as_tuned import config_of
+from tarot.evaluation.lm_eval_results import check_scorable
 from tarot.evaluation.statistics import mean_intervals
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import LoadedModel

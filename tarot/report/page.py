@@ -14,17 +14,15 @@ from markupsafe import Markup
 
 from tarot._files.atomic import write_atomically
 from tarot.evaluation.comparison import (
-    HEADLINE,
-    METRICS,
     ScoredComparison,
     arms_compared,
     by_search,
     by_setting,
     mean_gain,
-    metric_named,
     score_comparisons,
     told_apart,
 )
+from tarot.evaluation.metrics import HEADLINE, METRICS, metric_named
 from tarot.evaluation.results import EDITED, OUTSIDE, Arm, Comparison, number_notes
 from tarot.evaluation.reward_results import RewardComparison
 from tarot.evaluation.statistics import Difference, Gain, mean_over_seeds

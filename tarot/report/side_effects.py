@@ -16,7 +16,7 @@ from tarot.analysis.side_effects import (
 )
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
-from tarot.evaluation.compare import config_of
+from tarot.evaluation.as_tuned import config_of
 from tarot.models.load import LoadedModel
 from tarot.objectives.rewards import is_reward
 from tarot.objectives.samples import load_tasks

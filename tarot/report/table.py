@@ -6,7 +6,6 @@ from statistics import fmean
 
 from tarot.errors import printable
 from tarot.evaluation.comparison import (
-    HEADLINE,
     ScoredComparison,
     arms_compared,
     by_search,
@@ -15,6 +14,7 @@ from tarot.evaluation.comparison import (
     score_comparisons,
     told_apart,
 )
+from tarot.evaluation.metrics import HEADLINE
 from tarot.evaluation.results import EDITED, FEW_SHOT, Comparison
 from tarot.evaluation.statistics import Difference, Gain, Mean, MeanGain, holm
 

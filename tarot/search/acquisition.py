@@ -31,8 +31,8 @@ from linear_operator.utils.warnings import NumericalWarning
 from torch import Tensor
 
 from tarot.search.points import local_rng, uniform
-from tarot.search.proposal import Point, Proposal
-from tarot.search.trial import Trial
+from tarot.search.protocol import Point, Proposal
+from tarot.search.trials import Trial
 
 Points = Float[Tensor, "n d"]
 Scores = Float[Tensor, "n 1"]

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tarot.search.points import identity
-from tarot.search.proposal import Point, Proposal
-from tarot.search.trial import Trial
+from tarot.search.protocol import Point, Proposal
+from tarot.search.trials import Trial
 
 RATE = 1 / 32  # of the cube's side: at a bound of pi/4 the first step turns by some 0.05 radians
 SLOWING = 16  # steps after which half the rate is left; no horizon, so that a larger budget continues a smaller one

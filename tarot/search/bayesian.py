@@ -9,8 +9,8 @@ from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scal
 
 from tarot.search.acquisition import Points, Scores, fitted, gaussian_process, improve
 from tarot.search.points import identity, local_rng, sobol, uniform
-from tarot.search.proposal import Point, Proposal
-from tarot.search.trial import Trial
+from tarot.search.protocol import Point, Proposal
+from tarot.search.trials import Trial
 
 DESIGN = 5  # Sobol points; at a budget of 60 in 135 dimensions 20 were too many, 3 to 10 could not be told apart
 # Of the acquisition function. Twice to four times as many found no better points (135 dimensions, 120 trials), and took

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tarot.edit.rotation import ROTATIONS
-from tarot.edit.sites import check_kind
+from tarot.edit.sites import check_site_kind
 from tarot.errors import TarotError, UnknownName
 from tarot.objectives.answers import check_answer_score
 from tarot.objectives.rewards import is_reward
@@ -60,7 +60,7 @@ def check_config(config: TaRotConfig) -> None:
         check_answer_score(config.objective)
     check_batch(config.search, config.trials_per_step)
     check_space(config.space)
-    check_kind(config.sites)
+    check_site_kind(config.sites)
     check_numbers(config.num_samples, config.num_fewshot)
     check_seed(config.seed)
     if config.rotation not in ROTATIONS:

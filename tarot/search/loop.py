@@ -10,23 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tarot.errors import TarotError, UnknownName
-from tarot.search.adam import Adam
-from tarot.search.bayesian import BayesianOptimisation
-from tarot.search.paper import Paper, Published
-from tarot.search.proposal import Point, Proposal, Search
-from tarot.search.random import Random
-from tarot.search.trial import Trial, best_of
-from tarot.search.trial_log import TrialLog
+from tarot.search.protocol import Point, Proposal, Search
+from tarot.search.registry import SEARCHES, trial_cost
+from tarot.search.trials import Trial, TrialLog, best_of
 
-SEARCHES: dict[str, type[Search]] = {
-    "adam": Adam,
-    "bo": BayesianOptimisation,
-    "paper": Paper,
-    "published": Published,
-    "random": Random,
-}
 NO_GRADIENT = torch.zeros(0, dtype=torch.float64)
-GRADIENT_COST = 3  # evaluations that a score and its gradient count for: a pass forward, and one back of twice its work
 
 
 @dataclass(frozen=True)
@@ -150,11 +138,6 @@ def run_search(
             raise
         return result(interrupted=True)
     return result(interrupted=False)
-
-
-def trial_cost(search: str) -> int:
-    """Evaluations that one trial of this search counts for."""
-    return GRADIENT_COST if SEARCHES[search].follows_gradient else 1
 
 
 def check_batch(search: str, batch: int) -> None:

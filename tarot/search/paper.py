@@ -23,8 +23,8 @@ from torch import Tensor
 
 from tarot.search.acquisition import Points, Scores, fitted, improve
 from tarot.search.points import identity, uniform
-from tarot.search.proposal import Point, Proposal
-from tarot.search.trial import Trial
+from tarot.search.protocol import Point, Proposal
+from tarot.search.trials import Trial
 
 STARTS = 4
 SETTINGS: dict[str, Any] = {"restarts": 20, "raw_samples": 1024, "options": {"maxiter": 50}}

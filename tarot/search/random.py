@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from tarot.search.points import identity, uniform
-from tarot.search.proposal import Point, Proposal
-from tarot.search.trial import Trial
+from tarot.search.protocol import Point, Proposal
+from tarot.search.trials import Trial
 
 
 class Random:

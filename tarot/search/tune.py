@@ -4,122 +4,34 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tarot._files.atomic import check_place, locked
-from tarot.edit.adapter import CARD, Adapter, Edit, shapes_fingerprint, weights_fingerprint
-from tarot.edit.rotation import ROTATIONS
-from tarot.edit.sites import angle_mask, find_sites
+from tarot._files.lock import hold_lock
+from tarot.edit.adapter import Adapter, Edit
+from tarot.edit.fingerprint import shapes_fingerprint, weights_fingerprint
+from tarot.edit.sites import angle_mask
 from tarot.errors import TarotError
-from tarot.models.lm_eval_model import SYSTEM_MOVED, TarotLM, quiet
 from tarot.models.load import LoadedModel
 from tarot.objectives.answers import AnswerObjective
 from tarot.objectives.generated import (
     NO_FLOOR,
     FluencyFloor,
-    GenerationObjective,
-    check_generates,
-    make_generation_objective,
 )
 from tarot.objectives.rewards import check_reward, is_reward
-from tarot.objectives.samples import (
-    ChatTemplate,
-    Sample,
-    chat_template,
-    draw_samples,
-    load_task,
-    tuning_documents,
-)
-from tarot.objectives.shots import shots_shown
-from tarot.objectives.text_metrics import TextScoreLog, TextScores
+from tarot.objectives.text_metrics import TextScoreLog
 from tarot.search import SEARCHES, SearchResult, Trial, TrialLog, run_search, trial_cost
 from tarot.search.config import TaRotConfig, check_config
+from tarot.search.folder import LOCK, TRIALS, check_free, make_folder
+from tarot.search.problem import Angles, Problem, Scored
+from tarot.search.provenance import LIBRARIES
 from tarot.search.space import NEEDS_GRADIENT, make_space
-
-Angles = Float[Tensor, "layer head angle"]
-
-TRIALS = "trials.jsonl"
-LOCK = ".lock"  # held by the process that searches in the folder
-LIBRARIES = ("torch", "transformers", "lm-eval", "botorch", "tarot-lm")
-
-
-class Scored(NamedTuple):
-    """What angles score, nan where they are refused; and what the texts came to, where texts were judged."""
-
-    score: float
-    outcome: TextScores | None
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What a recipe asks of a model: the labelled samples, and the objective over them.
-
-    Attributes:
-        recipe: the recipe, without shots if the task allows none.
-        template: renders prompts as chats; None leaves them plain.
-        prompting: what the prompts and samples are not as the task alone would have them.
-    """
-
-    config: TaRotConfig
-
-    samples: list[Sample]
-    objective: AnswerObjective | GenerationObjective
-    template: ChatTemplate | None
-    prompting: Mapping[str, Any]
-
-    @classmethod
-    def of(
-        cls,
-        loaded: LoadedModel,
-        config: TaRotConfig,
-        include_path: str | Path | None = None,
-        batch_size: int | None = None,
-    ) -> "Problem":
-        """The same on every machine.
-
-        Raises:
-            UnknownName: a task, objective or kind of site that there is not.
-            TarotError: samples that cannot be had honestly, or cannot be scored.
-        """
-        sites = find_sites(loaded.model, config.sites, config.layers)
-        lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
-        task = load_task(config.task, include_path)
-        config = replace(config, num_fewshot=shots_shown(task, config.num_fewshot))
-        template = chat_template(lm, config.apply_chat_template)
-        samples = draw_samples(
-            task, config.num_samples, num_fewshot=config.num_fewshot, seed=config.seed, chat_template=template
-        )
-        documents = tuning_documents(task)
-        prompting: dict[str, Any] = {
-            "rows_left_out": {"evaluated": documents.evaluated, "repeated": documents.repeated},
-            **({"description": SYSTEM_MOVED} if lm.chat_renderer.system_moved else {}),
-        }
-        common: dict[str, Any] = {"sites": sites, "rotation": ROTATIONS[config.rotation], "batch_size": batch_size}
-        if is_reward(config.objective):
-            floor = FluencyFloor.parse(config.fluency_floor)
-            objective = make_generation_objective(
-                lm, task, samples, config.objective, floor=floor, seed=config.seed, **common
-            )
-            return cls(config, samples, objective, template, prompting)
-        labelled = AnswerObjective(loaded.model, samples, lm.encode, measure=config.objective, **common)
-        return cls(config, samples, labelled, template, prompting)
-
-    def scored(self, angles: Angles) -> Scored:
-        """What these angles (radians) score."""
-        if isinstance(self.objective, AnswerObjective):
-            return Scored(self.objective(angles), None)
-        outcome = self.objective.outcome(angles)
-        return Scored(outcome.score, outcome)
 
 
 def tune(
@@ -177,8 +89,8 @@ def tune(
         "prompts": hashlib.sha256(json.dumps([vars(sample) for sample in problem.samples]).encode()).hexdigest()[:16],
     }
     if output:
-        _make(output)
-    with locked(output / LOCK, wait=False) if output else nullcontext():
+        make_folder(output)
+    with hold_lock(output / LOCK, wait=False) if output else nullcontext():
         log = TrialLog.open(output / TRIALS, settings, resume) if output else None
         outcomes = TextScoreLog(output) if output and is_reward(config.objective) else None
         on_start(len(log.trials) if log else 0)
@@ -247,22 +159,10 @@ def tune(
 def check(config: TaRotConfig, output: Path | None, budget: int, resume: bool) -> None:
     """Raise what `tune` would raise that can be told without a model; a command calls it before it loads one."""
     if output is not None:
-        _check_free(output, resume)
+        check_free(output, resume)
     elif resume:
         raise TarotError("an output folder to resume from", "none", "give output_dir")
     check_search(config, budget)
-
-
-def check_samples(config: TaRotConfig, include_path: str | Path | None = None) -> None:
-    """Raise what `tune` would raise for the task and its documents; a command calls it before it loads a model.
-
-    Prompts are rendered without a chat template, which only the model brings.
-    """
-    task = load_task(config.task, include_path)
-    if is_reward(config.objective):
-        check_generates(task, config.objective)
-    with quiet("tarot"):  # the search says it again
-        draw_samples(task, config.num_samples, num_fewshot=config.num_fewshot, seed=config.seed)
 
 
 def check_search(config: TaRotConfig, budget: int) -> None:
@@ -276,33 +176,3 @@ def check_search(config: TaRotConfig, budget: int) -> None:
         raise TarotError(f"a search without gradients for {config.objective}", repr(config.search), "try --search bo")
     if budget < (cost := trial_cost(config.search)):
         raise TarotError(f"a budget of at least {cost}, what one trial of {config.search!r} counts for", str(budget))
-
-
-def _check_free(output: Path, resume: bool) -> None:
-    if output.exists() and not output.is_dir():
-        raise TarotError("a folder to write to", f"the file {output}", "choose another --output")
-    check_place(output, folder=True)
-    there = {path.name for path in output.iterdir()} - {LOCK} if output.is_dir() else set()
-    if not there or (resume and TRIALS in there):  # an adapter without trials is nothing to go on with
-        return
-    hint = "add --resume, or choose another" if TRIALS in there else "choose another"
-    raise TarotError("an empty output folder", f"{output} with {CARD if CARD in there else 'files in it'}", hint)
-
-
-def _make(output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TarotError(
-            f"to make the folder {output}", error.strerror or str(error), "choose another --output"
-        ) from error
-
-
-def curve(folder: str | Path, search: str) -> list[float]:
-    """The score after each evaluation of a finished search: a trial that counts for several stands there as often."""
-    return [trial.score for trial in trials(folder) for _ in range(trial_cost(search))]
-
-
-def trials(folder: str | Path) -> list[Trial]:
-    """The trials that a search left in its folder; TarotError when there are none."""
-    return TrialLog.read(Path(folder) / TRIALS).trials

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from tarot._files.atomic import written_atomically
+from tarot._files.atomic import replace_file
 from tarot.edit.adapter import Adapter
 from tarot.edit.merge import merge_temporarily
 from tarot.edit.sites import n_layers
@@ -69,7 +69,7 @@ def to_gguf(model: PreTrainedModel, adapter: Adapter, source: str | Path, output
                 edited[tensor.name] = _replaced(tensor, _in_rows(site.module, parameter.data))
     reader.tensors = [edited.get(tensor.name, tensor) for tensor in reader.tensors]
     with (
-        written_atomically(Path(output)) as part,
+        replace_file(Path(output)) as part,
         closing(gguf.GGUFWriter(part, gguf.MODEL_ARCH_NAMES[architecture], endianess=reader.endianess)) as writer,
     ):
         writer.data_alignment = reader.alignment

@@ -26,9 +26,9 @@ from transformers import PreTrainedModel
 from typing_extensions import TypedDict
 
 from tarot._files.atomic import write_atomically
-from tarot._files.strict_json import Name, parse_json, read_file, validated
+from tarot._files.strict_json import Name, parse_json, read_file, validate
 from tarot.edit.adapter import Adapter, Edit
-from tarot.edit.provenance import checked_provenance
+from tarot.edit.provenance import validate_provenance
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import Site, angle_mask, find_sites
 from tarot.errors import MissingFileError, ShapeMismatch, TarotError
@@ -116,7 +116,7 @@ def from_peft(model: PreTrainedModel, folder: str | Path) -> Adapter:
         got = shorten(str(error), 200)
         raise TarotError(f"safetensors in {path}", got, "pickled weights are never read") from error
     try:
-        provenance = checked_provenance(parse_json(metadata.get(PROVENANCE, "{}").encode()))
+        provenance = validate_provenance(parse_json(metadata.get(PROVENANCE, "{}").encode()))
     except ValueError as error:
         raise TarotError(f"a provenance as tarot writes it in {path}", f"{error}", "import another adapter") from error
     known = {site.name: site for site in find_sites(model, "heads", 1.0)}
@@ -169,7 +169,7 @@ class _Config(TypedDict, total=False):
 def _config(folder: Path) -> _Config:
     path = folder / CONFIG
     try:
-        config: _Config = validated(_Config, parse_json(read_file(path)))
+        config: _Config = validate(_Config, parse_json(read_file(path)))
     except OSError as error:
         raise MissingFileError(
             f"a PEFT adapter folder with {CONFIG}", f"{error.strerror} at {error.filename}"

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from tarot.edit.patch import Patch, Step
 from tarot.evaluation.baselines.weights import Reweighted, check_differentiable
 from tarot.objectives.answers import AnswerObjective
-from tarot.search.loop import GRADIENT_COST
+from tarot.search.registry import GRADIENT_COST
 
 LORA_RANK, LORA_RATE = 8, 1e-3
 OFT_RATE = 0.025  # of tan(angle / 2): some 0.05 radians a step, as the search `adam` does

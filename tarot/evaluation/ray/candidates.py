@@ -14,7 +14,7 @@ from tarot.errors import TarotError
 from tarot.evaluation.ray.cluster import Cluster, Resources
 from tarot.models.load import load_model
 from tarot.search.config import TaRotConfig
-from tarot.search.tune import Angles, Problem, Scored
+from tarot.search.problem import Angles, Problem, Scored
 
 
 class Candidates(Cluster):

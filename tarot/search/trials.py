@@ -9,19 +9,54 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from reprlib import repr as short
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from typing_extensions import TypedDict
 
-from tarot._files.strict_json import Count, parse_json, read_file, validated
+from tarot._files.strict_json import Count, Fraction, Number, parse_json, read_file, validate
 from tarot.errors import TarotError
-from tarot.search.trial import Trial
 
 FORMAT = 1
 LARGEST = 2**32  # bytes
+
+
+Origin = Literal["identity", "start", "sobol", "random", "acquisition", "gradient"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """f(x) = score.
+
+    Attributes:
+        index: 0 for the identity.
+        x: the point, in the unit cube.
+        score: higher is better; nan where the objective gave no finite number, or a gradient that is not finite.
+        origin: how the point was proposed. `start` is one of the space's, `sobol` one of the initial design (a uniform
+            draw in more dimensions than the sequence has). After these, `random` in a search with a surrogate says that
+            it failed, or wanted a point again.
+        propose_seconds: spent on finding the point.
+        evaluate_seconds: spent on the objective, its gradient included; of a batch that is evaluated elsewhere, on
+            waiting for it since the trial before.
+        gradient: d score / d x, for a search that follows it; else empty.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    index: Count
+    x: tuple[Fraction, ...]
+    score: float
+    origin: Origin
+    propose_seconds: Number
+    evaluate_seconds: Number
+    gradient: tuple[Number, ...] = ()
+
+
+def best_of(trials: Sequence[Trial]) -> Trial:
+    """The first trial with the highest finite score; trial 0 where none is finite."""
+    return max(trials, key=lambda trial: trial.score if math.isfinite(trial.score) else -math.inf)
 
 
 class _Header(TypedDict):
@@ -162,7 +197,7 @@ def _reason(error: OSError) -> str:
 
 def _settings(path: Path, line: bytes) -> dict[str, Any]:
     try:
-        header: _Header = validated(_Header, parse_json(line))
+        header: _Header = validate(_Header, parse_json(line))
     except ValueError as error:
         raise TarotError(
             f"the settings of a search in line 1 of {path}", str(error), "choose another folder"
@@ -200,7 +235,7 @@ def _trial(line: bytes, before: Sequence[Trial]) -> Trial:
     fields = parse_json(line)
     if isinstance(fields, dict) and fields.get("score", math.nan) is None:
         fields["score"] = math.nan
-    trial: Trial = validated(Trial, fields)
+    trial: Trial = validate(Trial, fields)
     if trial.index != len(before):
         raise ValueError(f"index: {trial.index}")
     if before and len(trial.x) != len(before[0].x):

@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from tarot.search.trial import Origin, Trial
+from tarot.search.trials import Origin, Trial
 
 Point = Float[Tensor, "d"]
 
