@@ -9,8 +9,9 @@ from lm_eval.api.task import Task
 from lm_eval.models.huggingface import HFLM
 
 from tarot.models.lm_eval_model import TarotLM
-from tarot.models.load import LoadedModel
-from tarot.objectives.samples import chat_template, load_task
+from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.prompts import get_chat_template
+from tarot.objectives.task_loading import load_task
 
 TASK = "tarot_ag_news" if os.environ.get("TAROT_DATA") else "synth_implicatives"
 DOCUMENTS = 32
@@ -26,7 +27,7 @@ def task(tarot_model: LoadedModel) -> Task:
     task.set_config("num_fewshot", 6)
     task.build_all_requests(
         limit=DOCUMENTS,
-        apply_chat_template=chat_template(lm, True) is not None,
+        apply_chat_template=get_chat_template(lm, True) is not None,
         fewshot_as_multiturn=True,
         chat_template=lm.apply_chat_template,
     )

@@ -17,9 +17,11 @@ from tarot.edit.merge import merge_temporarily
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.models.lm_eval_model import TarotLM
-from tarot.models.load import LoadedModel
+from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
-from tarot.objectives.samples import chat_template, draw_samples, load_task
+from tarot.objectives.prompts import get_chat_template
+from tarot.objectives.samples import draw_samples
+from tarot.objectives.task_loading import load_task
 
 TASK = "tarot_ag_news" if os.environ.get("TAROT_DATA") else "synth_implicatives"
 ROUNDS = 2
@@ -90,7 +92,7 @@ def first_logits(objective: AnswerObjective, angles: torch.Tensor) -> list[torch
 def objective(request: pytest.FixtureRequest, tarot_model: LoadedModel) -> AnswerObjective:
     """Draw 20 samples with that many shots in each prompt."""
     lm = TarotLM(tarot_model.model, tokenizer=tarot_model.tokenizer)
-    samples = draw_samples(load_task(TASK), 20, num_fewshot=request.param, chat_template=chat_template(lm, True))
+    samples = draw_samples(load_task(TASK), 20, num_fewshot=request.param, chat_template=get_chat_template(lm, True))
     return AnswerObjective(tarot_model.model, samples, lm.encode, sites=find_sites(tarot_model.model, "heads", 0.5))
 
 

@@ -15,7 +15,8 @@ from tarot.edit.hooks import apply_rotation
 from tarot.edit.merge import merge_temporarily
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
-from tarot.models.load import LoadedModel, load_model
+from tarot.models.load import load_model
+from tarot.models.loaded_model import LoadedModel
 
 ROUNDS = 7
 SWITCHES = 20  # even, so that the model ends with the adapter that it began with
@@ -88,7 +89,7 @@ def bench_switch(
 ) -> None:
     """Change from one adapter to another without loading a model, beside a forward pass of 400 tokens."""
     sites = find_sites(own_model, "heads", 0.5)
-    edit = Edit.of(own_model, "heads", sites, ROTARY)
+    edit = Edit.from_sites(own_model, "heads", sites, ROTARY)
     shape = (len(sites), sites[0].n_heads, sites[0].d_head // 2)
     first, second = (
         Adapter(torch.rand(shape, generator=torch.Generator().manual_seed(seed)), edit, {}) for seed in (0, 1)

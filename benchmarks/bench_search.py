@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tarot.models.load import LoadedModel
+from tarot.models.loaded_model import LoadedModel
 from tarot.search.config import TaRotConfig
 from tarot.search.tune import tune
 

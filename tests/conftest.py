@@ -20,7 +20,7 @@ install_import_hook(
         "tarot.edit.rotation",
         "tarot.edit.sites",
         "tarot.edit.hooks",
-        "tarot.models.scoring.scorer",
+        "tarot.models.scoring",
         "tarot.objectives.answers",
         "tarot.objectives.generated",
         "tarot.search.space",

@@ -33,7 +33,7 @@ from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.results import EDITED, OUTSIDE, ZERO_SHOT
 from tarot.models.lm_eval_model import TarotLM
-from tarot.models.load import LoadedModel
+from tarot.models.loaded_model import LoadedModel
 from tarot.models.scoring.scorer import Request
 from tarot.objectives.samples import Sample
 from tarot.report.analysis import analyse
@@ -414,7 +414,7 @@ def test_patterns_move_above_the_first_edited_layer_only() -> None:
     sites = find_sites(model, "heads", [1, 2])
     angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
     angles[0, 1] *= 5
-    edit = Adapter(angles, Edit.of(model, "heads", sites, ROTARY), {})
+    edit = Adapter(angles, Edit.from_sites(model, "heads", sites, ROTARY), {})
     shown = patterns(model, edit, list(range(5, 25)), n=6)
     assert (shown[0].layer, shown[0].head) == (1, 1)
     assert [pattern.angle > 0 for pattern in shown] == [True] * 6 + [False] * 6

@@ -23,7 +23,7 @@ from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.evaluation.results import Arm, Comparison
 from tarot.evaluation.results_file import load, to_json
-from tarot.models.load import ModelInfo
+from tarot.models.listing import ModelInfo
 from tarot.search.config import TaRotConfig
 
 
@@ -90,7 +90,7 @@ def test_models_lists_what_is_here(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = [ModelInfo("wheel:a", "wheel-a", 1234, 30, 9, 64), ModelInfo("org/b", "hub cache", None, None, None, None)]
-    monkeypatch.setattr("tarot.models.load.available", lambda: known)
+    monkeypatch.setattr("tarot.models.listing.available", lambda: known)
     assert run_in(home, "models") == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert any({"wheel:a", "1,234", "30", "9", "64", "wheel-a"} <= set(row) for row in rows)
@@ -101,7 +101,7 @@ def test_ctrl_c_is_said(home: Path, capsys: pytest.CaptureFixture[str], monkeypa
     def available() -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tarot.models.load.available", available)
+    monkeypatch.setattr("tarot.models.listing.available", available)
     assert run_in(home, "models") == 130
     assert capsys.readouterr().err == "interrupted\n"
 

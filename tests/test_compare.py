@@ -20,8 +20,10 @@ from tarot.evaluation.lm_eval_results import answers, check_scorable, logged_doc
 from tarot.evaluation.results import Comparison
 from tarot.evaluation.results_file import load, to_json
 from tarot.models.lm_eval_model import TarotLM
-from tarot.models.load import LoadedModel
-from tarot.objectives.samples import chat_template, document_key, draw_samples, load_task
+from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.prompts import get_chat_template
+from tarot.objectives.samples import document_key, draw_samples
+from tarot.objectives.task_loading import load_task
 from tarot.search.config import TaRotConfig
 
 SAMPLES = 6
@@ -46,14 +48,14 @@ def tuned(loaded: LoadedModel, folder: Path, seed: int = 1, **change: object) ->
     config = TaRotConfig(**{"task": "own_choice", "samples": SAMPLES, **change})
     sites = find_sites(loaded.model, "heads", 0.5)
     angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed))
-    template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), config.apply_chat_template)
+    template = get_chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), config.apply_chat_template)
     task = load_task(config.task, folder)
     drawn = draw_samples(
         task, config.num_samples, num_fewshot=config.num_fewshot, seed=config.seed, chat_template=template
     )
     ids = [{"id": sample.id, "key": sample.key, "num_fewshot": sample.num_fewshot} for sample in drawn]
     provenance = {**asdict(config), "budget": 3, "samples_drawn": ids}
-    return Adapter(angles, Edit.of(loaded.model, "heads", sites, ROTARY), provenance)
+    return Adapter(angles, Edit.from_sites(loaded.model, "heads", sites, ROTARY), provenance)
 
 
 def names(comparison: Comparison) -> list[str]:

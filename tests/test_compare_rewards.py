@@ -16,10 +16,11 @@ from tarot.evaluation.compare_rewards import add_rewards, compare_rewards
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.reward_results import load, to_json
 from tarot.models.lm_eval_model import TarotLM
-from tarot.models.load import LoadedModel
-from tarot.objectives.generated import fluency_of
+from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.fluency import make_fluency
 from tarot.objectives.rewards import make_reward
-from tarot.objectives.text_metrics import ScoredTexts, TextScores, distinct
+from tarot.objectives.text_metrics import distinct
+from tarot.objectives.text_scores import ScoredTexts, TextScores
 from tarot.report.rewards import front_rows, reward_rows
 from tarot.search.config import TaRotConfig
 
@@ -36,7 +37,7 @@ def tuned(loaded: LoadedModel, **change: object) -> Adapter:
     """An edit of random angles that says it was tuned for a reward."""
     config = replace(TaRotConfig("openings", objective="fluency"), **change)
     angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
-    edit = Edit.of(loaded.model, "heads", find_sites(loaded.model, "heads", 0.5), ROTARY)
+    edit = Edit.from_sites(loaded.model, "heads", find_sites(loaded.model, "heads", 0.5), ROTARY)
     return Adapter(angles, edit, {**asdict(config), "budget": 3, "samples_drawn": []})
 
 
@@ -51,7 +52,7 @@ def test_results_hold_them_side_by_side(loaded: LoadedModel) -> None:
     assert found["fluency,none"] == fmean(document["fluency"] for document in documents)
     texts = [document["filtered_resps"][0] for document in documents]
     assert found["distinct_2,none"] == distinct(texts)
-    fluency = fluency_of(TarotLM(loaded.model, tokenizer=loaded.tokenizer))
+    fluency = make_fluency(TarotLM(loaded.model, tokenizer=loaded.tokenizer))
     prompts = [document["arguments"][0][0] for document in documents]
     assert [document["fluency"] for document in documents] == fluency(prompts, texts)
     assert [document["reward"] for document in documents] == make_reward(NAME, fluency)(prompts, texts)

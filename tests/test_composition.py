@@ -19,8 +19,9 @@ from tarot.edit.rotation import GIVENS, ROTARY, SCALE, Rotation
 from tarot.edit.sites import angle_mask, find_sites
 from tarot.errors import TarotError
 from tarot.evaluation.evaluate import evaluate
-from tarot.models.load import LoadedModel
-from tarot.objectives.samples import document_key, draw_samples, load_task
+from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.samples import document_key, draw_samples
+from tarot.objectives.task_loading import load_task
 
 model_of_bytes = cache(byte_model)
 TOKENS = torch.arange(3, 30)[None]
@@ -33,7 +34,7 @@ def an_adapter(
     sites = find_sites(model, kind, layers)
     mask = angle_mask(sites, rotation.n_angles)
     angles = torch.randn(mask.shape, generator=torch.Generator().manual_seed(seed)) * 0.3 * mask
-    return Adapter(angles, Edit.of(model, kind, sites, rotation), {"model": "m", "seed": seed})
+    return Adapter(angles, Edit.from_sites(model, kind, sites, rotation), {"model": "m", "seed": seed})
 
 
 @torch.no_grad()

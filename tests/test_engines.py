@@ -13,7 +13,10 @@ from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.export.gguf import to_gguf
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import angle_mask, find_sites
-from tarot.models.load import LoadedModel, gguf_file, load_model, save_checkpoint
+from tarot.models.checkpoint import save_checkpoint
+from tarot.models.gguf import gguf_file
+from tarot.models.load import load_model
+from tarot.models.loaded_model import LoadedModel
 
 PROMPT = "The capital of France is"
 TOKENS = 16
@@ -44,7 +47,7 @@ def merged(folder: Path) -> tuple[list[int], list[int]]:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.15)
         sites = find_sites(model, "heads", 1.0)
-        adapter = Adapter(torch.randn(4, 4, 16) * 0.5, Edit.of(model, "heads", sites, ROTARY), {})
+        adapter = Adapter(torch.randn(4, 4, 16) * 0.5, Edit.from_sites(model, "heads", sites, ROTARY), {})
     prompt = tokenizer(PROMPT, return_tensors="pt")
 
     def goes_on() -> list[int]:
@@ -64,7 +67,7 @@ def scrambled(model: PreTrainedModel) -> Adapter:
     sites = find_sites(model, "heads", -0.5)
     shape = angle_mask(sites, ROTARY.n_angles).shape
     angles = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    return Adapter(angles, Edit.of(model, "heads", sites, ROTARY), {})
+    return Adapter(angles, Edit.from_sites(model, "heads", sites, ROTARY), {})
 
 
 def greedy(model: PreTrainedModel, prompt: list[int], n: int) -> list[int]:

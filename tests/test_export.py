@@ -30,8 +30,9 @@ from tarot.edit.rotation import GIVENS, ROTARY, Rotation
 from tarot.edit.sites import angle_mask, find_sites
 from tarot.errors import TarotError
 from tarot.evaluation.evaluate import evaluate
-from tarot.models.load import LoadedModel, load_model
-from tarot.models.load import save_checkpoint as save_merged
+from tarot.models.checkpoint import save_checkpoint as save_merged
+from tarot.models.load import load_model
+from tarot.models.loaded_model import LoadedModel
 
 # PEFT 0.21 asks transformers 5.23 by a name that it is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
@@ -53,7 +54,7 @@ def an_adapter(
     sites = find_sites(model, kind, layers)
     mask = angle_mask(sites, rotation.n_angles)
     angles = torch.randn(mask.shape, generator=torch.Generator().manual_seed(0)) * scale * mask
-    return Adapter(angles, Edit.of(model, kind, sites, rotation), provenance)
+    return Adapter(angles, Edit.from_sites(model, kind, sites, rotation), provenance)
 
 
 @torch.no_grad()

@@ -16,10 +16,14 @@ from tarot.edit.hooks import apply_rotation
 from tarot.edit.sites import find_sites
 from tarot.errors import TarotError, UnknownName
 from tarot.models.lm_eval_model import TarotLM
-from tarot.models.load import LoadedModel
-from tarot.objectives.generated import FluencyFloor, GenerationObjective, TextGenerator, fluency_of, seeded
-from tarot.objectives.samples import chat_template, draw_samples, load_task
-from tarot.objectives.text_metrics import TextScores, read_text_scores
+from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.fluency import FluencyFloor, make_fluency
+from tarot.objectives.generated import GenerationObjective
+from tarot.objectives.prompts import get_chat_template
+from tarot.objectives.samples import draw_samples
+from tarot.objectives.task_loading import load_task
+from tarot.objectives.text_generation import TextGenerator, seeded
+from tarot.objectives.text_scores import TextScores, read_text_scores
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_trials
 from tarot.search.pareto import pareto
@@ -50,7 +54,7 @@ def vowels(prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
 def objective(reward=vowels, options=OPTIONS, **settings: object) -> GenerationObjective:
     lm = lettered()
     sites = find_sites(lm.model, "heads", 0.5)
-    return GenerationObjective(TextGenerator(lm, PROMPTS, options), reward, fluency_of(lm), sites=sites, **settings)
+    return GenerationObjective(TextGenerator(lm, PROMPTS, options), reward, make_fluency(lm), sites=sites, **settings)
 
 
 def some_angles(seed: int, size: float = 1.0) -> torch.Tensor:
@@ -79,13 +83,13 @@ def oracle(angles: torch.Tensor) -> tuple[float, float]:
 @settings(max_examples=10)
 def test_agrees_with_the_oracle(seed: int) -> None:
     angles = some_angles(seed)
-    outcome = objective().outcome(angles)
+    outcome = objective().evaluate(angles)
     assert (outcome.reward, outcome.fluency) == pytest.approx(oracle(angles), abs=1e-4)
     assert objective()(angles) == outcome.reward
 
 
 def test_zero_angles_are_the_base() -> None:
-    outcome = objective().outcome(torch.zeros(2, 3, 4))
+    outcome = objective().evaluate(torch.zeros(2, 3, 4))
     assert (outcome.reward, outcome.fluency) == pytest.approx(oracle(torch.zeros(2, 3, 4)), abs=1e-4)
     assert outcome == objective().base
 
@@ -104,8 +108,8 @@ def test_leaves_the_model_and_the_random_numbers_as_they_were() -> None:
 def test_a_seed_decides_what_is_sampled() -> None:
     options = OPTIONS | {"do_sample": True, "temperature": 1.0, "max_gen_toks": 12}
     generations = TextGenerator(lettered(), PROMPTS, options)
-    assert generations.written(3) == generations.written(3) != generations.written(4)
-    assert all(len(text) <= 12 for text in generations.written(3))
+    assert generations.generate(3) == generations.generate(3) != generations.generate(4)
+    assert all(len(text) <= 12 for text in generations.generate(3))
     with seeded(3):
         first = torch.rand(1)
     with seeded(3):
@@ -114,7 +118,7 @@ def test_a_seed_decides_what_is_sampled() -> None:
 
 def test_batches_change_nothing() -> None:
     lm = lettered()
-    one, all_at_once = (TextGenerator(lm, PROMPTS, OPTIONS, size).written(0) for size in (1, None))
+    one, all_at_once = (TextGenerator(lm, PROMPTS, OPTIONS, size).generate(0) for size in (1, None))
     assert one == all_at_once
 
 
@@ -175,12 +179,12 @@ def test_a_floor_that_is_none(text: str) -> None:
 def test_what_falls_below_the_floor_is_refused() -> None:
     angles = some_angles(1)
     free = objective()
-    lost = free.base.fluency - free.outcome(angles).fluency
+    lost = free.base.fluency - free.evaluate(angles).fluency
     assert lost > 0
     for nats, refused in ((lost + 0.01, False), (lost - 0.01, True)):
         floored = objective(floor=FluencyFloor(nats=nats))
         assert math.isnan(floored(angles)) == refused
-        assert floored.outcome(angles) == replace(free.outcome(angles), refused=refused)
+        assert floored.evaluate(angles) == replace(free.evaluate(angles), refused=refused)
     assert objective(floor=FluencyFloor(nats=0.0))(torch.zeros(2, 3, 4)) == free.base.reward
 
 
@@ -210,10 +214,10 @@ def test_a_planted_reward_is_maximised(tmp_path: Path, loaded: LoadedModel, spac
         assert [outcome.reward for outcome in read_text_scores(tmp_path / name).values()] == scores
         # Judged once more, with the adapter as it was saved, by the one reward.
         task = load_task("openings")
-        template = chat_template(lettered(), RECIPE.apply_chat_template)
+        template = get_chat_template(lettered(), RECIPE.apply_chat_template)
         prompts = [sample.pairs[0][0] for sample in draw_samples(task, 4, chat_template=template)]
         with adapter.apply(loaded.model):
-            texts = TextGenerator(lettered(), prompts, task.config.generation_kwargs).written(0)
+            texts = TextGenerator(lettered(), prompts, task.config.generation_kwargs).generate(0)
         best[name] = sum(vowels(prompts, texts)) / 4
         base = scores[0] if name == "vowels" else 1 - scores[0]
         assert best[name] == pytest.approx(max(scores) if name == "vowels" else 1 - max(scores))

@@ -15,7 +15,7 @@ from tarot.errors import TarotError, UnknownName
 from tarot.evaluation.grid import CellResult, Measurer, Models, Setting, engine, run_grid
 from tarot.evaluation.results import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Comparison
 from tarot.evaluation.results_file import load
-from tarot.models.load import LoadedModel
+from tarot.models.loaded_model import LoadedModel
 
 
 def comparison(setting: Setting) -> Comparison:

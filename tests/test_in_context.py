@@ -15,8 +15,8 @@ from tarot.evaluation import in_context as icl
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import answers
 from tarot.models.lm_eval_model import TarotLM
-from tarot.models.load import LoadedModel
-from tarot.objectives.samples import load_task
+from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.task_loading import load_task
 
 TASK = "own_choice"
 

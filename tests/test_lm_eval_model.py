@@ -31,12 +31,14 @@ from tarot.edit.sites import find_sites
 from tarot.errors import TarotError
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import metric_value, n_documents
+from tarot.models.checkpoint import save_checkpoint as save_merged
 from tarot.models.lm_eval_model import TarotLM, parse_batch_size
-from tarot.models.load import LoadedModel, load_model
-from tarot.models.load import save_checkpoint as save_merged
+from tarot.models.load import load_model
+from tarot.models.loaded_model import LoadedModel
 from tarot.models.scoring.scorer import Request
 from tarot.objectives.answers import AnswerObjective
-from tarot.objectives.samples import Sample, draw_samples, load_task
+from tarot.objectives.samples import Sample, draw_samples
+from tarot.objectives.task_loading import load_task
 from tarot.search.config import TaRotConfig
 from tarot.search.tune import tune
 
@@ -55,7 +57,7 @@ def loaded() -> LoadedModel:
 def adapter(loaded: LoadedModel) -> Adapter:
     sites = find_sites(loaded.model, "heads", 0.5)
     angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
-    return Adapter(angles, Edit.of(loaded.model, "heads", sites, ROTARY), {})
+    return Adapter(angles, Edit.from_sites(loaded.model, "heads", sites, ROTARY), {})
 
 
 def pairs(n: int) -> list[Instance]:
@@ -222,7 +224,7 @@ def test_an_objective_names_an_answer_without_tokens(loaded: LoadedModel) -> Non
     sample = Sample("train/7", "", (("Q:", "red"), ("Q:", "")), 0, 0)
     encode = TarotLM(loaded.model, tokenizer=loaded.tokenizer).encode
     with pytest.raises(TarotError, match="got an answer without tokens in train/7, answer ''"):
-        AnswerObjective(loaded.model, [sample], encode, measure="margin", sites=find_sites(loaded.model))
+        AnswerObjective(loaded.model, [sample], encode, answer_score="margin", sites=find_sites(loaded.model))
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,9 @@ from transformers.utils import logging
 from tarot.edit.sites import find_sites, n_layers
 from tarot.errors import TarotError, UnknownName
 from tarot.models import load as models
-from tarot.models.load import LoadedModel, ModelInfo, available, load_model
+from tarot.models.listing import ModelInfo, available
+from tarot.models.load import load_model
+from tarot.models.loaded_model import LoadedModel
 from tarot.models.wheels import WHEELS
 
 TEXT = "the quick brown fox"

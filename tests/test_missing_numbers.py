@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tarot.errors import TarotError
 from tarot.evaluation.evaluate import evaluate
-from tarot.models.load import LoadedModel
+from tarot.models.loaded_model import LoadedModel
 from tarot.models.missing_numbers import BrokenRows, is_number, note_missing, strict
 
 finite = st.floats(allow_nan=False, allow_infinity=False)

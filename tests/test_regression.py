@@ -19,7 +19,7 @@ from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.regression import Verdict, check_regressions, identity, renewed, save
 from tarot.evaluation.results import Arm, Comparison
 from tarot.evaluation.results_file import load, to_json
-from tarot.models.load import LoadedModel
+from tarot.models.loaded_model import LoadedModel
 
 TOLERANCE = 0.02
 

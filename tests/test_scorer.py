@@ -11,7 +11,9 @@ from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
 from tarot.errors import TarotError
-from tarot.models.scoring.scorer import Request, Score, Scorer, _batches, _can_share_prefix
+from tarot.models.scoring.prefix_cache import can_share_prefix
+from tarot.models.scoring.prefix_tree import cut_batches
+from tarot.models.scoring.scorer import Request, Score, Scorer
 
 tiny = cache(tiny_model)
 TOKENS = st.integers(3, VOCABULARY - 1)
@@ -81,11 +83,11 @@ def test_what_keeps_more_than_keys_and_values_is_lent_nothing(monkeypatch: pytes
         pass
 
     model = tiny("llama")
-    assert _can_share_prefix(model)
+    assert can_share_prefix(model)
     monkeypatch.setattr(
         "tarot.models.scoring.scorer.DynamicCache", lambda config: Cache(layers=[Indexed() for _ in range(3)])
     )
-    assert not _can_share_prefix(model)
+    assert not can_share_prefix(model)
     made = [Request((*range(3, 15), i), (5, 6)) for i in (20, 21)]
     assert_same(Scorer(model, made).scores(), [plain(model, request) for request in made])
 
@@ -186,7 +188,7 @@ def test_batches_are_the_cheapest_cut(lengths: list[int], max_rows: int, pass_co
     def cuts(end: int) -> list[list[range]]:
         return [[*head, range(b, end)] for b in range(max(0, end - max_rows), end) for head in cuts(b)] if end else [[]]
 
-    found = list(_batches(lengths, max_rows, pass_cost))
+    found = list(cut_batches(lengths, max_rows, pass_cost))
     assert sorted(i for run in found for i in run) == list(range(len(lengths)))
     if len(lengths) <= 9:
         assert cost(found) == min(map(cost, cuts(len(lengths))))

@@ -16,10 +16,11 @@ from tarot.evaluation import in_context as icl
 from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
 from tarot.models.lm_eval_model import TarotLM
-from tarot.models.load import LoadedModel
+from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.documents import normalized, question_key, shot_keys
-from tarot.objectives.samples import evaluation_documents, load_task, load_tasks
-from tarot.objectives.shots import ShotPool, shots_shown
+from tarot.objectives.samples import render_evaluation_documents
+from tarot.objectives.shots import ShotPool, resolve_num_fewshot
+from tarot.objectives.task_loading import load_task, load_tasks
 from tarot.search.config import TaRotConfig
 from tarot.search.tune import tune
 
@@ -117,7 +118,7 @@ def test_documents_of_an_analysis_have_the_shots_of_an_evaluation(tmp_path: Path
     )
     prompts = [document["arguments"][0][0] for document in results["samples"]["own"]]
     task = load_task("own", tmp_path)
-    assert [sample.pairs[0][0] for sample in evaluation_documents(task, num_fewshot=3)] == prompts
+    assert [sample.pairs[0][0] for sample in render_evaluation_documents(task, num_fewshot=3)] == prompts
     assert len(task.sampler.df) == 5
 
 
@@ -148,7 +149,7 @@ def test_a_sampler_that_insists_on_the_question_is_an_error(tmp_path: Path) -> N
     task = load_task("own", tmp_path)
     task.sampler.sample = lambda n, eval_doc=None, **_: list(task.eval_docs)[:n]
     with pytest.raises(TarotError, match="shots of own that are not the question"):
-        evaluation_documents(task, num_fewshot=2)
+        render_evaluation_documents(task, num_fewshot=2)
 
 
 def test_shots_have_the_keys_of_both_templates(tmp_path: Path) -> None:
@@ -174,14 +175,14 @@ def test_numbers_of_shots_are_lm_evals(
 ) -> None:
     write(tmp_path, "own", "" if own is None else f"num_fewshot: {own}", train=rows(0, 4), test=rows(10, 14))
     task = load_task("own", tmp_path)
-    assert shots_shown(task, requested) == expected
+    assert resolve_num_fewshot(task, requested) == expected
     assert ("own sets num_fewshot: 0" in caplog.text) == (own == 0 and requested == 3)
 
 
 def test_a_number_of_shots_that_is_none_is_an_error(tmp_path: Path) -> None:
     write(tmp_path, "own", "num_fewshot: 1.5", train=rows(0, 4), test=rows(10, 14))
     with pytest.raises(TarotError, match=r"expected a whole number as num_fewshot of own, got 1.5"):
-        shots_shown(load_task("own", tmp_path), None)
+        resolve_num_fewshot(load_task("own", tmp_path), None)
 
 
 def test_one_task_of_a_group_has_no_shots(tmp_path: Path, loaded: LoadedModel) -> None:

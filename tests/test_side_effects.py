@@ -21,8 +21,8 @@ from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import TarotError
-from tarot.evaluation.statistics import Gain
-from tarot.models.load import LoadedModel
+from tarot.evaluation.statistics.gains import Gain
+from tarot.models.loaded_model import LoadedModel
 from tarot.report.side_effects import measure_effects
 
 model_of_bytes = cache(byte_model)
@@ -47,7 +47,7 @@ def an_adapter(scale: float = 1.0, seed: int = 0) -> Adapter:
     model = model_of_bytes()
     angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed)) * scale
     sites = find_sites(model, "heads", 0.5)
-    return Adapter(angles, Edit.of(model, "heads", sites, ROTARY), {"task": "own_choice", "budget": 4})
+    return Adapter(angles, Edit.from_sites(model, "heads", sites, ROTARY), {"task": "own_choice", "budget": 4})
 
 
 # Drift

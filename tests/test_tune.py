@@ -14,7 +14,7 @@ from checkpoint import byte_model, byte_tokenizer, save_checkpoint, write_tasks
 from tarot._files.lock import hold_lock
 from tarot.edit.adapter import METADATA, WEIGHTS, Adapter
 from tarot.errors import TarotError, UnknownName
-from tarot.models.load import LoadedModel
+from tarot.models.loaded_model import LoadedModel
 from tarot.search import trial_cost
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import LOCK, TRIALS, read_curve, read_trials

@@ -28,8 +28,9 @@ from tarot.analysis.side_effects import measure_trade_off
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import answers
-from tarot.models.load import LoadedModel, load_model
-from tarot.objectives.samples import load_task
+from tarot.models.load import load_model
+from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.task_loading import load_task
 
 HERE = Path(__file__).parent
 DOCUMENTS, TOKENS = 100, 20_000

@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks.study import grid
 from benchmarks.study.unseen import SEED, Setting, Unseen, measure, whole
 from tarot.models.lm_eval_model import TarotLM
-from tarot.models.load import LoadedModel
+from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
 from tarot.search import run_search
 from tarot.search.problem import Angles

@@ -29,11 +29,14 @@ from tarot.evaluation.baselines.eigenpruning import eigenpruning
 from tarot.evaluation.baselines.trained import lora, oft
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import answers
-from tarot.evaluation.statistics import weighted_f1
+from tarot.evaluation.statistics.gains import weighted_f1
 from tarot.models.lm_eval_model import TarotLM
-from tarot.models.load import LoadedModel, load_model
+from tarot.models.load import load_model
+from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
-from tarot.objectives.samples import MIXED_SHOTS, chat_template, draw_samples, load_task
+from tarot.objectives.prompts import get_chat_template
+from tarot.objectives.samples import MIXED_SHOTS, draw_samples
+from tarot.objectives.task_loading import load_task
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_curve
 from tarot.search.provenance import LIBRARIES
@@ -71,14 +74,14 @@ def edited(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> tuple[An
         return adapter, said | {"curve": [round(score, 5) for score in read_curve(work, config.search)]}
     task = load_task(config.task)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
-    template = chat_template(lm, config.apply_chat_template)
+    template = get_chat_template(lm, config.apply_chat_template)
     samples = draw_samples(task, config.num_samples, num_fewshot=cell.shots, seed=cell.seed, chat_template=template)
     sites = find_sites(loaded.model, "heads", parse_layers(config.layers))
     objective = AnswerObjective(loaded.model, samples, lm.encode, sites=sites)
     weights = RIVALS[method](objective, grid.BUDGET, cell.seed)
     weights.provenance["samples_drawn"] = [{"key": sample.key} for sample in samples]
     with torch.no_grad(), weights.apply(loaded.model):
-        scores = {"best": float(objective.score())}
+        scores = {"best": float(objective.score_model())}
     return weights, {"stored_bytes": weights.stored_bytes, "scores": scores}
 
 
@@ -93,7 +96,7 @@ def answered(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> dict[s
     seconds = round(time.perf_counter() - started, 1)
     task = load_task(name)
     if method == "few-shot":
-        template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), True)
+        template = get_chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), True)
         drawn = draw_samples(task, grid.SAMPLES, seed=cell.seed, chat_template=template)
         shots = icl.labelled(task, [vars(sample) for sample in drawn])[: grid.FEW_SHOT]
         results = icl.prompted(loaded, name, shots, limit=grid.DOCUMENTS)

@@ -39,7 +39,7 @@ from torch.quasirandom import SobolEngine
 from benchmarks.study import grid
 from benchmarks.study.unseen import SEED, Setting, better_half, measure, recorded, whole
 from tarot.edit.merge import merge_temporarily
-from tarot.models.load import LoadedModel
+from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
 from tarot.search import SEARCHES, run_search
 from tarot.search.acquisition import (
@@ -255,7 +255,7 @@ class Watched:
         with torch.no_grad(), merge_temporarily(self.objective.model, angles, self.objective.sites):
             answers = self.objective.scorer.log_probabilities()
         self.rows.append(answers[0])
-        return float(self.objective._sum(self.objective.measure, answers))
+        return float(self.objective._weighted_sum(self.objective.answer_score, answers))
 
 
 def raced(rows: Sequence[Tensor], weights: Tensor) -> dict[str, object]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from benchmarks.study import grid
 from benchmarks.study.unseen import SEED, Setting, better_half, measure, recorded, whole
 from tarot.models.lm_eval_model import TarotLM
-from tarot.models.load import LoadedModel
+from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import ANSWER_SCORES, AnswerObjective
 from tarot.search import run_search
 from tarot.search.config import TaRotConfig

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.study import grid
 from benchmarks.study.unseen import SEED, Setting, measure, whole
-from tarot.models.load import LoadedModel
+from tarot.models.loaded_model import LoadedModel
 from tarot.search import run_search
 
 LEVELS = (-0.5, -0.2, -0.1, -0.05, -0.02)

@@ -19,12 +19,15 @@ from tarot.edit.layers import parse_layers
 from tarot.edit.merge import merge_temporarily
 from tarot.edit.sites import Site, angle_mask, find_sites
 from tarot.evaluation.lm_eval_results import greedy_choice
-from tarot.evaluation.statistics import weighted_f1
+from tarot.evaluation.statistics.gains import weighted_f1
 from tarot.models.lm_eval_model import TarotLM
-from tarot.models.load import LoadedModel, load_model
+from tarot.models.load import load_model
+from tarot.models.loaded_model import LoadedModel
 from tarot.models.scoring.scorer import Request, Scorer
 from tarot.objectives.answers import AnswerObjective
-from tarot.objectives.samples import Sample, chat_template, draw_samples, load_task
+from tarot.objectives.prompts import get_chat_template
+from tarot.objectives.samples import Sample, draw_samples
+from tarot.objectives.task_loading import load_task
 from tarot.search import SearchResult
 from tarot.search.config import TaRotConfig
 from tarot.search.problem import Angles
@@ -127,7 +130,7 @@ class Setting:
         """The study's number of samples, and up to eighty unseen documents of what the split has left."""
         lm, task = TarotLM(loaded.model, tokenizer=loaded.tokenizer), load_task(f"tarot_{task_name}")
         most = min(grid.SAMPLES + UNSEEN, len(list(task.training_docs())) - shots)
-        drawn = draw_samples(task, most, num_fewshot=shots, seed=seed, chat_template=chat_template(lm, True))
+        drawn = draw_samples(task, most, num_fewshot=shots, seed=seed, chat_template=get_chat_template(lm, True))
         samples = drawn[: grid.SAMPLES]
         sites = find_sites(loaded.model, "heads", parse_layers(layers))
         objective = AnswerObjective(loaded.model, samples, lm.encode, sites=sites)

@@ -17,8 +17,10 @@ from transformers.integrations.accelerate import load_offloaded_parameter
 
 from tarot._files.atomic import write_atomically
 from tarot.errors import TarotError
-from tarot.models.load import LoadedModel, cache_folder
-from tarot.models.scoring.scorer import CACHE, max_length
+from tarot.models.load import cache_folder
+from tarot.models.loaded_model import LoadedModel
+from tarot.models.scoring.prefix_cache import CACHE
+from tarot.models.scoring.scorer import max_length
 from tarot.search.config import check_seed
 
 NEUTRAL_TOKENS = 20_000

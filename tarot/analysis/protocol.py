@@ -11,11 +11,13 @@ from tarot.evaluation.as_tuned import config_of
 from tarot.evaluation.evaluate import check_tasks, evaluate
 from tarot.evaluation.lm_eval_results import answers, check_scorable, logged_documents
 from tarot.models.lm_eval_model import TarotLM
-from tarot.models.load import LoadedModel
+from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
 from tarot.objectives.generated import GenerationObjective
+from tarot.objectives.prompts import get_chat_template
 from tarot.objectives.rewards import check_reward, is_reward, refuse_unrequested
-from tarot.objectives.samples import Sample, chat_template, evaluation_documents, load_task
+from tarot.objectives.samples import Sample, render_evaluation_documents
+from tarot.objectives.task_loading import load_task
 from tarot.search.problem import Problem, check_samples
 
 
@@ -84,8 +86,8 @@ def documents(
         raise TarotError("a limit of at least 1 document", str(limit), "leave it out for all")
     config = config_of(adapter)
     shots = config.num_fewshot if isinstance(config.num_fewshot, int) else 0
-    template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), config.apply_chat_template)
-    return evaluation_documents(
+    template = get_chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), config.apply_chat_template)
+    return render_evaluation_documents(
         load_task(config.task, include_path), num_fewshot=shots, limit=limit, chat_template=template
     )
 

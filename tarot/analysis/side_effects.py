@@ -14,9 +14,9 @@ from tarot.errors import TarotError
 from tarot.evaluation.as_tuned import config_of
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import answers, check_scorable, logged_documents
-from tarot.evaluation.statistics import Gain, f1_gain, weighted_f1
-from tarot.models.load import LoadedModel
-from tarot.objectives.samples import load_tasks
+from tarot.evaluation.statistics.gains import Gain, f1_gain, weighted_f1
+from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.task_loading import load_tasks
 
 SUITE = "tarot_synthetic"
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)

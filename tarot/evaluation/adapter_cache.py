@@ -23,9 +23,11 @@ from tarot.edit.fingerprint import shapes_fingerprint, weights_fingerprint
 from tarot.edit.sites import find_sites
 from tarot.errors import FileAccessError, TarotError
 from tarot.models.lm_eval_model import TarotLM
-from tarot.models.load import LoadedModel
-from tarot.objectives.samples import chat_template, draw_samples, load_task
-from tarot.objectives.text_metrics import OUTCOMES, read_text_scores
+from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.prompts import get_chat_template
+from tarot.objectives.samples import draw_samples
+from tarot.objectives.task_loading import load_task
+from tarot.objectives.text_scores import TEXT_SCORES_FILE, read_text_scores
 from tarot.search import TrialLog
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import LOCK, TRIALS
@@ -88,7 +90,7 @@ def tune_cached(
 def key(loaded: LoadedModel, config: TaRotConfig, budget: int, include_path: str | None) -> str:
     """Folder name: readable, and a digest of recipe, budget, model, weights, versions and the samples' very prompts."""
     sites = find_sites(loaded.model, config.sites, config.layers)
-    template = chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), config.apply_chat_template)
+    template = get_chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), config.apply_chat_template)
     task = load_task(config.task, include_path)
     samples = draw_samples(
         task, config.num_samples, num_fewshot=config.num_fewshot, seed=config.seed, chat_template=template
@@ -165,7 +167,7 @@ def _repair(folder: Path, say: Callable[[str], None]) -> int:
     try:
         read_text_scores(folder)
     except TarotError as error:
-        if (folder / OUTCOMES).exists():
-            (folder / OUTCOMES).rename(folder / f"{OUTCOMES}.damaged")
-            say(f"set {folder / OUTCOMES} aside: {error}")
+        if (folder / TEXT_SCORES_FILE).exists():
+            (folder / TEXT_SCORES_FILE).rename(folder / f"{TEXT_SCORES_FILE}.damaged")
+            say(f"set {folder / TEXT_SCORES_FILE} aside: {error}")
     return len(TrialLog.read(path).trials)

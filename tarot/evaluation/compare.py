@@ -18,12 +18,13 @@ from tarot.evaluation import in_context as icl
 from tarot.evaluation.as_tuned import _samples_of, config_of
 from tarot.evaluation.command import command, not_repeated
 from tarot.evaluation.evaluate import check_tasks, evaluate
-from tarot.evaluation.lm_eval_results import answers, check_scorable, logged_documents, said
+from tarot.evaluation.lm_eval_results import Logged, answers, check_scorable, logged_documents, said
 from tarot.evaluation.results import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Comparison
-from tarot.models.load import LoadedModel
+from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.documents import check_answers, document_key
-from tarot.objectives.samples import MIXED_SHOTS, load_task
-from tarot.objectives.shots import shots_shown
+from tarot.objectives.samples import MIXED_SHOTS
+from tarot.objectives.shots import resolve_num_fewshot
+from tarot.objectives.task_loading import load_task
 from tarot.search.provenance import LIBRARIES
 
 # Documents as lm-eval logged them, and the seconds that their answers took.
@@ -103,7 +104,7 @@ def compare(
     """
     started = time.perf_counter()
     loaded = LoadedModel.from_objects(model, tokenizer)
-    adapter = Adapter.of(adapter)
+    adapter = Adapter.resolve(adapter)
     config = config_of(adapter)
     check_controls(loaded, adapter, (controls or {}).values())
     own = config.num_fewshot if isinstance(config.num_fewshot, int) else 0
@@ -112,7 +113,7 @@ def compare(
     check_scorable(task)
     check_answers(task)
     drawn = icl.labelled(task, _samples_of(adapter))
-    n_shots = own or min(int(shots_shown(task, shots)), len(drawn))
+    n_shots = own or min(int(resolve_num_fewshot(task, shots)), len(drawn))
     if draws and not n_shots:
         raise TarotError("shots to draw", "0 shots", "leave the draws out")
 

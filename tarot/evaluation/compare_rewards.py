@@ -19,14 +19,16 @@ from tarot.evaluation.command import command, not_repeated
 from tarot.evaluation.evaluate import check_tasks, evaluate
 from tarot.evaluation.lm_eval_results import logged_documents, said
 from tarot.evaluation.reward_results import RewardComparison
-from tarot.evaluation.statistics import difference
+from tarot.evaluation.statistics.means import difference
 from tarot.models.lm_eval_model import TarotLM
-from tarot.models.load import LoadedModel
+from tarot.models.loaded_model import LoadedModel
 from tarot.models.missing_numbers import HINT, check_some_number, is_number
-from tarot.objectives.generated import check_generates, fluency_of, score_texts, seeded
+from tarot.objectives.fluency import make_fluency
+from tarot.objectives.generated import check_generates, score_texts
 from tarot.objectives.rewards import check_reward, is_reward, make_reward, refuse_unrequested
-from tarot.objectives.samples import load_task
-from tarot.objectives.text_metrics import ScoredTexts, TextScores
+from tarot.objectives.task_loading import load_task
+from tarot.objectives.text_generation import seeded
+from tarot.objectives.text_scores import ScoredTexts, TextScores
 from tarot.search.pareto import pareto
 
 
@@ -57,15 +59,15 @@ def score_logged_texts(loaded: LoadedModel, results: Mapping[str, Any], task: st
     documents = logged_documents(results, task)
     prompts = [document["arguments"][0][0] for document in documents]
     texts = [document["filtered_resps"][0] for document in documents]
-    fluency = fluency_of(TarotLM(loaded.model, tokenizer=loaded.tokenizer))
+    fluency = make_fluency(TarotLM(loaded.model, tokenizer=loaded.tokenizer))
     return score_texts(prompts, texts, make_reward(reward, fluency), fluency)
 
 
-def without_judgement(score_texts: ScoredTexts) -> list[int]:
+def without_judgement(scored_texts: ScoredTexts) -> list[int]:
     """Rows of the texts whose reward or fluency is NaN or infinite."""
     return [
         row
-        for row, pair in enumerate(zip(score_texts.rewards, score_texts.fluencies, strict=True))
+        for row, pair in enumerate(zip(scored_texts.rewards, scored_texts.fluencies, strict=True))
         if not is_number(pair)
     ]
 
@@ -91,7 +93,7 @@ def add_rewards(loaded: LoadedModel, results: dict[str, Any], asked: str | None 
         if lost := {documents[row]["doc_id"] for row in broken}:
             known = results.setdefault("without_number", {})
             known[task] = sorted({*known.get(task, ()), *lost})
-        metrics = {name: value for name, value in asdict(found.outcome).items() if name != "refused"}
+        metrics = {name: value for name, value in asdict(found.summary).items() if name != "refused"}
         for name, value in metrics.items():
             results["results"][task][f"{name},none"] = value
         for name, values in (("reward", found.rewards), ("fluency", found.fluencies)):

@@ -19,10 +19,12 @@ from tarot.edit.fingerprint import weights_fingerprint
 from tarot.errors import TarotError
 from tarot.models.answer_log import AnswerLog, LoggedAnswers
 from tarot.models.lm_eval_model import TarotLM, quiet
-from tarot.models.load import LoadedModel
+from tarot.models.loaded_model import LoadedModel
 from tarot.models.missing_numbers import note_missing
-from tarot.objectives.samples import chat_template, check_disjoint, load_tasks
-from tarot.objectives.shots import ShotPool, shots_shown
+from tarot.objectives.prompts import get_chat_template
+from tarot.objectives.shots import ShotPool, resolve_num_fewshot
+from tarot.objectives.task_loading import load_tasks
+from tarot.objectives.tuning_split import check_disjoint
 
 # Documents whose prompts are rendered before a model is loaded.
 RENDERED_FIRST = 10
@@ -48,7 +50,7 @@ def prepared(
     tuned_on = _tuning_keys(adapter)
     for task in selected["tasks"].values():
         check_disjoint(task, tuned_on)
-        task.set_config("num_fewshot", shots_shown(task, num_fewshot))
+        task.set_config("num_fewshot", resolve_num_fewshot(task, num_fewshot))
         _show_shots(task)
         _check_runs(task, limit)
         task.set_fewshot_seed(DEFAULT_OTHER_SEED)
@@ -146,12 +148,12 @@ def evaluate(
             documents than shots are asked for, runs unsafe code, or its own code raises; no document has a number.
     """
     loaded = LoadedModel.from_objects(model, tokenizer)
-    adapter = None if adapter is None else Adapter.of(adapter)
+    adapter = None if adapter is None else Adapter.resolve(adapter)
     tasks = [tasks] if isinstance(tasks, str) else tasks
     selected = prepared(tasks, adapter, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")
     lm.reference, lm.adapter = loaded.reference, adapter
-    templated = chat_template(lm, apply_chat_template) is not None
+    templated = get_chat_template(lm, apply_chat_template) is not None
     answering: Any = lm
     if answers:
         owner = [loaded.reference, str(loaded.model.dtype), weights_fingerprint(loaded.model), lm.fingerprint]

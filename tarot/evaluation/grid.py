@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 from tarot._files.atomic import write_atomically
 from tarot._files.lock import hold_lock
 from tarot.errors import TarotError, UnknownName
-from tarot.evaluation import results as cell_data
+from tarot.evaluation import results_file
 from tarot.evaluation.results import Comparison
 
 if TYPE_CHECKING:
     from tarot.edit.adapter import Adapter
-    from tarot.models.load import LoadedModel
+    from tarot.models.loaded_model import LoadedModel
     from tarot.search.config import TaRotConfig
 
 logger = logging.getLogger("tarot")
@@ -98,7 +98,7 @@ class CellResult:
     def from_json(cls, text: str) -> "CellResult":
         """The outcome that `to_json` wrote."""
         values = json.loads(text)
-        comparison = cell_data.from_values(values["cell"]) if values["cell"] else None
+        comparison = results_file.from_values(values["cell"]) if values["cell"] else None
         return cls(**values | {"cell": comparison, "words": tuple(values["words"])})
 
 
@@ -160,7 +160,7 @@ class Measurer:
         """
         from tarot.evaluation.compare import compare
         from tarot.evaluation.lm_eval_results import check_scorable
-        from tarot.objectives.samples import load_task
+        from tarot.objectives.task_loading import load_task
         from tarot.search.folder import read_curve
 
         check_scorable(load_task(setting.task, setting.include_path))  # before minutes are spent on a search
@@ -229,7 +229,7 @@ def run_grid(
     Raises:
         TarotError: a file that is no results, or cannot be written.
     """
-    kept = cell_data.load(output) if output.exists() else []
+    kept = results_file.load(output) if output.exists() else []
     asked = {setting: _asked(setting) for setting in settings}
     known = {comparison.asked: comparison for comparison in kept if comparison.asked}
     todo = [setting for setting in settings if asked[setting] not in known]
@@ -246,10 +246,10 @@ def run_grid(
 def _add(output: Path, *comparisons: Comparison) -> None:
     """To those that the file holds now: another process may have added its own meanwhile."""
     with hold_lock(output.with_name(f".{output.name}.lock")):
-        kept = cell_data.load(output) if output.exists() else []
+        kept = results_file.load(output) if output.exists() else []
         there = {comparison.asked for comparison in kept}
         new = [comparison for comparison in comparisons if comparison.asked not in there]
-        write_atomically(output, cell_data.to_json([*kept, *new]).encode())
+        write_atomically(output, results_file.to_json([*kept, *new]).encode())
 
 
 def _asked(setting: Setting) -> str:

@@ -20,11 +20,13 @@ from lm_eval.api.task import Task
 from tarot.errors import TarotError
 from tarot.evaluation.lm_eval_results import Logged, n_choices
 from tarot.models.lm_eval_model import TarotLM
-from tarot.models.load import LoadedModel
+from tarot.models.loaded_model import LoadedModel
 from tarot.models.missing_numbers import note_missing
 from tarot.objectives.documents import Doc, document_key
-from tarot.objectives.samples import chat_template, check_disjoint, load_tasks
-from tarot.objectives.shots import pins_no_shots
+from tarot.objectives.prompts import get_chat_template
+from tarot.objectives.shots import forbids_shots
+from tarot.objectives.task_loading import load_tasks
+from tarot.objectives.tuning_split import check_disjoint
 
 CONTENT_FREE = ("N/A", "", "[MASK]")
 
@@ -68,13 +70,13 @@ def prompted(
     """lm-eval's results of the unedited model on a task, each prompt beginning with these documents, answered."""
     selected = load_tasks([name], include_path)
     (task,) = selected["tasks"].values()
-    if pins_no_shots(task):
+    if forbids_shots(task):
         raise TarotError(f"a task that takes shots, not {name}", "num_fewshot: 0 in its file", "compare without shots")
     check_disjoint(task, (document_key(task, shot) for shot in shots))
     task.sampler = FirstNSampler(list(shots))
     task.set_config("num_fewshot", len(shots))
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")
-    templated = chat_template(lm, apply_chat_template) is not None
+    templated = get_chat_template(lm, apply_chat_template) is not None
     results: dict[str, Any] = evaluator.evaluate(
         lm, selected, limit=limit, apply_chat_template=templated, fewshot_as_multiturn=True, bootstrap_iters=100
     )

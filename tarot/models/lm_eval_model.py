@@ -1,7 +1,7 @@
 """lm-evaluation-harness, with edited models.
 
 `TarotLM` is the lm-eval model `tarot`: the stock Hugging Face model with an adapter applied, and with log-probabilities
-from `tarot.models.scoring.scorer`, which runs what prompts share once. `evaluate` measures base or edited models through lm-eval.
+from `tarot.models.scoring.scorer`, which runs shared prefixes once.
 """
 
 import logging
@@ -298,8 +298,8 @@ class TarotLM(HFLM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Write lm-eval's continuations, in batches.
 
-        A prompt that may grow beyond the length at which the model's rotary embeddings change (`tarot.models.scoring.rope`) is not
-        batched, since padding would change its text. transformers decides what becomes of keys cached before.
+        A prompt that may grow beyond the length at which the model's rotary embeddings change is not batched, since
+        padding would change its text. transformers decides what becomes of keys cached before.
         """
         self.broken_prompts.clear()
         texts = self._generated(requests, disable_tqdm)

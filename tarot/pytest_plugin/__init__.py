@@ -15,7 +15,7 @@ import pytest
 
 from tarot._files.paths import check_writable
 from tarot.errors import TarotError
-from tarot.evaluation import results as cell_data
+from tarot.evaluation import results_file
 from tarot.evaluation.grid import Measurer, Models, Setting
 from tarot.evaluation.results import Arm, Comparison, number_notes
 from tarot.objectives.task_names import check_task_names
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tarot.edit.adapter import Adapter
     from tarot.evaluation.ray.cells import RayEngine
     from tarot.evaluation.regression import Verdict
-    from tarot.models.load import LoadedModel
+    from tarot.models.loaded_model import LoadedModel
     from tarot.pytest_plugin.measured import TarotGain
 
 MEASURING = {"tarot_adapter", "tarot_gain"}
@@ -86,7 +86,7 @@ def _is_worker(config: pytest.Config) -> bool:
 
 def _checked_baseline(option: str, path: str | None) -> list[Comparison] | None:
     try:
-        return cell_data.load(path) if path else None
+        return results_file.load(path) if path else None
     except TarotError as error:
         raise pytest.UsageError(f"{option}: {error}") from None
 

@@ -13,12 +13,13 @@ from tarot.analysis.protocol import documents, greedy_answers, make_objective
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.as_tuned import config_of
 from tarot.evaluation.lm_eval_results import check_scorable
-from tarot.evaluation.statistics import mean_intervals
+from tarot.evaluation.statistics.means import mean_intervals
 from tarot.models.lm_eval_model import TarotLM
-from tarot.models.load import LoadedModel
+from tarot.models.loaded_model import LoadedModel
 from tarot.models.scoring.scorer import Request
 from tarot.objectives.generated import GenerationObjective
-from tarot.objectives.samples import Sample, load_task
+from tarot.objectives.samples import Sample
+from tarot.objectives.task_loading import load_task
 from tarot.report import figures, mechanism
 from tarot.report.folder import write_csv, write_svg
 
@@ -171,7 +172,7 @@ def _layers(output: Path, adapter: Adapter, objective: GenerationObjective, rewa
     n_scores = 2 * len(turned_rows) + 2
     # The reward itself, also where the search would refuse what it costs in fluency.
     _, _, found = head_effects(
-        lambda angles: objective.outcome(angles).reward,
+        lambda angles: objective.evaluate(angles).reward,
         adapter.angles,
         turned_rows,
         lambda done: on_step("layers", done, n_scores),

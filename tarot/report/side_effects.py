@@ -17,9 +17,9 @@ from tarot.analysis.side_effects import (
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.evaluation.as_tuned import config_of
-from tarot.models.load import LoadedModel
+from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.rewards import is_reward
-from tarot.objectives.samples import load_tasks
+from tarot.objectives.task_loading import load_tasks
 from tarot.report import mechanism
 from tarot.report.folder import write_csv, write_svg
 

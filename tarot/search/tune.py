@@ -18,14 +18,11 @@ from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.fingerprint import shapes_fingerprint, weights_fingerprint
 from tarot.edit.sites import angle_mask
 from tarot.errors import TarotError
-from tarot.models.load import LoadedModel
+from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
-from tarot.objectives.generated import (
-    NO_FLOOR,
-    FluencyFloor,
-)
+from tarot.objectives.fluency import NO_FLOOR, FluencyFloor
 from tarot.objectives.rewards import check_reward, is_reward
-from tarot.objectives.text_metrics import TextScoreLog
+from tarot.objectives.text_scores import TextScoreLog
 from tarot.search import SEARCHES, SearchResult, Trial, TrialLog, run_search, trial_cost
 from tarot.search.config import TaRotConfig, check_config
 from tarot.search.folder import LOCK, TRIALS, check_free, make_folder
@@ -103,7 +100,7 @@ def tune(
                 outcomes.add(len(log.trials), scored.outcome)
             return scored.score
 
-        target_score = objective.measure.target_score if isinstance(objective, AnswerObjective) else math.inf
+        target_score = objective.answer_score.target_score if isinstance(objective, AnswerObjective) else math.inf
         result = run_search(
             lambda x: kept(problem.scored(angles(x))),
             space.d,
@@ -128,7 +125,7 @@ def tune(
             )
         adapter = Adapter(
             angles(torch.tensor(result.best.x, dtype=torch.float64)),
-            Edit.of(loaded.model, config.sites, sites, rotation),
+            Edit.from_sites(loaded.model, config.sites, sites, rotation),
             {
                 "model": loaded.reference,
                 "dtype": loaded.dtype,

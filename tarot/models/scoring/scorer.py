@@ -4,17 +4,16 @@ Prompts of one task share much: a system text, the same shots, the same question
 that several requests share is run once and its keys and values are lent to the rest. What remains is batched by length,
 and only the positions that predict a continuation reach the vocabulary.
 
-A score is that of one pass over the request's own tokens. Where the length of a pass changes its rotary embeddings
-(`tarot.models.scoring.rope`), requests beyond the change share no prefix, and are batched only with those of their own length.
+A score is that of one pass over the request's own tokens. Where the length of a pass changes its rotary embeddings (see
+`tarot.models.scoring.rope`), requests beyond the change share no prefix, and are batched only with those of their own
+length.
 
 The plan depends on the requests alone, so a caller that scores the same requests hundreds of times makes one `Scorer`.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from functools import cached_property
-from inspect import signature
 from itertools import groupby
 from math import isinf
 from typing import Any, NamedTuple
@@ -22,14 +21,14 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers import Cache, PreTrainedModel
 
 from tarot.edit.patch import Patch
 from tarot.edit.sites import decoder_layers
 from tarot.errors import TarotError
 from tarot.models.scoring.frozen_layers import FrozenLayerCache
+from tarot.models.scoring.prefix_cache import CACHE, can_share_prefix, share_prefix
+from tarot.models.scoring.prefix_tree import PrefixNode, Row, cut_batches, grow_tree
 from tarot.models.scoring.rope import constant_rope_length, initial_rope, pass_group
 
 
@@ -47,125 +46,12 @@ class Score(NamedTuple):
     greedy: bool
 
 
-# What a pass takes its cache by, and gives it back as: transformers 5.24 renamed it, and warns of the name before.
-CACHE = "cache" if hasattr(CausalLMOutputWithPast, "cache") else "past_key_values"
-
 # A pass over few tokens costs about as much as one over this many: below it, sharing or splitting buys nothing.
 PASS_COST_TOKENS = {"cpu": 32}
 PASS_COST_TOKENS_ACCELERATOR = 1024
 # Of one pass when the caller leaves the batch size to us, and halved where it does not fit: tokens, prefix included,
 # and logits, of which there are two copies for a while (1 GB each in float32).
 AUTO_PASS_TOKENS, AUTO_PASS_LOGITS = 16384, 2**28
-SHAREABLE_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One sequence to run.
-
-    `start` is the first position whose prediction a request needs. Rows of another `group` cannot share a pass.
-    """
-
-    tokens: tuple[int, ...]
-    start: int
-    group: int
-
-
-@dataclass
-class _Node:
-    """A shared prefix `tokens[:depth]`, the rows that continue it on their own, and longer prefixes that extend it."""
-
-    tokens: tuple[int, ...]
-    depth: int
-    rows: list[int] = field(default_factory=list)
-    children: list["_Node"] = field(default_factory=list)
-
-
-def _common(rows: Sequence[_Row]) -> int:
-    """Length that all rows share and none needs predictions inside of; rows are sorted, so the ends decide."""
-    first, last = rows[0].tokens, rows[-1].tokens
-    limit = min(row.start for row in rows)
-    return next((i for i in range(limit) if first[i] != last[i]), limit)
-
-
-def _grow(rows: list[_Row], indices: list[int], node: _Node, pass_cost: int) -> None:
-    """Hang `rows[i] for i in indices`, sorted and alike up to `node.depth`, under `node`."""
-    if len(indices) == 1:
-        node.rows += indices
-        return
-    depth = _common([rows[i] for i in indices])
-    if (depth - node.depth) * (len(indices) - 1) > pass_cost:
-        child = _Node(rows[indices[0]].tokens, depth)
-        node.children.append(child)
-        node = child
-    # Rows that are read from here on cannot share more; the others go on by their next token.
-    node.rows += [i for i in indices if rows[i].start == depth]
-    others = [i for i in indices if rows[i].start > depth]
-    for _, group in groupby(others, key=lambda i: rows[i].tokens[depth]):
-        _grow(rows, list(group), node, pass_cost)
-
-
-def _batches(lengths: Sequence[int], max_rows: int, pass_cost: int) -> Iterator[range]:
-    """Cut sorted lengths into runs whose padded tokens plus the cost of every pass are fewest (dynamic programme)."""
-    best = [0.0] + [float("inf")] * len(lengths)
-    cut = [0] * (len(lengths) + 1)
-    for end in range(1, len(lengths) + 1):
-        for begin in range(max(0, end - max_rows), end):
-            cost = best[begin] + (end - begin) * lengths[end - 1] + pass_cost
-            if cost < best[end]:
-                best[end], cut[end] = cost, begin
-    end = len(lengths)
-    while end:
-        yield range(cut[end], end)
-        end = cut[end]
-
-
-class _SharedPrefixLayer(DynamicLayer):
-    """Keys and values of a prefix, lent to every row of a batch.
-
-    A row's own states pass through and are not kept, so one prefix serves any number of batches of any size.
-    """
-
-    def __init__(self, lender: "_SharedPrefixLayer | None", keep: bool) -> None:
-        super().__init__()
-        self.keep = keep
-        if lender and lender.is_initialized:
-            self.dtype, self.device, self.is_initialized = lender.dtype, lender.device, True
-            self.keys, self.values = lender.keys, lender.values
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[Tensor, Tensor]:
-        keys, values = key_states, value_states
-        if self.keys is not None and self.values is not None:
-            rows = (len(key_states), -1, -1, -1)
-            keys = torch.cat([self.keys.expand(rows), key_states], dim=-2)
-            values = torch.cat([self.values.expand(rows), value_states], dim=-2)
-        if self.keep:
-            self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-            self.keys, self.values = keys, values
-        return keys, values
-
-
-def _share_prefix(prefix: Cache | None, n_layers: int, *, keep: bool) -> Cache:
-    """A cache that starts with `prefix`, keeping what passes through it or not."""
-    if prefix is None:
-        return Cache(layers=[_SharedPrefixLayer(None, keep) for _ in range(n_layers)])
-    return Cache(
-        layers=[_SharedPrefixLayer(layer, keep) for layer in prefix.layers if isinstance(layer, _SharedPrefixLayer)]
-    )
-
-
-def _can_share_prefix(model: PreTrainedModel) -> bool:
-    """Whether every layer's state is keys and values alone, each layer with its own (nothing recurrent or shared)."""
-    config = model.config.get_text_config(decoder=True)
-    return (
-        not getattr(config, "num_kv_shared_layers", 0)
-        and CACHE in signature(model.forward).parameters
-        and not getattr(model, "_is_stateful", False)
-        # Not their subclasses, which keep more than that.
-        and all(type(layer) in SHAREABLE_LAYERS for layer in DynamicCache(config=model.config).layers)
-    )
 
 
 @contextmanager
@@ -220,7 +106,7 @@ class Scorer:
     ) -> None:
         self.model = model
         self._frozen_layers = FrozenLayerCache(
-            list(decoder_layers(model))[:n_frozen_layers] if n_frozen_layers and _can_share_prefix(model) else []
+            list(decoder_layers(model))[:n_frozen_layers] if n_frozen_layers and can_share_prefix(model) else []
         )
         self._frozen_prefixes: dict[Hashable, list[Any]] = {}
         self._n_frozen_layers = n_frozen_layers
@@ -233,15 +119,15 @@ class Scorer:
         self._constant_rope = constant_rope_length(model)
         # A sequence that begins another needs no pass of its own: attention is causal.
         wanted = sorted(range(len(requests)), key=lambda i: (self._group(i), self._sequence(i)))
-        self._rows: list[_Row] = []
+        self._rows: list[Row] = []
         self._row_of = [0] * len(requests)
         for i in reversed(wanted):
             sequence, start, group = self._sequence(i), len(requests[i].context) - 1, self._group(i)
             last = self._rows[-1] if self._rows else None
             if last and last.group == group and last.tokens[: len(sequence)] == sequence:
-                self._rows[-1] = _Row(last.tokens, min(last.start, start), group)
+                self._rows[-1] = Row(last.tokens, min(last.start, start), group)
             else:
-                self._rows.append(_Row(sequence, start, group))
+                self._rows.append(Row(sequence, start, group))
             self._row_of[i] = len(self._rows) - 1
         self._pass_cost = PASS_COST_TOKENS.get(model.device.type, PASS_COST_TOKENS_ACCELERATOR)
 
@@ -267,14 +153,14 @@ class Scorer:
         return context + (continuation if self._group(index) else continuation[:-1])
 
     @cached_property
-    def _tree(self) -> _Node:
-        root = _Node((), 0)
+    def _tree(self) -> PrefixNode:
+        root = PrefixNode((), 0)
         indices = sorted(range(len(self._rows)), key=lambda i: (self._rows[i].group, self._rows[i].tokens))
         for group, members in groupby(indices, key=lambda i: self._rows[i].group):
             if group:
-                root.children.append(_Node((), 0, list(members)))
-            elif _can_share_prefix(self.model):
-                _grow(self._rows, list(members), root, self._pass_cost)
+                root.children.append(PrefixNode((), 0, list(members)))
+            elif can_share_prefix(self.model):
+                grow_tree(self._rows, list(members), root, self._pass_cost)
             else:
                 root.rows = list(members)
         return root
@@ -291,17 +177,19 @@ class Scorer:
     def tokens(self) -> int:
         """Tokens that one scoring runs, padding aside."""
 
-        def below(node: _Node, depth: int) -> int:
+        def below(node: PrefixNode, depth: int) -> int:
             own = node.depth - depth + sum(len(self._rows[i].tokens) - node.depth for i in node.rows)
             return own + sum(below(child, node.depth) for child in node.children)
 
         return below(self._tree, 0)
 
-    def _run(self, node: _Node, depth: int, prefix: Cache | None) -> Iterator[tuple[list[int], Float[Tensor, "n v"]]]:
+    def _run(
+        self, node: PrefixNode, depth: int, prefix: Cache | None
+    ) -> Iterator[tuple[list[int], Float[Tensor, "n v"]]]:
         """Yield (requests, logits of their continuation positions, in the requests' order) below `node`."""
         if node.depth > depth:
             ids = torch.tensor([node.tokens[depth : node.depth]], device=self.model.device)
-            prefix = _share_prefix(prefix, self._n_layers, keep=True)
+            prefix = share_prefix(prefix, self._n_layers, keep=True)
             zero = torch.zeros(1, dtype=torch.long, device=self.model.device)
             key = ("prefix", *node.tokens[: node.depth])
             passed_over = self._frozen_layers.knows(key)
@@ -318,7 +206,7 @@ class Scorer:
         vocabulary = self.model.get_output_embeddings().weight.shape[0]
         auto = min(AUTO_PASS_TOKENS // longest, AUTO_PASS_LOGITS // (read * vocabulary))
         max_rows = self.batch_size or max(1, auto)
-        for batch in _batches(lengths, max_rows, self._pass_cost):
+        for batch in cut_batches(lengths, max_rows, self._pass_cost):
             yield from self._run_batch([rows[i] for i in batch], node.depth, prefix)
         for child in node.children:
             yield from self._run(child, node.depth, prefix)
@@ -340,7 +228,7 @@ class Scorer:
                 at += [(k, position) for position in range(begin, begin + len(continuation))]
                 requests.append(request)
         which, positions = torch.tensor(at, device=self.model.device).unbind(1)
-        cache = _share_prefix(prefix, self._n_layers, keep=False) if prefix else None
+        cache = share_prefix(prefix, self._n_layers, keep=False) if prefix else None
         try:
             logits = self._forward(
                 ("rows", depth, *rows), ids.to(self.model.device), depth + width, cache, which, positions

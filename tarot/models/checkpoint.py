@@ -1,0 +1,238 @@
+"""FIXME: one sentence on this module."""
+
+import json
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from tarot._files.atomic import replace_folder
+from tarot.errors import TarotError
+from tarot.models.causal import check_causal_config
+from tarot.models.gguf_metadata import apply_metadata
+from tarot.models.library_errors import brief, reported_as
+from tarot.models.loaded_model import LoadedModel
+from tarot.models.offline import hub_offline, quiet_transformers
+
+DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
+    {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+)
+
+
+DeviceMap = str | Mapping[str, str | int] | None
+
+
+SHARD_SIZE = "50GB"  # transformers' own
+
+
+# Methods of quantisation whose kernels transformers fetches from the hub.
+_FETCHED_KERNELS = frozenset({"eetq", "fbgemm_fp8", "metal", "mxfp8", "nvfp4"})
+
+
+_DEQUANTISED = frozenset({"fp8", "mxfp4"})  # likewise, but transformers can load plain weights from them
+
+
+_ATTENTIONS = ("eager", "sdpa", "flex_attention")  # torch's own, which a checkpoint may name
+
+
+LOCAL_FILES: Mapping[str, bool] = MappingProxyType({"local_files_only": True, "trust_remote_code": False})
+
+
+def save_checkpoint(loaded: LoadedModel, output: str | Path, shard_size: str = SHARD_SIZE) -> None:
+    """Write model and tokenizer as an ordinary checkpoint: safetensors, config, tokenizer, chat template.
+
+    No file of weights is larger than `shard_size`, such as `2GB`, except for a single tensor that is. The folder is
+    loaded again before it appears under its name, without the values: it has every weight of the model, in its shape.
+
+    Raises:
+        TarotError: the folder is not writable or not empty, `shard_size` is malformed, the model carries a PEFT
+            adapter, or what was written is not the whole model.
+    """
+    output = Path(output)
+    check_shard_size(shard_size)
+    _check_plain(loaded.model)
+    try:
+        with replace_folder(output) as whole, quiet_transformers():
+            with warnings.catch_warnings():
+                # True, and the shard size is the user's own.
+                warnings.filterwarnings("ignore", "Attempting to save a model with offloaded modules", UserWarning)
+                with _own_generation_settings(loaded.model, whole):
+                    loaded.model.save_pretrained(whole, max_shard_size=shard_size)
+            loaded.tokenizer.save_pretrained(whole)
+            _check_saved(loaded.model, whole, output)
+    except OSError as error:
+        raise TarotError(f"to write a checkpoint to {output}", brief(error), "choose another folder") from error
+    except (ValueError, RuntimeError, SafetensorError) as error:
+        raise TarotError(f"to write a checkpoint to {output}", brief(error)) from error
+
+
+def _check_plain(model: object) -> None:
+    """Raise TarotError unless all that `save_pretrained` writes is the model."""
+    if not isinstance(model, PreTrainedModel) or getattr(model, "_hf_peft_config_loaded", False):
+        found = f"{type(model).__name__}, with a PEFT adapter or inside another model"
+        raise TarotError("a plain transformers model to save", found, "merge the adapter: model.merge_and_unload()")
+
+
+@contextmanager
+def _own_generation_settings(model: PreTrainedModel, folder: Path) -> Iterator[None]:
+    """Save the settings of generation as they were loaded.
+
+    transformers refuses to save settings that it loads with a warning, such as a temperature without sampling.
+    """
+    settings = getattr(model, "generation_config", None)
+    if settings is None:
+        yield
+        return
+    model.generation_config = transformers.GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = settings
+    if (folder / "generation_config.json").is_file():
+        settings.to_json_file(folder / "generation_config.json")
+
+
+def _check_saved(model: PreTrainedModel, folder: Path, output: Path) -> None:
+    """Load a checkpoint without the values of its weights; raise TarotError unless it is the model that was saved."""
+    try:
+        check_checkpoint_folder(folder)
+        again, _ = read_checkpoint(folder, "auto", device_map={"": "meta"})
+    except TarotError as error:
+        found = str(error).replace(str(folder), str(output))
+        raise TarotError(f"a checkpoint for {output} that can be loaded again", found) from error
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    found_shapes = {name: tensor.shape for name, tensor in again.state_dict().items()}
+    names = shapes.keys() | found_shapes.keys()
+    if wrong := sorted(name for name in names if shapes.get(name) != found_shapes.get(name)):
+        expected = f"all weights of {type(model).__name__} in the checkpoint for {output}"
+        raise TarotError(expected, f"{len(wrong)} missing or of another shape, such as {wrong[0]}")
+
+
+def check_shard_size(text: str) -> None:
+    """TarotError for what is no size of a file; a command calls it before it loads a model."""
+    if not re.fullmatch(r"[1-9]\d*[KMGT]B", text):
+        raise TarotError("a size of files such as 500MB or 2GB", repr(text))
+
+
+def check_checkpoint_folder(folder: Path) -> None:
+    """Raise TarotError unless it looks like one checkpoint whose weights are safetensors."""
+    if (folder / "adapter_config.json").is_file():
+        # transformers applies the adapter unasked where peft is installed, and may fetch the model that it names.
+        whole = (folder / "config.json").is_file()
+        raise TarotError(
+            "a model and nothing else",
+            f"{folder} with a PEFT adapter (adapter_config.json){' beside the model' if whole else ' and no model'}",
+            "move its adapter_* files elsewhere, or merge it into the model with peft's merge_and_unload"
+            if whole
+            else "merge it into its model with peft's merge_and_unload",
+        )
+    if not (folder / "config.json").is_file():
+        raise TarotError("a checkpoint folder, with config.json", f"{folder} without it", "check the path")
+    if not any(folder.glob("*.safetensors")):
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+        raise TarotError(
+            "weights as safetensors",
+            f"{folder} with {'pickled weights only' if pickled else 'no weights'}",
+            "convert it where you trust its source: AutoModelForCausalLM.from_pretrained(OLD).save_pretrained(NEW)"
+            if pickled
+            else "download it whole",
+        )
+
+
+def read_checkpoint(
+    folder: Path, dtype: str, gguf: Path | None = None, device_map: DeviceMap = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer from files on this machine, whole and of the right kind.
+
+    `gguf` is the user's path of a GGUF file, which lies in the folder under the same name.
+    """
+    shown = gguf or folder
+    file = gguf and gguf.name
+    config = causal_config(folder, gguf)
+    # Where transformers finds a kernel, it leaves weights quantised; an edit needs them plain.
+    plain = {"quantization_config": transformers.GgufConfig(dequantize=True)} if gguf else {}
+    with reported_as(f"a causal language model in {shown}"), quiet_transformers(), hub_offline():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=DTYPES.get(dtype, dtype),
+            use_safetensors=True,
+            output_loading_info=True,
+            gguf_file=file,
+            device_map=device_map,
+            **LOCAL_FILES,
+            **plain,
+        )
+    with reported_as(f"a tokenizer in {shown}"), quiet_transformers(), hub_offline():
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file, **LOCAL_FILES)
+    model, info = loaded
+    if missing := sorted(info["missing_keys"]):
+        # transformers would start them at random, and every number measured would be of another model.
+        expected = f"all weights of {type(model).__name__} in {shown}"
+        part = file and re.search(r"-\d{5}-of-\d{5}\.gguf$", file)
+        hint = "join its parts into one file: llama-gguf-split --merge FIRST-PART WHOLE.gguf" if part else ""
+        raise TarotError(expected, f"{len(missing)} missing, such as {missing[0]}", hint)
+    if gguf and (unexpected := sorted(info["unexpected_keys"])):
+        raise TarotError(f"only tensors that {type(model).__name__} has in {shown}", unexpected[0])
+    return model, tokenizer
+
+
+def causal_config(folder: Path, gguf: Path | None = None) -> transformers.PretrainedConfig:
+    """The configuration of a causal language model that transformers itself knows, with kernels of ours."""
+    shown = gguf or folder
+    with reported_as(f"a causal language model in {shown}"), quiet_transformers(), hub_offline():
+        written = {} if gguf else json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if "auto_map" in written and written.get("model_type") not in transformers.CONFIG_MAPPING:
+            raise TarotError("a model that transformers knows", f"code of its own in {shown}", "such code is never run")
+        config = AutoConfig.from_pretrained(folder, gguf_file=gguf and gguf.name, **LOCAL_FILES)
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    named = config.architectures or [causal.get(config.model_type, type(config).__name__)]
+    if config.is_encoder_decoder or not set(named) & set(causal.values()):
+        raise TarotError("a causal language model", f"{', '.join(named)} in {shown}", "see `tarot models` for some")
+    check_causal_config(config, shown)
+    choose_kernels(config)
+    if gguf:
+        with reported_as(f"a causal language model in {shown}"), quiet_transformers():
+            apply_metadata(config, gguf)
+    return config
+
+
+def choose_kernels(config: transformers.PretrainedConfig) -> None:
+    """Let transformers choose attention and experts, in sub-configurations too, where a checkpoint names others."""
+    for part in _configs(config):
+        if part._attn_implementation not in _ATTENTIONS:
+            part._attn_implementation = None
+        part._experts_implementation = None
+    quantization = getattr(config, "quantization_config", None)
+    if quantization:
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization.quant_method
+        if method in _DEQUANTISED:
+            config.quantization_config = {**quantization, "dequantize": True}
+        elif method in _FETCHED_KERNELS:
+            raise TarotError(
+                "weights that need no kernel of the hub",
+                f"quantization_config with quant_method {method!r}",
+                "dequantise the checkpoint first",
+            )
+
+
+def _configs(config: transformers.PretrainedConfig) -> Iterator[transformers.PretrainedConfig]:
+    yield config
+    for name in config.sub_configs:
+        if isinstance(part := getattr(config, name, None), transformers.PretrainedConfig):
+            yield from _configs(part)

@@ -1,0 +1,84 @@
+"""FIXME: one sentence on this module."""
+
+import json
+from difflib import get_close_matches
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, scan_cache_dir, snapshot_download
+from huggingface_hub.errors import (
+    CacheNotFound,
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+
+from tarot.errors import TarotError
+from tarot.models.library_errors import brief
+from tarot.models.wheels import WHEELS
+
+HUB_TIMEOUT_SECONDS = 10
+
+
+_TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken")
+
+
+_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+
+
+def fetch_model(reference: str) -> Path:
+    """The folder of a hub model: the one on this machine if it is whole, else fetched."""
+    try:
+        if folder := cached_snapshot(reference):
+            return folder
+        # Asked first, since it fails at once: a download that finds no network tries again for half a minute.
+        files = HfApi().model_info(reference, timeout=HUB_TIMEOUT_SECONDS).siblings or []
+        if any(file.rfilename.endswith(".safetensors") for file in files):
+            return Path(snapshot_download(reference, allow_patterns=_HUB_FILES))
+    except HFValidationError as error:
+        raise TarotError(
+            "a hub id, folder, PATH.gguf or wheel:NAME", repr(reference), nearest_reference(reference)
+        ) from error
+    except GatedRepoError as error:
+        hint = "accept its terms on the hub, then hf auth login"
+        raise TarotError(f"access to the model {reference!r}", "none", hint) from error
+    except RepositoryNotFoundError as error:
+        raise TarotError("a folder or a model on the hub", repr(reference), nearest_reference(reference)) from error
+    except Exception as error:  # its class is the HTTP client's own, and huggingface_hub changed clients
+        reason = f"{reference!r}, which is not here and cannot be fetched ({brief(error)})"
+        raise TarotError("a folder, or a model of the hub", reason, nearest_reference(reference)) from error
+    raise TarotError("weights as safetensors", f"the hub model {reference!r} without", "look for a converted one")
+
+
+def cached_snapshot(reference: str) -> Path | None:
+    """The newest whole snapshot of a hub model on this machine."""
+    try:
+        folder = Path(snapshot_download(reference, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    return folder if _is_whole(folder) else None
+
+
+def _is_whole(folder: Path) -> bool:
+    index = folder / "model.safetensors.index.json"
+    try:
+        shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
+    except (OSError, ValueError, KeyError):
+        return False
+    tokenizer = any(next(folder.glob(pattern), None) for pattern in _TOKENIZER_FILES)
+    return tokenizer and (folder / "config.json").is_file() and all((folder / shard).is_file() for shard in shards)
+
+
+def cached_names() -> list[str]:
+    try:
+        return sorted(
+            repo.repo_id for repo in scan_cache_dir(constants.HF_HUB_CACHE).repos if repo.repo_type == "model"
+        )
+    except CacheNotFound:
+        return []
+
+
+def nearest_reference(reference: str) -> str:
+    known = [*(f"wheel:{name}" for name in WHEELS), *cached_names()]
+    nearest = get_close_matches(reference, known, n=1, cutoff=0.5)
+    return f"did you mean {nearest[0]!r}?" if nearest else "see `tarot models`"
