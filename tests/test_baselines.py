@@ -14,7 +14,7 @@ from tarot.edit.sites import find_sites
 from tarot.errors import TarotError
 from tarot.evaluation.baselines import trained
 from tarot.evaluation.baselines.eigenpruning import _attention_weights, _counts, _factored, eigenpruning
-from tarot.evaluation.baselines.weights import Reweighted
+from tarot.evaluation.baselines.weights import WeightEdit
 from tarot.objectives.answers import AnswerObjective
 
 RIVALS = {"lora": partial(trained.lora, seed=0), "oft": partial(trained.oft, seed=0)}
@@ -37,13 +37,13 @@ def unchanged(model: PreTrainedModel, before: dict[str, tuple[Tensor, bool]]) ->
     return same and now.keys() == before.keys() and not hasattr(model, "peft_config")
 
 
-def score(objective: AnswerObjective, edit: Reweighted) -> float:
+def score(objective: AnswerObjective, edit: WeightEdit) -> float:
     with torch.no_grad(), edit.apply(objective.model):
-        return float(objective.score())
+        return float(objective.score_model())
 
 
 @pytest.mark.parametrize("rival", ALL.values(), ids=ALL)
-def test_the_model_is_left_as_it_was(objective: AnswerObjective, rival: Callable[..., Reweighted]) -> None:
+def test_the_model_is_left_as_it_was(objective: AnswerObjective, rival: Callable[..., WeightEdit]) -> None:
     before = state(objective.model)
     edit = rival(objective, 12)
     assert unchanged(objective.model, before)
@@ -55,25 +55,25 @@ def test_the_model_is_left_as_it_was(objective: AnswerObjective, rival: Callable
 
 
 @pytest.mark.parametrize("rival", RIVALS.values(), ids=RIVALS)
-def test_more_steps_raise_the_score(objective: AnswerObjective, rival: Callable[..., Reweighted]) -> None:
-    base = float(objective.score().detach())
+def test_more_steps_raise_the_score(objective: AnswerObjective, rival: Callable[..., WeightEdit]) -> None:
+    base = float(objective.score_model().detach())
     short, long = (score(objective, rival(objective, budget)) for budget in (6, 60))
     assert base < short < long
 
 
 @pytest.mark.parametrize("rival", RIVALS.values(), ids=RIVALS)
 def test_ends_where_the_samples_are_fitted_well_enough(
-    objective: AnswerObjective, rival: Callable[..., Reweighted], monkeypatch: pytest.MonkeyPatch
+    objective: AnswerObjective, rival: Callable[..., WeightEdit], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the first step that scores as much, as a search does, and nowhere before."""
     reached = [score(objective, rival(objective, budget)) for budget in (6, 9, 12)]
     target_score = (reached[0] + reached[1]) / 2
-    monkeypatch.setattr(objective, "measure", objective.measure._replace(target_score=target_score))
+    monkeypatch.setattr(objective, "answer_score", objective.answer_score._replace(target_score=target_score))
     assert score(objective, rival(objective, 60)) == reached[1]
 
 
 @pytest.mark.parametrize("rival", ALL.values(), ids=ALL)
-def test_the_same_again(objective: AnswerObjective, rival: Callable[..., Reweighted]) -> None:
+def test_the_same_again(objective: AnswerObjective, rival: Callable[..., WeightEdit]) -> None:
     torch.manual_seed(3)
     first = rival(objective, 9)
     torch.manual_seed(4)
@@ -117,14 +117,14 @@ def test_estimates_are_the_slope_of_shrinking_a_singular_value(objective: Answer
         for factor in (0.995, 1.005):
             s = each.s.clone()
             s[top] *= factor
-            around.append(score(objective, Reweighted({each.name: (each.u * s) @ each.vh}, 0, {})))
+            around.append(score(objective, WeightEdit({each.name: (each.u * s) @ each.vh}, 0, {})))
         value_and_grad = (around[0] - around[1]) / 0.01  # per share of the singular value that is dropped
         assert value_and_grad == pytest.approx(float(each.gains[top]), rel=0.05, abs=1e-4)
     assert len(weights) == 8  # four projections in each of two layers
 
 
 def test_pruning_never_ends_below_the_identity(objective: AnswerObjective) -> None:
-    base = float(objective.score().detach())
+    base = float(objective.score_model().detach())
     edit = eigenpruning(objective, 120, 0)
     assert score(objective, edit) >= base
 
@@ -137,9 +137,9 @@ def test_numbers_of_singular_values(most: int, evaluations: int, counts: list[in
 
 
 @pytest.mark.parametrize("rival", ALL.values(), ids=ALL)
-def test_an_objective_without_a_gradient_is_refused(rival: Callable[..., Reweighted]) -> None:
+def test_an_objective_without_a_gradient_is_refused(rival: Callable[..., WeightEdit]) -> None:
     model = byte_model()
-    counted = AnswerObjective(model, SAMPLES, encode, measure="accuracy", sites=find_sites(model, "heads", [2, 3]))
+    counted = AnswerObjective(model, SAMPLES, encode, answer_score="accuracy", sites=find_sites(model, "heads", [2, 3]))
     with pytest.raises(TarotError, match="expected an objective with a gradient, got one that counts; try log_prob"):
         rival(counted, 12)
 
@@ -152,6 +152,6 @@ def test_attention_of_other_layers_has_nothing_to_prune() -> None:
 
 
 def test_weights_of_another_model_are_refused(objective: AnswerObjective) -> None:
-    edit = Reweighted({"model.strange.weight": torch.zeros(2)}, 0, {})
+    edit = WeightEdit({"model.strange.weight": torch.zeros(2)}, 0, {})
     with pytest.raises(TarotError, match=r"^expected weights of this model, got model\.strange\.weight$"):
         score(objective, edit)

@@ -13,12 +13,12 @@ from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import ShapeMismatch, TarotError
 from tarot.evaluation.as_tuned import config_of
-from tarot.evaluation.command import command, not_repeated
-from tarot.evaluation.compare import compare, reference_workload
+from tarot.evaluation.command import not_repeated, repeat_command
+from tarot.evaluation.compare import compare, time_reference_workload
 from tarot.evaluation.evaluate import evaluate
-from tarot.evaluation.lm_eval_results import answers, check_scorable, logged_documents, metric_value
+from tarot.evaluation.lm_eval_results import check_scorable, logged_documents, metric_value, read_answers
 from tarot.evaluation.results import Comparison
-from tarot.evaluation.results_file import load, to_json
+from tarot.evaluation.results_file import comparisons_to_json, load_comparisons
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.prompts import get_chat_template
@@ -121,8 +121,8 @@ def test_draws_of_more_shots_than_samples_count_those_that_are_shown(loaded: Loa
 
 
 def test_it_survives_a_file(comparison: Comparison, tmp_path: Path) -> None:
-    (tmp_path / "cells.json").write_text(to_json([comparison]))
-    assert load(tmp_path / "cells.json") == [comparison]
+    (tmp_path / "cells.json").write_text(comparisons_to_json([comparison]))
+    assert load_comparisons(tmp_path / "cells.json") == [comparison]
 
 
 def test_shots_of_the_search_are_the_bases_too(loaded: LoadedModel, folder: Path) -> None:
@@ -136,7 +136,7 @@ def test_shots_of_the_search_are_the_bases_too(loaded: LoadedModel, folder: Path
     }
     assert comparison.num_fewshot == 2 and len(comparison.gold) == 4
     results = evaluate(loaded.model, loaded.tokenizer, ["own_choice"], include_path=folder, num_fewshot=2, limit=4)
-    _, base = answers(load_task("own_choice", folder), results["samples"]["own_choice"])
+    _, base = read_answers(load_task("own_choice", folder), results["samples"]["own_choice"])
     assert comparison.arm("few-shot").predicted == base.predicted
     assert "--num-fewshot 2" in comparison.command and "--limit 4" in comparison.command
 
@@ -191,7 +191,7 @@ def test_answers_read_every_form_of_gold(folder: Path) -> None:
             scored, arguments = scored + [(0.0, True)] * 3, arguments + [("", "")] * 3
         return {"doc_id": 5, "doc": doc, "filtered_resps": scored, "arguments": arguments, "metrics": metrics}
 
-    gold, arm = answers(
+    gold, arm = read_answers(
         task, [document(1), document("redder"), document(0, (False,) * 3), document(1, metrics=("acc_mutual_info",))]
     )
     assert gold == (1, 1, 0, 1)
@@ -199,17 +199,17 @@ def test_answers_read_every_form_of_gold(folder: Path) -> None:
     assert arm.greedy == (1, 1, -1, 1)  # of two greedy answers, the longer
     assert arm.gold_probability == pytest.approx((0.2, 0.2, 0.1, 0.2))
     broken = document(0, (False,) * 3) | {"filtered_resps": [(math.nan, False)] * 3}
-    gold, arm = answers(task, [broken, broken])  # a model that an edit has broken is never right
+    gold, arm = read_answers(task, [broken, broken])  # a model that an edit has broken is never right
     assert (gold, arm.predicted, arm.greedy, arm.gold_probability) == ((0, 0), (-1, -1), (-1, -1), (0.0, 0.0))
     with pytest.raises(TarotError, match=r"expected one right answer among the choices, got \[1, 2\] in document 5"):
-        answers(task, [document([1, 2])])
-    assert answers(task, [document([1])])[0] == (1,)
+        read_answers(task, [document([1, 2])])
+    assert read_answers(task, [document([1])])[0] == (1,)
     with pytest.raises(
         TarotError,
         match=r"expected a gold answer among \['red', 'redder', 'tan'\], "
         r"got 7 in document 5 of own_choice; check doc_to_target",
     ):
-        answers(task, [document(7)])
+        read_answers(task, [document(7)])
 
 
 FILTERS = """
@@ -253,7 +253,7 @@ def test_where_contexts_are_the_choices_the_likeliest_is_the_answer(loaded: Load
     task = load_task("own_choice", folder)
     assert task.multiple_input
     results = evaluate(loaded.model, loaded.tokenizer, ["own_choice"], include_path=folder)
-    gold, arm = answers(task, logged_documents(results, "own_choice"))
+    gold, arm = read_answers(task, logged_documents(results, "own_choice"))
     assert arm.greedy == arm.predicted and min(arm.greedy) >= 0
     right = sum(a == b for a, b in zip(gold, arm.predicted, strict=True)) / len(gold)
     assert right == pytest.approx(metric_value(results, "own_choice", "acc"))
@@ -367,20 +367,20 @@ def test_the_command_repeats_the_cell(loaded: LoadedModel, folder: Path) -> None
     named = replace(loaded, reference="a model")
     edit = tuned(loaded, folder, space="layer")
     edit = replace(edit, provenance={**edit.provenance, "seed": 5, "budget": 9})
-    assert command(named, edit, 6, 0, 40, "my tasks") == (
+    assert repeat_command(named, edit, 6, 0, 40, "my tasks") == (
         "tarot tune --model 'a model' --task own_choice --include-path 'my tasks' --samples 6 --space layer "
         "--seed 5 --budget 9 --output DIR && tarot compare --model 'a model' --adapter DIR --shots 6 "
         "--include-path 'my tasks' --limit 40"
     )
-    assert command(named, edit, 6, 5).endswith("--adapter DIR --shots 6 --draws 5")
+    assert repeat_command(named, edit, 6, 5).endswith("--adapter DIR --shots 6 --draws 5")
     control = replace(edit, provenance={**edit.provenance, "search": "paper", "budget": 8})
-    with_control = command(replace(loaded, reference="m"), edit, 6, controls=[control])
+    with_control = repeat_command(replace(loaded, reference="m"), edit, 6, controls=[control])
     assert with_control.count("--search paper") == 1
     assert "--search paper --seed 5 --budget 8 --output DIR-paper" in with_control
     assert with_control.endswith("tarot compare --model m --adapter DIR --control DIR-paper --shots 6")
     for space, asked in (("head-gradient", ""), ("full", " --space full")):  # what is left out, is the search's own
         bo = tuned(loaded, folder, search="bo", space=space)
-        assert command(loaded, bo, 6).startswith(
+        assert repeat_command(loaded, bo, 6).startswith(
             f"tarot tune --model bytes --task own_choice --samples 6{asked} --search bo --budget 3 "
         )
 
@@ -389,7 +389,7 @@ def test_the_command_makes_the_edit_that_was_measured(loaded: LoadedModel, folde
     """Numbers of fewer bits, heads left out afterwards, names that a shell would read; and it says what it lacks."""
     edit = tuned(loaded, folder)
     said = {**edit.provenance, "dtype": "bfloat16", "task": "my choice; x", "pruned": {"keep": 0.9}}
-    line = command(replace(loaded, dtype="float16"), replace(edit, provenance=said), 6)
+    line = repeat_command(replace(loaded, dtype="float16"), replace(edit, provenance=said), 6)
     tune, prune, compare = line.split(" && ")
     assert "--task 'my choice; x' --dtype bfloat16 " in tune and tune.endswith("--output DIR")
     assert prune == "tarot prune --model bytes --dtype bfloat16 --adapter DIR --keep 0.9 --output DIR-pruned"
@@ -405,4 +405,4 @@ def test_the_command_makes_the_edit_that_was_measured(loaded: LoadedModel, folde
 
 
 def test_the_reference_workload_takes_time() -> None:
-    assert 0 < reference_workload() < 60
+    assert 0 < time_reference_workload() < 60

@@ -14,7 +14,7 @@ from tarot.edit.sites import find_sites
 from tarot.errors import ShapeMismatch, TarotError, UnknownName
 from tarot.evaluation.compare_rewards import add_rewards, compare_rewards
 from tarot.evaluation.evaluate import evaluate
-from tarot.evaluation.reward_results import load, to_json
+from tarot.evaluation.reward_results import load_results, rewards_to_json
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.fluency import make_fluency
@@ -109,14 +109,14 @@ def test_base_and_edit_on_the_same_documents(loaded: LoadedModel) -> None:
 
 def test_a_file_holds_all_of_it(loaded: LoadedModel, tmp_path: Path) -> None:
     compared = [compare_rewards(loaded, tuned(loaded), limit=n, outcomes=OUTCOMES) for n in (2, 1)]
-    (tmp_path / "judged.json").write_text(to_json(compared))
-    assert load(tmp_path / "judged.json") == ([], compared)  # of one document the interval is infinite
-    (tmp_path / "cut.json").write_text(to_json(compared).replace('"front"', '"back"'))
+    (tmp_path / "judged.json").write_text(rewards_to_json(compared))
+    assert load_results(tmp_path / "judged.json") == ([], compared)  # of one document the interval is infinite
+    (tmp_path / "cut.json").write_text(rewards_to_json(compared).replace('"front"', '"back"'))
     with pytest.raises(
         TarotError,
         match=r"expected results as tarot .* in .*cut.json, got .*front: Field required",
     ):
-        load(tmp_path / "cut.json")
+        load_results(tmp_path / "cut.json")
 
 
 def test_what_cannot_be_compared_is_refused_before_anything_is_written(

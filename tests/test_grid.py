@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from test_cli import run_in
 
 from tarot.errors import TarotError, UnknownName
-from tarot.evaluation.grid import CellResult, Measurer, Models, Setting, engine, run_grid
+from tarot.evaluation.grid import CellRequest, CellResult, CellRunner, ModelCache, parse_engine, run_grid
 from tarot.evaluation.results import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Comparison
-from tarot.evaluation.results_file import load
+from tarot.evaluation.results_file import load_comparisons
 from tarot.models.loaded_model import LoadedModel
 
 
-def comparison(setting: Setting) -> Comparison:
+def comparison(setting: CellRequest) -> Comparison:
     arms = tuple(Arm(name, 4, (0, 1), (0, -1), (0.5, 0.25), 1.0) for name in (ZERO_SHOT, FEW_SHOT, EDITED))
     return Comparison(
         setting.model,
@@ -46,11 +46,11 @@ def comparison(setting: Setting) -> Comparison:
 class Run:
     """Measures by making cells up, and remembers of what."""
 
-    def __init__(self, failing: Sequence[Setting] = (), stopped_after: int | None = None) -> None:
+    def __init__(self, failing: Sequence[CellRequest] = (), stopped_after: int | None = None) -> None:
         self.failing, self.stopped_after = failing, stopped_after
-        self.asked: list[Setting] = []
+        self.asked: list[CellRequest] = []
 
-    def __call__(self, settings: Sequence[Setting]) -> Iterator[tuple[Setting, CellResult]]:
+    def __call__(self, settings: Sequence[CellRequest]) -> Iterator[tuple[CellRequest, CellResult]]:
         for setting in reversed(settings):  # as a cluster, in any order
             if len(self.asked) == self.stopped_after:
                 raise KeyboardInterrupt
@@ -61,7 +61,7 @@ class Run:
             )
 
 
-GRID = [Setting("model", task, seed=seed) for task in ("color", "navigate") for seed in (0, 1)]
+GRID = [CellRequest("model", task, seed=seed) for task in ("color", "navigate") for seed in (0, 1)]
 
 words = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -74,7 +74,10 @@ def test_an_outcome_comes_back_from_its_text(folder: str, error: str, said: list
 
 @given(st.sets(st.sampled_from(GRID)), st.sets(st.sampled_from(GRID)), st.sets(st.sampled_from(GRID)))
 def test_each_cell_is_measured_once(
-    tmp_path_factory: pytest.TempPathFactory, first: set[Setting], second: set[Setting], failing: set[Setting]
+    tmp_path_factory: pytest.TempPathFactory,
+    first: set[CellRequest],
+    second: set[CellRequest],
+    failing: set[CellRequest],
 ) -> None:
     output = tmp_path_factory.mktemp("grid") / "cells.json"
     one, two = Run(tuple(failing)), Run()
@@ -83,14 +86,14 @@ def test_each_cell_is_measured_once(
     assert [c.id for c in run_grid(again, output, two)] == [comparison(s).id for s in again]
     assert set(one.asked) == first
     assert set(two.asked) == second - (first - failing)
-    assert {c.id for c in load(output)} == {comparison(s).id for s in (first - failing) | second}
+    assert {c.id for c in load_comparisons(output)} == {comparison(s).id for s in (first - failing) | second}
 
 
 def test_ctrl_c_leaves_what_is_finished(tmp_path: Path) -> None:
     output = tmp_path / "cells.json"
     with pytest.raises(KeyboardInterrupt):
         run_grid(GRID, output, Run(stopped_after=3))
-    assert len(load(output)) == 3
+    assert len(load_comparisons(output)) == 3
     run, begun = Run(), []
     assert len(run_grid(GRID, output, run, on_start=begun.append)) == 4
     assert run.asked == GRID[:1] and begun == [3]
@@ -131,42 +134,42 @@ def test_a_file_that_is_no_results_is_refused_before_anything_is_measured(tmp_pa
 def test_what_nothing_judges_is_refused_before_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_tasks(tmp_path) / "generate.yaml"
     file.write_text(file.read_text().replace("exact_match", "bleu"))
-    measurer = Measurer(tmp_path / "work", Models())
+    measurer = CellRunner(tmp_path / "work", ModelCache())
     monkeypatch.setattr(measurer, "tuned", lambda *_: pytest.fail("something was searched"))
-    setting = Setting("model", "own_generate", include_path=str(tmp_path))
+    setting = CellRequest("model", "own_generate", include_path=str(tmp_path))
     with pytest.raises(TarotError, match="expected choices or the metric exact_match in own_generate, got bleu"):
         measurer.comparison(setting, LoadedModel("bytes", byte_model(), byte_tokenizer()))
 
 
 def test_engines_have_names() -> None:
-    assert engine("ray") == "ray"
+    assert parse_engine("ray") == "ray"
     with pytest.raises(UnknownName, match="did you mean 'local'"):
-        engine("locl")
+        parse_engine("locl")
 
 
 def test_two_runs_into_one_file_keep_each_others_cells(tmp_path: Path) -> None:
     output = tmp_path / "cells.json"
 
-    def run(todo: Sequence[Setting]) -> Iterator[tuple[Setting, CellResult]]:
+    def run(todo: Sequence[CellRequest]) -> Iterator[tuple[CellRequest, CellResult]]:
         for setting in todo:
             if setting.model == "a":  # while this one is measured, another run measures its own
-                run_grid([Setting("b", "task")], output, run)
+                run_grid([CellRequest("b", "task")], output, run)
             yield setting, CellResult(comparison(setting))
 
-    assert [comparison.model for comparison in run_grid([Setting("a", "task")], output, run)] == ["a"]
-    assert {comparison.model for comparison in load(output)} == {"a", "b"}
+    assert [comparison.model for comparison in run_grid([CellRequest("a", "task")], output, run)] == ["a"]
+    assert {comparison.model for comparison in load_comparisons(output)} == {"a", "b"}
 
 
 def test_what_two_runs_measured_at_once_stands_there_once(tmp_path: Path) -> None:
     output = tmp_path / "cells.json"
 
-    def run(todo: Sequence[Setting]) -> Iterator[tuple[Setting, CellResult]]:
+    def run(todo: Sequence[CellRequest]) -> Iterator[tuple[CellRequest, CellResult]]:
         for setting in todo:
-            if not output.exists() or not load(output):  # another run has the same idea
+            if not output.exists() or not load_comparisons(output):  # another run has the same idea
                 run_grid([setting], output, lambda asked: ((each, CellResult(comparison(each))) for each in asked))
             yield setting, CellResult(comparison(setting))
 
-    assert len(run_grid(GRID[:1], output, run)) == len(load(output)) == 1
+    assert len(run_grid(GRID[:1], output, run)) == len(load_comparisons(output)) == 1
 
 
 def test_the_command_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,14 +186,14 @@ def test_the_command_goes_on_where_it_was(tmp_path: Path, capsys: pytest.Capture
     assert run_in(tmp_path, *bench, *small, *tasks[:2], "--seeds", "0,1") == 0
     said = capsys.readouterr()
     assert "2 of 2 cells in cells.json" in said.out and "2/2" in said.err
-    first = load(tmp_path / "cells.json")
+    first = load_comparisons(tmp_path / "cells.json")
     assert [(c.seed, c.search, len(c.gold)) for c in first] == [(0, "random", 4), (1, "random", 4)]
     os.remove(next((tmp_path / "cells.json.work").glob("*-0-0-*/tarot.json")))  # a search for nothing would show
     assert run_in(tmp_path, *bench, *small, *tasks) == 1
     said = capsys.readouterr()
     assert "1 of 2 cells in cells.json" in said.out and "cells that are there already: 1" in said.err
     assert "data that lm-eval can load for dataless" in " ".join(said.err.split()) and "Traceback" not in said.err
-    assert load(tmp_path / "cells.json") == first
+    assert load_comparisons(tmp_path / "cells.json") == first
     assert not list((tmp_path / "cells.json.work").glob("*-0-0-*/tarot.json"))
     assert run_in(tmp_path, *bench, *tasks[:2], "--engine", "rays") == 2
     assert "did you mean 'ray'?" in capsys.readouterr().err
@@ -211,7 +214,7 @@ def test_the_command_goes_on_where_it_was(tmp_path: Path, capsys: pytest.Capture
 def test_a_setting_that_cannot_be_measured_is_refused_without_its_model(
     tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
-    models = Models()  # which would say that there is no such model
-    setting = Setting("nowhere", "own_choice", include_path=str(write_tasks(tmp_path / "tasks")), samples=5)
-    outcome = Measurer(tmp_path, models).outcome(replace(setting, **change))  # type: ignore[arg-type]  # fields
+    models = ModelCache()  # which would say that there is no such model
+    setting = CellRequest("nowhere", "own_choice", include_path=str(write_tasks(tmp_path / "tasks")), samples=5)
+    outcome = CellRunner(tmp_path, models).outcome(replace(setting, **change))  # type: ignore[arg-type]  # fields
     assert outcome.comparison is None and message in outcome.error and not models

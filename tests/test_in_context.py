@@ -13,7 +13,7 @@ from test_compare import tuned
 from tarot.errors import TarotError
 from tarot.evaluation import in_context as icl
 from tarot.evaluation.evaluate import evaluate
-from tarot.evaluation.lm_eval_results import answers
+from tarot.evaluation.lm_eval_results import read_answers
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.task_loading import load_task
@@ -41,15 +41,15 @@ def loaded() -> LoadedModel:
 def test_draws_are_of_the_samples_and_do_not_depend_on_their_number(n: int, data: st.DataObject, seed: int) -> None:
     k = data.draw(st.integers(1, n))
     docs = [{"i": i} for i in range(n)]
-    five = icl.orders(docs, k, 5, seed)
-    assert icl.orders(docs, k, 3, seed) == five[:3]
+    five = icl.draw_shots(docs, k, 5, seed)
+    assert icl.draw_shots(docs, k, 3, seed) == five[:3]
     assert all(len({doc["i"] for doc in draw}) == k for draw in five)
-    assert five == icl.orders(docs, k, 5, seed)
+    assert five == icl.draw_shots(docs, k, 5, seed)
 
 
 def test_draws_differ_between_each_other_and_seeds() -> None:
     docs = [{"i": i} for i in range(20)]
-    draws = [tuple(doc["i"] for doc in draw) for seed in range(3) for draw in icl.orders(docs, 6, 5, seed)]
+    draws = [tuple(doc["i"] for doc in draw) for seed in range(3) for draw in icl.draw_shots(docs, 6, 5, seed)]
     assert len(set(draws)) == 15
 
 
@@ -59,14 +59,14 @@ words = st.text(alphabet="ab \n", max_size=12)
 @given(words, words, st.lists(words, min_size=2, max_size=5))
 def test_the_frame_stands_around_every_question(before: str, after: str, contents: list[str]) -> None:
     texts = [f"{before} {content} {after}" for content in contents]
-    head, tail = icl.frame_of(texts)
+    head, tail = icl.question_frame(texts)
     assert all(text.startswith(head) and text.endswith(tail) and len(head) + len(tail) <= len(text) for text in texts)
 
 
 def test_frames_end_between_words() -> None:
-    assert icl.frame_of(["Q: is red 12 ?\nA:", "Q: is red 13 ?\nA:"]) == ("Q: is red ", " ?\nA:")
-    assert icl.frame_of(["item 10", "item 11"]) == ("item ", "")
-    assert icl.frame_of(["one question"]) == icl.frame_of([]) == ("", "")
+    assert icl.question_frame(["Q: is red 12 ?\nA:", "Q: is red 13 ?\nA:"]) == ("Q: is red ", " ?\nA:")
+    assert icl.question_frame(["item 10", "item 11"]) == ("item ", "")
+    assert icl.question_frame(["one question"]) == icl.question_frame([]) == ("", "")
 
 
 # Shots
@@ -75,18 +75,18 @@ def test_frames_end_between_words() -> None:
 def test_the_samples_of_a_search_are_found_again(loaded: LoadedModel, folder: Path) -> None:
     adapter, task = tuned(loaded, folder), load_task(TASK, folder)
     drawn = adapter.provenance["samples_drawn"]
-    docs = icl.labelled(task, drawn)
+    docs = icl.labelled_documents(task, drawn)
     assert [f"train/{list(task.training_docs()).index(doc)}" for doc in docs] == [sample["id"] for sample in drawn]
     with pytest.raises(
         TarotError, match="expected the data that the adapter was tuned on in train/30, got other data; tune again"
     ):
-        icl.labelled(task, [{"id": "train/30", "key": drawn[0]["key"]}])
+        icl.labelled_documents(task, [{"id": "train/30", "key": drawn[0]["key"]}])
 
 
 @pytest.mark.parametrize("chat", [True, False])
 def test_every_prompt_holds_the_chosen_shots_in_their_order(loaded: LoadedModel, folder: Path, chat: bool) -> None:
     docs = [list(load_task(TASK, folder).training_docs())[row] for row in (7, 3)]
-    results = icl.prompted(loaded, TASK, docs, include_path=folder, limit=3, apply_chat_template=chat)
+    results = icl.evaluate_with_shots(loaded, TASK, docs, include_path=folder, limit=3, apply_chat_template=chat)
     for logged in results["samples"][TASK]:
         prompt = logged["arguments"][0][0]
         places = [prompt.index(f"item {row}\n") for row in (7, 3)] + [prompt.index(logged["doc"]["question"])]
@@ -98,14 +98,14 @@ def test_every_prompt_holds_the_chosen_shots_in_their_order(loaded: LoadedModel,
 def test_the_first_documents_are_lm_evals_own_shots(loaded: LoadedModel, folder: Path) -> None:
     """The same scoring as the harness: with the shots that the task itself would take, the same numbers."""
     docs = list(load_task(TASK, folder).training_docs())[:4]
-    ours = icl.prompted(loaded, TASK, docs, include_path=folder)["samples"][TASK]
+    ours = icl.evaluate_with_shots(loaded, TASK, docs, include_path=folder)["samples"][TASK]
     theirs = evaluate(loaded.model, loaded.tokenizer, [TASK], include_path=folder, num_fewshot=4)["samples"][TASK]
     assert [logged["filtered_resps"] for logged in ours] == [logged["filtered_resps"] for logged in theirs]
 
 
 def test_shots_for_tasks_that_generate(loaded: LoadedModel, folder: Path) -> None:
     docs = list(load_task("own_generate", folder).training_docs())[3:5]
-    results = icl.prompted(loaded, "own_generate", docs, include_path=folder, limit=2)
+    results = icl.evaluate_with_shots(loaded, "own_generate", docs, include_path=folder, limit=2)
     assert all("item 3" in logged["arguments"][0][0] for logged in results["samples"]["own_generate"])
 
 
@@ -138,7 +138,7 @@ def test_calibration_is_the_papers(folder: Path, chat: bool) -> None:
     assert logged[0]["arguments"][0][0].replace("1000", "N/A") == prompt("N/A")
     free = [probabilities(prompt(content)) for content in ("N/A", "", "[MASK]")]
     p_cf = [sum(column) / 3 for column in zip(*free, strict=True)]
-    found = icl.calibrated(loaded, task, logged, icl.frame_of(["item 1\nA:", "item 2\nA:"]))
+    found = icl.calibrate(loaded, task, logged, icl.question_frame(["item 1\nA:", "item 2\nA:"]))
     for before, after in zip(logged, found, strict=True):
         weighted = [p / q for p, q in zip(probabilities(before["arguments"][0][0]), p_cf, strict=True)]
         expected = [w / sum(weighted) for w in weighted]
@@ -160,7 +160,7 @@ def test_calibration_moves_what_content_free_prompts_prefer(loaded: LoadedModel,
     model.get_output_embeddings().weight.zero_()
     flat = LoadedModel("flat", model, byte_tokenizer())
     logged = evaluate(flat.model, flat.tokenizer, [TASK], include_path=folder, num_fewshot=0, limit=2)["samples"][TASK]
-    (first, _) = icl.calibrated(flat, load_task(TASK, folder), logged, ("", ""))
+    (first, _) = icl.calibrate(flat, load_task(TASK, folder), logged, ("", ""))
     assert [math.exp(value) for value, _ in first["filtered_resps"]] == pytest.approx([1 / 3] * 3)
 
 
@@ -170,11 +170,11 @@ def test_calibration_is_of_the_choices_alone(loaded: LoadedModel, folder: Path, 
     (tmp_path / "choice.yaml").write_text(text + "metric_list: [{metric: acc}, {metric: acc_mutual_info}]\n")
     arms = []
     for path in (folder, tmp_path):
-        task, frame = load_task(TASK, path), icl.frame_of(["item 1\nA:", "item 2\nA:"])
+        task, frame = load_task(TASK, path), icl.question_frame(["item 1\nA:", "item 2\nA:"])
         logged = evaluate(loaded.model, loaded.tokenizer, [TASK], include_path=path, num_fewshot=0, limit=9)["samples"][
             TASK
         ]
-        arms.append(answers(task, icl.calibrated(loaded, task, logged, frame)))
+        arms.append(read_answers(task, icl.calibrate(loaded, task, logged, frame)))
     assert arms[0] == arms[1]
 
 
@@ -190,4 +190,4 @@ def test_a_prompt_without_its_question(loaded: LoadedModel, folder: Path) -> Non
     with pytest.raises(
         TarotError, match=r"expected the question 'item 1000\\nA:' in its prompt, got a prompt without it"
     ):
-        icl.calibrated(loaded, task, [logged], ("", ""))
+        icl.calibrate(loaded, task, [logged], ("", ""))

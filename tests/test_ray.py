@@ -18,15 +18,15 @@ import torch
 from checkpoint import save_checkpoint, write_tasks
 
 from tarot.errors import TarotError
-from tarot.evaluation.grid import CellResult, Setting
+from tarot.evaluation.grid import CellRequest, CellResult
 from tarot.evaluation.ray import cluster as cluster_module
-from tarot.evaluation.ray.candidates import Candidates
-from tarot.evaluation.ray.cells import RayEngine, local
+from tarot.evaluation.ray.candidates import RayScorer
+from tarot.evaluation.ray.cells import RayEngine, run_locally
 from tarot.evaluation.ray.cluster import Resources
 from tarot.evaluation.results import Comparison
-from tarot.evaluation.results_file import load
+from tarot.evaluation.results_file import load_comparisons
 from tarot.models.load import load_model
-from tarot.objectives.text_metrics import read_text_scores
+from tarot.objectives.text_scores import read_text_scores
 from tarot.search import SearchResult, Trial
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import TRIALS, read_trials
@@ -51,15 +51,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def settings(place: Path) -> list[Setting]:
+def settings(place: Path) -> list[CellRequest]:
     common = dict(samples=4, budget=BUDGET, search="random", space="head", draws=0, include_path=str(place / "tasks"))
-    return [Setting(str(place / "model"), "own_choice", seed=seed, **common) for seed in (0, 1)]
+    return [CellRequest(str(place / "model"), "own_choice", seed=seed, **common) for seed in (0, 1)]
 
 
 @pytest.fixture(scope="module")
-def here(settings: list[Setting], place: Path) -> dict[Setting, CellResult]:
+def here(settings: list[CellRequest], place: Path) -> dict[CellRequest, CellResult]:
     """What this process measures."""
-    return dict(local(settings, place / "here", NEEDS))
+    return dict(run_locally(settings, place / "here", NEEDS))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def kill_where(cluster: "cluster_utils.Cluster", title: str) -> None:
 
 
 def test_a_machine_dies_in_the_middle_of_a_cell(
-    cluster: "cluster_utils.Cluster", place: Path, settings: list[Setting], here: dict[Setting, CellResult]
+    cluster: "cluster_utils.Cluster", place: Path, settings: list[CellRequest], here: dict[CellRequest, CellResult]
 ) -> None:
     with RayEngine(place / "there", NEEDS, cluster.address) as engine:
         engine.add(settings[0])
@@ -123,7 +123,7 @@ def test_a_machine_dies_in_the_middle_of_a_cell(
 
 
 def test_a_cell_that_fails_leaves_the_others(
-    cluster: "cluster_utils.Cluster", place: Path, settings: list[Setting], here: dict[Setting, CellResult]
+    cluster: "cluster_utils.Cluster", place: Path, settings: list[CellRequest], here: dict[CellRequest, CellResult]
 ) -> None:
     wrong = replace(settings[0], task="own_choise")
     with RayEngine(place / "there", NEEDS, cluster.address) as engine:
@@ -167,8 +167,8 @@ CHOSEN = TaRotConfig("own_choice", num_samples=4, space="head", search="bo", tri
 WRITTEN = replace(CHOSEN, task="own_generate", objective="planted:vowels", search="random")
 
 
-def scorers(cluster: "cluster_utils.Cluster", place: Path, config: TaRotConfig) -> Candidates:
-    return Candidates(str(place / "model"), config, NEEDS, cluster.address, include_path=str(place / "tasks"))
+def scorers(cluster: "cluster_utils.Cluster", place: Path, config: TaRotConfig) -> RayScorer:
+    return RayScorer(str(place / "model"), config, NEEDS, cluster.address, include_path=str(place / "tasks"))
 
 
 def test_candidates_score_there_what_they_score_here(cluster: "cluster_utils.Cluster", place: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_machine_dies_while_it_scores_a_candidate(cluster: "cluster_utils.Clus
 
 def test_a_cluster_for_one_candidate_at_a_time_is_refused() -> None:
     with pytest.raises(TarotError) as caught:
-        Candidates("model", replace(CHOSEN, batch=1), NEEDS)
+        RayScorer("model", replace(CHOSEN, batch=1), NEEDS)
     assert str(caught.value) == "expected batches of at least 2 candidates for a cluster, got 1; try --batch 4"
 
 
@@ -215,8 +215,8 @@ def test_pytest_takes_its_cells_from_the_cluster(
     cluster: "cluster_utils.Cluster",
     pytester: pytest.Pytester,
     place: Path,
-    settings: list[Setting],
-    here: dict[Setting, CellResult],
+    settings: list[CellRequest],
+    here: dict[CellRequest, CellResult],
 ) -> None:
     pytester.makepyfile(
         """
@@ -234,12 +234,12 @@ def test_pytest_takes_its_cells_from_the_cluster(
         *asked, *small, *paths, *there, "--tarot-save-baseline=cells.json", "-W", "error", timeout=300
     )
     result.assert_outcomes(passed=2)
-    measured = [timeless(CellResult(comparison)) for comparison in load(pytester.path / "cells.json")]
+    measured = [timeless(CellResult(comparison)) for comparison in load_comparisons(pytester.path / "cells.json")]
     assert measured == [timeless(here[setting]) for setting in settings]
 
 
 def test_ctrl_c_leaves_the_cluster_and_the_command_goes_on_later(
-    cluster: "cluster_utils.Cluster", place: Path, settings: list[Setting]
+    cluster: "cluster_utils.Cluster", place: Path, settings: list[CellRequest]
 ) -> None:
     line = f"""--model {settings[0].model} --task own_choice --include-path {place / "tasks"}
         --samples 4 --budget 1500 --search random --space head --draws 0 --output {place / "grid.json"}
@@ -272,7 +272,7 @@ def test_ctrl_c_leaves_the_cluster_and_the_command_goes_on_later(
     assert second.returncode == 0 and "resumed the search in" in said
     after = begun[0].read_bytes()
     assert after.startswith(before[: before.rfind(b"\n") + 1]) and after.count(b"\n") == 1 + 1500
-    assert len(load(place / "grid.json")) == 1
+    assert len(load_comparisons(place / "grid.json")) == 1
 
 
 def test_more_than_the_cluster_has_is_refused(cluster: "cluster_utils.Cluster", place: Path) -> None:
@@ -285,7 +285,7 @@ def test_more_than_the_cluster_has_is_refused(cluster: "cluster_utils.Cluster", 
 
 
 def test_a_cluster_that_shrinks_below_a_cell_is_told(
-    cluster: "cluster_utils.Cluster", place: Path, settings: list[Setting], monkeypatch: pytest.MonkeyPatch
+    cluster: "cluster_utils.Cluster", place: Path, settings: list[CellRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last test of the cluster: it has no machine left afterwards."""
     monkeypatch.setattr(cluster_module, "CHECK_SECONDS", 0.2)

@@ -16,9 +16,9 @@ from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
-from tarot.evaluation.regression import Verdict, check_regressions, identity, renewed, save
+from tarot.evaluation.regression import Verdict, check_regressions, identity, save_reference, update_reference
 from tarot.evaluation.results import Arm, Comparison
-from tarot.evaluation.results_file import load, to_json
+from tarot.evaluation.results_file import comparisons_to_json, load_comparisons
 from tarot.models.loaded_model import LoadedModel
 
 TOLERANCE = 0.02
@@ -330,10 +330,10 @@ def test_versions_and_times() -> None:
 def test_it_is_saved_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "new" / "baseline.json"
     comparisons = [comparison([True, False], seed=1), comparison([True, False])]
-    save(comparisons, path)
-    assert [identity(one) for one in load(path)] == [identity(one) for one in comparisons[::-1]]
+    save_reference(comparisons, path)
+    assert [identity(one) for one in load_comparisons(path)] == [identity(one) for one in comparisons[::-1]]
     before = path.read_bytes()
-    save(comparisons[::-1], path)
+    save_reference(comparisons[::-1], path)
     assert path.read_bytes() == before
 
     def full(self: Path, target: Path) -> None:
@@ -343,14 +343,17 @@ def test_it_is_saved_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(
         TarotError, match=r"expected to write .*, got No space left on device; free space or choose another place"
     ):
-        save(comparisons[:1], path)
+        save_reference(comparisons[:1], path)
     assert path.read_bytes() == before and len([*path.parent.iterdir()]) == 1
 
 
 def test_one_answer_more_is_a_short_diff() -> None:
     """One line a value, cells in one order: what git shows of a baseline can be read."""
     one, other = comparison([True, False, True]), comparison([True, True, True])
-    before, after = to_json([one, comparison([True], seed=1)]), to_json([comparison([True], seed=1), other])
+    before, after = (
+        comparisons_to_json([one, comparison([True], seed=1)]),
+        comparisons_to_json([comparison([True], seed=1), other]),
+    )
     lines = [pair for pair in zip(before.splitlines(), after.splitlines(), strict=True) if pair[0] != pair[1]]
     assert [(then.strip(" ,"), now.strip(" ,")) for then, now in lines] == [("0", "1")] * 2  # likeliest and greedy
 
@@ -358,15 +361,15 @@ def test_one_answer_more_is_a_short_diff() -> None:
 def test_a_part_of_a_suite_renews_its_part_of_a_baseline() -> None:
     then = [comparison([True] * 3), comparison([True] * 3, seed=1), comparison([True] * 3, search="random")]
     now = comparison([False] * 3)
-    assert renewed(then, [now]) == [now, *then[1:]]
-    assert renewed([], [now]) == [now]
+    assert update_reference(then, [now]) == [now, *then[1:]]
+    assert update_reference([], [now]) == [now]
 
 
 def test_nothing_is_no_baseline(tmp_path: Path) -> None:
     with pytest.raises(
         TarotError, match="expected cells to save as a baseline, got none; run a test that uses tarot_gain"
     ):
-        save([], tmp_path / "baseline.json")
+        save_reference([], tmp_path / "baseline.json")
 
 
 @pytest.mark.parametrize(
@@ -391,16 +394,16 @@ def test_damaged_baselines_are_told_before_anything_is_measured(
     tmp_path: Path, place: tuple[str | int, ...], value: object, message: str
 ) -> None:
     path = tmp_path / "baseline.json"
-    save([comparison([True] * 3, layers=(0,), head_angles=((0.5,),), curves={"bo": (0.5,)})], path)
+    save_reference([comparison([True] * 3, layers=(0,), head_angles=((0.5,),), curves={"bo": (0.5,)})], path)
     content = json.loads(path.read_text())
-    assert load(path)
+    assert load_comparisons(path)
     within = content["cells"][0]
     for step in place[:-1]:
         within = within[step]
     within[place[-1]] = value
     path.write_text(json.dumps(content))
     with pytest.raises(TarotError, match=f"expected results as tarot writes them .*, got .*{message}"):
-        load(path)
+        load_comparisons(path)
 
 
 @pytest.mark.parametrize(
@@ -414,4 +417,4 @@ def test_damaged_baselines_are_told_before_anything_is_measured(
 def test_broken_baselines(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "baseline.json").write_text(content)
     with pytest.raises(TarotError, match=message):
-        load(tmp_path / "baseline.json")
+        load_comparisons(tmp_path / "baseline.json")

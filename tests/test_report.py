@@ -24,21 +24,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tarot.errors import TarotError, UnknownName
-from tarot.evaluation.comparison import by_setting, mean_gain, score_comparisons
 from tarot.evaluation.metrics import METRICS
 from tarot.evaluation.results import OUTSIDE, Arm, Comparison
 from tarot.evaluation.reward_results import RewardComparison
-from tarot.evaluation.statistics import (
-    Mean,
-    accuracy_gain,
-    difference,
-    f1_gain,
-    holm,
-    jackknife,
-    mean_over_seeds,
-    weighted_f1,
-)
-from tarot.objectives.text_metrics import ScoredTexts, TextScores, distinct, distinct_without
+from tarot.evaluation.scored_comparison import group_by_setting, mean_gain, score_comparisons
+from tarot.evaluation.statistics.gains import accuracy_gain, f1_gain, weighted_f1
+from tarot.evaluation.statistics.means import Mean, difference, jackknife
+from tarot.evaluation.statistics.seeds import mean_over_seeds
+from tarot.evaluation.statistics.significance import holm
+from tarot.objectives.text_metrics import distinct, distinct_without
+from tarot.objectives.text_scores import ScoredTexts, TextScores
 from tarot.report import mechanism
 from tarot.report.figures import angle_map, curves, so_far
 from tarot.report.folder import DARK, LIGHT, pictures, standalone, write_csv, write_svg
@@ -147,7 +142,7 @@ def test_another_edit_of_a_seed_is_no_further_seed():
     timed = [replace(comparison, seconds=1.0) for comparison in seeds]
     assert mean_gain(score_comparisons(seeds + timed), lambda scored: scored.gain) == once
     others = [fabricated(seed=0, adapter="another"), fabricated(seed=0, n=20), fabricated(seed=0, layers=(1,))]
-    groups = by_setting(score_comparisons([*seeds, *others]))
+    groups = group_by_setting(score_comparisons([*seeds, *others]))
     assert sorted(len(group) for group in groups) == [1, 1, 1, 2]
     assert all(len({scored.comparison.seed for scored in group}) == len(group) for group in groups)
 
@@ -523,7 +518,7 @@ def test_reward_fluency_and_variety_have_intervals():
     comparisons = [text.replace("\N{MINUS SIGN}", "-") for text in Page(render([], rewarded=[compared])).texts_of("td")]
     rows = dict(zip(("base", "edited", "difference"), (comparisons[i : i + 5] for i in (0, 5, 10)), strict=True))
     for name, arm in (("base", compared.base), ("edited", compared.edited)):
-        outcome = arm.outcome
+        outcome = arm.summary
         values = (outcome.reward, outcome.fluency, outcome.distinct_2, outcome.repetition)
         assert [text.split()[0] for text in rows[name]] == [*(f"{value:.3f}" for value in values), "12"]
         variety = jackknife(distinct(arm.texts), distinct_without(arm.texts))
@@ -633,7 +628,7 @@ def test_a_mean_counts_each_setting_once():
     header, rows = summary_rows(CELLS)
     means = [
         mean_over_seeds([scored.gains["random search"] for scored in group]).value
-        for group in by_setting(score_comparisons(CELLS))
+        for group in group_by_setting(score_comparisons(CELLS))
     ]
     assert len(means) == 3
     (row,) = [row for row in rows if row[1] == "random search"]

@@ -11,23 +11,11 @@ from scipy.stats import sem, t
 from sklearn.metrics import accuracy_score, f1_score
 
 from tarot.errors import TarotError
-from tarot.evaluation import statistics as gains_module
-from tarot.evaluation.statistics import (
-    Gain,
-    Mean,
-    MeanGain,
-    accuracy,
-    accuracy_gain,
-    difference,
-    f1_gain,
-    holm,
-    jackknife,
-    mean_intervals,
-    mean_over_seeds,
-    mean_over_settings,
-    regressed,
-    weighted_f1,
-)
+from tarot.evaluation.statistics import resampling
+from tarot.evaluation.statistics.gains import Gain, accuracy, accuracy_gain, f1_gain, weighted_f1
+from tarot.evaluation.statistics.means import Mean, difference, jackknife, mean_intervals
+from tarot.evaluation.statistics.seeds import MeanGain, mean_over_seeds, mean_over_settings
+from tarot.evaluation.statistics.significance import holm, regressed
 
 GAINS = [accuracy_gain, f1_gain]
 FEW = 200  # resamples, where the interval's precision does not matter
@@ -376,13 +364,13 @@ def test_the_work_of_a_gain_does_not_grow_with_the_documents(monkeypatch: pytest
     base = np.where(generator.random(1500) < 0.4, gold, generator.integers(-1, 10, 1500))
     edited = np.where(generator.random(1500) < 0.6, base, generator.integers(-1, 10, 1500))
     work: list[int] = []
-    scores = gains_module._scores
+    scores = resampling.score_resamples
 
     def counted(statistic: object, comparisons: np.ndarray, counts: np.ndarray) -> np.ndarray:
         work.append(counts.size)
         return scores(statistic, comparisons, counts)
 
-    monkeypatch.setattr(gains_module, "_scores", counted)
+    monkeypatch.setattr(resampling, "score_resamples", counted)
     f1_gain(gold, base, edited, resamples=100)
     few = sum(work)
     work.clear()

@@ -58,7 +58,7 @@ def tune_cached(
         KeyboardInterrupt: Ctrl-C while tuning; the trials so far are kept.
     """
     check_search(config, budget)
-    folder = cache / key(loaded, config, budget, include_path)
+    folder = cache / entry_name(loaded, config, budget, include_path)
     with hold_lock(Path(f"{folder}.lock")):
         if (finished := _finished(folder)) is not None:
             return finished, folder
@@ -87,7 +87,7 @@ def tune_cached(
         return adapter, folder
 
 
-def key(loaded: LoadedModel, config: TaRotConfig, budget: int, include_path: str | None) -> str:
+def entry_name(loaded: LoadedModel, config: TaRotConfig, budget: int, include_path: str | None) -> str:
     """Folder name: readable, and a digest of recipe, budget, model, weights, versions and the samples' very prompts."""
     sites = find_sites(loaded.model, config.sites, config.layers)
     template = get_chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), config.apply_chat_template)

@@ -15,10 +15,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.evaluation import in_context as icl
-from tarot.evaluation.as_tuned import _samples_of, config_of
-from tarot.evaluation.command import command, not_repeated
+from tarot.evaluation.as_tuned import config_of, tuning_samples
+from tarot.evaluation.command import not_repeated, repeat_command
 from tarot.evaluation.evaluate import check_tasks, evaluate
-from tarot.evaluation.lm_eval_results import Logged, answers, check_scorable, logged_documents, said
+from tarot.evaluation.lm_eval_results import (
+    LoggedDocument,
+    check_scorable,
+    logged_documents,
+    question_text,
+    read_answers,
+)
 from tarot.evaluation.results import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Comparison
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.documents import check_answers, document_key
@@ -28,10 +34,10 @@ from tarot.objectives.task_loading import load_task
 from tarot.search.provenance import LIBRARIES
 
 # Documents as lm-eval logged them, and the seconds that their answers took.
-Answered = tuple[list[Logged], float]
+TimedDocuments = tuple[list[LoggedDocument], float]
 
 
-def check_measurable(
+def check_compare(
     adapter: Adapter,
     *,
     shots: int,
@@ -44,12 +50,12 @@ def check_measurable(
     own = config.num_fewshot if isinstance(config.num_fewshot, int) else 0
     for task in check_tasks([config.task], adapter, include_path=include_path, num_fewshot=own, limit=limit):
         check_scorable(task)
-        icl.labelled(task, _samples_of(adapter))
+        icl.labelled_documents(task, tuning_samples(adapter))
     if draws and not (own or shots):
         raise TarotError("shots to draw", "0 shots", "leave the draws out")
 
 
-def reference_workload() -> float:
+def time_reference_workload() -> float:
     """Seconds of a fixed matrix product, to express times of one session in those of another: the least of three."""
     times = []
     for _ in range(3):
@@ -73,7 +79,7 @@ def compare(
     curves: Mapping[str, Sequence[float]] | None = None,
     controls: Mapping[str, Adapter] | None = None,
     draws: int = 0,
-    known: MutableMapping[tuple[object, ...], Answered] | None = None,
+    known: MutableMapping[tuple[object, ...], TimedDocuments] | None = None,
 ) -> Comparison:
     """Answer the documents that the adapter's task evaluates: unedited, with labels in the prompt, and edited.
 
@@ -112,16 +118,16 @@ def compare(
     task = load_task(config.task, include_path)
     check_scorable(task)
     check_answers(task)
-    drawn = icl.labelled(task, _samples_of(adapter))
+    drawn = icl.labelled_documents(task, tuning_samples(adapter))
     n_shots = own or min(int(resolve_num_fewshot(task, shots)), len(drawn))
     if draws and not n_shots:
         raise TarotError("shots to draw", "0 shots", "leave the draws out")
 
-    def timed(run: Callable[[], dict[str, Any]]) -> Answered:
+    def timed(run: Callable[[], dict[str, Any]]) -> TimedDocuments:
         begun = time.perf_counter()
         return logged_documents(run(), config.task), round(time.perf_counter() - begun, 3)
 
-    def evaluated(k: int, edit: Adapter | None = None) -> Answered:
+    def evaluated(k: int, edit: Adapter | None = None) -> TimedDocuments:
         return timed(
             lambda: evaluate(
                 loaded.model,
@@ -136,7 +142,7 @@ def compare(
             )
         )
 
-    def base(k: int) -> Answered:
+    def base(k: int) -> TimedDocuments:
         # The model itself: another may have its name.
         key = (loaded, config.task, str(include_path), k, limit, config.apply_chat_template)
         if known is None:
@@ -145,9 +151,9 @@ def compare(
             known[key] = evaluated(k)
         return known[key]
 
-    def prompted(docs: Sequence[icl.Doc]) -> Answered:
+    def prompted(docs: Sequence[icl.Doc]) -> TimedDocuments:
         return timed(
-            lambda: icl.prompted(
+            lambda: icl.evaluate_with_shots(
                 loaded,
                 config.task,
                 docs,
@@ -158,14 +164,14 @@ def compare(
             )
         )
 
-    frame = icl.frame_of([str(task.doc_to_text(doc)) for doc in drawn])
+    frame = icl.question_frame([str(task.doc_to_text(doc)) for doc in drawn])
 
-    def calibrated(answered: Answered) -> Answered:
+    def calibrated(answered: TimedDocuments) -> TimedDocuments:
         begun = time.perf_counter()
-        documents = icl.calibrated(loaded, task, answered[0], frame)
+        documents = icl.calibrate(loaded, task, answered[0], frame)
         return documents, round(answered[1] + time.perf_counter() - begun, 3)
 
-    arms: dict[str, tuple[int, Answered]] = {ZERO_SHOT: (0, base(0))}
+    arms: dict[str, tuple[int, TimedDocuments]] = {ZERO_SHOT: (0, base(0))}
     if n_shots:
         arms[FEW_SHOT] = (n_shots, base(own) if own else prompted(drawn[:n_shots]))
     arms[EDITED] = (labels, evaluated(own, adapter))
@@ -177,11 +183,11 @@ def compare(
             if name in arms
         }
 
-    gold, _ = answers(task, arms[EDITED][1][0])
+    gold, _ = read_answers(task, arms[EDITED][1][0])
     measured = [_arm(task, name, n, answered) for name, (n, answered) in arms.items()]
     if n_shots:
         shown = min(n_shots, len(drawn))
-        tried = [_arm(task, "", shown, prompted(docs)) for docs in icl.orders(drawn, shown, draws, config.seed)]
+        tried = [_arm(task, "", shown, prompted(docs)) for docs in icl.draw_shots(drawn, shown, draws, config.seed)]
         measured += _ranked(gold, tried)
     docs = [doc for _, doc in zip(range(len(gold)), task.eval_docs, strict=False)]
     return Comparison(
@@ -194,15 +200,17 @@ def compare(
         search=config.search,
         space=config.space,
         objective=config.objective,
-        command=command(loaded, adapter, n_shots, draws, limit, include_path, controls=list((controls or {}).values())),
+        command=repeat_command(
+            loaded, adapter, n_shots, draws, limit, include_path, controls=list((controls or {}).values())
+        ),
         not_repeated=not_repeated(adapter),
         dtype=loaded.dtype,
         keys=tuple(document_key(task, doc) for doc in docs),
         gold=gold,
-        texts=tuple(said(task, doc) for doc in docs),
+        texts=tuple(question_text(task, doc) for doc in docs),
         arms=tuple(measured),
         seconds=round(time.perf_counter() - started, 3),
-        reference_seconds=round(reference_workload(), 6),
+        reference_seconds=round(time_reference_workload(), 6),
         adapter=adapter.fingerprint,
         mixed=config.num_fewshot == "mix",
         layers=adapter.edit.layers,
@@ -215,23 +223,23 @@ def compare(
 def check_controls(loaded: LoadedModel, adapter: Adapter, controls: Iterable[Adapter]) -> None:
     """Raise what `compare` would of an adapter and its controls, before the base model answers."""
     for edit in (adapter, *controls):
-        edit.sites(loaded.model)  # or it does not fit
+        edit.find_sites(loaded.model)  # or it does not fit
         _check_alike(adapter, edit)
 
 
 def _check_alike(adapter: Adapter, control: Adapter) -> None:
     """Raise TarotError unless a control had the same labels, prompts and budget: its arm stands beside the edit's."""
-    said, asked = (
+    question_text, asked = (
         f"{config.num_samples} samples of {config.task}, {config.num_fewshot} shots, seed {config.seed}, budget {budget}"
         for config, budget in ((config_of(each), each.provenance["budget"]) for each in (control, adapter))
     )
-    if said != asked:
-        raise TarotError(f"a control tuned as the edit was, on {asked}", said, "tune it with the same")
+    if question_text != asked:
+        raise TarotError(f"a control tuned as the edit was, on {asked}", question_text, "tune it with the same")
 
 
-def _arm(task: Task, name: str, labels: int, answered: Answered) -> Arm:
+def _arm(task: Task, name: str, labels: int, answered: TimedDocuments) -> Arm:
     documents, seconds = answered
-    return replace(answers(task, documents)[1], name=name, labels=labels, seconds=seconds)
+    return replace(read_answers(task, documents)[1], name=name, labels=labels, seconds=seconds)
 
 
 def _ranked(gold: tuple[int, ...], arms: Sequence[Arm]) -> list[Arm]:

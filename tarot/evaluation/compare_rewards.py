@@ -15,9 +15,9 @@ from typing import Any
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError, describe_missing_numbers
 from tarot.evaluation.as_tuned import config_of
-from tarot.evaluation.command import command, not_repeated
+from tarot.evaluation.command import not_repeated, repeat_command
 from tarot.evaluation.evaluate import check_tasks, evaluate
-from tarot.evaluation.lm_eval_results import logged_documents, said
+from tarot.evaluation.lm_eval_results import logged_documents, question_text
 from tarot.evaluation.reward_results import RewardComparison
 from tarot.evaluation.statistics.means import difference
 from tarot.models.lm_eval_model import TarotLM
@@ -63,7 +63,7 @@ def score_logged_texts(loaded: LoadedModel, results: Mapping[str, Any], task: st
     return score_texts(prompts, texts, make_reward(reward, fluency), fluency)
 
 
-def without_judgement(scored_texts: ScoredTexts) -> list[int]:
+def unscored_rows(scored_texts: ScoredTexts) -> list[int]:
     """Rows of the texts whose reward or fluency is NaN or infinite."""
     return [
         row
@@ -88,7 +88,7 @@ def add_rewards(loaded: LoadedModel, results: dict[str, Any], asked: str | None 
             continue
         found = score_logged_texts(loaded, results, task, reward)
         documents = logged_documents(results, task)
-        broken = without_judgement(found)
+        broken = unscored_rows(found)
         check_some_number({task: broken} if broken else {}, {task: len(documents)})
         if lost := {documents[row]["doc_id"] for row in broken}:
             known = results.setdefault("without_number", {})
@@ -123,7 +123,7 @@ def reward_of(adapter: Adapter, asked: str | None) -> str:
     return name
 
 
-def check_comparable(
+def check_compare_rewards(
     adapter: Adapter, asked: str | None, *, include_path: str | Path | None = None, limit: int | None = None
 ) -> None:
     """Raise what `compare_rewards` would raise that can be known without a model; arguments as there."""
@@ -159,7 +159,7 @@ def compare_rewards(
             is another model's, or its task does not generate.
     """
     config, name = config_of(adapter), reward_of(adapter, reward)
-    adapter.sites(loaded.model)  # or it does not fit, which is to be said before the base model writes
+    adapter.find_sites(loaded.model)  # or it does not fit, which is to be said before the base model writes
     check_generates(task := load_task(config.task, include_path), name)
 
     def written(edit: Adapter | None) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def compare_rewards(
     both = [written(edit) for edit in (None, adapter)]
     base, edited = (score_logged_texts(loaded, results, config.task, name) for results in both)
     for side, texts in (("unedited", base), ("edited", edited)):
-        if broken := without_judgement(texts):
+        if broken := unscored_rows(texts):
             wanted = f"finite rewards and fluencies of the {side} model's texts for {config.task}"
             raise TarotError(wanted, describe_missing_numbers(broken, len(texts.texts)), HINT)
     return RewardComparison(
@@ -188,13 +188,13 @@ def compare_rewards(
         reward=name,
         seed=config.seed,
         adapter=adapter.fingerprint,
-        prompts=tuple(said(task, document["doc"]) for document in logged_documents(both[0], config.task)),
+        prompts=tuple(question_text(task, document["doc"]) for document in logged_documents(both[0], config.task)),
         base=base,
         edited=edited,
         gain=difference(base.rewards, edited.rewards),
         fluency_gain=difference(base.fluencies, edited.fluencies),
         outcomes=dict(outcomes or {}),
         front=tuple(pareto(outcomes or {})),
-        command=command(loaded, adapter, None, limit=limit, include_path=include_path, reward=reward),
+        command=repeat_command(loaded, adapter, None, limit=limit, include_path=include_path, reward=reward),
         not_repeated=not_repeated(adapter),
     )

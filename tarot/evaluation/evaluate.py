@@ -30,7 +30,7 @@ from tarot.objectives.tuning_split import check_disjoint
 RENDERED_FIRST = 10
 
 
-def prepared(
+def prepare_tasks(
     tasks: Sequence[str],
     adapter: Adapter | None = None,
     *,
@@ -65,12 +65,12 @@ def check_tasks(
     num_fewshot: int | None = None,
     limit: int | None = None,
 ) -> list[Task]:
-    """Check what `prepared` checks, and return the tasks; a command calls it before it loads a model.
+    """Check what `prepare_tasks` checks, and return the tasks; a command calls it before it loads a model.
 
     Its warnings are left to the evaluation that follows.
     """
     with quiet("tarot"):
-        found = prepared(tasks, adapter, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
+        found = prepare_tasks(tasks, adapter, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
     return list(found["tasks"].values())
 
 
@@ -150,7 +150,7 @@ def evaluate(
     loaded = LoadedModel.from_objects(model, tokenizer)
     adapter = None if adapter is None else Adapter.resolve(adapter)
     tasks = [tasks] if isinstance(tasks, str) else tasks
-    selected = prepared(tasks, adapter, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
+    selected = prepare_tasks(tasks, adapter, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")
     lm.reference, lm.adapter = loaded.reference, adapter
     templated = get_chat_template(lm, apply_chat_template) is not None

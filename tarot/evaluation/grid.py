@@ -33,7 +33,7 @@ FEW_SHOT_SHOTS = 6  # of the few-shot arm of a cell whose own prompts have none
 
 
 @dataclass(frozen=True)
-class Setting:
+class CellRequest:
     """One cell to measure: what a grid, or a test's marker and options, amount to."""
 
     model: str
@@ -52,8 +52,8 @@ class Setting:
     @property
     def id(self) -> str:
         """What pytest calls the test's parameter."""
-        shots = self.num_fewshot if self.num_fewshot == "mix" else f"{self.num_fewshot}shot"
-        return f"{self.model}-{self.task}-{shots}-seed{self.seed}" if self.task else self.model
+        parse_shots = self.num_fewshot if self.num_fewshot == "mix" else f"{self.num_fewshot}shot"
+        return f"{self.model}-{self.task}-{parse_shots}-seed{self.seed}" if self.task else self.model
 
     def config(self) -> "TaRotConfig":
         """Return what its search tries."""
@@ -98,11 +98,11 @@ class CellResult:
     def from_json(cls, text: str) -> "CellResult":
         """The outcome that `to_json` wrote."""
         values = json.loads(text)
-        comparison = results_file.from_values(values["cell"]) if values["cell"] else None
+        comparison = results_file.comparison_from_json(values["cell"]) if values["cell"] else None
         return cls(**values | {"cell": comparison, "words": tuple(values["words"])})
 
 
-class Models(dict[str, "LoadedModel"]):
+class ModelCache(dict[str, "LoadedModel"]):
     """Models and tokenizers by their reference, each loaded when it is first asked for; errors as for `load_model`."""
 
     def __init__(self, device: str = "auto", device_map: str | None = None) -> None:
@@ -118,7 +118,7 @@ class Models(dict[str, "LoadedModel"]):
 
 
 @dataclass
-class Measurer:
+class CellRunner:
     """What one process keeps from one cell to the next: models, adapters, answers of unedited models.
 
     Args:
@@ -128,12 +128,12 @@ class Measurer:
     """
 
     work: Path
-    models: Models
+    models: ModelCache
     words: list[str] = field(default_factory=list)
-    adapters: dict[tuple[Setting, "LoadedModel"], tuple["Adapter", Path]] = field(default_factory=dict)
+    adapters: dict[tuple[CellRequest, "LoadedModel"], tuple["Adapter", Path]] = field(default_factory=dict)
     base_answers: dict[Any, Any] = field(default_factory=dict)
 
-    def tuned(self, setting: Setting, model: "LoadedModel") -> tuple["Adapter", Path]:
+    def tuned(self, setting: CellRequest, model: "LoadedModel") -> tuple["Adapter", Path]:
         """The edit that the setting's search finds, or has found before, and its folder.
 
         Raises:
@@ -152,7 +152,7 @@ class Measurer:
             )
         return self.adapters[setting, model]
 
-    def comparison(self, setting: Setting, model: "LoadedModel") -> Comparison:
+    def comparison(self, setting: CellRequest, model: "LoadedModel") -> Comparison:
         """Base, in-context and edited answers to the same documents.
 
         Raises:
@@ -178,7 +178,7 @@ class Measurer:
             known=self.base_answers,
         )
 
-    def check(self, setting: Setting) -> None:
+    def check(self, setting: CellRequest) -> None:
         """Raise TarotError for a setting that cannot be measured, as far as that is known without its model."""
         from tarot.evaluation.evaluate import check_tasks
         from tarot.evaluation.lm_eval_results import check_scorable
@@ -189,7 +189,7 @@ class Measurer:
             check_scorable(task)
         check_samples(setting.config(), setting.include_path)
 
-    def outcome(self, setting: Setting) -> CellResult:
+    def outcome(self, setting: CellRequest) -> CellResult:
         """Measure it; whatever goes wrong but Ctrl-C becomes the outcome, since other cells are to go on."""
         self.words.clear()
         try:
@@ -206,12 +206,12 @@ class Measurer:
 
 
 def run_grid(
-    settings: Sequence[Setting],
+    settings: Sequence[CellRequest],
     output: Path,
-    run: Callable[[Sequence[Setting]], Iterable[tuple[Setting, CellResult]]],
+    run: Callable[[Sequence[CellRequest]], Iterable[tuple[CellRequest, CellResult]]],
     *,
     on_start: Callable[[int], None] = lambda done: None,
-    on_outcome: Callable[[Setting, CellResult], None] = lambda setting, outcome: None,
+    on_outcome: Callable[[CellRequest, CellResult], None] = lambda setting, outcome: None,
 ) -> list[Comparison]:
     """Measure what a file of results lacks, and write each cell into it as it comes.
 
@@ -229,8 +229,8 @@ def run_grid(
     Raises:
         TarotError: a file that is no results, or cannot be written.
     """
-    kept = results_file.load(output) if output.exists() else []
-    asked = {setting: _asked(setting) for setting in settings}
+    kept = results_file.load_comparisons(output) if output.exists() else []
+    asked = {setting: request_digest(setting) for setting in settings}
     known = {comparison.asked: comparison for comparison in kept if comparison.asked}
     todo = [setting for setting in settings if asked[setting] not in known]
     on_start(len(settings) - len(todo))
@@ -246,13 +246,13 @@ def run_grid(
 def _add(output: Path, *comparisons: Comparison) -> None:
     """To those that the file holds now: another process may have added its own meanwhile."""
     with hold_lock(output.with_name(f".{output.name}.lock")):
-        kept = results_file.load(output) if output.exists() else []
+        kept = results_file.load_comparisons(output) if output.exists() else []
         there = {comparison.asked for comparison in kept}
         new = [comparison for comparison in comparisons if comparison.asked not in there]
-        write_atomically(output, results_file.to_json([*kept, *new]).encode())
+        write_atomically(output, results_file.comparisons_to_json([*kept, *new]).encode())
 
 
-def _asked(setting: Setting) -> str:
+def request_digest(setting: CellRequest) -> str:
     """Digest of all that decides a cell and can be told without measuring it."""
     from tarot.search.provenance import LIBRARIES
 
@@ -275,17 +275,17 @@ def _stamp(place: Path) -> list[tuple[str, int, int]]:
     ]
 
 
-def seeds(text: str) -> tuple[int, ...]:
+def parse_seeds(text: str) -> tuple[int, ...]:
     """Numbers from 0, separated by commas."""
     return _list(text, "seeds as 0,1,2")
 
 
-def shots(text: str) -> tuple[int | str, ...]:
+def parse_shots(text: str) -> tuple[int | str, ...]:
     """Numbers from 0 or `mix`, separated by commas."""
     return tuple("mix" if part.strip() == "mix" else _list(part, "shots as 0,6", text)[0] for part in text.split(","))
 
 
-def engine(text: str) -> str:
+def parse_engine(text: str) -> str:
     """A name in ENGINES."""
     if text not in ENGINES:
         raise UnknownName("engine", text, ENGINES)

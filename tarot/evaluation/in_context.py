@@ -18,7 +18,7 @@ from lm_eval.api.samplers import FirstNSampler
 from lm_eval.api.task import Task
 
 from tarot.errors import TarotError
-from tarot.evaluation.lm_eval_results import Logged, n_choices
+from tarot.evaluation.lm_eval_results import LoggedDocument, n_choices
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.missing_numbers import note_missing
@@ -31,7 +31,7 @@ from tarot.objectives.tuning_split import check_disjoint
 CONTENT_FREE = ("N/A", "", "[MASK]")
 
 
-def labelled(task: Task, drawn: Sequence[Mapping[str, Any]]) -> list[Doc]:
+def labelled_documents(task: Task, drawn: Sequence[Mapping[str, Any]]) -> list[Doc]:
     """The documents that a search was given, from the "samples_drawn" of its adapter, in their order.
 
     Raises:
@@ -52,12 +52,12 @@ def labelled(task: Task, drawn: Sequence[Mapping[str, Any]]) -> list[Doc]:
     return found
 
 
-def orders(docs: Sequence[Doc], k: int, draws: int, seed: int) -> list[list[Doc]]:
+def draw_shots(docs: Sequence[Doc], k: int, draws: int, seed: int) -> list[list[Doc]]:
     """`draws` independent choices and orders of k documents; the first do not depend on how many follow."""
     return [Random(f"{seed}/{draw}").sample(list(docs), k) for draw in range(draws)]
 
 
-def prompted(
+def evaluate_with_shots(
     loaded: LoadedModel,
     name: str,
     shots: Sequence[Doc],
@@ -89,7 +89,9 @@ def can_calibrate(task: Task) -> bool:
     return task.OUTPUT_TYPE == "multiple_choice" and not task.multiple_input
 
 
-def calibrated(loaded: LoadedModel, task: Task, logged: Sequence[Logged], frame: tuple[str, str]) -> list[Logged]:
+def calibrate(
+    loaded: LoadedModel, task: Task, logged: Sequence[LoggedDocument], frame: tuple[str, str]
+) -> list[LoggedDocument]:
     """log q(c) = log p(c | prompt) - log mean of p(c | content-free prompts) + const: W = diag(p_cf)^-1, b = 0.
 
     p is normalised over a document's choices. A calibrated answer is one of them: its greedy one is its likeliest.
@@ -98,7 +100,7 @@ def calibrated(loaded: LoadedModel, task: Task, logged: Sequence[Logged], frame:
         loaded: the model that answered.
         task: the task that asked.
         logged: documents with uncalibrated answers.
-        frame: what stands before and after the content of every question; see `frame_of`.
+        frame: what stands before and after the content of every question; see `question_frame`.
 
     Raises:
         TarotError: a prompt that does not hold its question as the task writes it.
@@ -119,7 +121,7 @@ def calibrated(loaded: LoadedModel, task: Task, logged: Sequence[Logged], frame:
     return [_reweighted(document, free, known) for document, free in zip(logged, prompts, strict=True)]
 
 
-def frame_of(texts: Sequence[str]) -> tuple[str, str]:
+def question_frame(texts: Sequence[str]) -> tuple[str, str]:
     """What all questions begin and end with, cut between words: the format that a content-free input is put into."""
     if len(texts) < 2:
         return "", ""
@@ -140,7 +142,7 @@ def _upto_space(text: str) -> str:
     return found[0] if found else ""
 
 
-def _content_free(task: Task, document: Logged, frame: tuple[str, str], content: str) -> str:
+def _content_free(task: Task, document: LoggedDocument, frame: tuple[str, str], content: str) -> str:
     question = str(task.doc_to_text(document["doc"])).strip()  # templates of chats strip messages
     head, found, tail = document["arguments"][0][0].rpartition(question)
     if not found:
@@ -148,7 +150,9 @@ def _content_free(task: Task, document: Logged, frame: tuple[str, str], content:
     return head + (frame[0] + content + frame[1]).strip() + tail
 
 
-def _reweighted(document: Logged, prompts: Sequence[str], known: Mapping[tuple[str, str], float]) -> Logged:
+def _reweighted(
+    document: LoggedDocument, prompts: Sequence[str], known: Mapping[tuple[str, str], float]
+) -> LoggedDocument:
     n, scored = n_choices(document), document["filtered_resps"]
     answers = [answer for _, answer in document["arguments"][:n]]
     free = [_normalised([known[prompt, answer] for answer in answers]) for prompt in prompts]

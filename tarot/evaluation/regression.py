@@ -12,9 +12,10 @@ from pathlib import Path
 
 from tarot._files.atomic import write_atomically
 from tarot.errors import TarotError, describe_missing_numbers
-from tarot.evaluation.results import EDITED, Arm, Comparison, names_of, number_notes
-from tarot.evaluation.results_file import to_json
-from tarot.evaluation.statistics import Gain, f1_gain, holm, regressed
+from tarot.evaluation.results import EDITED, Arm, Comparison, comparison_names, missing_number_notes
+from tarot.evaluation.results_file import comparisons_to_json
+from tarot.evaluation.statistics.gains import Gain, f1_gain
+from tarot.evaluation.statistics.significance import holm, regressed
 
 LEVEL = 0.95
 RESAMPLES = 10_000
@@ -32,7 +33,7 @@ class Verdict:
     words: tuple[str, ...]
 
 
-def save(comparisons: Sequence[Comparison], path: str | Path) -> None:
+def save_reference(comparisons: Sequence[Comparison], path: str | Path) -> None:
     """Write cells as a baseline: the whole file or none of it.
 
     Raises:
@@ -40,10 +41,10 @@ def save(comparisons: Sequence[Comparison], path: str | Path) -> None:
     """
     if not comparisons:
         raise TarotError("cells to save as a baseline", "none", "run a test that uses tarot_gain")
-    write_atomically(Path(path), to_json(comparisons).encode())
+    write_atomically(Path(path), comparisons_to_json(comparisons).encode())
 
 
-def renewed(then: Sequence[Comparison], now: Sequence[Comparison]) -> list[Comparison]:
+def update_reference(then: Sequence[Comparison], now: Sequence[Comparison]) -> list[Comparison]:
     """The cells now, and those of an earlier baseline of which they hold no newer measurement."""
     matched = _matched(then, now)
     return [*now, *(comparison for i, comparison in enumerate(then) if i not in matched)]
@@ -114,7 +115,7 @@ def check_regressions(
     scored_texts = {j for _, j in pairs}
     for j, comparison in enumerate(now):
         if j not in scored_texts:
-            broken = tuple(number_notes(comparison))
+            broken = tuple(missing_number_notes(comparison))
             verdicts.append(Verdict(names[identity(comparison)], bool(broken), ("new, not in the baseline", *broken)))
     return sorted(verdicts, key=lambda verdict: (verdict.comparison, verdict.words))
 
@@ -122,7 +123,7 @@ def check_regressions(
 def _names(comparisons: Sequence[Comparison]) -> dict[tuple[str | int, ...], str]:
     """What each measurement is called: another name for each."""
     ones = {identity(comparison): comparison for comparison in comparisons}
-    return dict(zip(ones, names_of(list(ones.values())), strict=True))
+    return dict(zip(ones, comparison_names(list(ones.values())), strict=True))
 
 
 def _matched(then: Sequence[Comparison], now: Sequence[Comparison]) -> dict[int, int]:

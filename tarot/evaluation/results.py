@@ -16,7 +16,7 @@ from tarot._files.strict_json import Count, Fraction, Name, Number
 from tarot.errors import TarotError, describe_missing_numbers
 
 if TYPE_CHECKING:
-    from tarot.evaluation.statistics import Gain
+    from tarot.evaluation.statistics.gains import Gain
 
 ZERO_SHOT, FEW_SHOT, EDITED = "zero-shot", "few-shot", "edited"  # arms that every cell has
 OUTSIDE = -1  # index of an answer that is none of the choices
@@ -144,7 +144,7 @@ DETAILS = {
 }
 
 
-def details(comparisons: Sequence[Comparison]) -> list[str]:
+def search_labels(comparisons: Sequence[Comparison]) -> list[str]:
     """Of each cell, in words, what tells its search from those of the others; empty where all searched alike."""
     told: list[tuple[str, ...]] = [()] * len(comparisons)
     for name, form in DETAILS.items():
@@ -159,15 +159,15 @@ def details(comparisons: Sequence[Comparison]) -> list[str]:
     return [", ".join(words) for words in told]
 
 
-def names_of(comparisons: Sequence[Comparison]) -> list[str]:
+def comparison_names(comparisons: Sequence[Comparison]) -> list[str]:
     """The cells' names, with what tells their searches apart."""
     return [
         ", ".join(filter(None, each))
-        for each in zip((comparison.id for comparison in comparisons), details(comparisons), strict=True)
+        for each in zip((comparison.id for comparison in comparisons), search_labels(comparisons), strict=True)
     ]
 
 
-def number_notes(comparison: Comparison) -> list[str]:
+def missing_number_notes(comparison: Comparison) -> list[str]:
     """State for each arm which documents have no number; empty if all have one."""
     return [
         f"{comparison.id}, {arm.name}: {describe_missing_numbers(arm.without_number, len(comparison.keys))}"

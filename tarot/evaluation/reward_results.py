@@ -10,11 +10,11 @@ from pathlib import Path
 from reprlib import repr as short
 
 from tarot._files.strict_json import Name, validate
-from tarot.evaluation import results as comparisons
+from tarot.evaluation import results_file
 from tarot.evaluation.results import Comparison
 from tarot.evaluation.results_file import FORMAT
-from tarot.evaluation.statistics import Difference
-from tarot.objectives.text_metrics import ScoredTexts, TextScores
+from tarot.evaluation.statistics.means import Difference
+from tarot.objectives.text_scores import ScoredTexts, TextScores
 
 
 @dataclass(frozen=True)
@@ -47,25 +47,25 @@ class RewardComparison:
         return f"{self.model} {self.task} {self.reward} seed {self.seed}"
 
 
-def to_json(compared: Sequence[RewardComparison]) -> str:
+def rewards_to_json(compared: Sequence[RewardComparison]) -> str:
     """Everything of every comparison, texts included, in one readable file."""
     rewarded = [asdict(each) for each in compared]
     return json.dumps({"format": FORMAT, "rewarded": rewarded}, indent=1, ensure_ascii=False) + "\n"
 
 
-def load(path: str | Path) -> tuple[list[Comparison], list[RewardComparison]]:
-    """Read a file of results: cells, or rewarded comparisons.
+def load_results(path: str | Path) -> tuple[list[Comparison], list[RewardComparison]]:
+    """Read a file of results: cells, or rewarded results_file.
 
     Raises:
-        TarotError: as `tarot.evaluation.results_file.load`.
+        TarotError: as `tarot.evaluation.results_file.load_comparisons`.
     """
-    with comparisons.results(path) as content:
+    with results_file.open_results(path) as content:
         if "rewarded" in content:
             compared = content["rewarded"]
             if not isinstance(compared, list):
                 raise ValueError(f"rewarded: {short(compared)} is no list")
             return [], [_rewarded(values) for values in compared]
-    return comparisons.load(path), []
+    return results_file.load_comparisons(path), []
 
 
 def _rewarded(values: object) -> RewardComparison:
@@ -74,7 +74,7 @@ def _rewarded(values: object) -> RewardComparison:
         raise ValueError("prompts: no documents")
     for name, scored_texts in {"base": compared.base, "edited": compared.edited}.items():
         columns = {f"{name}.{kind}": getattr(scored_texts, kind) for kind in ("texts", "rewards", "fluencies")}
-        comparisons.same_length(len(compared.prompts), columns)
+        results_file.check_lengths(len(compared.prompts), columns)
     for name, gain in {"gain": compared.gain, "fluency_gain": compared.fluency_gain}.items():
         if gain.n != len(compared.prompts):
             raise ValueError(f"{name}.n: {gain.n} documents and {len(compared.prompts)} prompts")

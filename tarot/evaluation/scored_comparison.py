@@ -7,13 +7,9 @@ from functools import cache
 from itertools import groupby
 
 from tarot.evaluation.metrics import HEADLINE, Metric, metric_named
-from tarot.evaluation.results import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Comparison, details
-from tarot.evaluation.statistics import (
-    Gain,
-    MeanGain,
-    mean_over_seeds,
-    mean_over_settings,
-)
+from tarot.evaluation.results import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Comparison, search_labels
+from tarot.evaluation.statistics.gains import Gain
+from tarot.evaluation.statistics.seeds import MeanGain, mean_over_seeds, mean_over_settings
 
 
 @dataclass(frozen=True)
@@ -118,7 +114,7 @@ def mean_of_draws(comparison: Comparison) -> str:
     return f"{FEW_SHOT}, mean of {len(comparison.draws)} draws"
 
 
-def arms_compared(scored_comparisons: Sequence[ScoredComparison]) -> list[str]:
+def compared_arms(scored_comparisons: Sequence[ScoredComparison]) -> list[str]:
     """The edited arm and every control, few-shot prompting among them, in the order in which the cells name them.
 
     Of the draws of shots their mean, the best and the worst.
@@ -128,19 +124,19 @@ def arms_compared(scored_comparisons: Sequence[ScoredComparison]) -> list[str]:
     return [name for name in names if name != ZERO_SHOT and name not in between] if scored_comparisons else []
 
 
-def by_search(scored_comparisons: Sequence[ScoredComparison]) -> dict[str, list[ScoredComparison]]:
+def group_by_search(scored_comparisons: Sequence[ScoredComparison]) -> dict[str, list[ScoredComparison]]:
     """Those whose searches are alike, by what tells them from the others in words; of one search alone, by no words."""
     groups: dict[str, list[ScoredComparison]] = {}
     for scored, words in zip(
-        scored_comparisons, details([each.comparison for each in scored_comparisons]), strict=True
+        scored_comparisons, search_labels([each.comparison for each in scored_comparisons]), strict=True
     ):
         groups.setdefault(words, []).append(scored)
     return groups
 
 
-def told_apart(scored_comparisons: Sequence[ScoredComparison]) -> list[str]:
+def comparison_labels(scored_comparisons: Sequence[ScoredComparison]) -> list[str]:
     """Of each, in words, its search where there are several, and its adapter where one search has several edits."""
-    words = details([each.comparison for each in scored_comparisons])
+    words = search_labels([each.comparison for each in scored_comparisons])
     adapters: dict[tuple[str, str], set[str]] = {}
     for each, said in zip(scored_comparisons, words, strict=True):
         adapters.setdefault((each.comparison.id, said), set()).add(each.comparison.adapter)
@@ -151,7 +147,7 @@ def told_apart(scored_comparisons: Sequence[ScoredComparison]) -> list[str]:
     return [", ".join(filter(None, both)) for both in zip(words, edits, strict=True)]
 
 
-def by_setting(scored_comparisons: Sequence[ScoredComparison]) -> list[list[ScoredComparison]]:
+def group_by_setting(scored_comparisons: Sequence[ScoredComparison]) -> list[list[ScoredComparison]]:
     """Sorted comparisons, those that differ by their seed only together."""
     return [list(group) for _, group in groupby(scored_comparisons, key=lambda scored: scored.setting)]
 
@@ -160,4 +156,6 @@ def mean_gain(
     scored_comparisons: Sequence[ScoredComparison], gain: Callable[[ScoredComparison], Gain | MeanGain | None]
 ) -> MeanGain:
     """Mean over seeds, then over settings, of the gains that are there."""
-    return mean_over_settings([[g for each in group if (g := gain(each))] for group in by_setting(scored_comparisons)])
+    return mean_over_settings(
+        [[g for each in group if (g := gain(each))] for group in group_by_setting(scored_comparisons)]
+    )

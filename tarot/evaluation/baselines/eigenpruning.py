@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tarot.edit.patch import Patch
 from tarot.errors import TarotError
-from tarot.evaluation.baselines.weights import Reweighted, check_differentiable
+from tarot.evaluation.baselines.weights import WeightEdit, check_differentiable
 from tarot.objectives.answers import AnswerObjective
 from tarot.search.registry import GRADIENT_COST
 
@@ -31,7 +31,7 @@ class _Factored(NamedTuple):
     gains: Float[Tensor, "rank"]
 
 
-def eigenpruning(objective: AnswerObjective, budget: int, seed: int) -> Reweighted:
+def eigenpruning(objective: AnswerObjective, budget: int, seed: int) -> WeightEdit:
     """Drop the singular values of the best estimated gains, of all attention matrices; nothing is random here.
 
     How many is chosen by the objective itself: 0, 1, 2, 4, ... as far as the budget or the positive estimates go.
@@ -43,11 +43,11 @@ def eigenpruning(objective: AnswerObjective, budget: int, seed: int) -> Reweight
     factored = _factored(objective)
     estimates = ((float(gain), k, i) for k, each in enumerate(factored) for i, gain in enumerate(each.gains))
     ranked = sorted((estimate for estimate in estimates if estimate[0] > 0), reverse=True)
-    best_score, best = float("-inf"), Reweighted({}, 0, {"method": "eigenpruning"})
+    best_score, best = float("-inf"), WeightEdit({}, 0, {"method": "eigenpruning"})
     for n in _counts(len(ranked), budget - GRADIENT_COST):
         tried = _pruned(factored, ranked[:n])
         with torch.no_grad(), tried.apply(objective.model):
-            score = float(objective.score())
+            score = float(objective.score_model())
         if score > best_score:
             best_score, best = score, tried
     return best
@@ -67,7 +67,7 @@ def _factored(objective: AnswerObjective) -> list[_Factored]:
         for weight in weights.values():
             patch.replace(objective.model, weight, "requires_grad", True)
         patch.apply()
-        slopes = torch.autograd.grad(objective.score(), list(weights.values()))
+        slopes = torch.autograd.grad(objective.score_model(), list(weights.values()))
     found = []
     for (name, weight), value_and_grad in zip(weights.items(), slopes, strict=True):
         u, s, vh = torch.linalg.svd(weight.detach().float(), full_matrices=False)
@@ -85,7 +85,7 @@ def _attention_weights(objective: AnswerObjective) -> Iterator[tuple[str, Tensor
                 yield f"{name}.weight", module.weight
 
 
-def _pruned(factored: list[_Factored], dropped: list[tuple[float, int, int]]) -> Reweighted:
+def _pruned(factored: list[_Factored], dropped: list[tuple[float, int, int]]) -> WeightEdit:
     places: dict[int, list[int]] = {}
     for _, which, i in dropped:
         places.setdefault(which, []).append(i)
@@ -95,4 +95,4 @@ def _pruned(factored: list[_Factored], dropped: list[tuple[float, int, int]]) ->
         kept = each.s.clone()
         kept[indices] = 0
         weights[each.name] = (each.u * kept) @ each.vh
-    return Reweighted(weights, INDEX_BYTES * len(dropped), {"method": "eigenpruning"})
+    return WeightEdit(weights, INDEX_BYTES * len(dropped), {"method": "eigenpruning"})

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tarot.edit.patch import Patch, Step
-from tarot.evaluation.baselines.weights import Reweighted, check_differentiable
+from tarot.evaluation.baselines.weights import WeightEdit, check_differentiable
 from tarot.objectives.answers import AnswerObjective
 from tarot.search.registry import GRADIENT_COST
 
@@ -28,7 +28,7 @@ def n_steps(budget: int) -> int:
     return max(1, budget // GRADIENT_COST)
 
 
-def lora(objective: AnswerObjective, budget: int, seed: int) -> Reweighted:
+def lora(objective: AnswerObjective, budget: int, seed: int) -> WeightEdit:
     """Low-rank updates of PEFT's usual projections (Hu et al., arXiv 2106.09685), rank 8, by AdamW.
 
     Raises:
@@ -37,7 +37,7 @@ def lora(objective: AnswerObjective, budget: int, seed: int) -> Reweighted:
     return _trained("lora", objective, LoraConfig(r=LORA_RANK, task_type="CAUSAL_LM"), LORA_RATE, budget, seed)
 
 
-def oft(objective: AnswerObjective, budget: int, seed: int) -> Reweighted:
+def oft(objective: AnswerObjective, budget: int, seed: int) -> WeightEdit:
     """PEFT's orthogonal finetuning (Qiu et al., arXiv 2306.07280) in blocks of two: exactly our rotations.
 
     PEFT's own way to the edit that the search `adam` finds, in other coordinates.
@@ -49,7 +49,7 @@ def oft(objective: AnswerObjective, budget: int, seed: int) -> Reweighted:
 
 def _trained(
     method: str, objective: AnswerObjective, config: PeftConfig, rate: float, budget: int, seed: int
-) -> Reweighted:
+) -> WeightEdit:
     check_differentiable(objective)
     model = objective.model
     with Patch(model) as patch:
@@ -63,9 +63,9 @@ def _trained(
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         n_bytes = sum(parameter.numel() * parameter.element_size() for parameter in trainable)
         optimizer = torch.optim.AdamW(trainable, lr=rate, weight_decay=0.0)
-        _descend(objective.score, optimizer, n_steps(budget), objective.measure.target_score)
+        _descend(objective.score_model, optimizer, n_steps(budget), objective.answer_score.target_score)
         changed = _merged(wrapped.merge_and_unload, model)  # type: ignore[arg-type]  # PEFT hides its methods
-    return Reweighted(changed, n_bytes, {"method": method})
+    return WeightEdit(changed, n_bytes, {"method": method})
 
 
 def _descend(score: Callable[[], Tensor], optimizer: torch.optim.Optimizer, steps: int, target_score: float) -> None:

@@ -15,7 +15,7 @@ from tarot.objectives.answers import AnswerObjective
 
 
 @dataclass(frozen=True, eq=False)
-class Reweighted:
+class WeightEdit:
     """Parameters by name and what they become, used wherever an adapter is.
 
     `stored_bytes` is what the method itself would have to store, which is less than the weights it changes. Like an
@@ -54,5 +54,5 @@ class Reweighted:
 
 def check_differentiable(objective: AnswerObjective) -> None:
     """Raise TarotError unless the objective's score has a gradient in the weights."""
-    if not objective.measure.is_differentiable:
+    if not objective.answer_score.is_differentiable:
         raise TarotError("an objective with a gradient", "one that counts", "try log_probability")

@@ -17,7 +17,7 @@ from tarot.search.config import TaRotConfig
 from tarot.search.problem import Angles, Problem, Scored
 
 
-class Candidates(Cluster):
+class RayScorer(Cluster):
     """A Ray cluster that scores what `tarot.search.tune.tune` proposes in batches; it gives the scores of this process.
 
     Args:

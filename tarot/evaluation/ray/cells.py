@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from tarot.errors import TarotError
-from tarot.evaluation.grid import CellResult, Measurer, Setting
+from tarot.evaluation.grid import CellRequest, CellResult, CellRunner
 from tarot.evaluation.ray.cluster import Cluster, Resources
 
 
-def local(settings: Sequence[Setting], work: Path, needs: Resources) -> Iterator[tuple[Setting, CellResult]]:
+def run_locally(
+    settings: Sequence[CellRequest], work: Path, needs: Resources
+) -> Iterator[tuple[CellRequest, CellResult]]:
     """Measure settings in this process, in their order."""
     try:
         for setting in settings:
@@ -27,9 +29,9 @@ def local(settings: Sequence[Setting], work: Path, needs: Resources) -> Iterator
 
 
 @lru_cache(maxsize=1)
-def _measurer(model: str, work: Path, needs: Resources) -> Measurer:
+def _measurer(model: str, work: Path, needs: Resources) -> CellRunner:
     """This process's, until another model comes: two might be more than the memory it asked for."""
-    return Measurer(work, needs.models())
+    return CellRunner(work, needs.models())
 
 
 class RayEngine(Cluster):
@@ -44,18 +46,18 @@ class RayEngine(Cluster):
     def __init__(self, work: Path, needs: Resources, address: str | None = None) -> None:
         super().__init__(needs, address)
         self._work = work
-        self._tasks: dict[Setting, Any] = {}
+        self._tasks: dict[CellRequest, Any] = {}
 
-    def add(self, setting: Setting) -> None:
+    def add(self, setting: CellRequest) -> None:
         """Have it measured as soon as there is room; twice is once."""
         if setting not in self._tasks:
             self._tasks[setting] = self.submit(setting.id, _measure, str(self._work), asdict(setting))
 
-    def outcome(self, setting: Setting) -> CellResult:
+    def outcome(self, setting: CellRequest) -> CellResult:
         """What became of it, added before or not; waits for it."""
         return next(outcome for _, outcome in self.run([setting]))
 
-    def run(self, settings: Sequence[Setting]) -> Iterator[tuple[Setting, CellResult]]:
+    def run(self, settings: Sequence[CellRequest]) -> Iterator[tuple[CellRequest, CellResult]]:
         """Measure settings, in the order in which they are finished.
 
         Raises:
@@ -73,5 +75,5 @@ class RayEngine(Cluster):
 
 
 def _measure(needs: Resources, work: str, setting: dict[str, Any]) -> str:
-    asked = Setting(**setting)
+    asked = CellRequest(**setting)
     return _measurer(asked.model, Path(work), needs).outcome(asked).to_json()

@@ -20,7 +20,7 @@ import torch
 from accelerate.utils import convert_file_size_to_int
 
 from tarot.errors import TarotError
-from tarot.evaluation.grid import Models
+from tarot.evaluation.grid import ModelCache
 
 MOST_CPUS = 4096  # of one machine
 RETRIES = 3  # of a task whose machine or process died
@@ -56,9 +56,9 @@ class Resources:
             raise TarotError("a size of memory such as 500MB or 4GB", repr(memory)) from None
         return cls(n, share, size)
 
-    def models(self) -> Models:
+    def models(self) -> ModelCache:
         """Models where they are to be: one that is given several GPUs is spread over them."""
-        return Models("auto" if self.gpus else "cpu", "auto" if self.gpus > 1 else None)
+        return ModelCache("auto" if self.gpus else "cpu", "auto" if self.gpus > 1 else None)
 
     @contextmanager
     def threads(self) -> Iterator[None]:

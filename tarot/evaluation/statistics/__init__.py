@@ -1,0 +1,1 @@
+"""Statistics of paired answers: gains, means, spread over seeds, tests."""
