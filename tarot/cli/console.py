@@ -46,3 +46,7 @@ class _PlainRecord(logging.LogRecord):
 def escape_log_records() -> None:
     """Have every log record of this process escape control characters in its message."""
     logging.setLogRecordFactory(_PlainRecord)
+
+
+out = PlainConsole()
+err = PlainConsole(stderr=True)
