@@ -29,24 +29,24 @@ from typing import Any
 import torch
 from checkpoint import byte_model, byte_tokenizer
 
-from tarot.edit import hub
+from tarot.edit.model_card import format_model_card
 from tarot.edit.adapter import METADATA, WEIGHTS, Adapter, Edit
 from tarot.edit.export.peft import from_peft, to_peft
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import TarotError, printable
 from tarot.evaluation import regression as gate
-from tarot.evaluation import results as comparisons
+from tarot.evaluation import results_file
 from tarot.evaluation import reward_results as rewarded
 from tarot.evaluation.as_tuned import config_of
 from tarot.evaluation.command import not_repeated
 from tarot.evaluation.compare_rewards import reward_of
 from tarot.evaluation.results import Arm, Comparison
-from tarot.evaluation.statistics import difference
+from tarot.evaluation.statistics.means import difference
 from tarot.models.chat import ChatRenderer
 from tarot.objectives import text_metrics as outcomes
 from tarot.objectives.rewards import is_reward
-from tarot.objectives.text_metrics import ScoredTexts, TextScores
+from tarot.objectives.text_scores import ScoredTexts, TextScores
 from tarot.report.figures import angle_map
 from tarot.report.folder import pictures, write_svg
 from tarot.report.page import render
@@ -108,7 +108,7 @@ PROVENANCE: dict[str, object] = {
 
 def _adapter() -> Adapter:
     angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
-    made = Adapter(angles, Edit.of(model(), "heads", find_sites(model(), "heads", 0.5), ROTARY), PROVENANCE)
+    made = Adapter(angles, Edit.from_sites(model(), "heads", find_sites(model(), "heads", 0.5), ROTARY), PROVENANCE)
     return made.scaled(0.5) if made.provenance.get("parents") else made
 
 
@@ -121,11 +121,11 @@ def _read_adapter(folder: Path, rng: random.Random) -> object:
     adapter = Adapter.from_pretrained(folder)
     adapter.scaled(0.5).save_pretrained(folder / "again")
     assert Adapter.from_pretrained(folder / "again").tasks == adapter.tasks
-    hub.card(json.loads((folder / "again" / METADATA).read_bytes()), "owner/name")
+    format_model_card(json.loads((folder / "again" / METADATA).read_bytes()), "owner/name")
     not_repeated(adapter)
     if is_reward(config_of(adapter).objective):
         reward_of(adapter, None)
-    return adapter.sites(model())
+    return adapter.find_sites(model())
 
 
 def _read_trials(folder: Path, rng: random.Random) -> object:
@@ -145,12 +145,12 @@ def _read_outcomes(folder: Path, rng: random.Random) -> object:
 
 
 def _read_cells(folder: Path, rng: random.Random) -> object:
-    found, compared = rewarded.load(folder / "cells.json")
+    found, compared = rewarded.load_results(folder / "cells.json")
     if rng.random() < 0.2:
         if found:
             summary_rows(found)
             gate.check_regressions([_cell()], found, 0.0)
-        comparisons.to_json(found).encode()
+        results_file.comparisons_to_json(found).encode()
     if rng.random() < 1 / DRAWN:
         render(found, rewarded=compared)
     return found
@@ -246,7 +246,7 @@ def _write_trials(folder: Path) -> None:
 
 
 def _write_rewarded(folder: Path) -> None:
-    (folder / "cells.json").write_text(rewarded.to_json([_rewarded()]))
+    (folder / "cells.json").write_text(rewarded.rewards_to_json([_rewarded()]))
 
 
 def _write_pictures(folder: Path) -> None:
@@ -267,7 +267,11 @@ READERS = (
         {"outcomes.json": json.dumps({str(i): asdict(each) for i, each in _rewarded().outcomes.items()}).encode()},
         _read_outcomes,
     ),
-    Reader("cells", {"cells.json": comparisons.to_json([_cell(), replace(_cell(), seed=1)]).encode()}, _read_cells),
+    Reader(
+        "cells",
+        {"cells.json": results_file.comparisons_to_json([_cell(), replace(_cell(), seed=1)]).encode()},
+        _read_cells,
+    ),
     Reader("rewarded", _written(_write_rewarded), _read_cells),
     Reader("peft", _written(lambda folder: to_peft(model(), _adapter(), folder, "folder/model")), _read_peft),
     Reader("pictures", _written(_write_pictures), _read_pictures),

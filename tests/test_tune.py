@@ -77,7 +77,7 @@ def test_every_choice_can_be_chosen(
     adapter = tune(
         loaded.model, loaded.tokenizer, replace(RECIPE, **change), output_dir=tmp_path, budget=6, include_path=folder
     )
-    assert len(adapter.sites(loaded.model)) == (2 if "layers" in change else 4)
+    assert len(adapter.find_sites(loaded.model)) == (2 if "layers" in change else 4)
     with adapter.apply(loaded.model) as model:
         assert torch.isfinite(model(torch.tensor([[3, 4, 5]])).logits).all()
 

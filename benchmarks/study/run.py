@@ -28,7 +28,7 @@ from tarot.evaluation import in_context as icl
 from tarot.evaluation.baselines.eigenpruning import eigenpruning
 from tarot.evaluation.baselines.trained import lora, oft
 from tarot.evaluation.evaluate import evaluate
-from tarot.evaluation.lm_eval_results import answers
+from tarot.evaluation.lm_eval_results import read_answers
 from tarot.evaluation.statistics.gains import weighted_f1
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import load_model
@@ -98,13 +98,13 @@ def answered(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> dict[s
     if method == "few-shot":
         template = get_chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), True)
         drawn = draw_samples(task, grid.SAMPLES, seed=cell.seed, chat_template=template)
-        shots = icl.labelled(task, [vars(sample) for sample in drawn])[: grid.FEW_SHOT]
-        results = icl.prompted(loaded, name, shots, limit=grid.DOCUMENTS)
+        shots = icl.labelled_documents(task, [vars(sample) for sample in drawn])[: grid.FEW_SHOT]
+        results = icl.evaluate_with_shots(loaded, name, shots, limit=grid.DOCUMENTS)
     else:
         results = evaluate(
             loaded.model, loaded.tokenizer, [name], adapter=edit, num_fewshot=cell.shots, limit=grid.DOCUMENTS
         )
-    gold, arm = answers(task, results["samples"][name])
+    gold, arm = read_answers(task, results["samples"][name])
     changed = {"samples": grid.SAMPLES, "num_fewshot": cell.shots} | grid.fields(cell, method)
     shots = max(MIXED_SHOTS) if changed["num_fewshot"] == "mix" else changed["num_fewshot"]
     labels = {"base": cell.shots, "few-shot": grid.FEW_SHOT}.get(method, changed["samples"] + shots)

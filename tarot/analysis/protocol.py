@@ -9,7 +9,7 @@ from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.evaluation.as_tuned import config_of
 from tarot.evaluation.evaluate import check_tasks, evaluate
-from tarot.evaluation.lm_eval_results import answers, check_scorable, logged_documents
+from tarot.evaluation.lm_eval_results import check_scorable, logged_documents, read_answers
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
@@ -38,7 +38,7 @@ def make_objective(
     config = config_of(adapter)
     if reward is None:
         refuse_unrequested(config.objective, "an adapter")
-    adapter.sites(loaded.model)  # or it does not fit
+    adapter.find_sites(loaded.model)  # or it does not fit
     problem = Problem.of(loaded, replace(config, objective=reward or config.objective), include_path, batch_size)
     known: list[dict[str, str]] = adapter.provenance.get("samples_drawn", [])  # type: ignore[assignment]  # JSON
     if [sample.key for sample in problem.samples] != [sample["key"] for sample in known]:
@@ -103,7 +103,7 @@ def greedy_answers(
 ) -> tuple[int, ...]:
     """Greedy answers to the same documents, of an edit or unedited, as `tarot compare` reads them.
 
-    Errors as for `tarot.evaluate` and `tarot.evaluation.lm_eval_results.answers`.
+    Errors as for `tarot.evaluate` and `tarot.evaluation.lm_eval_results.read_answers`.
     """
     config = config_of(adapter)
     task = load_task(config.task, include_path)
@@ -119,7 +119,7 @@ def greedy_answers(
         apply_chat_template=config.apply_chat_template,
         batch_size=batch_size,
     )
-    return answers(task, logged_documents(results, config.task))[1].greedy
+    return read_answers(task, logged_documents(results, config.task))[1].greedy
 
 
 def prune_adapter(

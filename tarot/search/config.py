@@ -9,7 +9,7 @@ from tarot.errors import TarotError, UnknownName
 from tarot.objectives.answers import check_answer_score
 from tarot.objectives.rewards import is_reward
 from tarot.objectives.samples import (
-    check_numbers,
+    check_sample_counts,
 )
 from tarot.search import check_batch
 from tarot.search.space import check_bound, check_space
@@ -61,7 +61,7 @@ def check_config(config: TaRotConfig) -> None:
     check_batch(config.search, config.trials_per_step)
     check_space(config.space)
     check_site_kind(config.sites)
-    check_numbers(config.num_samples, config.num_fewshot)
+    check_sample_counts(config.num_samples, config.num_fewshot)
     check_seed(config.seed)
     if config.rotation not in ROTATIONS:
         raise UnknownName("rotation", config.rotation, ROTATIONS)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from botorch.utils.multi_objective.pareto import is_non_dominated
 
-from tarot.objectives.text_metrics import TextScores
+from tarot.objectives.text_scores import TextScores
 
 
 def pareto(outcomes: Mapping[int, TextScores]) -> list[int]:
