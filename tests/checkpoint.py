@@ -57,7 +57,7 @@ def byte_model(
 def save_checkpoint(folder: Path, *, chat: bool = True, **model: int) -> Path:
     """The model and its tokenizer in a folder, as a user has them."""
     byte_model(**model).save_pretrained(folder)
-    byte_tokenizer(apply_chat_template=chat).save_pretrained(folder)
+    byte_tokenizer(chat=chat).save_pretrained(folder)
     return folder
 
 
