@@ -24,16 +24,20 @@ import tarot.objectives.samples
 import tarot.pytest_plugin.measured
 import tarot.report
 from tarot._files.lock import hold_lock
-from tarot.edit.adapter import METADATA, WEIGHTS, Adapter
+from tarot.edit.adapter import Adapter
+from tarot.edit.adapter_folder import METADATA, WEIGHTS
 from tarot.errors import TarotError
 from tarot.evaluation import adapter_cache as cache
-from tarot.evaluation.regression import save
+from tarot.evaluation.regression import save_reference
 from tarot.evaluation.results import Comparison
-from tarot.evaluation.results_file import load, to_json
+from tarot.evaluation.results_file import comparisons_to_json, load_comparisons
 from tarot.models.loaded_model import LoadedModel
 from tarot.pytest_plugin import options
+from tarot.pytest_plugin.hooks import Collector
 from tarot.pytest_plugin.measured import TarotGain, explain
-from tarot.pytest_plugin.options import OPTIONS, Setting
+from tarot.pytest_plugin.options import OPTIONS
+from tarot.pytest_plugin.session import STATE, SessionState
+from tarot.pytest_plugin.summary import pytest_terminal_summary
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import LOCK, TRIALS
 
@@ -197,7 +201,7 @@ def test_a_setting_is_what_a_marker_says() -> None:
         "control": ["random"],
     }
     (setting,) = options.settings(values, [pytest.mark.tarot(**given_).mark], Path("/folder"), True)
-    assert setting == Setting("m", "t", samples=4, limit=9, include_path="/folder/tasks", control=("random",))
+    assert setting == CellRequest("m", "t", samples=4, limit=9, include_path="/folder/tasks", control=("random",))
     assert setting.draws == 5  # of few-shot prompts, unless somebody says otherwise
     given_ = {**given_, "space": None, "search": None, "limit": None}
     (plain,) = options.settings(values | {"space": "head"}, [pytest.mark.tarot(**given_).mark], Path("/folder"), True)
@@ -299,7 +303,7 @@ def test_a_gain_a_report_and_a_gate(
         ]
     )
     assert "own_choice" in (pytester.path / "report" / "index.html").read_text()
-    comparisons = load(baseline)
+    comparisons = load_comparisons(baseline)
     assert [comparison.num_fewshot for comparison in comparisons] == [0, 2]
     assert set(comparisons[0].curves) == {"random", "bo"} and comparisons[0].arm("bo search").labels == 6
 
@@ -322,7 +326,7 @@ def test_a_gain_a_report_and_a_gate(
         )
         for comparison in comparisons
     ]
-    save(perfect, baseline)
+    save_reference(perfect, baseline)
     worse = pytester.runpytest_inprocess(*here, f"--tarot-baseline={baseline}", "-k", "again")
     worse.assert_outcomes(passed=1, failed=2)
     assert worse.ret == pytest.ExitCode.TESTS_FAILED
@@ -380,7 +384,7 @@ def test_a_model_that_a_part_of_a_suite_replaces_is_that_parts_alone(
 
 
 FROM_FILE = """
-import pathlib, pytest, tarot.pytest_plugin
+import pathlib, pytest, tarot.pytest_plugin.fixtures
 from tarot.evaluation.results_file import load
 
 @pytest.fixture(scope="session")
@@ -390,7 +394,7 @@ def tarot_model():
 @pytest.fixture(autouse=True)
 def from_file(monkeypatch):
     cells = {cell.seed: cell for cell in load(pathlib.Path(__file__).with_name("now.json"))}
-    monkeypatch.setattr(tarot.pytest_plugin, "_measured", lambda config, setting, model: cells[setting.seed])
+    monkeypatch.setattr(tarot.pytest_plugin.fixtures, "measured", lambda config, setting, model: cells[setting.seed])
 """
 CELLS = ("--tarot-model=m", "--tarot-task=synth_color", "--tarot-seeds=0,1", "-p", "no:cacheprovider")
 GATED = (*CELLS, "--tarot-baseline=then.json")
@@ -413,8 +417,8 @@ def gated(pytester: pytest.Pytester) -> pytest.Pytester:
     """A suite of two cells, of which the second has lost every answer since the baseline."""
     pytester.makeconftest(FROM_FILE)
     pytester.makepyfile(GAIN + "\n\ndef test_other(): pass\n")
-    save([right(40, 0), right(40, 1)], pytester.path / "then.json")
-    save([right(40, 0), right(0, 1)], pytester.path / "now.json")
+    save_reference([right(40, 0), right(40, 1)], pytester.path / "then.json")
+    save_reference([right(40, 0), right(0, 1)], pytester.path / "now.json")
     return pytester
 
 
@@ -475,7 +479,9 @@ def test_an_interrupted_run_fails_its_gate_too(gated: pytest.Pytester) -> None:
     result = gated.runpytest_inprocess(*GATED, "--tarot-save-baseline=then.json", no_reraise_ctrlc=True)
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.assert_outcomes(passed=2, failed=1)
-    assert [comparison.arm("edited").greedy for comparison in load(gated.path / "then.json")] == [right(40, 0).gold] * 2
+    assert [comparison.arm("edited").greedy for comparison in load_comparisons(gated.path / "then.json")] == [
+        right(40, 0).gold
+    ] * 2
 
 
 FAILING = {
@@ -508,13 +514,13 @@ def test_a_failed_test_writes_no_baseline(gated: pytest.Pytester, kind: str, exi
 def test_documents_without_a_number_are_named_and_gated(gated: pytest.Pytester) -> None:
     broken = right(40, 1)
     broken = replace(broken, arms=(broken.arms[0], replace(broken.arms[1], without_number=(3, 5))))
-    save([right(40, 0), broken], gated.path / "now.json")
+    save_reference([right(40, 0), broken], gated.path / "now.json")
     note = "m t 0-shot seed 1, edited: 2 of 40 documents without a number (NaN or infinite): 3, 5"
     result = gated.runpytest_inprocess(*GATED, "--tarot-report=report")
     result.assert_outcomes(passed=3, failed=1)
     result.stdout.fnmatch_lines([note])
     assert note in (gated.path / "report" / "index.html").read_text()
-    save([right(40, 0), broken], gated.path / "then.json")
+    save_reference([right(40, 0), broken], gated.path / "then.json")
     gated.runpytest_inprocess(*GATED).assert_outcomes(passed=3)
 
 
@@ -585,12 +591,12 @@ def test_the_summary_is_sorted_and_losses_are_red(pytestconfig: pytest.Config) -
     bad = replace(good, seed=1, arms=tuple(replace(arm, name=swapped[arm.name]) for arm in good.arms[::-1]))
     greedy = [replace(arm, greedy=arm.predicted) for comparison in (bad, good) for arm in comparison.arms]
     bad, good = replace(bad, arms=tuple(greedy[:2])), replace(good, arms=tuple(greedy[2:]))
-    state = tarot.pytest_plugin.State({}, words=["said"], failures=["failed"])
+    state = SessionState({}, words=["said"], failures=["failed"])
     state.comparisons |= {1: bad, 0: good}
     stash = pytest.Stash()
-    stash[tarot.pytest_plugin.STATE] = state
+    stash[STATE] = state
     written = Written()
-    tarot.pytest_plugin.pytest_terminal_summary(written, type("Config", (), {"stash": stash}))
+    pytest_terminal_summary(written, type("Config", (), {"stash": stash}))
     title, header, first, second, mean, *rest = written.lines
     assert title[0] == "tarot: weighted F1 of the greedy answer"
     assert header[0].split()[:7] == ["model", "task", "shots", "seed", "base", "few-shot", "edited"]
@@ -654,7 +660,7 @@ def test_what_determines_an_adapter_is_its_key(tuned) -> None:
     model = byte_model()
     model.model.layers[3].mlp.down_proj.weight[0, 0] += 1  # trained on, under the same name
     assert tuned(model=LoadedModel("bytes", model, byte_tokenizer()))[1] != folder
-    assert tuned(model=LoadedModel("bytes", byte_model(), byte_tokenizer(apply_chat_template=False)))[1] != folder
+    assert tuned(model=LoadedModel("bytes", byte_model(), byte_tokenizer(chat=False)))[1] != folder
 
 
 @pytest.mark.parametrize("damaged", [b"", b"{}", b'{"format": 99}', b"\xff" * 40, None])
@@ -773,7 +779,7 @@ def test_what_was_not_measured_stays_in_a_baseline(pytester: pytest.Pytester, he
     before = (pytester.path / "b.json").read_text()
     one = pytester.runpytest_inprocess(*saving, "--tarot-seeds=1")
     one.stdout.fnmatch_lines(["baseline of 2 cells saved in *b.json, 1 of them as they were"])
-    assert [comparison.seed for comparison in load(pytester.path / "b.json")] == [0, 1]
+    assert [comparison.seed for comparison in load_comparisons(pytester.path / "b.json")] == [0, 1]
     (pytester.path / "b.json").write_text(before.replace('"seed": 0', '"seed": "0"'))
     broken = pytester.runpytest_inprocess(*saving)
     assert broken.ret == pytest.ExitCode.USAGE_ERROR
@@ -824,13 +830,13 @@ def test_it_imports_nothing_for_those_who_do_not_use_it(tmp_path: Path, here: tu
 def test_cells_survive_the_way_from_a_worker() -> None:
     from dataclasses import asdict
 
-    state = tarot.pytest_plugin.State({})
+    state = SessionState({})
     report = type("Report", (), {"tarot_cells": [asdict(example())], "tarot_words": ["word"]})()
-    tarot.pytest_plugin.Collector(state).pytest_runtest_logreport(report)
-    tarot.pytest_plugin.Collector(state).pytest_runtest_logreport(report)
+    Collector(state).pytest_runtest_logreport(report)
+    Collector(state).pytest_runtest_logreport(report)
     assert [*state.comparisons.values()] == [example()]
     fewer = replace(example(), arms=example().arms[:-1])  # of a test that asked for fewer
     other = type("Report", (), {"tarot_cells": [asdict(fewer)], "tarot_words": []})()
-    tarot.pytest_plugin.Collector(state).pytest_runtest_logreport(other)
+    Collector(state).pytest_runtest_logreport(other)
     assert [*state.comparisons.values()] == [example()]
-    assert json.loads(to_json([*state.comparisons.values()]))["cells"][0]["texts"][1] == "second"
+    assert json.loads(comparisons_to_json([*state.comparisons.values()]))["cells"][0]["texts"][1] == "second"

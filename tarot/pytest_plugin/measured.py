@@ -7,10 +7,11 @@ from textwrap import shorten
 from typing import Generic, TypeVar
 
 from tarot.errors import TarotError
-from tarot.evaluation.comparison import mean_of_draws, named_arms
 from tarot.evaluation.metrics import METRICS, Metric
 from tarot.evaluation.results import EDITED, FEW_SHOT, OUTSIDE, ZERO_SHOT, Arm, Comparison
-from tarot.evaluation.statistics import Gain, MeanGain, mean_over_seeds
+from tarot.evaluation.scored_comparison import mean_of_draws, named_arms
+from tarot.evaluation.statistics.gains import Gain
+from tarot.evaluation.statistics.seeds import MeanGain, mean_over_seeds
 from tarot.report.table import aligned
 
 SHOWN = 3  # documents that flipped each way

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pytest
 
 from tarot.errors import TarotError, UnknownName
-from tarot.evaluation.grid import Setting, engine, seeds, shots
+from tarot.evaluation.grid import CellRequest, parse_engine, parse_seeds, parse_shots
 
 TOLERANCE = "tarot_tolerance"
 
@@ -91,12 +91,12 @@ OPTIONS: Mapping[str, Option] = {
     ),
     "task": Option(name, "lm-eval task; repeat for several", (), repeat=True, marker="task"),
     "shots": Option(
-        shots,
+        parse_shots,
         "labelled examples in each prompt: 0,6 measures both; `mix` tunes on mixed prompts",
         (0,),
         marker="num_fewshot",
     ),
-    "seeds": Option(seeds, "0,1,2 measures three", (0,), marker="seed"),
+    "seeds": Option(parse_seeds, "0,1,2 measures three", (0,), marker="seed"),
     "samples": Option(whole, "labelled samples of the search", 20, marker="samples"),
     "budget": Option(whole, "evaluations of the search", 120, marker="budget"),
     "search": Option(name, "adam, bo, paper or random", "adam", marker="search"),
@@ -111,7 +111,7 @@ OPTIONS: Mapping[str, Option] = {
     "draws": Option(
         count, "average few-shot prompting over so many choices and orders of its shots; 0 for none", 5, marker="draws"
     ),
-    "engine": Option(engine, "where cells are measured: local, or ray for a cluster's machines", "local"),
+    "engine": Option(parse_engine, "where cells are measured: local, or ray for a cluster's machines", "local"),
     "address": Option(name, "of the Ray cluster, HOST:PORT; one is started on this machine if left out", None),
     "cpus": Option(whole, "with ray: threads of a cell", None),
     "gpus": Option(number, "with ray: GPUs of a cell, or a share such as 0.5", None),
@@ -188,7 +188,7 @@ def _parse(parse: Callable[[str], Any], text: str, where: str) -> Any:
 
 def settings(
     values: Mapping[str, Any], markers: Iterable[pytest.Mark], folder: Path, comparisons: bool
-) -> list[Setting]:
+) -> list[CellRequest]:
     """Models x tasks x shots x seeds of the options, or of the markers where they say otherwise; the last one counts.
 
     Args:
@@ -205,9 +205,9 @@ def settings(
         chosen |= _marked(marker, folder)
     rest = {key: value for key, value in chosen.items() if key not in ("model", "task", "num_fewshot", "seed")}
     if not comparisons:
-        return [Setting(model, "") for model in dict.fromkeys(chosen["model"])]
+        return [CellRequest(model, "") for model in dict.fromkeys(chosen["model"])]
     combined = product(chosen["model"], chosen["task"], chosen["num_fewshot"], chosen["seed"])
-    return list(dict.fromkeys(Setting(*these, **rest) for these in combined))
+    return list(dict.fromkeys(CellRequest(*these, **rest) for these in combined))
 
 
 def _marked(marker: pytest.Mark, folder: Path) -> dict[str, Any]:
