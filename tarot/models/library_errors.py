@@ -1,4 +1,4 @@
-"""FIXME: one sentence on this module."""
+"""Turn what another library raises into one line for users."""
 
 import textwrap
 from collections.abc import Iterator
@@ -6,15 +6,21 @@ from contextlib import contextmanager
 
 from tarot.errors import TarotError
 
+LONGEST = 200  # characters
+
 
 def brief(error: Exception) -> str:
+    """Return an exception's message on one line of at most `LONGEST` characters, or its class if it has none."""
     text = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
-    return textwrap.shorten(text, 200, placeholder=" ...")
+    return textwrap.shorten(text, LONGEST, placeholder=" ...")
 
 
 @contextmanager
 def reported_as(expected: str, hint: str = "") -> Iterator[None]:
-    """Whatever a library raises over files that it cannot read, in one line."""
+    """Raise any exception of the body as a TarotError: "expected ..., got (its message); (hint)".
+
+    A TarotError passes unchanged.
+    """
     try:
         yield
     except TarotError:

