@@ -29,9 +29,10 @@ from typing import Any
 import torch
 from checkpoint import byte_model, byte_tokenizer
 
-from tarot.edit.model_card import format_model_card
-from tarot.edit.adapter import METADATA, WEIGHTS, Adapter, Edit
+from tarot.edit.adapter import Adapter, Edit
+from tarot.edit.adapter_folder import METADATA, WEIGHTS
 from tarot.edit.export.peft import from_peft, to_peft
+from tarot.edit.model_card import format_model_card
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import TarotError, printable

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from tarot.edit.adapter import METADATA, WEIGHTS, Adapter, Edit
+from tarot.edit.adapter import Adapter, Edit
+from tarot.edit.adapter_folder import METADATA, WEIGHTS
 from tarot.edit.hooks import apply_rotation
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
@@ -27,7 +28,7 @@ def an_adapter(scale: float = 0.5, seed: int = 0) -> Adapter:
     model = model_of_bytes()
     angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed)) * scale
     return Adapter(
-        angles, Edit.of(model, "heads", find_sites(model, "heads", 0.5), ROTARY), {"task": "t", "seed": seed}
+        angles, Edit.from_sites(model, "heads", find_sites(model, "heads", 0.5), ROTARY), {"task": "t", "seed": seed}
     )
 
 
@@ -238,7 +239,7 @@ def test_a_pipe_is_not_waited_for(folder: Path) -> None:
 
 
 def test_a_file_without_an_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tarot.edit.adapter.LARGEST", 100)
+    monkeypatch.setattr("tarot.edit.adapter_folder.LARGEST_FILE", 100)
     assert "more than 100 bytes at DIR/tarot.json" in error_of(folder)
 
 
@@ -280,15 +281,15 @@ def test_an_edit_that_is_none(folder: Path, change: dict[str, object]) -> None:
 def test_another_model() -> None:
     adapter = an_adapter()
     with pytest.raises(TarotError) as error:
-        adapter.sites(byte_model(heads=6))
+        adapter.find_sites(byte_model(heads=6))
     assert str(error.value) == (
         "expected angles of shape (2, 6, 4), got shape (2, 3, 4); this adapter is for another model"
     )
     with pytest.raises(TarotError) as error:
-        adapter.sites(byte_model(layers=1))
+        adapter.find_sites(byte_model(layers=1))
     assert str(error.value) == (
         "expected a model with a layer 1, got LlamaForCausalLM, whose last is 0; this adapter is for another model"
     )
     renamed = Adapter(adapter.angles, Edit("heads", (0, 1), "rotary", "0" * 16), {})
     with pytest.raises(TarotError, match=r"expected the projections that the adapter was made for \(0{16}\)"):
-        renamed.sites(model_of_bytes())
+        renamed.find_sites(model_of_bytes())

@@ -391,7 +391,7 @@ def test_what_is_edited_differs_and_nothing_else(
     assert list(now) == list(was)
     assert {name for name in now if now[name] != was[name]} == set(edited)
     assert set(edited) <= {f"blk.{layer}.attn_output.weight" for layer in range(4) if angles[layer].any()}
-    with merge_temporarily(model, angles, adapter.sites(model)):
+    with merge_temporarily(model, angles, adapter.find_sites(model)):
         for name in edited:
             weight = model.get_submodule(f"model.layers.{name.split('.')[1]}.self_attn.o_proj").weight
             assert now[name] == ("F16", was[name][1], weight.half().numpy().tobytes())

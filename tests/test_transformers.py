@@ -27,7 +27,7 @@ class Texts(Dataset):
 def an_adapter(model: LlamaForCausalLM) -> Adapter:
     sites = find_sites(model, "heads", 0.5)
     angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
-    return Adapter(angles, Edit.of(model, "heads", sites, ROTARY), {})
+    return Adapter(angles, Edit.from_sites(model, "heads", sites, ROTARY), {})
 
 
 def trained(model: LlamaForCausalLM, folder: os.PathLike[str], *, learning_rate: float = 1e-2) -> list[float]:

@@ -12,7 +12,8 @@ import torch
 from checkpoint import byte_model, byte_tokenizer, save_checkpoint, write_tasks
 
 from tarot._files.lock import hold_lock
-from tarot.edit.adapter import METADATA, WEIGHTS, Adapter
+from tarot.edit.adapter import Adapter
+from tarot.edit.adapter_folder import METADATA, WEIGHTS
 from tarot.errors import TarotError, UnknownName
 from tarot.models.loaded_model import LoadedModel
 from tarot.search import trial_cost

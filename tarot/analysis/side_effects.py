@@ -13,7 +13,7 @@ from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.evaluation.as_tuned import config_of
 from tarot.evaluation.evaluate import evaluate
-from tarot.evaluation.lm_eval_results import answers, check_scorable, logged_documents
+from tarot.evaluation.lm_eval_results import check_scorable, logged_documents, read_answers
 from tarot.evaluation.statistics.gains import Gain, f1_gain, weighted_f1
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.task_loading import load_tasks
@@ -63,7 +63,7 @@ def measure_task_changes(
     Arguments and errors as for `tarot.evaluate`; the base model answers every document once.
     """
     for adapter in adapters:
-        adapter.sites(loaded.model)  # or it does not fit, which is to be said before the base model answers
+        adapter.find_sites(loaded.model)  # or it does not fit, which is to be said before the base model answers
     known = load_tasks(tasks, include_path)["tasks"]
     for task in known.values():
         check_scorable(task)
@@ -80,7 +80,7 @@ def measure_task_changes(
             apply_chat_template=apply_chat_template,
             batch_size=batch_size,
         )
-        found = {name: answers(task, logged_documents(results, name)) for name, task in known.items()}
+        found = {name: read_answers(task, logged_documents(results, name)) for name, task in known.items()}
         return {name: (gold, arm.greedy) for name, (gold, arm) in found.items()}
 
     on_step("answering tasks", 0, len(adapters) + 1)

@@ -7,7 +7,8 @@ Rotations of the same plane commute and their angles add, so the sum is exactly 
 import torch
 from transformers import PreTrainedModel
 
-from tarot.edit.adapter import Adapter, Edit, composed_provenance
+from tarot.edit.adapter import Adapter, Edit
+from tarot.edit.provenance import compose_provenance
 from tarot.edit.rotation import ROTARY, ROTATIONS, SCALE
 from tarot.edit.sites import angle_mask, find_sites
 from tarot.errors import TarotError
@@ -36,7 +37,7 @@ def compose(model: PreTrainedModel, *adapters: Adapter) -> Adapter:
     kinds = sorted({adapter.edit.sites for adapter in adapters})
     if len(kinds) > 1:
         raise TarotError("adapters of one kind of site", " and ".join(kinds), "merge one, then apply the other")
-    fitting = [adapter.sites(model) for adapter in adapters]
+    fitting = [adapter.find_sites(model) for adapter in adapters]
     sites = find_sites(model, kinds[0], {site.layer for own in fitting for site in own})
     row_of = {site.layer: row for row, site in enumerate(sites)}
     angles = torch.zeros(angle_mask(sites, rotation.n_angles).shape, dtype=torch.float64)
@@ -45,6 +46,6 @@ def compose(model: PreTrainedModel, *adapters: Adapter) -> Adapter:
             angles[row_of[site.layer], : row.shape[0], : row.shape[1]] += row
     return Adapter(
         angles.float(),
-        Edit.of(model, kinds[0], sites, rotation),
-        composed_provenance(*((1.0, adapter) for adapter in adapters)),
+        Edit.from_sites(model, kinds[0], sites, rotation),
+        compose_provenance([adapter.as_parent() for adapter in adapters]),
     )

@@ -1,122 +1,60 @@
-"""The schema of `tarot.json`: which edit the angles are, and where they came from.
+"""Provenance of adapters that are made from others: scaled or composed ones keep that of their parents.
 
-Keys that the schema does not know are kept and never used. Nothing here is executed, fetched or imported.
+An adapter's provenance holds plain JSON values: the search that found it, the samples it was tuned on, its scores. The
+schema is in `metadata.py`.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, NotRequired
-
-from annotated_types import Interval, MinLen
-from pydantic import ConfigDict, StringConstraints
-from typing_extensions import TypedDict
-
-from tarot._files.strict_json import Count, Name, Number, validate
-
-_OPEN = ConfigDict(extra="allow")
-_Scores = dict[Name, Number | None]  # null where the objective gave no finite number
-_Seed = Annotated[int, Interval(gt=-(2**63), lt=2**63)]
-_Layer = Annotated[int, Interval(ge=0, lt=2**16)]
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 
-class EditValues(TypedDict):
-    """Where and how angles act; a key that this version does not know might change that."""
+class Parent(NamedTuple):
+    """An adapter that another one is made from."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # as below
-
-    sites: Name
-    layers: Annotated[list[_Layer], MinLen(1)]
-    rotation: Name
-    model: Name
+    strength: float
+    """Factor of its angles."""
+    fingerprint: str
+    provenance: Mapping[str, Any]
 
 
-class Metadata(TypedDict):
-    """All of `tarot.json` but the provenance and the format, which are read apart."""
+def compose_provenance(parents: Sequence[Parent]) -> dict[str, object]:
+    """Return the provenance of an adapter that is made from others.
 
-    __pydantic_config__ = _OPEN  # type: ignore[misc]  # how pydantic configures a TypedDict
-
-    fingerprint: NotRequired[Name]
-    weights_sha256: Name
-    edit: EditValues
-
-
-class _Sample(TypedDict):
-    __pydantic_config__ = _OPEN  # type: ignore[misc]  # as above
-
-    key: Name
-    id: NotRequired[Annotated[str, StringConstraints(max_length=4096, pattern=r"^[^\n]*/\d{1,9}$")]]
-    num_fewshot: NotRequired[Count]
-
-
-class _Pruned(TypedDict):
-    __pydantic_config__ = _OPEN  # type: ignore[misc]  # as above
-
-    keep: Annotated[float, Interval(gt=0, le=1)]
-    before: NotRequired["_Pruned | None"]
-    heads: NotRequired[Count]
-    of: NotRequired[Count]
-    evaluations: NotRequired[Count]
-    scores: NotRequired[_Scores]
-
-
-class _Parent(TypedDict):
-    __pydantic_config__ = _OPEN  # type: ignore[misc]  # as above
-
-    strength: Number
-    fingerprint: Name
-    provenance: "Provenance"
-
-
-class Provenance(TypedDict, total=False):
-    """What is known of an adapter's origin; any of it may be missing."""
-
-    __pydantic_config__ = _OPEN  # type: ignore[misc]  # as above
-
-    # the recipe of its search
-    model: Name
-    dtype: Name
-    task: Name
-    num_fewshot: Count | Name
-    num_samples: Count
-    space: Name
-    search: Name
-    objective: Name
-    sites: Name
-    layers: Number | list[_Layer]
-    bound: Number
-    rotation: Name
-    seed: _Seed
-    apply_chat_template: bool
-    trials_per_step: Count
-    fluency_floor: Name | None
-    budget: Count
-    # how the search went
-    chat_template: bool
-    coordinates: Count
-    trials: Count
-    spent: Count
-    interrupted: bool
-    fitted: bool
-    best_trial: Count
-    scores: _Scores
-    seconds: dict[Name, Number]
-    samples_drawn: list[_Sample]
-    versions: dict[Name, Name]
-    # what was done to it afterwards
-    parents: list[_Parent]
-    pruned: _Pruned | None
-
-
-def validate_provenance(values: object) -> dict[str, Any]:
-    """Return what a file says of an adapter's origin, with a float where the schema has one.
-
-    Raises:
-        ValueError: names the first field that is of another type or outside its bounds.
+    It names every parent and lists the samples of them all, so that none of these is evaluated. It names the model
+    where all parents share one. It has no task of its own.
     """
-    found: dict[str, Any] = validate(Provenance, values)
-    return found
+    provenance: dict[str, object] = {
+        "parents": [{**parent._asdict(), "provenance": dict(parent.provenance)} for parent in parents]
+    }
+    models = {parent.provenance.get("model") for parent in parents}
+    if len(models) == 1 and (model := models.pop()):
+        provenance["model"] = model
+    lists = [parent.provenance.get("samples_drawn") for parent in parents]
+    if drawn := [sample for each in lists if isinstance(each, list) for sample in each]:
+        provenance["samples_drawn"] = drawn
+    return provenance
 
 
-def validate_metadata(values: object) -> Mapping[str, Any]:
-    """Return the edit and the digest of the weights in `tarot.json`; ValueError as for `validate_provenance`."""
-    found: Mapping[str, Any] = validate(Metadata, values)
-    return found
+def scale_provenance(parent: Parent) -> dict[str, object]:
+    """Return the provenance of an adapter whose angles are its parent's times a factor.
+
+    Keep the task and the settings of the search. Drop the scores: the scaled adapter was never scored.
+    """
+    kept = {key: value for key, value in parent.provenance.items() if key not in ("scores", "best_trial")}
+    return kept | compose_provenance([parent])
+
+
+def tuned_tasks(provenance: Mapping[str, Any]) -> frozenset[str]:
+    """Return the tasks that an adapter, or any adapter it was made from, was tuned on."""
+    own = {str(provenance["task"])} if "task" in provenance else set()
+    return frozenset(own.union(*(tuned_tasks(parent["provenance"]) for parent in provenance.get("parents", ()))))
+
+
+def to_json_values(value: object) -> Any:
+    """Copy JSON values with lists for tuples, and null for a float that is not finite: JSON has no such numbers."""
+    if isinstance(value, Mapping):
+        return {key: to_json_values(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json_values(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

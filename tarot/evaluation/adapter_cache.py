@@ -18,7 +18,8 @@ from pathlib import Path
 
 from tarot._files.atomic import write_atomically
 from tarot._files.lock import hold_lock
-from tarot.edit.adapter import METADATA, WEIGHTS, Adapter
+from tarot.edit.adapter import Adapter
+from tarot.edit.adapter_folder import METADATA, WEIGHTS
 from tarot.edit.fingerprint import shapes_fingerprint, weights_fingerprint
 from tarot.edit.sites import find_sites
 from tarot.errors import FileAccessError, TarotError

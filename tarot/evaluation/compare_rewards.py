@@ -27,7 +27,7 @@ from tarot.objectives.fluency import make_fluency
 from tarot.objectives.generated import check_generates, score_texts
 from tarot.objectives.rewards import check_reward, is_reward, make_reward, refuse_unrequested
 from tarot.objectives.task_loading import load_task
-from tarot.objectives.text_generation import seeded
+from tarot.objectives.text_generation import fork_torch_seed
 from tarot.objectives.text_scores import ScoredTexts, TextScores
 from tarot.search.pareto import pareto
 
@@ -163,7 +163,7 @@ def compare_rewards(
     check_generates(task := load_task(config.task, include_path), name)
 
     def written(edit: Adapter | None) -> dict[str, Any]:
-        with seeded(config.seed):
+        with fork_torch_seed(config.seed):
             return evaluate(
                 loaded.model,
                 loaded.tokenizer,

@@ -1,9 +1,11 @@
 """Evaluate base and edited models through lm-evaluation-harness."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
 from itertools import islice
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot.edit.adapter import Adapter
 from tarot.edit.fingerprint import weights_fingerprint
-from tarot.errors import TarotError
+from tarot.errors import InvalidValueError, TarotError
 from tarot.models.answer_log import AnswerLog, LoggedAnswers
 from tarot.models.lm_eval_model import TarotLM, quiet
 from tarot.models.loaded_model import LoadedModel
@@ -26,8 +28,10 @@ from tarot.objectives.shots import ShotPool, resolve_num_fewshot
 from tarot.objectives.task_loading import load_tasks
 from tarot.objectives.tuning_split import check_disjoint
 
-# Documents whose prompts are rendered before a model is loaded.
 RENDERED_FIRST = 10
+"""Documents of a task whose prompts are rendered to check them, before a model is loaded."""
+BOOTSTRAP_ROUNDS = 100
+"""Rounds for the standard errors of other tasks' metrics; lm-eval's default of 100,000 takes minutes for f1."""
 
 
 def prepare_tasks(
@@ -36,14 +40,21 @@ def prepare_tasks(
     *,
     include_path: str | Path | None = None,
     num_fewshot: int | None = None,
-    limit: int | None = None,
+    limit: int | float | None = None,
 ) -> TaskDict:
-    """Load tasks for an evaluation and check all that can be checked without a model; arguments as for `evaluate`.
+    """Load tasks for an evaluation, and check everything that needs no model.
+
+    Args:
+        tasks: names of tasks, groups or tags.
+        adapter: the edit that will be evaluated; None for the base model.
+        include_path: folder of further task files.
+        num_fewshot: shots in each prompt; None for each task's own number.
+        limit: number or fraction of the documents, as for `evaluate`.
 
     Raises:
         UnknownName: no such task.
-        TarotError: the adapter was tuned on a document that is evaluated; a task has fewer documents than shots are
-            asked for, runs unsafe code, asks for more than text, or cannot render its first documents.
+        TarotError: the adapter was tuned on a document that is evaluated; or a task has fewer documents than the
+            requested shots, runs unsafe code, needs images or audio, or cannot render its first documents.
     """
     check_limit(limit)
     selected = load_tasks(tasks, include_path)
@@ -63,32 +74,45 @@ def check_tasks(
     *,
     include_path: str | Path | None = None,
     num_fewshot: int | None = None,
-    limit: int | None = None,
+    limit: int | float | None = None,
 ) -> list[Task]:
-    """Check what `prepare_tasks` checks, and return the tasks; a command calls it before it loads a model.
+    """Run the checks of `prepare_tasks` and return the tasks; commands call this before they load a model.
 
-    Its warnings are left to the evaluation that follows.
+    The evaluation that follows logs the warnings.
     """
     with quiet("tarot"):
-        found = prepare_tasks(tasks, adapter, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
-    return list(found["tasks"].values())
+        selected = prepare_tasks(tasks, adapter, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
+    return list(selected["tasks"].values())
 
 
-def check_limit(limit: int | None) -> None:
-    """Raise TarotError for a limit below 1 document."""
-    if limit is not None and limit < 1:
-        raise TarotError("a limit of at least 1 document", str(limit), "leave it out to evaluate all")
+def check_limit(limit: int | float | None) -> None:
+    """Raise InvalidValueError unless `limit` is None, a whole number from 1, or a fraction between 0 and 1."""
+    if limit is None:
+        return
+    is_number = isinstance(limit, Real) and not isinstance(limit, bool) and math.isfinite(limit)
+    if not (is_number and (0 < limit < 1 or (limit >= 1 and limit == int(limit)))):
+        raise InvalidValueError(
+            f"limit must be a number of documents from 1, or a fraction of them such as 0.1, not {limit!r}.",
+        )
 
 
-def _check_runs(task: Task, limit: int | None) -> None:
+def n_evaluated(task: Task, limit: int | float | None) -> int:
+    """Return how many documents of a task are evaluated, by lm-eval's rule: a fraction is rounded up."""
+    n = len(task.eval_docs)
+    if limit is None:
+        return n
+    return min(n, math.ceil(n * limit) if limit < 1 else int(limit))
+
+
+def _check_runs(task: Task, limit: int | float | None) -> None:
     """Raise TarotError for a task that lm-eval refuses to run, or whose first prompts it cannot render."""
     name = task.config.task
     if getattr(task, "UNSAFE_CODE", False):
         hint = f"tarot lm-eval --confirm_run_unsafe_code --tasks {name} runs it"
         raise TarotError("a task without unsafe code", f"{name!r}, which sets unsafe_code", hint)
     if getattr(task, "MULTIMODAL", False):
-        raise TarotError("a task of texts alone", f"{name!r}, which asks for images or audio", "choose another task")
-    first = list(islice(task.eval_docs, min(limit or RENDERED_FIRST, RENDERED_FIRST)))
+        raise TarotError("a task of texts only", f"{name!r}, which needs images or audio", "choose another task")
+    first = list(islice(task.eval_docs, min(n_evaluated(task, limit), RENDERED_FIRST)))
     if not first:
         raise TarotError(f"documents to evaluate in {name}", "none", "check its splits and filters")
     for row, doc in enumerate(first):
@@ -119,24 +143,24 @@ def evaluate(
     adapter: Adapter | str | Path | None = None,
     include_path: str | Path | None = None,
     num_fewshot: int | None = None,
-    limit: int | None = None,
+    limit: int | float | None = None,
     apply_chat_template: bool = True,
     batch_size: int | None = None,
-    answers: Path | None = None,
+    answers: str | Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model, edited or not, on lm-eval tasks.
 
     Args:
         model: a causal language model; unchanged afterwards.
         tokenizer: the model's tokenizer.
-        tasks: one name, or names, of tasks, groups or tags.
+        tasks: one or several names of tasks, groups or tags.
         adapter: the edit to measure, or its folder or hub id; None for the base model.
         include_path: folder of further task files.
         num_fewshot: shots in each prompt; None for each task's own number.
-        limit: evaluate only the first documents of each task.
-        chat: apply the tokenizer's chat template where it has one.
-        batch_size: most sequences of one pass; None leaves it to us.
-        answers: file that keeps the model's answers as they come; those in it are not computed again. It stays.
+        limit: evaluate only the first documents of each task: a number, or a fraction below 1.
+        apply_chat_template: render prompts with the tokenizer's chat template, if there is one.
+        batch_size: largest number of sequences in one pass; None chooses it.
+        answers: file that stores the model's answers as they come, so that a later call does not repeat them.
 
     Returns:
         lm-eval's results, with documents and answers under "samples", the adapter's fingerprint under "config", and the
@@ -145,7 +169,14 @@ def evaluate(
     Raises:
         UnknownName: no such task.
         TarotError: the adapter was tuned on a document that is evaluated, or does not fit the model; a task has fewer
-            documents than shots are asked for, runs unsafe code, or its own code raises; no document has a number.
+            documents than the requested shots, runs unsafe code, or its own code raises; no document has a number.
+
+    Example:
+        >>> results = tarot.evaluate(model, tokenizer, "synth_color", adapter=adapter, limit=20)
+        >>> results["n-samples"]["synth_color"]["effective"]
+        20
+        >>> 0 <= results["results"]["synth_color"]["acc,none"] <= 1
+        True
     """
     loaded = LoadedModel.from_objects(model, tokenizer)
     adapter = None if adapter is None else Adapter.resolve(adapter)

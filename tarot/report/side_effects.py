@@ -74,7 +74,9 @@ def measure_effects(
                 f"{name}, tuned for {tuned_for}",
                 "tarot evaluate --side-effects has the rest",
             )
-        adapter.sites(loaded.model)  # or it does not fit; like all that can be wrong, said before minutes are spent
+        adapter.find_sites(
+            loaded.model
+        )  # or it does not fit; like all that can be wrong, said before minutes are spent
     for strength in strengths:
         check_strength(strength)
     own = {name: config_of(adapter).task for name, adapter in adapters.items()}

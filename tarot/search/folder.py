@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tarot._files.paths import check_writable
-from tarot.edit.adapter import METADATA
+from tarot.edit.adapter_folder import METADATA
 from tarot.errors import TarotError
 from tarot.search import Trial, TrialLog, trial_cost
 

@@ -19,8 +19,8 @@ from tarot.edit.fingerprint import shapes_fingerprint, weights_fingerprint
 from tarot.edit.sites import angle_mask
 from tarot.errors import TarotError
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.answers import AnswerObjective
 from tarot.objectives.fluency import NO_FLOOR, FluencyFloor
+from tarot.objectives.objective import DifferentiableObjective
 from tarot.objectives.rewards import check_reward, is_reward
 from tarot.objectives.text_scores import TextScoreLog
 from tarot.search import SEARCHES, SearchResult, Trial, TrialLog, run_search, trial_cost
@@ -100,7 +100,6 @@ def tune(
                 outcomes.add(len(log.trials), scored.outcome)
             return scored.score
 
-        target_score = objective.answer_score.target_score if isinstance(objective, AnswerObjective) else math.inf
         result = run_search(
             lambda x: kept(problem.scored(angles(x))),
             space.d,
@@ -109,9 +108,9 @@ def tune(
             seed=config.seed,
             starts=space.starts,
             value_and_grad=(lambda x: space.value_and_grad(x, objective.value_and_grad))
-            if isinstance(objective, AnswerObjective)
+            if isinstance(objective, DifferentiableObjective)
             else None,
-            target_score=target_score,
+            target_score=objective.target_score,
             batch=config.trials_per_step,
             evaluate=(lambda points: map(kept, candidates(list(map(angles, points))))) if candidates else None,
             log=log,
@@ -137,7 +136,7 @@ def tune(
                 "trials": len(result.trials),
                 "spent": result.spent,
                 "interrupted": result.interrupted,
-                "fitted": result.best.score >= target_score,
+                "fitted": result.best.score >= objective.target_score,
                 "best_trial": result.best.index,
                 "scores": {"identity": result.identity.score, "best": result.best.score},
                 "seconds": {

@@ -45,7 +45,7 @@ def to_gguf(model: PreTrainedModel, adapter: Adapter, source: str | Path, output
         TarotError: a file that cannot be read or written, an adapter that does not fit the model, or a projection that
             the file does not hold as the model does.
     """
-    sites = adapter.sites(model)
+    sites = adapter.find_sites(model)
     before = {id(parameter): parameter.data for site in sites for parameter in site.module.parameters()}
     if unlike := {"none here" if each.is_meta else str(each.dtype) for each in before.values()} - {"torch.float32"}:
         got = ", ".join(sorted(unlike))

@@ -28,7 +28,7 @@ from typing_extensions import TypedDict
 from tarot._files.atomic import write_atomically
 from tarot._files.strict_json import Name, parse_json, read_file, validate
 from tarot.edit.adapter import Adapter, Edit
-from tarot.edit.provenance import validate_provenance
+from tarot.edit.metadata import validate_provenance
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import Site, angle_mask, find_sites
 from tarot.errors import MissingFileError, ShapeMismatch, TarotError
@@ -73,7 +73,7 @@ def to_peft(model: PreTrainedModel, adapter: Adapter, folder: str | Path, refere
         raise TarotError(
             "an edit that OFT can hold, rotary on heads", f"{adapter.edit.rotation} on {adapter.edit.sites}", _MERGE
         )
-    sites = adapter.sites(model)
+    sites = adapter.find_sites(model)
     for site in sites:
         if not isinstance(site.module, nn.Linear):
             kind = type(site.module).__name__
@@ -134,7 +134,7 @@ def from_peft(model: PreTrainedModel, folder: str | Path) -> Adapter:
     for row, site in zip(angles, sites, strict=True):
         found_angles = _angles(blocks[site.name], site)
         row[: site.n_heads, : found_angles.shape[-1]] = found_angles
-    return Adapter(angles, Edit.of(model, "heads", sites, ROTARY), provenance)
+    return Adapter(angles, Edit.from_sites(model, "heads", sites, ROTARY), provenance)
 
 
 def _cayley(angles: Float[Tensor, "head angle"], site: Site) -> Float[Tensor, "pair 1"]:

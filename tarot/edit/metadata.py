@@ -1,0 +1,125 @@
+"""FIXME: one sentence on this module."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, NotRequired
+
+from annotated_types import Interval, MinLen
+from pydantic import ConfigDict, StringConstraints
+from typing_extensions import TypedDict
+
+from tarot._files.strict_json import Count, Name, Number, validate
+
+_OPEN = ConfigDict(extra="allow")
+
+
+_Scores = dict[Name, Number | None]  # null where the objective gave no finite number
+
+
+_Seed = Annotated[int, Interval(gt=-(2**63), lt=2**63)]
+
+
+_Layer = Annotated[int, Interval(ge=0, lt=2**16)]
+
+
+class EditValues(TypedDict):
+    """Where and how angles act; a key that this version does not know might change that."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # as below
+
+    sites: Name
+    layers: Annotated[list[_Layer], MinLen(1)]
+    rotation: Name
+    model: Name
+
+
+class Metadata(TypedDict):
+    """All of `tarot.json` but the provenance and the format, which are read apart."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]  # how pydantic configures a TypedDict
+
+    fingerprint: NotRequired[Name]
+    weights_sha256: Name
+    edit: EditValues
+
+
+class _Sample(TypedDict):
+    __pydantic_config__ = _OPEN  # type: ignore[misc]  # as above
+
+    key: Name
+    id: NotRequired[Annotated[str, StringConstraints(max_length=4096, pattern=r"^[^\n]*/\d{1,9}$")]]
+    num_fewshot: NotRequired[Count]
+
+
+class _Pruned(TypedDict):
+    __pydantic_config__ = _OPEN  # type: ignore[misc]  # as above
+
+    keep: Annotated[float, Interval(gt=0, le=1)]
+    before: NotRequired["_Pruned | None"]
+    heads: NotRequired[Count]
+    of: NotRequired[Count]
+    evaluations: NotRequired[Count]
+    scores: NotRequired[_Scores]
+
+
+class _Parent(TypedDict):
+    __pydantic_config__ = _OPEN  # type: ignore[misc]  # as above
+
+    strength: Number
+    fingerprint: Name
+    provenance: "Provenance"
+
+
+class Provenance(TypedDict, total=False):
+    """What is known of an adapter's origin; any of it may be missing."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]  # as above
+
+    # the recipe of its search
+    model: Name
+    dtype: Name
+    task: Name
+    num_fewshot: Count | Name
+    num_samples: Count
+    space: Name
+    search: Name
+    objective: Name
+    sites: Name
+    layers: Number | list[_Layer]
+    bound: Number
+    rotation: Name
+    seed: _Seed
+    apply_chat_template: bool
+    trials_per_step: Count
+    fluency_floor: Name | None
+    budget: Count
+    # how the search went
+    chat_template: bool
+    coordinates: Count
+    trials: Count
+    spent: Count
+    interrupted: bool
+    fitted: bool
+    best_trial: Count
+    scores: _Scores
+    seconds: dict[Name, Number]
+    samples_drawn: list[_Sample]
+    versions: dict[Name, Name]
+    # what was done to it afterwards
+    parents: list[_Parent]
+    pruned: _Pruned | None
+
+
+def validate_provenance(values: object) -> dict[str, Any]:
+    """Return what a file says of an adapter's origin, with a float where the schema has one.
+
+    Raises:
+        ValueError: names the first field that is of another type or outside its bounds.
+    """
+    found: dict[str, Any] = validate(Provenance, values)
+    return found
+
+
+def validate_metadata(values: object) -> Mapping[str, Any]:
+    """Return the edit and the digest of the weights in `tarot.json`; ValueError as for `validate_provenance`."""
+    found: Mapping[str, Any] = validate(Metadata, values)
+    return found

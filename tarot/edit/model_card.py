@@ -1,0 +1,120 @@
+"""Model card of an adapter on the hub: its README.md, written from its `tarot.json`."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from tarot.errors import printable
+
+NOT_MEASURED = (
+    "No gain on held-out documents is recorded here; the scores above are those of the tuning samples. "
+    "`tarot compare` measures the gain."
+)
+
+
+def format_model_card(metadata: Mapping[str, Any], repo_id: str, measured: str = "") -> str:
+    """Return the README.md of an adapter: what it is, how to use it, how it was made, and its limits.
+
+    Names from the file appear as text only: they form no Markdown, HTML, YAML or Python of their own.
+
+    Args:
+        metadata: the values of the adapter's `tarot.json`.
+        repo_id: name of the hub repository.
+        measured: paragraph of Markdown on the measured gain; may be empty.
+    """
+    edit, provenance = metadata["edit"], metadata["provenance"]
+    base = str(provenance.get("model") or "REF")
+    on_hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", base) and not Path(base).exists()
+    data = ModelCardData(
+        base_model=base if on_hub else None,
+        library_name="tarot",
+        tags=["tarot", "model-editing", "attention-heads"],
+    )
+    layers = ", ".join(map(str, edit["layers"]))
+    rows = [
+        ("base model", _code(base)),
+        ("edit", f"{_inline(edit['rotation'])} on {_inline(edit['sites'])}, layers {layers}"),
+        ("fingerprint", _code(metadata["fingerprint"])),
+        *_provenance_rows(provenance),
+    ]
+    table = "\n".join("| " + " | ".join(cell.replace("|", r"\x7c") for cell in row) + " |" for row in rows)
+    return f"""---
+{data.to_yaml()}
+---
+
+# {_inline(repo_id.split("/")[-1])}
+
+An edit of {_code(base)} that rotates the outputs of its attention heads, found by
+[tarot](https://arxiv.org/abs/2410.04277) on a few labelled samples. It consists of angles; it has no weights.
+
+## Use
+
+```python
+import tarot
+
+model, tokenizer = tarot.load_model({_literal(base)})
+tarot.Adapter.from_pretrained({_literal(repo_id)}).merge(model)
+```
+
+## How it was made
+
+| | |
+|---|---|
+{table}
+
+## Measured
+
+{measured or NOT_MEASURED}
+
+## Limits
+
+- It fits this base model only; tarot refuses to apply it to another one.
+- It was tuned on one prompt format; other prompts, tasks and languages may get worse.
+- `tarot.json` names the samples it was tuned on; `tarot evaluate` refuses to evaluate on them.
+"""
+
+
+def _provenance_rows(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the rows of the card on the search, after those on the adapters that this one was made from."""
+    for parent in provenance.get("parents", ()):
+        yield "made from", f"{_code(parent['fingerprint'])} at strength {parent['strength']:g}"
+        yield from _provenance_rows(parent["provenance"])
+    titles = {
+        "task": "task",
+        "num_samples": "labelled samples",
+        "num_fewshot": "shots in each prompt",
+        "budget": "budget, evaluations",
+        "seed": "seed",
+        "space": "space",
+        "search": "search",
+        "bound": "largest angle allowed, radians",
+    }
+    yield from ((title, _inline(provenance[name])) for name, title in titles.items() if name in provenance)
+    scores = provenance.get("scores")
+    if isinstance(scores, Mapping) and all(isinstance(scores.get(name), float) for name in ("identity", "best")):
+        objective = _inline(provenance.get("objective", "objective"))
+        yield f"{objective} on the samples", f"unedited {scores['identity']:.4f}, edited {scores['best']:.4f}"
+
+
+def _inline(value: object) -> str:
+    """Return Markdown of a name or number: plain words as they are, everything else as code, which forms no markup."""
+    text = str(value)
+    plain = re.fullmatch(r"-?[A-Za-z0-9]+([ ._+-][A-Za-z0-9]+)*", text) and not text.lower().startswith("www.")
+    return text if plain else _code(text)
+
+
+def _code(text: str) -> str:
+    """Return a Markdown code span that holds the text, on one line."""
+    line = printable(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    padding = " " if line.startswith("`") or line.endswith("`") or not line.strip() else ""
+    return f"{fence}{padding}{line}{padding}{fence}"
+
+
+def _literal(text: str) -> str:
+    """Return a Python string literal on one line, without backticks, which could end the block of code."""
+    escaped = {"\\": r"\\", '"': r"\"", "`": r"\x60"}
+    return '"' + "".join(printable(escaped.get(char, char)) for char in text) + '"'
