@@ -65,7 +65,7 @@ def oracle(model: LlamaForCausalLM, angles: torch.Tensor, measure: str) -> float
 
 def objective(measure: str = "log_probability", samples: list[Sample] = SAMPLES) -> AnswerObjective:
     model = model_of_bytes()
-    return AnswerObjective(model, samples, encode, measure=measure, sites=find_sites(model, "heads", 0.5))
+    return AnswerObjective(model, samples, encode, answer_score=measure, sites=find_sites(model, "heads", 0.5))
 
 
 @given(st.integers(0, 1000), st.sampled_from(sorted(ANSWER_SCORES)))
@@ -150,7 +150,7 @@ def test_higher_is_better() -> None:
         scores = []
         for preference in (-50.0, 0.0, 50.0):
             head.bias[ord("x") + 2] = preference
-            scores.append(AnswerObjective(model, [sample], encode, measure=measure, sites=sites)(zero))
+            scores.append(AnswerObjective(model, [sample], encode, answer_score=measure, sites=sites)(zero))
         assert all(a <= b for a, b in pairwise(scores)) and scores[0] < scores[-1], measure
 
 
@@ -168,7 +168,7 @@ def test_accuracy_of_a_single_answer_is_that_of_greedy_decoding() -> None:
     for token in (greedy, (greedy + 1) % 258):
         sample = Sample("train/0", "a", (("and then ", "?"),), 0, 0)
         scored = AnswerObjective(
-            model, [sample], lambda c, t, token=token: (context, [token]), measure="accuracy", sites=sites
+            model, [sample], lambda c, t, token=token: (context, [token]), answer_score="accuracy", sites=sites
         )
         scores.append(scored(torch.zeros(2, 3, 4)))
     assert scores == [1.0, 0.0]

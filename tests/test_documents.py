@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from lm_eval.api.task import Task
 
 from tarot.errors import TarotError
-from tarot.objectives.documents import document_key, normalized, question_key, right_choice, same_question, shot_keys
-from tarot.objectives.samples import load_task
+from tarot.objectives.documents import document_key, normalized, question_key, question_part, right_choice, shot_keys
+from tarot.objectives.task_loading import load_task
 
 CHOICES = ["red", "redder", "reddish blue", "blue"]
 FULL_WIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)} | {ord(" "): 0x3000}
@@ -113,7 +113,7 @@ def test_the_same_question_has_the_same_key(
     if kind != "inline":  # some disguises change the frame of a question that lists its choices in one line
         assert question_key(task, written) == question_key(task, plain)
     assert question_key(task, plain) in shot_keys(task, turned)
-    assert same_question(document_key(task, turned)) == question_key(task, plain)
+    assert question_part(document_key(task, turned)) == question_key(task, plain)
 
 
 @pytest.mark.parametrize("kind", KINDS)

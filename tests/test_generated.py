@@ -22,7 +22,7 @@ from tarot.objectives.generated import GenerationObjective
 from tarot.objectives.prompts import get_chat_template
 from tarot.objectives.samples import draw_samples
 from tarot.objectives.task_loading import load_task
-from tarot.objectives.text_generation import TextGenerator, seeded
+from tarot.objectives.text_generation import TextGenerator, fork_torch_seed
 from tarot.objectives.text_scores import TextScores, read_text_scores
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_trials
@@ -110,9 +110,9 @@ def test_a_seed_decides_what_is_sampled() -> None:
     generations = TextGenerator(lettered(), PROMPTS, options)
     assert generations.generate(3) == generations.generate(3) != generations.generate(4)
     assert all(len(text) <= 12 for text in generations.generate(3))
-    with seeded(3):
+    with fork_torch_seed(3):
         first = torch.rand(1)
-    with seeded(3):
+    with fork_torch_seed(3):
         assert torch.equal(torch.rand(1), first)
 
 
@@ -162,9 +162,9 @@ def test_a_reward_that_cannot_tell_texts_apart_has_no_gradient() -> None:
 
 @given(st.floats(-9, -0.1), st.floats(0, 5))
 def test_a_floor_is_below_the_base(base: float, amount: float) -> None:
-    assert FluencyFloor.parse(str(amount)).least(base) == base - amount
-    assert FluencyFloor.parse(f"{amount}%").least(base) == pytest.approx(base - abs(base) * amount / 100)
-    assert FluencyFloor.parse(None).least(base) == -math.inf
+    assert FluencyFloor.parse(str(amount)).minimum(base) == base - amount
+    assert FluencyFloor.parse(f"{amount}%").minimum(base) == pytest.approx(base - abs(base) * amount / 100)
+    assert FluencyFloor.parse(None).minimum(base) == -math.inf
 
 
 @pytest.mark.parametrize("text", ["", "%", "-1", "nan", "inf", "1e999%", "ten"])

@@ -14,15 +14,8 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 from tarot.errors import TarotError, UnknownName
 from tarot.objectives import rewards
-from tarot.objectives.rewards import (
-    Fluency,
-    Reward,
-    check_reward,
-    is_reward,
-    make_reward,
-    needs_consent,
-    refuse_unrequested,
-)
+from tarot.objectives.fluency import Fluency
+from tarot.objectives.rewards import Reward, check_reward, is_reward, make_reward, needs_consent, refuse_unrequested
 
 END = 1
 

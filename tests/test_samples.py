@@ -14,17 +14,11 @@ from lm_eval.api.task import Task
 
 from tarot.errors import TarotError, UnknownName
 from tarot.models.lm_eval_model import TarotLM
-from tarot.objectives.documents import document_key, normalized, same_question
-from tarot.objectives.samples import (
-    MIXED_SHOTS,
-    Sample,
-    chat_template,
-    check_disjoint,
-    draw_samples,
-    load_task,
-    load_tasks,
-    tuning_documents,
-)
+from tarot.objectives.documents import document_key, normalized, question_part
+from tarot.objectives.prompts import get_chat_template
+from tarot.objectives.samples import MIXED_SHOTS, Sample, draw_samples
+from tarot.objectives.task_loading import load_task, load_tasks
+from tarot.objectives.tuning_split import check_disjoint, find_tuning_documents
 
 
 @pytest.fixture(scope="module")
@@ -109,14 +103,13 @@ def test_prompts_are_those_of_an_evaluation(tmp_path: Path, lm: TarotLM, name: s
         return  # these two have no fixed shots
     write_tasks(tmp_path, train=12, test=12)
     task = load_task(f"own_{name}", tmp_path)
-    samples = draw_samples(task, 6, num_fewshot=shots, chat_template=chat_template(lm, chat))
+    samples = draw_samples(task, 6, num_fewshot=shots, chat_template=get_chat_template(lm, chat))
     (tmp_path / "test.jsonl").write_text((tmp_path / "train.jsonl").read_text())
     evaluated = load_task(f"own_{name}", tmp_path)
     evaluated.set_config("num_fewshot", shots)
     recorder = Recorder(lm)
     evaluate(
-        recorder.model,
-        recorder.tokenizer,
+        recorder,
         {"tasks": {"task": evaluated}},
         apply_chat_template=chat,
         fewshot_as_multiturn=True,
@@ -128,7 +121,7 @@ def test_prompts_are_those_of_an_evaluation(tmp_path: Path, lm: TarotLM, name: s
 
 
 def test_answers_that_begin_alike_are_told_apart(choice: Task, lm: TarotLM) -> None:
-    (sample,) = draw_samples(choice, 1, chat_template=chat_template(lm, True))
+    (sample,) = draw_samples(choice, 1, chat_template=get_chat_template(lm, True))
     continuations = [lm.encode(*pair)[1] for pair in sample.pairs]
     assert len({tuple(tokens) for tokens in continuations}) == 3
     assert continuations[1][: len(continuations[0])] == continuations[0]  # red, redder
@@ -191,12 +184,12 @@ def test_evaluated_and_repeated_documents_are_left_out(
     repeated = [disguised(lines[row]) for row in (1, 9)]
     (tmp_path / "train.jsonl").write_text("\n".join([*lines, *map(json.dumps, repeated)]) + "\n")
     task = load_task("own_choice", tmp_path)
-    documents = tuning_documents(task)
+    documents = find_tuning_documents(task)
     assert (documents.size, documents.evaluated, documents.repeated) == (32, 3, 2)
     most = max(MIXED_SHOTS) if shots == "mix" else shots
     for seed in range(4):
         samples = draw_samples(task, 27 - most, num_fewshot=shots, seed=seed)
-        assert len({same_question(sample.key) for sample in samples}) == len(samples)
+        assert len({question_part(sample.key) for sample in samples}) == len(samples)
         for prompt in (normalized(sample.pairs[0][0]) for sample in samples):
             questions = re.findall(r"item \d+", prompt)
             assert not {"item 0", "item 4", "item 7"} & set(questions)

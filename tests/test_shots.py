@@ -211,10 +211,10 @@ def test_an_adapter_records_the_shots_that_its_prompts_had(tmp_path: Path, loade
     assert comparison.num_fewshot == 0
     assert not any("few-shot" in arm.name for arm in comparison.arms)
     with pytest.raises(TarotError, match="a task that takes shots"):
-        icl.prompted(loaded, "own", train[:2], include_path=tmp_path)
+        icl.evaluate_with_shots(loaded, "own", train[:2], include_path=tmp_path)
 
 
 def test_chosen_shots_are_not_evaluated(tmp_path: Path, loaded: LoadedModel) -> None:
     write(tmp_path, "own", train=rows(0, 9), test=rows(5, 7))
     with pytest.raises(TarotError, match="samples of own that are not evaluated, got 1 of 2"):
-        icl.prompted(loaded, "own", [rows(0, 1)[0], disguised(rows(5, 6)[0])], include_path=tmp_path)
+        icl.evaluate_with_shots(loaded, "own", [rows(0, 1)[0], disguised(rows(5, 6)[0])], include_path=tmp_path)

@@ -13,8 +13,8 @@ from test_cli import run_in
 from tarot.errors import TarotError
 from tarot.evaluation.evaluate import check_tasks
 from tarot.models.lm_eval_model import TarotLM
-from tarot.objectives.samples import load_task
-from tarot.objectives.task_code import named_errors
+from tarot.objectives.task_code import as_tarot_error
+from tarot.objectives.task_loading import load_task
 
 TASK = """
 task: fragile
@@ -181,11 +181,11 @@ def test_a_sound_task_is_left_as_it_is(project: Path) -> None:
 
 @pytest.mark.parametrize("error", [ValueError("x"), SystemExit(0), TarotError("a", "b")])
 def test_every_exception_becomes_one_line(error: BaseException) -> None:
-    with pytest.raises(TarotError) as raised, named_errors("a thing to work"):
+    with pytest.raises(TarotError) as raised, as_tarot_error("a thing to work"):
         raise error
     assert isinstance(error, TarotError) or str(raised.value).startswith("expected a thing to work, got ")
 
 
 def test_ctrl_c_is_not_an_error() -> None:
-    with pytest.raises(KeyboardInterrupt), named_errors("a thing to work"):
+    with pytest.raises(KeyboardInterrupt), as_tarot_error("a thing to work"):
         raise KeyboardInterrupt

@@ -11,7 +11,8 @@ from lm_eval.tasks import TaskManager
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from tarot.objectives.rewards import check_reward
-from tarot.objectives.samples import draw_samples, load_task
+from tarot.objectives.samples import draw_samples
+from tarot.objectives.task_loading import load_task
 
 TASKS = Path(__file__).parents[1] / "tasks"
 GENERATING = ("imdb", "openings", "toxicity")

@@ -8,17 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tarot.errors import TarotError
-from tarot.evaluation.statistics import jackknife
-from tarot.objectives.text_metrics import (
-    OUTCOMES,
-    ScoredTexts,
-    TextScoreLog,
-    TextScores,
-    distinct,
-    distinct_without,
-    read_text_scores,
-    repetition,
-)
+from tarot.evaluation.statistics.means import jackknife
+from tarot.objectives.text_metrics import distinct, distinct_without, repetition
+from tarot.objectives.text_scores import TEXT_SCORES_FILE, ScoredTexts, TextScoreLog, TextScores, read_text_scores
 
 words = st.lists(st.sampled_from(["a", "B", "b", "good"]), max_size=8).map(" ".join)
 
@@ -57,7 +49,7 @@ def test_babble_shows() -> None:
     assert repetition("great great great great great") == 0.75
     assert distinct(["so very good", "so very good"]) == 0.5
     babble = ScoredTexts(("great great great great", ""), (1.0, 0.0), (-1.0, -3.0))
-    assert babble.outcome == TextScores(0.5, -2.0, 1 / 3, pytest.approx(1 / 3))
+    assert babble.summary == TextScores(0.5, -2.0, 1 / 3, pytest.approx(1 / 3))
 
 
 def test_the_log_survives_a_kill(tmp_path: Path) -> None:
@@ -72,7 +64,7 @@ def test_the_log_survives_a_kill(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"x": {}}', '{"0": {"reward": 1}}', '{"0": 1}'])
 def test_a_damaged_log(tmp_path: Path, content: str) -> None:
-    (tmp_path / OUTCOMES).write_text(content)
+    (tmp_path / TEXT_SCORES_FILE).write_text(content)
     with pytest.raises(
         TarotError, match=r"expected outcomes as tarot writes them in .*outcomes\.json, got .*; tune again"
     ):

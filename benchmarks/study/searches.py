@@ -37,7 +37,7 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from benchmarks.study import grid
-from benchmarks.study.unseen import SEED, Setting, better_half, measure, recorded, whole
+from benchmarks.study.held_out import SEED, Setting, better_half, measure, recorded, whole
 from tarot.edit.merge import merge_temporarily
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective

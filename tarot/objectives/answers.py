@@ -1,12 +1,14 @@
-"""Angles -> score on labelled samples, higher is better.
+"""Answer objective: the score of an edit on labelled samples, from the log-probabilities of their answers.
 
     score(angles) = mean over classes of the mean over their samples of
-                    measure(log p(answer | prompt) of each answer, under the edit)
+                    answer_score(log p(answer | prompt) of each answer, under the edit)
 
-A class is all samples of one right answer. Twenty samples hold classes unequally by chance, and an edit found on
-fifteen times yes and five times no learns to say yes (RESULTS.md). Where every answer is another, this is the mean.
+A class is all samples with the same right answer. Among twenty samples the classes are unequal by chance, and an edit
+tuned on fifteen times "yes" and five times "no" learns to say "yes" (RESULTS.md). If all right answers differ, the
+score is the plain mean.
 
-Called hundreds of times on the same prompts, so everything that does not depend on the angles happens once.
+An objective is called hundreds of times on the same prompts, so whatever does not depend on the angles is computed
+once.
 """
 
 import math
@@ -27,24 +29,34 @@ from tarot.edit.rotation import ROTARY, Rotation
 from tarot.edit.sites import Site, angle_mask
 from tarot.errors import TarotError, UnknownName
 from tarot.models.scoring.scorer import Request, Scorer, out_of_memory
+from tarot.objectives.fluency import Encode
 from tarot.objectives.samples import Sample
 
 ALL = slice(None)
-# (context, continuation) texts -> their tokens, as the harness encodes them.
-Encode = Callable[[str, str], tuple[Sequence[int], Sequence[int]]]
+# log-probabilities of a request's answer in nats, and whether each is the greedy continuation
+Answers = tuple[Float[Tensor, " request"], Bool[Tensor, " request"]]
 
 
 class AnswerScore(NamedTuple):
-    """How one sample is judged.
+    """Score one sample from the log-probabilities of its answers.
 
-    `of` takes the answers' log-probabilities in nats, whether each is the greedy continuation, and the index of the
-    right one. A mean of `target_score` needs no bettering: what a search gains beyond it, it learns by heart (RESULTS.md).
+    Attributes:
+        needs_choices: whether all answers are scored, not only the right one.
+        is_differentiable: whether the score has a gradient.
+        target_score: mean score at which the samples are fitted; more steps would overfit (RESULTS.md).
+        compute: takes the answers' log-probabilities in nats, whether each is the greedy continuation, and the index
+            of the right one.
+
+    Example:
+        >>> score = ANSWER_SCORES["margin"]
+        >>> float(score.compute(torch.tensor([-1.0, -3.0]), torch.tensor([True, False]), 0))
+        2.0
     """
 
     needs_choices: bool
     is_differentiable: bool
     target_score: float
-    of: Callable[[Float[Tensor, " answer"], Bool[Tensor, " answer"], int], Tensor]
+    compute: Callable[[Float[Tensor, " answer"], Bool[Tensor, " answer"], int], Tensor]
 
 
 def _margin(log_probability: Tensor, greedy: Tensor, gold: int) -> Tensor:
@@ -54,47 +66,56 @@ def _margin(log_probability: Tensor, greedy: Tensor, gold: int) -> Tensor:
 
 def _accuracy(log_probability: Tensor, greedy: Tensor, gold: int) -> Tensor:
     right = greedy[gold] if len(log_probability) == 1 else log_probability.argmax() == gold
-    # Of numbers that are none the first would be the greatest.
+    # argmax over NaNs would return the index of one, so propagate NaN.
     return torch.where(log_probability.isnan().any(), math.nan, right.to(log_probability.dtype))
 
 
 ANSWER_SCORES: Mapping[str, AnswerScore] = MappingProxyType(
     {
-        # Mean probability of the right answer (the paper's, there of its first token).
+        # Probability of the right answer (the paper uses that of its first token).
         "probability": AnswerScore(False, True, 0.9, lambda log_probability, _, gold: log_probability[gold].exp()),
-        # Mean log-probability of the right answer, in nats.
+        # Log-probability of the right answer, in nats.
         "log_probability": AnswerScore(False, True, -0.1, lambda log_probability, _, gold: log_probability[gold]),
-        # Right answer's log-probability minus the best wrong one's, in nats.
+        # Log-probability of the right answer minus that of the best wrong one, in nats.
         "margin": AnswerScore(True, True, math.inf, _margin),
-        # Fraction of samples whose right answer is the likeliest choice; of a single answer, whose greedy continuation
-        # it is. Weights of classes add up to one but for rounding.
+        # Whether the right answer is the likeliest choice; for a single answer, whether it is the greedy continuation.
+        # The target is below 1 because the samples' weights add up to 1 only within rounding.
         "accuracy": AnswerScore(True, False, 1 - 1e-6, _accuracy),
     }
 )
 
 
 def check_answer_score(name: str) -> None:
-    """Raise UnknownName unless `name` is a measure."""
+    """Raise UnknownName unless `name` is in `ANSWER_SCORES`."""
     if name not in ANSWER_SCORES:
         raise UnknownName("objective", name, ANSWER_SCORES)
 
 
 class AnswerObjective:
-    """Score of angles on fixed samples.
+    """Score an edit by the answers to labelled samples.
+
+    Implements `tarot.objectives.objective.DifferentiableObjective`.
 
     Args:
-        model: a causal language model; left as it was after every call.
-        samples: what to score.
-        encode: texts to tokens, as the harness does it.
-        measure: a name in `ANSWER_SCORES`.
+        model: a causal language model; unchanged after every call.
+        samples: the samples.
+        encode: turns (context, continuation) texts into tokens, as lm-eval does.
+        answer_score: a name in `ANSWER_SCORES`.
         sites: where to rotate.
         rotation: how angles become a rotation.
-        batch_size: most sequences of one pass; None leaves it to the scorer.
+        batch_size: largest number of sequences in one forward pass; None for the scorer's default.
 
     Raises:
-        UnknownName: no such measure.
-        TarotError: a prompt longer than the model's context, a margin of samples with a single answer,
-            or samples without answers.
+        UnknownName: There is no such answer score.
+        TarotError: A prompt exceeds the model's context, samples have no answers, or "margin" is given samples with
+            one answer.
+
+    Example:
+        >>> samples = draw_samples(load_task("synth_color"), 20)
+        >>> lm = TarotLM(model, tokenizer=tokenizer)
+        >>> objective = AnswerObjective(model, samples, lm.encode, sites=find_sites(model))
+        >>> objective(angles)
+        -0.52
     """
 
     def __init__(
@@ -103,32 +124,32 @@ class AnswerObjective:
         samples: Sequence[Sample],
         encode: Encode,
         *,
-        measure: str = "log_probability",
+        answer_score: str = "log_probability",
         sites: Sequence[Site],
         rotation: Rotation = ROTARY,
         batch_size: int | None = None,
     ) -> None:
-        check_answer_score(measure)
-        if measure == "margin" and any(len(sample.pairs) < 2 for sample in samples):
+        check_answer_score(answer_score)
+        if answer_score == "margin" and any(len(sample.pairs) < 2 for sample in samples):
             raise TarotError(
                 "samples with several answers for the objective 'margin'", "one answer", "use log_probability"
             )
         if not all(sample.pairs[sample.gold][1].strip() for sample in samples):
             hint = "judge texts by a reward, such as --objective sentiment:positive"
-            raise TarotError(f"samples with answers for the objective {measure!r}", "samples without", hint)
+            raise TarotError(f"samples with answers for the objective {answer_score!r}", "samples without", hint)
         self.model = model
-        self.measure = ANSWER_SCORES[measure]
+        self.answer_score = ANSWER_SCORES[answer_score]
         self.sites = tuple(sites)
         self.rotation = rotation
         self._golds: list[int] = []
-        self._sizes: list[int] = []
+        self._sizes: list[int] = []  # number of requests of each sample
         self._weights = class_weights([sample.pairs[sample.gold][1] for sample in samples])
         requests, names = [], []
         for sample in samples:
-            pairs = sample.pairs if self.measure.needs_choices else (sample.pairs[sample.gold],)
+            pairs = sample.pairs if self.answer_score.needs_choices else (sample.pairs[sample.gold],)
             requests += [Request(tuple(c), tuple(t)) for c, t in (encode(*pair) for pair in pairs)]
             names += [f"{sample.id}, answer {answer!r}" for _, answer in pairs]
-            self._golds.append(sample.gold if self.measure.needs_choices else 0)
+            self._golds.append(sample.gold if self.answer_score.needs_choices else 0)
             self._sizes.append(len(pairs))
         self.scorer = Scorer(
             model,
@@ -138,74 +159,83 @@ class AnswerObjective:
             n_frozen_layers=min(site.layer for site in self.sites),
         )
 
+    @property
+    def target_score(self) -> float:
+        """Return the score at which the samples are fitted."""
+        return self.answer_score.target_score
+
     def __call__(self, angles: Float[Tensor, "layer head angle"]) -> float:
-        """Score of these angles (radians): nats, or a fraction, as the measure has it."""
-        # Merged, an edit costs one small product a site; hooked, one pass over every site's activations.
+        """Return the score of these angles (radians), in nats or a fraction, as the answer score has it."""
+        # Merging costs one small product per site; hooks would cost a pass over every site's activations.
         with torch.no_grad(), merge_temporarily(self.model, angles, self.sites, self.rotation):
-            return float(self._sum(self.measure, self.scorer.log_probabilities()))
+            return float(self._weighted_sum(self.answer_score, self.scorer.log_probabilities()))
 
     def value_and_grad(
         self, angles: Float[Tensor, "layer head angle"]
     ) -> tuple[float, Float[Tensor, "layer head angle"]]:
-        """Score of these angles (radians) and its gradient, per radian, from one pass forward and back.
+        """Return the score of these angles (radians) and its gradient, per radian, from one forward and backward pass.
 
-        A measure without a slope borrows that of the mean log-probability. All samples go through at once; where that
-        does not fit the memory, one after another.
+        A score that is not differentiable uses the gradient of the mean log-probability. If all samples together do
+        not fit into memory, they are computed one after another.
         """
         try:
-            return self._slope(angles, self.scorer)
+            return self._value_and_grad(angles, self.scorer)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
         begin, score, gradient = 0, 0.0, torch.zeros(angles.shape)
         for i, size in enumerate(self._sizes):
             scorer = Scorer(self.model, self.scorer.requests[begin : begin + size])
-            one_score, one_gradient = self._slope(angles, scorer, slice(i, i + 1))
+            one_score, one_gradient = self._value_and_grad(angles, scorer, slice(i, i + 1))
             score, gradient, begin = score + one_score, gradient + one_gradient, begin + size
         return score, gradient
 
     def gradient(self) -> Float[Tensor, "layer head angle"]:
-        """That of `value_and_grad` at the identity."""
+        """Return the gradient at the identity, per radian."""
         return self.value_and_grad(torch.zeros(angle_mask(self.sites, self.rotation.n_angles).shape))[1]
 
-    def _slope(
-        self, at: Float[Tensor, "layer head angle"], scorer: Scorer, part: slice = ALL
+    def score_model(self) -> Float[Tensor, ""]:
+        """Return the score of the model as it stands, differentiable in the weights that require gradients."""
+        return self._weighted_sum(self.answer_score, self._unfrozen_scorer.log_probabilities())
+
+    def _value_and_grad(
+        self, angles: Float[Tensor, "layer head angle"], scorer: Scorer, part: slice = ALL
     ) -> tuple[float, Float[Tensor, "layer head angle"]]:
-        """What this part of the samples adds to the score and to its gradient; the scorer has its requests."""
-        angles = at.detach().to(self.model.device, copy=True).requires_grad_()
+        """Return what part of the samples adds to the score and its gradient; `scorer` has their requests."""
+        angles = angles.detach().to(self.model.device, copy=True).requires_grad_()
         with torch.enable_grad(), apply_rotation(self.model, angles, self.sites, self.rotation):
             answers = scorer.log_probabilities()
-            score = self._sum(self.measure, answers, part)
-            followed = (
-                score if self.measure.is_differentiable else self._sum(ANSWER_SCORES["log_probability"], answers, part)
+            score = self._weighted_sum(self.answer_score, answers, part)
+            differentiable = (
+                score
+                if self.answer_score.is_differentiable
+                else self._weighted_sum(ANSWER_SCORES["log_probability"], answers, part)
             )
-            (gradient,) = torch.autograd.grad(followed, angles)
+            (gradient,) = torch.autograd.grad(differentiable, angles)
         return float(score.detach()), gradient.cpu()
 
-    def score(self) -> Float[Tensor, ""]:
-        """Score of the model as it stands, differentiable in whatever weight it depends on."""
-        return self._sum(self.measure, self._anywhere.log_probabilities())
-
-    def _sum(
-        self,
-        measure: AnswerScore,
-        answers: tuple[Float[Tensor, " request"], Bool[Tensor, " request"]],
-        part: slice = ALL,
-    ) -> Float[Tensor, ""]:
-        """Of this part of the samples, the measures by their weights: sample i has the next `sizes[i]` requests."""
-        total, greedy = answers
+    def _weighted_sum(self, answer_score: AnswerScore, answers: Answers, part: slice = ALL) -> Float[Tensor, ""]:
+        """Add up the weighted scores of part of the samples, whose requests follow each other in `answers`."""
+        log_probabilities, greedy = answers
         sizes = self._sizes[part]
-        samples = zip(total.split(sizes), greedy.split(sizes), self._golds[part], strict=True)
-        measures = torch.stack([measure.of(values, flags, gold) for values, flags, gold in samples])
-        return measures @ self._weights[part].to(measures)
+        samples = zip(log_probabilities.split(sizes), greedy.split(sizes), self._golds[part], strict=True)
+        scores = torch.stack([answer_score.compute(values, flags, gold) for values, flags, gold in samples])
+        return scores @ self._weights[part].to(scores)
 
     @cached_property
-    def _anywhere(self) -> Scorer:
-        """A scorer that takes no layer for unchanged."""
+    def _unfrozen_scorer(self) -> Scorer:
+        """A scorer that caches no frozen layers, since any weight may change."""
         return Scorer(self.model, self.scorer.requests, self.scorer.batch_size)
 
 
 def class_weights(answers: Sequence[str]) -> Float[Tensor, " sample"]:
-    """What each sample counts for: classes, which are the different right answers, alike, and alike within each."""
+    """Weight samples so that each class (right answer) counts the same, and each sample within its class.
+
+    Args:
+        answers: each sample's right answer.
+
+    Returns:
+        Weights that add up to 1.
+    """
     sizes = Counter(answers)
     return torch.tensor([1 / (len(sizes) * sizes[answer]) for answer in answers])

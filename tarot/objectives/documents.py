@@ -93,7 +93,7 @@ def shot_keys(task: Task, shot: Doc) -> frozenset[str]:
     return frozenset(keys)
 
 
-def same_question(key: str) -> str:
+def question_part(key: str) -> str:
     """The part of a document's key that is equal for the same question."""
     return key.partition("-")[0]
 

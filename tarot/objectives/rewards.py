@@ -26,17 +26,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 import torch
-from transformers import PreTrainedModel
 
 from tarot._files.strict_json import LARGEST_NUMBER
 from tarot.errors import TarotError, UnknownName
 from tarot.models.load import load_classifier
-from tarot.models.scoring.scorer import Request, Scorer, max_length
 
 # prompts, continuations -> what each is worth, higher is better
 Reward = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
-# (prompt, continuation) texts -> their tokens
-Encode = Callable[[str, str], tuple[Sequence[int], Sequence[int]]]
 
 FLUENCY = "fluency"
 # Rewards that come with tarot, and the packages that judge: `pip install tarot-lm[rewards]` has them all.
@@ -45,43 +41,6 @@ WORD_LISTS: Mapping[str, str] = MappingProxyType(
 )
 KNOWN = (*WORD_LISTS, FLUENCY, "classifier:REF#LABEL", "module:function")
 CLASSIFIER_BATCH = 32  # texts of one pass
-
-
-class Fluency:
-    """-log perplexity = mean over the continuation's tokens of log p(token | prompt, tokens before), in nats.
-
-    Under the model as it stands when called: call it while the model is unedited. An empty continuation is the end of
-    the text, said at once.
-
-    Args:
-        model: a causal language model.
-        encode: both texts to their tokens.
-        end: the token that ends a text.
-    """
-
-    def __init__(self, model: PreTrainedModel, encode: Encode, end: int, batch_size: int | None = None) -> None:
-        self.model = model
-        self.encode = encode
-        self.end = end
-        self.batch_size = batch_size
-
-    def __call__(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
-        requests = [self.request(*pair) for pair in zip(prompts, continuations, strict=True)]
-        with torch.no_grad():
-            totals, _ = Scorer(self.model, requests, self.batch_size).log_probabilities()
-        return [float(t) / len(request.continuation) for t, request in zip(totals, requests, strict=True)]
-
-    def request(self, prompt: str, continuation: str) -> Request:
-        """The tokens of both, the continuation's being those to score.
-
-        What is too long for the model loses the beginning of its context, as it did when the text was written.
-        """
-        context, tokens = self.encode(prompt, continuation)
-        scored = tuple(tokens) or (self.end,)
-        if (longest := max_length(self.model)) and (over := len(context) + len(scored) - 1 - longest) > 0:
-            # The text itself, in other tokens than it was written in, may be too long alone.
-            context, scored = context[min(over, len(context) - 1) :], scored[:longest]
-        return Request(tuple(context), scored)
 
 
 def is_reward(name: str) -> bool:
@@ -97,26 +56,38 @@ def needs_consent(name: str) -> bool:
     return is_reward(name) and name != FLUENCY and name.partition(":")[0] not in ("sentiment", "toxicity")
 
 
+def check_reward_name(name: str) -> None:
+    """Check that a name is written as a reward's; nothing is imported and nothing is loaded.
+
+    Raises:
+        UnknownName: No reward has this name.
+        TarotError: A classifier without a label.
+    """
+    if name == FLUENCY or name in WORD_LISTS:
+        return
+    if name.startswith("classifier:"):
+        reference, _, label = name.removeprefix("classifier:").rpartition("#")
+        if not (reference and label):
+            raise TarotError("a classifier and its label, as classifier:REF#LABEL", repr(name))
+    elif not (needs_consent(name) and re.fullmatch(r"[\w.]+:\w+", name)):
+        raise UnknownName("reward", name, KNOWN)
+
+
 def check_reward(name: str) -> None:
     """Raise what `make_reward` would raise that can be known without loading a model.
 
-    The module of a `module:function` is imported: call this only for a reward that the user asked for.
+    The module of a `module:function` is imported: call this only for a reward that the user requested.
 
     Raises:
-        UnknownName: no such reward.
-        TarotError: a classifier without a label, or a package that is not installed.
+        UnknownName: No reward has this name.
+        TarotError: A classifier without a label, a package that is not installed, or a function that does not exist.
     """
+    check_reward_name(name)
     if name in WORD_LISTS:
         if not find_spec(WORD_LISTS[name]):
             hint = "python -m pip install 'tarot-lm[rewards]'"
             raise TarotError(f"the package {WORD_LISTS[name]}, which judges {name}", "none installed", hint)
-    elif name.startswith("classifier:"):
-        reference, _, label = name.removeprefix("classifier:").rpartition("#")
-        if not (reference and label):
-            raise TarotError("a classifier and its label, as classifier:REF#LABEL", repr(name))
-    elif name != FLUENCY and not (needs_consent(name) and re.fullmatch(r"[\w.]+:\w+", name)):
-        raise UnknownName("reward", name, KNOWN)
-    elif name != FLUENCY:
+    elif name != FLUENCY and not name.startswith("classifier:"):
         _function(*name.split(":"))
 
 

@@ -13,12 +13,12 @@ from tarot.objectives.documents import Doc, evaluated_split, question_key, shot_
 logger = logging.getLogger("tarot")
 
 
-def pins_no_shots(task: Task) -> bool:
+def forbids_shots(task: Task) -> bool:
     """Whether the task's own file, or its group's, sets `num_fewshot: 0`, which no request overrides."""
     return bool(task.config.num_fewshot == 0)
 
 
-def shots_shown(task: Task, requested: int | str | None) -> int | str:
+def resolve_num_fewshot(task: Task, requested: int | str | None) -> int | str:
     """How many shots the prompts of a task have, by lm-eval's rule.
 
     Args:
@@ -33,7 +33,7 @@ def shots_shown(task: Task, requested: int | str | None) -> int | str:
         if own is not None and not isinstance(own, int):
             raise TarotError(f"a whole number as num_fewshot of {task.config.task}", repr(own), "check its file")
         return int(own or 0)
-    if requested and pins_no_shots(task):
+    if requested and forbids_shots(task):
         logger.warning(
             "%s sets num_fewshot: 0, as lm-eval does its prompts have no shots, though %s were requested",
             task.config.task,

@@ -20,7 +20,7 @@ DOCUMENT_STEPS = (
 
 
 @contextmanager
-def named_errors(expected: str, hint: str = "check the task file") -> Iterator[None]:
+def as_tarot_error(expected: str, hint: str = "check the task file") -> Iterator[None]:
     """Raise any exception of the body, `SystemExit` included, as a TarotError that says what was expected."""
     try:
         yield
@@ -30,7 +30,7 @@ def named_errors(expected: str, hint: str = "check the task file") -> Iterator[N
         raise TarotError(expected, f"{type(error).__name__}: {error}", hint) from error
 
 
-def guard(task: Task) -> None:
+def guard_task_code(task: Task) -> None:
     """Make each exception of a task's code a TarotError that names the task, the step and the document.
 
     Args:
@@ -42,7 +42,7 @@ def guard(task: Task) -> None:
     apply_filters = task.apply_filters
 
     def filtered(*args: Any, **kwargs: Any) -> Any:
-        with named_errors(f"the filters of {name} to work"):
+        with as_tarot_error(f"the filters of {name} to work"):
             return apply_filters(*args, **kwargs)
 
     task.apply_filters = filtered
@@ -57,7 +57,7 @@ def _guarded(task: Task, step: str, run: Callable[..., Any]) -> Callable[..., An
             raise
         except (Exception, SystemExit) as error:
             where = _document(task, kwargs["doc"] if "doc" in kwargs else args[0] if args else None)
-            with named_errors(f"{step} to work on {where}"):
+            with as_tarot_error(f"{step} to work on {where}"):
                 raise error
 
     return guarded

@@ -67,19 +67,19 @@ def check_task_names(names: Iterable[str], include_path: str | Path | None = Non
         >>> check_task_names(["synth_color"])
     """
     check_include_path(include_path)
-    near = names_in(tasks_folder())
+    near = task_names_in(tasks_folder())
     broken: list[TarotError] = []
     if include_path is not None:
-        near |= names_in(Path(include_path), broken)
+        near |= task_names_in(Path(include_path), broken)
     missing = [name for name in names if name not in near]
     if not missing or not (absent := [name for name in missing if name not in lm_eval_names()]):
         return
     if broken:
         raise broken[0]
-    raise unknown_task(absent[0], near, lm_eval_names())
+    raise unknown_task_error(absent[0], near, lm_eval_names())
 
 
-def unknown_task(name: str, near: Iterable[str], far: Iterable[str]) -> UnknownName:
+def unknown_task_error(name: str, near: Iterable[str], far: Iterable[str]) -> UnknownName:
     """The error for a name that is no task; suggestions come from `near` before `far`."""
     near = sorted(near)
     # The higher cutoff keeps a search through thousands of names short.
@@ -87,7 +87,7 @@ def unknown_task(name: str, near: Iterable[str], far: Iterable[str]) -> UnknownN
     return UnknownName("task", name, found or near)
 
 
-def names_in(folder: Path, broken: list[TarotError] | None = None) -> set[str]:
+def task_names_in(folder: Path, broken: list[TarotError] | None = None) -> set[str]:
     """Names of the tasks, groups and tags in a folder; a file that cannot be read adds an error to `broken`."""
     names: set[str] = set()
     for path in _task_files(folder):

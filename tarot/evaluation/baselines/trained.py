@@ -63,7 +63,7 @@ def _trained(
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         n_bytes = sum(parameter.numel() * parameter.element_size() for parameter in trainable)
         optimizer = torch.optim.AdamW(trainable, lr=rate, weight_decay=0.0)
-        _descend(objective.score_model, optimizer, n_steps(budget), objective.answer_score.target_score)
+        _descend(objective.score_model, optimizer, n_steps(budget), objective.target_score)
         changed = _merged(wrapped.merge_and_unload, model)  # type: ignore[arg-type]  # PEFT hides its methods
     return WeightEdit(changed, n_bytes, {"method": method})
 

@@ -1,0 +1,115 @@
+"""Task loading: from names of tasks, groups and tags to lm-eval's task objects."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from lm_eval.api.task import Task
+from lm_eval.tasks.manager import TaskDict, TaskManager
+
+from tarot.errors import TarotError
+from tarot.objectives.task_code import guard_task_code
+from tarot.objectives.task_names import check_task_names, tasks_folder, unknown_task_error
+
+
+def make_task_manager(names: Iterable[str], include_path: str | Path | None = None) -> TaskManager:
+    """Index tarot's tasks and the user's, and lm-eval's own (6 s) only if a name is in neither.
+
+    Args:
+        names: tasks, groups and tags to find.
+        include_path: folder of further task files.
+
+    Raises:
+        UnknownName: A name is in none of them.
+        TarotError: The folder does not exist, or a name is missing and a file of the folder cannot be read.
+    """
+    names = list(names)
+    check_task_names(names, include_path)
+    paths: list[str | Path] = [tasks_folder()]
+    if include_path is not None:
+        paths.append(include_path)
+    manager = TaskManager(include_path=paths, include_defaults=False)
+    if not set(names) <= set(manager.all_tasks):
+        stamps = [(path, path.stat().st_mtime_ns) for folder in paths for path in sorted(Path(folder).rglob("*"))]
+        manager = _full_index(tuple(map(str, paths)), hash(tuple(stamps)))
+    for name in names:
+        if name not in manager.all_tasks:
+            raise unknown_task_error(name, [], manager.all_tasks)
+    return manager
+
+
+@lru_cache(maxsize=1)
+def _full_index(paths: tuple[str, ...], stamp: int) -> TaskManager:
+    """Index lm-eval's own tasks and those in `paths`; `stamp` changes when a file in `paths` does."""
+    return TaskManager(include_path=list(paths))
+
+
+def load_tasks(names: Sequence[str], include_path: str | Path | None = None) -> TaskDict:
+    """Load tasks, resolving groups and tags into their members.
+
+    Args:
+        names: tasks, groups and tags.
+        include_path: folder of further task files.
+
+    Returns:
+        lm-eval's selection; its entry "tasks" holds the task objects by name.
+
+    Raises:
+        UnknownName: No task, group or tag has one of the names.
+        TarotError: The data of a task cannot be loaded; the message has the loader's reason.
+
+    Example:
+        >>> sorted(load_tasks(["tarot_synthetic"])["tasks"])
+        ['synth_color', 'synth_implicatives', 'synth_navigate']
+    """
+    manager = make_task_manager(names, include_path)
+    # lm-eval warns about the arguments of every custom data set.
+    logger = logging.getLogger("lm_eval.api.task")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        selected = manager.load(list(names))
+    # Loading runs templates, loaders and hub clients, which can raise anything.
+    except (Exception, SystemExit) as error:
+        reason = str(error).strip().splitlines()
+        if reason and reason[0].startswith("expected "):
+            raise TarotError(*_split_message(reason[0])) from error
+        raise TarotError(
+            f"a task file and data that lm-eval can load for {', '.join(names)}",
+            f"{type(error).__name__}: {reason[0] if reason else 'no message'}",
+            "check the task file, the network, or name a local copy with TAROT_DATA",
+        ) from error
+    finally:
+        logger.setLevel(level)
+    for task in selected["tasks"].values():
+        guard_task_code(task)
+    return selected
+
+
+def _split_message(message: str) -> tuple[str, str, str]:
+    """Split "expected X, got Y; hint", the form of our task files' errors: they cannot import TarotError."""
+    expected, _, rest = message.removeprefix("expected ").partition(", got ")
+    got, _, hint = rest.partition("; ")
+    return expected, got, hint
+
+
+def load_task(name: str, include_path: str | Path | None = None) -> Task:
+    """Load one task.
+
+    Args:
+        name: the task.
+        include_path: folder of further task files.
+
+    Raises:
+        UnknownName: No task has the name.
+        TarotError: The name is that of a group or tag, or the task's data cannot be loaded.
+
+    Example:
+        >>> load_task("synth_color").OUTPUT_TYPE
+        'multiple_choice'
+    """
+    tasks = load_tasks([name], include_path)["tasks"]
+    if len(tasks) != 1:
+        raise TarotError("one task", f"the group {name!r}", f"choose one of {', '.join(sorted(tasks))}")
+    return next(iter(tasks.values()))
