@@ -27,6 +27,7 @@ from tarot.errors import TarotError, UnknownName
 from tarot.models.chat import ChatRenderer
 from tarot.models.load import load_model
 from tarot.models.missing_numbers import BrokenRows, check_some_number, grouped, is_number
+from tarot.models.prompt_encoder import PromptEncoder
 from tarot.models.scoring.rope import constant_rope_length
 from tarot.models.scoring.scorer import Request, Scorer
 
@@ -119,49 +120,15 @@ class TarotLM(HFLM):
         return self.chat_renderer(chat_history, add_generation_prompt)
 
     @cached_property
-    def _added_tokens(self) -> tuple[list[int], list[int]]:
-        """The tokens that the tokenizer puts before and after every text."""
-        text = self.tokenizer.encode("a", add_special_tokens=False)
-        whole = self.tokenizer.encode("a", add_special_tokens=True)
-        places = [i for i in range(len(whole) - len(text) + 1) if whole[i : i + len(text)] == text]
-        return (whole[: places[0]], whole[places[0] + len(text) :]) if places else ([], [])
-
-    @cached_property
-    def _first_texts(self) -> tuple[str, ...]:
-        """The spellings of the tokens that texts begin with."""
-        tokens = {token for token in (self.tokenizer.bos_token_id, self.prefix_token_id) if token is not None}
-        return tuple(text for text in (self.tokenizer.decode([token]) for token in sorted(tokens)) if text)
-
-    @cached_property
-    def _first_tokens(self) -> list[int]:
-        """The tokens before a text without a context: the tokenizer's own, or else its BOS or EOS token."""
-        whole, text = self.tok_encode("a"), self._bare("a")
-        before = whole[: len(whole) - len(text)]
-        if before and whole == before + text and self.custom_prefix_token_id is None:
-            return before
-        if self.prefix_token_id is None:
-            raise TarotError("a tokenizer with a first or an end token", "one with neither", "give prefix_token_id")
-        return [self.prefix_token_id]
-
-    def _bare(self, text: str) -> list[int]:
-        return self.tok_encode(text, add_special_tokens=False)
+    def prompt_encoder(self) -> PromptEncoder:
+        """Encode texts with the arguments `add_bos_token` and `prefix_token_id`."""
+        return PromptEncoder(self.tokenizer, self.add_bos_token, self.custom_prefix_token_id)
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, left_truncate_len: int | None = None, **_: Any
     ) -> list[int]:
-        """Encode a text, with the special tokens that the tokenizer puts first and without those that it puts last.
-
-        A text that spells its first token, as many chat templates do, gets no second one. `left_truncate_len` keeps
-        that many tokens of the end.
-        """
-        if add_special_tokens is None:
-            add_special_tokens = self.add_bos_token is not False and not string.startswith(self._first_texts)
-        tokens: list[int] = self.tokenizer.encode(string, add_special_tokens=add_special_tokens)
-        if add_special_tokens:
-            before, after = self._added_tokens
-            tokens = tokens[: len(tokens) - len(after)]
-            if self.add_bos_token and not before and self.tokenizer.bos_token_id is not None:
-                tokens = [self.tokenizer.bos_token_id, *tokens]
+        """Encode a text as `PromptEncoder.encode` does; `left_truncate_len` keeps that many tokens of the end."""
+        tokens = self.prompt_encoder.encode(string, add_special_tokens)
         return tokens[-left_truncate_len:] if left_truncate_len else tokens
 
     def tok_batch_encode(
@@ -171,39 +138,12 @@ class TarotLM(HFLM):
         left_truncate_len: int | None = None,
         truncation: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Encode prompts to generate from as `tok_encode` does, and pad them to one length."""
-        rows = [self.tok_encode(string) for string in strings]
-        if truncation:
-            most = self.tokenizer.model_max_length
-            rows = [row[-most:] if self.tokenizer.truncation_side == "left" else row[:most] for row in rows]
-        rows = [row[-left_truncate_len:] if left_truncate_len else row for row in rows]
-        padded = self.tokenizer.pad({"input_ids": rows}, padding_side=padding_side, return_tensors="pt")
-        return padded["input_ids"], padded["attention_mask"]
-
-    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Encode a context and what follows it, white space at the context's end included.
-
-        The continuation's tokens are those that it adds to the context's. Where the two texts together do not begin
-        with the context's tokens, because one token spans the end of the context, it is encoded by itself.
-        """
-        stripped = context.rstrip()
-        continuation = context[len(stripped) :] + continuation
-        tokens, whole = self.tok_encode(stripped), self.tok_encode(stripped + continuation)
-        if whole[: len(tokens)] == tokens and len(whole) > len(tokens):
-            added = whole[len(tokens) :]
-        else:
-            added = self._bare(continuation)
-        return tokens or self._first_tokens, added
+        """Encode prompts to generate from as `PromptEncoder.encode_batch` does."""
+        return self.prompt_encoder.encode_batch(strings, padding_side, left_truncate_len, truncation)
 
     def encode(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Encode a prompt and an answer as `loglikelihood` does.
-
-        An empty context becomes the tokenizer's first tokens. The answer has no tokens where its text has none.
-        """
-        if context:
-            return self._encode_pair(context, continuation)
-        first, tokens = self._first_tokens, self._bare(continuation)
-        return first, tokens[len(first) :] if tokens[: len(first)] == first else tokens
+        """Encode a prompt and an answer as `PromptEncoder.encode_pair` does."""
+        return self.prompt_encoder.encode_pair(context, continuation)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Score lm-eval's requests: log p(continuation | context) in nats, and whether it is the greedy one.
