@@ -34,7 +34,7 @@ from tarot.search.config import TaRotConfig
 from tarot.search.folder import LOCK, TRIALS
 from tarot.search.provenance import LIBRARIES
 from tarot.search.trials import intact_size
-from tarot.search.tune import check_search, tune
+from tarot.search.tune import check_request, tune
 
 logger = logging.getLogger("tarot")
 
@@ -58,7 +58,7 @@ def tune_cached(
         TarotError: what `tarot.tune` raises, or a cache that cannot be written.
         KeyboardInterrupt: Ctrl-C while tuning; the trials so far are kept.
     """
-    check_search(config, budget)
+    check_request(config, budget=budget)
     folder = cache / entry_name(loaded, config, budget, include_path)
     with hold_lock(Path(f"{folder}.lock")):
         if (finished := _finished(folder)) is not None:

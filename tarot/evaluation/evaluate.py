@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tarot.edit.adapter import Adapter
 from tarot.edit.fingerprint import weights_fingerprint
 from tarot.errors import InvalidValueError, TarotError
+from tarot.evaluation.baselines.weights import WeightEdit
 from tarot.models.answer_log import AnswerLog, LoggedAnswers
 from tarot.models.lm_eval_model import TarotLM, quiet
 from tarot.models.loaded_model import LoadedModel
@@ -36,7 +37,7 @@ BOOTSTRAP_ROUNDS = 100
 
 def prepare_tasks(
     tasks: Sequence[str],
-    adapter: Adapter | None = None,
+    adapter: Adapter | WeightEdit | None = None,
     *,
     include_path: str | Path | None = None,
     num_fewshot: int | None = None,
@@ -70,7 +71,7 @@ def prepare_tasks(
 
 def check_tasks(
     tasks: Sequence[str],
-    adapter: Adapter | None = None,
+    adapter: Adapter | WeightEdit | None = None,
     *,
     include_path: str | Path | None = None,
     num_fewshot: int | None = None,
@@ -140,7 +141,7 @@ def evaluate(
     tokenizer: PreTrainedTokenizerBase,
     tasks: str | Sequence[str],
     *,
-    adapter: Adapter | str | Path | None = None,
+    adapter: Adapter | WeightEdit | str | Path | None = None,
     include_path: str | Path | None = None,
     num_fewshot: int | None = None,
     limit: int | float | None = None,
@@ -154,7 +155,7 @@ def evaluate(
         model: a causal language model; unchanged afterwards.
         tokenizer: the model's tokenizer.
         tasks: one or several names of tasks, groups or tags.
-        adapter: the edit to measure, or its folder or hub id; None for the base model.
+        adapter: the edit to measure, or its folder or hub id, or a baseline's weights; None for the base model.
         include_path: folder of further task files.
         num_fewshot: shots in each prompt; None for each task's own number.
         limit: evaluate only the first documents of each task: a number, or a fraction below 1.
@@ -179,32 +180,31 @@ def evaluate(
         True
     """
     loaded = LoadedModel.from_objects(model, tokenizer)
-    adapter = None if adapter is None else Adapter.resolve(adapter)
+    edit = adapter if adapter is None or isinstance(adapter, WeightEdit) else Adapter.resolve(adapter)
     tasks = [tasks] if isinstance(tasks, str) else tasks
-    selected = prepare_tasks(tasks, adapter, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
+    selected = prepare_tasks(tasks, edit, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")
-    lm.reference, lm.adapter = loaded.reference, adapter
+    lm.reference = loaded.reference
+    lm.adapter = edit  # type: ignore[assignment]  # all it needs is a fingerprint, which a baseline's weights have
     templated = get_chat_template(lm, apply_chat_template) is not None
     answering: Any = lm
     if answers:
         owner = [loaded.reference, str(loaded.model.dtype), weights_fingerprint(loaded.model), lm.fingerprint]
         answering = LoggedAnswers(
-            lm, AnswerLog(answers, " ".join([*owner, transformers.__version__, version("torch")]))
+            lm, AnswerLog(Path(answers), " ".join([*owner, transformers.__version__, version("torch")]))
         )
     aggregated: list[str] = []
     for name, task in selected["tasks"].items():
-        task.aggregation = _noting(name, task.aggregation, aggregated)
+        task.aggregation = _recording(name, task.aggregation, aggregated)
     try:
-        with adapter.apply(loaded.model) if adapter else nullcontext(), quiet("lm_eval.api.task"):
+        with edit.apply(loaded.model) if edit else nullcontext(), quiet("lm_eval.api.task"):
             results = evaluator.evaluate(
                 answering,
                 selected,
                 limit=limit,
                 apply_chat_template=templated,
                 fewshot_as_multiturn=True,
-                # Our metrics have closed forms for their errors, or none; these rounds are for other tasks' (lm-eval's
-                # default of 100,000 takes minutes for f1).
-                bootstrap_iters=100,
+                bootstrap_iters=BOOTSTRAP_ROUNDS,
             )
     except TarotError:
         raise
@@ -214,7 +214,7 @@ def evaluate(
         reason = f"{type(error).__name__}: {error}"
         raise TarotError(f"lm-eval to {step} {', '.join(names)}", reason, "check the task file") from error
     note_missing(results, lm.unanswered)
-    # What lm-eval's own front door would add, without the seconds that it spends on describing the machine.
+    # lm-eval's `simple_evaluate` adds these as well, but spends seconds on describing the machine.
     results["config"] = {
         "model": "tarot",
         "model_args": {"pretrained": loaded.reference},
@@ -229,14 +229,14 @@ def evaluate(
     return results
 
 
-def _noting(name: str, run: Callable[[], Any], names: list[str]) -> Callable[[], Any]:
-    """`run`, which adds a name to a list whenever it is called."""
+def _recording(name: str, run: Callable[[], Any], names: list[str]) -> Callable[[], Any]:
+    """Return a function that appends a name to a list and then calls `run`."""
 
-    def noting() -> Any:
+    def recording() -> Any:
         names.append(name)
         return run()
 
-    return noting
+    return recording
 
 
 def _show_shots(task: Task) -> None:
@@ -244,9 +244,9 @@ def _show_shots(task: Task) -> None:
     if not (shots := task.config.num_fewshot):
         return
     pool = ShotPool(task)
-    if not 0 <= shots <= pool.most:
+    if not 0 <= shots <= pool.max_shots:
         raise TarotError(
-            f"0 to {pool.most} shots, the documents that {task.config.task} has for them",
+            f"0 to {pool.max_shots} shots, the documents that {task.config.task} has for them",
             str(shots),
             f"{pool.left_out} more are also evaluated" if pool.left_out else "",
         )
@@ -254,8 +254,9 @@ def _show_shots(task: Task) -> None:
     task.set_config("metadata", {**(task.config.metadata or {}), "shots_left_out": pool.left_out})
 
 
-def _tuning_keys(adapter: Adapter | None) -> list[str]:
-    samples = adapter.provenance.get("samples_drawn") if adapter else None
+def _tuning_keys(edit: Adapter | WeightEdit | None) -> list[str]:
+    """Return the keys of the documents that an edit was tuned on."""
+    samples = edit.provenance.get("samples_drawn") if edit else None
     if not isinstance(samples, list):
         return []
     return [sample["key"] for sample in samples if isinstance(sample, Mapping)]

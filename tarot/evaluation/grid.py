@@ -71,11 +71,11 @@ class CellRequest:
     def check(self) -> None:
         """Raise TarotError for names and numbers that no search takes; no task and no model is loaded."""
         from tarot.objectives.task_names import check_task_names
-        from tarot.search.tune import check_search
+        from tarot.search.tune import check_request
 
         check_task_names([self.task], self.include_path)
         for search in (self.search, *self.control):
-            check_search(replace(self, search=search).config(), self.budget)
+            check_request(replace(self, search=search).config(), budget=self.budget)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class CellResult:
     def from_json(cls, text: str) -> "CellResult":
         """The outcome that `to_json` wrote."""
         values = json.loads(text)
-        comparison = results_file.comparison_from_json(values["cell"]) if values["cell"] else None
+        comparison = results_file.comparison_from_values(values["cell"]) if values["cell"] else None
         return cls(**values | {"cell": comparison, "words": tuple(values["words"])})
 
 
@@ -231,13 +231,13 @@ def run_grid(
     """
     kept = results_file.load_comparisons(output) if output.exists() else []
     asked = {setting: request_digest(setting) for setting in settings}
-    known = {comparison.asked: comparison for comparison in kept if comparison.asked}
+    known = {comparison.request_digest: comparison for comparison in kept if comparison.request_digest}
     todo = [setting for setting in settings if asked[setting] not in known]
     on_start(len(settings) - len(todo))
     _add(output)  # told before an hour of measuring, not after it
     for setting, outcome in run(todo):
         if outcome.comparison:
-            known[asked[setting]] = comparison = replace(outcome.comparison, asked=asked[setting])
+            known[asked[setting]] = comparison = replace(outcome.comparison, request_digest=asked[setting])
             _add(output, comparison)
         on_outcome(setting, outcome)
     return [known[asked[setting]] for setting in settings if asked[setting] in known]
@@ -247,8 +247,8 @@ def _add(output: Path, *comparisons: Comparison) -> None:
     """To those that the file holds now: another process may have added its own meanwhile."""
     with hold_lock(output.with_name(f".{output.name}.lock")):
         kept = results_file.load_comparisons(output) if output.exists() else []
-        there = {comparison.asked for comparison in kept}
-        new = [comparison for comparison in comparisons if comparison.asked not in there]
+        there = {comparison.request_digest for comparison in kept}
+        new = [comparison for comparison in comparisons if comparison.request_digest not in there]
         write_atomically(output, results_file.comparisons_to_json([*kept, *new]).encode())
 
 

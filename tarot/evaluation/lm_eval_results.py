@@ -1,4 +1,4 @@
-"""FIXME: one sentence on this module."""
+"""Read documents, metrics and answers from lm-eval's results."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,45 +11,76 @@ from tarot.evaluation.results import OUTSIDE, Arm
 from tarot.models.missing_numbers import has_number
 from tarot.objectives.documents import right_choice
 
+LoggedDocument = Mapping[str, Any]
+"""A document as lm-eval logs it: "doc", "arguments" (context and continuation of each answer), "filtered_resps" ..."""
+
 
 def logged_documents(results: Mapping[str, Any], task: str) -> list[Any]:
-    """What lm-eval logged of a task's documents, each once: as the task's first filter leaves its answers."""
+    """Return the logged documents of a task, each once, with the answers of the task's first filter.
+
+    Example:
+        >>> results = tarot.evaluate(model, tokenizer, "synth_color", limit=4)
+        >>> [document["doc_id"] for document in logged_documents(results, "synth_color")]
+        [0, 1, 2, 3]
+    """
     documents: list[dict[str, Any]] = results["samples"][task]
     return [document for document in documents if document["filter"] == documents[0]["filter"]]
 
 
 def metric_value(results: Mapping[str, Any], task: str, name: str) -> float:
-    """One task's value of one metric, by the first filter that has it."""
+    """Return the value of a task's metric, of the first filter that has it.
+
+    Raises:
+        TarotError: no such metric.
+    """
     values = results["results"][task]
-    found = [value for key, value in values.items() if key.split(",")[0] == name]
-    if not found:
-        raise TarotError(
-            f"a metric of {task}", repr(name), f"it has {', '.join(sorted({k.split(',')[0] for k in values}))}"
-        )
-    return float(found[0])
+    matching = [value for key, value in values.items() if key.split(",")[0] == name]
+    if not matching:
+        known = ", ".join(sorted({key.split(",")[0] for key in values}))
+        raise TarotError(f"a metric of {task}", repr(name), f"it has {known}")
+    return float(matching[0])
 
 
 def n_documents(results: Mapping[str, Any], task: str) -> int:
-    """How many documents of a task were evaluated."""
+    """Return how many documents of a task were evaluated."""
     return int(results["n-samples"][task]["effective"])
 
 
-# A document as lm-eval logs it: "doc", "arguments" (context and continuation of each answer), "filtered_resps" ...
-LoggedDocument = Mapping[str, Any]
-
-
 def n_choices(document: LoggedDocument) -> int:
-    """Of the answers that lm-eval logged: behind the choices, `acc_mutual_info` has them again without a context."""
+    """Return how many choices a document has; `acc_mutual_info` logs each of them again without a context."""
     n = len(document["filtered_resps"])
     return n // 2 if "acc_mutual_info" in document["metrics"] else n
 
 
-def read_answers(task: Task, documents: Sequence[LoggedDocument]) -> tuple[tuple[int, ...], Arm]:
-    """Right answers and an arm (nameless, of no labels) from the documents that lm-eval logged, each once.
+def question_text(task: Task, doc: Any) -> str:
+    """Return a document as the prompt shows it, with the words that begin the answer's turn, if any."""
+    text, prefix = task.doc_to_text(doc), task.doc_to_prefix(doc)
+    question = text if isinstance(text, str) else str(task.doc_to_choice(doc))
+    return f"{question} {prefix}" if prefix else question
 
-    A document without choices has one right answer, 0: greedy decoding wrote it, or something OUTSIDE. Where choices
-    are different contexts of one text, nothing that could be written tells them apart: the likeliest counts as greedy.
-    A document without a number is answered OUTSIDE with probability 0.
+
+def check_scorable(task: Task) -> None:
+    """Raise TarotError unless a task's answers are right or wrong: choices, one text, or the metric exact_match."""
+    if task.OUTPUT_TYPE not in ("multiple_choice", "loglikelihood", "generate_until"):
+        hint = "leave it out; tarot evaluate has its metrics"
+        raise TarotError(f"right and wrong answers in {task.config.task}", f"output type {task.OUTPUT_TYPE}", hint)
+    if task.OUTPUT_TYPE == "generate_until" and "exact_match" not in (metrics := task.aggregation()):
+        expected = f"choices or the metric exact_match in {task.config.task}"
+        raise TarotError(expected, ", ".join(metrics) or "no metric", "evaluate it instead")
+
+
+def read_answers(task: Task, documents: Sequence[LoggedDocument]) -> tuple[tuple[int, ...], Arm]:
+    """Read the answers to logged documents, each document once.
+
+    A document without choices has one right answer, 0: greedy decoding writes it, or something OUTSIDE. If the choices
+    are contexts of one continuation, greedy decoding cannot tell them apart, and the likeliest counts as greedy. A
+    document without a number counts as answered OUTSIDE with probability 0.
+
+    Returns:
+        The right choice of each document, and an arm without a name, labels or seconds.
+
+    Raises:
+        TarotError: the task's answers are not right or wrong, or a document has no right choice.
     """
     check_scorable(task)
     gold: list[int] = []
@@ -87,26 +118,17 @@ def read_answers(task: Task, documents: Sequence[LoggedDocument]) -> tuple[tuple
     return tuple(gold), arm
 
 
-def check_scorable(task: Task) -> None:
-    """Raise TarotError unless the answers to a task can be told right from wrong."""
-    if task.OUTPUT_TYPE not in ("multiple_choice", "loglikelihood", "generate_until"):
-        hint = "leave it out; tarot evaluate has its metrics"
-        raise TarotError(f"right and wrong answers in {task.config.task}", f"output type {task.OUTPUT_TYPE}", hint)
-    if task.OUTPUT_TYPE == "generate_until" and "exact_match" not in (names := task.aggregation()):
-        asked = f"choices or the metric exact_match in {task.config.task}"
-        raise TarotError(asked, ", ".join(names) or "no metric", "evaluate it instead")
+def greedy_choice(flags: Sequence[bool], answers: Sequence[str]) -> int:
+    """Return the choice that greedy decoding writes, or OUTSIDE.
 
+    If one choice is a prefix of another, both may be greedy; take the longer.
 
-def greedy_choice(flags: Sequence[bool], read_answers: Sequence[str]) -> int:
-    """The choice that greedy decoding writes, of those it is flagged for, or OUTSIDE.
+    Args:
+        flags: whether greedy decoding writes each choice.
+        answers: the choices' texts.
 
-    One that begins another is greedy whenever the longer one is, which is the answer then.
+    Example:
+        >>> greedy_choice([True, True, False], [" no", " none", " yes"])
+        1
     """
-    return max((i for i, flag in enumerate(flags) if flag), key=lambda i: len(read_answers[i]), default=OUTSIDE)
-
-
-def question_text(task: Task, doc: Any) -> str:
-    """A document as asked: its text and, where the answer's turn begins with words of its own, these."""
-    text, begun = task.doc_to_text(doc), task.doc_to_prefix(doc)
-    asked = text if isinstance(text, str) else str(task.doc_to_choice(doc))
-    return f"{asked} {begun}" if begun else asked
+    return max((i for i, flag in enumerate(flags) if flag), key=lambda i: len(answers[i]), default=OUTSIDE)

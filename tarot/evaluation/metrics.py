@@ -1,4 +1,4 @@
-"""FIXME: one sentence on this module."""
+"""The metrics of a comparison: which answers of an arm they look at, and how they score them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,18 +6,19 @@ from statistics import fmean
 
 from tarot.errors import UnknownName
 from tarot.evaluation.results import Arm
-from tarot.evaluation.statistics.gains import (
-    Gain,
-    accuracy,
-    accuracy_gain,
-    f1_gain,
-    weighted_f1,
-)
+from tarot.evaluation.statistics.gains import Gain, accuracy, accuracy_gain, f1_gain, weighted_f1
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What is measured: `score(gold, answers)` of the answers that `answers(arm)` picks, and the gain in it."""
+    """A way to score answers.
+
+    Attributes:
+        title: what tables call it.
+        answers: returns the answers of an arm that count.
+        score: returns the score of right and given answers, a fraction.
+        gain: returns the gain of right, base's and edited answers.
+    """
 
     title: str
     answers: Callable[[Arm], tuple[int, ...]]
@@ -25,11 +26,8 @@ class Metric:
     gain: Callable[[Sequence[int], Sequence[int], Sequence[int]], Gain]
 
     def mean_score(self, gold: Sequence[int], arms: Sequence[Arm]) -> float:
-        """Mean of the arms' scores, a fraction."""
+        """Return the mean of the arms' scores, a fraction."""
         return fmean(self.score(gold, self.answers(arm)) for arm in arms)
-
-
-HEADLINE = "greedy_f1"
 
 
 METRICS: Mapping[str, Metric] = {
@@ -41,7 +39,15 @@ METRICS: Mapping[str, Metric] = {
 
 
 def metric_named(name: str) -> Metric:
-    """Raises UnknownName for another than those of METRICS."""
+    """Return a metric of METRICS.
+
+    Raises:
+        UnknownName: no such metric.
+
+    Example:
+        >>> metric_named("greedy_f1").score([0, 1], [0, 1])
+        1.0
+    """
     if name not in METRICS:
         raise UnknownName("metric", name, METRICS)
     return METRICS[name]

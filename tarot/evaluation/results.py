@@ -1,39 +1,65 @@
-"""The plain data of one measured cell: a model, a task, a number of shots and a seed, with every arm on the same
-documents.
+"""The result of a comparison as plain data: a model, a task, a number of shots and a seed, with every arm's answers.
 
-No torch here: reports, gates and terminal summaries read cells without loading a model.
+This module does not import torch or NumPy: reports, regression gates and terminal summaries read results without
+loading a model.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Interval
 
 from tarot._files.strict_json import Count, Fraction, Name, Number
 from tarot.errors import TarotError, describe_missing_numbers
+from tarot.evaluation.changes import ChangedDocument, ChangedDocuments, changed_rows
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from tarot.evaluation.statistics.gains import Gain
 
-ZERO_SHOT, FEW_SHOT, EDITED = "zero-shot", "few-shot", "edited"  # arms that every cell has
-OUTSIDE = -1  # index of an answer that is none of the choices
+ZERO_SHOT, FEW_SHOT, EDITED = "zero-shot", "few-shot", "edited"
+"""Names of the arms; a comparison without shots may lack the second."""
+OUTSIDE = -1
+"""Index of an answer outside the choices."""
+HEADLINE = "greedy_f1"
+"""Metric that tables and reports show first."""
 
 Choice = Annotated[int, Interval(ge=OUTSIDE, lt=100_000)]
 """Index of a choice, or OUTSIDE."""
 
+SEARCH_SETTINGS: Mapping[str, str] = {
+    "search": "{}",
+    "space": "in {}",
+    "objective": "for {}",
+    "samples": "{} samples",
+    "budget": "budget {}",
+    "dtype": "{}",
+}
+"""Fields that identify a comparison besides model, task, shots and seed, with the words that tables use for them."""
+
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to answer a cell's documents.
+    """One way to answer the documents of a comparison.
 
-    `predicted` is the likeliest choice of each document, `greedy` the choice that greedy decoding over the whole
-    vocabulary writes (OUTSIDE where it writes none of them). `gold_probability` is that of the right answer. `labels`
-    counts the labelled documents that the arm was allowed to see. `draw` is the place, 1 the best, of one more choice
-    and order of the few-shot arm's shots among all that were tried; 0 for every other arm. `describe_missing_numbers` lists the
-    rows of documents whose log-probabilities are NaN or infinite: their answers are OUTSIDE, their probability is 0.
+    Attributes:
+        name: what tables call it.
+        labels: how many labelled documents it was allowed to see.
+        predicted: the likeliest choice of each document.
+        greedy: the choice that greedy decoding over the whole vocabulary writes; OUTSIDE for any other text.
+        gold_probability: probability of the right answer, a fraction.
+        seconds: how long its answers took.
+        draw: for a further draw of few-shot examples its rank by accuracy, from 1; 0 for every other arm.
+        without_number: rows of the documents whose log-probabilities are NaN or infinite. Their answers are OUTSIDE
+            and their probability is 0.
+
+    Example:
+        >>> Arm("edited", labels=20, predicted=(1,), greedy=(1,), gold_probability=(0.9,), seconds=0.5).name
+        'edited'
     """
 
     name: Name
@@ -46,15 +72,45 @@ class Arm:
     without_number: tuple[Count, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Comparison:
-    """Arms of one model, task, number of shots and seed, on the same documents.
+    """What `tarot.compare` returns: the answers of every arm to the same held-out documents.
 
-    `keys` digest the documents and `gold` holds their right answers, in the arms' order. `texts` are the documents as
-    asked. `curves` maps a search to its score after each trial, the identity first; `head_angles` is the mean angle in
-    radians of each head that was edited, `layer x head`, for the layers listed in `layers`. `command` repeats the cell,
-    but for what `not_repeated` says became of the edit: that its search was stopped, or its angles scaled.
-    `asked` digests what a grid asked for, so that it is not measured again.
+    Two comparisons are equal if all their fields are; NaN counts as equal to NaN.
+
+    Attributes:
+        model: reference of the model.
+        task: lm-eval task.
+        num_fewshot: shots in the prompts of the edited arm and of its base.
+        seed: seed of the search.
+        samples: labelled samples that the search scored.
+        budget: evaluations that the search was allowed.
+        search: name of the search.
+        space: name of the search space.
+        objective: what the search maximised.
+        command: shell line that repeats the comparison, except for what `not_repeated` lists.
+        keys: digest of each document.
+        gold: right choice of each document, an index.
+        texts: each document as the prompt shows it.
+        arms: the arms, base first.
+        seconds: how long the comparison took.
+        reference_seconds: how long a fixed workload took in the same session, so that times can be compared as ratios.
+        adapter: fingerprint of the edit.
+        mixed: whether the search mixed numbers of shots; `num_fewshot` is then 0.
+        layers: the edited layers.
+        head_angles: mean angle of each head in radians, `layer x head`, for the layers in `layers`.
+        curves: the score after each evaluation of a search, by the search's name; NaN for a trial without a score.
+        versions: version of each library, by name.
+        request_digest: digest of the request of a grid, by which a later run finds the result; "" outside grids.
+        not_repeated: what became of the edit besides its search, such as scaling; "" if nothing did.
+        dtype: dtype that the model was loaded with.
+
+    Example:
+        >>> comparison = tarot.compare(model, tokenizer, adapter, limit=20)
+        >>> [arm.name for arm in comparison.arms][:3]
+        ['zero-shot', 'few-shot', 'edited']
+        >>> comparison.gain("greedy_f1").n
+        20
     """
 
     model: Name
@@ -72,103 +128,207 @@ class Comparison:
     texts: tuple[str, ...]
     arms: tuple[Arm, ...]
     seconds: Number
-    reference_seconds: Number  # of a fixed workload in the same session: times compare as ratios to it
-    adapter: Name = "base"  # fingerprint of the edit
-    mixed: bool = False  # whether the search's prompts mixed numbers of shots; the documents' have `num_fewshot`
+    reference_seconds: Number
+    adapter: Name = "base"
+    mixed: bool = False
     layers: tuple[Count, ...] = ()
     head_angles: tuple[tuple[Number, ...], ...] = ()
     curves: Mapping[Name, tuple[float, ...]] = field(default_factory=dict)
     versions: Mapping[Name, Name] = field(default_factory=dict)
-    asked: str = ""
+    request_digest: str = ""
     not_repeated: str = ""
-    dtype: Name = "auto"  # that the model was loaded with
+    dtype: Name = "auto"
+
+    def __repr__(self) -> str:
+        """Name the comparison and its arms; the answers would fill pages."""
+        return f"<Comparison of {self.id}: {len(self.keys)} documents, {', '.join(arm.name for arm in self.arms)}>"
+
+    def __eq__(self, other: object) -> bool:
+        """Compare all fields; NaN in a curve equals NaN."""
+        if not isinstance(other, Comparison):
+            return NotImplemented
+        return _comparable(self) == _comparable(other)
+
+    def __hash__(self) -> int:
+        return hash((self.identity, self.adapter, self.keys, self.arms))
 
     @cached_property
     def id(self) -> str:
-        """What a table calls the cell."""
+        """What a table calls the comparison."""
         return f"{self.model} {self.task} {self.shots}-shot seed {self.seed}"
 
     @property
+    def identity(self) -> tuple[str | int, ...]:
+        """What two runs of the same comparison share: the id and the values of SEARCH_SETTINGS."""
+        return (self.id, *(getattr(self, name) for name in SEARCH_SETTINGS))
+
+    @property
     def shots(self) -> str:
-        """What the cell was tuned on, as a user writes it: a number, or `mix`."""
+        """Shots that the adapter was tuned on, as a user writes them: a number, or `mix`."""
         return "mix" if self.mixed else str(self.num_fewshot)
 
     @property
     def draws(self) -> tuple[Arm, ...]:
-        """Further choices and orders of the few-shot arm's shots, the best first."""
+        """Arms with further draws of few-shot examples, the best first."""
         return tuple(sorted((arm for arm in self.arms if arm.draw), key=lambda arm: arm.draw))
 
     @property
     def base(self) -> Arm:
-        """The unedited model under the prompts that the edited one sees."""
+        """The unedited model under the prompts that the edited one gets."""
         return self.arm(FEW_SHOT if self.num_fewshot else ZERO_SHOT)
 
-    def gain(self, metric: str = "greedy_f1", *, arm: str = EDITED, over: str | None = None) -> "Gain":
-        """Score of one arm minus that of another on the same documents, with its 95% interval and p-value.
+    def arm(self, name: str) -> Arm:
+        """Return the arm of that name.
+
+        Raises:
+            TarotError: no such arm; the message lists the names.
+
+        Example:
+            >>> comparison.arm("edited").labels
+            8
+        """
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        raise TarotError(f"an arm among {', '.join(arm.name for arm in self.arms)}", repr(name))
+
+    def score(self, metric: str = HEADLINE, *, arm: str = EDITED) -> float:
+        """Return the score of an arm, a fraction.
 
         Args:
             metric: `greedy_f1`, `greedy_acc`, `f1` or `acc`.
-            arm: the arm in question.
-            over: the arm it is compared with; None for the base.
+            arm: name of the arm.
 
         Raises:
             UnknownName: no such metric.
             TarotError: no such arm.
 
         Example:
-            >>> comparison.gain("greedy_f1").low > 0
+            >>> 0 <= comparison.score("greedy_acc", arm="zero-shot") <= 1
             True
         """
-        from tarot.evaluation.metrics import metric_named
+        from tarot.evaluation.metrics import metric_named  # imports NumPy and SciPy
 
-        chosen = metric_named(metric)
+        return metric_named(metric).mean_score(self.gold, [self.arm(arm)])
+
+    def gain(self, metric: str = HEADLINE, *, arm: str = EDITED, over: str | None = None) -> "Gain":
+        """Return the score of one arm minus that of another on the same documents, with its 95% CI and p-value.
+
+        Args:
+            metric: `greedy_f1`, `greedy_acc`, `f1` or `acc`.
+            arm: name of the arm in question.
+            over: name of the arm it is compared with; None for the base.
+
+        Raises:
+            UnknownName: no such metric.
+            TarotError: no such arm.
+
+        Example:
+            >>> gain = comparison.gain("greedy_f1")
+            >>> gain.low <= gain.value <= gain.high
+            True
+        """
+        from tarot.evaluation.metrics import metric_named  # imports NumPy and SciPy
+
         before, after = self.base if over is None else self.arm(over), self.arm(arm)
+        chosen = metric_named(metric)
         return chosen.gain(self.gold, chosen.answers(before), chosen.answers(after))
 
-    def arm(self, name: str) -> Arm:
-        """The arm of that name; TarotError names those there are."""
-        for arm in self.arms:
-            if arm.name == name:
-                return arm
-        raise TarotError(f"an arm among {', '.join(arm.name for arm in self.arms)}", repr(name))
+    def changed(self, metric: str = HEADLINE, *, arm: str = EDITED, over: str | None = None) -> ChangedDocuments:
+        """Return the documents that an arm answers right and the one it is compared with wrong, and the reverse.
+
+        Args:
+            metric: decides whether greedy answers (`greedy_f1`, `greedy_acc`) or likeliest choices (`f1`, `acc`) count.
+            arm: name of the arm in question.
+            over: name of the arm it is compared with; None for the base.
+
+        Raises:
+            UnknownName: no such metric.
+            TarotError: no such arm.
+
+        Example:
+            >>> fixed, broken = comparison.changed("greedy_f1")
+            >>> gain = comparison.gain("greedy_f1")
+            >>> (len(fixed), len(broken)) == (gain.gained, gain.lost)
+            True
+        """
+        from tarot.evaluation.metrics import metric_named  # imports NumPy and SciPy
+
+        answers = metric_named(metric).answers
+        base, edited = answers(self.base if over is None else self.arm(over)), answers(self.arm(arm))
+        fixed, broken = (
+            tuple(ChangedDocument(row, self.texts[row], self.gold[row], base[row], edited[row]) for row in rows)
+            for rows in changed_rows(self.gold, base, edited)
+        )
+        return ChangedDocuments(fixed, broken)
+
+    def to_pandas(self) -> "DataFrame":
+        """Return a table with one row a document and arm; needs pandas, which lm-eval installs.
+
+        Columns: `document` (row, from 0), `text`, `gold`, `arm`, `predicted`, `greedy`, `gold_probability`.
+
+        Example:
+            >>> table = comparison.to_pandas()
+            >>> len(table) == len(comparison.arms) * len(comparison.gold)
+            True
+        """
+        from pandas import DataFrame
+
+        return DataFrame(
+            {
+                "document": row,
+                "text": self.texts[row],
+                "gold": self.gold[row],
+                "arm": arm.name,
+                "predicted": arm.predicted[row],
+                "greedy": arm.greedy[row],
+                "gold_probability": arm.gold_probability[row],
+            }
+            for arm in self.arms
+            for row in range(len(self.keys))
+        )
+
+    def _repr_html_(self) -> str:
+        """Show arms, scores and gains as a table in a notebook."""
+        from tarot.evaluation.html_table import comparison_to_html  # imports NumPy and SciPy
+
+        return comparison_to_html(self)
 
 
-# What else cells may differ in, besides model, task, shots and seed, and how it is said.
-DETAILS = {
-    "search": "{}",
-    "space": "in {}",
-    "objective": "for {}",
-    "samples": "{} samples",
-    "budget": "budget {}",
-    "dtype": "{}",
-}
+def _comparable(comparison: Comparison) -> dict[str, Any]:
+    values = {each.name: getattr(comparison, each.name) for each in fields(comparison)}
+    curves = {name: [None if x != x else x for x in curve] for name, curve in comparison.curves.items()}
+    return {**values, "curves": curves}
 
 
 def search_labels(comparisons: Sequence[Comparison]) -> list[str]:
-    """Of each cell, in words, what tells its search from those of the others; empty where all searched alike."""
-    told: list[tuple[str, ...]] = [()] * len(comparisons)
-    for name, form in DETAILS.items():
+    """Label each comparison with the settings in which the searches differ ("" if none do).
+
+    A setting is named only where it separates comparisons that the earlier settings do not.
+    """
+    labels: list[tuple[str, ...]] = [()] * len(comparisons)
+    for name, words in SEARCH_SETTINGS.items():
         values: dict[tuple[str, ...], set[object]] = defaultdict(set)
-        for comparison, words in zip(comparisons, told, strict=True):
-            values[words].add(getattr(comparison, name))
-        if any(len(found) > 1 for found in values.values()):
-            told = [
-                (*words, form.format(getattr(comparison, name)))
-                for comparison, words in zip(comparisons, told, strict=True)
+        for comparison, label in zip(comparisons, labels, strict=True):
+            values[label].add(getattr(comparison, name))
+        if any(len(different) > 1 for different in values.values()):
+            labels = [
+                (*label, words.format(getattr(comparison, name)))
+                for comparison, label in zip(comparisons, labels, strict=True)
             ]
-    return [", ".join(words) for words in told]
+    return [", ".join(label) for label in labels]
 
 
 def comparison_names(comparisons: Sequence[Comparison]) -> list[str]:
-    """The cells' names, with what tells their searches apart."""
+    """Name each comparison by its id and the label of its search."""
     return [
-        ", ".join(filter(None, each))
-        for each in zip((comparison.id for comparison in comparisons), search_labels(comparisons), strict=True)
+        ", ".join(filter(None, parts))
+        for parts in zip((comparison.id for comparison in comparisons), search_labels(comparisons), strict=True)
     ]
 
 
 def missing_number_notes(comparison: Comparison) -> list[str]:
-    """State for each arm which documents have no number; empty if all have one."""
+    """Describe for each arm which documents have no number; empty if all have one."""
     return [
         f"{comparison.id}, {arm.name}: {describe_missing_numbers(arm.without_number, len(comparison.keys))}"
         for arm in comparison.arms

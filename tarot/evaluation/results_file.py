@@ -1,4 +1,4 @@
-"""FIXME: one sentence on this module."""
+"""Comparisons as a JSON file: written readably, read strictly."""
 
 import json
 import math
@@ -7,35 +7,43 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from reprlib import repr as short
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tarot._files.strict_json import LARGEST_NUMBER, parse_json, read_file, validate
 from tarot.errors import TarotError
-
-if TYPE_CHECKING:
-    pass
 from tarot.evaluation.results import Comparison
 
 FORMAT = 1
-
-
-MOST_HEADS = 2**16  # of one cell, that a report draws
+MOST_HEADS = 2**16
+"""Heads of one comparison that a report can draw."""
+JSON_KEYS = {"request_digest": "asked"}
+"""Fields of a comparison that have another name in the file."""
 
 
 def comparisons_to_json(comparisons: Sequence[Comparison]) -> str:
-    """Readable and diffable: one list, sorted by cell, one line a field; NaN in a curve as null."""
-    ordered = [asdict(comparison) for comparison in sorted(comparisons, key=lambda comparison: comparison.id)]
-    for comparison in ordered:
-        comparison["curves"] = {
-            name: [score if math.isfinite(score) else None for score in curve]
-            for name, curve in comparison["curves"].items()
-        }
-    return json.dumps({"format": FORMAT, "cells": ordered}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    """Return comparisons as JSON: sorted by id, one line a field, and null for NaN in a curve.
+
+    Example:
+        >>> comparisons_to_json([comparison]).splitlines()[1]
+        ' "format": 1,'
+    """
+    ordered = sorted(comparisons, key=lambda comparison: comparison.id)
+    content = {"format": FORMAT, "cells": [comparison_to_values(comparison) for comparison in ordered]}
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def comparison_to_values(comparison: Comparison) -> dict[str, Any]:
+    """Return what JSON holds of a comparison."""
+    values = {JSON_KEYS.get(name, name): value for name, value in asdict(comparison).items()}
+    values["curves"] = {
+        name: [score if math.isfinite(score) else None for score in curve] for name, curve in comparison.curves.items()
+    }
+    return values
 
 
 @contextmanager
 def open_results(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Read the content of a file of results; a ValueError of the body, too, becomes a TarotError that names the file.
+    """Yield the content of a results file; a ValueError in the body becomes a TarotError that names the file.
 
     Raises:
         TarotError: no such file, not JSON, a newer format, or values that the schema refuses.
@@ -46,7 +54,7 @@ def open_results(path: str | Path) -> Iterator[dict[str, Any]]:
             raise ValueError(f"{type(content).__name__} instead of an object")
         version = content.get("format")
         if type(version) is not int:
-            raise ValueError(f"format: {short(version)} is no integer")
+            raise ValueError(f"format: {short(version)} is not an integer")
         if version > FORMAT:
             raise TarotError(f"results of format {FORMAT} at most", f"{version} in {path}", "update tarot")
         yield content
@@ -57,46 +65,61 @@ def open_results(path: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def load_comparisons(path: str | Path) -> list[Comparison]:
-    """Read cells that `comparisons_to_json` wrote. Fields that this version does not know are ignored.
+    """Read the comparisons that `comparisons_to_json` wrote; unknown fields are ignored.
 
     Raises:
-        TarotError: no such file, not JSON, a newer format, or a cell whose values the schema refuses.
+        TarotError: no such file, not JSON, a newer format, or a comparison whose values the schema refuses.
+
+    Example:
+        >>> _ = Path("results.json").write_text(comparisons_to_json([comparison]), encoding="utf-8")
+        >>> load_comparisons("results.json") == [comparison]
+        True
     """
     with open_results(path) as content:
         comparisons = content.get("cells")
         if not isinstance(comparisons, list):
-            raise ValueError(f"cells: {short(comparisons)} is no list")
-        return [comparison_from_json(comparison) for comparison in comparisons]
+            raise ValueError(f"cells: {short(comparisons)} is not a list")
+        return [comparison_from_values(comparison) for comparison in comparisons]
 
 
-def comparison_from_json(values: object) -> Comparison:
-    """Build the cell of which JSON holds these values; ValueError names a field that is missing or wrong."""
-    curves = values.get("curves") if isinstance(values, dict) else None
-    if isinstance(values, dict) and isinstance(curves, dict):
-        # JSON has no NaN: a trial without a finite score is null.
-        read = {k: [math.nan if x is None else x for x in v] if isinstance(v, list) else v for k, v in curves.items()}
-        values = {**values, "curves": read}
+def comparison_from_values(values: object) -> Comparison:
+    """Build a comparison from the values in JSON.
+
+    Raises:
+        ValueError: names a field that is missing or wrong.
+    """
+    if isinstance(values, dict):
+        fields = {key: name for name, key in JSON_KEYS.items()}
+        values = {fields.get(key, key): value for key, value in values.items()}
+        if isinstance(curves := values.get("curves"), dict):
+            values["curves"] = {name: _with_nan(curve) for name, curve in curves.items()}
     comparison: Comparison = validate(Comparison, values)
-    if not comparison.keys:
+    n = len(comparison.keys)
+    if not n:
         raise ValueError("keys: no documents")
     for name, curve in comparison.curves.items():
         if any(abs(score) > LARGEST_NUMBER for score in curve):
             raise ValueError(f"curves.{name}: a score beyond {LARGEST_NUMBER:g}")
     columns: dict[str, Sequence[object]] = {"gold": comparison.gold, "texts": comparison.texts}
     for arm in comparison.arms:
-        if not all(row < len(comparison.keys) for row in arm.without_number):
-            raise ValueError(f"{len(comparison.keys)} documents, and others in without_number of {arm.name}")
+        if not all(row < n for row in arm.without_number):
+            raise ValueError(f"{n} documents, but without_number of {arm.name} lists others")
         columns |= {f"{name} of {arm.name}": getattr(arm, name) for name in ("predicted", "greedy", "gold_probability")}
-    check_lengths(len(comparison.keys), columns)
+    check_lengths(n, columns)
     if comparison.head_angles and len(comparison.head_angles) != len(comparison.layers):
         raise ValueError(f"{len(comparison.layers)} layers and {len(comparison.head_angles)} rows in head_angles")
-    if (n := sum(map(len, comparison.head_angles))) > MOST_HEADS:
-        raise ValueError(f"head_angles: {n} heads, and at most {MOST_HEADS} can be drawn")
+    if (n_heads := sum(map(len, comparison.head_angles))) > MOST_HEADS:
+        raise ValueError(f"head_angles: {n_heads} heads, but at most {MOST_HEADS} can be drawn")
     return comparison
 
 
+def _with_nan(curve: object) -> object:
+    """Replace null by NaN: JSON has no NaN, so a trial without a finite score is null."""
+    return [math.nan if score is None else score for score in curve] if isinstance(curve, list) else curve
+
+
 def check_lengths(n: int, columns: Mapping[str, Sequence[object]]) -> None:
-    """Raise ValueError for a column of another length than the documents."""
+    """Raise ValueError for a column that is not as long as there are documents."""
     for name, column in columns.items():
         if len(column) != n:
             raise ValueError(f"{n} documents and {len(column)} in {name}")

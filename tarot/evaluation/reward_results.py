@@ -1,6 +1,6 @@
-"""The plain data of one rewarded comparison: what base and edited model wrote on the same documents, judged alike.
+"""The result of a reward comparison as plain data: what base and edited model wrote, and how a reward scored it.
 
-No torch here, as in `tarot.evaluation.results`: a report reads it without loading a model.
+This module does not import torch, as `tarot.evaluation.results`: a report reads results without loading a model.
 """
 
 import json
@@ -10,20 +10,31 @@ from pathlib import Path
 from reprlib import repr as short
 
 from tarot._files.strict_json import Name, validate
-from tarot.evaluation import results_file
 from tarot.evaluation.results import Comparison
-from tarot.evaluation.results_file import FORMAT
+from tarot.evaluation.results_file import FORMAT, check_lengths, load_comparisons, open_results
 from tarot.evaluation.statistics.means import Difference
 from tarot.objectives.text_scores import ScoredTexts, TextScores
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RewardComparison:
-    """Base and edited texts of the same documents, judged by one reward.
+    """Texts of base and edited model on the same documents, scored by one reward.
 
-    `prompts` are the documents as asked. `gain` is in the reward's units, `fluency_gain` in nats a token; `outcomes`
-    are those of the search's trials, and `front` the trials among them that no other beats in reward and fluency at
-    once. `command` repeats it, but for what `not_repeated` says became of the edit.
+    Attributes:
+        model: reference of the model.
+        task: lm-eval task.
+        reward: name of the reward.
+        seed: seed of the search.
+        adapter: fingerprint of the edit.
+        prompts: each document as the prompt shows it.
+        base: texts of the unedited model, with reward and fluency each.
+        edited: texts of the edited model, likewise.
+        gain: mean difference of the rewards, edited minus base, in the reward's units.
+        fluency_gain: mean difference of the fluencies, in nats a token.
+        outcomes: scores of the search's trials, by the trial's index.
+        front: trials that no other trial exceeds in both reward and fluency.
+        command: shell line that repeats the comparison, except for what `not_repeated` lists.
+        not_repeated: what became of the edit besides its search; "" if nothing did.
     """
 
     model: Name
@@ -41,43 +52,57 @@ class RewardComparison:
     command: str
     not_repeated: str = ""
 
+    def __repr__(self) -> str:
+        """Name the comparison; its texts would fill pages."""
+        return f"<RewardComparison of {self.id}: {len(self.prompts)} documents>"
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.adapter, self.prompts, self.base, self.edited))
+
     @property
     def id(self) -> str:
-        """What a page calls it."""
+        """What a page calls the comparison."""
         return f"{self.model} {self.task} {self.reward} seed {self.seed}"
 
 
-def rewards_to_json(compared: Sequence[RewardComparison]) -> str:
-    """Everything of every comparison, texts included, in one readable file."""
-    rewarded = [asdict(each) for each in compared]
-    return json.dumps({"format": FORMAT, "rewarded": rewarded}, indent=1, ensure_ascii=False) + "\n"
+def rewards_to_json(comparisons: Sequence[RewardComparison]) -> str:
+    """Return reward comparisons as JSON, texts included."""
+    values = [asdict(comparison) for comparison in comparisons]
+    return json.dumps({"format": FORMAT, "rewarded": values}, indent=1, ensure_ascii=False) + "\n"
 
 
 def load_results(path: str | Path) -> tuple[list[Comparison], list[RewardComparison]]:
-    """Read a file of results: cells, or rewarded results_file.
+    """Read a results file, which holds comparisons of either kind; the list of the other kind is empty.
 
     Raises:
         TarotError: as `tarot.evaluation.results_file.load_comparisons`.
+
+    Example:
+        >>> from tarot.evaluation.results_file import comparisons_to_json
+        >>> _ = Path("results.json").write_text(comparisons_to_json([comparison]), encoding="utf-8")
+        >>> load_results("results.json") == ([comparison], [])
+        True
     """
-    with results_file.open_results(path) as content:
+    with open_results(path) as content:
         if "rewarded" in content:
-            compared = content["rewarded"]
-            if not isinstance(compared, list):
-                raise ValueError(f"rewarded: {short(compared)} is no list")
-            return [], [_rewarded(values) for values in compared]
-    return results_file.load_comparisons(path), []
+            comparisons = content["rewarded"]
+            if not isinstance(comparisons, list):
+                raise ValueError(f"rewarded: {short(comparisons)} is not a list")
+            return [], [_comparison_from_values(values) for values in comparisons]
+    return load_comparisons(path), []
 
 
-def _rewarded(values: object) -> RewardComparison:
-    compared: RewardComparison = validate(RewardComparison, values)
-    if not compared.prompts:
+def _comparison_from_values(values: object) -> RewardComparison:
+    comparison: RewardComparison = validate(RewardComparison, values)
+    n = len(comparison.prompts)
+    if not n:
         raise ValueError("prompts: no documents")
-    for name, scored_texts in {"base": compared.base, "edited": compared.edited}.items():
+    for name, scored_texts in {"base": comparison.base, "edited": comparison.edited}.items():
         columns = {f"{name}.{kind}": getattr(scored_texts, kind) for kind in ("texts", "rewards", "fluencies")}
-        results_file.check_lengths(len(compared.prompts), columns)
-    for name, gain in {"gain": compared.gain, "fluency_gain": compared.fluency_gain}.items():
-        if gain.n != len(compared.prompts):
-            raise ValueError(f"{name}.n: {gain.n} documents and {len(compared.prompts)} prompts")
-    if missing := [trial for trial in compared.front if trial not in compared.outcomes]:
+        check_lengths(n, columns)
+    for name, gain in {"gain": comparison.gain, "fluency_gain": comparison.fluency_gain}.items():
+        if gain.n != n:
+            raise ValueError(f"{name}.n: {gain.n} documents and {n} prompts")
+    if missing := [trial for trial in comparison.front if trial not in comparison.outcomes]:
         raise ValueError(f"front: no outcome of trial {missing[0]}")
-    return compared
+    return comparison

@@ -1,4 +1,4 @@
-"""The arms of a cell against its base: the unedited model under the same prompts."""
+"""Score comparisons by one metric, and group the scored ones by search, setting and seed."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -6,21 +6,39 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
 
-from tarot.evaluation.metrics import HEADLINE, Metric, metric_named
-from tarot.evaluation.results import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Comparison, search_labels
+from tarot.evaluation.metrics import metric_named
+from tarot.evaluation.results import (
+    EDITED,
+    FEW_SHOT,
+    HEADLINE,
+    SEARCH_SETTINGS,
+    ZERO_SHOT,
+    Arm,
+    Comparison,
+    search_labels,
+)
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.seeds import MeanGain, mean_over_seeds, mean_over_settings
 
 
 @dataclass(frozen=True)
 class ScoredComparison:
-    """Scores of a cell's arms and their gains over `base`, by the arm's name; fractions.
+    """A comparison, scored by one metric: scores and gains are fractions, by the name of the arm.
 
-    Where several draws of shots were tried, "few-shot, mean of 5 draws" is a name too. `arms` holds them all under it,
-    their scores' mean is its score, and the mean of their paired gains its gain: an interval, with what draws differ by
-    in it, and no test. `gain` is the edited arm's over the base, `over_few_shot` over few-shot prompting, `over_draws`
-    over the mean of the draws; None where the cell has no such arms. `nth` counts other edits of the same setting and
-    seed, which are no further seeds of it.
+    With several draws of few-shot examples, "few-shot, mean of 5 draws" is a name too. `arms` lists all draws under it.
+    Its score is the mean of their scores, and its gain the mean of their paired gains, which has an interval and no
+    test.
+
+    Attributes:
+        comparison: what was scored.
+        base: name of the arm that `gains` are over.
+        arms: the arms by name; several only under the name of a mean.
+        scores: the score of each arm.
+        gains: the gain of each arm but the base.
+        gain: the edited arm's gain over the base.
+        over_few_shot: the edited arm's gain over few-shot prompting; None without that arm.
+        over_draws: the edited arm's mean gain over the draws; None with fewer than two draws.
+        nth: how many other edits of the same setting and seed come before this one. They are no further seeds.
     """
 
     comparison: Comparison
@@ -35,17 +53,13 @@ class ScoredComparison:
 
     @property
     def setting(self) -> tuple[object, ...]:
-        """All that the seeds of one measurement share."""
+        """What the seeds of one setting share: everything that decides a comparison, except the seed."""
         comparison = self.comparison
         return (
             comparison.model,
             comparison.task,
             comparison.shots,
-            comparison.samples,
-            comparison.budget,
-            comparison.search,
-            comparison.space,
-            comparison.objective,
+            *(getattr(comparison, name) for name in SEARCH_SETTINGS),
             comparison.layers,
             comparison.keys,
             self.nth,
@@ -53,54 +67,76 @@ class ScoredComparison:
 
 
 def score_comparisons(comparisons: Sequence[Comparison], metric: str = HEADLINE) -> list[ScoredComparison]:
-    """Each cell's arms against its base, sorted by setting and seed; one that is given twice, once.
+    """Score comparisons, sorted by setting and seed; a comparison that occurs twice is scored once.
 
-    The base is `zero-shot` for cells without shots and `few-shot` for those with.
+    Args:
+        comparisons: what to score.
+        metric: a name in METRICS.
 
     Raises:
-        UnknownName: a metric that is not one of METRICS.
-        TarotError: a cell without a base or an edited arm.
+        UnknownName: no such metric.
+        TarotError: a comparison without a base or an edited arm.
+
+    Example:
+        >>> scored, = score_comparisons([comparison], "greedy_acc")
+        >>> scored.gain == comparison.gain("greedy_acc")
+        True
     """
-    of = metric_named(metric)
-    once: dict[tuple[object, ...], ScoredComparison] = {}
-    for scored in (_compare(comparison, of) for comparison in comparisons):
-        edited = scored.comparison.arm(EDITED)
-        which = (scored.setting, scored.comparison.seed)
-        once.setdefault((*which, scored.comparison.adapter, edited.greedy, edited.predicted), scored)
-    seen: Counter[tuple[object, ...]] = Counter()
-    compared = []
-    for (setting, seed, *_), scored in once.items():
-        compared.append(replace(scored, nth=seen[setting, seed]))
-        seen[setting, seed] += 1
-    return sorted(compared, key=lambda scored: (scored.setting, scored.comparison.seed))
+    metric_named(metric)
+    distinct: dict[tuple[object, ...], ScoredComparison] = {}
+    for comparison in comparisons:
+        scored, edited = _score(comparison, metric), comparison.arm(EDITED)
+        key = (scored.setting, comparison.seed, comparison.adapter, edited.greedy, edited.predicted)
+        distinct.setdefault(key, scored)
+    n_edits: Counter[tuple[object, ...]] = Counter()
+    numbered = []
+    for (setting, seed, *_), scored in distinct.items():
+        numbered.append(replace(scored, nth=n_edits[setting, seed]))
+        n_edits[setting, seed] += 1
+    return sorted(numbered, key=lambda scored: (scored.setting, scored.comparison.seed))
 
 
-def _compare(comparison: Comparison, metric: Metric) -> ScoredComparison:
-    base = comparison.arm(FEW_SHOT if comparison.num_fewshot else ZERO_SHOT)
-    edited = comparison.arm(EDITED)
+def _score(comparison: Comparison, metric: str) -> ScoredComparison:
+    base, gold = comparison.base, comparison.gold
 
-    @cache  # the edited arm's gain is wanted under several names
-    def gain(before: Arm, after: Arm) -> Gain:
-        return metric.gain(comparison.gold, metric.answers(before), metric.answers(after))
+    @cache  # the edited arm's gain is needed under several names
+    def gain(over: str, arm: str) -> Gain:
+        return comparison.gain(metric, arm=arm, over=over)
 
-    over_few_shot = (
-        gain(comparison.arm(FEW_SHOT), edited) if any(arm.name == FEW_SHOT for arm in comparison.arms) else None
-    )
-    over_draws = (
-        mean_over_seeds([gain(draw, edited) for draw in comparison.draws]) if len(comparison.draws) > 1 else None
-    )
+    few_shot = any(arm.name == FEW_SHOT for arm in comparison.arms)
     arms = named_arms(comparison)
-    scores = {name: metric.mean_score(comparison.gold, those) for name, those in arms.items()}
     gains: dict[str, Gain | MeanGain] = {
-        name: mean_over_seeds([gain(base, arm) for arm in those]) if len(those) > 1 else gain(base, *those)
-        for name, those in arms.items()
+        name: mean_over_seeds([gain(base.name, arm.name) for arm in draws]) if len(draws) > 1 else gain(base.name, name)
+        for name, draws in arms.items()
         if name != base.name
     }
-    return ScoredComparison(comparison, base.name, arms, scores, gains, gain(base, edited), over_few_shot, over_draws)
+    return ScoredComparison(
+        comparison,
+        base.name,
+        arms,
+        scores={name: metric_named(metric).mean_score(gold, draws) for name, draws in arms.items()},
+        gains=gains,
+        gain=gain(base.name, EDITED),
+        over_few_shot=gain(FEW_SHOT, EDITED) if few_shot else None,
+        over_draws=gain_over_draws(comparison, metric) if len(comparison.draws) > 1 else None,
+    )
+
+
+def gain_over_draws(comparison: Comparison, metric: str = HEADLINE) -> MeanGain:
+    """Return the edited arm's gain over each draw of few-shot examples, averaged.
+
+    Args:
+        comparison: with at least one draw; without, the mean of no gains is 0 in [-1, 1].
+        metric: a name in METRICS.
+
+    Raises:
+        UnknownName: no such metric.
+    """
+    return mean_over_seeds([comparison.gain(metric, over=draw.name) for draw in comparison.draws])
 
 
 def named_arms(comparison: Comparison) -> dict[str, tuple[Arm, ...]]:
-    """The cell's arms, and all its draws under the name of their mean in front of the first."""
+    """Return the arms by name, with all draws under the name of their mean in front of the first draw."""
     named: dict[str, tuple[Arm, ...]] = {}
     for arm in comparison.arms:
         if arm.draw and len(comparison.draws) > 1:
@@ -110,52 +146,50 @@ def named_arms(comparison: Comparison) -> dict[str, tuple[Arm, ...]]:
 
 
 def mean_of_draws(comparison: Comparison) -> str:
-    """What the mean over a cell's draws of shots is called."""
+    """Return the name of the mean over the draws of few-shot examples."""
     return f"{FEW_SHOT}, mean of {len(comparison.draws)} draws"
 
 
 def compared_arms(scored_comparisons: Sequence[ScoredComparison]) -> list[str]:
-    """The edited arm and every control, few-shot prompting among them, in the order in which the cells name them.
+    """Return the edited arm and every arm to compare it with, in the order in which the comparisons name them.
 
-    Of the draws of shots their mean, the best and the worst.
+    Few-shot prompting is among them; of its draws the mean, the best and the worst.
     """
-    between = {draw.name for scored in scored_comparisons for draw in scored.comparison.draws[1:-1]}
+    middle = {draw.name for scored in scored_comparisons for draw in scored.comparison.draws[1:-1]}
     names = dict.fromkeys([EDITED, *(name for scored in scored_comparisons for name in scored.gains)])
-    return [name for name in names if name != ZERO_SHOT and name not in between] if scored_comparisons else []
-
-
-def group_by_search(scored_comparisons: Sequence[ScoredComparison]) -> dict[str, list[ScoredComparison]]:
-    """Those whose searches are alike, by what tells them from the others in words; of one search alone, by no words."""
-    groups: dict[str, list[ScoredComparison]] = {}
-    for scored, words in zip(
-        scored_comparisons, search_labels([each.comparison for each in scored_comparisons]), strict=True
-    ):
-        groups.setdefault(words, []).append(scored)
-    return groups
+    return [name for name in names if name != ZERO_SHOT and name not in middle] if scored_comparisons else []
 
 
 def comparison_labels(scored_comparisons: Sequence[ScoredComparison]) -> list[str]:
-    """Of each, in words, its search where there are several, and its adapter where one search has several edits."""
-    words = search_labels([each.comparison for each in scored_comparisons])
+    """Label each comparison with its search where searches differ, and its adapter where one search has several."""
+    searches = search_labels([scored.comparison for scored in scored_comparisons])
     adapters: dict[tuple[str, str], set[str]] = {}
-    for each, said in zip(scored_comparisons, words, strict=True):
-        adapters.setdefault((each.comparison.id, said), set()).add(each.comparison.adapter)
+    for scored, search in zip(scored_comparisons, searches, strict=True):
+        adapters.setdefault((scored.comparison.id, search), set()).add(scored.comparison.adapter)
     edits = [
-        f"adapter {each.comparison.adapter}" if len(adapters[each.comparison.id, said]) > 1 else ""
-        for each, said in zip(scored_comparisons, words, strict=True)
+        f"adapter {scored.comparison.adapter}" if len(adapters[scored.comparison.id, search]) > 1 else ""
+        for scored, search in zip(scored_comparisons, searches, strict=True)
     ]
-    return [", ".join(filter(None, both)) for both in zip(words, edits, strict=True)]
+    return [", ".join(filter(None, parts)) for parts in zip(searches, edits, strict=True)]
+
+
+def group_by_search(scored_comparisons: Sequence[ScoredComparison]) -> dict[str, list[ScoredComparison]]:
+    """Group comparisons by the label of their search, "" where there is one search."""
+    groups: dict[str, list[ScoredComparison]] = {}
+    labels = search_labels([scored.comparison for scored in scored_comparisons])
+    for scored, label in zip(scored_comparisons, labels, strict=True):
+        groups.setdefault(label, []).append(scored)
+    return groups
 
 
 def group_by_setting(scored_comparisons: Sequence[ScoredComparison]) -> list[list[ScoredComparison]]:
-    """Sorted comparisons, those that differ by their seed only together."""
+    """Group sorted comparisons that differ only by their seed."""
     return [list(group) for _, group in groupby(scored_comparisons, key=lambda scored: scored.setting)]
 
 
 def mean_gain(
     scored_comparisons: Sequence[ScoredComparison], gain: Callable[[ScoredComparison], Gain | MeanGain | None]
 ) -> MeanGain:
-    """Mean over seeds, then over settings, of the gains that are there."""
-    return mean_over_settings(
-        [[g for each in group if (g := gain(each))] for group in group_by_setting(scored_comparisons)]
-    )
+    """Average a gain over seeds, then over settings; comparisons whose gain is None do not count."""
+    groups = group_by_setting(scored_comparisons)
+    return mean_over_settings([[value for scored in group if (value := gain(scored))] for group in groups])

@@ -14,7 +14,8 @@ from tarot.errors import TarotError
 from tarot.evaluation.ray.cluster import Cluster, Resources
 from tarot.models.load import load_model
 from tarot.search.config import TaRotConfig
-from tarot.search.problem import Angles, Problem, Scored
+from tarot.search.problem import Evaluation, Problem
+from tarot.search.space import Angles
 
 
 class RayScorer(Cluster):
@@ -48,14 +49,14 @@ class RayScorer(Cluster):
         super().__init__(needs, address)
         self._asked = (model, dtype, config, include_path, batch_size)
 
-    def __call__(self, batch: Sequence[Angles]) -> Iterator[Scored]:
+    def __call__(self, batch: Sequence[Angles]) -> Iterator[Evaluation]:
         """What the candidates score, in their order.
 
         Raises:
             TarotError: what loading or scoring raises there, and no machine that has what is needed.
         """
         tasks = [self.submit("candidate", _scored, self._asked, angles.numpy()) for angles in batch]
-        scored: dict[Any, Scored] = {}
+        scored: dict[Any, Evaluation] = {}
         waiting = list(tasks)
         for task, value in self.finished(tasks):
             scored[task] = value()
@@ -63,8 +64,8 @@ class RayScorer(Cluster):
                 yield scored[waiting.pop(0)]
 
 
-def _scored(needs: Resources, asked: tuple[Any, ...], angles: np.ndarray) -> Scored:
-    return _problem(needs, *asked).scored(torch.from_numpy(angles))
+def _scored(needs: Resources, asked: tuple[Any, ...], angles: np.ndarray) -> Evaluation:
+    return _problem(needs, *asked).evaluate(torch.from_numpy(angles))
 
 
 @lru_cache(maxsize=1)
@@ -74,4 +75,4 @@ def _problem(
     """This process's, until it is asked for another."""
     where = needs.models()
     loaded = load_model(model, device=where.device, dtype=dtype, device_map=where.device_map)
-    return Problem.of(loaded, config, include_path, batch_size)
+    return Problem.from_config(loaded, config, include_path, batch_size)
