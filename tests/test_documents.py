@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from lm_eval.api.task import Task
 
 from tarot.errors import TarotError
-from tarot.objectives.documents import document_key, normalized, question_key, question_part, right_choice, shot_keys
+from tarot.objectives.documents import (
+    document_key,
+    normalize_text,
+    question_key,
+    question_part,
+    right_choice,
+    shot_keys,
+)
 from tarot.objectives.task_loading import load_task
 
 CHOICES = ["red", "redder", "reddish blue", "blue"]
@@ -92,12 +99,12 @@ def test_normalizing_undoes_every_disguise(text: list[str], disguises: list[Call
     written = plain
     for disguise in disguises:
         written = disguise(written)
-    assert normalized(written) == normalized(plain)
+    assert normalize_text(written) == normalize_text(plain)
 
 
 @given(words)
 def test_normalizing_twice_changes_nothing(text: str) -> None:
-    assert normalized(normalized(text)) == normalized(text)
+    assert normalize_text(normalize_text(text)) == normalize_text(text)
 
 
 @pytest.mark.parametrize("kind", KINDS)

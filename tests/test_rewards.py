@@ -275,6 +275,6 @@ def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TarotError) as error:
         check_reward("toxicity:low")
     assert str(error.value) == (
-        "expected the package pyobscenity, which judges toxicity:low, got none installed; "
+        "expected the package pyobscenity for toxicity:low, got none installed; "
         "python -m pip install 'tarot-lm[rewards]'"
     )

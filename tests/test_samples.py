@@ -14,7 +14,7 @@ from lm_eval.api.task import Task
 
 from tarot.errors import TarotError, UnknownName
 from tarot.models.lm_eval_model import TarotLM
-from tarot.objectives.documents import document_key, normalized, question_part
+from tarot.objectives.documents import document_key, normalize_text, question_part
 from tarot.objectives.prompts import get_chat_template
 from tarot.objectives.samples import MIXED_SHOTS, Sample, draw_samples
 from tarot.objectives.task_loading import load_task, load_tasks
@@ -190,7 +190,7 @@ def test_evaluated_and_repeated_documents_are_left_out(
     for seed in range(4):
         samples = draw_samples(task, 27 - most, num_fewshot=shots, seed=seed)
         assert len({question_part(sample.key) for sample in samples}) == len(samples)
-        for prompt in (normalized(sample.pairs[0][0]) for sample in samples):
+        for prompt in (normalize_text(sample.pairs[0][0]) for sample in samples):
             questions = re.findall(r"item \d+", prompt)
             assert not {"item 0", "item 4", "item 7"} & set(questions)
             assert questions.count(questions[-1]) == 1

@@ -17,7 +17,7 @@ from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.documents import normalized, question_key, shot_keys
+from tarot.objectives.documents import normalize_text, question_key, shot_keys
 from tarot.objectives.samples import render_evaluation_documents
 from tarot.objectives.shots import ShotPool, resolve_num_fewshot
 from tarot.objectives.task_loading import load_task, load_tasks
@@ -68,7 +68,7 @@ def loaded() -> LoadedModel:
 def shown(results: Mapping[str, Any], task: str) -> list[list[str]]:
     """The items of each prompt: those of the shots, then the question's own."""
     prompts = [document["arguments"][0][0] for document in results["samples"][task]]
-    return [re.findall(r"item \d+", normalized(prompt)) for prompt in prompts]
+    return [re.findall(r"item \d+", normalize_text(prompt)) for prompt in prompts]
 
 
 SOURCES = {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lm_eval.tasks.manager import TaskManager
 
 from tarot.errors import TarotError, UnknownName
-from tarot.objectives.task_names import check_task_names, lm_eval_names, names_in, tasks_folder
+from tarot.objectives.task_names import check_task_names, lm_eval_names, task_names_in, tasks_folder
 
 
 def test_every_name_of_lm_eval_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,8 +44,8 @@ def test_a_folder_has_the_names_that_lm_eval_finds_in_it(tmp_path: Path) -> None
     for name, content in YAML.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
-    assert names_in(tmp_path) == set(TaskManager(include_path=str(tmp_path), include_defaults=False).all_tasks)
-    assert names_in(tasks_folder()) == set(
+    assert task_names_in(tmp_path) == set(TaskManager(include_path=str(tmp_path), include_defaults=False).all_tasks)
+    assert task_names_in(tasks_folder()) == set(
         TaskManager(include_path=str(tasks_folder()), include_defaults=False).all_tasks
     )
 

@@ -86,12 +86,12 @@ def check_tasks(
     return list(selected["tasks"].values())
 
 
-def check_limit(limit: int | float | None) -> None:
+def check_limit(limit: object) -> None:
     """Raise InvalidValueError unless `limit` is None, a whole number from 1, or a fraction between 0 and 1."""
     if limit is None:
         return
-    is_number = isinstance(limit, Real) and not isinstance(limit, bool) and math.isfinite(limit)
-    if not (is_number and (0 < limit < 1 or (limit >= 1 and limit == int(limit)))):
+    number = float(limit) if isinstance(limit, Real) and not isinstance(limit, bool) else math.nan
+    if not (0 < number < 1 or (number >= 1 and number.is_integer())):
         raise InvalidValueError(
             f"limit must be a number of documents from 1, or a fraction of them such as 0.1, not {limit!r}.",
         )

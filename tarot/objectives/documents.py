@@ -1,4 +1,4 @@
-"""Documents of a task: which two are the same, and which answer is right.
+"""Documents: digests that tell whether two documents of a task are the same, and the index of the right answer.
 
 Two documents are the same if they ask the same question with the same choices. Letter case, Unicode form, invisible
 characters, white space, punctuation at the end of a word and the order of the choices make no difference.
@@ -18,34 +18,43 @@ from tarot.errors import TarotError
 
 Doc = dict[str, object]
 
-# Code points that show nothing: Unicode's Default_Ignorable_Code_Point.
+# Invisible code points: Unicode's Default_Ignorable_Code_Point.
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-_PLAIN_SIGNS = {
-    **dict.fromkeys([0x2018, 0x2019, 0x201A, 0x201B], "'"),  # quotation marks of typographers
+_PLAIN_PUNCTUATION = {
+    **dict.fromkeys([0x2018, 0x2019, 0x201A, 0x201B], "'"),  # typographic quotation marks
     **dict.fromkeys([0x201C, 0x201D, 0x201E, 0x201F, 0x00AB, 0x00BB], '"'),
     **dict.fromkeys([*range(0x2010, 0x2016), 0x2212], "-"),  # dashes and the minus sign
 }
 _PUNCTUATION_AT_END = re.compile(r"[.,;:!?。、]+(?=\s|$)")
-_TEMPLATES = ("doc_to_text", "doc_to_choice", "doc_to_target", "gen_prefix")  # that `fewshot_config` can replace
-# A line such as "A. blue", "(b) blue" or "1) blue": an answer that the question lists.
+_SHOT_TEMPLATES = ("doc_to_text", "doc_to_choice", "doc_to_target", "gen_prefix")  # `fewshot_config` may replace them
+# A line such as "A. blue", "(b) blue" or "1) blue": an answer listed in the question.
 _LISTED_ANSWER = re.compile(r"^[^\S\n]*[(\[]?([A-Za-z]|\d{1,2})[)\].:][^\S\n]*(\S.*)$", re.MULTILINE)
 
 
-def normalized(text: str) -> str:
-    """The text without differences of letter case, Unicode form, white space, and punctuation at the end of words."""
+def normalize_text(text: str) -> str:
+    """Return the text without differences in letter case, Unicode form, white space, and punctuation after words.
+
+    Example:
+        >>> normalized("Is it\\u00a0RED?") == normalized("is it red")
+        True
+    """
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text).translate(_PLAIN_SIGNS))
+        text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text).translate(_PLAIN_PUNCTUATION))
     text = text.casefold()
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)  # folding can leave another form
+        text = unicodedata.normalize("NFKC", text)  # case folding can undo the normal form
     return " ".join(_PUNCTUATION_AT_END.sub("", text).split())
 
 
 def document_key(task: Task, doc: Doc) -> str:
-    """Digests of a document: `question_key`, a hyphen, and one of its exact text, choices and answer."""
+    """Identify a document by its content.
+
+    Returns:
+        `question_key`, a hyphen, and a digest of the exact text, choices and answer.
+    """
     choices = task.doc_to_choice(doc) if task.config.doc_to_choice is not None else None
     exact = [task.doc_to_text(doc), choices, task.doc_to_target(doc)]
     if prefix := task.doc_to_prefix(doc):
@@ -54,26 +63,26 @@ def document_key(task: Task, doc: Doc) -> str:
 
 
 def question_key(task: Task, doc: Doc) -> str:
-    """Digest of what a document asks: equal for two documents that are the same, in whichever split they are."""
+    """Return a digest of what a document asks, equal for two documents that are the same."""
     choices = task.doc_to_choice(doc) if task.config.doc_to_choice is not None else []
     return _question_key(task, doc, task.doc_to_text(doc), choices, task.doc_to_target, task.doc_to_prefix(doc))
 
 
 def shot_keys(task: Task, shot: Doc) -> frozenset[str]:
-    """The question's key of a shot, by the task's own templates and by those of its `fewshot_config`.
+    """Return the question's key of a shot, by the task's own templates and by those of its `fewshot_config`.
 
     Raises:
-        TarotError: neither can render it.
+        TarotError: Neither can render the shot.
     """
     config = task.fewshot_cfg
     keys: set[str] = set()
     reason: Exception | None = None
     try:
         keys.add(question_key(task, shot))
-    except Exception as error:  # a shot written for `fewshot_config` may lack the fields of a document
+    except Exception as error:  # a shot listed in `fewshot_config` may lack fields that the task's templates use
         reason = error
-    own = (config.doc_to_text, config.doc_to_choice, config.doc_to_target, config.gen_prefix)
-    if keys and own == tuple(getattr(task.config, name) for name in _TEMPLATES):
+    shot_templates = (config.doc_to_text, config.doc_to_choice, config.doc_to_target, config.gen_prefix)
+    if keys and shot_templates == tuple(getattr(task.config, name) for name in _SHOT_TEMPLATES):
         return frozenset(keys)
     try:
         choices = task.doc_to_choice(shot, config.doc_to_choice) if config.doc_to_choice is not None else []
@@ -82,7 +91,7 @@ def shot_keys(task: Task, shot: Doc) -> frozenset[str]:
         keys.add(
             _question_key(task, shot, text, choices, lambda doc: task.doc_to_target(doc, config.doc_to_target), prefix)
         )
-    except Exception as error:  # templates and functions of a task can raise anything
+    except Exception as error:  # a task's templates and functions can raise anything
         reason = error
     if not keys:
         raise TarotError(
@@ -94,45 +103,45 @@ def shot_keys(task: Task, shot: Doc) -> frozenset[str]:
 
 
 def question_part(key: str) -> str:
-    """The part of a document's key that is equal for the same question."""
+    """Return the part of a document's key that equals its `question_key`."""
     return key.partition("-")[0]
 
 
 def _question_key(task: Task, doc: Doc, text: Any, choices: Any, target: Any, prefix: str | None) -> str:
-    texts = [normalized(str(choice)) for choice in choices]
-    # With several inputs the text is an index: the choices are the questions, and all have one continuation.
-    question, listed = _without_listed(text, doc, texts) if isinstance(text, str) else ("", [])
-    parts = [question, sorted(listed), sorted(texts), normalized(prefix or "")]
+    texts = [normalize_text(str(choice)) for choice in choices]
+    # With multiple inputs (Winogrande) the text is an index: the choices are contexts that share a continuation.
+    question, listed = _split_listed_answers(text, doc, texts) if isinstance(text, str) else ("", [])
+    parts = [question, sorted(listed), sorted(texts), normalize_text(prefix or "")]
     if task.multiple_input or task.OUTPUT_TYPE in ("loglikelihood", "loglikelihood_rolling"):
-        parts.append(normalized(str(target(doc))))  # what is scored is part of the question
+        parts.append(normalize_text(str(target(doc))))  # what is scored is part of the question
     return _digest(parts)
 
 
-def _without_listed(text: str, doc: Doc, choices: list[str]) -> tuple[str, list[str]]:
-    """A question without the answers that it lists, and these: they may stand in another order in its duplicate."""
-    question = normalized(text)
+def _split_listed_answers(text: str, doc: Doc, choices: list[str]) -> tuple[str, list[str]]:
+    """Split a question into its text and the answers listed in it: a duplicate may list them in another order."""
+    question = normalize_text(text)
     for answers in _lists_of_texts(doc.values()):
-        listed = [normalized(answer) for answer in answers]
-        if len(listed) == len(choices) and (without := _without(question, listed)) is not None:
-            return without, listed
+        listed = [normalize_text(answer) for answer in answers]
+        if len(listed) == len(choices) and (remainder := _remove_answers(question, listed)) is not None:
+            return remainder, listed
     lines = list(_LISTED_ANSWER.finditer(text))
     labels = "".join(line[1] for line in lines).lower()
-    in_turn = labels in [order[: len(lines)] for order in (string.ascii_lowercase, "123456789", "0123456789")]
-    if len(lines) > 1 and len(choices) in (0, len(lines)) and in_turn:
-        return normalized(_LISTED_ANSWER.sub("", text)), [normalized(line[2]) for line in lines]
-    without = _without(question, choices)
-    return (question, []) if without is None else (without, choices)
+    in_order = labels in [order[: len(lines)] for order in (string.ascii_lowercase, "123456789", "0123456789")]
+    if len(lines) > 1 and len(choices) in (0, len(lines)) and in_order:
+        return normalize_text(_LISTED_ANSWER.sub("", text)), [normalize_text(line[2]) for line in lines]
+    remainder = _remove_answers(question, choices)
+    return (question, []) if remainder is None else (remainder, choices)
 
 
-def _without(text: str, answers: list[str]) -> str | None:
-    """A text without the last occurrence of each answer; None if it does not have all of two or more answers."""
+def _remove_answers(text: str, answers: list[str]) -> str | None:
+    """Remove the last occurrence of each answer; None unless the text has all of at least two answers."""
     if len(answers) < 2 or not all(answer and answer in text for answer in answers):
         return None
-    for answer in sorted(answers, key=len, reverse=True):  # the longest first: one may contain another
-        places = list(re.finditer(rf"(?<!\w){re.escape(answer)}(?!\w)", text))
-        if not places:
+    for answer in sorted(answers, key=len, reverse=True):  # longest first: one answer may contain another
+        matches = list(re.finditer(rf"(?<!\w){re.escape(answer)}(?!\w)", text))
+        if not matches:
             return None
-        text = f"{text[: places[-1].start()]}\0{text[places[-1].end() :]}"
+        text = f"{text[: matches[-1].start()]}\0{text[matches[-1].end() :]}"
     return text
 
 
@@ -149,7 +158,7 @@ def _digest(content: object) -> str:
 
 
 def right_choice(task: Task, id: str, doc: Doc) -> int:
-    """Index of the right answer among a document's choices.
+    """Return the index of the right answer among a document's choices.
 
     Args:
         task: an lm-eval task with choices.
@@ -157,7 +166,7 @@ def right_choice(task: Task, id: str, doc: Doc) -> int:
         doc: the document.
 
     Raises:
-        TarotError: there is no right answer, or more than one; or a choice is empty.
+        TarotError: There is no right answer or more than one, or a choice is empty.
     """
     place = f"{id} of {task.config.task}"
     choices = task.doc_to_choice(doc)
@@ -171,7 +180,7 @@ def right_choice(task: Task, id: str, doc: Doc) -> int:
     if isinstance(first, str) and first in choices:
         index = choices.index(first)
     elif isinstance(first, int) and 0 <= first < len(choices):
-        index = int(first)  # a bool, too
+        index = int(first)  # may be a bool
     else:
         raise TarotError(f"a gold answer among {choices}", f"{target!r} in {place}", "check doc_to_target")
     if choices.count(choices[index]) > 1:
@@ -180,12 +189,12 @@ def right_choice(task: Task, id: str, doc: Doc) -> int:
 
 
 def evaluated_split(task: Task) -> str:
-    """Name of the split that a task evaluates."""
+    """Return the name of the split that a task evaluates."""
     return str(task.config.test_split if task.has_test_docs() else task.config.validation_split)
 
 
 def check_answers(task: Task) -> None:
-    """Raise TarotError unless each evaluated document of a task with choices has one right answer among them."""
+    """Raise TarotError unless each evaluated document has one right answer among its choices, if it has choices."""
     if task.config.doc_to_choice is None:
         return
     split = evaluated_split(task)

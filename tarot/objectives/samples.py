@@ -79,7 +79,7 @@ def draw_samples(
     check_answers(task)
     pool = ShotPool(task, tuning=True) if most_shots else None
     # Under the sampler `first_n` the pool's first documents are the shots of every prompt.
-    reserved = pool.first(most_shots) if pool else frozenset()
+    reserved = pool.first_keys(most_shots) if pool else frozenset()
     candidates = [row for row in documents.rows if row[2] not in reserved]
     left_out = documents.left_out
     if len(candidates) < n or (pool and len(pool.docs) < most_shots):

@@ -1,4 +1,4 @@
-"""Shots: how many lm-eval shows, and which documents may be among them."""
+"""Shots: the number of labelled examples in a prompt, and the documents that may be shown as such."""
 
 import logging
 from collections import Counter
@@ -14,19 +14,24 @@ logger = logging.getLogger("tarot")
 
 
 def forbids_shots(task: Task) -> bool:
-    """Whether the task's own file, or its group's, sets `num_fewshot: 0`, which no request overrides."""
+    """Return whether the file of the task or its group sets `num_fewshot: 0`, which no request overrides."""
     return bool(task.config.num_fewshot == 0)
 
 
 def resolve_num_fewshot(task: Task, requested: int | str | None) -> int | str:
-    """How many shots the prompts of a task have, by lm-eval's rule.
+    """Return the number of shots that a task's prompts have, by lm-eval's rule.
 
     Args:
         task: an lm-eval task as it was loaded.
         requested: a number, or "mix"; None for the task's own number.
 
     Raises:
-        TarotError: the task's own number is none.
+        TarotError: The task file's `num_fewshot` is not a whole number.
+
+    Example:
+        >>> from tarot.objectives.task_loading import load_task
+        >>> resolve_num_fewshot(load_task("synth_color"), 6)
+        6
     """
     own = task.config.num_fewshot
     if requested is None:
@@ -46,66 +51,66 @@ def resolve_num_fewshot(task: Task, requested: int | str | None) -> int | str:
 class ShotPool:
     """The documents that a task may show as shots: none that is evaluated.
 
-    Where the pool is the evaluated split itself, each prompt leaves out the document that it asks.
+    If shots come from the evaluated split itself, each prompt leaves out its own document.
 
     Args:
         task: an lm-eval task.
-        tuning: whether the prompts are a search's; these never show an evaluated document.
+        tuning: whether the prompts are a search's, which never show an evaluated document.
 
     Attributes:
         docs: the documents, in the order of the pool.
-        left_out: number of documents of the pool that are also evaluated.
-        most: number of shots that any prompt can have.
+        left_out: number of documents left out because they are also evaluated.
+        max_shots: largest number of shots that every prompt can have.
     """
 
     def __init__(self, task: Task, *, tuning: bool = False) -> None:
         self.task = task
-        whole = list(task.sampler.df) if hasattr(task, "sampler") else []
+        pool = list(task.sampler.df) if hasattr(task, "sampler") else []
         evaluated = {question_key(task, doc) for doc in task.eval_docs}
-        keyed = [(doc, shot_keys(task, doc)) for doc in whole]
+        keyed = [(doc, shot_keys(task, doc)) for doc in pool]
         self.by_document = not tuning and _pool_split(task) == evaluated_split(task)
         self._keyed = [(doc, keys) for doc, keys in keyed if self.by_document or keys.isdisjoint(evaluated)]
         self.docs = [doc for doc, _ in self._keyed]
-        self.left_out = len(whole) - len(self.docs)
+        self.left_out = len(pool) - len(self.docs)
         copies = Counter(key for _, keys in self._keyed for key in keys if key in evaluated)
-        self.most = len(self.docs) - max(copies.values(), default=0)
+        self.max_shots = len(self.docs) - max(copies.values(), default=0)
         if self.left_out:
             logger.warning(
                 "left out %d of %d documents of %s that could be shots: they are also evaluated",
                 self.left_out,
-                len(whole),
+                len(pool),
                 task.config.task,
             )
 
-    def first(self, n: int) -> frozenset[str]:
-        """The keys of the first n documents."""
+    def first_keys(self, n: int) -> frozenset[str]:
+        """Return the question keys of the first n documents."""
         return frozenset().union(*(keys for _, keys in self._keyed[:n]))
 
     def without(self, keys: Collection[str]) -> list[Doc]:
-        """The documents whose questions are none of these."""
+        """Return the documents without those that ask one of these questions."""
         return [doc for doc, own in self._keyed if own.isdisjoint(keys)]
 
     def show(self, tuned_on: Collection[str] = ()) -> Callable[[], None]:
-        """Let lm-eval's sampler draw shots from these documents alone.
+        """Make lm-eval's sampler draw shots from this pool only.
 
         Args:
-            tuned_on: keys of questions that are not shown either.
+            tuned_on: question keys of samples, which are not shown either.
 
         Returns:
-            A function that undoes it.
+            A function that restores the sampler.
         """
         task, sampler, before = self.task, self.task.sampler, self.task.sampler.df
         pool = self.without(tuned_on)
         draw_shots, render = sampler.sample, task.fewshot_context
-        asked: list[Doc] = []
+        current: list[Doc] = []  # the document whose prompt is being rendered
 
         def fewshot_context(doc: Doc, *args: Any, **kwargs: Any) -> Any:
-            asked[:] = [doc]
+            current[:] = [doc]
             return render(doc, *args, **kwargs)
 
         def sample(n: int, eval_doc: Doc | None = None, **kwargs: Any) -> Sequence[Doc]:
-            own = question_key(task, asked[0])
-            # Given a document, lm-eval draws one shot more than it shows.
+            own = question_key(task, current[0])
+            # Given an evaluated document, lm-eval draws one shot more than it shows.
             shots = draw_shots(n, eval_doc=eval_doc if len(pool) > n else None, **kwargs)
             if any(own in shot_keys(task, shot) for shot in shots):
                 sampler.replace_df(self.without({own, *tuned_on}))
@@ -115,17 +120,17 @@ class ShotPool:
                 _check_shot(task, shot, own)
             return shots
 
-        def undo() -> None:
+        def restore() -> None:
             sampler.sample, task.fewshot_context = draw_shots, render
             sampler.replace_df(before)
 
         sampler.replace_df(pool if len(pool) < len(before) else before)
         sampler.sample, task.fewshot_context = sample, fewshot_context
-        return undo
+        return restore
 
 
 def _pool_split(task: Task) -> str | None:
-    """Name of the split that shots come from, by lm-eval's rule; None for shots that the task file lists."""
+    """Return the split that shots come from, by lm-eval's rule; None for shots listed in the task file."""
     config = task.config
     if task.fewshot_cfg.split is not None:
         return str(task.fewshot_cfg.split)
@@ -136,7 +141,7 @@ def _pool_split(task: Task) -> str | None:
 
 
 def _check_shot(task: Task, shot: Doc, own: str) -> None:
-    """Raise TarotError for a shot that is the question itself, or whose answer is none of its choices."""
+    """Raise TarotError if a shot is the question itself, or its answer is not among its choices."""
     config = task.fewshot_cfg
     if own in shot_keys(task, shot):
         hint = "check the sampler of fewshot_config"

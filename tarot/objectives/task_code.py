@@ -1,6 +1,6 @@
-"""A task's own code: its templates, filters and metrics, which can raise anything.
+"""Task code: turn whatever a task's templates, filters and metrics raise into a TarotError.
 
-A task folder is code, even one without `!function`: jinja templates and metrics run when it is loaded and evaluated.
+A task folder is code, even without `!function`: loading and evaluating it runs jinja templates and metrics.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,12 @@ DOCUMENT_STEPS = (
 
 @contextmanager
 def as_tarot_error(expected: str, hint: str = "check the task file") -> Iterator[None]:
-    """Raise any exception of the body, `SystemExit` included, as a TarotError that says what was expected."""
+    """Raise any exception of the body, `SystemExit` included, as a TarotError.
+
+    Args:
+        expected: what should have worked.
+        hint: what to do.
+    """
     try:
         yield
     except TarotError:
@@ -31,10 +36,10 @@ def as_tarot_error(expected: str, hint: str = "check the task file") -> Iterator
 
 
 def guard_task_code(task: Task) -> None:
-    """Make each exception of a task's code a TarotError that names the task, the step and the document.
+    """Wrap a task's steps, so that each exception becomes a TarotError that names step, task and document.
 
     Args:
-        task: an lm-eval task; its steps are wrapped in place.
+        task: an lm-eval task; changed in place.
     """
     name = task.config.task
     for step in DOCUMENT_STEPS:
@@ -56,15 +61,15 @@ def _guarded(task: Task, step: str, run: Callable[..., Any]) -> Callable[..., An
         except TarotError:
             raise
         except (Exception, SystemExit) as error:
-            where = _document(task, kwargs["doc"] if "doc" in kwargs else args[0] if args else None)
-            with as_tarot_error(f"{step} to work on {where}"):
+            document = _name_document(task, kwargs["doc"] if "doc" in kwargs else args[0] if args else None)
+            with as_tarot_error(f"{step} to work on {document}"):
                 raise error
 
     return guarded
 
 
-def _document(task: Task, doc: Any) -> str:
-    with suppress(Exception):  # the documents are made by the task's code too
+def _name_document(task: Task, doc: Any) -> str:
+    with suppress(Exception):  # the task's code makes the documents too
         for row, each in enumerate(task.eval_docs):
             if each == doc:
                 return f"document {row}"
