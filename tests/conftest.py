@@ -7,6 +7,7 @@ os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 import ipaddress
 import socket
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import hypothesis
@@ -19,7 +20,10 @@ install_import_hook(
     [
         "tarot.edit.rotation",
         "tarot.edit.sites",
+        "tarot.edit.layers",
+        "tarot.edit.context",
         "tarot.edit.hooks",
+        "tarot.edit.merge",
         "tarot.models.scoring.prefix_cache",
         "tarot.models.scoring.scorer",
         "tarot.objectives.answers",
@@ -76,3 +80,12 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def no_gradients() -> Iterator[None]:
+    """Compute without gradients, unless a test enables them."""
+    import torch
+
+    with torch.no_grad():
+        yield

@@ -85,7 +85,7 @@ def test_what_keeps_more_than_keys_and_values_is_lent_nothing(monkeypatch: pytes
     model = tiny("llama")
     assert can_share_prefix(model)
     monkeypatch.setattr(
-        "tarot.models.scoring.scorer.DynamicCache", lambda config: Cache(layers=[Indexed() for _ in range(3)])
+        "tarot.models.scoring.prefix_cache.DynamicCache", lambda config: Cache(layers=[Indexed() for _ in range(3)])
     )
     assert not can_share_prefix(model)
     made = [Request((*range(3, 15), i), (5, 6)) for i in (20, 21)]

@@ -1,9 +1,9 @@
-"""Hidden states below the first edited layer, which no edit changes: computed once, and put in from then on.
+"""Frozen-layer cache: hidden states of the layers below the first edited one, computed once.
 
-    forward(ids) = upper(lower(ids)),    lower(ids) remembered for each pass
+    forward(ids) = upper(lower(ids)),    lower(ids) stored for each pass
 
-A search scores the same prompts hundreds of times and edits only the layers from some layer on. What the layers below
-make of a prompt is kept, and they are passed over.
+A search scores the same prompts hundreds of times and edits only some of the layers. The output of the frozen layers
+below is stored at the first pass, and those layers are skipped from then on.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -15,13 +15,13 @@ from tarot.edit.patch import Patch
 
 
 class FrozenLayerCache:
-    """What the last of some lower layers hands on, remembered by pass.
+    """Cache of the frozen layers' output, one entry a forward pass.
 
-    Models whose layers return more than hidden states are left to run them: nothing is remembered then.
+    Layers that return more than hidden states are not cached: they run in every pass.
 
     Args:
-        lower: the model's first decoder layers, in order. Nothing may change them, nor what they are given in passes
-            of the same key.
+        lower: the model's first decoder layers, in order. They must not change, nor may their input in passes of the
+            same key.
     """
 
     def __init__(self, lower: Sequence[nn.Module]) -> None:
@@ -29,14 +29,14 @@ class FrozenLayerCache:
         self._states: dict[Hashable, Tensor] = {}
 
     def knows(self, key: Hashable) -> bool:
-        """Whether a pass of this key needs no lower layers any more."""
+        """Whether a pass of this key skips the frozen layers."""
         return key in self._states
 
     @contextmanager
     def passing(self, key: Hashable) -> Iterator[None]:
-        """Around one forward pass of the model: remembers its hidden states, or passes over the lower layers.
+        """Store the hidden states of one forward pass of the model, or skip the frozen layers if they are known.
 
-        A pass that fails is forgotten.
+        Nothing is kept of a pass that fails.
         """
         if not self._lower:
             yield
@@ -44,23 +44,24 @@ class FrozenLayerCache:
         with Patch(*self._lower) as patch:
             if self.knows(key):
                 for layer in self._lower:
-                    patch.replace(layer, layer, "forward", _handing_on(self._states[key]))
+                    patch.replace(layer, layer, "forward", _return_states(self._states[key]))
             else:
-                patch.after(self._lower[-1], self._remembering(key))
+                patch.after(self._lower[-1], self._store(key))
             patch.apply()
             try:
                 yield
             except BaseException:
-                self._states.pop(key, None)  # the pass has no result, so nothing goes on from there
+                self._states.pop(key, None)
                 raise
 
-    def _remembering(self, key: Hashable) -> Callable[[nn.Module, object, object], None]:
-        def remember(module: nn.Module, args: object, output: object) -> None:
+    def _store(self, key: Hashable) -> Callable[[nn.Module, object, object], None]:
+        def store(module: nn.Module, args: object, output: object) -> None:
             if isinstance(output, Tensor):
                 self._states[key] = output.detach()
 
-        return remember
+        return store
 
 
-def _handing_on(states: Tensor) -> Callable[..., Tensor]:
+def _return_states(states: Tensor) -> Callable[..., Tensor]:
+    """Return a layer's `forward` that gives stored states whatever its input."""
     return lambda *args, **kwargs: states

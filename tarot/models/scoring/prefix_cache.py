@@ -1,4 +1,4 @@
-"""FIXME: one sentence on this module."""
+"""KV prefix cache: keys and values of a shared prefix, read by every row of a batch."""
 
 from inspect import signature
 
@@ -8,29 +8,32 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-# What a pass takes its cache by, and gives it back as: transformers 5.24 renamed it, and warns of the name before.
+# Name of the cache in a model's arguments and output. transformers 5.24 renamed it and warns of the earlier name.
 CACHE = "cache" if hasattr(CausalLMOutputWithPast, "cache") else "past_key_values"
-
-
+# Layers whose state is keys and values alone. Their subclasses hold more.
 SHAREABLE_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)
 
 
 class SharedPrefixLayer(DynamicLayer):
-    """Keys and values of a prefix, lent to every row of a batch.
+    """One layer's keys and values of a prefix, expanded to every row of a batch.
 
-    A row's own states pass through and are not kept, so one prefix serves any number of batches of any size.
+    Args:
+        prefix: the same layer's states of a shorter prefix; None for the empty one.
+        keep: whether to append the states that pass through. Rows that continue a prefix do not, so that one prefix
+            serves any number of batches of any size.
     """
 
-    def __init__(self, lender: "SharedPrefixLayer | None", keep: bool) -> None:
+    def __init__(self, prefix: "SharedPrefixLayer | None", keep: bool) -> None:
         super().__init__()
         self.keep = keep
-        if lender and lender.is_initialized:
-            self.dtype, self.device, self.is_initialized = lender.dtype, lender.device, True
-            self.keys, self.values = lender.keys, lender.values
+        if prefix and prefix.is_initialized:
+            self.dtype, self.device, self.is_initialized = prefix.dtype, prefix.device, True
+            self.keys, self.values = prefix.keys, prefix.values
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
+        """Return the prefix's states followed by the rows' own, each `row x head x token x dimension`."""
         keys, values = key_states, value_states
         if self.keys is not None and self.values is not None:
             rows = (len(key_states), -1, -1, -1)
@@ -43,7 +46,7 @@ class SharedPrefixLayer(DynamicLayer):
 
 
 def share_prefix(prefix: Cache | None, n_layers: int, *, keep: bool) -> Cache:
-    """A cache that starts with `prefix`, keeping what passes through it or not."""
+    """Return a cache that begins with `prefix`; `keep` says whether it keeps the states that pass through it."""
     if prefix is None:
         return Cache(layers=[SharedPrefixLayer(None, keep) for _ in range(n_layers)])
     return Cache(
@@ -52,12 +55,11 @@ def share_prefix(prefix: Cache | None, n_layers: int, *, keep: bool) -> Cache:
 
 
 def can_share_prefix(model: PreTrainedModel) -> bool:
-    """Whether every layer's state is keys and values alone, each layer with its own (nothing recurrent or shared)."""
+    """Whether each layer's state is its own keys and values: nothing recurrent, nothing shared between layers."""
     config = model.config.get_text_config(decoder=True)
     return (
         not getattr(config, "num_kv_shared_layers", 0)
         and CACHE in signature(model.forward).parameters
         and not getattr(model, "_is_stateful", False)
-        # Not their subclasses, which keep more than that.
         and all(type(layer) in SHAREABLE_LAYERS for layer in DynamicCache(config=model.config).layers)
     )

@@ -1,9 +1,9 @@
-"""Rotary embeddings whose frequencies depend on the length of the whole pass.
+"""Rotary embeddings whose frequencies depend on the length of the pass.
 
 LongRoPE has two sets of factors, and uses the long set once the last position of a pass reaches
 `original_max_position_embeddings`. Dynamic NTK scaling computes its frequencies from the length of every pass beyond
 the model's own, and keeps them for later passes. With such a model, the score of a text depends on the texts that it
-is padded with, and keys that a shorter pass cached do not fit a longer one.
+is padded with, and keys that a shorter pass cached are wrong in a longer one.
 
 Sources: Ding et al., "LongRoPE", arXiv 2402.13753; `transformers.modeling_rope_utils.dynamic_rope_update`.
 """
@@ -21,28 +21,32 @@ CACHED_LENGTH = "max_seq_len_cached"
 
 
 def constant_rope_length(model: PreTrainedModel) -> float:
-    """Return the most tokens of a pass up to which every pass has the same rotary frequencies.
+    """Return the number of tokens up to which all passes have the same rotary frequencies.
 
-    Infinity for most models. 0 where the frequencies depend on the length and the configuration does not say how.
+    Returns:
+        Infinity for most models; 0 where the frequencies depend on the length and the configuration does not say how.
     """
-    lengths = [*_from_configuration(model.config.to_dict())]
+    lengths: list[float] = [*_from_configuration(model.config.to_dict())]
     if lengths:
         # A model keeps the length that it was built with when its configuration changes.
         lengths += [vars(each).get("original_max_seq_len", math.inf) for each in model.modules()]
-    return min(lengths, default=math.inf)
+    return float(min(lengths, default=math.inf))
 
 
 def pass_group(length: int, constant: float) -> int:
-    """Group sequences by the rotary frequencies of a pass of their length: those of one group may share a pass.
+    """Return the group of a sequence: sequences of one group have the same rotary frequencies and may share a pass.
 
-    All sequences of up to `constant` tokens are in group 0. A longer one shares a pass with those of its own length.
+    Args:
+        length: tokens of the sequence.
+        constant: what `constant_rope_length` returns. Sequences up to it are in group 0, longer ones in a group of
+            their own length.
     """
     return 0 if length <= constant else length
 
 
 @contextmanager
 def initial_rope(model: PreTrainedModel) -> Iterator[None]:
-    """Run the body, which is one forward pass, with the frequencies of a model that has run no other pass before."""
+    """Run the body, one forward pass, with the rotary frequencies of a newly loaded model; restore them on exit."""
     _reset(model)
     try:
         yield
@@ -51,7 +55,7 @@ def initial_rope(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _from_configuration(config: Mapping[str, Any]) -> Iterator[float]:
-    """Yield the lengths up to which frequencies are constant, for the length-dependent ones of all parts of a model."""
+    """Yield, for each length-dependent embedding of all parts of a model, the length up to which it is constant."""
     for name, value in config.items():
         for part in value if isinstance(value, list | tuple) else [value]:
             if isinstance(part, Mapping):
@@ -59,22 +63,23 @@ def _from_configuration(config: Mapping[str, Any]) -> Iterator[float]:
 
 
 def _from_rope(rope: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[float]:
-    """Yield the same for the parameters of one embedding, or for those of each layer type."""
+    """Yield that length for the parameters of one embedding, or of each layer type's."""
     kind = str(rope.get("rope_type", rope.get("type", "")))
     # PhiMoE scales attention by `long_mscale` beyond the switch, whatever the type.
     if "dynamic" in kind or kind in LONGROPE or any(key.startswith("long_") for key in rope):
-        yield min(_lengths(rope, config), default=0)
+        yield min(_stated_lengths(rope, config), default=0)
     for part in rope.values():
         if isinstance(part, Mapping):
             yield from _from_rope(part, config)
 
 
-def _lengths(*parts: Mapping[str, Any]) -> Iterable[int]:
+def _stated_lengths(*parts: Mapping[str, Any]) -> Iterable[int]:
     names = ("original_max_position_embeddings", "max_position_embeddings")
     return [part[name] for part in parts for name in names if isinstance(part.get(name), int)]
 
 
 def _reset(model: PreTrainedModel) -> None:
+    """Undo what earlier passes changed in the model's rotary embeddings."""
     for module in model.modules():
         for name in [name for name in vars(module) if name.endswith(CACHED_LENGTH)]:
             if getattr(module, name) != module.original_max_seq_len:

