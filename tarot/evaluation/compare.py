@@ -33,7 +33,8 @@ from tarot.evaluation.lm_eval_results import (
     question_text,
     read_answers,
 )
-from tarot.evaluation.results import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Comparison
+from tarot.evaluation.results import EDITED, FEW_SHOT, FEW_SHOT_SHOTS, ZERO_SHOT, Arm, Comparison
+from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.documents import Doc, check_answers, document_key
 from tarot.objectives.samples import MIXED_SHOTS
@@ -41,9 +42,6 @@ from tarot.objectives.shots import resolve_num_fewshot
 from tarot.objectives.task_loading import load_task
 from tarot.search.config import TaRotConfig
 from tarot.search.provenance import LIBRARIES
-
-FEW_SHOT_SHOTS = 6
-"""Shots of the few-shot arm of an adapter that was tuned without shots."""
 
 
 class TimedDocuments(NamedTuple):
@@ -57,6 +55,7 @@ BaseAnswers = MutableMapping[tuple[object, ...], TimedDocuments]
 """Answers of unedited models, which comparisons that differ by their adapter share."""
 
 
+@in_evaluation_mode
 def compare(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

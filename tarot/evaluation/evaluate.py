@@ -21,6 +21,7 @@ from tarot.edit.fingerprint import weights_fingerprint
 from tarot.errors import InvalidValueError, TarotError
 from tarot.evaluation.baselines.weights import WeightEdit
 from tarot.models.answer_log import AnswerLog, LoggedAnswers
+from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.lm_eval_model import TarotLM, quiet
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.missing_numbers import note_missing
@@ -136,6 +137,7 @@ def _check_runs(task: Task, limit: int | float | None) -> None:
         task.doc_to_target(doc)
 
 
+@in_evaluation_mode
 def evaluate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

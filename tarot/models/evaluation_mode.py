@@ -1,36 +1,62 @@
-"""Run a model in evaluation mode without gradients to its weights, and leave it as it was."""
+"""Run a user's model in evaluation mode without gradients to its weights, and leave it as it was."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, ParamSpec, TypeVar
 
 from torch import nn
 
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
 
 @contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module, tokenizer: Any = None) -> Iterator[None]:
     """Switch off dropout and the gradients to all weights inside the context.
 
-    The training flag of each module and `requires_grad` of each parameter are restored on exit, also after an error.
+    On exit, also after an error, these are as before: the training flag of each module, `requires_grad` of each
+    parameter, and the tokenizer's padding token, which lm-eval sets where there is none.
 
     Args:
-        model: any module; its modules and parameters stay the same objects.
+        model: any module.
+        tokenizer: its tokenizer; None if the body does not use one.
 
     Example:
+        >>> from torch import nn
         >>> from tarot.models.evaluation_mode import evaluation_mode
-        >>> module = torch.nn.Dropout(0.5)
-        >>> with evaluation_mode(module):
-        ...     module.training
+        >>> dropout = nn.Dropout(0.5)
+        >>> with evaluation_mode(dropout):
+        ...     dropout.training
         False
-        >>> module.training
+        >>> dropout.training
         True
     """
     training = [(module, module.training) for module in model.modules()]
     differentiable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    padding = getattr(tokenizer, "pad_token", None)
     model.eval().requires_grad_(False)
     try:
         yield
     finally:
         for module, flag in training:
-            module.training = flag  # `train(flag)` would set all modules inside as well
+            module.training = flag  # `train(flag)` would set the modules inside as well
         for parameter, flag in differentiable:
             parameter.requires_grad_(flag)
+        if getattr(tokenizer, "pad_token", None) != padding:
+            tokenizer.pad_token = padding
+
+
+def in_evaluation_mode(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Run a function of `model, tokenizer, ...` within `evaluation_mode`.
+
+    Arguments of another type reach the function as they are, which refuses them.
+    """
+
+    @functools.wraps(function)
+    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        model, tokenizer, *_ = (*args[:2], *(kwargs.get(name) for name in ("model", "tokenizer")[len(args) :]))
+        with evaluation_mode(model, tokenizer) if isinstance(model, nn.Module) else nullcontext():
+            return function(*args, **kwargs)
+
+    return run

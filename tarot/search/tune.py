@@ -1,36 +1,33 @@
-"""Samples, objective, space and search, joined: from a model and a task to an adapter."""
+"""Tune an edit: from a model and a task to an adapter."""
 
-import hashlib
-import json
 import math
-import platform
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tarot._files.lock import hold_lock
 from tarot.edit.adapter import Adapter, Edit
-from tarot.edit.fingerprint import shapes_fingerprint, weights_fingerprint
-from tarot.edit.sites import angle_mask
-from tarot.errors import TarotError
+from tarot.errors import InvalidValueError, TarotError
+from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.fluency import NO_FLOOR, FluencyFloor
 from tarot.objectives.objective import DifferentiableObjective
 from tarot.objectives.rewards import check_reward, is_reward
-from tarot.objectives.text_scores import TextScoreLog
-from tarot.search import SEARCHES, SearchResult, Trial, TrialLog, run_search, trial_cost
-from tarot.search.config import TaRotConfig, check_config
-from tarot.search.folder import LOCK, TRIALS, check_free, make_folder
-from tarot.search.problem import Angles, Problem, Scored
-from tarot.search.provenance import LIBRARIES
-from tarot.search.space import NEEDS_GRADIENT, make_space
+from tarot.search.config import TaRotConfig
+from tarot.search.folder import SearchLogs, check_free, open_logs
+from tarot.search.loop import SearchResult, run_search
+from tarot.search.problem import Evaluation, Problem
+from tarot.search.provenance import search_provenance, search_settings
+from tarot.search.registry import check_budget
+from tarot.search.space import Angles, Space
+from tarot.search.trials import Trial
+
+ScoreBatch = Callable[[Sequence[Angles]], Iterable[Evaluation]]
+OnTrial = Callable[[Trial, SearchResult], None]
 
 
+@in_evaluation_mode
 def tune(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -41,134 +38,127 @@ def tune(
     include_path: str | Path | None = None,
     resume: bool = False,
     batch_size: int | None = None,
-    candidates: Callable[[Sequence[Angles]], Iterable[Scored]] | None = None,
+    score_batch: ScoreBatch | None = None,
     on_start: Callable[[int], None] = lambda resumed: None,
-    on_trial: Callable[[Trial, SearchResult], None] = lambda trial, result: None,
+    on_trial: OnTrial = lambda trial, result: None,
 ) -> Adapter:
-    """Search angles that raise a task's objective on labelled samples, and save the best as an adapter.
+    """Search the angles that maximise an objective on a few labelled samples.
 
-    The search ends with its budget, or when the training samples are fitted (`AnswerScore.target_score`): further steps
-    would overfit. Ctrl-C keeps the best so far. With `output_dir`, trials are written as they are made, and `resume`
-    continues an interrupted search.
+    The search ends when its budget is spent, or when the training samples are fitted: further steps would overfit.
+    Ctrl-C ends it early and keeps the best edit so far.
 
     Args:
-        model: a causal language model; unchanged afterwards.
+        model: a causal language model of transformers; unchanged afterwards.
         tokenizer: the model's tokenizer.
         config: what to search.
+        budget: number of evaluations of the objective; a gradient counts for three.
         output_dir: folder for the trials and the adapter, new or empty unless resuming; None keeps nothing on disk.
-        budget: evaluations of the objective, the identity and the initial design among them.
         include_path: folder of further task files.
-        resume: go on with the trials in `output_dir`.
-        batch_size: most sequences of one pass; None leaves it to us.
-        candidates: scores the angles of a batch, in their order; None does it here, one after another.
-        on_start: called before the search with the number of trials that it resumes.
-        on_trial: called after each trial with it and the result so far.
+        resume: continue the search in `output_dir`; yields exactly the trials of an uninterrupted search.
+        batch_size: sequences per forward pass; None chooses.
+        score_batch: scores the edits of a step, in order; None scores them here, one after another.
+        on_start: called before the search with the number of trials it resumes from.
+        on_trial: called after each trial with the trial and the result so far.
+
+    Returns:
+        The edit with the highest score; with zero angles if no trial beats the unedited model.
 
     Raises:
-        UnknownName: a task, space, search, objective, rotation or kind of site that there is not.
-        TarotError: samples that cannot be had honestly, a folder that is not free, or trials of another recipe.
+        UnknownName: no task has this name.
+        InvalidValueError: the budget does not pay for one trial.
+        TarotError: the task has too few samples, `output_dir` is not free or holds the trials of another search, or no
+            trial has a finite score.
+
+    Example:
+        >>> config = tarot.TaRotConfig("synth_implicatives", num_samples=8)
+        >>> adapter = tarot.tune(model, tokenizer, config, budget=6)
+        >>> adapter.provenance["trials"], adapter.provenance["spent"]
+        (2, 6)
     """
     loaded = LoadedModel.from_objects(model, tokenizer)
-    output = None if output_dir is None else Path(output_dir)
-    check(config, output, budget, resume)
-    problem = Problem.of(loaded, config, include_path, batch_size)
-    config = problem.config
-    objective, sites, rotation = problem.objective, problem.objective.sites, problem.objective.rotation
-    gradient = objective.gradient() if config.space in NEEDS_GRADIENT else None
-    space = make_space(config.space, angle_mask(sites, rotation.n_angles), config.bound, config.seed, gradient)
-
-    settings = {
-        "model": loaded.reference,
-        "shapes": shapes_fingerprint(loaded.model, sites),
-        "weights": weights_fingerprint(loaded.model),
-        "dtype": str(loaded.model.dtype),
-        **config.to_dict(),
-        "prompts": hashlib.sha256(json.dumps([vars(sample) for sample in problem.samples]).encode()).hexdigest()[:16],
-    }
-    if output:
-        make_folder(output)
-    with hold_lock(output / LOCK, wait=False) if output else nullcontext():
-        log = TrialLog.open(output / TRIALS, settings, resume) if output else None
-        outcomes = TextScoreLog(output) if output and is_reward(config.objective) else None
-        on_start(len(log.trials) if log else 0)
-
-        def angles(x: Tensor) -> Tensor:
-            return space.angles(x).float()
-
-        def kept(scored: Scored) -> float:
-            if outcomes and log and scored.outcome:
-                outcomes.add(len(log.trials), scored.outcome)
-            return scored.score
-
-        result = run_search(
-            lambda x: kept(problem.scored(angles(x))),
-            space.d,
-            search=config.search,
-            budget=budget,
-            seed=config.seed,
-            starts=space.starts,
-            value_and_grad=(lambda x: space.value_and_grad(x, objective.value_and_grad))
-            if isinstance(objective, DifferentiableObjective)
-            else None,
-            target_score=objective.target_score,
-            batch=config.trials_per_step,
-            evaluate=(lambda points: map(kept, candidates(list(map(angles, points))))) if candidates else None,
-            log=log,
-            on_trial=on_trial,
-        )
+    folder = None if output_dir is None else Path(output_dir)
+    check_request(config, budget=budget, output_dir=folder, resume=resume)
+    problem = Problem.from_config(loaded, config, include_path, batch_size)
+    space = problem.make_space()
+    settings = search_settings(loaded, problem)
+    with open_logs(folder, settings, resume=resume, with_texts=is_reward(config.objective)) as logs:
+        on_start(logs.n_trials)
+        result = _search(problem, space, logs, budget=budget, score_batch=score_batch, on_trial=on_trial)
         if not math.isfinite(result.best.score):
+            n = len(result.trials)
             raise TarotError(
-                "a finite score in some trial",
-                f"none in {len(result.trials)}",
-                "try --dtype float32, or a smaller --bound",
+                "a finite score in some trial", f"none in {n}", "try --dtype float32, or a smaller --bound"
             )
+        objective = problem.objective
         adapter = Adapter(
-            angles(torch.tensor(result.best.x, dtype=torch.float64)),
-            Edit.from_sites(loaded.model, config.sites, sites, rotation),
-            {
-                "model": loaded.reference,
-                "dtype": loaded.dtype,
-                **config.to_dict(),
-                "budget": max(budget, result.spent),  # a search that was resumed with less has spent more
-                "chat_template": problem.template is not None,
-                **problem.prompting,
-                "coordinates": space.d,
-                "trials": len(result.trials),
-                "spent": result.spent,
-                "interrupted": result.interrupted,
-                "fitted": result.best.score >= objective.target_score,
-                "best_trial": result.best.index,
-                "scores": {"identity": result.identity.score, "best": result.best.score},
-                "seconds": {
-                    "evaluating": round(sum(trial.evaluate_seconds for trial in result.trials), 3),
-                    "proposing": round(sum(trial.propose_seconds for trial in result.trials), 3),
-                },
-                "samples_drawn": [{"id": s.id, "key": s.key, "num_fewshot": s.num_fewshot} for s in problem.samples],
-                "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
-            },
+            _angles(space, torch.tensor(result.best.x, dtype=torch.float64)),
+            Edit.from_sites(loaded.model, config.sites, objective.sites, objective.rotation),
+            search_provenance(loaded, problem, result, budget),
         )
-        if output:
-            adapter.save_pretrained(output)
+        if folder:
+            adapter.save_pretrained(folder)
         return adapter
 
 
-def check(config: TaRotConfig, output: Path | None, budget: int, resume: bool) -> None:
-    """Raise what `tune` would raise that can be told without a model; a command calls it before it loads one."""
-    if output is not None:
-        check_free(output, resume)
+def check_request(config: TaRotConfig, *, budget: int, output_dir: Path | None = None, resume: bool = False) -> None:
+    """Raise what `tune` would raise that is known without the model and the task.
+
+    The module of a reward `module:function` is imported: call this only for a reward that the user requested.
+
+    Raises:
+        InvalidValueError: the budget does not pay for one trial, or `config` is not a TaRotConfig.
+        TarotError: the folder is not free, there is no folder to resume from, or the reward is not available.
+    """
+    if not isinstance(config, TaRotConfig):
+        raise InvalidValueError(f"config must be a TaRotConfig, not {config!r}.")
+    if output_dir is not None:
+        check_free(output_dir, resume=resume)
     elif resume:
-        raise TarotError("an output folder to resume from", "none", "give output_dir")
-    check_search(config, budget)
-
-
-def check_search(config: TaRotConfig, budget: int) -> None:
-    """The same, wherever its trials are to be."""
+        raise InvalidValueError("resume needs an output_dir to resume from.")
     if is_reward(config.objective):
         check_reward(config.objective)
-    if FluencyFloor.parse(config.fluency_floor) != NO_FLOOR and not is_reward(config.objective):
-        raise TarotError("a reward as objective under a fluency floor", repr(config.objective), "leave the floor out")
-    check_config(config)
-    if is_reward(config.objective) and SEARCHES[config.search].follows_gradient:
-        raise TarotError(f"a search without gradients for {config.objective}", repr(config.search), "try --search bo")
-    if budget < (cost := trial_cost(config.search)):
-        raise TarotError(f"a budget of at least {cost}, what one trial of {config.search!r} counts for", str(budget))
+    check_budget(config.search, budget)
+
+
+def _search(
+    problem: Problem,
+    space: Space,
+    logs: SearchLogs,
+    *,
+    budget: int,
+    score_batch: ScoreBatch | None,
+    on_trial: OnTrial,
+) -> SearchResult:
+    """Maximise the problem's objective over the space."""
+    config, objective = problem.config, problem.objective
+
+    def score(x: Tensor) -> float:
+        return logs.keep_texts(problem.evaluate(_angles(space, x)))
+
+    def score_elsewhere(points: Sequence[Tensor]) -> Iterable[float]:
+        assert score_batch
+        return map(logs.keep_texts, score_batch([_angles(space, x) for x in points]))
+
+    def value_and_grad(x: Tensor) -> tuple[float, Tensor]:
+        assert isinstance(objective, DifferentiableObjective)
+        return space.value_and_grad(x, objective.value_and_grad)
+
+    return run_search(
+        score,
+        space.d,
+        search=config.search,
+        budget=budget,
+        seed=config.seed,
+        starts=space.starts,
+        value_and_grad=value_and_grad if isinstance(objective, DifferentiableObjective) else None,
+        target_score=objective.target_score,
+        trials_per_step=config.trials_per_step,
+        evaluate=score_elsewhere if score_batch else None,
+        log=logs.trials,
+        on_trial=on_trial,
+    )
+
+
+def _angles(space: Space, x: Tensor) -> Angles:
+    """Return the angles of a point in single precision, in which they are applied and saved."""
+    return space.angles(x).float()
