@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from test_cli import run_in
 
 from tarot.errors import TarotError, UnknownName
-from tarot.evaluation.grid import CellRequest, CellResult, CellRunner, ModelCache, parse_engine, run_grid
+from tarot.evaluation.cell_runner import CellRunner, ModelCache
+from tarot.evaluation.grid import CellRequest, CellResult, parse_engine, run_grid
 from tarot.evaluation.results import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Comparison
 from tarot.evaluation.results_file import load_comparisons
 from tarot.models.loaded_model import LoadedModel
@@ -216,5 +217,5 @@ def test_a_setting_that_cannot_be_measured_is_refused_without_its_model(
 ) -> None:
     models = ModelCache()  # which would say that there is no such model
     setting = CellRequest("nowhere", "own_choice", include_path=str(write_tasks(tmp_path / "tasks")), samples=5)
-    outcome = CellRunner(tmp_path, models).outcome(replace(setting, **change))  # type: ignore[arg-type]  # fields
+    outcome = CellRunner(tmp_path, models).run(replace(setting, **change))  # type: ignore[arg-type]  # fields
     assert outcome.comparison is None and message in outcome.error and not models

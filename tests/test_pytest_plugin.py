@@ -644,7 +644,7 @@ def tuned(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         evaluated.clear()
         changed = replace(config, **(change or {}))
         adapter, folder = cache.tune_cached(
-            model, changed, tmp_path / "cache", budget=4, include_path=str(place / "tasks"), say=said.append
+            model, changed, tmp_path / "cache", budget=4, include_path=str(place / "tasks"), notify=said.append
         )
         return adapter, folder, said, [*evaluated]
 
@@ -739,7 +739,7 @@ def test_a_cache_that_cannot_be_written(place: Path, tmp_path: Path) -> None:
     config = TaRotConfig("own_choice", num_samples=6, space="head")
     for folder, reason in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "deep", "Not a directory")):
         with pytest.raises(TarotError, match=rf"expected to write in {folder}, got {reason}; choose another folder"):
-            cache.tune_cached(loaded, config, folder, budget=3, include_path=str(place / "tasks"), say=print)
+            cache.tune_cached(loaded, config, folder, budget=3, include_path=str(place / "tasks"), notify=print)
 
 
 # In other company

@@ -1,40 +1,110 @@
 """`tarot bench`: measure a grid of comparisons."""
 
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from tarot.cli.checks import check_output, check_tasks_exist
 from tarot.cli.console import out
-from tarot.cli.options import Address, Cpus, Engine, Gpus, IncludePath, Memory, Metric, check_names, check_output, path
+from tarot.cli.options import (
+    HARDWARE,
+    OUTPUT,
+    PROMPTS,
+    SEARCH,
+    TASK,
+    Address,
+    Cpus,
+    Draws,
+    Engine,
+    Gpus,
+    IncludePath,
+    Limit,
+    Memory,
+    MetricName,
+    NumSamples,
+    Space,
+    Tasks,
+    path,
+    reference,
+)
 from tarot.cli.progress import CellProgress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from tarot.evaluation.grid import CellRequest, CellResult
+    from tarot.evaluation.results import Comparison
+
 
 def bench(
-    model: Annotated[list[str], typer.Option(help="model reference, as for `tune`; repeat for several")],
-    task: Annotated[list[str], typer.Option(help="lm-eval task; repeat for several")],
-    output: Annotated[
-        Path, typer.Option(parser=path, help="JSON file of cells: those in it stay, and are not measured again")
+    model: Annotated[
+        list[str],
+        typer.Option(
+            "--model",
+            parser=reference,
+            metavar="REF",
+            help="Hub id, folder, PATH.gguf or wheel:NAME; may be repeated.",
+            rich_help_panel=TASK,
+        ),
     ],
-    shots: Annotated[str, typer.Option(help="labelled examples in each prompt: 0,6 measures both, or `mix`")] = "0",
-    seeds: Annotated[str, typer.Option(help="0,1,2 measures three")] = "0",
-    search: Annotated[
-        list[str] | None, typer.Option(help="adam, which is the default, bo, paper or random; repeat for several")
-    ] = None,
-    space: Annotated[str, typer.Option(help="as for `tune`; each search's own if left out")] = "",
-    samples: Annotated[int, typer.Option(help="labelled samples of a search", min=1)] = 20,
-    budget: Annotated[int, typer.Option(help="evaluations of a search", min=1)] = 120,
-    draws: Annotated[int, typer.Option(help="as for `compare`, there none if left out", min=0)] = 5,
+    tasks: Tasks,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output-path",
+            "--output",
+            parser=path,
+            metavar="FILE",
+            help="JSON file of cells; those in it stay, and are not measured again.",
+            rich_help_panel=OUTPUT,
+        ),
+    ],
     include_path: IncludePath = None,
-    limit: Annotated[int | None, typer.Option(help="only the first documents", min=1)] = None,
-    metric: Metric = "greedy_f1",
+    limit: Limit = None,
+    num_fewshot: Annotated[
+        str,
+        typer.Option(
+            "--num-fewshot",
+            "--shots",
+            metavar="N|mix,...",
+            help="Shots in each prompt: 0,6 measures both; mix draws 0, 2, 4 or 6 for each sample.",
+            rich_help_panel=PROMPTS,
+        ),
+    ] = "0",
+    draws: Draws = 5,
+    search: Annotated[
+        list[Literal["adam", "bo", "paper", "random"]] | None,
+        typer.Option("--search", help="How to search; may be repeated.", show_default="adam", rich_help_panel=SEARCH),
+    ] = None,
+    space: Space = None,
+    num_samples: NumSamples = 20,
+    budget: Annotated[
+        int,
+        typer.Option("--budget", min=1, help="Evaluations of a search.", rich_help_panel=SEARCH),
+    ] = 120,
+    seeds: Annotated[
+        str,
+        typer.Option(
+            "--seeds",
+            metavar="N,...",
+            help="Random seeds: 0,1,2 measures three.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = "0",
+    metric: MetricName = "greedy_f1",
     work: Annotated[
         Path | None,
-        typer.Option(parser=path, help="folder of the searches, which all machines see; OUTPUT.work if left out"),
+        typer.Option(
+            "--work",
+            parser=path,
+            metavar="DIR",
+            help="Folder of the searches, which all machines can read and write.",
+            show_default="OUTPUT.work",
+            rich_help_panel=HARDWARE,
+        ),
     ] = None,
     engine: Engine = "local",
     address: Address = None,
@@ -42,74 +112,78 @@ def bench(
     gpus: Gpus = None,
     memory: Memory = "4GB",
 ) -> None:
-    """Measure a grid, models x tasks x shots x seeds x searches, a cell each, as `tune` and `compare` would.
+    """Measure a grid of models, tasks, shots, seeds and searches: one cell each, as `tune` and `compare` would.
 
-    What was measured before is not measured again; a search that was killed goes on. Exit code 1 if a cell failed.
+    Cells in the file are not measured again, and an interrupted search continues. Exit code 1 if a cell failed.
     """
-    from itertools import product
-
-    from tarot.evaluation import grid
-
-    grid.parse_engine(engine)
     check_output(output)
     folder = (work or output.with_name(f"{output.name}.work")).absolute()
     check_output(folder, folder=True)
-    shot_counts, draw_seeds = grid.parse_shots(shots), grid.parse_seeds(seeds)
-    check_names(task, include_path)
-    from tarot.evaluation.metrics import METRICS, metric_named
+    check_tasks_exist(tasks, include_path)
+    from tarot.evaluation.grid import CellRequest, parse_seeds, parse_shots, run_grid
     from tarot.evaluation.ray.cells import RayEngine, run_locally
     from tarot.evaluation.ray.cluster import Resources
-    from tarot.evaluation.results import missing_number_notes
-    from tarot.report.table import aligned, summary_rows
 
-    metric_named(metric)
-    asked = product(model, task, shot_counts, draw_seeds, search or ["adam"])
-    settings = [
-        grid.CellRequest(
-            *these[:4],
-            search=these[4],
-            samples=samples,
+    combinations = product(model, tasks, parse_shots(num_fewshot), parse_seeds(seeds), search or ["adam"])
+    requests = [
+        CellRequest(
+            reference,
+            task,
+            shots,
+            seed,
+            search=name,
+            samples=num_samples,
             budget=budget,
-            space=space,
+            space=space or "",
             limit=limit,
             include_path=str(include_path) if include_path else None,
             draws=draws,
         )
-        for these in dict.fromkeys(asked)
+        for reference, task, shots, seed, name in dict.fromkeys(combinations)
     ]
-    for setting in settings:
-        setting.check()
-    needs = Resources.parse(cpus, gpus, memory)
+    for request in requests:
+        request.check()
+    resources = Resources.parse(cpus, gpus, memory)
     failed = []
     with ExitStack() as stack:
-        bar = stack.enter_context(CellProgress(len(settings)))
+        bar = stack.enter_context(CellProgress(len(requests)))
 
-        def told(setting: grid.CellRequest, outcome: grid.CellResult) -> None:
-            for words in outcome.words:
-                bar.say(words)
-            if outcome.error:
-                failed.append(setting)
-                bar.say(f"failed: {setting.id} {setting.search}: {outcome.error}")
+        def show(request: CellRequest, result: "CellResult") -> None:
+            for note in result.notes:
+                bar.print(note)
+            if result.error:
+                failed.append(request)
+                bar.print(f"failed: {request.id} {request.search}: {result.error}")
             bar.advance()
 
-        def run(todo: "Sequence[grid.CellRequest]") -> "Iterator[tuple[grid.CellRequest, grid.CellResult]]":
-            if engine == "local" or not todo:
-                return run_locally(todo, folder, needs)
-            return stack.enter_context(RayEngine(folder, needs, address)).run(todo)
+        def run(missing: "Sequence[CellRequest]") -> "Iterator[tuple[CellRequest, CellResult]]":
+            if engine == "local" or not missing:
+                return run_locally(missing, folder, resources)
+            return stack.enter_context(RayEngine(folder, resources, address)).run(missing)
 
         try:
-            measured = grid.run_grid(settings, output, run, on_start=bar.start, on_outcome=told)
+            comparisons = run_grid(requests, output, run, on_start=bar.start, on_result=show)
         except KeyboardInterrupt:
-            bar.say("the same command goes on from here")
+            bar.print("the same command continues from here")
             raise
-    if measured:
-        header, rows = summary_rows(measured, metric)
-        out.print(METRICS[metric].title)
-        for line in aligned([header, *rows]):
-            out.print(line, soft_wrap=True, highlight=False)  # whole, however narrow a log is
-        for comparison in measured:
-            for note in missing_number_notes(comparison):
-                out.print(note, soft_wrap=True)
-    out.print(f"{len(measured)} of {len(settings)} cells in {output}", soft_wrap=True)
+    _print_summary(comparisons, metric)
+    out.print(f"{len(comparisons)} of {len(requests)} cells in {output}", soft_wrap=True)
     if failed:
         raise typer.Exit(1)
+
+
+def _print_summary(comparisons: "Sequence[Comparison]", metric: str) -> None:
+    """Print one line a cell, however narrow the terminal is, and the documents without a number."""
+    from tarot.evaluation.metrics import METRICS
+    from tarot.evaluation.results import missing_number_notes
+    from tarot.report.table import aligned, summary_rows
+
+    if not comparisons:
+        return
+    header, rows = summary_rows(comparisons, metric)
+    out.print(METRICS[metric].title)
+    for line in aligned([header, *rows]):
+        out.print(line, soft_wrap=True, highlight=False)
+    for comparison in comparisons:
+        for note in missing_number_notes(comparison):
+            out.print(note, soft_wrap=True)

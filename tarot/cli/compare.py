@@ -1,180 +1,241 @@
-"""`tarot compare`: measure base, few-shot and edited model on the same documents."""
+"""`tarot compare`: measure base, few-shot and edited model on the same held-out documents."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tarot.cli.checks import check_output
 from tarot.cli.console import out
 from tarot.cli.models import load
 from tarot.cli.options import (
+    EDIT,
+    OUTPUT,
+    PROMPTS,
+    AdapterReferences,
     BatchSize,
     Device,
     DeviceMap,
+    Draws,
     Dtype,
     IncludePath,
-    Metric,
-    Model,
+    Limit,
+    MetricName,
+    ModelReference,
     Reward,
-    check_output,
     path,
-    rows_of,
+    reference,
 )
-from tarot.cli.tables import print_again, print_table
+from tarot.cli.tables import print_command, print_table
 from tarot.errors import TarotError
-from tarot.evaluation.grid import FEW_SHOT_SHOTS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from tarot.edit.adapter import Adapter
     from tarot.models.loaded_model import LoadedModel
 
+DEFAULT_SHOTS = 6  # FEW_SHOT_SHOTS, without the import
+
 
 def compare(
-    model: Model,
-    adapter: Annotated[list[Path], typer.Option(parser=path, help="folder of an adapter; repeat for several")],
+    model: ModelReference,
+    adapter: AdapterReferences,
     control: Annotated[
-        list[Path] | None,
-        typer.Option(parser=path, help="adapter of another search, as a further arm; repeat for several"),
+        list[str] | None,
+        typer.Option(
+            "--control",
+            parser=reference,
+            metavar="REF",
+            help="Adapter of another search, as a further arm; may be repeated.",
+            show_default="none",
+            rich_help_panel=EDIT,
+        ),
     ] = None,
-    shots: Annotated[
-        int,
-        typer.Option(help="labelled examples in few-shot prompts; an edit tuned on shots keeps its own", min=0),
-    ] = FEW_SHOT_SHOTS,
-    draws: Annotated[
-        int, typer.Option(help="average few-shot prompting over so many choices and orders of its shots", min=0)
-    ] = 0,
     include_path: IncludePath = None,
-    limit: Annotated[int | None, typer.Option(help="only the first documents")] = None,
-    metric: Metric = "greedy_f1",
+    limit: Limit = None,
     reward: Reward = None,
+    num_fewshot: Annotated[
+        int,
+        typer.Option(
+            "--num-fewshot",
+            "--shots",
+            min=0,
+            help="Shots of the few-shot arm; an adapter tuned on shots keeps its own number.",
+            rich_help_panel=PROMPTS,
+        ),
+    ] = DEFAULT_SHOTS,
+    draws: Draws = 0,
+    metric: MetricName = "greedy_f1",
     output: Annotated[
-        Path | None, typer.Option(parser=path, help="JSON file for cells or rewarded texts, which `tarot report` reads")
+        Path | None,
+        typer.Option(
+            "--output-path",
+            "--output",
+            parser=path,
+            metavar="FILE",
+            help="JSON file for the comparisons, which `tarot report` reads.",
+            show_default="none",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     device: Device = "auto",
     device_map: DeviceMap = None,
     dtype: Dtype = "auto",
-    batch_size: BatchSize = "auto",
+    batch_size: BatchSize = None,
 ) -> None:
-    """Measure base, few-shot and edited model on the same documents, none of them tuned on.
+    """Compare base, few-shot and edited model on the same held-out documents.
 
-    Adapters tuned for a reward: base and edited texts, judged side by side.
+    For adapters tuned for a reward: generate texts with base and edited model, and score both.
     """
     from tarot.objectives.task_names import check_include_path
 
     check_output(output)
     check_include_path(include_path)
-    from tarot._files.atomic import write_atomically
     from tarot.edit.adapter import Adapter
-    from tarot.evaluation import compare as measuring
-    from tarot.evaluation import compare_rewards as judging
-    from tarot.evaluation import reward_results as rewarded
     from tarot.evaluation.as_tuned import config_of
-    from tarot.evaluation.metrics import HEADLINE, METRICS, metric_named
+    from tarot.evaluation.compare_rewards import check_compare_rewards
+    from tarot.evaluation.reward_results import load_results
+    from tarot.objectives.rewards import is_reward
+
+    if output and output.exists() and any(comparison.request_digest for comparison in load_results(output)[0]):
+        raise TarotError(f"{output} holds the cells of tarot bench; choose another --output-path.")
+    edits = {name: Adapter.from_pretrained(name) for name in adapter}
+    controls = {name: Adapter.from_pretrained(name) for name in control or ()}
+    request = Request(include_path, limit, batch_size, output)
+    for_reward = {bool(reward) or is_reward(config_of(edit).objective) for edit in edits.values()}
+    if for_reward == {False}:
+        _check_answers(edits, controls, num_fewshot, draws, request)
+        loaded = load(model, device, dtype, device_map)
+        _compare_answers(loaded, edits, controls, num_fewshot, draws, metric, request)
+        return
+    if for_reward != {True}:
+        raise TarotError("adapters that are all tuned for a reward, or none", "both", "compare them one by one")
+    if controls or draws or num_fewshot != DEFAULT_SHOTS or metric != "greedy_f1":
+        unused = "--control, --draws, --num-fewshot or --metric"
+        raise TarotError("only options that a reward has a use for", unused, "leave it out")
+    for edit in edits.values():
+        check_compare_rewards(edit, reward, include_path=include_path, limit=limit)
+    _compare_rewards(load(model, device, dtype, device_map), edits, reward, request)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What applies to every adapter of one command."""
+
+    include_path: Path | None
+    limit: float | None
+    batch_size: int | None
+    output: Path | None
+
+
+def _check_answers(
+    edits: "Mapping[str, Adapter]",
+    controls: "Mapping[str, Adapter]",
+    num_fewshot: int,
+    draws: int,
+    request: Request,
+) -> None:
+    from tarot.evaluation.as_tuned import config_of
+    from tarot.evaluation.compare import check_compare
+
+    searches = [config_of(control).search for control in controls.values()]
+    if len(set(searches)) < len(searches):
+        raise TarotError("controls of different searches", ", ".join(searches))
+    for edit in [*edits.values(), *controls.values()]:
+        check_compare(
+            edit, num_fewshot=num_fewshot, draws=draws, include_path=request.include_path, limit=request.limit
+        )
+
+
+def _compare_answers(
+    loaded: "LoadedModel",
+    edits: "Mapping[str, Adapter]",
+    controls: "Mapping[str, Adapter]",
+    num_fewshot: int,
+    draws: int,
+    metric: str,
+    request: Request,
+) -> None:
+    """Compare each adapter with the base model, write the file after each, and print a table for each."""
+    from tarot._files.atomic import write_atomically
+    from tarot.evaluation.as_tuned import config_of
+    from tarot.evaluation.compare import check_controls
+    from tarot.evaluation.compare import compare as compare_answers
+    from tarot.evaluation.metrics import METRICS
     from tarot.evaluation.results import missing_number_notes
     from tarot.evaluation.results_file import comparisons_to_json
-    from tarot.evaluation.scored_comparison import score_comparisons as compared
-    from tarot.objectives.rewards import is_reward
+    from tarot.evaluation.scored_comparison import score_comparisons
     from tarot.report.table import ARM_HEADER, arm_rows
-    from tarot.search.folder import TRIALS, read_curve
 
-    rows = rows_of(batch_size)
-    metric_named(metric)
-    if output and output.exists() and any(comparison.asked for comparison in rewarded.load_results(output)[0]):
-        hint = "choose another --output"
-        raise TarotError("a file of its own to write", f"{output}, in which tarot bench keeps cells", hint)
-    edits = {folder: Adapter.from_pretrained(folder) for folder in adapter}
-    configs = {folder: config_of(edit) for folder, edit in edits.items()}
-    for_rewards = [bool(reward) or is_reward(config.objective) for config in configs.values()]
-    if any(for_rewards):
-        if not all(for_rewards):
-            raise TarotError("adapters that are all tuned for a reward, or none", "both", "compare them one by one")
-        if control or draws or shots != FEW_SHOT_SHOTS or metric != HEADLINE:
-            asked = "--control, --draws, --shots or --metric"
-            raise TarotError("no arms beside base and edited texts, judged by a reward", asked, "leave them out")
-        for edit in edits.values():
-            judging.check_compare_rewards(edit, reward, include_path=include_path, limit=limit)
-        _compare_rewards(load(model, device, dtype, device_map), edits, reward, include_path, limit, rows, output)
-        return
-    beside = {folder: Adapter.from_pretrained(folder) for folder in control or ()}
-    searches = {folder: config_of(edit).search for folder, edit in beside.items()}
-    if len(set(searches.values())) < len(beside):
-        raise TarotError("controls of different searches", ", ".join(searches.values()), "")
-    searched = {folder: {**searches, folder: config.search} for folder, config in configs.items()}
-    # Only for a picture: what was pruned, imported or copied without its trials has none.
-    curves = {
-        folder: {s: read_curve(f, s) for f, s in those.items() if (f / TRIALS).exists()}
-        for folder, those in searched.items()
-    }
-    for edit in [*edits.values(), *beside.values()]:
-        measuring.check_compare(edit, shots=shots, draws=draws, include_path=include_path, limit=limit)
-    loaded = load(model, device, dtype, device_map)
+    searches = {name: config_of(control).search for name, control in controls.items()}
     for edit in edits.values():
-        measuring.check_controls(loaded, edit, beside.values())
-    measured = []
-    for folder, edit in edits.items():
-        comparison = measuring.compare(
+        check_controls(loaded, edit, controls.values())
+    comparisons = []
+    for name, edit in edits.items():
+        comparison = compare_answers(
             loaded.model,
             loaded.tokenizer,
             edit,
-            shots=shots,
-            include_path=include_path,
-            limit=limit,
-            batch_size=rows,
-            curves=curves[folder],
-            controls={f"{searches[f]} search": each for f, each in beside.items()},
+            num_fewshot=num_fewshot,
+            include_path=request.include_path,
+            limit=request.limit,
+            batch_size=request.batch_size,
+            curves=_curves({**searches, name: config_of(edit).search}),
+            controls={f"{searches[name]} search": control for name, control in controls.items()},
             draws=draws,
         )
-        measured.append(comparison)
-        if output:  # what is measured is kept, whatever becomes of the next
-            write_atomically(output, comparisons_to_json(measured).encode())
-    for scored in compared(measured, metric):
+        comparisons.append(comparison)
+        if request.output:  # keep what is measured, even if the next adapter fails
+            write_atomically(request.output, comparisons_to_json(comparisons).encode())
+    for scored in score_comparisons(comparisons, metric):
         comparison = scored.comparison
-        title = (
-            f"{comparison.task}, {len(comparison.gold):,} documents, {METRICS[metric].title}, seed {comparison.seed}"
-        )
+        documents = f"{len(comparison.gold):,} documents"
+        title = f"{comparison.task}, {documents}, {METRICS[metric].title}, seed {comparison.seed}"
         print_table(ARM_HEADER, arm_rows(scored), title)
         for note in missing_number_notes(comparison):
             out.print(note)
-        print_again(comparison)
+        print_command(comparison)
+
+
+def _curves(searches: Mapping[str, str]) -> dict[str, Sequence[float]]:
+    """Return the scores of the searches in adapters' folders, for a figure; an adapter without its trials has none."""
+    from tarot.search.folder import TRIALS, read_curve
+
+    return {search: read_curve(folder, search) for folder, search in searches.items() if Path(folder, TRIALS).exists()}
 
 
 def _compare_rewards(
-    loaded: "LoadedModel",
-    edits: "Mapping[Path, Adapter]",
-    reward: str | None,
-    include_path: Path | None,
-    limit: int | None,
-    batch_size: int | None,
-    output: Path | None,
+    loaded: "LoadedModel", edits: "Mapping[str, Adapter]", reward: str | None, request: Request
 ) -> None:
+    """Score the texts of base and edited model for each adapter, write the file after each, and print the tables."""
     from tarot._files.atomic import write_atomically
-    from tarot.evaluation import compare_rewards as judging
-    from tarot.evaluation import reward_results as rewarded
+    from tarot.evaluation.compare_rewards import compare_rewards
+    from tarot.evaluation.reward_results import rewards_to_json
     from tarot.objectives.text_scores import TEXT_SCORES_FILE, read_text_scores
     from tarot.report.rewards import FRONT_HEADER, REWARD_HEADER, front_rows, reward_rows
 
     for edit in edits.values():
-        edit.find_sites(loaded.model)  # or it does not fit
-    compared = []
+        edit.find_sites(loaded.model)  # raises if it does not fit
+    comparisons = []
     for folder, edit in edits.items():
-        written = judging.compare_rewards(
+        comparison = compare_rewards(
             loaded,
             edit,
             reward=reward,
-            include_path=include_path,
-            limit=limit,
-            batch_size=batch_size,
-            outcomes=read_text_scores(folder) if (folder / TEXT_SCORES_FILE).exists() else None,
+            include_path=request.include_path,
+            limit=request.limit,
+            batch_size=request.batch_size,
+            outcomes=read_text_scores(folder) if Path(folder, TEXT_SCORES_FILE).exists() else None,
         )
-        compared.append(written)
-        if output:
-            write_atomically(output, rewarded.rewards_to_json(compared).encode())
-    for each in compared:
-        title = f"{each.task}, {each.gain.n:,} documents, {each.reward}, seed {each.seed}"
-        print_table(REWARD_HEADER, reward_rows(each.base, each.edited, each.gain, each.fluency_gain), title)
-        if each.outcomes:
-            title = "trials that no other beats in both, on the samples"
-            print_table(FRONT_HEADER, front_rows(each.outcomes, each.front), title)
-        print_again(each)
+        comparisons.append(comparison)
+        if request.output:
+            write_atomically(request.output, rewards_to_json(comparisons).encode())
+    for comparison in comparisons:
+        title = f"{comparison.task}, {comparison.gain.n:,} documents, {comparison.reward}, seed {comparison.seed}"
+        rows = reward_rows(comparison.base, comparison.edited, comparison.gain, comparison.fluency_gain)
+        print_table(REWARD_HEADER, rows, title)
+        if comparison.outcomes:
+            title = "trials that no other trial beats in both scores, on the samples"
+            print_table(FRONT_HEADER, front_rows(comparison.outcomes, comparison.front), title)
+        print_command(comparison)

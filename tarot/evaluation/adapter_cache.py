@@ -1,7 +1,7 @@
-"""Adapters tuned once: a folder for each combination of everything that determines one.
+"""A cache of tuned adapters: one folder for each combination of everything that determines an adapter.
 
-Workers that want the same adapter wait for the one that tunes it. A search that died is resumed from its trials. So is
-a damaged entry, with a message: only what its intact trials do not give is computed again.
+Processes that need the same adapter wait for the one that tunes it. An interrupted search is resumed from its trials,
+and so is a damaged entry: intact trials are not evaluated again.
 """
 
 import hashlib
@@ -46,17 +46,25 @@ def tune_cached(
     *,
     budget: int,
     include_path: str | None,
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> tuple[Adapter, Path]:
-    """The adapter of this recipe, model and data, from the cache or tuned into it, and its folder.
+    """Return the adapter of a configuration, model and data, and its folder; tune it unless it is in the cache.
 
     Args:
-        cache: folder of all entries; made where it is missing.
-        say: is told what was done about an entry that was not whole.
+        loaded: model and tokenizer; unchanged afterwards.
+        config: what to search.
+        cache: folder of all entries; created if it does not exist.
+        budget: evaluations of the objective.
+        include_path: folder of further task files.
+        notify: called with a line on what was done about an interrupted or damaged entry.
 
     Raises:
-        TarotError: what `tarot.tune` raises, or a cache that cannot be written.
+        TarotError: as for `tarot.tune`; or the cache cannot be written.
         KeyboardInterrupt: Ctrl-C while tuning; the trials so far are kept.
+
+    Example:
+        >>> loaded, config = tarot.load_model("wheel:smollm2-135m"), tarot.TaRotConfig("synth_color")
+        >>> adapter, folder = tune_cached(loaded, config, Path("cache"), budget=6, include_path=None, notify=print)
     """
     check_request(config, budget=budget)
     folder = cache / entry_name(loaded, config, budget, include_path)
@@ -64,9 +72,9 @@ def tune_cached(
         if (finished := _finished(folder)) is not None:
             return finished, folder
         with hold_lock(folder / LOCK, wait=False), _readable(folder):
-            resumed = _repair(folder, say)
+            resumed = _repair(folder, notify)
         if resumed:
-            say(f"resumed the search in {folder} after {resumed} trials")
+            notify(f"resumed the search in {folder} after {resumed} trials")
         adapter = tune(
             loaded.model,
             loaded.tokenizer,
@@ -89,7 +97,10 @@ def tune_cached(
 
 
 def entry_name(loaded: LoadedModel, config: TaRotConfig, budget: int, include_path: str | None) -> str:
-    """Folder name: readable, and a digest of recipe, budget, model, weights, versions and the samples' very prompts."""
+    """Return the folder name of an entry: readable words, and a digest of everything that determines the adapter.
+
+    These are the configuration, budget, model, weights and library versions, and the prompts of the samples.
+    """
     sites = find_sites(loaded.model, config.sites, config.layers)
     template = get_chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), config.apply_chat_template)
     task = load_task(config.task, include_path)
@@ -114,10 +125,10 @@ def entry_name(loaded: LoadedModel, config: TaRotConfig, budget: int, include_pa
 
 
 def _finished(folder: Path) -> Adapter | None:
-    """The entry's adapter, if the search has ended and every file can be read.
+    """Return the adapter of an entry if its search has ended and all its files are intact, else None.
 
     Raises:
-        TarotError: a file may not be read.
+        TarotError: the permission to read a file is missing.
     """
     if not (folder / METADATA).exists():
         return None
@@ -140,35 +151,35 @@ def _readable(folder: Path) -> Iterator[None]:
         raise FileAccessError(f"to repair the cache entry {folder}", error.strerror or str(error), hint) from error
 
 
-def _repair(folder: Path, say: Callable[[str], None]) -> int:
-    """Make an unfinished or damaged entry one that a search can resume, and return the number of its trials.
+def _repair(folder: Path, notify: Callable[[str], None]) -> int:
+    """Repair an unfinished or damaged entry so that a search can resume it, and return the number of its trials.
 
-    Trials are expensive and an adapter is not: the intact trials are kept, and the search writes the adapter from them.
-    Nothing that cannot be read is deleted but the adapter's own files; the rest is set aside.
+    Trials are expensive and adapters are not: keep the intact trials, from which the search writes the adapter again.
+    Of the damaged files, only those of the adapter are deleted; the others are renamed.
     """
     path = folder / TRIALS
     if (size := intact_size(path)) == 0:
         if any(each.name != LOCK for each in folder.iterdir()):
             aside = next(name for i in count(1) if not (name := Path(f"{folder}.damaged-{i}")).exists())
             folder.rename(aside)
-            say(f"set a damaged cache entry aside as {aside} and tuned again: it has no trials that can be read")
+            notify(f"set a damaged cache entry aside as {aside} and tuned again: it has no trials that can be read")
         return 0
     try:
         Adapter.from_pretrained(folder)
     except TarotError as error:
         if (folder / METADATA).exists():
-            say(f"wrote the adapter in {folder} again, from its trials: {error}")
+            notify(f"wrote the adapter in {folder} again, from its trials: {error}")
         (folder / METADATA).unlink(missing_ok=True)
         (folder / WEIGHTS).unlink(missing_ok=True)
     content = path.read_bytes()
     if size <= content.rfind(b"\n"):  # a last line without its end is what an interrupted search leaves
         write_atomically(folder / f"{TRIALS}.damaged", content)
         os.truncate(path, size)
-        say(f"kept the intact trials in {path}; the whole file is {TRIALS}.damaged")
+        notify(f"kept the intact trials in {path}; the whole file is {TRIALS}.damaged")
     try:
         read_text_scores(folder)
     except TarotError as error:
         if (folder / TEXT_SCORES_FILE).exists():
             (folder / TEXT_SCORES_FILE).rename(folder / f"{TEXT_SCORES_FILE}.damaged")
-            say(f"set {folder / TEXT_SCORES_FILE} aside: {error}")
+            notify(f"set {folder / TEXT_SCORES_FILE} aside: {error}")
     return len(TrialLog.read(path).trials)

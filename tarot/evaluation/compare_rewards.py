@@ -17,7 +17,7 @@ from tarot.objectives.generated import check_generates
 from tarot.objectives.rewards import check_reward, is_reward, refuse_unrequested
 from tarot.objectives.task_loading import load_task
 from tarot.objectives.text_scores import TextScores
-from tarot.search.pareto import pareto
+from tarot.search.pareto import pareto_front
 
 
 def compare_rewards(
@@ -77,7 +77,7 @@ def compare_rewards(
         gain=difference(base.rewards, edited.rewards),
         fluency_gain=difference(base.fluencies, edited.fluencies),
         outcomes=dict(outcomes or {}),
-        front=tuple(pareto(outcomes or {})),
+        front=tuple(pareto_front(outcomes or {})),
         command=repeat_command(loaded, adapter, limit=limit, include_path=include_path, reward=reward),
         not_repeated=not_repeated(adapter),
     )

@@ -91,7 +91,7 @@ def check_limit(limit: object) -> None:
     """Raise InvalidValueError unless `limit` is None, a whole number from 1, or a fraction between 0 and 1."""
     if limit is None:
         return
-    number = float(limit) if isinstance(limit, Real) and not isinstance(limit, bool) else math.nan
+    number = math.nan if isinstance(limit, bool) or not isinstance(limit, Real) else float(limit)
     if not (0 < number < 1 or (number >= 1 and number.is_integer())):
         raise InvalidValueError(
             f"limit must be a number of documents from 1, or a fraction of them such as 0.1, not {limit!r}.",

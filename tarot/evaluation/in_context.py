@@ -1,6 +1,6 @@
-"""In-context learning from the labels that a search may use: chosen shots, draws of them, and contextual calibration.
+"""In-context learning from the labels that a search may use: chosen shots, draws of them, contextual calibration.
 
-Everything is asked by lm-eval's own task object, whose sampler hands out the chosen documents to every question.
+lm-eval's own task object renders all prompts; its sampler returns the chosen shots for every document.
 
 Source of the calibration: Zhao et al. (2021), Calibrate Before Use, arXiv 2102.09690.
 """
@@ -18,6 +18,7 @@ from lm_eval.api.samplers import FirstNSampler
 from lm_eval.api.task import Task
 
 from tarot.errors import TarotError
+from tarot.evaluation.evaluate import BOOTSTRAP_ROUNDS
 from tarot.evaluation.lm_eval_results import LoggedDocument, n_choices
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
@@ -29,17 +30,22 @@ from tarot.objectives.task_loading import load_tasks
 from tarot.objectives.tuning_split import check_disjoint
 
 CONTENT_FREE = ("N/A", "", "[MASK]")
+"""Questions without content, whose answers show the model's bias towards each choice."""
 
 
-def labelled_documents(task: Task, drawn: Sequence[Mapping[str, Any]]) -> list[Doc]:
-    """The documents that a search was given, from the "samples_drawn" of its adapter, in their order.
+def labelled_documents(task: Task, samples: Sequence[Mapping[str, Any]]) -> list[Doc]:
+    """Return the documents that an adapter was tuned on, in their order.
+
+    Args:
+        task: the adapter's task.
+        samples: what the adapter records of them: "id" (split and row) and "key" (digest) of each.
 
     Raises:
-        TarotError: the task's data holds another document in a sample's place.
+        TarotError: the task's data has another document in a sample's place.
     """
     splits: dict[str, list[Doc]] = {}
-    found = []
-    for sample in drawn:
+    docs = []
+    for sample in samples:
         split, _, row = sample["id"].rpartition("/")
         if split not in splits:
             splits[split] = list(
@@ -48,128 +54,148 @@ def labelled_documents(task: Task, drawn: Sequence[Mapping[str, Any]]) -> list[D
         doc = splits[split][int(row)] if int(row) < len(splits[split]) else None
         if doc is None or document_key(task, doc) != sample["key"]:
             raise TarotError(f"the data that the adapter was tuned on in {sample['id']}", "other data", "tune again")
-        found.append(doc)
-    return found
+        docs.append(doc)
+    return docs
 
 
-def draw_shots(docs: Sequence[Doc], k: int, draws: int, seed: int) -> list[list[Doc]]:
-    """`draws` independent choices and orders of k documents; the first do not depend on how many follow."""
-    return [Random(f"{seed}/{draw}").sample(list(docs), k) for draw in range(draws)]
+def draw_shots(docs: Sequence[Doc], n_shots: int, draws: int, seed: int) -> list[list[Doc]]:
+    """Draw shots and their order, independently for each draw; a draw does not depend on how many follow.
+
+    Example:
+        >>> draw_shots(["a", "b", "c"], n_shots=2, draws=3, seed=0)[:2] == draw_shots(["a", "b", "c"], 2, 2, 0)
+        True
+    """
+    return [Random(f"{seed}/{draw}").sample(list(docs), n_shots) for draw in range(draws)]
 
 
 def evaluate_with_shots(
     loaded: LoadedModel,
-    name: str,
+    task_name: str,
     shots: Sequence[Doc],
     *,
     include_path: str | Path | None = None,
-    limit: int | None = None,
+    limit: int | float | None = None,
     apply_chat_template: bool = True,
     batch_size: int | None = None,
 ) -> dict[str, Any]:
-    """lm-eval's results of the unedited model on a task, each prompt beginning with these documents, answered."""
-    selected = load_tasks([name], include_path)
+    """Evaluate the unedited model on a task whose prompts all begin with the given shots.
+
+    Returns:
+        lm-eval's results, with documents and answers under "samples".
+
+    Raises:
+        TarotError: the task allows no shots, or a shot is also evaluated.
+    """
+    selected = load_tasks([task_name], include_path)
     (task,) = selected["tasks"].values()
     if forbids_shots(task):
-        raise TarotError(f"a task that takes shots, not {name}", "num_fewshot: 0 in its file", "compare without shots")
+        expected = f"a task that takes shots, not {task_name}"
+        raise TarotError(expected, "num_fewshot: 0 in its file", "compare without shots")
     check_disjoint(task, (document_key(task, shot) for shot in shots))
     task.sampler = FirstNSampler(list(shots))
     task.set_config("num_fewshot", len(shots))
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")
-    templated = get_chat_template(lm, apply_chat_template) is not None
     results: dict[str, Any] = evaluator.evaluate(
-        lm, selected, limit=limit, apply_chat_template=templated, fewshot_as_multiturn=True, bootstrap_iters=100
+        lm,
+        selected,
+        limit=limit,
+        apply_chat_template=get_chat_template(lm, apply_chat_template) is not None,
+        fewshot_as_multiturn=True,
+        bootstrap_iters=BOOTSTRAP_ROUNDS,
     )
     note_missing(results, lm.unanswered)
     return results
 
 
 def can_calibrate(task: Task) -> bool:
-    """Whether a task chooses between answers to one question: calibration has nothing to weigh otherwise."""
+    """Whether a task chooses between answers to one question; calibration reweights nothing else."""
     return task.OUTPUT_TYPE == "multiple_choice" and not task.multiple_input
 
 
 def calibrate(
-    loaded: LoadedModel, task: Task, logged: Sequence[LoggedDocument], frame: tuple[str, str]
+    loaded: LoadedModel, task: Task, documents: Sequence[LoggedDocument], frame: tuple[str, str]
 ) -> list[LoggedDocument]:
-    """log q(c) = log p(c | prompt) - log mean of p(c | content-free prompts) + const: W = diag(p_cf)^-1, b = 0.
+    """Calibrate answers: log q(c) = log p(c | prompt) - log mean of p(c | content-free prompts) + const.
 
-    p is normalised over a document's choices. A calibrated answer is one of them: its greedy one is its likeliest.
+    p is normalized over a document's choices, so W = diag(p_cf)^-1 and b = 0 in the paper's notation. The greedy answer
+    of a calibrated document is its likeliest choice.
 
     Args:
         loaded: the model that answered.
-        task: the task that asked.
-        logged: documents with uncalibrated answers.
-        frame: what stands before and after the content of every question; see `question_frame`.
+        task: the task that the documents are of.
+        documents: logged documents with uncalibrated answers.
+        frame: text before and after the content of every question, from `question_frame`.
 
     Raises:
-        TarotError: a prompt that does not hold its question as the task writes it.
+        TarotError: a prompt that does not contain its question as the task writes it.
     """
-    prompts = [[_content_free(task, document, frame, content) for content in CONTENT_FREE] for document in logged]
+    prompts = [[_content_free_prompt(task, document, frame, text) for text in CONTENT_FREE] for document in documents]
     # Shots and frame are shared, so a handful of prompts serves all documents.
     pairs = {
         (prompt, answer)
-        for document, free in zip(logged, prompts, strict=True)
-        for prompt in free
+        for document, content_free in zip(documents, prompts, strict=True)
+        for prompt in content_free
         for _, answer in document["arguments"][: n_choices(document)]
     }
     ordered = sorted(pairs)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
-    asked = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(ordered)]
-    scores = lm.loglikelihood(asked, disable_tqdm=True)
-    known = {pair: value for pair, (value, _) in zip(ordered, scores, strict=True)}
-    return [_reweighted(document, free, known) for document, free in zip(logged, prompts, strict=True)]
+    requests = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(ordered)]
+    scores = lm.loglikelihood(requests, disable_tqdm=True)
+    log_p = {pair: value for pair, (value, _) in zip(ordered, scores, strict=True)}
+    return [_reweighted(document, free, log_p) for document, free in zip(documents, prompts, strict=True)]
 
 
 def question_frame(texts: Sequence[str]) -> tuple[str, str]:
-    """What all questions begin and end with, cut between words: the format that a content-free input is put into."""
+    """Return what all questions begin and end with, cut at white space: the format of a content-free question.
+
+    Example:
+        >>> question_frame(["Is 1 odd? Answer:", "Is 2 odd? Answer:"])
+        ('Is ', ' odd? Answer:')
+    """
     if len(texts) < 2:
         return "", ""
-    before = _upto_space(_common(texts))
+    before = _up_to_space(_common_prefix(texts))
     rests = [text[len(before) :][::-1] for text in texts]
-    return before, _upto_space(_common(rests))[::-1]
+    return before, _up_to_space(_common_prefix(rests))[::-1]
 
 
-def _common(texts: Sequence[str]) -> str:
+def _common_prefix(texts: Sequence[str]) -> str:
     first, last = min(texts), max(texts)
-    return first[
-        : next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    ]
+    shortest = min(len(first), len(last))
+    return first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), shortest)]
 
 
-def _upto_space(text: str) -> str:
-    found = re.match(r"(?s).*\s", text)
-    return found[0] if found else ""
+def _up_to_space(text: str) -> str:
+    match = re.match(r"(?s).*\s", text)
+    return match[0] if match else ""
 
 
-def _content_free(task: Task, document: LoggedDocument, frame: tuple[str, str], content: str) -> str:
-    question = str(task.doc_to_text(document["doc"])).strip()  # templates of chats strip messages
-    head, found, tail = document["arguments"][0][0].rpartition(question)
-    if not found:
+def _content_free_prompt(task: Task, document: LoggedDocument, frame: tuple[str, str], content: str) -> str:
+    question = str(task.doc_to_text(document["doc"])).strip()  # chat templates strip messages
+    head, separator, tail = document["arguments"][0][0].rpartition(question)
+    if not separator:
         raise TarotError(f"the question {question!r} in its prompt", "a prompt without it")
     return head + (frame[0] + content + frame[1]).strip() + tail
 
 
 def _reweighted(
-    document: LoggedDocument, prompts: Sequence[str], known: Mapping[tuple[str, str], float]
+    document: LoggedDocument, prompts: Sequence[str], log_p: Mapping[tuple[str, str], float]
 ) -> LoggedDocument:
     n, scored = n_choices(document), document["filtered_resps"]
     answers = [answer for _, answer in document["arguments"][:n]]
-    free = [_normalised([known[prompt, answer] for answer in answers]) for prompt in prompts]
-    prior = [_log_mean(column) for column in zip(*free, strict=True)]
+    free = [_log_softmax([log_p[prompt, answer] for answer in answers]) for prompt in prompts]
+    prior = [_log_mean_exp(column) for column in zip(*free, strict=True)]
     given = [float(value) for value, _ in scored[:n]]
-    values = _normalised([value - weight for value, weight in zip(given, prior, strict=True)])
+    values = _log_softmax([value - weight for value, weight in zip(given, prior, strict=True)])
     best = max(range(len(values)), key=values.__getitem__)
     return {**document, "filtered_resps": [*((value, i == best) for i, value in enumerate(values)), *scored[n:]]}
 
 
-def _normalised(values: Sequence[float]) -> list[float]:
-    """log softmax."""
-    total = _log_mean(values) + log(len(values))
+def _log_softmax(values: Sequence[float]) -> list[float]:
+    total = _log_mean_exp(values) + log(len(values))
     return [value - total for value in values]
 
 
-def _log_mean(values: Sequence[float]) -> float:
-    """log mean exp."""
+def _log_mean_exp(values: Sequence[float]) -> float:
     top = max(values)
     return top + log(fsum(exp(value - top) for value in values) / len(values))

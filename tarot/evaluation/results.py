@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 ZERO_SHOT, FEW_SHOT, EDITED = "zero-shot", "few-shot", "edited"
 """Names of the arms; a comparison without shots may lack the second."""
+FEW_SHOT_SHOTS = 6
+"""Shots of the few-shot arm of an adapter that was tuned without shots."""
 OUTSIDE = -1
 """Index of an answer outside the choices."""
 HEADLINE = "greedy_f1"

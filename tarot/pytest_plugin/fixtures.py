@@ -50,7 +50,7 @@ def tarot_adapter(tarot_setting: CellRequest, request: pytest.FixtureRequest) ->
     try:
         if request.config.stash[STATE].values["engine"] == "ray":
             return from_ray(request.config, tarot_setting)[0]
-        return measurer(request.config).tuned(tarot_setting, request.getfixturevalue("tarot_model"))[0]
+        return measurer(request.config).tune(tarot_setting, request.getfixturevalue("tarot_model"))[0]
     except TarotError as error:
         _fail(error)
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tarot.errors import TarotError
-from tarot.evaluation.grid import CellRequest, CellRunner, ModelCache
+from tarot.evaluation.cell_runner import CellRunner, ModelCache
+from tarot.evaluation.grid import CellRequest
 from tarot.evaluation.results import Comparison
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def measured(config: pytest.Config, setting: CellRequest, model: "LoadedModel | 
     # Unless they are wanted, lm-eval's progress bars would fill the captured output of every failure.
     shown = config.getoption("capture") == "no"
     with nullcontext() if shown else redirect_stderr(StringIO()):
-        return measurer(config).comparison(setting, model)
+        return measurer(config).compare(setting, model)
 
 
 def measurer(config: pytest.Config) -> CellRunner:
@@ -83,8 +84,8 @@ def from_ray(config: pytest.Config, setting: CellRequest) -> tuple["Adapter", Co
     if setting not in state.outcomes:
         from tarot.edit.adapter import Adapter
 
-        outcome = ray_engine(config).outcome(setting)
-        state.unsent_words += outcome.words
+        outcome = ray_engine(config).result(setting)
+        state.unsent_words += outcome.notes
         if outcome.comparison is None:
             pytest.fail(outcome.error, pytrace=False)
         state.outcomes[setting] = Adapter.from_pretrained(outcome.folder), outcome.comparison

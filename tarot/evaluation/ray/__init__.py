@@ -1,1 +1,1 @@
-"""Measure cells and score candidates on the machines of a Ray cluster."""
+"""Run cells and score candidates on the machines of a Ray cluster."""

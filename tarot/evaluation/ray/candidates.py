@@ -1,6 +1,6 @@
-"""Candidates of one search, each scored by a task of a Ray cluster.
+"""Score the candidates of one search, each as a task of a Ray cluster.
 
-A machine that scores its first candidate loads model and samples, and keeps them for the next ones.
+A process loads model and samples when it scores its first candidate, and keeps them for the next ones.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,28 +14,30 @@ from tarot.errors import TarotError
 from tarot.evaluation.ray.cluster import Cluster, Resources
 from tarot.models.load import load_model
 from tarot.search.config import TaRotConfig
-from tarot.search.problem import Evaluation, Problem
-from tarot.search.space import Angles
+from tarot.search.problem import Angles, Evaluation, Problem
 
 
 class RayScorer(Cluster):
-    """A Ray cluster that scores what `tarot.search.tune.tune` proposes in batches; it gives the scores of this process.
+    """A Ray cluster that scores what a search proposes; it gives the scores that this process would.
 
     Args:
-        model: its reference, which all machines can load.
-        recipe: of the search.
-        needs: what the scoring of a candidate is given.
-        address: as for `Cluster`, whose errors it has. Batches of one are an error too.
+        model: reference of the model, which all machines can load.
+        config: what is searched.
+        resources: what the scoring of a candidate may use.
+        address: as for `Cluster`, whose errors it raises.
         dtype: as for `load_model`.
-        include_path: folder of further task files, on a path that all machines see.
-        batch_size: most sequences of one pass; None leaves it to us.
+        include_path: folder of further task files, on a path that all machines share.
+        batch_size: largest number of sequences in one pass; None chooses it.
+
+    Raises:
+        TarotError: the search proposes one candidate at a time.
     """
 
     def __init__(
         self,
         model: str,
         config: TaRotConfig,
-        needs: Resources,
+        resources: Resources,
         address: str | None = None,
         *,
         dtype: str = "auto",
@@ -43,19 +45,18 @@ class RayScorer(Cluster):
         batch_size: int | None = None,
     ) -> None:
         if config.trials_per_step < 2:
-            raise TarotError(
-                "batches of at least 2 candidates for a cluster", str(config.trials_per_step), "try --batch 4"
-            )
-        super().__init__(needs, address)
-        self._asked = (model, dtype, config, include_path, batch_size)
+            expected = "batches of at least 2 candidates for a cluster"
+            raise TarotError(expected, str(config.trials_per_step), "try --trials-per-step 4")
+        super().__init__(resources, address)
+        self._problem = (model, dtype, config, include_path, batch_size)
 
     def __call__(self, batch: Sequence[Angles]) -> Iterator[Evaluation]:
-        """What the candidates score, in their order.
+        """Yield the scores of a batch of candidates, in their order.
 
         Raises:
-            TarotError: what loading or scoring raises there, and no machine that has what is needed.
+            TarotError: what loading or scoring raises there; or no machine has the resources.
         """
-        tasks = [self.submit("candidate", _scored, self._asked, angles.numpy()) for angles in batch]
+        tasks = [self.submit("candidate", _score, self._problem, angles.numpy()) for angles in batch]
         scored: dict[Any, Evaluation] = {}
         waiting = list(tasks)
         for task, value in self.finished(tasks):
@@ -64,15 +65,15 @@ class RayScorer(Cluster):
                 yield scored[waiting.pop(0)]
 
 
-def _scored(needs: Resources, asked: tuple[Any, ...], angles: np.ndarray) -> Evaluation:
-    return _problem(needs, *asked).evaluate(torch.from_numpy(angles))
+def _score(resources: Resources, problem: tuple[Any, ...], angles: np.ndarray) -> Evaluation:
+    return _load_problem(resources, *problem).evaluate(torch.from_numpy(angles))
 
 
 @lru_cache(maxsize=1)
-def _problem(
-    needs: Resources, model: str, dtype: str, config: TaRotConfig, include_path: str | None, batch_size: int | None
+def _load_problem(
+    resources: Resources, model: str, dtype: str, config: TaRotConfig, include_path: str | None, batch_size: int | None
 ) -> Problem:
-    """This process's, until it is asked for another."""
-    where = needs.models()
-    loaded = load_model(model, device=where.device, dtype=dtype, device_map=where.device_map)
+    """Return this process's problem; another one replaces it."""
+    placement = resources.models()
+    loaded = load_model(model, device=placement.device, dtype=dtype, device_map=placement.device_map)
     return Problem.from_config(loaded, config, include_path, batch_size)

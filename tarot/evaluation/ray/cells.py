@@ -1,7 +1,7 @@
-"""Cells, measured one after another in this process, or each as a task of a Ray cluster.
+"""Run cells one after another in this process, or each as a task of a Ray cluster.
 
-Both give the same cells, since both do the same with as many threads. When a task's machine dies, the search goes on
-elsewhere from its trials, which stand in a folder that all machines see.
+Both give the same comparisons: both run the same code with the same number of threads. If the machine of a task dies,
+another one resumes its search from the trials, which lie in a folder that all machines share.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,69 +11,76 @@ from pathlib import Path
 from typing import Any
 
 from tarot.errors import TarotError
-from tarot.evaluation.grid import CellRequest, CellResult, CellRunner
+from tarot.evaluation.cell_runner import CellRunner
+from tarot.evaluation.grid import CellRequest, CellResult
 from tarot.evaluation.ray.cluster import Cluster, Resources
 
 
 def run_locally(
-    settings: Sequence[CellRequest], work: Path, needs: Resources
+    requests: Sequence[CellRequest], work: Path, resources: Resources
 ) -> Iterator[tuple[CellRequest, CellResult]]:
-    """Measure settings in this process, in their order."""
+    """Run cells in this process, in their order.
+
+    Args:
+        requests: the cells.
+        work: folder of the searches.
+        resources: what each cell may use.
+    """
     try:
-        for setting in settings:
-            with needs.threads():
-                outcome = _measurer(setting.model, work, needs).outcome(setting)
-            yield setting, outcome
+        for request in requests:
+            with resources.threads():
+                result = _cell_runner(request.model, work, resources).run(request)
+            yield request, result
     finally:
-        _measurer.cache_clear()
+        _cell_runner.cache_clear()
 
 
 @lru_cache(maxsize=1)
-def _measurer(model: str, work: Path, needs: Resources) -> CellRunner:
-    """This process's, until another model comes: two might be more than the memory it asked for."""
-    return CellRunner(work, needs.models())
+def _cell_runner(model: str, work: Path, resources: Resources) -> CellRunner:
+    """Return this process's runner; another model replaces it, since two may exceed the requested memory."""
+    return CellRunner(work, resources.models())
 
 
 class RayEngine(Cluster):
-    """A Ray cluster to which cells are submitted.
+    """A Ray cluster that runs cells.
 
     Args:
-        work: folder of the searches, on a path that all machines see.
-        needs: what each cell is given.
-        address: as for `Cluster`, whose errors it has.
+        work: folder of the searches, on a path that all machines share.
+        resources: what each cell may use.
+        address: as for `Cluster`, whose errors it raises.
     """
 
-    def __init__(self, work: Path, needs: Resources, address: str | None = None) -> None:
-        super().__init__(needs, address)
+    def __init__(self, work: Path, resources: Resources, address: str | None = None) -> None:
+        super().__init__(resources, address)
         self._work = work
         self._tasks: dict[CellRequest, Any] = {}
 
-    def add(self, setting: CellRequest) -> None:
-        """Have it measured as soon as there is room; twice is once."""
-        if setting not in self._tasks:
-            self._tasks[setting] = self.submit(setting.id, _measure, str(self._work), asdict(setting))
+    def add(self, request: CellRequest) -> None:
+        """Submit a cell, unless it was submitted before."""
+        if request not in self._tasks:
+            self._tasks[request] = self.submit(request.id, _run, str(self._work), asdict(request))
 
-    def outcome(self, setting: CellRequest) -> CellResult:
-        """What became of it, added before or not; waits for it."""
-        return next(outcome for _, outcome in self.run([setting]))
+    def result(self, request: CellRequest) -> CellResult:
+        """Wait for the result of a cell, and submit it if it was not."""
+        return next(result for _, result in self.run([request]))
 
-    def run(self, settings: Sequence[CellRequest]) -> Iterator[tuple[CellRequest, CellResult]]:
-        """Measure settings, in the order in which they are finished.
+    def run(self, requests: Sequence[CellRequest]) -> Iterator[tuple[CellRequest, CellResult]]:
+        """Run cells and yield their results as they come.
 
         Raises:
-            TarotError: no machine has been left for a minute that has what a cell needs.
+            TarotError: for a minute no machine of the cluster has had the resources of a cell.
         """
-        for setting in settings:
-            self.add(setting)
-        by_task = {self._tasks[setting]: setting for setting in settings}
+        for request in requests:
+            self.add(request)
+        by_task = {self._tasks[request]: request for request in requests}
         for task, value in self.finished(list(by_task)):
             try:
-                outcome = CellResult.from_json(value())
+                result = CellResult.from_json(value())
             except TarotError as error:
-                outcome = CellResult(error=str(error))
-            yield by_task[task], outcome
+                result = CellResult(error=str(error))
+            yield by_task[task], result
 
 
-def _measure(needs: Resources, work: str, setting: dict[str, Any]) -> str:
-    asked = CellRequest(**setting)
-    return _measurer(asked.model, Path(work), needs).outcome(asked).to_json()
+def _run(resources: Resources, work: str, values: dict[str, Any]) -> str:
+    request = CellRequest(**values)
+    return _cell_runner(request.model, Path(work), resources).run(request).to_json()

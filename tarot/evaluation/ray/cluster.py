@@ -1,6 +1,7 @@
-"""A Ray cluster: tasks, each with what it needs, whose machine may die.
+"""A Ray cluster that runs tasks with given resources, on machines that may die.
 
-Ray starts such a task elsewhere. A task that no machine has room for would wait for ever, and is an error instead.
+Ray restarts the task of a machine that died on another one. A task that no machine has the resources for would wait for
+ever; here it raises an error.
 """
 
 import logging
@@ -20,18 +21,33 @@ import torch
 from accelerate.utils import convert_file_size_to_int
 
 from tarot.errors import TarotError
-from tarot.evaluation.grid import ModelCache
+from tarot.evaluation.cell_runner import ModelCache
 
-MOST_CPUS = 4096  # of one machine
-RETRIES = 3  # of a task whose machine or process died
-CONNECT_SECONDS = 5.0  # Ray itself waits minutes for a cluster that is not there
+MOST_CPUS = 4096
+"""Most CPUs of one machine."""
+RETRIES = 3
+"""How often a task is restarted whose machine or process died."""
+CONNECT_SECONDS = 5.0
+"""How long to wait for the cluster's address; Ray itself waits minutes."""
 CHECK_SECONDS = 5.0
-PATIENCE_SECONDS = 60.0  # with a cluster whose last machine that is large enough has gone
+"""How often to check that a machine has the resources of the tasks that wait."""
+PATIENCE_SECONDS = 60.0
+"""How long to wait for a machine with the resources, after the last one has gone."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a task is given: threads, GPUs (a share of one, or whole ones) and bytes of memory."""
+    """What a task may use.
+
+    Attributes:
+        cpus: threads.
+        gpus: GPUs: 0, a fraction of one, or a whole number.
+        memory: bytes.
+
+    Example:
+        >>> str(Resources(cpus=2, gpus=0, memory=4 * 10**9))
+        '2 CPU, 0 GPU and 4 GB'
+    """
 
     cpus: int
     gpus: float
@@ -39,30 +55,39 @@ class Resources:
 
     @classmethod
     def parse(cls, cpus: int | None, gpus: float | None, memory: str) -> "Resources":
-        """Of what a user left out, what a process takes on this machine.
+        """Parse a user's options; None takes what a process uses on this machine.
+
+        Args:
+            cpus: threads.
+            gpus: GPUs.
+            memory: a size such as `500MB` or `4GB`.
 
         Raises:
-            TarotError: no whole number of threads, no possible number of GPUs, or no size.
+            TarotError: a number of CPUs or GPUs that no task can have, or a malformed size.
+
+        Example:
+            >>> Resources.parse(cpus=2, gpus=0.5, memory="4GB")
+            Resources(cpus=2, gpus=0.5, memory=4000000000)
         """
-        n = torch.get_num_threads() if cpus is None else cpus
-        share = float(torch.cuda.is_available()) if gpus is None else gpus
-        if not 1 <= n <= MOST_CPUS:
-            raise TarotError(f"1 to {MOST_CPUS} CPUs for a task", str(n))
-        if not 0 <= share < math.inf or (share > 1 and share != int(share)):
-            raise TarotError("GPUs for a task: 0, a share such as 0.5, or whole ones", f"{share:g}")
+        n_cpus = torch.get_num_threads() if cpus is None else cpus
+        n_gpus = float(torch.cuda.is_available()) if gpus is None else gpus
+        if not 1 <= n_cpus <= MOST_CPUS:
+            raise TarotError(f"1 to {MOST_CPUS} CPUs for a task", str(n_cpus))
+        if not 0 <= n_gpus < math.inf or (n_gpus > 1 and n_gpus != int(n_gpus)):
+            raise TarotError("GPUs for a task: 0, a fraction such as 0.5, or a whole number", f"{n_gpus:g}")
         try:
             size = convert_file_size_to_int(memory)
         except ValueError:
             raise TarotError("a size of memory such as 500MB or 4GB", repr(memory)) from None
-        return cls(n, share, size)
+        return cls(n_cpus, n_gpus, size)
 
     def models(self) -> ModelCache:
-        """Models where they are to be: one that is given several GPUs is spread over them."""
+        """Return an empty cache that loads models onto these resources, spread over the GPUs if there are several."""
         return ModelCache("auto" if self.gpus else "cpu", "auto" if self.gpus > 1 else None)
 
     @contextmanager
     def threads(self) -> Iterator[None]:
-        """As many threads for the body, and as many as there were after it."""
+        """Set the number of torch's threads for the body, and restore it after it."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.cpus)
         try:
@@ -71,61 +96,64 @@ class Resources:
             torch.set_num_threads(before)
 
     def __str__(self) -> str:
-        return _said(self.cpus, self.gpus, self.memory)
+        return _describe(self.cpus, self.gpus, self.memory)
 
 
 class Cluster(AbstractContextManager[Any]):
-    """A Ray cluster to which tasks are submitted; left, it drops what is not finished.
+    """A Ray cluster that runs tasks; on exit it drops those that are not finished.
 
     Args:
-        needs: what each task is given.
+        resources: what each task may use.
         address: `HOST:PORT`, `ray://HOST:PORT` or `auto`; None starts Ray on this machine.
 
     Raises:
-        TarotError: Ray is not installed, no cluster at the address, or one without a machine that has what is needed.
+        TarotError: Ray is not installed, there is no cluster at the address, or no machine of it has the resources.
     """
 
-    def __init__(self, needs: Resources, address: str | None = None) -> None:
-        self._ray = _connected(address)
-        self._needs = needs
+    def __init__(self, resources: Resources, address: str | None = None) -> None:
+        self._ray = _connect(address)
+        self._resources = resources
         try:
-            if unfit := self._unfit():
-                raise unfit
+            if lack := self._lack_of_resources():
+                raise lack
         except BaseException:
             self.close()
             raise
 
     def submit(self, name: str, function: Callable[..., Any], *arguments: object) -> Any:
-        """Have `function(needs, *arguments)` called as soon as there is room: -> what `finished` knows it by.
+        """Run `function(resources, *arguments)` as soon as a machine has the resources.
 
-        It is called in a process that may run other tasks after it, in this process' folder where its machine has one.
+        It runs in a process that may run other tasks later, and in this process's folder if its machine has it.
+
+        Returns:
+            A handle for `finished`.
         """
-        task = self._ray.remote(_called).options(
+        task = self._ray.remote(_run).options(
             name=name,
-            num_cpus=self._needs.cpus,
-            num_gpus=self._needs.gpus,
-            memory=self._needs.memory,
+            num_cpus=self._resources.cpus,
+            num_gpus=self._resources.gpus,
+            memory=self._resources.memory,
             max_retries=RETRIES,
         )
-        return task.remote(function, asdict(self._needs), os.getcwd(), os.environ.get("TAROT_DATA"), *arguments)
+        return task.remote(function, asdict(self._resources), os.getcwd(), os.environ.get("TAROT_DATA"), *arguments)
 
     def finished(self, tasks: Sequence[Any]) -> Iterator[tuple[Any, Callable[[], Any]]]:
-        """Each task with what gives its value, in the order in which they end.
+        """Yield each task with a function that returns its value, in the order in which they end.
 
         Raises:
-            TarotError: no machine has been left for a minute that has what a task needs; or, by what gives a value,
-                what the task raised, and that its machines died.
+            TarotError: for a minute no machine has had the resources of a task. The function that returns a value
+                raises what the task raised, or that its machines died.
         """
         waiting = list(tasks)
-        fitted = time.monotonic()
+        last_fit = time.monotonic()
         while waiting:
             done, waiting = self._ray.wait(waiting, timeout=CHECK_SECONDS)
             for task in done:
                 yield task, partial(self._value, task)
-            if not (unfit := self._unfit()):
-                fitted = time.monotonic()
-            elif time.monotonic() - fitted > PATIENCE_SECONDS:
-                raise unfit
+            if not (lack := self._lack_of_resources()):
+                last_fit = time.monotonic()
+            elif time.monotonic() - last_fit > PATIENCE_SECONDS:
+                raise lack
 
     def _value(self, task: Any) -> Any:
         try:
@@ -133,20 +161,21 @@ class Cluster(AbstractContextManager[Any]):
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except self._ray.exceptions.RayError as error:
-            said = f"{type(error).__name__}: {textwrap.shorten(str(error), 200, placeholder=' ...')}"
-            raise TarotError(f"a machine that lives, in {RETRIES + 1} tries", said) from error
+            reason = f"{type(error).__name__}: {textwrap.shorten(str(error), 200, placeholder=' ...')}"
+            raise TarotError(f"The task failed {RETRIES + 1} times because its worker died ({reason}).") from error
 
-    def _unfit(self) -> TarotError | None:
-        asked = {"CPU": self._needs.cpus, "GPU": self._needs.gpus, "memory": self._needs.memory}
+    def _lack_of_resources(self) -> TarotError | None:
+        """Return an error unless some machine has the resources of a task."""
+        needed = {"CPU": self._resources.cpus, "GPU": self._resources.gpus, "memory": self._resources.memory}
         machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        if any(all(machine.get(kind, 0) >= n for kind, n in asked.items()) for machine in machines):
+        if any(all(machine.get(kind, 0) >= n for kind, n in needed.items()) for machine in machines):
             return None
-        have = "; ".join(sorted({_said(*(machine.get(kind, 0) for kind in asked)) for machine in machines}))
-        hint = "ask for less of cpus, gpus and memory"
-        return TarotError(f"a machine in the cluster with {self._needs} for a task", have or "none", hint)
+        available = "; ".join(sorted({_describe(*(machine.get(kind, 0) for kind in needed)) for machine in machines}))
+        hint = "request less of cpus, gpus and memory"
+        return TarotError(f"a machine in the cluster with {self._resources} for a task", available or "none", hint)
 
     def close(self) -> None:
-        """Leave the cluster, which drops what is not finished."""
+        """Leave the cluster, which drops the tasks that are not finished."""
         self._ray.shutdown()
 
     def __enter__(self) -> Self:
@@ -156,17 +185,16 @@ class Cluster(AbstractContextManager[Any]):
         self.close()
 
 
-def _said(cpus: float, gpus: float, memory: float) -> str:
+def _describe(cpus: float, gpus: float, memory: float) -> str:
     return f"{cpus:g} CPU, {gpus:g} GPU and {memory / 1e9:.3g} GB"
 
 
-def _connected(address: str | None) -> Any:
-    """Ray's module, once it has found the cluster."""
+def _connect(address: str | None) -> Any:
+    """Connect to a cluster and return Ray's module."""
     if not find_spec("ray"):
-        raise TarotError(
-            "ray, which takes cells to other machines", "none installed", "python -m pip install 'tarot-lm[ray]'"
-        )
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it would report to its makers
+        expected = "ray, which runs cells on other machines"
+        raise TarotError(expected, "none installed", "python -m pip install 'tarot-lm[ray]'")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would send usage statistics to its makers
     import ray
 
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
@@ -176,17 +204,18 @@ def _connected(address: str | None) -> Any:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         reason = textwrap.shorten(str(error), 160, placeholder=" ...") or type(error).__name__
-        where = f"a Ray cluster at {address}" if address else "to start Ray on this machine"
-        raise TarotError(where, reason, "`ray start --head` starts one, and prints its address") from error
+        expected = f"a Ray cluster at {address}" if address else "to start Ray on this machine"
+        raise TarotError(expected, reason, "`ray start --head` starts one, and prints its address") from error
     return ray
 
 
-def _called(
-    function: Callable[..., Any], needs: dict[str, Any], folder: str, data: str | None, *arguments: object
+def _run(
+    function: Callable[..., Any], values: dict[str, Any], folder: str, data: str | None, *arguments: object
 ) -> Any:
-    given = Resources(**needs)
+    """Run a task in a process of the cluster."""
+    resources = Resources(**values)
     if data:
         os.environ["TAROT_DATA"] = data
-    # Relative paths are those of the folder that the command was given in, where all machines see it.
-    with given.threads(), chdir(folder) if os.path.isdir(folder) else nullcontext():
-        return function(given, *arguments)
+    # Relative paths start from the folder of the command, which all machines share.
+    with resources.threads(), chdir(folder) if os.path.isdir(folder) else nullcontext():
+        return function(resources, *arguments)

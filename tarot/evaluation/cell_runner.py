@@ -1,0 +1,129 @@
+"""Run the cells of a grid in one process, which keeps models, adapters and base answers from cell to cell.
+
+torch is imported when the first cell runs: pytest and `--help` import this module too.
+"""
+
+import logging
+from contextlib import redirect_stderr
+from dataclasses import dataclass, field, replace
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tarot.errors import TarotError
+from tarot.evaluation.grid import CellRequest, CellResult
+from tarot.evaluation.results import Comparison
+
+if TYPE_CHECKING:
+    from tarot.edit.adapter import Adapter
+    from tarot.models.loaded_model import LoadedModel
+
+logger = logging.getLogger("tarot")
+
+
+class ModelCache(dict[str, "LoadedModel"]):
+    """Models and tokenizers by their reference, each loaded on first use; errors as for `load_model`."""
+
+    def __init__(self, device: str = "auto", device_map: str | None = None) -> None:
+        super().__init__()
+        self.device = device
+        self.device_map = device_map
+
+    def __missing__(self, reference: str) -> "LoadedModel":
+        from tarot.models.load import load_model
+
+        self[reference] = loaded = load_model(reference, device=self.device, device_map=self.device_map)
+        return loaded
+
+
+@dataclass
+class CellRunner:
+    """Tune and compare the adapters of cells.
+
+    Attributes:
+        work: folder of the searches, which all processes share; an interrupted search is resumed.
+        models: the models to run.
+        notes: what happened to searches that were interrupted or damaged, one line each; extended.
+        adapters: adapters so far, with their folders.
+        base_answers: answers of unedited models so far.
+    """
+
+    work: Path
+    models: ModelCache
+    notes: list[str] = field(default_factory=list)
+    adapters: dict[tuple[CellRequest, "LoadedModel"], tuple["Adapter", Path]] = field(default_factory=dict)
+    base_answers: dict[Any, Any] = field(default_factory=dict)
+
+    def tune(self, request: CellRequest, model: "LoadedModel") -> tuple["Adapter", Path]:
+        """Return the adapter that the request's search finds, or has found, and its folder.
+
+        Raises:
+            TarotError: as for `tarot.tune`.
+        """
+        from tarot.evaluation.adapter_cache import tune_cached
+
+        if (request, model) not in self.adapters:
+            self.adapters[request, model] = tune_cached(
+                model,
+                request.config(),
+                self.work,
+                budget=request.budget,
+                include_path=request.include_path,
+                notify=self.notes.append,
+            )
+        return self.adapters[request, model]
+
+    def compare(self, request: CellRequest, model: "LoadedModel") -> Comparison:
+        """Tune the request's adapter and controls, and compare them on the same documents.
+
+        Raises:
+            TarotError: as for `tarot.tune` and `tarot.compare`.
+        """
+        from tarot.evaluation.compare import compare
+        from tarot.evaluation.lm_eval_results import check_scorable
+        from tarot.objectives.task_loading import load_task
+        from tarot.search.folder import read_curve
+
+        check_scorable(load_task(request.task, request.include_path))  # before a search takes minutes
+        tuned = {name: self.tune(replace(request, search=name), model) for name in (request.search, *request.control)}
+        return compare(
+            model.model,
+            model.tokenizer,
+            tuned[request.search][0],
+            include_path=request.include_path,
+            limit=request.limit,
+            curves={name: read_curve(folder, name) for name, (_, folder) in tuned.items()},
+            controls={f"{name} search": adapter for name, (adapter, _) in tuned.items() if name != request.search},
+            draws=request.draws,
+            base_answers=self.base_answers,
+        )
+
+    def check(self, request: CellRequest) -> None:
+        """Check a request and its task as far as possible without its model.
+
+        Raises:
+            TarotError: the request cannot be run.
+        """
+        from tarot.evaluation.evaluate import check_tasks
+        from tarot.evaluation.lm_eval_results import check_scorable
+        from tarot.search.problem import check_samples
+
+        request.check()
+        for task in check_tasks([request.task], include_path=request.include_path, limit=request.limit):
+            check_scorable(task)
+        check_samples(request.config(), request.include_path)
+
+    def run(self, request: CellRequest) -> CellResult:
+        """Run a cell; any error but Ctrl-C becomes the result, so that the other cells go on."""
+        self.notes.clear()
+        try:
+            with redirect_stderr(StringIO()):  # hides lm-eval's progress bars
+                self.check(request)
+                model = self.models[request.model]
+                comparison = self.compare(request, model)
+            return CellResult(comparison, str(self.tune(request, model)[1]), notes=tuple(self.notes))
+        except TarotError as error:
+            return CellResult(error=str(error), notes=tuple(self.notes))
+        except Exception as error:
+            logger.debug("%s", request.id, exc_info=True)
+            return CellResult(error=" ".join(f"{type(error).__name__}: {error}".split()), notes=tuple(self.notes))
