@@ -12,16 +12,27 @@ from torch import Tensor, nn
 from tarot.edit.patch import Patch
 from tarot.edit.rotation import ROTARY, Rotation
 from tarot.edit.sites import Site, angle_mask, find_sites, n_layers
-from tarot.errors import ShapeMismatch, TarotError
+from tarot.errors import InvalidValueError, ShapeMismatch, TarotError
 
 Angles = Float[Tensor, "site head angle"]
-
-
 SiteAngles = Float[Tensor, "head angle"]
 
 
 class EditContext(AbstractContextManager[nn.Module], ABC):
-    """An edit of a model that ends with the context; it may be entered again, while open too."""
+    """Edit of a model that ends with the context.
+
+    It may be entered again, even while it is open.
+
+    Args:
+        model: a causal language model of transformers.
+        angles: radians, `site x head x angle`, as wide as the widest site; a narrower site ignores the rest of its row.
+        sites: where to edit. Default: the heads of the first `len(angles)` layers.
+        rotation: family that the angles belong to.
+
+    Raises:
+        ShapeMismatch: the angles do not fit the sites.
+        InvalidValueError: the angles are not finite, or the sites belong to another model.
+    """
 
     def __init__(
         self, model: nn.Module, angles: Angles, sites: Sequence[Site] | None = None, rotation: Rotation = ROTARY
@@ -47,7 +58,7 @@ class EditContext(AbstractContextManager[nn.Module], ABC):
     def __exit__(self, *exception: object) -> None:
         try:
             self._close()
-        except TarotError:  # closed in the wrong order: it is still open
+        except TarotError:  # closed in the wrong order; the patch is still open
             raise
         except BaseException:
             self._close()
@@ -60,31 +71,34 @@ class EditContext(AbstractContextManager[nn.Module], ABC):
 
     @abstractmethod
     def _prepare(self, patch: Patch) -> None:
-        """Compute the edit and add its changes to `patch`; the model stays as it is."""
+        """Compute the edit and add its changes to `patch`, without changing the model."""
 
 
 def resolve_sites(
     model: nn.Module, angles: Angles, sites: Sequence[Site] | None, rotation: Rotation
 ) -> tuple[Site, ...]:
+    """Return the sites that the angles belong to, checked; errors as for `EditContext`."""
     if sites is None:
         rows = angles.shape[0] if angles.ndim else 0
         sites = find_sites(model, "heads", range(min(max(rows, 1), n_layers(model))))
     if not sites:
-        raise TarotError("at least one site", "none")
+        raise InvalidValueError("at least one site", "none")
     modules = set(model.modules())
-    if stranger := next((site.name for site in sites if site.module not in modules), None):
-        raise TarotError("sites of this model", f"{stranger} of another", "find_sites(model) finds them")
+    if foreign := next((site.name for site in sites if site.module not in modules), None):
+        raise InvalidValueError(
+            f"The site {foreign} belongs to another model.", hint="find_sites(model) finds those of this one"
+        )
     expected = tuple(angle_mask(sites, rotation.n_angles).shape)
     if tuple(angles.shape) != expected:
         hint = f"{len(sites)} sites from {sites[0].name} to {sites[-1].name}, rotation {rotation.name!r}"
         raise ShapeMismatch("angles", expected, tuple(angles.shape), hint)
     if not angles.isfinite().all():
-        raise TarotError("finite angles", f"{int((~angles.isfinite()).sum())} that are not")
+        raise InvalidValueError("finite angles", f"{int((~angles.isfinite()).sum())} that are not")
     return tuple(sites)
 
 
 def angles_by_site(angles: Angles, sites: Sequence[Site], rotation: Rotation) -> Iterator[tuple[Site, SiteAngles]]:
-    """Each site with its own angles, on its device and no less precise than its weight."""
+    """Yield each site with its own angles (`head x angle`), on its device and in at least its weight's precision."""
     for site, row in zip(sites, angles, strict=True):
         weight = next(site.module.parameters())
         dtype = torch.float64 if weight.dtype == torch.float64 else row.dtype
@@ -94,6 +108,6 @@ def angles_by_site(angles: Angles, sites: Sequence[Site], rotation: Rotation) ->
 
 
 def offload_hook(module: nn.Module) -> Any:
-    """accelerate's hook that brings the module's weights for each pass, from the disk say; None where they are here."""
+    """Return accelerate's hook that loads the module's weights for each pass; None if the weights are in memory."""
     hook = getattr(module, "_hf_hook", None)
     return hook if getattr(hook, "offload", False) else None

@@ -9,11 +9,12 @@ from transformers.integrations.accelerate import load_offloaded_parameter
 
 from tarot.edit.sites import Site
 
-PROBED_WEIGHTS = 4096  # weights of each parameter that its fingerprint looks at
+PROBED_WEIGHTS = 4096
+"""Number of values of each parameter that go into the fingerprint."""
 
 
 def shapes_fingerprint(model: PreTrainedModel, sites: tuple[Site, ...]) -> str:
-    """Digest of the model's class and of the names and shapes of the edited projections."""
+    """Return a digest of the model's class and of the names and shapes of the edited projections."""
 
     def _shape(site: Site) -> list[int]:
         weight = site.module.weight
@@ -25,12 +26,12 @@ def shapes_fingerprint(model: PreTrainedModel, sites: tuple[Site, ...]) -> str:
 
 
 def weights_fingerprint(model: PreTrainedModel) -> str:
-    """Digest of every parameter's name, type, shape and some of its values, evenly spaced."""
+    """Return a digest of every parameter's name, type, shape and some of its values, evenly spaced."""
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
-        # accelerate keeps some on the disk, and here only their shape.
-        here = load_offloaded_parameter(model, name) if parameter.is_meta else parameter
-        flat = here.detach().reshape(-1)
-        some = flat[:: max(1, len(flat) // PROBED_WEIGHTS)].double().cpu()
-        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode() + some.numpy().tobytes())
+        # accelerate may keep the values on disk; the parameter then has only a shape.
+        loaded = load_offloaded_parameter(model, name) if parameter.is_meta else parameter
+        values = loaded.detach().reshape(-1)
+        probed = values[:: max(1, len(values) // PROBED_WEIGHTS)].double().cpu()
+        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode() + probed.numpy().tobytes())
     return digest.hexdigest()[:16]

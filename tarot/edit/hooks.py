@@ -1,9 +1,14 @@
-"""z' = z R: the edit applied to a model, by hooks while it runs or folded into its weights.
+"""Edit a model by hooks while a context is open: z' = z R(angles) at every site.
 
-With `out = z W^T` (rows; `W` is `out x in`), editing a projection's input is the same as the weight `W R^T`, and
-editing its output the same as `R^T W` with the bias `b R`. transformers' Conv1D keeps `W^T`.
+Source: Singh, Dutta and Chakraborty, "Mechanistic Behavior Editing of Language Models", arXiv 2410.04277.
 
-Source of the edit: Singh, Dutta and Chakraborty, "Mechanistic Behavior Editing of Language Models", arXiv 2410.04277.
+Order of nested edits. Only edits that do not commute depend on it: two `Givens`, or two rotations of different
+families. On one site,
+
+- hooks act in the order in which their contexts were entered: `z R_first R_second`;
+- merged edits wrap the projection: the later one is further from its weight. On the input of a projection (heads) it
+  acts first, `z R_second R_first W^T`; on the output (MLPs) it acts last, `x W^T R_first R_second`;
+- hooks are further from the weight than every merged edit, also one that was merged after the hooks were added.
 """
 
 from typing import Any
@@ -17,29 +22,34 @@ from tarot.edit.sites import Site
 
 
 class apply_rotation(EditContext):
-    """z' = z R(angles) at every site, while the context is open.
+    """Rotate the activations at every site while the context is open.
+
+    The hooks are gone however the context is left, and no weight is touched. Contexts nest and may be closed in any
+    order; the module docstring has the order in which nested edits act. Gradients reach `angles`. These are read on
+    entry, so enter anew for each backward pass.
+
+    Threads: see `tarot.edit.patch`. An edited model cannot be copied or pickled.
 
     Args:
         model: a causal language model of transformers.
-        angles: radians, `(site, head, angle)`, as wide as the widest site; a narrower site leaves the rest unread.
-        sites: where; if not given, the heads of the first `len(angles)` layers.
-        rotation: the family of R.
+        angles: radians, `site x head x angle`, as wide as the widest site; a narrower site ignores the rest of its row.
+        sites: where to edit. Default: the heads of the first `len(angles)` layers.
+        rotation: family that the angles belong to.
 
-    Contexts nest, the first entered acting first; they may be closed in any order. However one is left, its hooks are
-    gone and no weight was touched. Gradients reach `angles`, which are read on entering: enter anew for each backward
-    pass.
+    Raises:
+        ShapeMismatch: the angles do not fit the sites.
+        InvalidValueError: the angles are not finite, or the sites belong to another model.
+        TarotError: on entry, if another thread or task has edited the model.
 
-    Only one thread, or one asyncio task, at a time edits a model: another one that opens an edit of the same model, or
-    runs the model while the edit is open, gets a TarotError. Give each thread a model of its own. An edited model
-    cannot be copied or pickled.
-
-    Raises ShapeMismatch for angles of another shape, TarotError for angles that are not finite, sites of another model,
-    or a model that another thread or task has edited.
+    Example:
+        >>> sites = find_sites(model, "heads", [0, 1])
+        >>> with apply_rotation(model, angles, sites):
+        ...     model.generate(**tokenizer("Did Ed leave?", return_tensors="pt"))
     """
 
     def _prepare(self, patch: Patch) -> None:
         for site, angles in angles_by_site(self.angles, self.sites, self.rotation):
-            # Zero angles leave even infinities alone, at no cost; but their gradient has to pass.
+            # Zero angles need no hook, which would turn infinities into NaN, unless a gradient has to pass.
             if angles.requires_grad or angles.any():
                 _hook(patch, site, angles, self.rotation)
 

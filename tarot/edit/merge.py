@@ -1,4 +1,9 @@
-"""Merge: fold a rotation into the weights of a model, for good or while a context is open."""
+"""Fold an edit into the weights of a model, for good or while a context is open.
+
+With `out = z W^T` (rows; `W` is `out x in`), editing the input of a projection is the same as the weight `W R^T`.
+Editing its output is the same as the weight `R^T W` with the bias `b R`. transformers' Conv1D keeps `W^T`. A merged
+edit costs nothing at inference. The order in which several edits of one site act: see `tarot.edit.hooks`.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,24 +14,41 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from tarot.edit.context import Angles, EditContext, SiteAngles, angles_by_site, offload_hook, resolve_sites
-from tarot.edit.patch import Patch, Step, at_once, unpatched
+from tarot.edit.patch import Patch, Step, run_at_once, unpatched
 from tarot.edit.rotation import ROTARY, Rotation
 from tarot.edit.sites import Site
-from tarot.errors import TarotError
+from tarot.errors import InvalidValueError
+
+_MERGEABLE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_HINT = "apply_rotation(model, angles) edits without merging"
 
 
 class merge_temporarily(EditContext):
-    """`merge_rotation` while the context is open; then the weights of before, bit for bit, also when the body raises.
+    """Merge a rotation while the context is open, then restore the original weights bit for bit.
 
-    Arguments as for `rotated`, errors as for `merge_rotation`. The weights of before are set aside, never written to, at the
-    cost of the edited projections' memory once more. Threads and tasks: as for `rotated`. Contexts are closed in the
-    reverse order of their opening: another order is a TarotError, and the context stays open.
+    The original weights are set aside and never written to, so the edited projections take twice their memory.
+    Contexts are closed in the reverse order of their opening. Threads: see `tarot.edit.patch`.
+
+    Args:
+        model: a causal language model of transformers.
+        angles: radians, `site x head x angle`, as wide as the widest site.
+        sites: where to edit. Default: the heads of the first `len(angles)` layers.
+        rotation: family that the angles belong to.
+
+    Raises:
+        ShapeMismatch, InvalidValueError: as for `apply_rotation`.
+        TarotError: on entry, if a weight cannot be merged into (see `merge_rotation`), or if another thread or task has
+            edited the model; on exit, if a context that was opened later is still open. It then stays open.
+
+    Example:
+        >>> with merge_temporarily(model, angles, find_sites(model, "heads", [0, 1])):
+        ...     model.save_pretrained("my-model")
     """
 
     def _prepare(self, patch: Patch) -> None:
-        _refuse_unmergeable(self.model, self.sites)
+        _check_mergeable(self.model, self.sites)
         for site, angles in angles_by_site(self.angles.detach(), self.sites, self.rotation):
-            folded = _folded(site, angles, self.rotation, backwards=False)
+            folded = _fold(site, angles, self.rotation, backwards=False)
             if hook := offload_hook(site.module):
                 patch.replace(site.module, hook, "weights_map", folded)
                 continue
@@ -37,13 +59,25 @@ class merge_temporarily(EditContext):
 def merge_rotation(
     model: nn.Module, angles: Angles, sites: Sequence[Site] | None = None, rotation: Rotation = ROTARY
 ) -> None:
-    """W <- W R^T (input side), or W <- R^T W and b <- b R (output side), in place.
+    """Merge a rotation in place: `W <- W R^T` at inputs, `W <- R^T W` and `b <- b R` at outputs.
 
-    Arguments as for `rotated`. Computed in float32 or better and rounded once. Weights that accelerate fetches for each
-    pass, from the disk say, are not written to: it is given the edited ones instead, which stay in memory. Beside the
-    errors of `rotated`, TarotError for a weight that is not plain floating point (quantised, wrapped) or that the model
-    uses elsewhere too (tied), and for a model with an open edit; nothing is changed then. An interrupt leaves all
-    weights merged or none.
+    The weights are computed in float32 or better and rounded once. An interrupt leaves all weights merged or none.
+    Weights that accelerate loads for each pass, for example from disk, are not overwritten: the edited ones are handed
+    to accelerate and stay in memory.
+
+    Args:
+        model: a causal language model of transformers.
+        angles: radians, `site x head x angle`, as wide as the widest site.
+        sites: where to edit. Default: the heads of the first `len(angles)` layers.
+        rotation: family that the angles belong to.
+
+    Raises:
+        ShapeMismatch, InvalidValueError: as for `apply_rotation`.
+        TarotError: a weight is not plain floating point (quantised or wrapped) or is used elsewhere too (tied), or the
+            model has an open edit. The model is unchanged.
+
+    Example:
+        >>> merge_rotation(model, angles, find_sites(model, "heads", [0, 1]))
     """
     _write(model, angles, sites, rotation, backwards=False)
 
@@ -51,41 +85,54 @@ def merge_rotation(
 def unmerge_rotation(
     model: nn.Module, angles: Angles, sites: Sequence[Site] | None = None, rotation: Rotation = ROTARY
 ) -> None:
-    """W <- W R^-T (input side), or W <- R^-T W and b <- b R^-1 (output side): undoes `merge_rotation` up to rounding."""
+    """Undo `merge_rotation`, up to rounding.
+
+    Of several merged edits of one site, unmerge the last one first. Another order restores the weights only where the
+    edits commute, as two `Rotary` edits do.
+
+    Args:
+        model: a causal language model of transformers.
+        angles: radians, `site x head x angle`, as for `merge_rotation`.
+        sites: where the angles were merged.
+        rotation: family that the angles belong to.
+
+    Raises:
+        As `merge_rotation`.
+
+    Example:
+        >>> unmerge_rotation(model, angles, find_sites(model, "heads", [0, 1]))
+    """
     _write(model, angles, sites, rotation, backwards=True)
 
 
-def _refuse_unmergeable(model: nn.Module, sites: Sequence[Site]) -> None:
+def _check_mergeable(model: nn.Module, sites: Sequence[Site]) -> None:
+    """Raise TarotError for a projection whose weights cannot be edited alone."""
     uses = Counter(_address(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
     for site in sites:
         parameters = dict(site.module.named_parameters())
         plain = isinstance(site.module, nn.Linear | Conv1D) and parameters.keys() <= {"weight", "bias"}
         if not plain or any(type(p.data) is not Tensor for p in parameters.values()):
             kind = f"{type(site.module).__module__}.{type(site.module).__qualname__}"
-            raise TarotError(f"a plain Linear or Conv1D to merge into at {site.name}", kind, _HOOK)
+            raise InvalidValueError(f"a plain Linear or Conv1D to merge into at {site.name}", kind, _HINT)
         for name, parameter in parameters.items():
             if parameter.dtype not in _MERGEABLE:
                 expected = f"floating-point numbers to merge into at {site.name}.{name}"
-                raise TarotError(expected, f"{parameter.dtype}, which is quantised", _HOOK)
+                raise InvalidValueError(expected, f"{parameter.dtype}, which is quantised", _HINT)
             if uses[_address(parameter)] > 1:
-                raise TarotError(f"{site.name}.{name} to be used once in the model", "a weight tied to another", _HOOK)
+                raise InvalidValueError(
+                    f"{site.name}.{name} is tied to another weight, which the edit would change too.", hint=_HINT
+                )
 
 
 def _address(parameter: nn.Parameter) -> int:
-    """What tied parameters share; those whose weights are elsewhere all begin at 0."""
+    """Return what tied parameters share; the data pointer of all offloaded ones is 0."""
     return id(parameter) if parameter.is_meta else parameter.data_ptr()
 
 
-_MERGEABLE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-
-
-_HOOK = "rotated(model, angles) edits without merging"
-
-
 @torch.no_grad()
-def _folded(site: Site, angles: SiteAngles, rotation: Rotation, *, backwards: bool) -> dict[str, Tensor]:
-    """The site's parameters by their names, edited where the edit reaches them."""
-    # An edited input needs W R^T, and R^T is R^-1 or, for a scale, R itself.
+def _fold(site: Site, angles: SiteAngles, rotation: Rotation, *, backwards: bool) -> dict[str, Tensor]:
+    """Return the site's parameters by name, those that the edit reaches edited."""
+    # An edited input needs W R^T. R^T is R^-1 or, for a scale, R itself.
     invert = backwards != (site.side == "input" and rotation.orthogonal)
     hook = offload_hook(site.module)
     weights = {
@@ -93,29 +140,30 @@ def _folded(site: Site, angles: SiteAngles, rotation: Rotation, *, backwards: bo
     }
     turn = (rotation.unturn if invert else rotation.turn)(angles.to(weights["weight"].device), site.d_head)
 
-    def folded(rows: Tensor) -> Tensor:
+    def fold(rows: Tensor) -> Tensor:
         return turn(rows.unflatten(-1, (site.n_heads, site.d_head))).flatten(-2)
 
-    # Rows have to run along the edited side, to be turned as an activation is.
-    crosswise = isinstance(site.module, Conv1D) != (site.side == "output")
+    # The rows must run along the edited side, so that they are turned like activations.
+    transposed = isinstance(site.module, Conv1D) != (site.side == "output")
     weight = weights["weight"]
-    weights["weight"] = folded(weight.T).T.contiguous() if crosswise else folded(weight)
+    weights["weight"] = fold(weight.T).T.contiguous() if transposed else fold(weight)
     if site.side == "output" and "bias" in weights:
-        weights["bias"] = folded(weights["bias"])
+        weights["bias"] = fold(weights["bias"])
     return weights
 
 
 def _write(
     model: nn.Module, angles: Angles, sites: Sequence[Site] | None, rotation: Rotation, *, backwards: bool
 ) -> None:
+    """Write the edited weights, all of them in one instruction."""
     fitting = resolve_sites(model, angles, sites, rotation)
-    _refuse_unmergeable(model, fitting)
+    _check_mergeable(model, fitting)
     with unpatched(fitting[0].module, model), torch.no_grad():
         steps: list[Step] = []
         for site, row in angles_by_site(angles.detach(), fitting, rotation):
-            folded = _folded(site, row, rotation, backwards=backwards)
+            folded = _fold(site, row, rotation, backwards=backwards)
             if hook := offload_hook(site.module):
                 steps.append(partial(setattr, hook, "weights_map", folded))
                 continue
             steps += [partial(site.module.get_parameter(name).copy_, weight) for name, weight in folded.items()]
-        at_once(steps)
+        run_at_once(steps)

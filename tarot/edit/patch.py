@@ -1,8 +1,14 @@
-"""Temporary changes of a model: hooks and attributes that a context sets, and takes back whatever interrupts it.
+"""Temporary changes of a model: hooks and attributes that a context sets, and undoes whatever interrupts it.
 
-Python raises KeyboardInterrupt between two bytecode instructions. Changes are therefore prepared first, then applied in
-one instruction, and undone in one. There is no list of what was applied: whether a patch is open is read off the model.
-A context that is interrupted before its exit began is undone when it is garbage-collected.
+Interrupts. Python raises KeyboardInterrupt between two bytecode instructions. Changes are therefore prepared first,
+then applied in one instruction, and undone in one. No list records what was applied: whether a patch is open is read
+off the model. A context that is interrupted before its exit began is undone when it is garbage-collected.
+
+Threads. Safe: any number of threads may run a model that nobody edits, edit different models, or take turns in editing
+one model. Refused with a TarotError: opening an edit of a model that another thread or asyncio task has edited, running
+such a model from another thread or task, and copying or pickling an edited model. The refusal comes before the second
+thread changes anything. Autograd's own threads may run parts of an edited model again (checkpointing). Not detected: a
+pass in another thread that is inside an edited module when the edit opens, and weights that are changed by other means.
 """
 
 import asyncio
@@ -22,25 +28,23 @@ from torch.utils.hooks import RemovableHandle
 from tarot.errors import TarotError
 
 Step = Callable[[], object]
+_HINT = "open the edit where the model runs, or give each thread its own model"
 
 
 class Patch(AbstractContextManager["Patch"]):
     """Changes of a model that begin together and end with the context.
 
-    Enter the patch, prepare its changes, then `apply` them. A patch is entered once. Patches nest. Hooks may be closed
-    in any order; patches that replace attributes of the same modules are closed in the reverse order of their opening.
-
-    One thread at a time patches a model, and so does one asyncio task. While a patch is open, a pass in another thread
-    or task raises TarotError instead of running with changes that it did not ask for. So do copying and pickling, since
-    the copy would keep the hooks.
+    Enter the patch, prepare its changes, then `apply` them. A patch is entered once. Patches nest. Patches with hooks
+    only may be closed in any order. Patches that replace attributes of the same modules are closed in the reverse order
+    of their opening. The module docstring says what is safe with threads.
 
     Args:
         module: the first of the modules that are changed; it is marked while the patch is open.
-        scope: no other thread or task may have an open patch on these modules, or on what they contain.
+        scope: modules which, with all they contain, no other thread or task may have patched.
 
     Raises:
-        TarotError: on entry, where another thread or task has patched a module in scope; on exit, where a patch of the
-            same modules was opened later and is still open. The patch then stays open; close it after that one.
+        TarotError: on entry, if another thread or task has patched a module in scope; on exit, if a patch of the same
+            modules was opened later and is still open. The patch then stays open; close it after that one.
 
     Example:
         >>> layer = nn.Linear(2, 2)
@@ -68,7 +72,7 @@ class Patch(AbstractContextManager["Patch"]):
 
     def replace(self, module: nn.Module, owner: object, name: str, value: object) -> None:
         """Prepare `owner.name = value`, where `owner` is `module` or belongs to it."""
-        self.step(module, *_assignment(owner, name, value))
+        self.step(module, *_make_assignment(owner, name, value))
 
     def step(self, module: nn.Module, apply: Step, undo: Step) -> None:
         """Prepare a change of `module`; `undo` may run more than once."""
@@ -90,13 +94,13 @@ class Patch(AbstractContextManager["Patch"]):
 
     def __enter__(self) -> "Patch":
         try:
-            # Marked first and then looked for: of two threads that come at once, at least one is refused.
+            # Mark the module before looking for others: of two threads that enter at once, at least one is refused.
             self._state.run_prepared()
-            found = [state for state in _states(self._scope) if state is not self._state]
-            if any(state.is_foreign for state in found):
-                _refuse("a model that no other thread or task has edited")
-            # Kept alive while this one is open, so that garbage collection closes the two in order.
-            self._beneath = [patch for state in found if (patch := state.patch()) is not None]
+            others = [state for state in _open_states(self._scope) if state is not self._state]
+            if any(state.is_foreign for state in others):
+                raise TarotError("Another thread or task has edited this model.", hint=_HINT)
+            # Keep them alive while this patch is open, so that garbage collection closes them in order.
+            self._beneath = [patch for state in others if (patch := state.patch()) is not None]
             return self
         except BaseException:
             self._state.undo()
@@ -106,9 +110,8 @@ class Patch(AbstractContextManager["Patch"]):
         try:
             if self._state.is_covered:
                 raise TarotError(
-                    "edits to be closed in the reverse order of their opening",
-                    "a later edit of the same weights that is still open",
-                    "close that one first",
+                    "A later edit of the same weights is still open.",
+                    hint="close edits in reverse order, the last first",
                 )
             self._state.undo()
         except BaseException:
@@ -119,38 +122,39 @@ class Patch(AbstractContextManager["Patch"]):
 
 @contextmanager
 def unpatched(module: nn.Module, *scope: nn.Module) -> Iterator[None]:
-    """Keep every thread from patching a model while the body changes it for good.
+    """Keep every thread from patching a model while the body changes it permanently.
 
     Args:
         module: the first of the modules that are changed.
         scope: as for `Patch`.
 
     Raises:
-        TarotError: the model has an open patch, which would undo the change or act on top of it.
+        TarotError: the model has an open patch, which would undo the change or act in addition to it.
     """
     with Patch(module, *scope) as patch:
         if patch.is_nested:
-            raise TarotError("a model without open edits to change for good", "one with an open edit", "close it first")
+            raise TarotError("The model has an open edit.", hint="close it before changing the weights permanently")
         yield
 
 
-def at_once(steps: Iterable[Step]) -> None:
-    """Run steps that are implemented in C within one instruction, in which Python handles no signal."""
+def run_at_once(steps: Iterable[Step]) -> None:
+    """Run steps, which are implemented in C, within one bytecode instruction: no signal is handled between them."""
     deque(map(call, steps), maxlen=0)
 
 
 class _State:
-    """What a patch changes. The model refers to it, so it must not keep the patch alive."""
+    """Changes of a patch. The model refers to this object, so it must not keep the patch alive."""
 
     def __init__(self, patch: "weakref.ref[Patch]") -> None:
         self.patch = patch
         self._prepared: list[Step] = []
         self._undo: list[Step] = []
-        self._thread, self._task = threading.current_thread(), _task()
+        self._thread, self._task = threading.current_thread(), _current_task()
         self._first: tuple[MutableMapping[int, Any], int] | None = None
         self._replaced: dict[nn.Module, int] = {}
 
     def insert(self, hooks: MutableMapping[int, Any], hook: Callable[..., Any] | None) -> int:
+        """Prepare a hook, and return its key."""
         key = RemovableHandle(hooks).id
         self._first = self._first or (hooks, key)
         self._prepared.append(partial(setitem, hooks, key, _Hook(self, hook)))
@@ -158,6 +162,7 @@ class _State:
         return key
 
     def replace(self, module: nn.Module, apply: Step, undo: Step) -> None:
+        """Prepare a change of `module`, and mark the module."""
         if module not in self._replaced:
             self._replaced[module] = self.insert(module._forward_pre_hooks, None)
         self._prepared.append(apply)
@@ -165,6 +170,7 @@ class _State:
 
     @property
     def is_open(self) -> bool:
+        """Whether the changes are in the model."""
         # The first hook goes in before all else, and comes out last.
         return self._first is not None and self._first[1] in self._first[0]
 
@@ -189,19 +195,21 @@ class _State:
         if threading.current_thread() is not self._thread:
             # On accelerators, autograd's own threads run a checkpointed part of the pass again.
             return torch._C._current_graph_task_id() == -1
-        return self._task is not None and not self._task.done() and _task() is not self._task
+        return self._task is not None and not self._task.done() and _current_task() is not self._task
 
     def run_prepared(self) -> None:
+        """Make the prepared changes."""
         steps, self._prepared = self._prepared, []
-        at_once(steps)
+        run_at_once(steps)
 
     def undo(self) -> None:
+        """Undo all changes, unless a later patch covers them."""
         if self.is_open and not self.is_covered:
-            at_once(self._undo)
+            run_at_once(self._undo)
 
 
 class _Hook:
-    """A hook that knows its patch; without a function it only marks the module."""
+    """Hook that knows its patch; without a function it only marks the module."""
 
     def __init__(self, state: _State, hook: Callable[..., Any] | None) -> None:
         self.state = state
@@ -209,15 +217,17 @@ class _Hook:
 
     def __call__(self, *args: Any) -> Any:
         if self.state.is_foreign:
-            _refuse("a pass in the thread or task that edited the model")
+            raise TarotError(
+                "Another thread or task has edited this model, which therefore cannot run here.", hint=_HINT
+            )
         return self.hook(*args) if self.hook else None
 
     def __reduce__(self) -> NoReturn:
-        raise TarotError("a model without open edits to copy", "one with an open edit", "close it, or merge the edit")
+        raise TarotError("A model with an open edit cannot be copied or pickled.", hint="close it, or merge the edit")
 
 
-def _assignment(owner: object, name: str, value: object) -> tuple[Step, Step]:
-    """`owner.name = value` and its reverse, in C: for a module too, whose `__setattr__` is Python."""
+def _make_assignment(owner: object, name: str, value: object) -> tuple[Step, Step]:
+    """Return `owner.name = value` and its reverse, both in C; a module's own `__setattr__` is Python."""
     if not isinstance(owner, nn.Module):
         return partial(setattr, owner, name, value), partial(setattr, owner, name, getattr(owner, name))
     own = vars(owner)
@@ -225,8 +235,8 @@ def _assignment(owner: object, name: str, value: object) -> tuple[Step, Step]:
     return partial(setitem, own, name, value), undo
 
 
-def _states(scope: Iterable[nn.Module]) -> Iterator[_State]:
-    """The open patches on these modules and what they contain."""
+def _open_states(scope: Iterable[nn.Module]) -> Iterator[_State]:
+    """Yield the open patches on these modules and all they contain."""
     seen: set[_State] = set()
     for root in scope:
         for module in root.modules():
@@ -237,12 +247,8 @@ def _states(scope: Iterable[nn.Module]) -> Iterator[_State]:
                         yield hook.state
 
 
-def _task() -> "asyncio.Task[Any] | None":
+def _current_task() -> "asyncio.Task[Any] | None":
     try:
         return asyncio.current_task()
     except RuntimeError:  # no event loop runs in this thread
         return None
-
-
-def _refuse(expected: str) -> NoReturn:
-    raise TarotError(expected, "another one", "open the edit where the model runs, or give each thread its own model")

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from tarot.errors import ShapeMismatch, TarotError
+from tarot.errors import InvalidValueError, ShapeMismatch
 
 Turn = Callable[[Tensor], Tensor]
 
@@ -70,7 +70,7 @@ class Rotary(Rotation):
 
     def n_angles(self, d: int) -> int:
         if d < 2 or d % 2:
-            raise TarotError("an even size for the rotation 'rotary'", str(d), "'givens' turns any size")
+            raise InvalidValueError("an even size for the rotation 'rotary'", str(d), "'givens' turns any size")
         return d // 2
 
     def turn(self, angles: Float[Tensor, "*batch angle"], d: int) -> Turn:
@@ -103,7 +103,7 @@ class Givens(Rotation):
 
     def n_angles(self, d: int) -> int:
         if d < 1:
-            raise TarotError("a size of at least 1 for the rotation 'givens'", str(d))
+            raise InvalidValueError("a size of at least 1 for the rotation 'givens'", str(d))
         return d - 1
 
     def turn(self, angles: Float[Tensor, "*batch angle"], d: int) -> Turn:
@@ -127,7 +127,7 @@ class Scale(Rotation):
 
     def n_angles(self, d: int) -> int:
         if d < 1:
-            raise TarotError("a size of at least 1 for the rotation 'scale'", str(d))
+            raise InvalidValueError("a size of at least 1 for the rotation 'scale'", str(d))
         return 1
 
     def turn(self, angles: Float[Tensor, "*batch angle"], d: int) -> Turn:
