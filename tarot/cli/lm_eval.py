@@ -9,12 +9,12 @@ from tarot.errors import TarotError
 
 
 def lm_eval(context: typer.Context) -> None:
-    """lm-evaluation-harness' own command line, with the model `tarot` and our tasks."""
+    """Run lm-evaluation-harness' own command line, with the model `tarot` and tarot's tasks."""
     from lm_eval._cli import HarnessCLI
     from lm_eval.config.evaluate_config import EvaluatorConfig
     from lm_eval.utils import setup_logging
 
-    from tarot.models import lm_eval_model as harness  # registers the model `tarot`
+    from tarot.models import lm_eval_model  # registers the model `tarot`
     from tarot.objectives.task_names import check_include_path, tasks_folder
 
     sys.argv = ["tarot lm-eval", *context.args]
@@ -23,13 +23,13 @@ def lm_eval(context: typer.Context) -> None:
         out.print("--model tarot --model_args pretrained=REF[,adapter=DIR]; tarot's tasks are known\n", markup=False)
     cli = HarnessCLI()
     args = cli.parse_args()
-    # What is set here would hide what the user's file says.
-    file = EvaluatorConfig.load_yaml_config(args.config) if getattr(args, "config", None) else {}
+    # An argument that is set here takes precedence over the user's configuration file, so read that first.
+    config = EvaluatorConfig.load_yaml_config(args.config) if getattr(args, "config", None) else {}
     if not getattr(args, "device", None):
-        args.device = file.get("device") or "auto"  # lm-eval's own default is a GPU, there or not
+        args.device = config.get("device") or "auto"  # lm-eval's own default is a GPU, even without one
     if hasattr(args, "include_path"):
-        theirs = args.include_path or file.get("include_path") or []
-        folders = theirs.split(":") if isinstance(theirs, str) else theirs
+        include_path = args.include_path or config.get("include_path") or []
+        folders = include_path.split(":") if isinstance(include_path, str) else include_path
         for folder in folders:
             check_include_path(folder)
         args.include_path = [str(tasks_folder()), *folders]
@@ -38,5 +38,5 @@ def lm_eval(context: typer.Context) -> None:
     except (TarotError, OSError):
         raise
     except Exception as error:
-        raise TarotError("lm-eval to finish", f"{type(error).__name__}: {error}", "its log says more") from error
-    harness.leave_processes()
+        raise TarotError("lm-eval to finish", f"{type(error).__name__}: {error}", "see its log") from error
+    lm_eval_model.leave_processes()

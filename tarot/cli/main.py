@@ -1,8 +1,10 @@
-"""The command `tarot`: the list of its commands, and how their errors are reported."""
+"""The command `tarot`: the list of its commands, and how their errors are reported.
+
+torch, transformers and lm-eval take seconds to import, so each command imports what it needs when it runs.
+"""
 
 import sys
-from importlib.metadata import version
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -10,39 +12,60 @@ from tarot.cli import analysis, bench, compare, edit, evaluate, lm_eval, models,
 from tarot.cli.console import err, escape_log_records, out
 from tarot.errors import TarotError
 
-# torch, transformers and lm-eval take seconds to import: each command imports what it needs, so that --help is quick.
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-# typer brings its own copy of click, or uses the installed one; this is whichever's class of errors in a command line.
+# The base class of all usage errors, of typer's own copy of click or of the installed click.
 UsageError: Any = typer.BadParameter.__base__
 INTERRUPTED = 130  # 128 and the signal's number
+MODEL = "wheel:smollm2-135m"
+MEASURE, ADAPT, OTHER = "Tune and measure", "Use an adapter elsewhere", "Models and other tools"
+
+
+def _with_hyphens(name: str) -> str:
+    """Read `--num_fewshot` as `--num-fewshot`."""
+    return name.replace("_", "-")
+
 
 app = typer.Typer(
     name="tarot",
-    help="Edit a language model by rotating its attention heads, and measure what that does.",
+    help="Edit a language model by rotating its attention heads, and measure the effect.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": _with_hyphens},
 )
-app.command()(models.models)
-app.command()(tune.tune)
-app.command()(evaluate.evaluate)
-app.command()(compare.compare)
-app.command()(bench.bench)
-app.command()(report.report)
-app.command()(analysis.analysis)
-app.command()(edit.prune)
-app.command()(analysis.effects)
-app.command()(edit.merge)
-app.command()(edit.export)
-app.command(name="import")(edit.import_)
-app.command()(edit.compose)
-app.command(
+
+
+def _add(command: "Callable[..., None]", panel: str, example: str, **settings: Any) -> None:
+    """Add a command to the app, with an example at the end of its help."""
+    app.command(rich_help_panel=panel, epilog=f"Example: tarot {example}", **settings)(command)
+
+
+_add(tune.tune, MEASURE, f"tune --model {MODEL} --tasks synth_implicatives --output-path my-edit")
+_add(evaluate.evaluate, MEASURE, f"evaluate --model {MODEL} --adapter my-edit --tasks synth_navigate --limit 100")
+_add(compare.compare, MEASURE, f"compare --model {MODEL} --adapter my-edit --output-path results.json")
+_add(bench.bench, MEASURE, f"bench --model {MODEL} --tasks synth_color --seeds 0,1 --output-path grid.json")
+_add(report.report, MEASURE, "report results.json --output-path report")
+_add(analysis.analysis, MEASURE, f"analysis --model {MODEL} --adapter my-edit --output-path figures")
+_add(analysis.effects, MEASURE, f"effects --model {MODEL} --adapter my-edit --output-path effects")
+_add(edit.prune, ADAPT, f"prune --model {MODEL} --adapter my-edit --keep 0.9 --output-path smaller-edit")
+_add(edit.compose, ADAPT, "compose my-edit other-edit --strength 1 --strength 0.5 --output-path both")
+_add(edit.merge, ADAPT, f"merge --model {MODEL} --adapter my-edit --output-path my-model")
+_add(edit.export, ADAPT, f"export --model {MODEL} --adapter my-edit --to gguf --output-path my-model.gguf")
+_add(edit.import_, ADAPT, f"import --model {MODEL} --from-peft my-peft --output-path my-edit", name="import")
+_add(models.models, OTHER, "models")
+_add(
+    lm_eval.lm_eval,
+    OTHER,
+    f"lm-eval --model tarot --model_args pretrained={MODEL},adapter=my-edit --tasks synth_color",
     name="lm-eval",
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-)(lm_eval.lm_eval)
+)
 
 
-def _version(requested: bool) -> None:
+def _print_version(requested: bool) -> None:
+    from importlib.metadata import version
+
     if requested:
         out.print(f"tarot {version('tarot-lm')}", highlight=False)
         raise typer.Exit
@@ -51,7 +74,7 @@ def _version(requested: bool) -> None:
 @app.callback()
 def _common(
     requested: Annotated[
-        bool, typer.Option("--version", help="say which version this is", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     pass
@@ -63,10 +86,10 @@ def _fail(message: str) -> NoReturn:
 
 
 def main() -> Any:
-    """Run the command. What the user got wrong ends in one line and exit code 2.
+    """Run the command and return its exit code. An error of the user's ends in one line and exit code 2.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C, which `tarot.__main__` reports.
+        KeyboardInterrupt: The command was interrupted; `tarot.__main__` reports it.
     """
     escape_log_records()
     try:
@@ -77,11 +100,13 @@ def main() -> Any:
     except TarotError as error:
         _fail(str(error))
     except UsageError as error:
-        if type(error).__name__ == "NoArgsIsHelpError":  # nothing was asked; with rich, the help is printed already
+        if type(error).__name__ == "NoArgsIsHelpError":  # with rich, typer has printed the help already
             out.print(error.format_message(), markup=False, highlight=False)
             sys.exit(2)
-        _fail(f"{error.format_message()} Try `tarot --help`.")
-    except OSError as error:  # a folder that may not be entered, a name too long: where nobody looked for it
+        # An option without its argument is found before there is a context; the command is the first argument then.
+        command = error.ctx.command_path if error.ctx else " ".join(["tarot", *sys.argv[1:2]])
+        _fail(f"{error.format_message().rstrip('.')}. Try `{command} -h`.")
+    except OSError as error:  # for example a folder that may not be entered, or a name that is too long
         _fail(f"expected files and folders that can be read and written, got {error}")
     except typer.Abort:
         raise KeyboardInterrupt from None

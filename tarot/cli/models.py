@@ -12,19 +12,20 @@ if TYPE_CHECKING:
     from tarot.models.loaded_model import LoadedModel
 
 
-def load(model: str, device: str, dtype: str, device_map: str | None = None) -> "LoadedModel":
+def load(reference: str, device: str, dtype: str, device_map: str | None = None) -> "LoadedModel":
+    """Load a model while the console shows that it is being loaded; arguments and errors as for `load_model`."""
     from tarot.models.load import load_model
 
-    with err.status(Text(printable(f"loading {model}"))):
-        return load_model(model, device=device, dtype=dtype, device_map=device_map)
+    with err.status(Text(printable(f"loading {reference}"))):
+        return load_model(reference, device=device, dtype=dtype, device_map=device_map)
 
 
 def models() -> None:
-    """List the models that can be loaded here and now."""
+    """List the models that can be loaded on this machine."""
     from tarot.models.listing import available
 
     table = Table("reference", "parameters", "layers", "heads", "head size", "from")
-    table.columns[0].no_wrap = True  # cut or folded, a reference would be no use
+    table.columns[0].no_wrap = True  # a reference that is cut or folded cannot be copied
     for info in available():
         row = (info.parameters, info.layers, info.heads, info.d_head)
         table.add_row(info.reference, *(f"{n:,}" if n else "?" for n in row), info.source)

@@ -1,125 +1,277 @@
-"""Options that several commands share, and how their values are read."""
+"""Options that several commands share, and how their values are read.
 
+Spellings are those of lm-eval (`--tasks`, `--num-fewshot`, `--output-path`); the second spelling of an option is an
+older one. Each option belongs to one of the help panels below.
+"""
+
+import math
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from tarot.errors import TarotError
+TASK = "Task"
+PROMPTS = "Prompts"
+EDIT = "Edit"
+SEARCH = "Search"
+HARDWARE = "Hardware"
+OUTPUT = "Output"
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+
+class SearchName(StrEnum):
+    """Names of the searches, as `tarot.search.SEARCHES` has them."""
+
+    ADAM = "adam"
+    BO = "bo"
+    PAPER = "paper"
+    RANDOM = "random"
 
 
 def path(text: str) -> Path:
-    """Parse a path option; an empty one would mean the current folder."""
-    if not text.strip():
-        raise typer.BadParameter(f"expected a path, got {text!r}.")
+    """Read a path.
+
+    Raises:
+        typer.BadParameter: The text is blank, which would mean the current folder.
+    """
+    if not str(text).strip():
+        raise typer.BadParameter(f"expected a path, got {text!r}")
     return Path(text)
 
 
-Model = Annotated[str, typer.Option("--model", help="hub id, folder, PATH.gguf or wheel:NAME; see `tarot models`")]
+def reference(text: str) -> str:
+    """Read a reference to a model or an adapter: a folder or a hub id.
+
+    Raises:
+        typer.BadParameter: The text is blank.
+    """
+    if not text.strip():
+        raise typer.BadParameter(f"expected a folder or a hub id, got {text!r}")
+    return text
 
 
+def limit(text: str) -> float:
+    """Read a number of documents (from 1), or a fraction of them (above 0 and below 1).
+
+    Raises:
+        typer.BadParameter: The text is neither.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if 0 < value < 1:
+        return value
+    if not (str(text).isascii() and str(text).isdigit() and value >= 1):
+        raise typer.BadParameter(f"expected a number of documents, or a fraction of them below 1, got {str(text)!r}")
+    return int(text)
+
+
+def batch_size(text: str) -> int | None:
+    """Read a number of sequences; None for `auto`.
+
+    Raises:
+        typer.BadParameter: The text is neither `auto` nor a number from 1.
+    """
+    if text == "auto":
+        return None
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise typer.BadParameter(f"expected a batch size from 1, or auto, got {text!r}")
+    return int(text)
+
+
+def split_names(values: list[str]) -> list[str]:
+    """Return the names in values such as `a,b`, without repetitions.
+
+    Raises:
+        typer.BadParameter: There is no name.
+    """
+    names = [name.strip() for value in values for name in value.split(",") if name.strip()]
+    if not names:
+        raise typer.BadParameter(f"expected names separated by commas, got {', '.join(map(repr, values))}")
+    return list(dict.fromkeys(names))
+
+
+def single_name(values: list[str]) -> list[str]:
+    """Return the only name, in a list.
+
+    Raises:
+        typer.BadParameter: There is none, or there are several.
+    """
+    names = split_names(values)
+    if len(names) > 1:
+        raise typer.BadParameter(f"an edit is tuned on one task, got {', '.join(names)}")
+    return names
+
+
+ModelReference = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        parser=reference,
+        metavar="REF",
+        help="Hub id, folder, PATH.gguf or wheel:NAME; see `tarot models`.",
+        rich_help_panel=TASK,
+    ),
+]
+Tasks = Annotated[
+    list[str],
+    typer.Option(
+        "--tasks",
+        "--task",
+        callback=split_names,
+        metavar="NAMES",
+        help="lm-eval tasks, separated by commas; may be repeated.",
+        rich_help_panel=TASK,
+    ),
+]
+SingleTask = Annotated[
+    list[str],
+    typer.Option(
+        "--tasks",
+        "--task",
+        callback=single_name,
+        metavar="NAME",
+        help="lm-eval task with a training split.",
+        rich_help_panel=TASK,
+    ),
+]
 IncludePath = Annotated[
     Path | None,
     typer.Option(
         "--include-path",
         parser=path,
-        help="folder of further lm-eval task files; these can run any code, so use only folders that you trust",
+        metavar="DIR",
+        help="Folder of further lm-eval task files. They can run any code: use only folders that you trust.",
+        rich_help_panel=TASK,
     ),
 ]
-
-
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda:N")]
-
-
-DeviceMap = Annotated[
+Limit = Annotated[
+    float | None,
+    typer.Option(
+        "--limit",
+        parser=limit,
+        metavar="N|FRACTION",
+        help="Evaluate only the first documents of each task: a number, or a fraction below 1.",
+        show_default="all",
+        rich_help_panel=TASK,
+    ),
+]
+AdapterReference = Annotated[
+    str,
+    typer.Option(
+        "--adapter", parser=reference, metavar="REF", help="Adapter: a folder or a hub id.", rich_help_panel=EDIT
+    ),
+]
+AdapterReferences = Annotated[
+    list[str],
+    typer.Option(
+        "--adapter",
+        parser=reference,
+        metavar="REF",
+        help="Adapter: a folder or a hub id; may be repeated.",
+        rich_help_panel=EDIT,
+    ),
+]
+NewFolder = Annotated[
+    Path,
+    typer.Option(
+        "--output-path", "--output", parser=path, metavar="DIR", help="New folder to write.", rich_help_panel=OUTPUT
+    ),
+]
+MetricName = Annotated[
+    Literal["greedy_f1", "greedy_acc", "f1", "acc"],
+    typer.Option(
+        "--metric",
+        help="Score of the answers: weighted F1 or accuracy, of the greedy answer or of the likeliest choice.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Reward = Annotated[
     str | None,
-    typer.Option("--device-map", help="instead of one device: auto, balanced, balanced_low_0 or sequential"),
+    typer.Option(
+        "--reward",
+        help="Judge generated texts by this reward: sentiment:positive, toxicity:low, MODULE:FUNCTION ...",
+        show_default="the adapter's own",
+        rich_help_panel=TASK,
+    ),
 ]
-
-
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")]
-
-
-BatchSize = Annotated[str, typer.Option("--batch-size", help="most sequences of one pass, or auto")]
-
-
-Engine = Annotated[str, typer.Option(help="local: in this process; ray: on a cluster's machines")]
-
-
+ChatTemplate = Annotated[
+    bool,
+    typer.Option(
+        "--apply-chat-template/--no-chat",
+        help="Apply the tokenizer's chat template, if it has one, or use plain text prompts.",
+        rich_help_panel=PROMPTS,
+    ),
+]
+NumSamples = Annotated[
+    int,
+    typer.Option("--num-samples", "--samples", min=1, help="Labelled samples to tune on.", rich_help_panel=SEARCH),
+]
+Space = Annotated[
+    Literal["full", "head-gradient", "head"] | None,
+    typer.Option(
+        "--space",
+        help="Coordinates to search: every angle, one a head along the gradient, or one plain angle a head.",
+        show_default="the search's own",
+        rich_help_panel=SEARCH,
+    ),
+]
+Draws = Annotated[
+    int,
+    typer.Option(
+        "--draws",
+        min=0,
+        help="Average few-shot prompting over this many choices and orders of its shots; 0 for one alone.",
+        rich_help_panel=PROMPTS,
+    ),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda:N.", rich_help_panel=HARDWARE)]
+DeviceMap = Annotated[
+    Literal["auto", "balanced", "balanced_low_0", "sequential"] | None,
+    typer.Option(
+        "--device-map", help="Spread the model over several devices.", show_default="one", rich_help_panel=HARDWARE
+    ),
+]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    typer.Option("--dtype", help="Type of the weights.", rich_help_panel=HARDWARE),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        parser=batch_size,
+        metavar="N|auto",
+        help="Most sequences of one pass.",
+        show_default="auto",
+        rich_help_panel=HARDWARE,
+    ),
+]
+Engine = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--engine", help="Run in this process, or on a Ray cluster.", rich_help_panel=HARDWARE),
+]
 Address = Annotated[
-    str | None, typer.Option(help="of the Ray cluster: HOST:PORT, ray://HOST:PORT or auto; none starts one here")
+    str | None,
+    typer.Option(
+        "--address",
+        help="Ray cluster: HOST:PORT, ray://HOST:PORT or auto.",
+        show_default="start one here",
+        rich_help_panel=HARDWARE,
+    ),
 ]
-
-
-Cpus = Annotated[int | None, typer.Option(help="threads of a cell or candidate; as many as torch takes here")]
-
-
+Cpus = Annotated[
+    int | None,
+    typer.Option("--cpus", help="Threads per task.", show_default="as many as torch takes", rich_help_panel=HARDWARE),
+]
 Gpus = Annotated[
     float | None,
-    typer.Option(help="GPUs of a cell or candidate, or a share such as 0.5; 1 if there is one"),
+    typer.Option(
+        "--gpus",
+        help="GPUs per task (fractions allowed).",
+        show_default="1 if a GPU is present",
+        rich_help_panel=HARDWARE,
+    ),
 ]
-
-
-Memory = Annotated[str, typer.Option(help="memory that Ray sets aside for a cell or candidate")]
-
-
-Metric = Annotated[str, typer.Option(help="greedy_f1, greedy_acc, f1 or acc")]
-
-
-Reward = Annotated[
-    str | None, typer.Option(help="judge generated texts by it: sentiment:positive, toxicity:low, MODULE:FUNCTION ...")
-]
-
-
-NoChat = Annotated[bool, typer.Option("--no-chat", help="plain text prompts, even where there is a chat template")]
-
-
-def rows_of(batch_size: str) -> int | None:
-    from tarot.models.lm_eval_model import parse_batch_size
-
-    return None if batch_size == "auto" else parse_batch_size(batch_size)
-
-
-def check_names(names: "Iterable[str]", include_path: Path | None) -> None:
-    """Refuse names that are no task, before anything slow is imported."""
-    from tarot.objectives.task_names import check_task_names
-
-    check_task_names(names, include_path)
-
-
-def check_output(output: Path | None, *, folder: bool = False) -> None:
-    from tarot._files.paths import check_writable
-
-    if output is not None:
-        check_writable(output, folder=folder)
-
-
-def check_free(output: Path) -> None:
-    from tarot._files.paths import check_writable
-
-    check_writable(output, folder=True)
-    if output.is_dir() and any(output.iterdir()):
-        raise TarotError("an empty output folder", f"{output} with files in it", "choose another --output")
-
-
-def whole_number(what: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise TarotError(f"a number of {what}", repr(text))
-    return int(text)
-
-
-def fraction(what: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise TarotError(f"numbers from 0 to 1 as {what}", repr(text), "for example 0,0.5,1") from None
-
-
-def task_names(tasks: str) -> list[str]:
-    names = [name.strip() for name in tasks.split(",") if name.strip()]
-    if not names:
-        raise TarotError("names of tasks separated by commas", repr(tasks), "for example synth_color")
-    return names
+Memory = Annotated[str, typer.Option("--memory", help="Memory that Ray reserves per task.", rich_help_panel=HARDWARE)]

@@ -1,8 +1,9 @@
 """Progress bars of the commands."""
 
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import (
     BarColumn,
@@ -13,21 +14,39 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
-from tarot.cli.console import DescriptionColumn, PlainConsole, err
+from tarot.cli.console import PlainConsole, err
+from tarot.errors import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from tarot.search import SearchResult, Trial
+
+
+class DescriptionColumn(TextColumn):
+    """Description of a task in a progress bar, as plain text."""
+
+    def __init__(self) -> None:
+        super().__init__("{task.description}", markup=False)
+
+    def render(self, task: Any) -> Text:
+        """Return the description, with control characters escaped."""
+        return Text(printable(task.description))
 
 
 @contextmanager
 def trial_progress(
     budget: int, cost: int
 ) -> "Iterator[tuple[Callable[[int], None], Callable[[Trial, SearchResult], None]]]":
-    """Progress of a search: evaluations spent, `cost` a trial, best, time left. -> what to call at its start, and on a
-    trial."""
+    """Show the progress of a search: evaluations spent, best score, time left.
+
+    Args:
+        budget: Evaluations of the whole search.
+        cost: Evaluations that one trial counts for.
+
+    Yields:
+        A function to call at the start, with the number of trials resumed from, and one to call after each trial.
+    """
     columns = (DescriptionColumn(), TimeRemainingColumn())
     with Progress(
         TextColumn("evaluation"), MofNCompleteColumn(), BarColumn(), TaskProgressColumn(), *columns, console=err
@@ -49,25 +68,29 @@ def trial_progress(
 
 
 @contextmanager
-def step_progress() -> "Iterator[Callable[[str, int, int], None]]":
-    """Progress of work in several parts: -> what to call with what is being done, how much of it, and of how much."""
+def step_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Show one bar for each step of a longer work.
+
+    Yields:
+        A function to call with a step's name, how much of it is done, and how much there is to do.
+    """
     columns = (DescriptionColumn(), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
     bars: dict[str, TaskID] = {}
     with Progress(*columns, console=err) as progress:
 
-        def show(what: str, done: int, total: int) -> None:
-            if what not in bars:
-                bars[what] = progress.add_task(what)
-            progress.update(bars[what], completed=done, total=total)
+        def show(step: str, done: int, total: int) -> None:
+            if step not in bars:
+                bars[step] = progress.add_task(step)
+            progress.update(bars[step], completed=done, total=total)
 
         yield show
 
 
 class CellProgress:
-    """Progress bar of a grid, by cells."""
+    """Progress bar of a grid, by cells, with messages above it."""
 
     def __init__(self, total: int) -> None:
-        # A console of its own: what cells print is caught while they are measured, and this is not to be.
+        # Cells run with stderr redirected; a console of its own keeps writing to the real one.
         console = PlainConsole(file=sys.stderr)
         self.progress = Progress(
             TextColumn("cells"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), console=console
@@ -75,19 +98,24 @@ class CellProgress:
         self.bar = self.progress.add_task("", total=total)
 
     def __enter__(self) -> "CellProgress":
+        """Return the bar, which is shown from `start` on."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Leave the bar as it is."""
         self.progress.stop()
 
     def start(self, done: int) -> None:
+        """Show the bar, with the number of cells that are in the file already."""
         if done:
-            self.say(f"cells that are there already: {done}")
+            self.print(f"cells that are in the file already: {done}")
         self.progress.start()
         self.progress.update(self.bar, completed=done)
 
     def advance(self) -> None:
+        """Count one more cell."""
         self.progress.advance(self.bar)
 
-    def say(self, words: str) -> None:
-        self.progress.console.print(words, markup=False, highlight=False, soft_wrap=True)
+    def print(self, line: str) -> None:
+        """Print a message above the bar."""
+        self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -5,31 +5,46 @@ from typing import Annotated
 
 import typer
 
+from tarot.cli.checks import check_output
 from tarot.cli.console import out
-from tarot.cli.options import Metric, check_output, path
+from tarot.cli.options import OUTPUT, MetricName, path
 
 
 def report(
     results: Annotated[
-        list[Path], typer.Argument(parser=path, help="files that `tarot compare` or `tarot bench` wrote")
+        list[Path],
+        typer.Argument(parser=path, metavar="RESULTS...", help="Files that `tarot compare` or `tarot bench` wrote."),
     ],
-    output: Annotated[Path, typer.Option(parser=path, help="folder for the page")],
-    metric: Metric = "greedy_f1",
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output-path",
+            "--output",
+            parser=path,
+            metavar="DIR",
+            help="Folder for the page.",
+            rich_help_panel=OUTPUT,
+        ),
+    ],
+    metric: MetricName = "greedy_f1",
     analysis: Annotated[
         list[Path] | None,
-        typer.Option(parser=path, help="folder of `tarot analysis` or `tarot effects`; repeat for several"),
+        typer.Option(
+            "--analysis",
+            parser=path,
+            metavar="DIR",
+            help="Folder that `tarot analysis` or `tarot effects` wrote; may be repeated.",
+            show_default="none",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
 ) -> None:
-    """One HTML page of what was compared: tables, pictures, flipped documents, rewarded texts, how to repeat each."""
-    from tarot.evaluation import reward_results as rewarded
-    from tarot.evaluation.metrics import metric_named
+    """Write one HTML page of results: tables, figures, changed documents, rewarded texts, commands that repeat them."""
+    from tarot.evaluation.reward_results import load_results
     from tarot.report.page import write_report
 
-    metric_named(metric)
     check_output(output, folder=True)
-    read = [rewarded.load_results(path) for path in results]
-    measured, compared = (
-        [comparison for comparisons, _ in read for comparison in comparisons],
-        [each for _, those in read for each in those],
-    )
-    out.print(f"report in {write_report(measured, output, metric, analysis or (), compared)}")
+    loaded = [load_results(file) for file in results]
+    comparisons = [comparison for answered, _ in loaded for comparison in answered]
+    rewarded = [comparison for _, judged in loaded for comparison in judged]
+    out.print(f"report in {write_report(comparisons, output, metric, analysis or (), rewarded)}")

@@ -1,16 +1,22 @@
 """`tarot tune`: search for an edit."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from tarot.cli.checks import check_output, check_tasks_exist
 from tarot.cli.console import out
 from tarot.cli.models import load
 from tarot.cli.options import (
+    EDIT,
+    OUTPUT,
+    PROMPTS,
+    SEARCH,
     Address,
     BatchSize,
+    ChatTemplate,
     Cpus,
     Device,
     DeviceMap,
@@ -19,63 +25,102 @@ from tarot.cli.options import (
     Gpus,
     IncludePath,
     Memory,
-    Model,
-    NoChat,
-    check_names,
-    check_output,
-    path,
-    rows_of,
-    whole_number,
+    ModelReference,
+    NewFolder,
+    NumSamples,
+    SearchName,
+    SingleTask,
+    Space,
 )
-from tarot.cli.progress import trial_progress
+from tarot.errors import TarotError
+
+if TYPE_CHECKING:
+    from tarot.edit.adapter import Adapter
+    from tarot.search.config import TaRotConfig
 
 
 def tune(
-    model: Model,
-    task: Annotated[str, typer.Option(help="an lm-eval task with a split to tune on")],
-    output: Annotated[Path, typer.Option(parser=path, help="new folder for the adapter and its trials")],
+    model: ModelReference,
+    tasks: SingleTask,
+    output: NewFolder,
     include_path: IncludePath = None,
-    num_fewshot: Annotated[
-        str, typer.Option(help="shots in each prompt, or `mix`: 0, 2, 4 or 6, drawn for each sample")
-    ] = "0",
-    samples: Annotated[int, typer.Option("--num-samples", "--samples", help="labelled samples")] = 20,
-    budget: Annotated[int, typer.Option(help="evaluations of the objective")] = 120,
-    space: Annotated[
-        str,
-        typer.Option(help="full, head-gradient, head, layer or random:R; the search's own if left out"),
-    ] = "",
-    search: Annotated[
-        str, typer.Option(help="adam, bo, paper, published or random; adam, or bo for a reward, if left out")
-    ] = "",
     objective: Annotated[
         str,
         typer.Option(
-            help="log_probability, probability, margin or accuracy; or a reward of generated texts: "
-            "sentiment:positive, sentiment:negative, toxicity:low, fluency, classifier:REF#LABEL, "
-            "or your MODULE:FUNCTION"
+            "--objective",
+            metavar="NAME",
+            help="What to maximise: log_probability, probability, margin or accuracy of the right answers; or a reward "
+            "of generated texts: sentiment:positive, sentiment:negative, toxicity:low, fluency, classifier:REF#LABEL, "
+            "MODULE:FUNCTION.",
+            rich_help_panel=SEARCH,
         ),
     ] = "log_probability",
-    sites: Annotated[str, typer.Option(help="heads or mlp")] = "heads",
-    layers: Annotated[
-        str, typer.Option(help="fraction from the first (0.5) or last (-0.5), or 4-11, or 0,3,5")
-    ] = "1.0",
-    rotation: Annotated[str, typer.Option(help="rotary or givens; scale, no rotation, multiplies a head")] = "rotary",
-    bound: Annotated[float, typer.Option(help="largest angle, radians")] = 0.785,
-    seed: Annotated[int, typer.Option(help="decides the samples; shots and proposals too, where they are drawn")] = 0,
-    fluency_floor: Annotated[
-        str | None,
-        typer.Option(help="with a reward: most that fluency may fall, in nats a token (0.3) or percent (10%)"),
+    num_samples: NumSamples = 20,
+    search: Annotated[
+        SearchName | None,
+        typer.Option("--search", help="How to search.", show_default="adam; bo for a reward", rich_help_panel=SEARCH),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on with the trials in the output folder")] = False,
-    no_chat: NoChat = False,
-    batch: Annotated[
+    space: Space = None,
+    budget: Annotated[
+        int,
+        typer.Option("--budget", help="Evaluations of the objective; a gradient counts for 3.", rich_help_panel=SEARCH),
+    ] = 120,
+    trials_per_step: Annotated[
         int,
         typer.Option(
             "--trials-per-step",
             "--batch",
-            help="candidates proposed before any of their scores is known; for bo and random",
+            help="Points proposed before the score of any is known; for bo and random.",
+            rich_help_panel=SEARCH,
         ),
     ] = 1,
+    fluency_floor: Annotated[
+        str | None,
+        typer.Option(
+            "--fluency-floor",
+            metavar="NATS|PERCENT",
+            help="With a reward: how far fluency may fall, in nats a token (0.3) or percent (10%).",
+            show_default="any",
+            rich_help_panel=SEARCH,
+        ),
+    ] = None,
+    seed: Annotated[
+        int,
+        typer.Option("--seed", help="Random seed for drawing samples, shots and proposals.", rich_help_panel=SEARCH),
+    ] = 0,
+    num_fewshot: Annotated[
+        str,
+        typer.Option(
+            "--num-fewshot",
+            metavar="N|mix",
+            help="Shots in each prompt; mix draws 0, 2, 4 or 6 for each sample.",
+            rich_help_panel=PROMPTS,
+        ),
+    ] = "0",
+    apply_chat_template: ChatTemplate = True,
+    sites: Annotated[
+        Literal["heads", "mlp"],
+        typer.Option("--sites", help="Where to edit: attention heads or MLP outputs.", rich_help_panel=EDIT),
+    ] = "heads",
+    layers: Annotated[
+        str,
+        typer.Option(
+            "--layers",
+            help="Layers to edit: a fraction from the first (0.5) or the last (-0.5), or a list (4-11 or 0,3,5).",
+            rich_help_panel=EDIT,
+        ),
+    ] = "1.0",
+    rotation: Annotated[
+        Literal["rotary", "givens", "scale"],
+        typer.Option(
+            "--rotation", help="Form of the edit; scale multiplies a head and does not rotate it.", rich_help_panel=EDIT
+        ),
+    ] = "rotary",
+    bound: Annotated[float, typer.Option("--bound", help="Largest angle, in radians.", rich_help_panel=EDIT)] = 0.785,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Continue the search in the output folder.", rich_help_panel=OUTPUT),
+    ] = False,
     engine: Engine = "local",
     address: Address = None,
     cpus: Cpus = None,
@@ -84,55 +129,57 @@ def tune(
     device: Device = "auto",
     device_map: DeviceMap = None,
     dtype: Dtype = "auto",
-    batch_size: BatchSize = "auto",
+    batch_size: BatchSize = None,
 ) -> None:
     """Find angles that raise a task's score on a few labelled samples, and save them as an adapter."""
-    from tarot.edit.layers import parse_layers
-    from tarot.evaluation.grid import parse_engine as known_engine
-
-    known_engine(engine)
     check_output(output, folder=True)
-    check_names([task], include_path)
+    check_tasks_exist(tasks, include_path)
+    from tarot.cli.progress import trial_progress
+    from tarot.edit.layers import parse_layers
+    from tarot.evaluation.grid import parse_shots
     from tarot.evaluation.ray.candidates import RayScorer
     from tarot.evaluation.ray.cluster import Resources
     from tarot.search import trial_cost
     from tarot.search.config import TaRotConfig
     from tarot.search.problem import check_samples
-    from tarot.search.tune import check, tune
+    from tarot.search.tune import check_request
+    from tarot.search.tune import tune as run_search
 
+    shots = parse_shots(num_fewshot)
+    if len(shots) > 1:
+        raise TarotError("one number of shots, or mix", repr(num_fewshot))
     config = TaRotConfig(
-        task=task,
-        num_fewshot=num_fewshot if num_fewshot == "mix" else whole_number("shots", num_fewshot),
-        num_samples=samples,
-        space=space,
-        search=search,
+        task=tasks[0],
+        num_fewshot=shots[0],
+        num_samples=num_samples,
+        space=space or "",
+        search=search.value if search else "",
         objective=objective,
         sites=sites,
         layers=parse_layers(layers),
         rotation=rotation,
         bound=bound,
         seed=seed,
-        apply_chat_template=not no_chat,
-        trials_per_step=batch,
+        apply_chat_template=apply_chat_template,
+        trials_per_step=trials_per_step,
         fluency_floor=fluency_floor,
     )
-    rows = rows_of(batch_size)
-    needs = Resources.parse(cpus, gpus, memory)
-    check(config, output, budget, resume)
+    resources = Resources.parse(cpus, gpus, memory)
+    check_request(config, budget=budget, output_dir=output, resume=resume)
     check_samples(config, include_path)
     with ExitStack() as stack:
         folder = str(include_path) if include_path else None
-        elsewhere = (
+        remote = (
             stack.enter_context(
-                RayScorer(model, config, needs, address, dtype=dtype, include_path=folder, batch_size=rows)
+                RayScorer(model, config, resources, address, dtype=dtype, include_path=folder, batch_size=batch_size)
             )
             if engine == "ray"
             else None
         )
-        stack.enter_context(needs.threads())
+        stack.enter_context(resources.threads())
         loaded = load(model, device, dtype, device_map)
         start, advance = stack.enter_context(trial_progress(budget, trial_cost(config.search)))
-        adapter = tune(
+        adapter = run_search(
             loaded.model,
             loaded.tokenizer,
             config,
@@ -140,19 +187,25 @@ def tune(
             budget=budget,
             include_path=include_path,
             resume=resume,
-            batch_size=rows,
-            candidates=elsewhere,
+            batch_size=batch_size,
+            score_batch=remote,
             on_start=start,
             on_trial=advance,
         )
-    said: Any = adapter.provenance
-    scores, seconds, trials = said["scores"], said["seconds"], said["trials"]
-    total = sum(seconds.values())
+    _print_outcome(adapter, config, budget - trial_cost(config.search))
+    interrupted = ", interrupted" if adapter.provenance["interrupted"] else ""
+    out.print(f"adapter {adapter.fingerprint} in {output}{interrupted}")
+
+
+def _print_outcome(adapter: "Adapter", config: "TaRotConfig", last_start: int) -> None:
+    """Print scores and times; `last_start` is the number of evaluations after which no further trial fits."""
+    provenance: Mapping[str, Any] = adapter.provenance
+    scores, seconds = provenance["scores"], provenance["seconds"]
     out.print(
-        f"{objective} on {samples} samples: identity {scores['identity']:.4f}, best {scores['best']:.4f} "
-        f"(trial {said['best_trial']} of 0-{trials - 1})"
+        f"{config.objective} on {config.num_samples} samples: identity {scores['identity']:.4f}, "
+        f"best {scores['best']:.4f} (trial {provenance['best_trial']} of 0-{provenance['trials'] - 1})"
     )
-    if said["fitted"] and said["spent"] <= budget - trial_cost(config.search):
-        out.print(f"ended after {said['spent']} of {budget} evaluations, the samples being fitted")
+    if provenance["fitted"] and provenance["spent"] <= last_start:
+        out.print(f"stopped early after {provenance['spent']} evaluations: the samples are fitted")
+    total = sum(seconds.values())
     out.print(f"{total:.0f} s, {seconds['proposing'] / total:.0%} of them spent on proposing")
-    out.print(f"adapter {adapter.fingerprint} in {output}" + (", interrupted" if said["interrupted"] else ""))

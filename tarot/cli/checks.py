@@ -1,0 +1,28 @@
+"""Checks that commands make before they import or load anything slow."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tarot.errors import TarotError
+
+
+def check_tasks_exist(names: Iterable[str], include_path: Path | None) -> None:
+    """Raise TarotError for a name that is no task, group or tag, or a folder of task files that does not exist."""
+    from tarot.objectives.task_names import check_task_names
+
+    check_task_names(names, include_path)
+
+
+def check_output(output: Path | None, *, folder: bool = False) -> None:
+    """Raise TarotError for a file or folder that cannot be written; None is allowed."""
+    from tarot._files.paths import check_writable
+
+    if output is not None:
+        check_writable(output, folder=folder)
+
+
+def check_empty(output: Path) -> None:
+    """Raise TarotError for a folder that cannot be written or has files in it."""
+    check_output(output, folder=True)
+    if output.is_dir() and any(output.iterdir()):
+        raise TarotError("an empty output folder", f"{output} with files in it", "choose another --output-path")
