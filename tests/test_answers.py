@@ -100,7 +100,7 @@ def test_an_answer_that_is_no_number_makes_no_score(gold: int, broken: int, meas
     values = torch.tensor([-1.0, -2.0, -3.0])
     values[broken] = torch.nan
     if ANSWER_SCORES[measure].needs_choices or gold == broken:
-        assert ANSWER_SCORES[measure].of(values, torch.ones(3, dtype=torch.bool), gold).isnan()
+        assert ANSWER_SCORES[measure].compute(values, torch.ones(3, dtype=torch.bool), gold).isnan()
 
 
 def test_a_sample_that_comes_twice_changes_nothing() -> None:

@@ -26,7 +26,7 @@ from tarot.objectives.text_generation import TextGenerator, fork_torch_seed
 from tarot.objectives.text_scores import TextScores, read_text_scores
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_trials
-from tarot.search.pareto import pareto
+from tarot.search.pareto import pareto_front
 from tarot.search.tune import tune
 
 PROMPTS = ("is it red? ", "was it? ", "and the actors, all of them, ")
@@ -299,7 +299,7 @@ judgements = st.lists(st.tuples(st.integers(0, 4), st.integers(-4, 0)), max_size
 @given(judgements)
 def test_the_front_is_what_no_other_trial_beats(values: list[tuple[int, int]]) -> None:
     found = {i: TextScores(float(r), float(f), 1.0, 0.0) for i, (r, f) in enumerate(values)}
-    front = pareto(found)
+    front = pareto_front(found)
     best = {(r, f) for r, f in values if not any(r2 >= r and f2 >= f and (r2, f2) != (r, f) for r2, f2 in values)}
     assert [(found[i].reward, found[i].fluency) for i in front] == sorted(best, key=lambda pair: pair[1])
 

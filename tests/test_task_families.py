@@ -1,47 +1,16 @@
-"""Task files whose texts a reward judges, and those that the paper's code names besides the paper's own five."""
-
-import importlib.util
-import json
-from pathlib import Path
-from types import ModuleType
+"""Tasks with texts for a reward, and the published code's tasks besides the paper's five."""
 
 import pytest
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
+from task_files import GENERATING, PUBLISHED, TASKS, WRITTEN, import_task_module, load_with_data, write_records
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from tarot.objectives.rewards import check_reward
 from tarot.objectives.samples import draw_samples
 from tarot.objectives.task_loading import load_task
 
-TASKS = Path(__file__).parents[1] / "tasks"
-GENERATING = ("imdb", "openings", "toxicity")
-PUBLISHED = (
-    *("tarot_arithmetic", "tarot_causal_judgment", "tarot_elementary_math_qa", "tarot_modified_arithmetic"),
-    *("tarot_object_counting", "tarot_operators", "tarot_snli"),
-)
-WRITTEN = ("arithmetic", "modified_arithmetic", "object_counting", "operators")
-
-
-def module(name: str) -> ModuleType:
-    """A file of `tasks/`, imported by its path as lm-eval does."""
-    spec = importlib.util.spec_from_file_location(f"tasks.{name}", TASKS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    imported = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(imported)
-    return imported
-
-
-openings, loaders, free = module("generation/openings"), module("loaders"), module("paper/free")
-
-
-def load(*names: str) -> dict[str, ConfigurableTask]:
-    return TaskManager(include_path=str(TASKS), include_defaults=False).load(list(names))["tasks"]
-
-
-def write(path: Path, records: list[dict]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+openings = import_task_module("generation/openings")
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +18,15 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ConfigurableTas
     """All of them, over small files in the hub's own fields."""
     root = tmp_path_factory.mktemp("data")
     reviews = [f"This is<br /><br />review number {row} and it goes on for longer than its opening" for row in range(9)]
-    write(root / "imdb" / "train.jsonl", [{"text": text, "label": 0} for text in reviews])
-    write(root / "imdb" / "test.jsonl", [{"text": text.replace("number", "no"), "label": 1} for text in reviews[:5]])
+    write_records(root / "imdb" / "train.jsonl", [{"text": text, "label": 0} for text in reviews])
+    write_records(
+        root / "imdb" / "test.jsonl", [{"text": text.replace("number", "no"), "label": 1} for text in reviews[:5]]
+    )
     prompts = [
         {"prompt": {"text": f" A rude word, {row}"}, "continuation": {}, "challenging": row % 2 == 0}
         for row in range(30)
     ]
-    write(root / "real-toxicity-prompts" / "train.jsonl", prompts)
+    write_records(root / "real-toxicity-prompts" / "train.jsonl", prompts)
     for name in (*WRITTEN, "causal_judgment", "elementary_math_qa"):
         for split, start in (("train", 0), ("validation", 100)):
             records = []
@@ -72,16 +43,11 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ConfigurableTas
                         "multiple_choice_scores": [int(choice == number) for choice in choices],
                     }
                 )
-            write(root / "bigbench" / name / f"{split}.jsonl", records)
+            write_records(root / "bigbench" / name / f"{split}.jsonl", records)
     for split in ("train", "validation"):
         records = [{"premise": f"{split} {row}.", "hypothesis": "It rains.", "label": row % 4 - 1} for row in range(12)]
-        write(root / "snli" / f"{split}.jsonl", records)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TAROT_DATA", str(root))
-        return load(*GENERATING, *PUBLISHED)
-
-
-# Texts for a reward
+        write_records(root / "snli" / f"{split}.jsonl", records)
+    return load_with_data(root, *GENERATING, *PUBLISHED)
 
 
 @pytest.mark.parametrize("name", GENERATING)
@@ -143,45 +109,6 @@ def test_other_peoples_openings(tasks: dict[str, ConfigurableTask]) -> None:
     assert len(toxicity["train"]) == 12
 
 
-def test_bad_records_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def said(name: str) -> str:
-        with pytest.raises(ValueError) as error:
-            load(name)
-        return str(error.value)
-
-    monkeypatch.setenv("TAROT_DATA", str(tmp_path / "nowhere"))
-    assert said("imdb").startswith("expected TAROT_DATA to name a folder, got ")
-    monkeypatch.setenv("TAROT_DATA", str(tmp_path))
-    path = tmp_path / "imdb" / "train.jsonl"
-    assert said("imdb") == f"expected the file {path}, got 'No such file or directory'; TAROT_DATA must hold it"
-    write(path, [{"review": "good"}])
-    assert said("imdb") == (f"expected a record in the hub's own fields, got \"KeyError: 'text'\"; see {path}:1")
-    path.write_text("")
-    write(tmp_path / "imdb" / "test.jsonl", [{"text": "good"}])
-    assert said("imdb") == "expected at least one opening in the split 'train', got none; the data is cut off"
-
-
-def test_without_the_folder_the_hub_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def load_dataset(name: str, split: str) -> list[dict]:
-        asked.append((name, split))
-        return [{"text": f"{split}.", "prompt": {"text": f"rude {row}"}, "challenging": True} for row in range(5)]
-
-    monkeypatch.delenv("TAROT_DATA", raising=False)
-    monkeypatch.setattr(loaders, "load_dataset", load_dataset)
-    assert loaders.imdb(version=1.0)["test"]["opening"] == ["test."]
-    assert loaders.toxicity()["test"]["opening"] == ["rude 4"]
-    assert asked == [
-        ("stanfordnlp/imdb", "train"),
-        ("stanfordnlp/imdb", "test"),
-        ("allenai/real-toxicity-prompts", "train"),
-    ]
-
-
-# What the published code names
-
-
 @pytest.mark.parametrize("name", WRITTEN)
 def test_written_answers(tasks: dict[str, ConfigurableTask], name: str) -> None:
     task = tasks[f"tarot_{name}"]
@@ -229,10 +156,3 @@ def test_the_tag_holds_them_and_the_readmes_name_them() -> None:
         assert all(f"`{name}`" in readme for name in names)
         for heading in ("### Paper", "### Citation", "#### Groups", "#### Tags", "#### Tasks", "### Checklist"):
             assert f"\n{heading}\n" in readme
-
-
-def test_exact_match_forgives_space_and_a_period_alone() -> None:
-    document = {"choices": ["7", "seven"]}
-    right = ["7", " 7 ", "seven.", "\n7."]
-    wrong = ["", "77", "7 apples", "Seven", "7.."]
-    assert [free.process_results(document, [text])["exact_match"] for text in right + wrong] == [1.0] * 4 + [0.0] * 5
