@@ -48,14 +48,15 @@ from tarot.models.chat import ChatRenderer
 from tarot.objectives import text_metrics as outcomes
 from tarot.objectives.rewards import is_reward
 from tarot.objectives.text_scores import ScoredTexts, TextScores
-from tarot.report.figures import angle_map
-from tarot.report.folder import pictures, write_svg
+from tarot.report.head_figures import angle_map
 from tarot.report.page import render
+from tarot.report.pictures import read_pictures
 from tarot.report.rewards import front_rows
+from tarot.report.svg import write_svg
 from tarot.report.table import summary_rows
 from tarot.search import TrialLog
 from tarot.search.folder import TRIALS, read_curve
-from tarot.search.pareto import pareto
+from tarot.search.pareto import pareto_front
 from tarot.search.trials import Trial, best_of
 
 LONGEST = 5.0  # seconds of processor time that one round may take
@@ -142,7 +143,7 @@ def _read_trials(folder: Path, rng: random.Random) -> object:
 
 def _read_outcomes(folder: Path, rng: random.Random) -> object:
     found = outcomes.read_text_scores(folder)
-    return front_rows(found, pareto(found))
+    return front_rows(found, pareto_front(found))
 
 
 def _read_cells(folder: Path, rng: random.Random) -> object:
@@ -162,7 +163,7 @@ def _read_peft(folder: Path, rng: random.Random) -> object:
 
 
 def _read_pictures(folder: Path, rng: random.Random) -> object:
-    found = pictures(folder)
+    found = read_pictures(folder)
     return render([_cell()], analyses=[found]) if rng.random() < 1 / DRAWN / 4 else found
 
 
@@ -219,7 +220,7 @@ def _rewarded() -> rewarded.RewardComparison:
         gain=difference(base.rewards, edited.rewards, resamples=200),
         fluency_gain=difference(base.fluencies, edited.fluencies, resamples=200),
         outcomes=trials,
-        front=tuple(pareto(trials)),
+        front=tuple(pareto_front(trials)),
         command="tarot compare",
     )
 

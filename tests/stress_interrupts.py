@@ -23,10 +23,9 @@ from checkpoint import byte_model
 from torch import nn
 
 import tarot
-from tarot.analysis.attention import eager
 from tarot.edit.hooks import apply_rotation
 from tarot.edit.merge import merge_rotation, merge_temporarily
-from tarot.evaluation.baselines.weights import Reweighted
+from tarot.evaluation.baselines.weights import WeightEdit
 from tarot.models.scoring.frozen_layers import FrozenLayerCache
 from tarot.models.scoring.scorer import predictions_at
 
@@ -59,11 +58,11 @@ CHANGES: dict[str, Change] = {
     "merged": lambda model: enter(merge_temporarily(model, ANGLES)),
     "nested": nest,
     "reweighted": lambda model: enter(
-        Reweighted({name: each + 1 for name, each in model.named_parameters()}, 0, {}).apply(model)
+        WeightEdit({name: each + 1 for name, each in model.named_parameters()}, 0, {}).apply(model)
     ),
     "predictions_at": lambda model: enter(predictions_at(model, torch.tensor([0]), torch.tensor([0]))),
     "frozen layers": skip_lower,
-    "eager": lambda model: enter(eager(model)),
+    "eager": lambda model: enter(eager_attention(model)),
     "merge_": lambda model: merge_rotation(model, ANGLES),
 }
 

@@ -1,12 +1,11 @@
-"""a = softmax(q k^T / sqrt(d)): where heads look, without and with an edit.
+"""Where heads look, without and with an edit: a = softmax(q k^T / sqrt(d)).
 
-Turning a head's output leaves its own pattern alone and moves those of the layers above it. So two kinds of heads are
-worth a picture: the ones turned most, and the ones whose pattern moved most.
+Turning a head's output does not change its own pattern, only those of the layers above. Two kinds of heads are
+therefore shown: those turned most, and those whose pattern changed most.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -14,77 +13,100 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from tarot.analysis.results import AttentionPattern, AttentionResult
 from tarot.edit.adapter import Adapter
 from tarot.edit.patch import Patch
 from tarot.edit.sites import n_layers
 from tarot.errors import TarotError
-
-
-@dataclass(frozen=True)
-class Pattern:
-    """One head's attention, a row for each token that looks, without and with the edit.
-
-    `angle` is the norm of its angles in radians, 0 for a head that is not turned. `moved` is the mean over rows of half
-    the absolute differences: 0 where nothing moved, 1 where all attention went elsewhere.
-    """
-
-    layer: int
-    head: int
-    angle: float
-    moved: float
-    base: Float[Tensor, "query key"]
-    edited: Float[Tensor, "query key"]
+from tarot.models.loaded_model import LoadedModel
 
 
 @contextmanager
-def eager(model: PreTrainedModel) -> Iterator[None]:
-    """Attention as plain tensor operations, which alone hands out its weights; the model's own way afterwards."""
-    own = model.config._attn_implementation
+def eager_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Compute attention with plain tensor operations, which alone return weights; restore the old way on exit."""
+    implementation = model.config._attn_implementation
     with Patch(model) as patch:
-        patch.step(model, partial(model.set_attn_implementation, "eager"), partial(model.set_attn_implementation, own))
+        patch.step(
+            model,
+            partial(model.set_attn_implementation, "eager"),
+            partial(model.set_attn_implementation, implementation),
+        )
         patch.apply()
         yield
 
 
 @torch.no_grad()
-def attention(model: PreTrainedModel, tokens: Sequence[int]) -> list[Float[Tensor, "head query key"]]:
-    """Attention weights of each layer for one prompt; TarotError for a model with layers that have none."""
+def attention_weights(model: PreTrainedModel, tokens: Sequence[int]) -> list[Float[Tensor, "head query key"]]:
+    """Return the attention weights of each layer for one prompt.
+
+    Raises:
+        TarotError: some layers of the model have no attention weights.
+    """
     ids = torch.tensor([list(tokens)], device=model.device)
-    with eager(model):
+    with eager_attention(model):
         weights = model(input_ids=ids, output_attentions=True, use_cache=False).attentions or ()
-    if len(weights) != n_layers(model) or any(each is None for each in weights):
+    n_with_weights = sum(layer is not None for layer in weights)
+    if n_with_weights != n_layers(model) or len(weights) != n_layers(model):
         raise TarotError(
             f"attention weights of the {n_layers(model)} layers of {type(model).__name__}",
-            f"{sum(each is not None for each in weights)}",
+            f"{n_with_weights}",
             "some of its layers are not softmax attention",
         )
-    return [each[0].float().cpu() for each in weights]
+    return [layer[0].float().cpu() for layer in weights]
 
 
-def patterns(model: PreTrainedModel, adapter: Adapter, tokens: Sequence[int], n: int = 4) -> list[Pattern]:
-    """The n heads turned most, then the n others whose pattern moved most."""
-    base = attention(model, tokens)
+def find_patterns(
+    model: PreTrainedModel, adapter: Adapter, tokens: Sequence[int], n_heads: int = 4
+) -> list[AttentionPattern]:
+    """Return the patterns of the `n_heads` heads turned most, then of as many others that changed most.
+
+    Args:
+        model: a causal language model, unedited.
+        adapter: the edit.
+        tokens: one prompt.
+        n_heads: heads of each kind.
+
+    Raises:
+        TarotError: some layers of the model have no attention weights.
+    """
+    base = attention_weights(model, tokens)
     with adapter.apply(model):
-        edited = attention(model, tokens)
-    angles = adapter.angles.norm(dim=-1) if adapter.edit.sites == "heads" else torch.zeros(0, 0)
-    angle_of = {
-        (layer, head): float(angle)
-        for layer, row in zip(adapter.edit.layers, angles, strict=False)
-        for head, angle in enumerate(row)
+        edited = attention_weights(model, tokens)
+    norms = adapter.angles.norm(dim=-1) if adapter.edit.sites == "heads" else torch.zeros(0, 0)
+    angle_norms = {
+        (layer, head): float(norm)
+        for layer, row in zip(adapter.edit.layers, norms, strict=False)
+        for head, norm in enumerate(row)
     }
-    every = [
-        Pattern(
+    patterns = [
+        AttentionPattern(
             layer,
             head,
-            angle_of.get((layer, head), 0.0),
+            angle_norms.get((layer, head), 0.0),
+            # Half the absolute differences of two distributions is the share that moved.
             float((after - before).abs().sum(-1).mean()) / 2,
-            before,
-            after,
+            before.numpy(),
+            after.numpy(),
         )
-        for layer, (befores, afters) in enumerate(zip(base, edited, strict=True))
-        for head, (before, after) in enumerate(zip(befores, afters, strict=True))
+        for layer, (layer_before, layer_after) in enumerate(zip(base, edited, strict=True))
+        for head, (before, after) in enumerate(zip(layer_before, layer_after, strict=True))
     ]
-    turned = sorted((each for each in every if each.angle), key=lambda each: -each.angle)[:n]
-    chosen = {(each.layer, each.head) for each in turned}
-    others = [each for each in every if (each.layer, each.head) not in chosen]
-    return turned + sorted(others, key=lambda each: -each.moved)[:n]
+    turned = sorted((pattern for pattern in patterns if pattern.angle), key=lambda pattern: -pattern.angle)[:n_heads]
+    chosen = {(pattern.layer, pattern.head) for pattern in turned}
+    others = [pattern for pattern in patterns if (pattern.layer, pattern.head) not in chosen]
+    return turned + sorted(others, key=lambda pattern: -pattern.moved)[:n_heads]
+
+
+def measure_attention(loaded: LoadedModel, adapter: Adapter, prompt: Sequence[int]) -> AttentionResult:
+    """Measure where heads look in one prompt.
+
+    Args:
+        loaded: model and tokenizer; unchanged afterwards.
+        adapter: the edit.
+        prompt: tokens.
+
+    Raises:
+        TarotError: some layers of the model have no attention weights.
+    """
+    tokens = tuple(str(loaded.tokenizer.decode([token])) for token in prompt)
+    return AttentionResult(tokens, tuple(find_patterns(loaded.model, adapter, prompt)))

@@ -1,6 +1,6 @@
-"""KL(base || edited) = mean over tokens of  sum_t p(t) (log p(t) - log q(t)),  p unedited, q edited; and perplexity.
+"""Perplexity, and KL(base || edited) = mean over tokens of sum_t p(t) (log p(t) - log q(t)); p is unedited, q edited.
 
-Of the tokens of given texts, each predicted from those before it.
+Each token of a text is predicted from those before it.
 """
 
 from collections.abc import Sequence
@@ -12,19 +12,26 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tarot.analysis.neutral_text import OnStep, silent
+from tarot.analysis.progress import OnStep, ignore_step
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError, describe_missing_numbers
-from tarot.evaluation.statistics import Mean, mean_intervals
+from tarot.evaluation.statistics.means import Mean, mean_intervals
 from tarot.models.missing_numbers import HINT
 
-# Numbers of one pass's largest tensor, the logits: 128 MB in float32.
-LARGEST = 2**25
+# Elements of the largest tensor of a pass, the logits: 128 MB in float32.
+MAX_LOGITS = 2**25
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """Perplexity of `tokens` neutral tokens without and with the edit, and the KL divergence in nats a token."""
+    """How far an edit moves the model on a text.
+
+    Attributes:
+        tokens: number of predicted tokens.
+        base_perplexity: perplexity of the unedited model.
+        perplexity: perplexity of the edited model.
+        kl: KL divergence in nats a token, with its 95% CI over texts.
+    """
 
     tokens: int
     base_perplexity: float
@@ -38,35 +45,47 @@ def measure_divergence(
     adapters: Sequence[Adapter],
     text: Int[Tensor, "text token"],
     batch_size: int | None = None,
-    on_step: OnStep = silent,
+    on_step: OnStep = ignore_step,
 ) -> list[Divergence]:
-    """Perplexity and KL divergence of each adapter on the same texts, the first token of each given.
+    """Measure perplexity and KL divergence of each adapter on the same texts; the first token of each text is given.
 
-    The base model reads every text once, whatever the number of adapters, at most `batch_size` of them in a pass. The
-    interval is over texts.
+    The base model reads each text once for all adapters.
+
+    Args:
+        model: a causal language model; unchanged afterwards.
+        adapters: the edits.
+        text: tokens, one row a text.
+        batch_size: most texts of a forward pass; None to choose it automatically.
+        on_step: shows the progress.
 
     Raises:
-        TarotError: log-probabilities or divergences that are not finite.
+        TarotError: a log-probability or divergence is not finite.
+
+    Example:
+        >>> loaded = tarot.load_model("wheel:smollm2-135m")
+        >>> (divergence,) = measure_divergence(loaded.model, [adapter], neutral_text(loaded, 500))
+        >>> divergence.kl.value >= 0
+        True
     """
     vocabulary = model.get_output_embeddings().weight.shape[0]
-    rows = min(max(1, LARGEST // (text.shape[1] * vocabulary)), batch_size or len(text))
-    surprise: list[Tensor] = []
-    surprises: list[list[Tensor]] = [[] for _ in adapters]
+    rows = min(max(1, MAX_LOGITS // (text.shape[1] * vocabulary)), batch_size or len(text))
+    base_losses: list[Tensor] = []
+    edited_losses: list[list[Tensor]] = [[] for _ in adapters]
     divergences: list[list[Tensor]] = [[] for _ in adapters]
     for done, ids in enumerate(text.to(model.device).split(rows)):
         base = _log_probabilities(model, ids)
-        surprise.append(_surprise(base, ids))
+        base_losses.append(_mean_loss(base, ids))
         for i, adapter in enumerate(adapters):
             with adapter.apply(model):
                 edited = _log_probabilities(model, ids)
-            surprises[i].append(_surprise(edited, ids))
-            # Where the two are all but equal, rounding can leave less than nothing.
+            edited_losses[i].append(_mean_loss(edited, ids))
+            # Rounding can make the divergence of nearly equal distributions negative.
             divergence = (base.exp() * (base - edited)).sum(-1).clamp(min=0)
             divergences[i].append(divergence.double().mean(-1))
         on_step("reading neutral text", min((done + 1) * rows, len(text)), len(text))
     sides = [
-        ("unedited model", [surprise]),
-        *(("edit", [losses, kl]) for losses, kl in zip(surprises, divergences, strict=True)),
+        ("unedited model", [base_losses]),
+        *(("edit", [losses, kl]) for losses, kl in zip(edited_losses, divergences, strict=True)),
     ]
     for side, columns in sides:
         finite = torch.stack([torch.cat(column).isfinite() for column in columns]).all(0)
@@ -77,23 +96,23 @@ def measure_divergence(
     return [
         Divergence(
             n_tokens,
-            exp(float(torch.cat(surprise).mean())),
-            exp(float(torch.cat(surprises[i]).mean())),
-            _kl(torch.cat(divergences[i]).tolist()),
+            exp(float(torch.cat(base_losses).mean())),
+            exp(float(torch.cat(edited_losses[i]).mean())),
+            _kl_interval(torch.cat(divergences[i]).tolist()),
         )
         for i in range(len(adapters))
     ]
 
 
-def _kl(of_texts: Sequence[float]) -> Mean:
-    (mean,) = mean_intervals([[kl] for kl in of_texts])
-    return replace(mean, low=max(mean.low, 0.0))  # it is never less
+def _kl_interval(texts: Sequence[float]) -> Mean:
+    (mean,) = mean_intervals([[kl] for kl in texts])
+    return replace(mean, low=max(mean.low, 0.0))  # a KL divergence is never negative
 
 
 def _log_probabilities(model: PreTrainedModel, ids: Int[Tensor, "b s"]) -> Float[Tensor, "b t v"]:
     return model(input_ids=ids, use_cache=False).logits[:, :-1].float().log_softmax(-1)
 
 
-def _surprise(log_probabilities: Float[Tensor, "b t v"], ids: Int[Tensor, "b s"]) -> Float[Tensor, " b"]:
-    """Mean of -log p of each text's tokens, in nats."""
+def _mean_loss(log_probabilities: Float[Tensor, "b t v"], ids: Int[Tensor, "b s"]) -> Float[Tensor, " b"]:
+    """Return the mean of -log p over each text's tokens, in nats."""
     return -log_probabilities.gather(-1, ids[:, 1:, None])[..., 0].double().mean(-1)

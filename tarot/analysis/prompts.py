@@ -1,6 +1,6 @@
-"""Prompts side by side: of like length, padded on the right, the last position of each kept in sight.
+"""Batches of prompts, padded on the right, and the next token's log-probabilities after each.
 
-Padding on the right needs no mask: causal attention keeps it from every position that is read.
+Padding on the right needs no mask: with causal attention it does not reach the positions that are read.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,16 +17,20 @@ from tarot.models.scoring.scorer import Request, predictions_at
 from tarot.objectives.answers import Encode
 from tarot.objectives.samples import Sample
 
-# Numbers of one pass's largest tensor, the logits that are kept: 128 MB in float32.
-LARGEST = 2**25
-TOKENS = 4096
+# Elements of the largest tensor of a pass, the logits that are kept: 128 MB in float32.
+MAX_LOGITS = 2**25
+MAX_TOKENS = 4096
+"""Tokens of a pass, padding included."""
 
 
-def answer_of(sample: Sample, encode: Encode, tokenizer: PreTrainedTokenizerBase) -> Request:
-    """Tokens of the prompt and of the right answer, which begins with its first token that is not blank.
+def answer_request(sample: Sample, encode: Encode, tokenizer: PreTrainedTokenizerBase) -> Request:
+    """Return prompt and right answer as tokens; the answer starts with its first token that is not blank.
 
-    The harness counts white space at a prompt's end, such as the line end of a chat template, to the answer. Any model
-    predicts that token: what it says of the answer, it says at the next one.
+    lm-eval counts white space at the end of a prompt, such as the newline of a chat template, to the answer. Every
+    model predicts it, so it is moved to the prompt.
+
+    Raises:
+        TarotError: the answer has no tokens.
     """
     context, answer = encode(*sample.pairs[sample.gold])
     if not answer:
@@ -35,39 +39,55 @@ def answer_of(sample: Sample, encode: Encode, tokenizer: PreTrainedTokenizerBase
     return Request((*context, *answer[:blank]), tuple(answer[blank:]))
 
 
-class Batch(NamedTuple):
-    """Prompts of one pass: their places in the list, their tokens, and where in these each one's last token is."""
+class PromptBatch(NamedTuple):
+    """Prompts of one pass.
 
-    places: list[int]
+    Attributes:
+        indices: which of the prompts are in the pass.
+        ids: their tokens, padded on the right.
+        rows: 0 to b - 1.
+        last: position of each prompt's last token.
+    """
+
+    indices: list[int]
     ids: Int[Tensor, "b s"]
     rows: Int[Tensor, " b"]
     last: Int[Tensor, " b"]
 
 
-def batches(model: PreTrainedModel, prompts: Sequence[Sequence[int]], logits_each: int = 1) -> Iterator[Batch]:
-    """Passes over all prompts; `logits_each` rows of the vocabulary are kept of each prompt."""
+def prompt_batches(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], logits_per_prompt: int = 1
+) -> Iterator[PromptBatch]:
+    """Yield the prompts in batches of similar length.
+
+    Args:
+        model: a causal language model.
+        prompts: tokens.
+        logits_per_prompt: how many rows of logits the caller keeps of each prompt; more of them make batches smaller.
+    """
     vocabulary = model.get_output_embeddings().weight.shape[0]
-    most = max(1, LARGEST // (logits_each * vocabulary))
+    max_rows = max(1, MAX_LOGITS // (logits_per_prompt * vocabulary))
     constant = constant_rope_length(model)
     groups = [pass_group(len(prompt), constant) for prompt in prompts]
-    order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     while order:
-        # The longest comes last, so that it says how wide the pass is.
-        alike = sum(groups[place] == groups[order[0]] for place in order)
-        n = next((n for n in range(min(most, alike), 1, -1) if n * len(prompts[order[n - 1]]) <= TOKENS), 1)
-        places, order = order[:n], order[n:]
-        width = len(prompts[places[-1]])
-        ids = [[*prompts[place], *[prompts[place][-1]] * (width - len(prompts[place]))] for place in places]
-        last = torch.tensor([len(prompts[place]) - 1 for place in places])
-        yield Batch(places, torch.tensor(ids, device=model.device), torch.arange(len(places)), last)
+        # The longest prompt of a batch is its last, which sets the width.
+        n_same_group = sum(groups[index] == groups[order[0]] for index in order)
+        sizes = range(min(max_rows, n_same_group), 1, -1)
+        n = next((n for n in sizes if n * len(prompts[order[n - 1]]) <= MAX_TOKENS), 1)
+        indices, order = order[:n], order[n:]
+        width = len(prompts[indices[-1]])
+        ids = [[*prompts[index], *[prompts[index][-1]] * (width - len(prompts[index]))] for index in indices]
+        last = torch.tensor([len(prompts[index]) - 1 for index in indices])
+        yield PromptBatch(indices, torch.tensor(ids, device=model.device), torch.arange(len(indices)), last)
 
 
 @torch.no_grad()
 def next_log_probabilities(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> Float[Tensor, "prompt token"]:
-    """log p(token | prompt) of every token of the vocabulary, in nats."""
-    found: dict[int, Tensor] = {}
-    for batch in batches(model, prompts):
+    """Return log p(token | prompt) of every token of the vocabulary, in nats."""
+    rows: dict[int, Tensor] = {}
+    for batch in prompt_batches(model, prompts):
         with predictions_at(model, batch.rows, batch.last):
             logits = model(input_ids=batch.ids, use_cache=False).logits[0]
-        found.update(zip(batch.places, logits.float().log_softmax(-1).cpu(), strict=True))
-    return torch.stack([found[place] for place in range(len(prompts))])
+        rows.update(zip(batch.indices, logits.float().log_softmax(-1).cpu(), strict=True))
+    return torch.stack([rows[index] for index in range(len(prompts))])

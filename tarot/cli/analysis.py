@@ -29,7 +29,7 @@ from tarot.cli.tables import print_table
 from tarot.errors import TarotError
 
 if TYPE_CHECKING:
-    from tarot.analysis.side_effects import SideEffectMatrix
+    from tarot.analysis.side_effects import SideEffects
     from tarot.edit.adapter import Adapter
 
 FigureFolder = Annotated[
@@ -131,7 +131,7 @@ def effects(
     """Measure what edits change that they were not tuned for, and the gain and cost of each strength."""
     check_output(output, folder=True)
     check_tasks_exist(tasks, include_path)
-    from tarot.analysis.side_effects import measure_side_effect_matrix
+    from tarot.analysis.side_effects import check_side_effects, measure_side_effects
     from tarot.cli.progress import step_progress
     from tarot.report.side_effects import write_side_effects
 
@@ -140,7 +140,7 @@ def effects(
     check_side_effects(edits, tasks, strengths=factors, n_tokens=tokens, include_path=include_path, limit=limit)
     loaded = load(model, device, dtype)
     with step_progress() as show:
-        matrix = measure_side_effect_matrix(
+        measured = measure_side_effects(
             loaded,
             edits,
             tasks,
@@ -152,9 +152,9 @@ def effects(
             batch_size=batch_size,
             on_step=show,
         )
-    write_side_effects(matrix, output)
-    _print_effects(matrix)
-    out.print(f"effects and tradeoff, as SVG and CSV, in {output}")
+    files = write_side_effects(measured, output)
+    _print_effects(measured)
+    out.print(f"{', '.join(file.name for file in files)} in {output}")
 
 
 def _split_strengths(text: str) -> list[float]:
@@ -177,10 +177,10 @@ def _named_adapters(references: Iterable[str]) -> "dict[str, Adapter]":
     return {name: Adapter.from_pretrained(reference) for name, reference in zip(names, references, strict=True)}
 
 
-def _print_effects(matrix: "SideEffectMatrix") -> None:
+def _print_effects(measured: "SideEffects") -> None:
     from tarot.report.table import NONE, with_interval
 
-    for name, changes in matrix.changes.items():
+    for name, changes in measured.changes.items():
         header = ("task", "documents", "base", "edited", "change, 95% CI")
         rows = [
             (task, str(change.gain.n), f"{change.base:.3f}", f"{change.edited:.3f}", with_interval(change.gain))
@@ -196,6 +196,6 @@ def _print_effects(matrix: "SideEffectMatrix") -> None:
                 f"{point.drift.kl.value:.4f} [{point.drift.kl.low:.4f}, {point.drift.kl.high:.4f}]",
                 f"{point.drift.perplexity:.2f}",
             )
-            for point in matrix.curves[name]
+            for point in measured.curves[name]
         ]
         print_table(header, points)

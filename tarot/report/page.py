@@ -13,22 +13,26 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from tarot._files.atomic import write_atomically
-from tarot.evaluation.comparison import (
+from tarot.evaluation.metrics import METRICS, metric_named
+from tarot.evaluation.results import EDITED, HEADLINE, OUTSIDE, Arm, Comparison, missing_number_notes
+from tarot.evaluation.reward_results import RewardComparison
+from tarot.evaluation.scored_comparison import (
     ScoredComparison,
-    arms_compared,
-    by_search,
-    by_setting,
+    compared_arms,
+    comparison_labels,
+    group_by_search,
+    group_by_setting,
     mean_gain,
     score_comparisons,
-    told_apart,
 )
-from tarot.evaluation.metrics import HEADLINE, METRICS, metric_named
-from tarot.evaluation.results import EDITED, OUTSIDE, Arm, Comparison, number_notes
-from tarot.evaluation.reward_results import RewardComparison
-from tarot.evaluation.statistics import Difference, Gain, mean_over_seeds
-from tarot.report import figures, table
-from tarot.report.folder import Picture, pictures, without_controls
+from tarot.evaluation.statistics.gains import Gain
+from tarot.evaluation.statistics.means import Difference
+from tarot.evaluation.statistics.seeds import mean_over_seeds
+from tarot.report import comparison_figures, table
+from tarot.report.head_figures import angle_map
+from tarot.report.pictures import Picture, read_pictures
 from tarot.report.rewards import ARMS_HEADER, FRONT_HEADER, reward_section
+from tarot.report.svg import without_controls
 
 PAGE = "index.html"
 
@@ -83,7 +87,7 @@ def write_report(
             written.
     """
     path = Path(folder) / PAGE
-    page = render(comparisons, metric, [pictures(analysis) for analysis in analyses], rewarded, verdicts)
+    page = render(comparisons, metric, [read_pictures(analysis) for analysis in analyses], rewarded, verdicts)
     write_atomically(path, without_controls(page).encode())
     return path
 
@@ -103,7 +107,7 @@ def render(
     page = environment.from_string(files("tarot.report").joinpath("page.html").read_text(encoding="utf-8"))
     return page.render(
         metric=metric_named(metric).title,
-        notes=[note for scored in scored_comparisons for note in number_notes(scored.comparison)],
+        notes=[note for scored in scored_comparisons for note in missing_number_notes(scored.comparison)],
         verdicts=verdicts,
         comparisons=_spread([scored.gain for scored in scored_comparisons]),
         texts=_spread([each.gain for each in ordered]),
@@ -115,7 +119,9 @@ def render(
         arm_header=("arm", "gain", "p", *METRICS, "gold prob.", "labels", "seconds"),
         sections=[
             _section(number, *each, metric)
-            for number, each in enumerate(zip(scored_comparisons, told_apart(scored_comparisons), strict=True), start=1)
+            for number, each in enumerate(
+                zip(scored_comparisons, comparison_labels(scored_comparisons), strict=True), start=1
+            )
         ],
         arms_header=ARMS_HEADER,
         front_header=FRONT_HEADER,
@@ -135,23 +141,23 @@ def _forest(scored_comparisons: Sequence[ScoredComparison]) -> Markup:
         len({getattr(scored.comparison, of) for scored in scored_comparisons}) > 1 for of in ("model", "seed")
     )
     intervals = []
-    for scored, search in zip(scored_comparisons, told_apart(scored_comparisons), strict=True):
+    for scored, search in zip(scored_comparisons, comparison_labels(scored_comparisons), strict=True):
         comparison, gain = scored.comparison, scored.gain
         label = f"{comparison.task}, {comparison.shots}-shot" + f", seed {comparison.seed}" * several_seeds
         label += f", {search}" * bool(search) + f", {comparison.model}" * several_models
-        intervals.append(figures.Interval(label, gain.value, gain.low, gain.high))
-    for search, alike in by_search(scored_comparisons).items():
-        for name in arms_compared(alike):
+        intervals.append(comparison_figures.Interval(label, gain.value, gain.low, gain.high))
+    for search, alike in group_by_search(scored_comparisons).items():
+        for name in compared_arms(alike):
             mean = mean_gain(alike, lambda scored, name=name: scored.gains.get(name))  # type: ignore[misc]  # a default
             label = f"mean: {name}" + f", {search}" * bool(search)
-            intervals.append(figures.Interval(label, mean.value, mean.low, mean.high, is_mean=True))
-    return figures.forest(intervals)
+            intervals.append(comparison_figures.Interval(label, mean.value, mean.low, mean.high, is_mean=True))
+    return comparison_figures.forest(intervals)
 
 
 def _seeds(scored_comparisons: Sequence[ScoredComparison]) -> Iterator[tuple[str, ...]]:
     """One row a setting that was measured with several seeds."""
-    for search, alike in by_search(scored_comparisons).items():
-        for group in by_setting(alike):
+    for search, alike in group_by_search(scored_comparisons).items():
+        for group in group_by_setting(alike):
             mean = mean_over_seeds([scored.gain for scored in group])
             if mean.between is not None:
                 comparison = group[0].comparison
@@ -176,10 +182,10 @@ def _section(number: int, scored: ScoredComparison, search: str, metric: str) ->
         base=scored.base,
         arms=[_arm_row(scored, name) for name in scored.arms],
         over_draws=table.with_interval(scored.over_draws) if scored.over_draws else "",
-        curves=figures.curves(f"curves-{number}", comparison.curves, own, comparison.objective)
+        curves=comparison_figures.curves(f"curves-{number}", comparison.curves, own, comparison.objective)
         if comparison.curves
         else None,
-        angles=figures.angle_map(f"angles-{number}", comparison.head_angles, comparison.layers)
+        angles=angle_map(f"angles-{number}", comparison.head_angles, comparison.layers)
         if comparison.head_angles
         else None,
         gained=list(_flips(scored, metric, right=EDITED, wrong=scored.base)),

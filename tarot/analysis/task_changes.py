@@ -1,0 +1,99 @@
+"""What adapters change on the tasks of a suite: edited minus base, one row an adapter."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tarot.analysis.progress import OnStep, ignore_step
+from tarot.edit.adapter import Adapter
+from tarot.evaluation.evaluate import evaluate
+from tarot.evaluation.lm_eval_results import check_scorable, logged_documents, read_answers
+from tarot.evaluation.statistics.gains import Gain, f1_gain, weighted_f1
+from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.task_loading import load_tasks
+
+SUITE = "tarot_synthetic"
+
+
+@dataclass(frozen=True)
+class TaskChange:
+    """Weighted F1 of the greedy answers to a task's documents, without and with the edit, and the paired gain."""
+
+    base: float
+    edited: float
+    gain: Gain
+
+
+def measure_task_changes(
+    loaded: LoadedModel,
+    adapters: Sequence[Adapter],
+    tasks: Sequence[str] = (SUITE,),
+    *,
+    include_path: str | Path | None = None,
+    num_fewshot: int | None = None,
+    limit: float | None = None,
+    apply_chat_template: bool = True,
+    batch_size: int | None = None,
+    on_step: OnStep = ignore_step,
+) -> list[dict[str, TaskChange]]:
+    """Measure what each adapter changes on each task; the base model answers every document once.
+
+    Args:
+        loaded: model and tokenizer; unchanged afterwards.
+        adapters: the edits.
+        tasks: names of tasks, groups or tags.
+        include_path: folder of further task files.
+        num_fewshot: shots in each prompt; None for each task's own number.
+        limit: number or fraction of each task's documents, the first ones; None for all.
+        apply_chat_template: whether prompts are rendered as chats.
+        batch_size: most sequences of a forward pass; None to choose it automatically.
+        on_step: shows the progress.
+
+    Returns:
+        For each adapter its changes by the name of the task.
+
+    Raises:
+        TarotError: an adapter does not fit the model, no metric scores a task's answers, or see `tarot.evaluate`.
+
+    Example:
+        >>> loaded = tarot.load_model("wheel:smollm2-135m")
+        >>> (changes,) = measure_task_changes(loaded, [adapter], ["synth_color"], limit=20)
+        >>> changes["synth_color"].gain.n
+        20
+    """
+    for adapter in adapters:
+        adapter.find_sites(loaded.model)  # raises, before the base model answers, if the adapter does not fit
+    known = load_tasks(tasks, include_path)["tasks"]
+    for task in known.values():
+        check_scorable(task)
+
+    def answer(adapter: Adapter | None) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Return right and greedy answers by task."""
+        results = evaluate(
+            loaded.model,
+            loaded.tokenizer,
+            tasks,
+            adapter=adapter,
+            include_path=include_path,
+            num_fewshot=num_fewshot,
+            limit=limit,
+            apply_chat_template=apply_chat_template,
+            batch_size=batch_size,
+        )
+        arms = {name: read_answers(task, logged_documents(results, name)) for name, task in known.items()}
+        return {name: (gold, arm.greedy) for name, (gold, arm) in arms.items()}
+
+    n_passes = len(adapters) + 1
+    on_step("answering tasks", 0, n_passes)
+    base = answer(None)
+    rows = []
+    for done, adapter in enumerate(adapters, start=1):
+        on_step("answering tasks", done, n_passes)
+        edited = answer(adapter) if adapter.angles.any() else base  # without angles the model is unedited
+        rows.append({name: _task_change(*base[name], edited[name][1]) for name in known})
+    on_step("answering tasks", n_passes, n_passes)
+    return rows
+
+
+def _task_change(gold: Sequence[int], base: Sequence[int], edited: Sequence[int]) -> TaskChange:
+    return TaskChange(weighted_f1(gold, base), weighted_f1(gold, edited), f1_gain(gold, base, edited))

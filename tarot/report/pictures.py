@@ -1,0 +1,62 @@
+"""SVG files of a folder, as images for a page."""
+
+import base64
+import html
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tarot._files.strict_json import read_file
+from tarot.errors import FileAccessError, TarotError
+
+MAX_BYTES = 2**26
+"""Largest figure that is read."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as a page embeds it: as an image, so that nothing in the file can act on the page.
+
+    Attributes:
+        name: file name without its ending.
+        title: what the figure shows.
+        description: its main numbers in words.
+        source: the file as a data URL.
+    """
+
+    name: str
+    title: str
+    description: str
+    source: str
+
+
+def read_pictures(folder: str | Path) -> list[Picture]:
+    """Read the SVG files of a folder, sorted by name.
+
+    Raises:
+        TarotError: the folder has no SVG file, or one cannot be read.
+
+    Example:
+        >>> [picture.name for picture in read_pictures("my-analysis")]
+        ['attention', 'flips', 'heads-alone', 'heads-missed', 'lens']
+    """
+    try:
+        pictures = [_read_picture(path) for path in sorted(Path(folder).glob("*.svg"))]
+    except OSError as error:
+        got = f"{error.strerror} at {error.filename}"
+        raise FileAccessError(f"a folder with SVG files in {folder}", got, "run tarot analysis again") from error
+    if not pictures:
+        raise TarotError("a folder with SVG files", str(folder), "run tarot analysis or tarot effects first")
+    return pictures
+
+
+def _read_picture(path: Path) -> Picture:
+    content = read_file(path, MAX_BYTES)
+    text = content.decode(errors="replace")
+
+    def text_of(tag: str) -> str:
+        match = re.search(rf"<{tag}\b[^<>]*>([^<]*)</{tag}>", text)
+        return html.unescape(match[1]) if match else ""
+
+    source = f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
+    return Picture(path.stem, text_of("title") or path.stem, text_of("desc"), source)
