@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from tarot.evaluation.grid import Setting
+from tarot.evaluation.grid import CellRequest
 from tarot.evaluation.metrics import METRICS
 from tarot.pytest_plugin.measured import TarotGain
 
 
 @pytest.fixture
-def tarot_gain(benchmark: Any, request: pytest.FixtureRequest, tarot_setting: Setting) -> TarotGain:
+def tarot_gain(benchmark: Any, request: pytest.FixtureRequest, tarot_setting: CellRequest) -> TarotGain:
     """Time the plugin's fixture of this name, which tunes an adapter and measures its cell."""
     engine = request.config.getoption("tarot_engine") or request.config.getini("tarot_engine")
     if engine != "ray":  # whose workers load the model

@@ -1,7 +1,4 @@
-"""What `pytest benchmarks` measures and writes, on a tiny model and with a clock that counts work; then the study.
-
-The seconds and gains of real models are for the benchmarks themselves to measure.
-"""
+"""Test the benchmarks on a tiny model, with a clock that counts work; then the study."""
 
 import json
 import os
@@ -41,7 +38,7 @@ def comparisons(pytester: pytest.Pytester, *arguments: str) -> list[str]:
     return re.findall(r"bench_gain\[(.*)\]", listed)
 
 
-def test_both_models_on_three_tasks_and_one_of_them_with_shots(pytester: pytest.Pytester) -> None:
+def test_default_run_measures_both_models_on_three_tasks(pytester: pytest.Pytester) -> None:
     models = ("wheel:smollm2-135m", "wheel:gemma3-270m")
     without = [f"synth_{task}-0shot-seed0" for task in ("implicatives", "navigate", "color")]
     expected = [
@@ -50,7 +47,7 @@ def test_both_models_on_three_tasks_and_one_of_them_with_shots(pytester: pytest.
     assert sorted(comparisons(pytester)) == sorted(expected)
 
 
-def test_what_is_asked_for_is_measured_whole(pytester: pytest.Pytester) -> None:
+def test_given_options_replace_the_defaults(pytester: pytest.Pytester) -> None:
     assert sorted(comparisons(pytester, "--tarot-shots=2,0", "--tarot-model=some/model")) == sorted(
         f"some/model-synth_{task}-{k}shot-seed0" for task in ("implicatives", "navigate", "color") for k in (0, 2)
     )
@@ -162,7 +159,7 @@ def test_ratios_are_those_of_the_shortest_rounds_in_a_group(run: Run) -> None:
         assert f"{key}={run.extra_info(name)[key]}" in run.output
 
 
-def test_errors_and_gains_stand_beside_the_times(run: Run) -> None:
+def test_extra_info_holds_errors_and_gains(run: Run) -> None:
     assert run.extra_info("bench_objective[6shot-tiny-ours]")["logits_error"] < 1e-4
     assert run.extra_info("bench_harness[tiny-tarot]")["log_probability_error"] < 1e-3
     search = run.extra_info("bench_search[tiny-adam]")
@@ -181,38 +178,38 @@ def test_errors_and_gains_stand_beside_the_times(run: Run) -> None:
     } <= comparison.keys()
 
 
-def test_cells_that_fail_leave_the_file_to_the_others(run: Run) -> None:
+def test_failed_cells_do_not_keep_others_from_the_file(run: Run) -> None:
     assert "bench_gain[tiny-nosuch-0shot-seed0]" in run.output
     assert not any("nosuch" in name for name in run.benchmarks)
 
 
 @given(samples=st.integers(1, 6), r=st.integers(1, 6), seed=st.integers(0, 99))
-def test_the_span_of_gradients_goes_uphill_from_the_identity(samples: int, r: int, seed: int) -> None:
+def test_gradient_span_climbs_from_the_identity(samples: int, r: int, seed: int) -> None:
     """Orthogonal directions of one length, every gradient inside the span of all, and starts that climb their sum."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(PROJECT)
         from benchmarks.study.spaces import gradient_span
     angle_mask = torch.ones(2, 3, 4, dtype=torch.bool)
     gradients = torch.randn(samples, 2, 3, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    space = gradient_span(make_space("full", angle_mask, 0.5, 0), gradients, r)
+    space = gradient_span(make_space("full", angle_mask, 0.5, lambda: gradients.sum(0)), gradients, r)
     assert space.d == min(samples, r)
-    directions = torch.stack([space.lift(each) for each in torch.eye(space.d, dtype=torch.float64)])
+    directions = torch.stack([space.coordinates.lift(each) for each in torch.eye(space.d, dtype=torch.float64)])
     torch.testing.assert_close(directions @ directions.T, 24 / space.d * torch.eye(space.d, dtype=torch.float64))
     uphill = gradients.sum(0).flatten()
     assert (directions @ uphill >= 0).all()
     assert not space.angles(torch.full((space.d,), 0.5, dtype=torch.float64)).any()
-    assert all(space.lift(2 * start - 1) @ uphill > 0 for start in space.starts)
+    assert all(space.coordinates.lift(2 * start - 1) @ uphill > 0 for start in space.starts)
     if r >= samples:
         each = gradients.flatten(1)
         torch.testing.assert_close(each @ directions.T @ directions * space.d / 24, each)
 
 
-def test_a_development_run_goes_on_where_it_was_stopped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_development_run_resumes_after_an_interrupt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(PROJECT)
-    from benchmarks.study import unseen
+    from benchmarks.study import held_out
 
     monkeypatch.setattr(
-        unseen,
+        held_out,
         "load_model",
         lambda path: SimpleNamespace(model=SimpleNamespace(set_attn_implementation=lambda _: None), path=path),
     )
@@ -227,28 +224,28 @@ def test_a_development_run_goes_on_where_it_was_stopped(monkeypatch: pytest.Monk
 
     path = tmp_path / "runs.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        unseen.measure(path, settings, run)
+        held_out.measure_missing(path, settings, run)
     ran.append("")
-    unseen.measure(path, settings, run)
-    unseen.measure(path, settings, run)
+    held_out.measure_missing(path, settings, run)
+    held_out.measure_missing(path, settings, run)
     assert ran == ["a", "", "b", "c"]
     found = {"found": {"of": "wheel:smollm2-135m"}}
     assert [json.loads(line) for line in path.read_text().splitlines()] == [setting | found for setting in settings]
 
 
-@pytest.mark.parametrize("rival", ["matern", "spherical linear", "map-saas", "turbo", "cma-es", "nested"])
-def test_the_studys_searches_keep_to_the_protocol(rival: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each climbs a bowl from the identity, inside the cube, and again in the same steps."""
+@pytest.mark.parametrize("baseline", ["matern", "spherical linear", "map-saas", "turbo", "cma-es", "nested"])
+def test_study_searches_follow_the_protocol(baseline: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each search climbs a bowl from the identity, stays inside the cube, and repeats its steps."""
     monkeypatch.syspath_prepend(PROJECT)
-    from benchmarks.study.searches import RIVALS
+    from benchmarks.study.search_baselines import BASELINES
 
     top = torch.full((8,), 0.3, dtype=torch.float64)
-    monkeypatch.setitem(SEARCHES, "rival", RIVALS[rival])
+    monkeypatch.setitem(SEARCHES, "baseline", BASELINES[baseline])
 
-    def found() -> SearchResult:
-        return run_search(lambda x: -float(((x - top) ** 2).sum()), len(top), search="rival", budget=20, seed=0)
+    def search() -> SearchResult:
+        return run_search(lambda x: -float(((x - top) ** 2).sum()), len(top), search="baseline", budget=20, seed=0)
 
-    first, second = found(), found()
+    first, second = search(), search()
     assert [trial.x for trial in first.trials] == [trial.x for trial in second.trials]
     assert first.trials[0].x == (0.5,) * 8
     assert all(0 <= value <= 1 for trial in first.trials for value in trial.x)
@@ -256,15 +253,16 @@ def test_the_studys_searches_keep_to_the_protocol(rival: str, monkeypatch: pytes
     assert not any(trial.origin == "random" for trial in first.trials)
 
 
-def test_the_studys_searches_are_halved_by_the_cells_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Eight, four, two, and the same when it goes on: later cells, in which the halved do not run, change nothing."""
+def test_study_searches_are_halved_after_every_second_cell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Eight, four, then two searches run, and a resumed study makes the same choices."""
     monkeypatch.syspath_prepend(PROJECT)
-    from benchmarks.study.searches import AGAIN, CELLS, CONTROLS, MORE_SEEDS, RIVALS, settings
-    from benchmarks.study.unseen import SEED
+    from benchmarks.study.grid import DEVELOPMENT_SEED
+    from benchmarks.study.search_baselines import BASELINES, CONTROLS
+    from benchmarks.study.searches import CELLS, MORE_SEEDS, REPEATED, settings
 
     path = tmp_path / "searches.jsonl"
     path.write_text("")
-    rivals = [name for name in RIVALS if name not in CONTROLS]
+    compared = [name for name in BASELINES if name not in CONTROLS]
 
     def walk() -> list[list[str]]:
         """Runs by cell; the further down the list a search is, and the later the cell, the better."""
@@ -272,42 +270,57 @@ def test_the_studys_searches_are_halved_by_the_cells_before(monkeypatch: pytest.
         for setting in settings(path):
             comparison = (setting["space"], setting["task"])
             ran.setdefault((*comparison, setting["seed"]), []).append(setting["search"])
-            place = list(RIVALS).index(setting["search"]) + 100 * CELLS.index(comparison)
+            place = list(BASELINES).index(setting["search"]) + 100 * CELLS.index(comparison)
             with path.open("a") as file:
                 file.write(json.dumps(setting | {"best": {"120": place}}) + "\n")
-        assert list(ran) == [(*comparison, SEED) for comparison in CELLS] + [
-            (*c, seed) for seed in MORE_SEEDS for c in AGAIN
+        assert list(ran) == [(*comparison, DEVELOPMENT_SEED) for comparison in CELLS] + [
+            (*c, seed) for seed in MORE_SEEDS for c in REPEATED
         ]
         return list(ran.values())
 
     *first, one, two, three, four = walk()
-    assert [searches[len(CONTROLS) :] for searches in first] == [rivals] * 2 + [rivals[4:]] * 2 + [rivals[6:]] * 2
+    assert [searches[len(CONTROLS) :] for searches in first] == [compared] * 2 + [compared[4:]] * 2 + [compared[6:]] * 2
     assert all(searches[: len(CONTROLS)] == list(CONTROLS) for searches in first)
-    assert one == two == three == four == ["bo", rivals[-1]]
+    assert one == two == three == four == ["bo", compared[-1]]
     assert walk() == [*first, one, two, three, four]
 
 
-def test_the_results_are_those_of_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the command writes them, but for what another processor rounds otherwise."""
+def test_results_pages_match_the_recorded_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare the pages with a fresh computation, up to what another processor rounds differently."""
     monkeypatch.syspath_prepend(PROJECT)
     from benchmarks.study import results
+    from benchmarks.study.effect_tables import RecordedEffects
+    from benchmarks.study.recorded import RecordedCells
 
+    cells = RecordedCells.load(results.HERE / "cells")
     number = re.compile(r"[+-]?\d+\.\d+")
-    kept, written = (PROJECT / "RESULTS.md").read_text(), results.text(*results.load(results.HERE / "cells"))
-    assert number.sub("#", written) == number.sub("#", kept), "run python -m benchmarks.study.results"
-    values = [list(map(float, number.findall(text))) for text in (kept, written)]
-    assert values[0] == pytest.approx(values[1], abs=0.0021)
+    for path, written in results.write_pages(cells, RecordedEffects.load(results.HERE / "effects")).items():
+        kept = path.read_text()
+        assert number.sub("#", written) == number.sub("#", kept), "run python -m benchmarks.study.results"
+        values = [list(map(float, number.findall(text))) for text in (kept, written)]
+        assert values[0] == pytest.approx(values[1], abs=0.0021)
 
 
-def test_what_ctrl_c_cuts_short_is_no_result_of_the_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A search takes Ctrl-C for its end and keeps its best; a study that kept that too would never finish the cell."""
+TYPED_NUMBERS = {"-0.1", ".40", ".20", ".01", ".04", ".05"}
+"""Constants of the study's texts that no file holds: the stopping level, the goals, and rough standard errors."""
+
+
+def test_numbers_in_the_studys_prose_come_from_its_files() -> None:
+    for page in ("RESULTS.in.md", "README.in.md"):
+        text = (PROJECT / "benchmarks" / "study" / page).read_text()
+        typed = set(re.findall(r"-?\d*\.\d+", re.sub(r"\{[^}]*\}|`[^`]*`", "", text)))
+        assert typed <= TYPED_NUMBERS, page
+
+
+def test_interrupted_search_is_not_recorded_by_the_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A search keeps its best on Ctrl-C; a study that recorded it would never finish the cell."""
     monkeypatch.syspath_prepend(PROJECT)
     from benchmarks.study import grid, run
-    from benchmarks.study.unseen import whole
+    from benchmarks.study.held_out import completed
 
     monkeypatch.setattr(run, "tune", lambda *_, **__: SimpleNamespace(provenance={"interrupted": True}))
     with pytest.raises(KeyboardInterrupt):
-        run.edited(None, grid.Cell("smollm2", "ag_news", 0, 0), "default", tmp_path)  # type: ignore[arg-type]  # unused
+        run.edit_with(None, grid.Cell("smollm2", "ag_news", 0, 0), "default", tmp_path)  # type: ignore[arg-type]  # unused
 
     def stopped(x: torch.Tensor) -> float:
         if calls.append(x) or len(calls) > 3:
@@ -316,5 +329,5 @@ def test_what_ctrl_c_cuts_short_is_no_result_of_the_study(monkeypatch: pytest.Mo
 
     calls: list[torch.Tensor] = []
     with pytest.raises(KeyboardInterrupt):
-        whole(run_search(stopped, 2, search="random", budget=9, seed=0))
+        completed(run_search(stopped, 2, search="random", budget=9, seed=0))
     assert len(calls) == 4

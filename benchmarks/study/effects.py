@@ -1,9 +1,9 @@
-"""`python -m benchmarks.study.effects`: what the study's edits change on the tasks that they were not tuned on.
+"""Measure what the study's edits change elsewhere: `python -m benchmarks.study.effects`.
 
-The default edit of every model and task, no shots, seed 0, answers every task, and reads neutral text. SmolLM2's edits
-do so at smaller strengths too, on their own task and on the beginning of that text. An edit that the study's folder of
-work does not hold is searched again, as the study did. As in the study, it can be stopped and started at any time, and
-several processes may share the work.
+The default edit of every model and task (no shots, seed 0) answers every task and is measured on neutral text.
+SmolLM2's edits are also measured at smaller strengths, on their own task and on the first of these texts. An edit that
+the study's working folder lacks is searched again, as the study did. Like the study, it can be stopped and started at
+any time, and several processes may share the work.
 """
 
 import argparse
@@ -19,69 +19,67 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from benchmarks.study import grid
-from benchmarks.study.grid import Cell
-from benchmarks.study.run import edited, quick
+from benchmarks.study.grid import NEUTRAL_TEXT, WEAKER, Cell
+from benchmarks.study.run import edit_with, fast_products
 from tarot._files.atomic import write_atomically
 from tarot.analysis.divergence import measure_divergence
 from tarot.analysis.neutral_text import neutral_text
-from tarot.analysis.side_effects import measure_trade_off
+from tarot.analysis.trade_off import measure_trade_off
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.evaluate import evaluate
-from tarot.evaluation.lm_eval_results import answers
+from tarot.evaluation.lm_eval_results import read_answers
 from tarot.models.load import load_model
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.task_loading import load_task
 
 HERE = Path(__file__).parent
-DOCUMENTS, TOKENS = 100, 20_000
-DRIFT, WEAKER = "neutral-text", "strengths"  # in the place of a task
-STRENGTHS, TEXTS = (0.25, 0.5, 0.75, 1.0), 10  # of the first texts, 255 tokens each after a given one
 
 
-def answered(model: LoadedModel, edit: Adapter, task: str) -> dict[str, Any]:
-    """The documents' right answers and the edit's."""
+def measure_task(loaded: LoadedModel, edit: Adapter, task: str) -> dict[str, Any]:
+    """Return the right answers of a task's documents, and the edited model's."""
     name = f"tarot_{task}"
-    logged = evaluate(model.model, model.tokenizer, [name], adapter=edit, num_fewshot=0, limit=DOCUMENTS)["samples"][
-        name
-    ]
-    gold, arm = answers(load_task(name), logged)
+    options = {"adapter": edit, "num_fewshot": 0, "limit": grid.EFFECT_DOCUMENTS}
+    results = evaluate(loaded.model, loaded.tokenizer, [name], **options)
+    gold, arm = read_answers(load_task(name), results["samples"][name])
     return {"gold": gold, "greedy": arm.greedy}
 
 
-def drifted(model: LoadedModel, edit: Adapter) -> dict[str, Any]:
-    """Perplexity and KL divergence on neutral text."""
-    (found,) = measure_divergence(model.model, [edit], neutral_text(model, TOKENS))
-    return asdict(found)
+def measure_neutral_text(loaded: LoadedModel, edit: Adapter) -> dict[str, Any]:
+    """Return perplexity and KL divergence on neutral text."""
+    (divergence,) = measure_divergence(loaded.model, [edit], neutral_text(loaded, grid.NEUTRAL_TOKENS))
+    return asdict(divergence)
 
 
-def weakened(model: LoadedModel, edit: Adapter) -> dict[str, Any]:
-    """What the edit gains on its own task, and its drift on a part of the text, at each strength."""
-    text = neutral_text(model, TOKENS)[:TEXTS]
-    return {"strengths": [asdict(each) for each in measure_trade_off(model, edit, text, STRENGTHS, limit=DOCUMENTS)]}
+def measure_strengths(loaded: LoadedModel, edit: Adapter) -> dict[str, Any]:
+    """Return gain on the edit's own task and divergence on a part of the text, at each strength."""
+    text = neutral_text(loaded, grid.NEUTRAL_TOKENS)[: grid.STRENGTH_TEXTS]
+    points = measure_trade_off(loaded, edit, text, grid.STRENGTHS, limit=grid.EFFECT_DOCUMENTS)
+    return {"strengths": [asdict(point) for point in points]}
 
 
 def parts() -> Iterator[tuple[str, str, str]]:
-    """The model, the task tuned on, and the one answered."""
+    """Yield the model, the task tuned on, and what is measured."""
     for model in grid.MODELS:
         for tuned in grid.TASKS:
-            yield from ((model, tuned, task) for task in (*grid.TASKS, DRIFT))
+            yield from ((model, tuned, task) for task in (*grid.TASKS, NEUTRAL_TEXT))
     yield from (("smollm2", tuned, WEAKER) for tuned in grid.TASKS)
 
 
 def main() -> None:
+    """Measure what is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("runs/study"), help="folder of the study's adapters")
-    parser.add_argument("--output", type=Path, default=HERE / "effects", help="folder of the results")
+    parser.add_argument("--output", type=Path, default=HERE / "effects", help="folder of the records")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    loaded = cache(load_model)
-    whole = {DRIFT: drifted, WEAKER: weakened}
+    load = cache(load_model)
+    others = {NEUTRAL_TEXT: measure_neutral_text, WEAKER: measure_strengths}
 
     @cache
-    def edit_of(cell: Cell) -> Adapter:
-        model = loaded(grid.MODELS[cell.model])
-        with quick(model):
-            return edited(model, cell, "default", options.work / f"{cell.name}-default")[0]
+    def load_edit(cell: Cell) -> Adapter:
+        loaded = load(grid.MODELS[cell.model])
+        with fast_products(loaded):
+            return edit_with(loaded, cell, "default", options.work / f"{cell.name}-default")[0]
 
     for model, tuned, task in parts():
         name = f"{model}-{tuned}-{task}"
@@ -89,11 +87,11 @@ def main() -> None:
         with suppress(Timeout), FileLock(options.work / f"effects-{name}.lock", timeout=0):
             if path.exists():
                 continue
-            edit = edit_of(Cell(model, tuned, 0, 0))
-            on = loaded(grid.MODELS[model])
-            found = whole[task](on, edit) if task in whole else answered(on, edit, task)
-            result = {"model": model, "tuned": tuned, "task": task, "adapter": edit.fingerprint, **found}
-            write_atomically(path, (json.dumps(result) + "\n").encode())
+            edit = load_edit(Cell(model, tuned, 0, 0))
+            loaded = load(grid.MODELS[model])
+            measured = others[task](loaded, edit) if task in others else measure_task(loaded, edit, task)
+            record = {"model": model, "tuned": tuned, "task": task, "adapter": edit.fingerprint, **measured}
+            write_atomically(path, (json.dumps(record) + "\n").encode())
             print(name, file=sys.stderr, flush=True)
 
 

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.study.run`: measure what the grid declares and the folder `cells` lacks.
+"""Measure what the grid declares and the folder `cells` lacks: `python -m benchmarks.study.run`.
 
-It can be stopped and started at any time. Each finished cell and method is a small JSON file, and several processes may
-share the work: each leaves alone what another has begun. Searches multiply in bfloat16 where the processor can (twice
-as fast here); every document is answered in float32.
+It can be stopped and started at any time. Each finished cell and method is a small JSON file, a search that was stopped
+resumes from its trials, and several processes may share the work: a cell is locked while it is measured. Searches
+multiply in bfloat16 where the processor can (twice as fast here); every document is answered in float32.
 """
 
 import argparse
@@ -21,10 +21,10 @@ from filelock import FileLock, Timeout
 
 from benchmarks.study import grid
 from benchmarks.study.grid import Cell
+from benchmarks.study.published_search import Published
 from tarot._files.atomic import write_atomically
-from tarot.edit.layers import parse_layers
 from tarot.edit.sites import find_sites
-from tarot.evaluation import in_context as icl
+from tarot.evaluation import in_context
 from tarot.evaluation.baselines.eigenpruning import eigenpruning
 from tarot.evaluation.baselines.trained import lora, oft
 from tarot.evaluation.evaluate import evaluate
@@ -40,16 +40,19 @@ from tarot.objectives.task_loading import load_task
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_curve
 from tarot.search.provenance import LIBRARIES
+from tarot.search.registry import SEARCHES
 from tarot.search.tune import tune
+
+SEARCHES["published"] = Published
 
 HERE = Path(__file__).parent
 FORMAT = 1
-RIVALS = {"lora": lora, "oft": oft, "eigenpruning": eigenpruning}
+BASELINES = {"lora": lora, "oft": oft, "eigenpruning": eigenpruning}
 
 
 @contextmanager
-def quick(loaded: LoadedModel) -> Iterator[None]:
-    """Products in bfloat16, sums in float32, and attention as plain products, which the processor is quickest at."""
+def fast_products(loaded: LoadedModel) -> Iterator[None]:
+    """Multiply in bfloat16 and add in float32, with eager attention, which is fastest on this processor."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     loaded.model.set_attn_implementation("eager")
@@ -60,63 +63,73 @@ def quick(loaded: LoadedModel) -> Iterator[None]:
         loaded.model.set_attn_implementation("sdpa")
 
 
-def edited(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> tuple[Any, dict[str, Any]]:
-    """What a method makes of the labelled samples, used as an adapter is, and what is to be said of it."""
-    usual = {"num_fewshot": cell.shots, "samples": grid.SAMPLES, "seed": cell.seed}
-    config = TaRotConfig(f"tarot_{cell.task}", **usual | grid.fields(cell, method))
+def make_config(cell: Cell, method: str) -> TaRotConfig:
+    """Return the configuration of a method in a cell."""
+    common = {"num_fewshot": cell.shots, "num_samples": grid.SAMPLES, "seed": cell.seed}
+    return TaRotConfig(f"tarot_{cell.task}", **common | grid.settings_of(cell, method))
+
+
+def edit_with(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> tuple[Any, dict[str, Any]]:
+    """Make an edit from the labelled samples.
+
+    Returns:
+        The edit, which `evaluate` takes as it takes an adapter, and its part of the record.
+    """
+    config = make_config(cell, method)
     if method in grid.SEARCHES:
-        adapter = tune(loaded.model, loaded.tokenizer, config, output_dir=work, budget=grid.BUDGET, resume=True)
-        if adapter.provenance["interrupted"]:  # it has an edit, but not this cell's
-            raise KeyboardInterrupt
-        said = {name: adapter.provenance[name] for name in ("search", "space", "layers", "coordinates", "scores")}
-        said["stored_bytes"] = (work / "adapter.safetensors").stat().st_size
-        said["seconds_of"] = adapter.provenance["seconds"]
-        return adapter, said | {"curve": [round(score, 5) for score in read_curve(work, config.search)]}
+        return _search(loaded, config, work)
     task = load_task(config.task)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
     template = get_chat_template(lm, config.apply_chat_template)
     samples = draw_samples(task, config.num_samples, num_fewshot=cell.shots, seed=cell.seed, chat_template=template)
-    sites = find_sites(loaded.model, "heads", parse_layers(config.layers))
+    sites = find_sites(loaded.model, "heads", config.layers)
     objective = AnswerObjective(loaded.model, samples, lm.encode, sites=sites)
-    weights = RIVALS[method](objective, grid.BUDGET, cell.seed)
+    weights = BASELINES[method](objective, grid.BUDGET, cell.seed)
     weights.provenance["samples_drawn"] = [{"key": sample.key} for sample in samples]
     with torch.no_grad(), weights.apply(loaded.model):
         scores = {"best": float(objective.score_model())}
     return weights, {"stored_bytes": weights.stored_bytes, "scores": scores}
 
 
-def answered(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> dict[str, Any]:
-    """The documents' right answers and the method's, with what it took."""
+def _search(loaded: LoadedModel, config: TaRotConfig, work: Path) -> tuple[Any, dict[str, Any]]:
+    adapter = tune(loaded.model, loaded.tokenizer, config, output_dir=work, budget=grid.BUDGET, resume=True)
+    if adapter.provenance["interrupted"]:  # its best so far is not this cell's result
+        raise KeyboardInterrupt
+    record = {name: adapter.provenance[name] for name in ("search", "space", "layers", "coordinates", "scores")}
+    record["stored_bytes"] = (work / "adapter.safetensors").stat().st_size
+    record["seconds_of"] = adapter.provenance["seconds"]
+    record["curve"] = [round(score, 5) for score in read_curve(work, config.search)]
+    return adapter, record
+
+
+def measure_cell(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> dict[str, Any]:
+    """Return the record of a method: the right answers, its answers, and what it cost."""
     name = f"tarot_{cell.task}"
-    said: dict[str, Any] = {}
+    edit_record: dict[str, Any] = {}
     started, edit = time.perf_counter(), None
     if method not in grid.UNEDITED:
-        with quick(loaded):
-            edit, said = edited(loaded, cell, method, work)
+        with fast_products(loaded):
+            edit, edit_record = edit_with(loaded, cell, method, work)
     seconds = round(time.perf_counter() - started, 1)
     task = load_task(name)
     if method == "few-shot":
         template = get_chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), True)
         drawn = draw_samples(task, grid.SAMPLES, seed=cell.seed, chat_template=template)
-        shots = icl.labelled_documents(task, [vars(sample) for sample in drawn])[: grid.FEW_SHOT]
-        results = icl.evaluate_with_shots(loaded, name, shots, limit=grid.DOCUMENTS)
+        shots = in_context.labelled_documents(task, [vars(sample) for sample in drawn])[: grid.FEW_SHOT]
+        results = in_context.evaluate_with_shots(loaded, name, shots, limit=grid.DOCUMENTS)
     else:
-        results = evaluate(
-            loaded.model, loaded.tokenizer, [name], adapter=edit, num_fewshot=cell.shots, limit=grid.DOCUMENTS
-        )
+        options = {"adapter": edit, "num_fewshot": cell.shots, "limit": grid.DOCUMENTS}
+        results = evaluate(loaded.model, loaded.tokenizer, [name], **options)
     gold, arm = read_answers(task, results["samples"][name])
-    changed = {"samples": grid.SAMPLES, "num_fewshot": cell.shots} | grid.fields(cell, method)
-    shots = max(MIXED_SHOTS) if changed["num_fewshot"] == "mix" else changed["num_fewshot"]
-    labels = {"base": cell.shots, "few-shot": grid.FEW_SHOT}.get(method, changed["samples"] + shots)
     return {
         "format": FORMAT,
         **vars(cell),
         "method": method,
-        "labels": labels,
+        "labels": count_labels(cell, method),
         "greedy_f1": round(weighted_f1(gold, arm.greedy), 4),
         "seconds": seconds,
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        **said,
+        **edit_record,
         "gold": gold,
         "greedy": arm.greedy,
         "predicted": arm.predicted,
@@ -124,23 +137,33 @@ def answered(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> dict[s
     }
 
 
-def known(text: str) -> list[str]:
-    """Methods by name."""
+def count_labels(cell: Cell, method: str) -> int:
+    """Return the labelled documents that a method sees, shots included."""
+    if method in grid.UNEDITED:
+        return grid.FEW_SHOT if method == "few-shot" else cell.shots
+    config = make_config(cell, method)
+    shots = max(MIXED_SHOTS) if config.num_fewshot == "mix" else int(config.num_fewshot)
+    return config.num_samples + shots
+
+
+def parse_methods(text: str) -> list[str]:
+    """Parse a comma-separated list of methods."""
     names = text.split(",")
-    if strangers := [name for name in names if name not in grid.METHODS]:
-        raise argparse.ArgumentTypeError(f"expected some of {', '.join(grid.METHODS)}, got {strangers[0]!r}")
+    if unknown := [name for name in names if name not in grid.METHODS]:
+        raise argparse.ArgumentTypeError(f"unknown method {unknown[0]!r}; choose from {', '.join(grid.METHODS)}")
     return names
 
 
 def main() -> None:
+    """Measure what is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("runs/study"), help="folder of the searches' trials")
-    parser.add_argument("--cells", type=Path, default=HERE / "cells", help="folder of the results")
+    parser.add_argument("--cells", type=Path, default=HERE / "cells", help="folder of the records")
     parser.add_argument("--seeds", type=lambda text: tuple(map(int, text.split(","))), default=grid.SEEDS)
-    parser.add_argument("--methods", type=known, default=list(grid.METHODS), help="all, if left out")
+    parser.add_argument("--methods", type=parse_methods, default=list(grid.METHODS), help="default: all")
     options = parser.parse_args()
     models: dict[str, LoadedModel] = {}
-    # Method by method within a seed: what everybody wants to know first is done first.
+    # Method by method within a seed, so that the most important results come first.
     todo = [
         (method, cell, options.cells / f"{cell.name}-{method.replace(' ', '_')}.json")
         for seed in options.seeds
@@ -148,8 +171,8 @@ def main() -> None:
         for cell in grid.cells((seed,))
         if method in grid.methods(cell)
     ]
-    there = sum(path.exists() for *_, path in todo)
-    print(f"{there} of {len(todo)} are in {options.cells} already", file=sys.stderr, flush=True)
+    n_done = sum(path.exists() for *_, path in todo)
+    print(f"{options.cells} has {n_done} of {len(todo)}", file=sys.stderr, flush=True)
     options.work.mkdir(parents=True, exist_ok=True)
     for method, cell, path in todo:
         name = path.stem
@@ -158,9 +181,9 @@ def main() -> None:
                 continue
             if cell.model not in models:
                 models[cell.model] = load_model(grid.MODELS[cell.model])
-            result = answered(models[cell.model], cell, method, options.work / name)
-            write_atomically(path, (json.dumps(result) + "\n").encode())
-            print(f"{name}: {result['greedy_f1']:.3f} in {result['seconds']} s", file=sys.stderr, flush=True)
+            record = measure_cell(models[cell.model], cell, method, options.work / name)
+            write_atomically(path, (json.dumps(record) + "\n").encode())
+            print(f"{name}: {record['greedy_f1']:.3f} in {record['seconds']} s", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

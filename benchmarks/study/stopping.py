@@ -1,9 +1,7 @@
-"""`python -m benchmarks.study.stopping`: where a search should end, and which layers it should turn.
+"""Where a search should stop, and which layers it should edit: `python -m benchmarks.study.stopping`.
 
-The development runs that chose both. A task's training split gives the labelled samples and as many unseen documents as
-it has left, up to eighty; documents that the study evaluates are not touched. The default search goes on until the
-samples' mean log-probability is near zero, and whenever it passes one of the levels, the unseen documents are answered.
-Like the study it can be stopped and started at any time.
+The development runs that chose both. The default search goes on until the samples' mean log-probability is near zero.
+Whenever it passes one of the levels, the held-out documents are answered. It can be stopped and started at any time.
 """
 
 import argparse
@@ -12,49 +10,46 @@ from pathlib import Path
 import torch
 
 from benchmarks.study import grid
-from benchmarks.study.unseen import SEED, Setting, measure, whole
+from benchmarks.study.held_out import DevelopmentProblem, completed, measure_missing
 from tarot.models.loaded_model import LoadedModel
 from tarot.search import run_search
 
-LEVELS = (-0.5, -0.2, -0.1, -0.05, -0.02)
 LAYERS = ("1.0", "0.5", "-0.5")
 CELLS = tuple((model, task, 6) for task in ("ag_news", "entailed_polarity") for model in grid.MODELS)
-RESULTS = Path(__file__).parent / "stopping.jsonl"
+RECORDS = Path(__file__).parent / "stopping.jsonl"
 
 
 def run(loaded: LoadedModel, task: str, shots: int, seed: int, layers: str) -> dict[str, object]:
-    """Steps, F1 and log-probability of unseen documents at each level that the search reaches."""
-    setting = Setting.of(loaded, task, seed=seed, shots=shots, layers=layers)
-    result = whole(
+    """Return steps, F1 and log-probability of held-out documents at each level that the search reaches."""
+    problem = DevelopmentProblem.draw(loaded, task, seed=seed, shots=shots, layers=float(layers))
+    result = completed(
         run_search(
             lambda _: 0.0,
-            setting.space.d,
+            problem.space.d,
             search="adam",
             budget=grid.BUDGET,
             seed=seed,
-            value_and_grad=setting.value_and_grad,
-            target_score=LEVELS[-1],
+            value_and_grad=problem.value_and_grad,
+            target_score=grid.STOP_LEVELS[-1],
         )
     )
     levels = {}
-    for level in LEVELS:
+    for level in grid.STOP_LEVELS:
         if reached := next((trial for trial in result.trials if trial.score >= level), None):
-            angles = setting.angles(torch.tensor(reached.x, dtype=torch.float64))
-            levels[str(level)] = {"steps": reached.index, **setting.unseen.answered(angles, setting.sites)}
-    return {"documents": len(setting.unseen), "base": setting.unseen.answered(), "levels": levels}
+            angles = problem.angles(torch.tensor(reached.x, dtype=torch.float64))
+            levels[str(level)] = {"steps": reached.index, **problem.held_out.evaluate(angles, problem.sites)}
+    return {"documents": len(problem.held_out), "base": problem.held_out.evaluate(), "levels": levels}
 
 
 def main() -> None:
+    """Measure what is missing."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    measure(
-        RESULTS,
-        (
-            {"model": model, "task": task, "shots": shots, "seed": SEED, "layers": layers}
-            for model, task, shots in CELLS
-            for layers in LAYERS
-        ),
-        run,
+    settings = (
+        {"model": model, "task": task, "shots": shots, "seed": grid.DEVELOPMENT_SEED, "layers": layers}
+        for model, task, shots in CELLS
+        for layers in LAYERS
     )
+    measure_missing(RECORDS, settings, run)
 
 
 if __name__ == "__main__":
