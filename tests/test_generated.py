@@ -1,4 +1,4 @@
-"""The objective over generated texts: against plain transformers, and a planted reward that holds its direction."""
+"""Generation objective: against plain transformers, and a planted reward that holds its direction."""
 
 import math
 from collections.abc import Sequence
@@ -22,15 +22,18 @@ from tarot.objectives.generated import GenerationObjective
 from tarot.objectives.prompts import get_chat_template
 from tarot.objectives.samples import draw_samples
 from tarot.objectives.task_loading import load_task
-from tarot.objectives.text_generation import TextGenerator, fork_torch_seed
-from tarot.objectives.text_scores import TextScores, read_text_scores
+from tarot.objectives.text_generation import TextGenerator
+from tarot.objectives.text_scores import read_text_scores
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_trials
-from tarot.search.pareto import pareto_front
 from tarot.search.tune import tune
 
 PROMPTS = ("is it red? ", "was it? ", "and the actors, all of them, ")
+
+
 OPTIONS = {"max_gen_toks": 6, "until": [], "do_sample": False}
+
+
 RECIPE = TaRotConfig("openings", num_samples=4, space="head", search="random", objective="planted:vowels")
 
 
@@ -105,26 +108,6 @@ def test_leaves_the_model_and_the_random_numbers_as_they_were() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_seed_decides_what_is_sampled() -> None:
-    options = OPTIONS | {"do_sample": True, "temperature": 1.0, "max_gen_toks": 12}
-    generations = TextGenerator(lettered(), PROMPTS, options)
-    assert generations.generate(3) == generations.generate(3) != generations.generate(4)
-    assert all(len(text) <= 12 for text in generations.generate(3))
-    with fork_torch_seed(3):
-        first = torch.rand(1)
-    with fork_torch_seed(3):
-        assert torch.equal(torch.rand(1), first)
-
-
-def test_batches_change_nothing() -> None:
-    lm = lettered()
-    one, all_at_once = (TextGenerator(lm, PROMPTS, OPTIONS, size).generate(0) for size in (1, None))
-    assert one == all_at_once
-
-
-# The gradient
-
-
 def expected_reward(angles: torch.Tensor) -> torch.Tensor:
     """E[share of vowels] of one sampled letter: a sum over the vocabulary, differentiable."""
     lm = lettered()
@@ -157,25 +140,6 @@ def test_a_reward_that_cannot_tell_texts_apart_has_no_gradient() -> None:
     assert not away.any()  # nowhere new to go, which a search can live with
 
 
-# The floor
-
-
-@given(st.floats(-9, -0.1), st.floats(0, 5))
-def test_a_floor_is_below_the_base(base: float, amount: float) -> None:
-    assert FluencyFloor.parse(str(amount)).minimum(base) == base - amount
-    assert FluencyFloor.parse(f"{amount}%").minimum(base) == pytest.approx(base - abs(base) * amount / 100)
-    assert FluencyFloor.parse(None).minimum(base) == -math.inf
-
-
-@pytest.mark.parametrize("text", ["", "%", "-1", "nan", "inf", "1e999%", "ten"])
-def test_a_floor_that_is_none(text: str) -> None:
-    with pytest.raises(TarotError) as error:
-        FluencyFloor.parse(text)
-    assert str(error.value) == (
-        f"expected a fluency floor in nats, or in percent of the base's, got {text!r}; try 0.3 or 10%"
-    )
-
-
 def test_what_falls_below_the_floor_is_refused() -> None:
     angles = some_angles(1)
     free = objective()
@@ -186,9 +150,6 @@ def test_what_falls_below_the_floor_is_refused() -> None:
         assert math.isnan(floored(angles)) == refused
         assert floored.evaluate(angles) == replace(free.evaluate(angles), refused=refused)
     assert objective(floor=FluencyFloor(nats=0.0))(torch.zeros(2, 3, 4)) == free.base.reward
-
-
-# A search
 
 
 @pytest.fixture
@@ -289,19 +250,6 @@ def test_an_unknown_reward_is_an_unknown_name(tmp_path: Path, loaded: LoadedMode
             output_dir=tmp_path / "out",
             budget=3,
         )
-
-
-# Reward against fluency
-
-judgements = st.lists(st.tuples(st.integers(0, 4), st.integers(-4, 0)), max_size=8)
-
-
-@given(judgements)
-def test_the_front_is_what_no_other_trial_beats(values: list[tuple[int, int]]) -> None:
-    found = {i: TextScores(float(r), float(f), 1.0, 0.0) for i, (r, f) in enumerate(values)}
-    front = pareto_front(found)
-    best = {(r, f) for r, f in values if not any(r2 >= r and f2 >= f and (r2, f2) != (r, f) for r2, f2 in values)}
-    assert [(found[i].reward, found[i].fluency) for i in front] == sorted(best, key=lambda pair: pair[1])
 
 
 def test_a_search_that_follows_gradients_is_refused_before_anything_is_written(

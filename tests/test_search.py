@@ -24,9 +24,9 @@ from torch import Tensor
 
 from tarot.errors import TarotError, UnknownName
 from tarot.search import SEARCHES, Trial, TrialLog, run_search
-from tarot.search.acquisition import gaussian_process
-from tarot.search.adam import EPSILON, RATE, SLOWING
-from tarot.search.paper import Span
+from tarot.search.acquisition import make_gaussian_process
+from tarot.search.adam import EPSILON, HALVING, RATE
+from tarot.search.paper import TrialSpan
 
 Objective = Callable[[Tensor], float]
 steady = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -250,7 +250,7 @@ def test_adam_goes_where_torch_goes(top: list[float], steps: int):
     result = run_search(never, len(top), search="adam", budget=3 * steps, seed=0, value_and_grad=sloped(f))
     x = torch.full((len(top),), 0.5, dtype=torch.float64, requires_grad=True)
     oracle = torch.optim.Adam([x], lr=RATE, eps=EPSILON, maximize=True)
-    falling = torch.optim.lr_scheduler.LambdaLR(oracle, lambda n: 1 / (1 + n / SLOWING))
+    falling = torch.optim.lr_scheduler.LambdaLR(oracle, lambda n: 1 / (1 + n / HALVING))
     for trial in result.trials:
         torch.testing.assert_close(torch.tensor(trial.x, dtype=torch.float64), x.detach(), atol=1e-9, rtol=0)
         assert trial.score == pytest.approx(float(f(x.detach())), abs=1e-9)
@@ -374,8 +374,8 @@ def test_the_span_of_the_trials_is_all_that_the_papers_process_sees(n: int, d: i
     generator = torch.Generator().manual_seed(seed)
     X, Y, x = (torch.rand(size, generator=generator, dtype=torch.float64) for size in ((n, d), (n, 1), (3, d)))
     said = []
-    for input_transform in (None, Span(X)):
-        model = gaussian_process(X, Y, InfiniteWidthBNNKernel(depth=3), input_transform=input_transform).eval()
+    for input_transform in (None, TrialSpan(X)):
+        model = make_gaussian_process(X, Y, InfiniteWidthBNNKernel(depth=3), input_transform=input_transform).eval()
         points = torch.cat([x, X]).requires_grad_()
         posterior = model.posterior(points)
         told = torch.cat([posterior.mean, posterior.variance])

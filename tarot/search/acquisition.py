@@ -1,7 +1,10 @@
-"""argmax over x of log E[max(f(x) - best, 0)], the expectation under a Gaussian process fitted to the trials.
+"""Maximise log expected improvement under a Gaussian process fitted to the trials.
 
-Beside points whose scores are still pending, it is log E[max(f(x) - best, f(pending) - best, 0)]: a batch is chosen
-greedily, point by point. Log expected improvement is that of Ament et al., arXiv 2310.20708, as BoTorch has it.
+    argmax over x of log E[max(f(x) - best, 0)]
+
+With pending points it is log E[max(f(x) - best, f(pending) - best, 0)]: a batch is chosen greedily, point by point.
+
+Source: Ament et al., Unexpected Improvements to Expected Improvement, arXiv 2310.20708, as implemented in BoTorch.
 """
 
 import math
@@ -37,28 +40,28 @@ from tarot.search.trials import Trial
 Points = Float[Tensor, "n d"]
 Scores = Float[Tensor, "n 1"]
 
-# Posterior standard deviation, in those of the scores, below which the surrogate takes all points for the same.
+# Posterior standard deviation, relative to that of the scores, below which the surrogate cannot tell points apart.
 MIN_SPREAD = 1e-6
 
 
 class SurrogateFailed(Exception):
-    """The trials support no Gaussian process that tells one point from another."""
+    """No Gaussian process fitted to the trials tells one point from another."""
 
 
-def observed(history: Sequence[Trial]) -> tuple[Points, Scores]:
-    """All points and their scores; a failed trial counts as the worst of the others, lest it be proposed again."""
+def to_tensors(history: Sequence[Trial]) -> tuple[Points, Scores]:
+    """Return points `n x d` and scores `n x 1`; a failed trial gets the worst finite score, so the search avoids it."""
     worst = min((trial.score for trial in history if math.isfinite(trial.score)), default=0.0)
     X = torch.tensor([trial.x for trial in history], dtype=torch.float64)
     Y = torch.tensor([[trial.score] for trial in history], dtype=torch.float64).nan_to_num(nan=worst)
     return X, Y
 
 
-def cube(d: int) -> Float[Tensor, "2 d"]:
-    """The bounds of [0, 1]^d, as BoTorch wants them."""
+def cube_bounds(d: int) -> Float[Tensor, "2 d"]:
+    """Return the bounds of [0, 1]^d in BoTorch's form: lower and upper ones, `2 x d`."""
     return torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, d)
 
 
-def gaussian_process(
+def make_gaussian_process(
     X: Points,
     Y: Scores,
     kernel: Kernel,
@@ -66,9 +69,15 @@ def gaussian_process(
     likelihood: Likelihood | None = None,
     input_transform: InputTransform | None = None,
 ) -> SingleTaskGP:
-    """Y ~ N(mean, kernel + noise), of points in the unit cube and standardised scores.
+    """Return the process Y ~ N(mean, kernel + noise), conditioned on standardised scores.
 
-    Modules that are not given are BoTorch's own: a constant mean, and noise with a log-normal prior.
+    Args:
+        X: points in the unit cube, `n x d`.
+        Y: their scores, `n x 1`.
+        kernel: covariance module.
+        mean: None takes BoTorch's constant mean.
+        likelihood: None takes BoTorch's noise with a log-normal prior.
+        input_transform: applied to points before the kernel.
     """
     return SingleTaskGP(
         X,
@@ -81,18 +90,18 @@ def gaussian_process(
     )
 
 
-def fitted(
+def fit_gaussian_process(
     X: Points, Y: Scores, kernel: Kernel, max_steps: int, input_transform: InputTransform | None = None
 ) -> SingleTaskGP:
-    """The process with the hyperparameters of maximum posterior, after at most `max_steps` steps of L-BFGS-B."""
-    model = gaussian_process(X, Y, kernel, input_transform=input_transform)
+    """Return the process with maximum a posteriori hyperparameters, after at most `max_steps` steps of L-BFGS-B."""
+    model = make_gaussian_process(X, Y, kernel, input_transform=input_transform)
     fit_gpytorch_mll(
         ExactMarginalLogLikelihood(model.likelihood, model), optimizer_kwargs={"options": {"maxiter": max_steps}}
     )
     return model
 
 
-def improve(
+def maximise_acquisition(
     history: Sequence[Trial],
     seed: int,
     surrogate: Callable[[Points, Scores], SingleTaskGP],
@@ -103,18 +112,22 @@ def improve(
     options: dict[str, Any],
     incumbent: Callable[[Scores], Tensor] = torch.max,
 ) -> Proposal:
-    """argmax LogEI under `surrogate(X, Y)`; a uniform draw where the numbers do not allow it.
+    """Return the point with the highest LogEI; a uniform draw if the surrogate cannot be fitted.
 
     Args:
-        pending: points of the same batch, to improve beside.
+        history: the trials so far.
+        seed: the search's seed.
+        surrogate: fits a process to points and scores.
+        pending: points of the same step, whose scores are not known yet.
         restarts: local searches of the acquisition function, from the best of `raw_samples` points.
-        options: BoTorch's, for `optimize_acqf`.
-        incumbent: what is to be improved on.
+        raw_samples: points at which the acquisition function is evaluated first.
+        options: for BoTorch's `optimize_acqf`.
+        incumbent: maps the scores to the value to improve on.
     """
-    X, Y = observed(history)
+    X, Y = to_tensors(history)
     index, d = len(X) + len(pending), X.shape[1]
     try:
-        with numerical_care(seed, index):
+        with handle_numerical_errors(seed, index):
             if not 0 < Y.std() < math.inf:
                 raise SurrogateFailed
             model = surrogate(X, Y)
@@ -123,11 +136,11 @@ def improve(
                 qLogExpectedImprovement(model, best_f=best, X_pending=torch.stack(list(pending)))
                 if pending
                 else LogExpectedImprovement(model, best_f=best),
-                bounds=cube(d),
+                bounds=cube_bounds(d),
                 q=1,
                 num_restarts=restarts,
                 raw_samples=raw_samples,
-                gen_candidates=_climb,
+                gen_candidates=_local_searches,
                 options=options,
                 retry_on_optimization_warning=False,
             )
@@ -139,20 +152,24 @@ def improve(
     return Proposal(x[0].detach().clamp(0, 1), "acquisition")
 
 
-def _climb(
+def _local_searches(
     starts: Float[Tensor, "restart 1 d"], acquisition: AcquisitionFunction, fixed_features: Any, **rest: Any
 ) -> tuple[Tensor, Tensor]:
-    """BoTorch's local searches, spared a loop over all coordinates for the ones that are fixed: none is."""
+    """Run BoTorch's local searches without its slow loop over coordinates for fixed features; there are none."""
     return gen_candidates_scipy(starts, acquisition, **rest)
 
 
 @contextmanager
-def numerical_care(seed: int, index: int) -> Iterator[None]:
-    """The random numbers of this trial, BoTorch's known warnings unheard, its known failures as `SurrogateFailed`."""
+def handle_numerical_errors(seed: int, index: int) -> Iterator[None]:
+    """Seed this trial's random numbers, silence BoTorch's known warnings, raise its failures as `SurrogateFailed`."""
     with local_rng(seed, index), warnings.catch_warnings():
         for category in (BotorchWarning, NumericalWarning):
             warnings.simplefilter("ignore", category)
         try:
             yield
-        except (BotorchError, ModelFittingError, RuntimeError) as error:  # torch has no narrower one for numbers
+        except (
+            BotorchError,
+            ModelFittingError,
+            RuntimeError,
+        ) as error:  # torch raises nothing narrower for failed decompositions
             raise SurrogateFailed from error

@@ -1,11 +1,13 @@
-"""The default search: uphill on every coordinate at once.
+"""Adam, the default search: follow the gradient in every coordinate at once.
 
-    x <- clip(x + rate(n) m / (sqrt(v) + epsilon), 0, 1),    m, v: corrected moving means of the gradient and its square
-    rate(n) = RATE / (1 + n / SLOWING),                      n: steps before this one
+    x <- clip(x + rate(n) m / (sqrt(v) + epsilon), 0, 1)
+    rate(n) = RATE / (1 + n / HALVING)
 
-Source: Kingma and Ba, Adam: A Method for Stochastic Optimization, arXiv 1412.6980. Nothing is random here. The rate
-falls because steps of Adam do not shrink with the gradient: at a constant one the angles wander where they should
-settle.
+m and v are the bias-corrected moving means of the gradient and of its square, n is the number of steps before this one.
+The rate falls because Adam's steps do not shrink with the gradient: at a constant rate the angles would not settle.
+Nothing is random.
+
+Source: Kingma and Ba, Adam: A Method for Stochastic Optimization, arXiv 1412.6980.
 """
 
 from collections.abc import Sequence
@@ -19,15 +21,16 @@ from tarot.search.points import identity
 from tarot.search.protocol import Point, Proposal
 from tarot.search.trials import Trial
 
-RATE = 1 / 32  # of the cube's side: at a bound of pi/4 the first step turns by some 0.05 radians
-SLOWING = 16  # steps after which half the rate is left; no horizon, so that a larger budget continues a smaller one
+RATE = 1 / 32  # of the cube's side: with a bound of pi/4 the first step turns each angle by about 0.05 radians
+HALVING = 16  # steps until the rate has halved; independent of the budget, so that a larger one continues a smaller
 MOMENTUM, SQUARES, EPSILON = 0.9, 0.999, 1e-12
 
 
 class Adam:
-    """The identity, then a step of Adam from each point to the next; half a step back from a point that failed.
+    """Propose the identity, then one step of Adam from each point to the next.
 
-    There is none after an identity that failed: a search ends there.
+    After a trial that failed, propose the midpoint between it and the last trial that did not. A failed identity ends
+    the search.
     """
 
     follows_gradient: ClassVar[bool] = True
@@ -37,15 +40,15 @@ class Adam:
         self.d = d
 
     def propose(self, history: Sequence[Trial], pending: Sequence[Point] = ()) -> Proposal:
-        """The next point, from all gradients so far."""
+        """Return the next point, computed from all gradients so far."""
         if not history:
             return Proposal(identity(self.d), "identity")
-        sound = [trial for trial in history if trial.gradient]
+        succeeded = [trial for trial in history if trial.gradient]
         last = _point(history[-1])
         if not history[-1].gradient:
-            return Proposal((last + _point(sound[-1])) / 2, "gradient")
-        rate = RATE / (1 + (len(sound) - 1) / SLOWING)
-        return Proposal((last + rate * _step([trial.gradient for trial in sound])).clamp(0, 1), "gradient")
+            return Proposal((last + _point(succeeded[-1])) / 2, "gradient")
+        rate = RATE / (1 + (len(succeeded) - 1) / HALVING)
+        return Proposal((last + rate * _step([trial.gradient for trial in succeeded])).clamp(0, 1), "gradient")
 
 
 def _point(trial: Trial) -> Float[Tensor, "d"]:
@@ -53,7 +56,7 @@ def _point(trial: Trial) -> Float[Tensor, "d"]:
 
 
 def _step(gradients: Sequence[Sequence[float]]) -> Float[Tensor, "d"]:
-    """m / (sqrt(v) + epsilon) after these gradients."""
+    """Return m / (sqrt(v) + epsilon) after these gradients."""
     g = torch.tensor(gradients, dtype=torch.float64)
     ages = torch.arange(len(g) - 1, -1, -1, dtype=torch.float64)
     weights = {decay: (1 - decay) * decay**ages / (1 - decay ** len(g)) for decay in (MOMENTUM, SQUARES)}

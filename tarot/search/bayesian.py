@@ -1,4 +1,10 @@
-"""A Gaussian process with dimension-scaled priors and log expected improvement, for objectives without a gradient."""
+"""Bayesian optimisation: a Gaussian process with dimension-scaled priors and log expected improvement.
+
+It serves objectives without a gradient.
+
+Source of the priors: Hvarfner et al., Vanilla Bayesian Optimization Performs Great in High Dimensions,
+arXiv 2402.02229.
+"""
 
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
@@ -7,26 +13,31 @@ import torch
 from botorch.models import SingleTaskGP
 from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scaled_prior
 
-from tarot.search.acquisition import Points, Scores, fitted, gaussian_process, improve
+from tarot.search.acquisition import (
+    Points,
+    Scores,
+    fit_gaussian_process,
+    make_gaussian_process,
+    maximise_acquisition,
+)
 from tarot.search.points import identity, local_rng, sobol, uniform
 from tarot.search.protocol import Point, Proposal
 from tarot.search.trials import Trial
 
-DESIGN = 5  # Sobol points; at a budget of 60 in 135 dimensions 20 were too many, 3 to 10 could not be told apart
-# Of the acquisition function. Twice to four times as many found no better points (135 dimensions, 120 trials), and took
-# two and a half times as long.
+# Sobol points. At budget 60 in 135 dimensions 20 were too many; results with 3 to 10 did not differ measurably.
+DESIGN = 5
+# Of the acquisition function. Two to four times as many found no better points in 135 dimensions and 120 trials, and
+# took two and a half times as long.
 RESTARTS, RAW_SAMPLES, MAX_STEPS = 2, 32, 8
-REFIT_GROWTH = 1.25  # hyperparameters are fitted anew when there are this many times as many trials
+REFIT_GROWTH = 1.25  # refit the hyperparameters when the number of trials has grown by this factor
 
 
 class BayesianOptimisation:
-    """The identity, a design of five points, then argmax LogEI under a Gaussian process.
+    """Propose the identity, a design of five points, then argmax LogEI under a Gaussian process.
 
-    The design is a scrambled Sobol sequence; where the space has points of its own to start from, they take its place.
-    Between refits the process is only conditioned on the new trials. Its hyperparameters are fitted to the first m
-    trials, and m depends on the number of trials alone, so that a resumed run finds the same.
-
-    Priors: Hvarfner et al., Vanilla Bayesian Optimization Performs Great in High Dimensions, arXiv 2402.02229.
+    The design is a scrambled Sobol sequence; the starts of a space replace it. Between refits the process is
+    conditioned on the new trials with unchanged hyperparameters. These are fitted to the first `last_refit(n)` of n
+    trials, so a resumed search computes the same ones.
     """
 
     follows_gradient: ClassVar[bool] = False
@@ -35,16 +46,16 @@ class BayesianOptimisation:
     def __init__(self, d: int, seed: int) -> None:
         self.d = d
         self.seed = seed
-        self._memory: _Memory | None = None
+        self._last_fit: _Fit | None = None
 
     def propose(self, history: Sequence[Trial], pending: Sequence[Point] = ()) -> Proposal:
-        """The next point; a uniform draw where the surrogate cannot be fitted, or wants a point again."""
+        """Return the next point; a uniform draw if the surrogate cannot be fitted or proposes a point again."""
         index = len(history) + len(pending)
         if not index:
             return Proposal(identity(self.d), "identity")
         if len(history) <= DESIGN:
             return Proposal(sobol(self.d, self.seed, index - 1), "sobol")
-        proposal = improve(
+        proposal = maximise_acquisition(
             history,
             self.seed,
             self._model,
@@ -53,27 +64,29 @@ class BayesianOptimisation:
             raw_samples=RAW_SAMPLES,
             options={"sample_around_best": True, "maxiter": MAX_STEPS},
         )
-        # Scores have no noise, whatever the surrogate takes for noise: a point that was tried tells nothing.
+        # The surrogate assumes noise, but scores have none: evaluating a point again would teach it nothing.
         tried = [*(trial.x for trial in history), *(tuple(x.tolist()) for x in pending)]
-        again = tuple(proposal.x.tolist()) in tried
-        return Proposal(uniform(self.d, self.seed, index), "random") if again else proposal
+        if tuple(proposal.x.tolist()) in tried:
+            return Proposal(uniform(self.d, self.seed, index), "random")
+        return proposal
 
     def _model(self, X: Points, Y: Scores) -> SingleTaskGP:
+        """Return the process given all trials, with the hyperparameters of the last refit."""
         m = last_refit(len(Y))
-        past = self._fitted(X[:m], Y[:m])
-        return gaussian_process(X, Y, past.covar_module, past.mean_module, past.likelihood).eval()
+        fit = self._fitted(X[:m], Y[:m])
+        return make_gaussian_process(X, Y, fit.covar_module, fit.mean_module, fit.likelihood).eval()
 
     def _fitted(self, X: Points, Y: Scores) -> SingleTaskGP:
-        memory = self._memory
-        if memory is None or not (torch.equal(memory.X, X) and torch.equal(memory.Y, Y)):
+        fit = self._last_fit
+        if fit is None or not (torch.equal(fit.X, X) and torch.equal(fit.Y, Y)):
             with local_rng(self.seed, -len(Y)):
-                model = fitted(X, Y, get_covar_module_with_dim_scaled_prior(self.d), max_steps=50)
-            self._memory = memory = _Memory(X, Y, model.requires_grad_(False))
-        return memory.model
+                model = fit_gaussian_process(X, Y, get_covar_module_with_dim_scaled_prior(self.d), max_steps=50)
+            self._last_fit = fit = _Fit(X, Y, model.requires_grad_(False))
+        return fit.model
 
 
-class _Memory(NamedTuple):
-    """What was fitted last, and to what."""
+class _Fit(NamedTuple):
+    """The cached surrogate, and the trials it was fitted to."""
 
     X: Points
     Y: Scores
@@ -81,7 +94,10 @@ class _Memory(NamedTuple):
 
 
 def last_refit(n: int) -> int:
-    """The greatest of 1, 2, 3, ... , each `REFIT_GROWTH` times the one before (or one more), that is at most `n`."""
+    """Return the number of trials at the last refit: the largest term up to n of 1, 2, 3, ..., 8, 10, 12, 15, ...
+
+    Each term is `REFIT_GROWTH` times the one before, rounded down, or one more than it.
+    """
     m = 1
     while (following := max(m + 1, int(REFIT_GROWTH * m))) <= n:
         m = following

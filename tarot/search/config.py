@@ -1,32 +1,60 @@
-"""Everything that decides what a search tries."""
+"""The configuration of a search: everything that decides which trials it makes."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 from tarot.edit.rotation import ROTATIONS
 from tarot.edit.sites import check_site_kind
-from tarot.errors import TarotError, UnknownName
-from tarot.objectives.answers import check_answer_score
-from tarot.objectives.rewards import is_reward
-from tarot.objectives.samples import (
-    check_sample_counts,
-)
-from tarot.search import check_batch
-from tarot.search.space import check_bound, check_space
+from tarot.errors import InvalidValueError, UnknownName
+from tarot.objectives.answers import ANSWER_SCORES
+from tarot.objectives.fluency import NO_FLOOR, FluencyFloor
+from tarot.objectives.rewards import check_reward_name, is_reward
+from tarot.search.registry import SEARCHES, check_trials_per_step
+from tarot.search.space import SPACES, check_bound
 
-# By measurement (RESULTS.md): a surrogate needs few coordinates, each of them promising; gradients take all there are.
+# RESULTS.md: a Gaussian process needs few coordinates that all matter; a gradient scales to every angle.
 DEFAULT_SPACES = {"bo": "head-gradient"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TaRotConfig:
-    """Everything that decides what a search tries; the budget only says how long it goes on.
+    """Configure a search. Values are validated here, before any model is loaded.
 
-    `bound` is in radians. `layers` is a fraction of the layers from the first (`0.5`) or from the last (`-0.5`), or
-    a list of layer indices. `objective` is a measure of labelled answers, or a reward of
-    generated texts. `search` is the objective's own where it is left out, `space` the search's. `trials_per_step`
-    points are proposed before the score of any is known. `fluency_floor` says how far the texts' fluency may fall below
-    the unedited model's: `0.3`, in nats a token, or `10%`.
+    The budget is not part of the configuration: it only says how long the search goes on.
+
+    Args:
+        task: name of an lm-eval task.
+        num_fewshot: labelled examples in each prompt; `"mix"` draws 0, 2, 4 or 6 for each sample.
+        num_samples: labelled training samples that the objective is computed on.
+        space: name in `tarot.search.space.SPACES`; "" takes the search's default.
+        search: name in `tarot.search.registry.SEARCHES`; "" takes `adam`, or `bo` for a reward.
+        objective: a score of labelled answers (`tarot.objectives.answers`), or a reward of generated texts
+            (`tarot.objectives.rewards`).
+        sites: `heads` or `mlp`.
+        layers: fraction of the layers, from the first (`0.5`) or the last (`-0.5`); or the indices of the layers.
+        bound: largest magnitude of an angle, in radians.
+        rotation: name in `tarot.edit.rotation.ROTATIONS`.
+        seed: seeds samples, shots and proposals; at most 63 bits.
+        apply_chat_template: render prompts with the tokenizer's chat template, if there is one.
+        trials_per_step: points that are proposed together, before the score of any of them is known.
+        fluency_floor: how far the fluency of the texts may fall below the unedited model's: `"0.3"` (nats per token) or
+            `"10%"` (of its log-perplexity). Only for rewards.
+
+    Raises:
+        UnknownName: no search, space, objective, rotation or kind of site has this name.
+        InvalidValueError: a value is of the wrong type or out of range, or two values exclude each other.
+
+    Example:
+        >>> from tarot import TaRotConfig
+        >>> config = TaRotConfig("synth_implicatives", num_samples=12, layers=(0, 3))
+        >>> config
+        TaRotConfig(task='synth_implicatives', num_samples=12, layers=(0, 3))
+        >>> config.search, config.space
+        ('adam', 'full')
+        >>> TaRotConfig.from_dict(config.to_dict()) == config
+        True
     """
 
     task: str
@@ -45,30 +73,137 @@ class TaRotConfig:
     fluency_floor: str | None = None
 
     def __post_init__(self) -> None:
-        # A reward has no gradient but an estimate, too dear to follow.
-        object.__setattr__(self, "search", self.search or ("bo" if is_reward(self.objective) else "adam"))
-        object.__setattr__(self, "space", self.space or DEFAULT_SPACES.get(self.search, "full"))
+        objective = _text("objective", self.objective)
+        if is_reward(objective):
+            check_reward_name(objective)
+        elif objective not in ANSWER_SCORES:
+            raise UnknownName("objective", objective, ANSWER_SCORES)
+        search = _name("search", _default_search(objective) if self.search == "" else self.search, SEARCHES)
+        check_site_kind(_text("sites", self.sites))
+        values = {
+            "task": _text("task", self.task),
+            "num_fewshot": _shots(self.num_fewshot),
+            "num_samples": _whole_number("num_samples", self.num_samples, least=1),
+            "space": _name("space", _default_space(search) if self.space == "" else self.space, SPACES),
+            "search": search,
+            "layers": _layers(self.layers),
+            "bound": check_bound(self.bound),
+            "rotation": _name("rotation", self.rotation, ROTATIONS),
+            "seed": check_seed(self.seed),
+            "apply_chat_template": _flag("apply_chat_template", self.apply_chat_template),
+            "trials_per_step": _trials_per_step(self.trials_per_step, search),
+            "fluency_floor": _fluency_floor(self.fluency_floor, objective),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        if is_reward(objective) and SEARCHES[search].follows_gradient:
+            # Its estimate takes several draws of texts at every step.
+            raise InvalidValueError(f"the search {search!r} needs a gradient, and {objective!r} has none; try 'bo'.")
+
+    def __repr__(self) -> str:
+        """Return the call that makes this configuration, without the values that are defaults."""
+        defaults = {field.name: field.default for field in fields(self)}
+        defaults |= {"search": _default_search(self.objective), "space": _default_space(self.search)}
+        values = ((name, value) for name, value in vars(self).items() if value != defaults[name])
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in values)})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TaRotConfig":
+        """Return the configuration that `to_dict` wrote, such as the one in an adapter's provenance.
 
-def check_config(config: TaRotConfig) -> None:
-    """Raise TarotError for names and numbers that there are not; but a reward's, which may name code."""
-    if not is_reward(config.objective):
-        check_answer_score(config.objective)
-    check_batch(config.search, config.trials_per_step)
-    check_space(config.space)
-    check_site_kind(config.sites)
-    check_sample_counts(config.num_samples, config.num_fewshot)
-    check_seed(config.seed)
-    if config.rotation not in ROTATIONS:
-        raise UnknownName("rotation", config.rotation, ROTATIONS)
-    check_bound(config.bound)
+        Keys that are not fields are ignored; fields that are missing take their defaults.
+
+        Raises:
+            InvalidValueError: there is no task, or a value that the constructor refuses.
+        """
+        if "task" not in values:
+            hint = "tune it with tarot"
+            raise InvalidValueError("an adapter that says what it was tuned on", "one without a task", hint)
+        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
 
 
-def check_seed(seed: int) -> None:
-    """Raise TarotError for a seed that torch does not take."""
-    if abs(seed) >= 2**63:
-        raise TarotError("a seed of at most 63 bits", str(seed))
+def check_seed(seed: object) -> int:
+    """Return a seed that torch accepts; InvalidValueError for anything but an integer of at most 63 bits."""
+    value = _integer(seed)
+    if value is None or abs(value) >= 2**63:
+        raise InvalidValueError(f"seed must be an integer of at most 63 bits, not {seed!r}.")
+    return value
+
+
+def _default_search(objective: str) -> str:
+    return "bo" if is_reward(objective) else "adam"
+
+
+def _default_space(search: str) -> str:
+    return DEFAULT_SPACES.get(search, "full")
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidValueError(f"{name} must be a string, not {value!r}.")
+    return value
+
+
+def _name(kind: str, value: object, known: Iterable[str]) -> str:
+    if _text(kind, value) not in known:
+        raise UnknownName(kind, str(value), known)
+    return str(value)
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidValueError(f"{name} must be True or False, not {value!r}.")
+    return value
+
+
+def _integer(value: object) -> int | None:
+    """Return the value of an integer, NumPy's included; None for anything else, booleans included."""
+    if isinstance(value, bool):
+        return None
+    return int(value) if isinstance(value, Integral) else None
+
+
+def _whole_number(name: str, value: object, least: int) -> int:
+    number = _integer(value)
+    if number is None or number < least:
+        raise InvalidValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")
+    return number
+
+
+def _shots(value: object) -> int | str:
+    if isinstance(value, str) and value == "mix":
+        return value
+    number = _integer(value)
+    if number is None or number < 0:
+        raise InvalidValueError(f"num_fewshot must be a number of shots of at least 0, or 'mix', not {value!r}.")
+    return number
+
+
+def _layers(value: object) -> float | tuple[int, ...]:
+    if isinstance(value, Real) and not isinstance(value, Integral) and 0 < abs(fraction := float(value)) <= 1:
+        return fraction
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
+        layers = tuple(map(_integer, value))
+        if layers and all(layer is not None and layer >= 0 for layer in layers):
+            return tuple(layer for layer in layers if layer is not None)
+    hint = f"; [{value}] is one layer, 1.0 is all" if _integer(value) is not None else ""
+    raise InvalidValueError(
+        f"layers must be a fraction such as 0.5 or -0.5, or a list of indices such as [0, 3], not {value!r}{hint}."
+    )
+
+
+def _trials_per_step(value: object, search: str) -> int:
+    number = _whole_number("trials_per_step", value, least=1)
+    check_trials_per_step(search, number)
+    return number
+
+
+def _fluency_floor(value: object, objective: str) -> str | None:
+    text = None if value is None else _text("fluency_floor", value)
+    if FluencyFloor.parse(text) != NO_FLOOR and not is_reward(objective):
+        raise InvalidValueError(f"a fluency floor needs a reward as objective, not {objective!r}.")
+    return text

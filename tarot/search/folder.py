@@ -1,45 +1,106 @@
-"""The folder of a search: trials, lock and adapter."""
+"""The folder of a search: its trials, the scores of its texts, and the lock of the process that runs it."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from tarot._files.lock import hold_lock
 from tarot._files.paths import check_writable
 from tarot.edit.adapter_folder import METADATA
 from tarot.errors import TarotError
-from tarot.search import Trial, TrialLog, trial_cost
+from tarot.objectives.text_scores import TextScoreLog
+from tarot.search.problem import Evaluation
+from tarot.search.registry import trial_cost
+from tarot.search.trials import Trial, TrialLog
 
 TRIALS = "trials.jsonl"
+LOCK = ".lock"
 
 
-LOCK = ".lock"  # held by the process that searches in the folder
+@dataclass(frozen=True)
+class SearchLogs:
+    """The files that grow while a search runs.
+
+    Attributes:
+        trials: log of the trials; None keeps nothing on disk.
+        texts: log of what each trial's texts scored; None if no texts are generated or nothing is kept.
+    """
+
+    trials: TrialLog | None = None
+    texts: TextScoreLog | None = None
+
+    @property
+    def n_trials(self) -> int:
+        """Number of trials that are logged."""
+        return len(self.trials.trials) if self.trials else 0
+
+    def keep_texts(self, evaluation: Evaluation) -> float:
+        """Log the text scores of the next trial and return its score."""
+        if self.texts and evaluation.texts:
+            self.texts.add(self.n_trials, evaluation.texts)
+        return evaluation.score
 
 
-def check_free(output: Path, resume: bool) -> None:
-    if output.exists() and not output.is_dir():
-        raise TarotError("a folder to write to", f"the file {output}", "choose another --output")
-    check_writable(output, folder=True)
-    there = {path.name for path in output.iterdir()} - {LOCK} if output.is_dir() else set()
-    if not there or (resume and TRIALS in there):  # an adapter without trials is nothing to go on with
+@contextmanager
+def open_logs(
+    folder: Path | None, settings: Mapping[str, Any], *, resume: bool, with_texts: bool
+) -> Iterator[SearchLogs]:
+    """Lock the folder and open the logs in it; a None folder gives logs that keep nothing.
+
+    Args:
+        folder: made if it is missing.
+        settings: everything that decides the trials; a resumed log must have the same.
+        resume: continue with the trials in the folder.
+        with_texts: whether the objective generates texts.
+
+    Raises:
+        TarotError: another process holds the folder, it cannot be written, or its trials have other settings.
+    """
+    if folder is None:
+        yield SearchLogs()
         return
-    hint = "add --resume, or choose another" if TRIALS in there else "choose another"
-    raise TarotError(
-        "an empty output folder", f"{output} with {METADATA if METADATA in there else 'files in it'}", hint
-    )
+    with hold_lock(folder / LOCK, wait=False):
+        trials = TrialLog.open(folder / TRIALS, settings, resume)
+        yield SearchLogs(trials, TextScoreLog(folder) if with_texts else None)
 
 
-def make_folder(output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TarotError(
-            f"to make the folder {output}", error.strerror or str(error), "choose another --output"
-        ) from error
+def check_free(folder: Path, *, resume: bool) -> None:
+    """Raise TarotError unless a search may write to this folder.
 
-
-def read_curve(folder: str | Path, search: str) -> list[float]:
-    """The score after each evaluation of a finished search: a trial that counts for several stands there as often."""
-    return [trial.score for trial in read_trials(folder) for _ in range(trial_cost(search))]
+    The folder must be missing or empty. To resume, it may hold the trials of a search.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise TarotError("a folder to write to", f"the file {folder}", "choose another --output")
+    check_writable(folder, folder=True)
+    names = {path.name for path in folder.iterdir()} - {LOCK} if folder.is_dir() else set()
+    # An adapter that was composed, pruned or imported has no trials to resume.
+    if not names or (resume and TRIALS in names):
+        return
+    hint = "add --resume, or choose another" if TRIALS in names else "choose another"
+    contents = METADATA if METADATA in names else "files in it"
+    raise TarotError("an empty output folder", f"{folder} with {contents}", hint)
 
 
 def read_trials(folder: str | Path) -> list[Trial]:
-    """The trials that a search left in its folder; TarotError when there are none."""
+    """Return the trials that a search left in its folder.
+
+    Raises:
+        TarotError: the folder has no trials, or they are damaged.
+
+    Example:
+        >>> adapter = tarot.tune(model, tokenizer, config, budget=3, output_dir="my-edit")
+        >>> [trial.score for trial in read_trials("my-edit")]
+        [-14.4...]
+    """
     return TrialLog.read(Path(folder) / TRIALS).trials
+
+
+def read_curve(folder: str | Path, search: str) -> list[float]:
+    """Return the score after each evaluation of a search; a trial that counts for three is repeated three times.
+
+    Raises:
+        TarotError: as for `read_trials`.
+    """
+    return [trial.score for trial in read_trials(folder) for _ in range(trial_cost(search))]

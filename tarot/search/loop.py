@@ -1,7 +1,7 @@
-"""The loop: propose, evaluate, write down."""
+"""The search loop: propose points, evaluate them, log the trials."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tarot.errors import TarotError, UnknownName
+from tarot.errors import TarotError
 from tarot.search.protocol import Point, Proposal, Search
-from tarot.search.registry import SEARCHES, trial_cost
+from tarot.search.registry import check_budget, check_trials_per_step, search_named, trial_cost
 from tarot.search.trials import Trial, TrialLog, best_of
 
 NO_GRADIENT = torch.zeros(0, dtype=torch.float64)
@@ -19,13 +19,13 @@ NO_GRADIENT = torch.zeros(0, dtype=torch.float64)
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found.
+    """The trials of a search.
 
     Attributes:
-        trials: all of them, those of the log that was resumed first.
-        resumed: how many came from the log.
-        spent: evaluations that all of them count for.
-        interrupted: whether Ctrl-C ended it before its budget was spent.
+        trials: all trials in order, those of a resumed log first.
+        resumed: number of trials that came from the log.
+        spent: evaluations that all trials count for.
+        interrupted: whether Ctrl-C ended the search before its budget was spent.
     """
 
     trials: tuple[Trial, ...]
@@ -35,12 +35,12 @@ class SearchResult:
 
     @property
     def identity(self) -> Trial:
-        """Trial 0."""
+        """Trial 0, which scores the unedited model."""
         return self.trials[0]
 
     @property
     def best(self) -> Trial:
-        """The first trial with the highest finite score; the identity where none is finite."""
+        """The first trial with the highest finite score; trial 0 if none is finite."""
         return best_of(self.trials)
 
 
@@ -54,42 +54,52 @@ def run_search(
     starts: Float[Tensor, "start d"] | None = None,
     value_and_grad: Callable[[Point], tuple[float, Point]] | None = None,
     target_score: float = math.inf,
-    batch: int = 1,
+    trials_per_step: int = 1,
     evaluate: Callable[[Sequence[Point]], Iterable[float]] | None = None,
     log: TrialLog | None = None,
     on_trial: Callable[[Trial, SearchResult], None] | None = None,
 ) -> SearchResult:
-    """argmax f(x) over x in [0, 1]^d, from `budget` evaluations; the first is of the identity, x = 0.5.
+    """Maximise f(x) over x in [0, 1]^d; trial 0 is the identity, x = 0.5.
 
-    Args:
-        f: a float64 point to its score, higher is better. A score that is not finite counts as a failed trial.
-        search: a name in `SEARCHES`.
-        budget: evaluations in all: identity, initial design and the trials of a resumed log included. A trial of a
-            search that follows gradients counts for `GRADIENT_COST`. A log that has spent the budget is the result.
-        starts: points to evaluate right after the identity, in this order, in the place of a search's own design.
-        slope: f and its gradient at a point, for a search that follows it, which then evaluates nothing else.
-            Where the identity has none, the search ends with it.
-        enough: the search ends with the batch of a trial that scores as much, whatever is left of the budget.
-        batch: points that are proposed before the score of any of them is known, to be evaluated beside each other.
-        evaluate: points of a batch to their scores, in their order; None calls f for one after another.
-        log: gets each trial as soon as its score is known; the search goes on from the trials it holds.
-        on_trial: called after each new trial with it and the result so far.
-
-    Ctrl-C ends the search and keeps what there is, if there is a trial. Any other exception of `f` propagates, and the
+    Ctrl-C ends the search and returns the trials so far, if there are any. Any other exception of `f` propagates; the
     log can be resumed.
 
+    Args:
+        f: maps a float64 point to its score, higher is better. A trial whose score is not finite has failed.
+        d: number of coordinates.
+        search: a name in `SEARCHES`.
+        budget: number of evaluations, those of a resumed log included. A trial of a search that follows the gradient
+            counts for `GRADIENT_COST`. If the log already covers the budget, nothing is evaluated.
+        seed: seeds the proposals.
+        starts: points to evaluate right after the identity, in this order, instead of the search's own design. A search
+            that follows the gradient ignores them.
+        value_and_grad: maps a point to its score and gradient; called instead of `f` by a search that follows the
+            gradient. The search ends with the identity if that has no finite gradient.
+        target_score: end with the step in which a trial reaches this score, even if budget is left.
+        trials_per_step: points that are proposed together, before the score of any of them is known.
+        evaluate: maps the points of a step to their scores, in order; None calls `f` for one after another.
+        log: receives each trial as soon as its score is known; the search continues from the trials in it.
+        on_trial: called after each new trial with the trial and the result so far.
+
+    Returns:
+        All trials, those of the log included.
+
     Raises:
-        UnknownName: no such search.
-        TarotError: the budget does not pay for a trial, there is no gradient for a search that follows it, batches of a
-            search that wants every score, the log is of another dimension, or cannot be written.
+        UnknownName: no search has this name.
+        TarotError: the budget does not pay for a trial, the search needs a gradient or cannot propose several trials at
+            a time, or the log has another dimension or cannot be written.
+
+    Example:
+        >>> result = run_search(lambda x: -float((x - 0.8).square().sum()), 2, search="random", budget=8, seed=0)
+        >>> len(result.trials), result.best.score > result.identity.score
+        (8, True)
     """
-    check_batch(search, batch)
-    strategy = SEARCHES[search](d, seed)
+    strategy = search_named(search)(d, seed)
+    check_trials_per_step(search, trials_per_step)
+    check_budget(search, budget)
     if strategy.follows_gradient and value_and_grad is None:
         raise TarotError(f"a gradient for the search {search!r}", "none", "try the search 'bo' in the space 'head'")
     cost = trial_cost(search)
-    if budget < cost:
-        raise TarotError(f"a budget of at least {cost}, what one trial of {search!r} counts for", str(budget))
     trials = list(log.trials) if log else []
     resumed = len(trials)
     for trial in trials:
@@ -99,35 +109,21 @@ def run_search(
     def result(interrupted: bool) -> SearchResult:
         return SearchResult(tuple(trials), resumed, cost * len(trials), interrupted)
 
-    gradients = value_and_grad if value_and_grad and strategy.follows_gradient else None
-
-    def values(points: Sequence[Point]) -> Iterable[tuple[float, Point]]:
-        if gradients:
-            return map(gradients, points)
-        return ((score, NO_GRADIENT) for score in (evaluate(points) if evaluate else map(f, points)))
-
+    follow = value_and_grad if strategy.follows_gradient else None
     try:
-        while (left := budget // cost - len(trials)) > 0:
-            done = len(trials) % batch  # of this batch: a run was killed in it
-            history, begun = trials[: len(trials) - done], trials[len(trials) - done :]
-            lost = strategy.follows_gradient and history and not history[0].gradient
-            if lost or any(trial.score >= target_score for trial in history):
+        while (remaining := budget // cost - len(trials)) > 0:
+            # A resumed log may end inside a step: complete it without looking at the scores that it has so far.
+            n_done = len(trials) % trials_per_step
+            history, begun = trials[: len(trials) - n_done], trials[len(trials) - n_done :]
+            if _is_over(strategy, history, target_score):
                 break
-            proposed = _batch(strategy, starts, history, begun, min(batch - done, left))
-            evaluated = iter(values([proposal.x for proposal, _ in proposed]))
-            for proposal, seconds in proposed:
-                started = perf_counter()
-                score, gradient = next(evaluated)
-                sound = math.isfinite(score) and bool(gradient.isfinite().all())
-                trial = Trial(
-                    index=len(trials),
-                    x=tuple(proposal.x.tolist()),
-                    score=float(score) if sound else math.nan,
-                    origin=proposal.origin,
-                    propose_seconds=seconds,
-                    evaluate_seconds=perf_counter() - started,
-                    gradient=tuple(gradient.tolist()) if sound else (),
-                )
+            proposals = _propose(strategy, starts, history, begun, min(trials_per_step - n_done, remaining))
+            points = [proposal.x for proposal, _ in proposals]
+            evaluations = map(follow, points) if follow else _without_gradient(f, evaluate, points)
+            for (proposal, propose_seconds), (score, gradient, seconds) in zip(
+                proposals, _timed(iter(evaluations)), strict=True
+            ):
+                trial = _trial(len(trials), proposal, score, gradient, propose_seconds, seconds)
                 if log:
                     log.append(trial)
                 trials.append(trial)
@@ -140,31 +136,66 @@ def run_search(
     return result(interrupted=False)
 
 
-def check_batch(search: str, batch: int) -> None:
-    """Raise unless there is such a search, and it can propose so many points at a time."""
-    if search not in SEARCHES:
-        raise UnknownName("search", search, SEARCHES)
-    if batch < 1:
-        raise TarotError("at least 1 candidate in a batch", str(batch))
-    if batch > 1 and not SEARCHES[search].in_batches:
-        able = ", ".join(name for name, known in SEARCHES.items() if known.in_batches)
-        raise TarotError(f"a search that proposes in batches: {able}", repr(search), "leave the batch out")
+def _is_over(strategy: Search, history: Sequence[Trial], target_score: float) -> bool:
+    """Return whether the budget cannot help: no gradient to follow, or the target is reached."""
+    lost = strategy.follows_gradient and bool(history) and not history[0].gradient
+    return lost or any(trial.score >= target_score for trial in history)
 
 
-def _batch(
+def _propose(
     strategy: Search, starts: Float[Tensor, "start d"] | None, history: Sequence[Trial], begun: Sequence[Trial], n: int
 ) -> list[tuple[Proposal, float]]:
-    """The next n proposals beside what the batch has begun with, and the seconds that each took."""
+    """Return the next n proposals of a step, and the seconds that each took.
+
+    Args:
+        strategy: the search.
+        starts: points to evaluate right after the identity.
+        history: trials of earlier steps.
+        begun: trials of this step, in a resumed log; their scores are not used.
+        n: number of proposals.
+    """
     pending = [torch.tensor(trial.x, dtype=torch.float64) for trial in begun]
-    proposed = []
+    proposals = []
     for _ in range(n):
         started = perf_counter()
         index = len(history) + len(pending)
-        # What follows gradients goes from each point to the next: it needs no line searched for it.
         if starts is not None and 1 <= index <= len(starts) and not strategy.follows_gradient:
             proposal = Proposal(starts[index - 1], "start")
         else:
             proposal = strategy.propose(history, pending)
         pending.append(proposal.x)
-        proposed.append((proposal, perf_counter() - started))
-    return proposed
+        proposals.append((proposal, perf_counter() - started))
+    return proposals
+
+
+def _without_gradient(
+    f: Callable[[Point], float], evaluate: Callable[[Sequence[Point]], Iterable[float]] | None, points: Sequence[Point]
+) -> Iterator[tuple[float, Point]]:
+    return ((score, NO_GRADIENT) for score in (evaluate(points) if evaluate else map(f, points)))
+
+
+def _timed(evaluations: Iterator[tuple[float, Point]]) -> Iterator[tuple[float, Point, float]]:
+    """Yield each score and gradient with the seconds spent waiting for it."""
+    while True:
+        started = perf_counter()
+        try:
+            score, gradient = next(evaluations)
+        except StopIteration:
+            return
+        yield score, gradient, perf_counter() - started
+
+
+def _trial(
+    index: int, proposal: Proposal, score: float, gradient: Point, propose_seconds: float, evaluate_seconds: float
+) -> Trial:
+    """Return the trial of an evaluated proposal; its score is NaN unless score and gradient are finite."""
+    finite = math.isfinite(score) and bool(gradient.isfinite().all())
+    return Trial(
+        index=index,
+        x=tuple(proposal.x.tolist()),
+        score=float(score) if finite else math.nan,
+        origin=proposal.origin,
+        propose_seconds=propose_seconds,
+        evaluate_seconds=evaluate_seconds,
+        gradient=tuple(gradient.tolist()) if finite else (),
+    )

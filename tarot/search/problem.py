@@ -1,15 +1,12 @@
-"""A tuning problem: labelled samples of a task, and the objective over them."""
+"""A tuning problem: the labelled samples of a task, and the objective over them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxtyping import Float
-from torch import Tensor
-
 from tarot.edit.rotation import ROTATIONS
-from tarot.edit.sites import find_sites
+from tarot.edit.sites import angle_mask, find_sites
 from tarot.models.lm_eval_model import SYSTEM_MOVED, TarotLM, quiet
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
@@ -23,47 +20,58 @@ from tarot.objectives.task_loading import load_task
 from tarot.objectives.text_scores import TextScores
 from tarot.objectives.tuning_split import find_tuning_documents
 from tarot.search.config import TaRotConfig
+from tarot.search.space import Angles, Space, make_space
 
-Angles = Float[Tensor, "layer head angle"]
 
+class Evaluation(NamedTuple):
+    """The score of one edit.
 
-class Scored(NamedTuple):
-    """What angles score, nan where they are refused; and what the texts came to, where texts were judged."""
+    Attributes:
+        score: higher is better; NaN if the edit is refused.
+        texts: what the generated texts scored; None for an objective over labelled answers.
+    """
 
     score: float
-    outcome: TextScores | None
+    texts: TextScores | None
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What a recipe asks of a model: the labelled samples, and the objective over them.
+    """A configuration put to a model: the samples, and the objective over them.
 
     Attributes:
-        recipe: the recipe, without shots if the task allows none.
+        config: the configuration, without shots if the task allows none.
+        samples: the labelled training samples.
+        objective: what the search maximises.
         template: renders prompts as chats; None leaves them plain.
-        prompting: what the prompts and samples are not as the task alone would have them.
+        prompt_notes: how prompts and samples differ from the task's own, for the provenance.
     """
 
     config: TaRotConfig
-
     samples: list[Sample]
     objective: AnswerObjective | GenerationObjective
     template: ChatTemplate | None
-    prompting: Mapping[str, Any]
+    prompt_notes: Mapping[str, Any]
 
     @classmethod
-    def of(
+    def from_config(
         cls,
         loaded: LoadedModel,
         config: TaRotConfig,
         include_path: str | Path | None = None,
         batch_size: int | None = None,
     ) -> "Problem":
-        """The same on every machine.
+        """Draw the samples of a configuration and make its objective; the same on every machine.
+
+        Args:
+            loaded: the model to edit, and its tokenizer.
+            config: what to search.
+            include_path: folder of further task files.
+            batch_size: sequences per forward pass; None chooses.
 
         Raises:
-            UnknownName: a task, objective or kind of site that there is not.
-            TarotError: samples that cannot be had honestly, or cannot be scored.
+            UnknownName: no task has this name.
+            TarotError: the task has too few samples, or they cannot be scored.
         """
         sites = find_sites(loaded.model, config.sites, config.layers)
         lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
@@ -74,35 +82,45 @@ class Problem:
             task, config.num_samples, num_fewshot=config.num_fewshot, seed=config.seed, chat_template=template
         )
         documents = find_tuning_documents(task)
-        prompting: dict[str, Any] = {
+        prompt_notes: dict[str, Any] = {
             "rows_left_out": {"evaluated": documents.evaluated, "repeated": documents.repeated},
             **({"description": SYSTEM_MOVED} if lm.chat_renderer.system_moved else {}),
         }
         common: dict[str, Any] = {"sites": sites, "rotation": ROTATIONS[config.rotation], "batch_size": batch_size}
+        objective: AnswerObjective | GenerationObjective
         if is_reward(config.objective):
             floor = FluencyFloor.parse(config.fluency_floor)
             objective = make_generation_objective(
                 lm, task, samples, config.objective, floor=floor, seed=config.seed, **common
             )
-            return cls(config, samples, objective, template, prompting)
-        labelled = AnswerObjective(loaded.model, samples, lm.encode, answer_score=config.objective, **common)
-        return cls(config, samples, labelled, template, prompting)
+        else:
+            objective = AnswerObjective(loaded.model, samples, lm.encode, answer_score=config.objective, **common)
+        return cls(config, samples, objective, template, prompt_notes)
 
-    def scored(self, angles: Angles) -> Scored:
-        """What these angles (radians) score."""
+    def make_space(self) -> Space:
+        """Return the search space of the configuration; may compute the objective's gradient at the identity."""
+        mask = angle_mask(self.objective.sites, self.objective.rotation.n_angles)
+        return make_space(self.config.space, mask, self.config.bound, self.objective.gradient)
+
+    def evaluate(self, angles: Angles) -> Evaluation:
+        """Score an edit with these angles, in radians."""
         if isinstance(self.objective, AnswerObjective):
-            return Scored(self.objective(angles), None)
-        outcome = self.objective.evaluate(angles)
-        return Scored(outcome.score, outcome)
+            return Evaluation(self.objective(angles), None)
+        texts = self.objective.evaluate(angles)
+        return Evaluation(texts.score, texts)
 
 
 def check_samples(config: TaRotConfig, include_path: str | Path | None = None) -> None:
-    """Raise what `tune` would raise for the task and its documents; a command calls it before it loads a model.
+    """Raise what `tune` would raise for the task and its documents, before a model is loaded.
 
-    Prompts are rendered without a chat template, which only the model brings.
+    Prompts are rendered without a chat template, which comes with the model.
+
+    Raises:
+        UnknownName: no task has this name.
+        TarotError: the task has too few samples, or does not fit the objective.
     """
     task = load_task(config.task, include_path)
     if is_reward(config.objective):
         check_generates(task, config.objective)
-    with quiet("tarot"):  # the search says it again
+    with quiet("tarot"):  # tune logs the same notes again
         draw_samples(task, config.num_samples, num_fewshot=config.num_fewshot, seed=config.seed)

@@ -1,4 +1,4 @@
-"""What a search has to say after each trial: where next."""
+"""The protocol that every search follows: from the trials so far to the next point."""
 
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
@@ -12,7 +12,7 @@ Point = Float[Tensor, "d"]
 
 
 class Proposal(NamedTuple):
-    """The next point, in [0, 1]^d, and where it comes from."""
+    """The next point to evaluate, in [0, 1]^d, and how it was chosen."""
 
     x: Point
     origin: Origin
@@ -20,15 +20,28 @@ class Proposal(NamedTuple):
 
 @runtime_checkable
 class Search(Protocol):
-    """history -> proposal.
+    """A search: proposes a point after each trial.
 
-    The proposal depends on the dimension, the seed, the history and what is pending alone, never on the budget or on
-    what this object was asked before: that is what makes a resumed run equal to one never interrupted. An object may
-    remember what is dear to compute, no more.
+    A proposal depends only on the dimension, the seed, the history and the pending points. It never depends on the
+    budget or on earlier calls, so a resumed run makes the same trials as an uninterrupted one. Implementations may
+    cache expensive results but hold no other state.
 
     Attributes:
-        follows_gradient: whether it asks for the gradient at every point, beside the score.
-        in_batches: whether it can propose a point before the last one's score is known.
+        follows_gradient: whether the search needs the gradient at every point, beside the score.
+        in_batches: whether the search can propose a point before the previous score is known.
+
+    Example:
+        >>> class Centre:
+        ...     follows_gradient = False
+        ...     in_batches = True
+        ...
+        ...     def __init__(self, d, seed):
+        ...         self.d = d
+        ...
+        ...     def propose(self, history, pending=()):
+        ...         return Proposal(torch.full((self.d,), 0.5, dtype=torch.float64), "identity")
+        >>> isinstance(Centre(2, seed=0), Search)
+        True
     """
 
     follows_gradient: ClassVar[bool]
@@ -37,5 +50,13 @@ class Search(Protocol):
     def __init__(self, d: int, seed: int) -> None: ...
 
     def propose(self, history: Sequence[Trial], pending: Sequence[Point] = ()) -> Proposal:
-        """The point to try after these trials, beside those of the same batch; the identity where there is none."""
+        """Return the next point to evaluate.
+
+        Args:
+            history: the trials so far, in order.
+            pending: points proposed in this step whose scores are not known yet.
+
+        Returns:
+            The point; the identity, x = 0.5, if there are neither trials nor pending points.
+        """
         ...

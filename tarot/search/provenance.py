@@ -1,3 +1,69 @@
-"""Provenance of an adapter: how its search went, and the versions of the libraries."""
+"""What identifies a search, and what its adapter's provenance says about it."""
+
+import hashlib
+import json
+import platform
+from importlib.metadata import version
+from typing import Any
+
+from tarot.edit.fingerprint import shapes_fingerprint, weights_fingerprint
+from tarot.models.loaded_model import LoadedModel
+from tarot.search.loop import SearchResult
+from tarot.search.problem import Problem
 
 LIBRARIES = ("torch", "transformers", "lm-eval", "botorch", "tarot-lm")
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that decide the numbers.
+
+    Example:
+        >>> sorted(library_versions())
+        ['botorch', 'lm-eval', 'python', 'tarot-lm', 'torch', 'transformers']
+    """
+    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+
+
+def search_settings(loaded: LoadedModel, problem: Problem) -> dict[str, Any]:
+    """Return everything that decides the trials of a search, but the budget and the libraries' versions."""
+    samples = json.dumps([vars(sample) for sample in problem.samples])
+    return {
+        "model": loaded.reference,
+        "shapes": shapes_fingerprint(loaded.model, problem.objective.sites),
+        "weights": weights_fingerprint(loaded.model),
+        "dtype": str(loaded.model.dtype),
+        **problem.config.to_dict(),
+        "prompts": hashlib.sha256(samples.encode()).hexdigest()[:16],
+    }
+
+
+def search_provenance(loaded: LoadedModel, problem: Problem, result: SearchResult, budget: int) -> dict[str, Any]:
+    """Return the provenance of the adapter that a search found: its configuration and how the search went.
+
+    Args:
+        loaded: the model that was edited.
+        problem: what was searched.
+        result: its trials.
+        budget: evaluations that the search was given. A resumed search may have spent more before.
+    """
+    return {
+        "model": loaded.reference,
+        "dtype": loaded.dtype,
+        **problem.config.to_dict(),
+        "budget": max(budget, result.spent),
+        "chat_template": problem.template is not None,
+        **problem.prompt_notes,
+        "coordinates": len(result.identity.x),
+        "trials": len(result.trials),
+        "spent": result.spent,
+        "interrupted": result.interrupted,
+        "fitted": result.best.score >= problem.objective.target_score,
+        "best_trial": result.best.index,
+        "scores": {"identity": result.identity.score, "best": result.best.score},
+        "seconds": {
+            "evaluating": round(sum(trial.evaluate_seconds for trial in result.trials), 3),
+            "proposing": round(sum(trial.propose_seconds for trial in result.trials), 3),
+        },
+        "samples_drawn": [{"id": s.id, "key": s.key, "num_fewshot": s.num_fewshot} for s in problem.samples],
+        "versions": library_versions(),
+    }

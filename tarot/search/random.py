@@ -1,4 +1,4 @@
-"""Uniform draws of the cube: the control that every other search has to beat."""
+"""Random search: the control that every other search has to beat."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -9,7 +9,7 @@ from tarot.search.trials import Trial
 
 
 class Random:
-    """x ~ U[0, 1]^d, after the identity and, as for every search, the points that its space starts with."""
+    """Propose the identity, then x ~ U[0, 1]^d."""
 
     follows_gradient: ClassVar[bool] = False
     in_batches: ClassVar[bool] = True
@@ -19,7 +19,7 @@ class Random:
         self.seed = seed
 
     def propose(self, history: Sequence[Trial], pending: Sequence[Point] = ()) -> Proposal:
-        """The identity, then a uniform draw for each index."""
+        """Return a uniform draw for the index of the next trial."""
         index = len(history) + len(pending)
         if not index:
             return Proposal(identity(self.d), "identity")

@@ -1,8 +1,9 @@
-"""Names of searches: the one place where a search is registered."""
+"""The searches by name. To add one, write a class with the protocol `Search` and enter it in `SEARCHES`."""
 
+from tarot.errors import InvalidValueError, UnknownName
 from tarot.search.adam import Adam
 from tarot.search.bayesian import BayesianOptimisation
-from tarot.search.paper import Paper, Published
+from tarot.search.paper import Paper
 from tarot.search.protocol import Search
 from tarot.search.random import Random
 
@@ -10,14 +11,43 @@ SEARCHES: dict[str, type[Search]] = {
     "adam": Adam,
     "bo": BayesianOptimisation,
     "paper": Paper,
-    "published": Published,
     "random": Random,
 }
+GRADIENT_COST = 3  # evaluations that a score with its gradient counts for: the backward pass does twice the work
 
 
-GRADIENT_COST = 3  # evaluations that a score and its gradient count for: a pass forward, and one back of twice its work
+def search_named(name: str) -> type[Search]:
+    """Return the class of a search.
+
+    Raises:
+        UnknownName: No search has this name.
+    """
+    if name not in SEARCHES:
+        raise UnknownName("search", name, SEARCHES)
+    return SEARCHES[name]
 
 
 def trial_cost(search: str) -> int:
-    """Evaluations that one trial of this search counts for."""
-    return GRADIENT_COST if SEARCHES[search].follows_gradient else 1
+    """Return the number of evaluations that one trial of this search counts for.
+
+    Example:
+        >>> trial_cost("adam"), trial_cost("bo")
+        (3, 1)
+    """
+    return GRADIENT_COST if search_named(search).follows_gradient else 1
+
+
+def check_budget(search: str, budget: int) -> None:
+    """Raise InvalidValueError if the budget does not pay for one trial of this search."""
+    cost = trial_cost(search)
+    if budget < cost:
+        raise InvalidValueError(f"the budget must be at least {cost}, the cost of one {search!r} trial, not {budget}.")
+
+
+def check_trials_per_step(search: str, n: int) -> None:
+    """Raise InvalidValueError if this search cannot propose n trials before the score of any is known."""
+    if n < 1:
+        raise InvalidValueError(f"trials_per_step must be a whole number of at least 1, not {n}.")
+    if n > 1 and not search_named(search).in_batches:
+        able = ", ".join(name for name, known in SEARCHES.items() if known.in_batches)
+        raise InvalidValueError(f"the search {search!r} proposes one trial at a time; searches in batches: {able}.")

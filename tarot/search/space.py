@@ -1,180 +1,173 @@
 """Search spaces: the unit cube mapped to angles, with the identity at its centre.
 
-    angles[alive] = bound * clip(lift(2 x - 1), -1, 1),    angles[not alive] = 0
+    angles[mask] = bound * clip(lift(2 x - 1), -1, 1),    angles[~mask] = 0
 
-`lift` is linear, so that `x = 0.5` gives exact zeros and no angle ever leaves `[-bound, bound]`.
+`lift` is linear, so `x = 0.5` gives exact zeros. Clipping keeps every angle in `[-bound, bound]`.
+To add a space, write a function that returns its `Coordinates` and enter it in `SPACES`.
 """
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tarot.errors import ShapeMismatch, TarotError, UnknownName
+from tarot.errors import InvalidValueError, ShapeMismatch, TarotError, UnknownName
 
-SPACES = ("head-gradient", "full", "head", "layer", "random:r")
-NEEDS_GRADIENT = frozenset({"head-gradient"})
-# Fractions of the bound, along "every head uphill", that are tried first: a line search where a gradient tells the way.
+AngleMask = Bool[Tensor, "layer head angle"]
+Angles = Float[Tensor, "layer head angle"]
+Gradient = Callable[[], Angles]
+
+# Distances from the identity, as fractions of the bound: a line search where a gradient gives the direction.
 START_STEPS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+
+
+class Coordinates(NamedTuple):
+    """The coordinates of a space.
+
+    Attributes:
+        d: number of coordinates.
+        lift: linear map from `d` numbers in [-1, 1] to one number for each angle in the mask.
+        starts: points of the cube to try right after the identity, `start x d`; there may be none.
+    """
+
+    d: int
+    lift: Callable[[Float[Tensor, "d"]], Float[Tensor, "masked_angle"]]
+    starts: Float[Tensor, "start d"]
 
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """angles[alive] = bound * clip(lift(2 x - 1), -1, 1): what a search may choose, as a cube.
+    """A search space over the angles of an edit.
 
     Attributes:
         name: as given to `make_space`.
-        d: number of coordinates.
+        coordinates: what a point of the cube consists of.
         bound: largest magnitude of an angle, in radians.
-        alive: which angles exist, `layer x head x angle`.
-        lift: from `d` numbers in [-1, 1] to one number for each angle alive; linear.
-        starts: points of the cube that are worth trying before any design.
+        angle_mask: which angles exist, `layer x head x angle`.
     """
 
     name: str
-    d: int
+    coordinates: Coordinates
     bound: float
-    angle_mask: Bool[Tensor, "layer head angle"]
-    lift: Callable[[Float[Tensor, "d"]], Float[Tensor, "alive"]]
-    starts: Float[Tensor, "start d"]
+    angle_mask: AngleMask
 
-    def angles(self, x: Float[Tensor, "d"]) -> Float[Tensor, "layer head angle"]:
-        """bound * clip(lift(2 x - 1), -1, 1), in radians and in the dtype of `x`; differentiable.
+    @property
+    def d(self) -> int:
+        """Number of coordinates."""
+        return self.coordinates.d
+
+    @property
+    def starts(self) -> Float[Tensor, "start d"]:
+        """Points of the cube to try right after the identity."""
+        return self.coordinates.starts
+
+    def angles(self, x: Float[Tensor, "d"]) -> Angles:
+        """Return the angles of a point, in radians and in the dtype of `x`; differentiable.
 
         Raises:
             ShapeMismatch: `x` does not have the space's `d` coordinates.
         """
         if x.shape != (self.d,):
             raise ShapeMismatch(f"a point of the space {self.name!r}", (self.d,), tuple(x.shape))
+        values = self.bound * self.coordinates.lift(2 * x - 1).clamp(-1, 1)
         angles = torch.zeros(self.angle_mask.shape, dtype=x.dtype, device=x.device)
-        # Adding zero rids the centre of the negative zeros that downhill directions leave there.
-        return angles.masked_scatter(self.angle_mask.to(x.device), self.bound * self.lift(2 * x - 1).clamp(-1, 1) + 0.0)
+        # A negative direction times zero is -0.0; adding 0.0 makes the centre the identity bit for bit.
+        return angles.masked_scatter(self.angle_mask.to(x.device), values + 0.0)
 
     def value_and_grad(
-        self,
-        x: Float[Tensor, "d"],
-        of: Callable[[Float[Tensor, "layer head angle"]], tuple[float, Float[Tensor, "layer head angle"]]],
+        self, x: Float[Tensor, "d"], function: Callable[[Angles], tuple[float, Angles]]
     ) -> tuple[float, Float[Tensor, "d"]]:
-        """A function of the angles, which gives its gradient in them, at a point: its value, and its gradient in x."""
+        """Return the value of a function of the angles at a point, and its gradient in the coordinates.
+
+        Args:
+            x: the point.
+            function: maps angles to a value and its gradient in the angles, per radian.
+        """
         with torch.enable_grad():
             angles = self.angles(point := x.clone().requires_grad_())
-        value, gradient = of(angles.detach().float())
+        value, gradient = function(angles.detach().float())
         return value, torch.autograd.grad(angles, point, gradient.to(angles.dtype))[0]
 
 
-def check_space(name: str) -> None:
-    """Raise UnknownName unless there is such a space; whether it has `r` directions depends on the model."""
-    if name not in SPACES and name.partition(":")[0] != "random":
-        raise UnknownName("space", name, SPACES)
+def make_space(name: str, angle_mask: AngleMask, bound: float, gradient: Gradient) -> Space:
+    """Return the space of this name over the angles in the mask.
 
-
-def check_bound(bound: float) -> None:
-    """Raise TarotError unless angles can be bounded by it, in radians."""
-    if not (math.isfinite(bound) and bound > 0):
-        raise TarotError("a positive bound in radians", repr(bound), "try 0.785, which is pi/4")
-
-
-def make_space(
-    name: str,
-    angle_mask: Bool[Tensor, "layer head angle"],
-    bound: float,
-    seed: int,
-    gradient: Float[Tensor, "layer head angle"] | None = None,
-) -> Space:
-    """The space called `name` over the angles that are alive.
-
-    - `head-gradient`: one coordinate a head, along the objective's gradient in that head's angles, scaled so that the
-      largest of them reaches `bound`. As small as `head`, but each coordinate is the best direction that the head has
-      at the identity, positive uphill. Heads whose gradient vanishes have no coordinate.
-    - `full`: every angle on its own.
-    - `head`: one angle a head, the same for all of the head's angles.
-    - `layer`: one angle a layer.
-    - `random:r`: `r` random orthonormal directions of all angles, drawn from `seed` and scaled by `sqrt(angles / r)`:
-      a uniform point of the cube then gives angles of the same root mean square, `bound / sqrt(3)`, as in `full`. The
-      few that would leave `[-bound, bound]` are clipped (Wang et al., REMBO, arXiv 1301.1942).
-
-    Heads and layers without an angle alive have no coordinate.
+    - `full`: every angle is a coordinate.
+    - `head`: one coordinate a head, which all of the head's angles share.
+    - `head-gradient`: one coordinate a head, along the objective's gradient in that head's angles. The direction is
+      scaled so that its largest angle reaches `bound`, and is positive uphill. Heads without a gradient have no
+      coordinate.
 
     Args:
-        bound: in radians; the cube's faces.
-        seed: only `random:r` draws.
-        gradient: of the objective at the identity, for the spaces in `NEEDS_GRADIENT`.
+        name: a name in `SPACES`.
+        angle_mask: which angles exist.
+        bound: largest magnitude of an angle, in radians.
+        gradient: computes the objective's gradient at the identity; only called by spaces that need it.
 
     Raises:
-        UnknownName: no such space.
-        TarotError: `bound` is not positive and finite, no angle is alive, or `r` is not between 1 and their number.
+        UnknownName: no space has this name.
+        TarotError: the mask is empty, or the gradient is zero or not finite.
     """
-    check_space(name)
-    check_bound(bound)
+    if name not in SPACES:
+        raise UnknownName("space", name, SPACES)
+    bound = check_bound(bound)
+    if not angle_mask.any():
+        raise TarotError("at least one angle to search", f"an empty mask of shape {tuple(angle_mask.shape)}")
     angle_mask = angle_mask.cpu()
-    n_angles = int(angle_mask.sum())
-    if n_angles == 0:
-        raise TarotError("at least one angle to search", f"none alive in shape {tuple(angle_mask.shape)}")
-    if name in NEEDS_GRADIENT:
-        return _head_gradient(name, angle_mask, bound, gradient)
-    kind, _, r = name.partition(":")
-    if kind == "random":
-        return Space(
-            name, _rank(name, r, n_angles), bound, angle_mask, _directions(n_angles, int(r), seed), _no_starts(int(r))
-        )
-    layer, head, _ = angle_mask.nonzero(as_tuple=True)
-    owners = {
-        "full": torch.arange(n_angles),
-        "head": layer * angle_mask.shape[1] + head,
-        "layer": layer,
-    }
-    distinct, coordinate = owners[name].unique(return_inverse=True)
-    return Space(
-        name, len(distinct), bound, angle_mask, lambda u: u[coordinate.to(u.device)], _no_starts(len(distinct))
-    )
+    return Space(name, SPACES[name](angle_mask, gradient), bound, angle_mask)
 
 
-def _no_starts(d: int) -> Float[Tensor, "0 d"]:
-    return torch.zeros(0, d, dtype=torch.float64)
+def check_bound(bound: object) -> float:
+    """Return the bound as a float; InvalidValueError unless it is a positive, finite number of radians."""
+    number = math.nan if isinstance(bound, bool) or not isinstance(bound, Real) else float(bound)
+    if not 0 < number < math.inf:
+        raise InvalidValueError(f"bound must be a positive number of radians, not {bound!r}; try 0.785, which is pi/4.")
+    return number
 
 
-def _head_gradient(
-    name: str,
-    angle_mask: Bool[Tensor, "layer head angle"],
-    bound: float,
-    gradient: Float[Tensor, "layer head angle"] | None,
-) -> Space:
-    if gradient is None:
-        raise TarotError(f"a gradient for the space {name!r}", "none", "try the space 'head'")
-    uphill = gradient.detach().double().cpu() * angle_mask
+def shared_coordinates(owner: Int[Tensor, "masked_angle"]) -> Coordinates:
+    """Return one coordinate for each distinct owner; angles with the same owner share it."""
+    distinct, coordinate = owner.unique(return_inverse=True)
+    d = len(distinct)
+    return Coordinates(d, lambda u: u[coordinate.to(u.device)], torch.zeros(0, d, dtype=torch.float64))
+
+
+def _full(angle_mask: AngleMask, gradient: Gradient) -> Coordinates:
+    return shared_coordinates(torch.arange(int(angle_mask.sum())))
+
+
+def _head(angle_mask: AngleMask, gradient: Gradient) -> Coordinates:
+    return shared_coordinates(_head_of_each_angle(angle_mask))
+
+
+def _head_gradient(angle_mask: AngleMask, gradient: Gradient) -> Coordinates:
+    uphill = gradient().detach().double().cpu() * angle_mask
     steepest = uphill.abs().amax(-1, keepdim=True)
     if not torch.isfinite(uphill).all() or not steepest.any():
-        raise TarotError("a finite gradient that is not zero everywhere", "another", "try the space 'head'")
+        raise TarotError("The gradient at the identity is zero or not finite; try the space 'head'.")
     uphill = torch.where(steepest > 0, uphill / steepest, 0.0)[angle_mask]
-    layer, head, _ = (angle_mask & (steepest > 0)).nonzero(as_tuple=True)
-    distinct = (layer * angle_mask.shape[1] + head).unique()
-    layer, head, _ = angle_mask.nonzero(as_tuple=True)
-    # Angles of heads without a coordinate get any, times zero.
-    coordinate = torch.searchsorted(distinct, layer * angle_mask.shape[1] + head).clamp(max=len(distinct) - 1)
+    distinct = _head_of_each_angle(angle_mask & (steepest > 0)).unique()
+    d = len(distinct)
+    # Heads without a coordinate may take any: their direction is zero.
+    coordinate = torch.searchsorted(distinct, _head_of_each_angle(angle_mask)).clamp(max=d - 1)
     steps = torch.tensor(START_STEPS, dtype=torch.float64)
-    starts = (0.5 + steps / 2)[:, None].expand(-1, len(distinct))
-    return Space(name, len(distinct), bound, angle_mask, lambda u: u[coordinate.to(u.device)] * uphill.to(u), starts)
+    starts = (0.5 + steps / 2)[:, None].expand(-1, d)
+    return Coordinates(d, lambda u: u[coordinate.to(u.device)] * uphill.to(u), starts)
 
 
-def _rank(name: str, r: str, n_angles: int) -> int:
-    if not (r.isascii() and r.isdigit() and 1 <= int(r) <= n_angles):
-        raise TarotError(
-            f"random:r with r between 1 and {n_angles}, the number of angles",
-            repr(name),
-            f"try random:{min(32, n_angles)}",
-        )
-    return int(r)
+def _head_of_each_angle(angle_mask: AngleMask) -> Int[Tensor, "masked_angle"]:
+    """Return the head of each angle in the mask, numbered over all layers."""
+    layer, head, _ = angle_mask.nonzero(as_tuple=True)
+    return layer * angle_mask.shape[1] + head
 
 
-def _directions(n_angles: int, r: int, seed: int) -> Callable[[Float[Tensor, "d"]], Float[Tensor, "alive"]]:
-    """u -> sqrt(angles / r) Q u, the columns of Q orthonormal and uniformly distributed (Mezzadri, math-ph/0609050)."""
-    digest = hashlib.blake2b(f"tarot space random {seed}".encode(), digest_size=7).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest))
-    gaussian = torch.randn(n_angles, r, generator=generator, dtype=torch.float64)
-    q, triangle = torch.linalg.qr(gaussian)
-    basis = q * triangle.diagonal().sign() * math.sqrt(n_angles / r)
-    return lambda u: basis.to(u) @ u
+SPACES: dict[str, Callable[[AngleMask, Gradient], Coordinates]] = {
+    "full": _full,
+    "head": _head,
+    "head-gradient": _head_gradient,
+}

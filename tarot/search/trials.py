@@ -1,7 +1,8 @@
-"""The file that outlives a killed run: JSON lines, the run's settings first, then a line a trial.
+"""Trials of a search, and the log that keeps them on disk.
 
-Floats come back exactly; a score that is not finite is stored as null. A run killed while writing leaves a last line
-without its end, which does not count.
+The log is a file of JSON lines: the search's settings first, then one trial a line. Floats are stored exactly; a score
+that is not finite is stored as null. A process that is killed while writing leaves an incomplete last line, which is
+ignored.
 """
 
 import json
@@ -22,25 +23,23 @@ from tarot.errors import TarotError
 FORMAT = 1
 LARGEST = 2**32  # bytes
 
-
 Origin = Literal["identity", "start", "sobol", "random", "acquisition", "gradient"]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """f(x) = score.
+    """One evaluated point: f(x) = score.
 
     Attributes:
         index: 0 for the identity.
         x: the point, in the unit cube.
-        score: higher is better; nan where the objective gave no finite number, or a gradient that is not finite.
-        origin: how the point was proposed. `start` is one of the space's, `sobol` one of the initial design (a uniform
-            draw in more dimensions than the sequence has). After these, `random` in a search with a surrogate says that
-            it failed, or wanted a point again.
-        propose_seconds: spent on finding the point.
-        evaluate_seconds: spent on the objective, its gradient included; of a batch that is evaluated elsewhere, on
-            waiting for it since the trial before.
-        gradient: d score / d x, for a search that follows it; else empty.
+        score: higher is better; NaN if the score or its gradient was not finite.
+        origin: how the point was proposed. `start` is a start of the space, `sobol` a point of the initial design.
+            `random` after those means that the surrogate could not be fitted, or proposed a point again.
+        propose_seconds: time spent on proposing the point.
+        evaluate_seconds: time spent on the objective and its gradient; for a step that is evaluated elsewhere, the time
+            spent waiting since the previous trial.
+        gradient: d score / d x, if the search follows the gradient.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -55,24 +54,34 @@ class Trial:
 
 
 def best_of(trials: Sequence[Trial]) -> Trial:
-    """The first trial with the highest finite score; trial 0 where none is finite."""
+    """Return the first trial with the highest finite score; trial 0 if none is finite.
+
+    Args:
+        trials: at least one.
+    """
     return max(trials, key=lambda trial: trial.score if math.isfinite(trial.score) else -math.inf)
 
 
 class _Header(TypedDict):
-    """The first line."""
+    """The first line of a log."""
 
     format: Count
     settings: dict[str, Any]
 
 
 class TrialLog:
-    """Append-only: each trial is on the disk before the next begins.
+    """An append-only file of trials. Each trial is on the disk before the next begins.
 
     Attributes:
         path: the file.
-        settings: what the run was begun with.
-        trials: those in the file, in order.
+        settings: the settings that the search was started with.
+        trials: the trials in the file, in order.
+
+    Example:
+        >>> log = TrialLog.open("trials.jsonl", {"seed": 0}, resume=False)
+        >>> log.append(Trial(0, (0.5, 0.5), -1.25, "identity", 0.0, 1.5))
+        >>> TrialLog.read("trials.jsonl").trials[0].score
+        -1.25
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], trials: Sequence[Trial] = ()) -> None:
@@ -82,16 +91,17 @@ class TrialLog:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], settings: Mapping[str, Any], resume: bool) -> "TrialLog":
-        """A new log at `path`; with `resume`, the one that is there, if there is one, ready to be continued.
+        """Create a log, or open an existing one to append to.
 
         Args:
-            settings: all that decides the trials, as JSON can hold it. A budget does not: leave it out, and a search
-                can be continued with a larger one.
+            path: the file.
+            settings: everything that decides the trials, as JSON values. The budget does not: without it, a search can
+                be continued with a larger one.
             resume: whether the file may exist.
 
         Raises:
-            TarotError: the file exists and `resume` is False; it has other settings, a newer format or a broken line;
-                the disk refuses.
+            TarotError: the file exists and `resume` is False; it has other settings, a newer format or a damaged line;
+                or it cannot be written.
         """
         path = Path(path)
         header = _line({"format": FORMAT, "settings": dict(settings)})
@@ -101,22 +111,22 @@ class TrialLog:
             if not resume:
                 raise TarotError("a new trial log", f"{path}, which exists", "resume it, or choose another folder")
             content = read_file(path, LARGEST)
-            if b"\n" not in content and header.startswith(content):  # killed while writing the settings
+            if b"\n" not in content and header.startswith(content):  # interrupted while writing the settings
                 path.unlink()
                 return _create(path, header)
             log = cls.read(path)
-            _same_settings(path, log.settings, json.loads(header)["settings"])
+            _check_same_settings(path, log.settings, json.loads(header)["settings"])
             os.truncate(path, content.rfind(b"\n") + 1)
             return log
         except OSError as error:
-            raise _refusal(path, error) from error
+            raise _write_error(path, error) from error
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "TrialLog":
-        """The log at `path` as it stands, whatever its settings; the file is not touched and may be growing.
+        """Read a log of any settings; a search may be appending to it, and the file is not changed.
 
         Raises:
-            TarotError: there is no such file; it has a newer format or a broken line.
+            TarotError: the file is missing, has a newer format or a damaged line.
         """
         path = Path(path)
         try:
@@ -124,13 +134,13 @@ class TrialLog:
         except OSError as error:
             raise TarotError(f"a trial log {path}", _reason(error), "run the search first") from error
         header, *lines = content[: content.rfind(b"\n") + 1].split(b"\n")
-        return cls(path, _settings(path, header), _trials(path, lines[:-1]))
+        return cls(path, _settings(path, header), _parse_trials(path, lines[:-1]))
 
     def append(self, trial: Trial) -> None:
-        """Write the trial and wait until the disk has it.
+        """Write a trial, and return when it is on the disk.
 
         Raises:
-            TarotError: the disk refuses; the log then ends with the trial before.
+            TarotError: the file cannot be written; the log then ends with the previous trial.
         """
         fields = asdict(trial) | {"score": trial.score if math.isfinite(trial.score) else None}
         if not trial.gradient:
@@ -140,17 +150,20 @@ class TrialLog:
 
 
 def intact_size(path: Path) -> int:
-    """Bytes of a trial log up to its first line that cannot be read; 0 where there is no file, or no settings."""
+    """Return the size in bytes of the readable part of a log, which ends before the first damaged line.
+
+    0 if the file is missing or its settings are damaged.
+    """
     if not path.exists():
         return 0
-    # Not `splitlines`, which ends lines at more than a newline; a last line without its end does not count.
+    # `splitlines` would also split at other characters. The last part is an incomplete line or empty.
     header, *lines = read_file(path, LARGEST).split(b"\n")[:-1] or [b""]
     size, trials = 0, list[Trial]()
     try:
         _settings(path, header)
         size = len(header) + 1
         for line in lines:
-            trials.append(_trial(line, trials))
+            trials.append(_parse_trial(line, trials))
             size += len(line) + 1
     except (TarotError, ValueError):
         return size
@@ -179,15 +192,15 @@ def _append(path: Path, line: bytes) -> None:
                 while line:
                     line = line[file.write(line) :]
                 os.fsync(file.fileno())
-            except BaseException:  # Ctrl-C too: the whole line, or none of it
+            except BaseException:  # on Ctrl-C too: write the complete line or nothing
                 with suppress(OSError):
                     file.truncate(size)
                 raise
     except OSError as error:
-        raise _refusal(path, error) from error
+        raise _write_error(path, error) from error
 
 
-def _refusal(path: Path, error: OSError) -> TarotError:
+def _write_error(path: Path, error: OSError) -> TarotError:
     return TarotError(f"to write {path}", _reason(error), "free some space, or choose another folder")
 
 
@@ -196,6 +209,7 @@ def _reason(error: OSError) -> str:
 
 
 def _settings(path: Path, line: bytes) -> dict[str, Any]:
+    """Parse the first line of a log."""
     try:
         header: _Header = validate(_Header, parse_json(line))
     except ValueError as error:
@@ -208,21 +222,21 @@ def _settings(path: Path, line: bytes) -> dict[str, Any]:
     return header["settings"]
 
 
-def _same_settings(path: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    differing = [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]
+def _check_same_settings(path: Path, logged: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
+    differing = [key for key in sorted({*logged, *requested}) if logged.get(key) != requested.get(key)]
     if differing:
         raise TarotError(
-            f"the settings that {path} was begun with",
-            ", ".join(f"{key} {short(ours.get(key))} instead of {short(theirs.get(key))}" for key in differing),
+            f"the settings that {path} was started with",
+            ", ".join(f"{key} {short(requested.get(key))} instead of {short(logged.get(key))}" for key in differing),
             "resume with the same, or choose another folder",
         )
 
 
-def _trials(path: Path, lines: Sequence[bytes]) -> list[Trial]:
+def _parse_trials(path: Path, lines: Sequence[bytes]) -> list[Trial]:
     trials: list[Trial] = []
     for index, line in enumerate(lines):
         try:
-            trials.append(_trial(line, trials))
+            trials.append(_parse_trial(line, trials))
         except ValueError as error:
             raise TarotError(
                 f"trial {index} in line {index + 2} of {path}", str(error), "choose another folder"
@@ -230,8 +244,8 @@ def _trials(path: Path, lines: Sequence[bytes]) -> list[Trial]:
     return trials
 
 
-def _trial(line: bytes, before: Sequence[Trial]) -> Trial:
-    """Read one trial; ValueError where it does not fit those before it."""
+def _parse_trial(line: bytes, before: Sequence[Trial]) -> Trial:
+    """Parse one trial; ValueError if it is damaged or does not follow the trials before it."""
     fields = parse_json(line)
     if isinstance(fields, dict) and fields.get("score", math.nan) is None:
         fields["score"] = math.nan
