@@ -1,14 +1,14 @@
-"""Other people's data: from the hub, or from the folder that the environment variable `TAROT_DATA` names.
+"""Loaders of published data sets, from the hub or from the folder named by the environment variable `TAROT_DATA`.
 
 The folder holds `bigbench/<task>/{train,validation}.jsonl`, `ag_news/{train,test}.jsonl`,
-`snli/{train,validation}.jsonl`, `imdb/{train,test}.jsonl` and `real-toxicity-prompts/train.jsonl`, records in the hub's
-own fields. A document that is answered has `id` (`<split>-<row>`, since BIG-bench's `idx` repeats), `text`, `choices`
-and `gold`, the index of the right choice; where an answer is free, the choices are the ways to write it. One that is
-continued has `id` and `opening`. Bad data is a ValueError of one line that names the place.
+`snli/{train,validation}.jsonl`, `imdb/{train,test}.jsonl` and `real-toxicity-prompts/train.jsonl`, with the hub's own
+fields. A document with an answer has `id` (`<split>-<row>`, since BIG-bench's `idx` repeats), `text`, `choices` and
+`gold`, the index of the right choice; if the answer is written freely, the choices are its accepted spellings. A
+document to be continued has `id` and `opening`. Bad data raises a ValueError of one line that names file and line.
 
-lm-eval imports each file by its path and looks for functions below the YAML that names them. So what two folders of
-tasks share stands above both, and a task's metadata says which `data` it is. The rest of the metadata and the model's
-arguments come in too, hence `**_`.
+lm-eval imports each file by its path and looks for functions below the YAML that names them. So code shared by two
+folders of tasks stands above both, and a task's metadata names its `data`. lm-eval also passes the rest of the metadata
+and the model's arguments, hence `**_`.
 """
 
 import json
@@ -22,14 +22,14 @@ from typing import TypeVar
 from datasets import Dataset, DatasetDict, load_dataset
 
 OPENING_WORDS = 12
-EVALUATED = 5  # of the toxic prompts, which come in one split, every so many are evaluated
-Place = str  # where a record was read, for messages
+EVALUATED_EVERY = 5  # the toxic prompts have one split; every fifth is evaluated
+Place = str  # where a record was read, for error messages
 Answered = tuple[str, str, list[str]]  # text, answer, choices
-Read = TypeVar("Read")
+Content = TypeVar("Content")
 
 
 def load(data: str, **options: object) -> DatasetDict:
-    """The data of that name; the rest is for its own loader."""
+    """Load the data set `data`, passing `options` to its loader."""
     loaders: dict[str, Callable[..., DatasetDict]] = {
         loader.__name__: loader for loader in (bigbench, bigbench_free, snli, ag_news, imdb, toxicity)
     }
@@ -37,9 +37,9 @@ def load(data: str, **options: object) -> DatasetDict:
 
 
 def bigbench(name: str, choices: list[str] | None = None, instruction: str = "", **_: object) -> DatasetDict:
-    """A task of BIG-bench that chooses, among each record's own choices if none are given.
+    """Load a BIG-bench task with choices, each record's own if none are given.
 
-    `instruction` is taken off each text's beginning: the task's `description` has it.
+    `instruction` is removed from the start of each text, because the task's `description` has it.
     """
 
     def read(record: dict) -> Answered:
@@ -51,11 +51,11 @@ def bigbench(name: str, choices: list[str] | None = None, instruction: str = "",
 
 
 def bigbench_free(name: str, instruction: str = "", **_: object) -> DatasetDict:
-    """A task of BIG-bench whose answer is written, in any of a record's ways to write it."""
+    """Load a BIG-bench task with a free answer; each record lists its accepted spellings."""
 
     def read(record: dict) -> Answered:
-        ways = list(record["targets"])
-        return record["inputs"].removeprefix(instruction).lstrip(), ways[0], ways
+        spellings = list(record["targets"])
+        return record["inputs"].removeprefix(instruction).lstrip(), spellings[0], spellings
 
     return _bigbench(name, read)
 
@@ -65,7 +65,7 @@ def _bigbench(name: str, read: Callable[[dict], Answered]) -> DatasetDict:
 
 
 def snli(choices: list[str], **_: object) -> DatasetDict:
-    """SNLI, whose `label` counts the choices; pairs on which its annotators did not agree (-1) are left out."""
+    """Load SNLI, whose `label` indexes the choices; skip pairs whose annotators disagree (-1)."""
 
     def read(record: dict) -> Answered | None:
         if (label := record["label"]) == -1:
@@ -77,7 +77,7 @@ def snli(choices: list[str], **_: object) -> DatasetDict:
 
 
 def ag_news(choices: list[str], **_: object) -> DatasetDict:
-    """AG News, whose `label` counts the choices."""
+    """Load AG News, whose `label` indexes the choices."""
 
     def read(record: dict) -> Answered:
         label = record["label"]
@@ -87,7 +87,7 @@ def ag_news(choices: list[str], **_: object) -> DatasetDict:
 
 
 def imdb(**_: object) -> DatasetDict:
-    """The first words of IMDB's reviews (Maas et al. 2011)."""
+    """Load the first words of IMDB's reviews (Maas et al. 2011)."""
 
     def opening(record: dict) -> str | None:
         return " ".join(record["text"].replace("<br />", " ").split()[:OPENING_WORDS]) or None
@@ -96,22 +96,22 @@ def imdb(**_: object) -> DatasetDict:
 
 
 def toxicity(**_: object) -> DatasetDict:
-    """The prompts of RealToxicityPrompts (Gehman et al. 2020) that its authors call challenging."""
+    """Load the challenging prompts of RealToxicityPrompts (Gehman et al. 2020)."""
 
     def opening(record: dict) -> str | None:
         return record["prompt"]["text"].strip() or None if record["challenging"] else None
 
-    found = [*_read(("allenai/real-toxicity-prompts",), "real-toxicity-prompts", "train", opening)]
-    evaluated = found[EVALUATED - 1 :: EVALUATED]
-    kept_apart = {text for _, text in evaluated}
-    return _openings({"train": [each for each in found if each[1] not in kept_apart], "test": evaluated})
+    prompts = [*_read(("allenai/real-toxicity-prompts",), "real-toxicity-prompts", "train", opening)]
+    evaluated = prompts[EVALUATED_EVERY - 1 :: EVALUATED_EVERY]
+    evaluated_texts = {text for _, text in evaluated}
+    return _openings({"train": [each for each in prompts if each[1] not in evaluated_texts], "test": evaluated})
 
 
-def in_turn(documents: list[dict], seed: int = 0) -> list[dict]:
-    """The same documents, labels taking turns: each round takes one of every label left, in an order drawn from `seed`.
+def alternate_labels(documents: list[dict], seed: int = 0) -> list[dict]:
+    """Reorder documents so that labels alternate: each round has one of every label left, in an order from `seed`.
 
-    The shots of every prompt are the first rows, so any number of them holds each label as equally as it can; in file
-    order, a file sorted by label would give shots of one label. Documents of one label keep their order.
+    The first rows are the shots of every prompt, so any number of shots is as balanced as possible. In file order, a
+    file sorted by label would give shots of one label. Documents of one label keep their order.
     """
     random = Random(seed)
     labels = sorted({document["gold"] for document in documents})
@@ -126,7 +126,10 @@ def _answered(
     documents = {split: _documents(split, _read(source, folder, split, read)) for split in splits}
     tuning, evaluated = splits
     return DatasetDict(
-        {tuning: Dataset.from_list(in_turn(documents[tuning])), evaluated: Dataset.from_list(documents[evaluated])}
+        {
+            tuning: Dataset.from_list(alternate_labels(documents[tuning])),
+            evaluated: Dataset.from_list(documents[evaluated]),
+        }
     )
 
 
@@ -143,11 +146,11 @@ def _documents(split: str, readings: Iterable[tuple[Place, Answered]]) -> list[d
 
 
 def _openings(readings: dict[str, Iterable[tuple[Place, str]]]) -> DatasetDict:
-    """An opening that came before, in either split, is left out: an evaluated one must not be among those tuned on."""
+    """Make splits of openings, each only where it occurs first, so that no evaluated opening is tuned on."""
     seen: set[str] = set()
     splits: dict[str, Dataset] = {}
-    for split, found in readings.items():
-        new = [text for text in dict.fromkeys(text for _, text in found) if text not in seen]
+    for split, reading in readings.items():
+        new = [text for text in dict.fromkeys(text for _, text in reading) if text not in seen]
         seen.update(new)
         if not new:
             raise ValueError(f"expected at least one opening in the split {split!r}, got none; the data is cut off")
@@ -156,17 +159,17 @@ def _openings(readings: dict[str, Iterable[tuple[Place, str]]]) -> DatasetDict:
 
 
 def _read(
-    source: tuple[str, ...], folder: str, split: str, read: Callable[[dict], Read | None]
-) -> Iterator[tuple[Place, Read]]:
-    """What `read` makes of each record, with the record's place; records of which it makes None are left out."""
+    source: tuple[str, ...], folder: str, split: str, read: Callable[[dict], Content | None]
+) -> Iterator[tuple[Place, Content]]:
+    """Yield the place of each record and what `read` returns for it; skip records for which that is None."""
     for place, record in _records(source, folder, split):
         try:
-            reading = read(record)
+            content = read(record)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise ValueError(f"expected a record in the hub's own fields, got {reason!r}; see {place}") from error
-        if reading is not None:
-            yield place, reading
+        if content is not None:
+            yield place, content
 
 
 def _records(source: tuple[str, ...], folder: str, split: str) -> Iterator[tuple[Place, dict]]:

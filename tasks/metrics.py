@@ -1,6 +1,6 @@
-"""How an answer is judged, twice: among the choices, and among everything the model could have said.
+"""Metrics of tasks with choices: of the likeliest choice, and of the greedy answer over the whole vocabulary.
 
-A result is `(log-probability in nats, is it the greedy continuation over the whole vocabulary?)`, one for each choice.
+A result is `(log-probability in nats, whether the choice is the greedy continuation)`, one for each choice.
 """
 
 from collections.abc import Sequence
@@ -8,15 +8,15 @@ from math import exp, isnan
 
 from sklearn.metrics import f1_score
 
-OUTSIDE = -1  # the greedy answer is none of the choices: a class of its own that is never right
+OUTSIDE = -1  # prediction if the greedy answer is not among the choices; never right
 
 
 def process_results(doc: dict, results: Sequence[tuple[float, bool]]) -> dict[str, float | tuple[int, int]]:
-    """`acc = [argmax log p = gold]`, `greedy_acc = [greedy answer = gold]`, `gold_prob = p(gold)`.
+    """Score one document: `acc = [argmax log p = gold]`, `greedy_acc = [greedy answer = gold]`, `gold_prob = p(gold)`.
 
-    `f1` and `greedy_f1` are the pairs (gold, prediction) that `weighted_f1` aggregates. Where two choices are both
-    greedy, one begins with the other, and the longer is what the model said. A model that an edit has broken, whose
-    log-probabilities are no numbers, chooses nothing.
+    `f1` and `greedy_f1` are the pairs (gold, prediction) that `weighted_f1` aggregates. If one choice is a prefix of
+    another, both may be greedy; the longer is the answer. If a log-probability is NaN, because an edit broke the model,
+    the prediction is `OUTSIDE`.
     """
     choices, gold = doc["choices"], doc["gold"]
     broken = any(isnan(value) for value, _ in results)
@@ -32,6 +32,6 @@ def process_results(doc: dict, results: Sequence[tuple[float, bool]]) -> dict[st
 
 
 def weighted_f1(pairs: Sequence[tuple[int, int]]) -> float:
-    """`sum_c n_c F1_c / sum_c n_c` over the gold classes `c`, from (gold, prediction) pairs; an F1 of 0/0 is 0."""
+    """Return `sum_c n_c F1_c / sum_c n_c` over the gold classes `c` of (gold, prediction) pairs; an F1 of 0/0 is 0."""
     gold, predicted = zip(*pairs, strict=True)
     return float(f1_score(gold, predicted, labels=sorted(set(gold)), average="weighted", zero_division=0))

@@ -17,7 +17,7 @@ loaders = import_task_module("loaders")
 @given(golds=st.lists(st.integers(0, 4), min_size=1, max_size=40), seed=st.integers(0, 9))
 def test_labels_take_turns(golds: list[int], seed: int) -> None:
     documents = [{"id": row, "gold": gold} for row, gold in enumerate(golds)]
-    ordered = loaders.in_turn(documents, seed)
+    ordered = loaders.alternate_labels(documents, seed)
     assert sorted(ordered, key=lambda document: document["id"]) == documents
     left = Counter(golds)
     while ordered:
@@ -26,9 +26,9 @@ def test_labels_take_turns(golds: list[int], seed: int) -> None:
         assert {document["gold"] for document in one_round} == set(left)
         left = Counter({gold: count - 1 for gold, count in left.items() if count > 1})
     for gold in set(golds):
-        ids = [document["id"] for document in loaders.in_turn(documents, seed) if document["gold"] == gold]
+        ids = [document["id"] for document in loaders.alternate_labels(documents, seed) if document["gold"] == gold]
         assert ids == sorted(ids)
-    assert loaders.in_turn(documents, seed) == loaders.in_turn(documents, seed)
+    assert loaders.alternate_labels(documents, seed) == loaders.alternate_labels(documents, seed)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""What a continuation says of itself. What it is worth needs a reward and a model, and `tarot evaluate` adds it."""
+"""Metric of generated texts that needs no reward and no model; `tarot evaluate` adds the others."""
 
 
 def process_results(doc: dict, results: list[str]) -> dict[str, float]:
-    """`words`: how many the continuation has."""
+    """Return `words`, the number of words in the continuation."""
     (text,) = results
     return {"words": float(len(text.split()))}

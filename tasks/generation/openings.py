@@ -1,9 +1,9 @@
-"""Openings of film reviews that have said nothing yet: neither praise nor blame, cut off where an opinion could begin.
+"""Openings of film reviews: neutral, and cut off where an opinion could begin.
 
     opening = frame(plot, place), every plot and place in one split only
 
-so that a split shares neither texts nor films with the other. All words are neutral to a common sentiment lexicon; a
-test holds that. The lists and sentences are this project's own.
+The splits therefore share neither texts nor films. All words are neutral in VADER's sentiment lexicon, which a test
+checks. The lists and sentences are this project's own.
 """
 
 from itertools import product
@@ -61,14 +61,14 @@ PLOTS = {
 
 
 def load(**_: object) -> DatasetDict:
-    """The splits of seed 0. lm-eval hands its metadata and the model's arguments to every loader, hence `**_`."""
+    """Make the splits of seed 0. lm-eval passes its metadata and the model's arguments to every loader, hence `**_`."""
     return DatasetDict({split: Dataset.from_list(openings(split, seed=0)) for split in SIZES})
 
 
 def openings(split: str, seed: int) -> list[dict]:
-    """`SIZES[split]` documents of `id` and `opening`, all different; the same on every machine."""
-    every = [*product(FRAMES, PLOTS[split], PLACES[split])]
-    chosen = Random(f"tarot openings {split} {seed}").sample(every, SIZES[split])
+    """Make `SIZES[split]` different documents of `id` and `opening`; the same on every machine."""
+    combinations = [*product(FRAMES, PLOTS[split], PLACES[split])]
+    chosen = Random(f"tarot openings {split} {seed}").sample(combinations, SIZES[split])
     texts = [
         frame.format(plot=plot, place=place, place_first=place[0].upper() + place[1:]) for frame, plot, place in chosen
     ]

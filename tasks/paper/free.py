@@ -1,7 +1,7 @@
-"""How a written answer is judged: word for word."""
+"""Metric of freely written answers: exact match with one of the accepted spellings."""
 
 
 def process_results(doc: dict, results: list[str]) -> dict[str, float]:
-    """`exact_match = [the text, stripped of space and a final period, is one of the answer's ways to be written]`."""
+    """Return `exact_match = [the text, without surrounding space and a final period, is an accepted spelling]`."""
     (text,) = results
     return {"exact_match": float(text.strip().removesuffix(".") in doc["choices"])}

@@ -1,4 +1,4 @@
-"""Colors written as numbers, to be named, worded as BIG-bench's `color` words them.
+"""Colors written as numbers, to be named, in the words of BIG-bench's `color`.
 
 Sources: sRGB, IEC 61966-2-1; CIE 1976 L*a*b* and its polar form, the "HCL" of the original, under the white point D65;
 the named colors, CSS Color Module Level 4.
@@ -8,7 +8,7 @@ from colorsys import rgb_to_hls
 from math import atan2, degrees, dist, hypot
 from random import Random
 
-# Each answer's own CSS color and its CSS relatives: by its own alone, a turquoise would be nearest to white.
+# The CSS colors of each answer. With one color for each answer, turquoise would be nearest to white.
 FAMILIES = {
     "white": "ffffff f5f5f5 f8f8ff fffaf0",
     "blue": "0000ff 00008b 1e90ff 4169e1 4682b4 87ceeb add8e6 191970",
@@ -21,8 +21,8 @@ FAMILIES = {
     "gray": "808080 696969 a9a9a9 d3d3d3",
     "purple": "800080 4b0082 8a2be2 9370db ba55d3 dda0dd ff00ff",
 }
-OTHERS = "ffc0cb ff69b4 ff1493 fa8072 ff7f50 d2b48c 00ffff 40e0d0 008080"  # pinks, tan, cyans: what no answer names
-MARGIN = 1.3  # the next family is at least this many times as far: nobody would argue, and rounding changes nothing
+OTHERS = "ffc0cb ff69b4 ff1493 fa8072 ff7f50 d2b48c 00ffff 40e0d0 008080"  # pinks, tan, cyans: colors of no answer
+MARGIN = 1.3  # the second nearest family is this many times as far, so that the answer is clear despite rounding
 
 RGB = tuple[int, int, int]
 
@@ -34,7 +34,7 @@ class Color:
 
     @staticmethod
     def draw(random: Random, answer: str) -> str:
-        """A color of the family `answer`, uniform among those in sRGB whose family is clear."""
+        """Draw a color of the family `answer`, uniformly among the sRGB colors with a clear family."""
         notation = random.choice(tuple(NOTATIONS))
         while True:
             rgb = (random.randrange(256), random.randrange(256), random.randrange(256))
@@ -46,15 +46,15 @@ class Color:
 
 
 def nearest(rgb: RGB) -> str | None:
-    """The family nearest to `rgb` (0 to 255); None where that is no answer, or the next is within `MARGIN`."""
+    """Return the family nearest to `rgb` (0 to 255); None if it is not an answer or the next is within `MARGIN`."""
     color = lab(rgb)
-    far = {name: min(dist(color, place) for place in places) for name, places in PLACES.items()}
-    first, second = sorted(far, key=lambda name: far[name])[:2]
-    return first if first in FAMILIES and far[second] >= MARGIN * far[first] else None
+    distances = {name: min(dist(color, point) for point in points) for name, points in LAB_POINTS.items()}
+    first, second = sorted(distances, key=lambda name: distances[name])[:2]
+    return first if first in FAMILIES and distances[second] >= MARGIN * distances[first] else None
 
 
 def lab(rgb: RGB) -> tuple[float, float, float]:
-    """`L* = 116 f(Y) - 16, a* = 500 (f(X) - f(Y)), b* = 200 (f(Y) - f(Z))`, with X, Y, Z relative to D65."""
+    """Return `L* = 116 f(Y) - 16, a* = 500 (f(X) - f(Y)), b* = 200 (f(Y) - f(Z))`, with X, Y, Z relative to D65."""
     r, g, b = (c / 255 / 12.92 if c / 255 <= 0.04045 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in rgb)
     x = (0.4124564 * r + 0.3575761 * g + 0.1804375 * b) / 0.95047
     y = 0.2126729 * r + 0.7151522 * g + 0.0721750 * b
@@ -82,7 +82,7 @@ def _hex(rgb: RGB) -> str:
 
 
 NOTATIONS = {"RGB": _rgb, "HSL": _hsl, "HCL": _hcl, "HEX": _hex}
-PLACES = {
+LAB_POINTS = {
     name: [lab((code >> 16, code >> 8 & 255, code & 255)) for code in (int(word, 16) for word in words.split())]
     for name, words in {**FAMILIES, "": OTHERS}.items()
 }

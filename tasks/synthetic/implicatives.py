@@ -1,7 +1,7 @@
 """Facts under implicative verbs: "Ed didn't manage to leave." says that Ed did not leave.
 
-A verb's signature holds what it says of its complement, first when affirmed, then when negated: `+` it happened, `-` it
-did not, `.` nothing. Two-way verbs have two signs; one-way verbs have one and are only used where they say something.
+A verb's signature is what it implies about its complement, first affirmed, then negated: `+` it happened, `-` it did
+not, `.` nothing. Two-way verbs have two signs. One-way verbs have one and are only used where they imply something.
 
 Source of the notion: Karttunen, "Simple and phrasal implicatives", *SEM 2012. The list of verbs and the sentences are
 this project's own.
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Verb(NamedTuple):
-    """How a verb is said affirmed and after "didn't"; `{do}` or `{doing}` is its complement, `{other}` who does it."""
+    """Verb forms, affirmed and after "didn't"; `{do}` or `{doing}` is the complement, `{other}` the person doing it."""
 
     signature: str
     past: str
@@ -79,27 +79,27 @@ DEEDS = {  # the base form: the form in -ing
 }
 NAMES = ("Ed", "Mary", "John", "Anna", "Bill", "Susan", "Tom", "Kate")
 FRAMES = ("{}", "Yesterday {}", "In the end {}", "Last week {}")
-ONE_WAY = 0.2  # the share of facts under one-way verbs: few, since such a verb always has the same answer
+ONE_WAY = 0.2  # fraction of facts with one-way verbs: few, since such a verb always has the same answer
 
 
 class Implicatives:
-    """`answer = signature[is it negated?]`.
+    """Facts with `answer = signature[negated]`.
 
-    Negation is a fair coin, tossed before the answer has a say, so that it gives nothing away; two-way verbs, four
-    facts in five, come up under either answer.
+    Negation is a fair coin, independent of the answer, so that it does not give the answer away. Two-way verbs, four
+    facts in five, occur with either answer.
     """
 
     choices = ("yes", "no")
 
     @staticmethod
     def draw(random: Random, answer: str) -> str:
-        """A fact and a question to which `answer` is right."""
+        """Draw a fact and a question to which `answer` is right."""
         negated = random.random() < 0.5
         one_way = random.random() < ONE_WAY
         sign = {"yes": "+", "no": "-"}[answer]
         verb = random.choice([v for v in VERBS if v.signature[negated] == sign and ("." in v.signature) == one_way])
         subject, other = random.sample(NAMES, 2)
         do = random.choice(tuple(DEEDS))
-        said = f"didn't {verb.base}" if negated else verb.past
-        fact = random.choice(FRAMES).format(f"{subject} {said}").format(do=do, doing=DEEDS[do], other=other)
-        return f"Fact: {fact}. Q: Did {other if '{other}' in said else subject} {do}?\nA:"
+        predicate = f"didn't {verb.base}" if negated else verb.past
+        fact = random.choice(FRAMES).format(f"{subject} {predicate}").format(do=do, doing=DEEDS[do], other=other)
+        return f"Fact: {fact}. Q: Did {other if '{other}' in predicate else subject} {do}?\nA:"

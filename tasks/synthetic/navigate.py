@@ -1,26 +1,26 @@
-"""Walks that do or do not return to where they began, worded as BIG-bench's `navigate` words them."""
+"""Walks that do or do not return to their starting point, in the words of BIG-bench's `navigate`."""
 
 from random import Random
 
 QUESTION = "Q: If you follow these instructions, do you return to the starting point?"
 FACING = {"forward": 1j, "backward": -1j, "left": -1 + 0j, "right": 1 + 0j}  # a move in the complex plane, facing up
-TURNS = {"left": 1j, "right": -1j, "around": -1 + 0j}  # what the heading is multiplied by
+TURNS = {"left": 1j, "right": -1j, "around": -1 + 0j}  # factors of the heading
 
 
 class Navigate:
-    """`answer = [sum of steps = 0]` over 4 to 8 instructions of 1 to 10 steps.
+    """Walks with `answer = [sum of steps = 0]`, of 4 to 8 instructions of 1 to 10 steps.
 
     As in the original, half of the walks always face forward and step to any side; the others step ahead and turn.
-    Style and length are drawn before the answer has a say, so that neither gives it away.
+    Style and length are independent of the answer, so that neither gives it away.
     """
 
     choices = ("True", "False")
 
     @staticmethod
     def draw(random: Random, answer: str) -> str:
-        """A walk to which `answer` is right."""
+        """Draw a walk to which `answer` is right."""
         walk = random.choice((_facing, _turning))
-        length = random.randint(4, 8)  # of 3, there are too few that return by turning around
+        length = random.randint(4, 8)  # too few walks of 3 instructions return by turning around
         while True:
             instructions, returns = walk(random, length)
             if str(returns) == answer:
@@ -41,11 +41,11 @@ def _facing(random: Random, length: int) -> tuple[list[str], bool]:
 
 
 def _turning(random: Random, length: int) -> tuple[list[str], bool]:
-    # One step alone would need no thought, none at all would return without a walk.
+    # A walk with one step never returns, and one without any always does: both would be too easy.
     steps = random.sample(range(length), random.randint(2, length))
     position, heading, instructions = 0j, 1j, []
-    for place in range(length):
-        if place in steps:
+    for index in range(length):
+        if index in steps:
             count = random.randint(1, 10)
             position += count * heading
             instructions.append(f"Take {_steps(count)}.")

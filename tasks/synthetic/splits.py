@@ -1,7 +1,7 @@
-"""A training and a test split from a generator of texts: balanced, without duplicates, the same on every machine.
+"""Splits of generated documents: balanced, without duplicates, the same on every machine.
 
-lm-eval imports each file by its path, so that files beside each other cannot import each other: the task's YAML names
-the generator, and it comes in as the argument `source`.
+lm-eval imports each file by its path, so files in one folder cannot import each other. The task's YAML names the
+generator of the texts instead, and lm-eval passes it as the argument `source`.
 """
 
 from collections.abc import Sequence
@@ -16,26 +16,26 @@ SIZES = {"train": 200, "test": 300}
 
 
 class Source(Protocol):
-    """Draws texts. `draw` may give the same text twice; `splits` asks again."""
+    """Generator of texts. `draw` may return a text twice; `splits` draws again then."""
 
     choices: Sequence[str]
 
     @staticmethod
     def draw(random: Random, answer: str) -> str:
-        """A text to which `answer`, one of the choices, is right."""
+        """Return a text to which `answer`, one of the choices, is right."""
 
 
 def load(source: Source, **_: object) -> DatasetDict:
-    """The splits of seed 0. lm-eval hands its metadata and the model's arguments to every loader, hence `**_`."""
+    """Make the splits of seed 0. lm-eval passes its metadata and the model's arguments to every loader, hence `**_`."""
     return splits(source, seed=0)
 
 
-@cache  # a cell loads its task a dozen times, and most walks that are drawn do not return
+@cache  # a comparison loads its task a dozen times, and most random walks are drawn in vain
 def splits(source: Source, seed: int) -> DatasetDict:
-    """`train` and `test` of `SIZES`: documents of `id`, `text`, `choices` and `gold`, the index of the right choice.
+    """Make `train` and `test` with `SIZES` documents of `id`, `text`, `choices` and `gold`, the right choice's index.
 
-    Each round holds every choice once, in an order drawn anew: any first k documents, which are the shots of every
-    prompt, are as balanced as k allows. `Random` seeded with a string depends on neither process nor platform.
+    Each round has every choice once, in random order, so the first k documents, which are the shots of every prompt,
+    are as balanced as k allows. `Random` seeded with a string depends on neither process nor platform.
     """
     random = Random(f"tarot synthetic {seed}")
     seen: set[str] = set()
