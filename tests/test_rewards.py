@@ -1,4 +1,4 @@
-"""Rewards: every name states its direction, and holds it."""
+"""Rewards: each name states its direction, and each source is checked."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoint import byte_model, byte_tokenizer
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
@@ -33,16 +33,13 @@ def reward(name: str) -> Reward:
     return make_reward(name, fluency())
 
 
-def scored_texts(name: str, *texts: str) -> list[float]:
+def rewards_of(name: str, *texts: str) -> list[float]:
     return list(reward(name)(["so"] * len(texts), texts))
-
-
-# Direction
 
 
 @given(st.text())
 def test_positive_and_negative_mirror_each_other(text: str) -> None:
-    (positive,), (negative,) = scored_texts("sentiment:positive", text), scored_texts("sentiment:negative", text)
+    (positive,), (negative,) = rewards_of("sentiment:positive", text), rewards_of("sentiment:negative", text)
     assert positive == -negative and -1 <= positive <= 1
 
 
@@ -55,55 +52,16 @@ def test_positive_and_negative_mirror_each_other(text: str) -> None:
     ],
 )
 def test_higher_is_better(name: str, better: str, between: str, worse: str) -> None:
-    high, middle, low = scored_texts(name, better, between, worse)
+    high, middle, low = rewards_of(name, better, between, worse)
     assert high > middle > low
 
 
 @given(st.text(st.sampled_from("aehist ")), st.integers(0, 3))
-def test_toxicity_is_a_share_of_the_words(text: str, more: int) -> None:
-    (value,) = scored_texts("toxicity:low", text)
+def test_toxicity_is_a_fraction_of_the_words(text: str, more: int) -> None:
+    (value,) = rewards_of("toxicity:low", text)
     assert -1 <= value <= 0
-    clean, foul = scored_texts("toxicity:low", "quiet " * 4, "quiet " * 4 + "shit " * more)
+    clean, foul = rewards_of("toxicity:low", "quiet " * 4, "quiet " * 4 + "shit " * more)
     assert (clean, foul) == (0, pytest.approx(-more / (4 + more)))
-
-
-# Fluency
-
-
-@given(st.lists(st.tuples(st.text("ab ", min_size=1, max_size=5), st.text("abc", max_size=6)), min_size=1, max_size=4))
-@settings(max_examples=20)
-def test_fluency_agrees_with_the_oracle(pairs: list[tuple[str, str]]) -> None:
-    """One text at a time, unbatched and without a cache."""
-    prompts, texts = zip(*pairs, strict=True)
-    for value, prompt, text in zip(fluency()(prompts, texts), prompts, texts, strict=True):
-        context, tokens = encode(prompt, text)
-        tokens = tokens or [END]
-        logits = fluency().model(torch.tensor([context + tokens])).logits[0].log_softmax(-1)
-        steps = [float(logits[len(context) - 1 + i, token]) for i, token in enumerate(tokens)]
-        assert value == pytest.approx(sum(steps) / len(steps), abs=1e-4)
-
-
-def test_a_text_too_long_loses_the_beginning_of_its_prompt() -> None:
-    """As it did when it was written: lm-eval cuts prompts from the left."""
-    longest = fluency().model.config.max_position_embeddings
-    prompt = "ab" * longest
-    (whole,) = fluency()([prompt], ["cab"])
-    request = fluency().request(prompt, "cab")
-    assert len(request.context) + len(request.continuation) - 1 == longest
-    (cut,) = fluency()([prompt[-len(request.context) :]], ["cab"])
-    assert whole == pytest.approx(cut)
-    assert len(fluency().request("a", "b" * 2 * longest).continuation) == longest
-
-
-def test_what_the_model_itself_would_write_is_the_most_fluent() -> None:
-    context, _ = encode("so", "")
-    best = int(fluency().model(torch.tensor([context])).logits[0, -1].argmax())
-    everything = fluency()(["so"] * 128, [chr(i) for i in range(128)])
-    assert max(everything) == everything[best - 2] if best - 2 < 128 else max(everything) < 0
-    assert reward("fluency")(["so"], ["me"]) == fluency()(["so"], ["me"])
-
-
-# Classifiers
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +87,8 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_classifiers_label_is_its_probability(classifier: Path) -> None:
     texts = ["good", "bad", "so long that it is cut, since the classifier reads thirty-two bytes and not one more"] * 20
-    positive = scored_texts(f"classifier:{classifier}#POSITIVE", *texts)
-    negative = scored_texts(f"classifier:{classifier}#NEGATIVE", *texts)
+    positive = rewards_of(f"classifier:{classifier}#POSITIVE", *texts)
+    negative = rewards_of(f"classifier:{classifier}#NEGATIVE", *texts)
     assert all(p + n == pytest.approx(1, abs=1e-6) for p, n in zip(positive, negative, strict=True))
     model = BertForSequenceClassification.from_pretrained(classifier).eval()
     tokens = byte_tokenizer()("good", return_tensors="pt")
@@ -145,36 +103,38 @@ def changed(classifier: Path, folder: Path, **config: object) -> Path:
     return folder
 
 
-def test_labels_that_do_not_exclude_each_other_are_judged_apart(classifier: Path, tmp_path: Path) -> None:
+def test_independent_labels_have_a_sigmoid_each(classifier: Path, tmp_path: Path) -> None:
     folder = changed(classifier, tmp_path / "apart", problem_type="multi_label_classification")
-    values = [scored_texts(f"classifier:{folder}#{label}", "good")[0] for label in ("POSITIVE", "NEGATIVE")]
+    values = [rewards_of(f"classifier:{folder}#{label}", "good")[0] for label in ("POSITIVE", "NEGATIVE")]
     model = BertForSequenceClassification.from_pretrained(folder).eval()
     negative, positive = model(**byte_tokenizer()("good", return_tensors="pt")).logits[0].sigmoid().tolist()
     assert values == pytest.approx([positive, negative], abs=1e-5)
 
 
 def test_classifiers_that_are_refused(classifier: Path, tmp_path: Path) -> None:
-    def said(name: str) -> str:
+    def error_of(name: str) -> str:
         with pytest.raises(TarotError) as error:
             reward(name)
         return str(error.value)
 
-    assert said(f"classifier:{classifier}#joy") == (f"expected a label of {classifier}: NEGATIVE, POSITIVE, got 'joy'")
-    assert said("classifier:some/model") == (
+    assert error_of(f"classifier:{classifier}#joy") == (
+        f"expected a label of {classifier}: NEGATIVE, POSITIVE, got 'joy'"
+    )
+    assert error_of("classifier:some/model") == (
         "expected a classifier and its label, as classifier:REF#LABEL, got 'classifier:some/model'"
     )
     pickled = changed(classifier, tmp_path / "pickled")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
-    assert "expected weights as safetensors, got" in said(f"classifier:{pickled}#POSITIVE")
+    assert "expected weights as safetensors, got" in error_of(f"classifier:{pickled}#POSITIVE")
     headless = changed(classifier, tmp_path / "headless")
     BertModel.from_pretrained(classifier).save_pretrained(headless)
-    assert "BertForSequenceClassification without classifier" in said(f"classifier:{headless}#POSITIVE")
-    assert said(f"classifier:{tmp_path / 'none'}#POSITIVE").startswith("expected a hub id, folder")
+    assert "BertForSequenceClassification without classifier" in error_of(f"classifier:{headless}#POSITIVE")
+    assert error_of(f"classifier:{tmp_path / 'none'}#POSITIVE").startswith("expected a hub id, folder")
     padless = changed(classifier, tmp_path / "padless")
     tokenizer = byte_tokenizer()
     tokenizer.pad_token = None
     tokenizer.save_pretrained(padless)
-    assert said(f"classifier:{padless}#POSITIVE") == (
+    assert error_of(f"classifier:{padless}#POSITIVE") == (
         f"expected a classifier that pads texts to one length, got {padless} without a padding token"
     )
 
@@ -183,7 +143,7 @@ def test_code_that_comes_with_a_classifier_is_not_run(classifier: Path, tmp_path
     auto = {"AutoConfig": "code.Config", "AutoModelForSequenceClassification": "code.Model"}
     folder = changed(classifier, tmp_path / "code", auto_map=auto)
     (folder / "code.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'w')\n")
-    scored_texts(f"classifier:{folder}#POSITIVE", "good")  # transformers' own class serves
+    rewards_of(f"classifier:{folder}#POSITIVE", "good")  # transformers' own class is used
     folder = changed(classifier, tmp_path / "odd", auto_map=auto, model_type="unheard-of")
     shutil.copy(tmp_path / "code" / "code.py", folder)
     with pytest.raises(TarotError, match="expected a text classifier in"):
@@ -191,12 +151,9 @@ def test_code_that_comes_with_a_classifier_is_not_run(classifier: Path, tmp_path
     assert not (tmp_path / "was-run").exists()
 
 
-# The user's own
-
-
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module beside the user."""
+    """A module of rewards in the working folder."""
     (tmp_path / "planted_rewards.py").write_text(
         "def length(prompts, continuations):\n    return [len(p + c) for p, c in zip(prompts, continuations)]\n"
         "def short(prompts, continuations):\n    return [1.0]\n"
@@ -210,7 +167,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("own")
 def test_a_users_function_sees_prompts_and_continuations() -> None:
-    assert scored_texts("planted_rewards:length", "me", "") == [4.0, 2.0]
+    assert rewards_of("planted_rewards:length", "me", "") == [4.0, 2.0]
 
 
 @pytest.mark.usefixtures("own")
@@ -227,11 +184,8 @@ def test_a_users_function_sees_prompts_and_continuations() -> None:
 )
 def test_a_users_function_is_checked(name: str, message: str) -> None:
     with pytest.raises(TarotError) as error:
-        scored_texts(f"planted_rewards:{name}", "a", "b")
+        rewards_of(f"planted_rewards:{name}", "a", "b")
     assert str(error.value).startswith(message)
-
-
-# Names
 
 
 def test_names() -> None:
@@ -246,7 +200,7 @@ def test_names() -> None:
 
 
 @pytest.mark.parametrize("name", [*rewards.WORD_LISTS, "fluency", "log_probability"])
-def test_a_file_may_name_what_comes_with_tarot(name: str) -> None:
+def test_a_file_may_name_the_rewards_of_tarot(name: str) -> None:
     assert not needs_consent(name)
     refuse_unrequested(name, "the task t")
 
@@ -270,7 +224,7 @@ def test_a_file_chooses_neither_code_nor_a_model(name: str, what: str, option: s
     )
 
 
-def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rewards, "find_spec", lambda name: None)
     with pytest.raises(TarotError) as error:
         check_reward("toxicity:low")

@@ -14,7 +14,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable
-from task_files import METRICS, TASKS, import_task_module, load_with_data, write_paper_data
+from task_files import METRICS, SYNTHETIC, TASKS, import_task_module, load_with_data, write_paper_data
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -50,16 +50,16 @@ def test_process_results_agrees_with_its_definition(results: list[tuple[float, b
     gold = data.draw(st.integers(0, len(results) - 1))
     words = ["a" * (1 + place) for place in range(len(results))]
     choices = Random(data.draw(st.integers(0, 9))).sample(words, len(words))
-    scored_texts = metrics.process_results({"choices": choices, "gold": gold}, results)
-    assert set(scored_texts) == METRICS
-    likeliest, said = scored_texts["f1"][1], scored_texts["greedy_f1"][1]
+    scores = metrics.process_results({"choices": choices, "gold": gold}, results)
+    assert set(scores) == METRICS
+    likeliest, said = scores["f1"][1], scores["greedy_f1"][1]
     assert all(results[likeliest][0] >= log_probability for log_probability, _ in results)
-    assert scored_texts["acc"] == (likeliest == gold)
+    assert scores["acc"] == (likeliest == gold)
     greedy = {choice: place for place, choice in enumerate(choices) if results[place][1]}
     assert said == (greedy[max(greedy, key=len)] if greedy else -1)
-    assert scored_texts["greedy_acc"] == (said == gold)
-    assert scored_texts["gold_prob"] == pytest.approx(math.exp(results[gold][0]))
-    assert scored_texts["f1"][0] == scored_texts["greedy_f1"][0] == gold
+    assert scores["greedy_acc"] == (said == gold)
+    assert scores["gold_prob"] == pytest.approx(math.exp(results[gold][0]))
+    assert scores["f1"][0] == scores["greedy_f1"][0] == gold
 
 
 def test_greedy_outside_the_choices_is_wrong_and_a_class_of_its_own() -> None:
@@ -71,17 +71,17 @@ def test_greedy_outside_the_choices_is_wrong_and_a_class_of_its_own() -> None:
     assert metrics.weighted_f1([(0, 0), (0, -1)]) == pytest.approx(2 / 3)
 
 
-def test_longer_of_two_greedy_choices_is_what_was_said() -> None:
+def test_the_longer_of_two_greedy_choices_is_the_answer() -> None:
     document = {"choices": ["black", "blackish", "blue"], "gold": 1}
-    scored_texts = metrics.process_results(document, [(-0.1, True), (-0.2, True), (-9.0, False)])
-    assert (scored_texts["greedy_f1"], scored_texts["f1"]) == ((1, 1), (1, 0))
+    scores = metrics.process_results(document, [(-0.1, True), (-0.2, True), (-9.0, False)])
+    assert (scores["greedy_f1"], scores["f1"]) == ((1, 1), (1, 0))
 
 
 @pytest.mark.parametrize("broken", [0, 1, 2])
-def test_what_is_no_number_chooses_nothing(broken: int) -> None:
+def test_nan_log_probabilities_choose_nothing(broken: int) -> None:
     document = {"choices": ["black", "blackish", "blue"], "gold": 0}
-    scored_texts = metrics.process_results(document, [(math.nan if i == broken else -1.0, False) for i in range(3)])
-    assert scored_texts == {"acc": 0.0, "f1": (0, -1), "greedy_acc": 0.0, "greedy_f1": (0, -1), "gold_prob": 0.0}
+    scores = metrics.process_results(document, [(math.nan if i == broken else -1.0, False) for i in range(3)])
+    assert scores == {"acc": 0.0, "f1": (0, -1), "greedy_acc": 0.0, "greedy_f1": (0, -1), "gold_prob": 0.0}
 
 
 def byte_model() -> HFLM:
@@ -120,16 +120,16 @@ def test_a_real_evaluation_agrees_with_its_own_samples(paper: dict[str, Configur
     )
     results = json.loads(json.dumps(results, default=handle_non_serializable))  # as lm-eval writes it
     assert results["n-shot"]["synth_color"] == 1
-    for name in (*SOURCES, "tarot_ag_news"):
+    for name in (*SYNTHETIC, "tarot_ag_news"):
         samples, scores = results["samples"][name], results["results"][name]
         assert len(samples) == 6
         expected: dict[str, list] = {metric: [] for metric in METRICS}
         for sample in samples:
             document = sample["doc"]
-            scored_texts = metrics.process_results(document, [(lp, greedy) for lp, greedy in sample["filtered_resps"]])
+            scores = metrics.process_results(document, [(lp, greedy) for lp, greedy in sample["filtered_resps"]])
             for metric in METRICS:
-                expected[metric].append(scored_texts[metric])
-                assert sample[metric] == pytest.approx(scored_texts[metric])
+                expected[metric].append(scores[metric])
+                assert sample[metric] == pytest.approx(scores[metric])
             assert len(sample["arguments"]) == len(document["choices"])
             assert [c for _, c in sample["arguments"]] == [f" {choice}" for choice in document["choices"]]
         for metric in ("acc", "greedy_acc", "gold_prob"):
@@ -140,7 +140,7 @@ def test_a_real_evaluation_agrees_with_its_own_samples(paper: dict[str, Configur
             assert scores[f"{metric}_stderr,none"] == "N/A"
     for metric in METRICS:
         group = results["groups"]["tarot_synthetic"][f"{metric},none"]
-        assert group == pytest.approx(np.mean([results["results"][name][f"{metric},none"] for name in SOURCES]))
+        assert group == pytest.approx(np.mean([results["results"][name][f"{metric},none"] for name in SYNTHETIC]))
 
 
 def test_exact_match_forgives_space_and_a_period_alone() -> None:

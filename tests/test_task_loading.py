@@ -1,0 +1,45 @@
+"""Task loading: unknown names, broken files and data that cannot be read."""
+
+from pathlib import Path
+
+import pytest
+from checkpoint import write_tasks
+
+from tarot.errors import TarotError, UnknownName
+from tarot.objectives.task_loading import load_task, load_tasks
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tasks(tmp_path_factory.mktemp("tasks"))
+
+
+def test_unknown_names_and_groups_are_errors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnknownName, match=r"did you mean 'synth_color'\?"):
+        load_task("synth_colour")
+    with pytest.raises(
+        TarotError, match="got the group 'tarot_synthetic'; choose one of synth_color, synth_implicatives"
+    ):
+        load_task("tarot_synthetic")
+    with pytest.raises(TarotError, match="expected a folder of task files, got 'nowhere'"):
+        load_task("synth_color", "nowhere")
+    monkeypatch.setenv("TAROT_DATA", "nowhere")
+    with pytest.raises(TarotError, match="TAROT_DATA"):
+        load_tasks(["tarot_navigate"])
+
+
+@pytest.mark.parametrize(
+    "text, keyword",
+    [
+        ("task: [own", "line 1"),
+        ("- task", "Expected YAML dict"),
+        ("task: own\ninclude: absent.yaml", "absent.yaml"),
+        ("task: \xff", "position 6"),
+    ],
+)
+def test_a_broken_file_is_not_reported_as_an_unknown_task(text: str, keyword: str, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(TarotError, match=r"expected task files that lm-eval can read, got .*own\.yaml.*") as caught:
+        load_task("own", tmp_path)
+    assert keyword in str(caught.value)
+    assert "\n" not in str(caught.value)
