@@ -12,7 +12,7 @@ import pytest
 
 from tarot.evaluation.grid import CellRequest
 from tarot.evaluation.metrics import METRICS
-from tarot.pytest_plugin.measured import TarotGain
+from tarot.pytest_plugin.gain import TarotGain
 
 
 @pytest.fixture

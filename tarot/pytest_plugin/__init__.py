@@ -1,4 +1,8 @@
-"""The pytest plugin. This file is imported in every run of pytest and names the modules that hold it."""
+"""The pytest plugin: names the modules that pytest loads for it.
+
+pytest imports these modules in every run of an environment that tarot is installed in, so none of them imports torch
+before a test uses a fixture.
+"""
 
 pytest_plugins = (
     "tarot.pytest_plugin.hooks",

@@ -1,4 +1,4 @@
-"""The fixtures."""
+"""The fixtures `tarot_gain`, `tarot_adapter` and `tarot_model`, for the cell `tarot_setting` of a test."""
 
 from typing import TYPE_CHECKING, NoReturn
 
@@ -7,23 +7,23 @@ import pytest
 from tarot.errors import TarotError
 from tarot.evaluation.grid import CellRequest
 from tarot.objectives.task_names import check_task_names
-from tarot.pytest_plugin.session import STATE, from_ray, measured, measurer
+from tarot.pytest_plugin.session import STATE
 
 if TYPE_CHECKING:
     from tarot.edit.adapter import Adapter
     from tarot.models.loaded_model import LoadedModel
-    from tarot.pytest_plugin.measured import TarotGain
+    from tarot.pytest_plugin.gain import TarotGain
 
 
 @pytest.fixture(scope="session")
 def tarot_setting(request: pytest.FixtureRequest) -> CellRequest:
-    """The cell that a test measures, from its marker and the options."""
+    """The cell that the test measures, from its marker and the options."""
     if not hasattr(request, "param"):
         _fail(
             TarotError(
                 "a model and a task to measure",
-                "none, or a fixture asked for by name at run time",
-                "give --tarot-model and --tarot-task, or mark the test with @pytest.mark.tarot(model=..., task=...)",
+                "none, or a fixture requested by name at run time",
+                "give --tarot-model and --tarot-tasks, or mark the test with @pytest.mark.tarot(model=..., task=...)",
             )
         )
     setting: CellRequest = request.param
@@ -44,36 +44,38 @@ def tarot_model(tarot_setting: CellRequest, request: pytest.FixtureRequest) -> "
         _fail(error)
 
 
+# The two fixtures below have the scope of a test, since a part of a suite may replace `tarot_model`. What is measured
+# is kept in the state of the session, so that each cell is measured once.
+
+
 @pytest.fixture
 def tarot_adapter(tarot_setting: CellRequest, request: pytest.FixtureRequest) -> "Adapter":
-    """The edit that the search of this cell finds, from the cache where it has been found before."""
+    """The adapter that the cell's search finds, or has found in an earlier run."""
+    state = request.config.stash[STATE]
     try:
-        if request.config.stash[STATE].values["engine"] == "ray":
-            return from_ray(request.config, tarot_setting)[0]
-        return measurer(request.config).tune(tarot_setting, request.getfixturevalue("tarot_model"))[0]
+        return state.tune(tarot_setting, None if state.uses_ray else request.getfixturevalue("tarot_model"))
     except TarotError as error:
         _fail(error)
 
 
 @pytest.fixture
 def tarot_gain(tarot_setting: CellRequest, request: pytest.FixtureRequest) -> "TarotGain":
-    """Base, in-context and edited answers to the same documents, and the gains between them."""
+    """The gains of the edited model over the base model and over few-shot prompting, on the same documents."""
     state = request.config.stash[STATE]
-    # The model as a fixture, which a suite may have replaced; it is not needed here when Ray's machines load it.
-    model = None if state.values["engine"] == "ray" else request.getfixturevalue("tarot_model")
+    model = None if state.uses_ray else request.getfixturevalue("tarot_model")
     if (tarot_setting, model) not in state.gains:
-        from tarot.pytest_plugin.measured import TarotGain
+        from tarot.pytest_plugin.gain import TarotGain
 
         try:
-            comparison = measured(request.config, tarot_setting, model)
-            state.unsent_cells.append(comparison)
+            comparison = state.measure(tarot_setting, model)
+            state.unsent.append(comparison)
             state.gains[tarot_setting, model] = TarotGain(comparison)
         except TarotError as error:
             state.gains[tarot_setting, model] = error
-    found = state.gains[tarot_setting, model]
-    if isinstance(found, TarotError):
-        _fail(found)
-    return found
+    gain = state.gains[tarot_setting, model]
+    if isinstance(gain, TarotError):
+        _fail(gain)
+    return gain
 
 
 def _fail(error: TarotError) -> NoReturn:

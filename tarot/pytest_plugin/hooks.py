@@ -1,142 +1,128 @@
-"""The hooks: options, marker, collection and reports."""
+"""The hooks before and during tests: options, marker, parameters, and what a test's report carries."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tarot._files.paths import check_writable
 from tarot.errors import TarotError
-from tarot.evaluation import results_file
-from tarot.evaluation.results import Arm, Comparison, missing_number_notes
-from tarot.pytest_plugin import options
-from tarot.pytest_plugin.options import OPTIONS
-from tarot.pytest_plugin.session import STATE, SessionState, is_worker, ray_engine
+from tarot.evaluation.results import Comparison
+from tarot.evaluation.results_file import load_comparisons
+from tarot.pytest_plugin.collector import Collector
+from tarot.pytest_plugin.marker import cell_requests
+from tarot.pytest_plugin.options import MARKER_KEYWORDS, add_options, parse_options
+from tarot.pytest_plugin.session import STATE, SessionState, is_worker
 
-if TYPE_CHECKING:
-    pass
-
-
-MEASURING = {"tarot_adapter", "tarot_gain"}
+MEASURING_FIXTURES = frozenset({"tarot_adapter", "tarot_gain"})
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    options.add_options(parser)
+    """Add the options and ini values."""
+    add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    keywords = ", ".join(option.marker for option in OPTIONS.values() if option.marker)
+    """Parse the options, and check files before anything is measured."""
     config.addinivalue_line(
-        "markers", f"tarot({keywords}): what tarot's fixtures measure in this test, over the options"
+        "markers", f"tarot({', '.join(MARKER_KEYWORDS)}): what tarot's fixtures measure, instead of the options"
     )
-    values = options.parsed(config)
-    state = config.stash[STATE] = SessionState(values)
+    values = parse_options(config)
+    state = config.stash[STATE] = SessionState(config, values)
     if not is_worker(config):
         config.pluginmanager.register(Collector(state), "tarot-collector")
         _check_writable("--tarot-report", values["report"], folder=True)
-        _check_writable("--tarot-save-baseline", to := values["save-baseline"], folder=False)
-        state.baseline = _checked_baseline("--tarot-baseline", values["baseline"])
-        state.saved = _checked_baseline("--tarot-save-baseline", to if to and Path(to).exists() else None)
+        _check_writable("--tarot-save-baseline", values["save-baseline"], folder=False)
+        state.baseline = _load("--tarot-baseline", values["baseline"])
+        if (path := values["save-baseline"]) and Path(path).exists():
+            state.saved = _load("--tarot-save-baseline", path)
 
 
-def _checked_baseline(option: str, path: str | None) -> list[Comparison] | None:
+def _check_writable(option: str, path: str | None, *, folder: bool) -> None:
     try:
-        return results_file.load_comparisons(path) if path else None
+        if path is not None:
+            check_writable(Path(path), folder=folder)
     except TarotError as error:
         raise pytest.UsageError(f"{option}: {error}") from None
 
 
-def _check_writable(option: str, target: str | None, *, folder: bool) -> None:
-    """Told before an hour of measuring, not after it."""
-    if target is None:
-        return
+def _load(option: str, path: str | None) -> list[Comparison] | None:
     try:
-        check_writable(Path(target), folder=folder)
+        return load_comparisons(path) if path else None
     except TarotError as error:
         raise pytest.UsageError(f"{option}: {error}") from None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test once for each cell of its marker and the options."""
     if "tarot_setting" not in metafunc.fixturenames:
         return
     state = metafunc.config.stash[STATE]
     markers = list(metafunc.definition.iter_markers("tarot"))[::-1]
-    comparisons = bool(MEASURING & set(metafunc.fixturenames))
+    measures = _measures(metafunc.fixturenames)
     try:
-        settings = options.settings(state.values, markers, metafunc.definition.path.parent, comparisons)
+        requests = cell_requests(state.values, markers, metafunc.definition.path.parent, measures=measures)
     except TarotError as error:
         raise pytest.Collector.CollectError(f"{metafunc.definition.nodeid}: {error}") from None
-    # Without a model or task there is nothing to parametrise over: the fixture says so when the test runs.
-    if settings:
-        metafunc.parametrize("tarot_setting", settings, indirect=True, ids=[s.id for s in settings], scope="session")
+    # Without a model or a task there are no cells; the fixture reports that when the test runs.
+    if requests:
+        names = [request.id for request in requests]
+        metafunc.parametrize("tarot_setting", requests, indirect=True, ids=names, scope="session")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Submit all cells that the tests will ask for; a worker's, of which others may ask too, wait until they do."""
+    """Submit all cells to a Ray cluster at once; a worker of xdist submits each when its test runs."""
     config = session.config
     state = config.stash[STATE]
-    if state.values["engine"] != "ray" or is_worker(config) or config.option.collectonly:
+    if not state.uses_ray or is_worker(config) or config.option.collectonly:
         return
-    measured = (item for item in session.items if MEASURING & set(getattr(item, "fixturenames", ())))
-    called = (getattr(item, "callspec", None) for item in measured)
-    asked = [call.params["tarot_setting"] for call in called if call and "tarot_setting" in call.params]
+    calls = [getattr(item, "callspec", None) for item in session.items if _measures(getattr(item, "fixturenames", ()))]
+    requests = [call.params["tarot_setting"] for call in calls if call and "tarot_setting" in call.params]
     try:
-        for setting in dict.fromkeys(asked):
-            ray_engine(config).add(setting)
+        for request in dict.fromkeys(requests):
+            state.ray.add(request)
     except TarotError as error:
         raise pytest.UsageError(f"--tarot-engine: {error}") from None
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    if config.stash[STATE].values["engine"] == "ray" and getattr(config.option, "numprocesses", None):
-        return "tarot: each of xdist's workers asks Ray for one cell at a time; without -n all are submitted at once"
+    """Say how xdist slows a run on a Ray cluster down."""
+    if config.stash[STATE].uses_ray and getattr(config.option, "numprocesses", None):
+        return "tarot: with -n, each worker submits one cell to Ray at a time; without -n all are submitted at once"
     return None
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if (state := config.stash.get(STATE, None)) and state.ray:
-        state.ray.close()
+    """Leave the Ray cluster."""
+    if state := config.stash.get(STATE, None):
+        state.close()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Send along what was measured, since a worker may die later, and say why an assertion on a gain failed."""
+    """Attach to a test's report what it measured, and to a failed assertion what explains it.
+
+    Reports carry the measurements because a worker of xdist may die later.
+    """
     report = yield
     state = item.config.stash[STATE]
-    if state.unsent_cells:
-        # Plain values, which a worker can send.
-        report.tarot_cells = [asdict(comparison) for comparison in state.unsent_cells]  # type: ignore[attr-defined]  # what plugins add
-    if state.unsent_words:
-        report.tarot_words = [*state.unsent_words]  # type: ignore[attr-defined]  # the same
-    state.unsent_cells.clear()
-    state.unsent_words.clear()
-    if (report.failed or hasattr(report, "wasxfail")) and MEASURING & set(getattr(item, "fixturenames", ())):
-        report.tarot_unproven = True  # type: ignore[attr-defined]  # the same
+    measures = _measures(getattr(item, "fixturenames", ()))
+    carried = {
+        "tarot_cells": [asdict(comparison) for comparison in state.unsent],
+        "tarot_notes": [*state.unsent_notes],
+        "tarot_failed": (report.failed or hasattr(report, "wasxfail")) and measures,
+    }
+    vars(report).update({name: value for name, value in carried.items() if value})
+    state.unsent.clear()
+    state.unsent_notes.clear()
     gain = getattr(item, "funcargs", {}).get("tarot_gain")
     if report.when == "call" and report.failed and gain is not None:
-        from tarot.pytest_plugin.measured import explain
+        from tarot.pytest_plugin.explanation import explain
 
         report.sections.append(("tarot_gain", explain(gain.comparison)))
     return report
 
 
-class Collector:
-    """Takes what tests have measured off their reports, wherever they ran."""
-
-    def __init__(self, state: SessionState) -> None:
-        self.state = state
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Of the same cell measured twice the later one stays, unless it has fewer arms: the others are equal."""
-        for values in getattr(report, "tarot_cells", ()):
-            from tarot.evaluation.regression import identity  # takes NumPy along: only where something was measured
-
-            comparison = Comparison(**{**values, "arms": tuple(Arm(**arm) for arm in values["arms"])})
-            key = (identity(comparison), comparison.adapter, comparison.keys)
-            if key not in self.state.comparisons or len(self.state.comparisons[key].arms) <= len(comparison.arms):
-                self.state.comparisons[key] = comparison
-            self.state.words += [words for words in missing_number_notes(comparison) if words not in self.state.words]
-        self.state.words += [words for words in getattr(report, "tarot_words", ()) if words not in self.state.words]
-        self.state.unproven |= getattr(report, "tarot_unproven", False)
+def _measures(fixture_names: Iterable[str]) -> bool:
+    return not MEASURING_FIXTURES.isdisjoint(fixture_names)

@@ -1,242 +1,260 @@
-"""What a user asks for: on the command line, in the ini file, in a marker. Text in, checked values out.
+"""The options `--tarot-NAME` and ini values `tarot_NAME`: text in, checked values out.
 
-Names of tasks, models, searches and spaces are checked where they are known, when a test needs them: that takes
-libraries which a run without such a test must not import.
+Names of tasks, models, searches and spaces are checked when a test needs them, because a run without such a test must
+not import the libraries that know them.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
-from tarot.errors import TarotError, UnknownName
-from tarot.evaluation.grid import CellRequest, parse_engine, parse_seeds, parse_shots
+from tarot.errors import TarotError
+from tarot.evaluation.grid import parse_engine, parse_seeds, parse_shots
 
 TOLERANCE = "tarot_tolerance"
 
 
-def name(text: str) -> str:
-    """Any text that is not blank."""
+def parse_name(text: str) -> str:
+    """Return the text without surrounding spaces; it must not be blank."""
     if not text.strip():
         raise TarotError("a name", repr(text))
     return text.strip()
 
 
-def whole(text: str) -> int:
-    """A number from 1."""
+def parse_positive(text: str) -> int:
+    """Return a whole number from 1."""
     if not (text.isascii() and text.isdigit() and int(text)):
         raise TarotError("a whole number from 1", repr(text))
     return int(text)
 
 
-def count(text: str) -> int:
-    """A number from 0."""
+def parse_count(text: str) -> int:
+    """Return a whole number from 0."""
     if not (text.isascii() and text.isdigit()):
         raise TarotError("a whole number from 0", repr(text))
     return int(text)
 
 
-def number(text: str) -> float:
-    """A number from 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not (isfinite(value) and value >= 0):
+def parse_limit(text: str) -> int | float:
+    """Return a number of documents from 1, or a fraction of them below 1."""
+    if 0 < (fraction := _number(text)) < 1:
+        return fraction
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise TarotError("a whole number from 1, or a fraction below 1", repr(text))
+    return int(text)
+
+
+def parse_number(text: str) -> float:
+    """Return a finite number from 0."""
+    if (value := _number(text)) < 0:
         raise TarotError("a number from 0", repr(text))
     return value
 
 
-def fraction(text: str) -> float:
-    """A number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not (isfinite(value) and 0 <= value <= 1):
+def parse_fraction(text: str) -> float:
+    """Return a number from 0 to 1."""
+    if not 0 <= (value := _number(text)) <= 1:
         raise TarotError("a fraction from 0 to 1", repr(text), "for example 0.02")
     return value
 
 
-def truth(text: str) -> bool:
-    """Read `true` or `false`."""
+def parse_flag(text: str) -> bool:
+    """Return whether the text is `true`; the only other text is `false`."""
     if text.strip().lower() not in ("true", "false"):
         raise TarotError("true or false", repr(text))
     return text.strip().lower() == "true"
 
 
+def _number(text: str) -> float:
+    """Return a finite number, or -1 for anything else."""
+    try:
+        value = float(text)
+    except ValueError:
+        return -1.0
+    return value if isfinite(value) else -1.0
+
+
 @dataclass(frozen=True)
 class Option:
-    """`--tarot-NAME` and ini value `tarot_NAME`; `marker` is its keyword in `@pytest.mark.tarot`, if it has one.
+    """One option `--tarot-NAME`, ini value `tarot_NAME` and perhaps keyword of `@pytest.mark.tarot`.
 
-    A `flag` takes no value on the command line, and true or false in the ini file.
+    Attributes:
+        parse: Turns text into a value; raises TarotError.
+        help: What the option does.
+        default: Value without the option; a tuple if there may be several.
+        field: Field of `CellRequest` that the option sets; "" for none.
+        marker: Keywords of the marker that set the same field.
+        aliases: Older names of the option.
+        repeat: Whether the option may be repeated.
+        path: Whether the value is a path: relative to the current folder, in an ini file to pytest's root.
+        flag: Whether the option has no value on the command line, and `true` or `false` in the ini file.
     """
 
     parse: Callable[[str], Any]
     help: str
     default: Any = None
+    field: str = ""
+    marker: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
     repeat: bool = False
     path: bool = False
-    marker: str = ""
     flag: bool = False
 
 
 OPTIONS: Mapping[str, Option] = {
     "model": Option(
-        name, "model reference, as `tarot models` lists them; repeat for several", (), repeat=True, marker="model"
+        parse_name,
+        "model: hub id, folder, PATH.gguf or wheel:NAME; may be repeated",
+        (),
+        field="model",
+        marker=("model",),
+        repeat=True,
     ),
-    "task": Option(name, "lm-eval task; repeat for several", (), repeat=True, marker="task"),
-    "shots": Option(
+    "tasks": Option(
+        parse_name,
+        "lm-eval task; may be repeated",
+        (),
+        field="task",
+        marker=("task",),
+        aliases=("task",),
+        repeat=True,
+    ),
+    "num-fewshot": Option(
         parse_shots,
-        "labelled examples in each prompt: 0,6 measures both; `mix` tunes on mixed prompts",
+        "shots in each prompt: 0,6 measures both; mix draws 0, 2, 4 or 6 for each sample",
         (0,),
-        marker="num_fewshot",
+        field="num_fewshot",
+        marker=("num_fewshot",),
+        aliases=("shots",),
     ),
-    "seeds": Option(parse_seeds, "0,1,2 measures three", (0,), marker="seed"),
-    "samples": Option(whole, "labelled samples of the search", 20, marker="samples"),
-    "budget": Option(whole, "evaluations of the search", 120, marker="budget"),
-    "search": Option(name, "adam, bo, paper or random", "adam", marker="search"),
+    "seeds": Option(parse_seeds, "random seeds: 0,1,2 measures three", (0,), field="seed", marker=("seed",)),
+    "num-samples": Option(
+        parse_positive,
+        "labelled samples of the search",
+        20,
+        field="samples",
+        marker=("num_samples", "samples"),
+        aliases=("samples",),
+    ),
+    "budget": Option(parse_positive, "evaluations of the search", 120, field="budget", marker=("budget",)),
+    "search": Option(parse_name, "adam, bo, paper or random", "adam", field="search", marker=("search",)),
     "space": Option(
-        name, "full, head-gradient, head, layer, random:R; the search's own if left out", "", marker="space"
+        parse_name,
+        "full, head-gradient or head (default: the search's own)",
+        "",
+        field="space",
+        marker=("space",),
     ),
-    "limit": Option(whole, "evaluate only the first documents", None, marker="limit"),
-    "include-path": Option(name, "folder of further lm-eval task files", None, path=True, marker="include_path"),
+    "limit": Option(
+        parse_limit,
+        "evaluate only the first documents: a number, or a fraction below 1",
+        None,
+        field="limit",
+        marker=("limit",),
+    ),
+    "include-path": Option(
+        parse_name,
+        "folder of further lm-eval task files",
+        None,
+        field="include_path",
+        marker=("include_path",),
+        path=True,
+    ),
     "control": Option(
-        name, "another search to measure beside, such as random; repeat for several", (), repeat=True, marker="control"
+        parse_name,
+        "another search to measure beside, such as random; may be repeated",
+        (),
+        field="control",
+        marker=("control",),
+        repeat=True,
     ),
     "draws": Option(
-        count, "average few-shot prompting over so many choices and orders of its shots; 0 for none", 5, marker="draws"
+        parse_count,
+        "average few-shot prompting over this many choices and orders of its shots; 0 for none",
+        5,
+        field="draws",
+        marker=("draws",),
     ),
-    "engine": Option(parse_engine, "where cells are measured: local, or ray for a cluster's machines", "local"),
-    "address": Option(name, "of the Ray cluster, HOST:PORT; one is started on this machine if left out", None),
-    "cpus": Option(whole, "with ray: threads of a cell", None),
-    "gpus": Option(number, "with ray: GPUs of a cell, or a share such as 0.5", None),
-    "memory": Option(name, "with ray: memory of a cell", "4GB"),
-    "cache": Option(name, "folder of tuned adapters; pytest's own cache if left out", None, path=True),
-    "baseline": Option(name, "fail where a cell is worse than in this file, or not measured", None, path=True),
-    "allow-missing": Option(truth, "pass cells and documents of the baseline that were not measured", False, flag=True),
-    "save-baseline": Option(name, "write the cells to this file, unless a test fails", None, path=True),
-    "report": Option(name, "write an HTML report into this folder", None, path=True),
+    "engine": Option(parse_engine, "where cells are measured: local, or ray for a cluster", "local"),
+    "address": Option(parse_name, "Ray cluster, HOST:PORT (default: start one on this machine)", None),
+    "cpus": Option(parse_positive, "with ray: threads per cell", None),
+    "gpus": Option(parse_number, "with ray: GPUs per cell (fractions allowed)", None),
+    "memory": Option(parse_name, "with ray: memory per cell", "4GB"),
+    "cache": Option(parse_name, "folder of tuned adapters (default: in pytest's cache)", None, path=True),
+    "baseline": Option(parse_name, "fail if a cell is worse than in this file, or not measured", None, path=True),
+    "allow-missing": Option(
+        parse_flag, "pass cells and documents of the baseline that were not measured", False, flag=True
+    ),
+    "save-baseline": Option(parse_name, "write the cells to this file, unless a test fails", None, path=True),
+    "report": Option(parse_name, "write an HTML report into this folder", None, path=True),
 }
+
+MARKER_KEYWORDS: Mapping[str, Option] = {keyword: option for option in OPTIONS.values() for keyword in option.marker}
 
 
 def add_options(parser: pytest.Parser) -> None:
-    group = parser.getgroup("tarot", "rotated language models, measured")
+    """Add all options and ini values; their values stay text until `parse_options`."""
+    group = parser.getgroup("tarot", "edited language models, measured")
     for key, option in OPTIONS.items():
+        names = [f"--tarot-{name}" for name in (key, *option.aliases)]
+        ini_aliases = [_ini_name(alias) for alias in option.aliases]
         if option.flag:
-            group.addoption(f"--tarot-{key}", action="store_const", const="true", default=None, help=option.help)
-            parser.addini(_ini(key), f"--tarot-{key}", type="string", default=None)
+            group.addoption(*names, action="store_const", const="true", default=None, help=option.help)
+            parser.addini(_ini_name(key), names[0], type="string", default=None, aliases=ini_aliases)
             continue
-        default = f" (default: {_text(option.default)})" if option.default not in (None, (), "") else ""
+        default = f" (default: {_default_text(option.default)})" if option.default not in (None, (), "") else ""
         metavar = "DIR" if option.path and "baseline" not in key else "FILE" if option.path else key.upper()
-        # Parsed later, in one place with the ini values, so that both fail alike.
         group.addoption(
-            f"--tarot-{key}",
-            action="append" if option.repeat else "store",
-            metavar=metavar,
-            help=option.help + default,
+            *names, action="append" if option.repeat else "store", metavar=metavar, help=option.help + default
         )
         kind: Literal["linelist", "string"] = "linelist" if option.repeat else "string"
-        parser.addini(_ini(key), f"--tarot-{key}", type=kind, default=None)
+        parser.addini(_ini_name(key), names[0], type=kind, default=None, aliases=ini_aliases)
     parser.addini(TOLERANCE, "how much a gain may fall before --tarot-baseline fails, a fraction", default="0.02")
 
 
-def _ini(key: str) -> str:
+def _ini_name(key: str) -> str:
     return f"tarot_{key.replace('-', '_')}"
 
 
-def _text(value: Any) -> str:
+def _default_text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def parsed(config: pytest.Config) -> dict[str, Any]:
-    """Every option's value, by its name in OPTIONS, and the tolerance.
+def parse_options(config: pytest.Config) -> dict[str, Any]:
+    """Return the value of every option, by its name in `OPTIONS`, and of the tolerance.
+
+    The command line takes precedence over the ini file.
 
     Raises:
-        pytest.UsageError: a value that is not understood, quoted, with the option or ini value that holds it.
+        pytest.UsageError: A value is malformed; the message quotes it and names the option or ini value.
     """
     values = {}
     for key, option in OPTIONS.items():
-        given, where, folder = config.getoption(f"--tarot-{key}"), f"--tarot-{key}", config.invocation_params.dir
-        if given is None:
-            given, where, folder = config.getini(_ini(key)), _ini(key), config.rootpath
-        values[key] = (
-            option.default if given in (None, [], "") and where == _ini(key) else _value(option, given, where, folder)
-        )
-    values[TOLERANCE] = _parse(fraction, config.getini(TOLERANCE), TOLERANCE)
+        text, source, folder = config.getoption(f"--tarot-{key}"), f"--tarot-{key}", config.invocation_params.dir
+        if text is None:
+            text, source, folder = config.getini(_ini_name(key)), _ini_name(key), config.rootpath
+            if text in (None, [], ""):
+                values[key] = option.default
+                continue
+        values[key] = _parse_values(option, text, source, folder)
+    values[TOLERANCE] = _parse(parse_fraction, config.getini(TOLERANCE), TOLERANCE)
     return values
 
 
-def _value(option: Option, given: str | Sequence[str], where: str, folder: Path) -> Any:
-    texts = [given] if isinstance(given, str) else given
-    found = tuple(_parse(option.parse, text, where) for text in texts)
+def _parse_values(option: Option, text: str | Sequence[str], source: str, folder: Path) -> Any:
+    texts = [text] if isinstance(text, str) else text
+    values = tuple(_parse(option.parse, text, source) for text in texts)
     if option.path:
-        found = tuple(str(folder / Path(text).expanduser()) for text in found)
-    return found if option.repeat else found[0]
+        values = tuple(str(folder / Path(value).expanduser()) for value in values)
+    return values if option.repeat else values[0]
 
 
-def _parse(parse: Callable[[str], Any], text: str, where: str) -> Any:
+def _parse(parse: Callable[[str], Any], text: str, source: str) -> Any:
     try:
         return parse(text)
     except TarotError as error:
-        raise pytest.UsageError(f"{where}: {error}") from None
-
-
-def settings(
-    values: Mapping[str, Any], markers: Iterable[pytest.Mark], folder: Path, comparisons: bool
-) -> list[CellRequest]:
-    """Models x tasks x shots x seeds of the options, or of the markers where they say otherwise; the last one counts.
-
-    Args:
-        values: as `parsed` returns them.
-        markers: `tarot` markers of a test, the nearest last.
-        folder: what a marker's include_path starts from.
-        cells: whether the test measures; one that only asks for a model gets one setting a model.
-
-    Raises:
-        TarotError: a keyword or value of a marker that is not understood.
-    """
-    chosen = {option.marker: values[key] for key, option in OPTIONS.items() if option.marker}
-    for marker in markers:
-        chosen |= _marked(marker, folder)
-    rest = {key: value for key, value in chosen.items() if key not in ("model", "task", "num_fewshot", "seed")}
-    if not comparisons:
-        return [CellRequest(model, "") for model in dict.fromkeys(chosen["model"])]
-    combined = product(chosen["model"], chosen["task"], chosen["num_fewshot"], chosen["seed"])
-    return list(dict.fromkeys(CellRequest(*these, **rest) for these in combined))
-
-
-def _marked(marker: pytest.Mark, folder: Path) -> dict[str, Any]:
-    if marker.args:
-        raise TarotError(
-            "keywords in @pytest.mark.tarot", f"{marker.args[0]!r} without one", "for example task='synth_color'"
-        )
-    known = {option.marker: option for option in OPTIONS.values() if option.marker}
-    found: dict[str, Any] = {}
-    for key, value in marker.kwargs.items():
-        if key not in known:
-            raise UnknownName("keyword of @pytest.mark.tarot", key, known)
-        option = known[key]
-        if value is None:  # as if no option said anything
-            found[key] = option.default
-            continue
-        several = isinstance(option.default, tuple)
-        texts = [str(one) for one in value] if several and isinstance(value, list | tuple) else [str(value)]
-        try:
-            parts = [option.parse(text) for text in texts]
-        except TarotError as error:
-            raise TarotError(*_renamed(error, key)) from None
-        if several:
-            found[key] = tuple(one for part in parts for one in (part if isinstance(part, tuple) else (part,)))
-        else:
-            found[key] = str(folder / parts[0]) if option.path else parts[0]
-    return found
-
-
-def _renamed(error: TarotError, key: str) -> tuple[str, str]:
-    expected, _, got = str(error).removeprefix("expected ").partition(", got ")
-    return f"{expected} for {key} in @pytest.mark.tarot", got
+        raise pytest.UsageError(f"{source}: {error}") from None

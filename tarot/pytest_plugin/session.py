@@ -1,4 +1,4 @@
-"""The state of one process of a run, and how it measures."""
+"""What one process of a test run holds, and how it measures a cell."""
 
 from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass, field
@@ -18,86 +18,114 @@ if TYPE_CHECKING:
     from tarot.evaluation.ray.cells import RayEngine
     from tarot.evaluation.regression import Verdict
     from tarot.models.loaded_model import LoadedModel
-    from tarot.pytest_plugin.measured import TarotGain
+    from tarot.pytest_plugin.gain import TarotGain
 
 
 @dataclass
 class SessionState:
-    """What one process of a run knows: the options, what is loaded, tuned and measured, what is to be said."""
+    """State of one process of a test run: the controlling process, or a worker of xdist.
 
+    Attributes:
+        config: pytest's configuration.
+        values: values of the options, by name, as `parse_options` returns them.
+        models: models loaded so far.
+        gains: gains measured so far, or why they could not be measured. The model is part of the key, because a part of
+            a suite may replace the fixture `tarot_model`.
+        unsent: comparisons that no report of a test has carried to the controlling process yet.
+        unsent_notes: notes likewise.
+        baseline: cells of `--tarot-baseline`. This and the following are of the controlling process.
+        saved: cells that the file of `--tarot-save-baseline` holds before the run.
+        comparisons: what the tests measured, by identity.
+        notes: lines for the summary.
+        failures: lines for the summary: failures of the gate, and of saving and reporting.
+        verdicts: the gate's verdict on each cell.
+        measuring_failed: whether a test that measures failed, or was expected to fail.
+    """
+
+    config: pytest.Config
     values: dict[str, Any]
-    baseline: list[Comparison] | None = None
-    saved: list[Comparison] | None = None  # what the baseline that is to be saved holds already
     models: ModelCache = field(default_factory=ModelCache)
-    measurer: CellRunner | None = None
-    ray: "RayEngine | None" = None
-    outcomes: dict[CellRequest, tuple["Adapter", Comparison]] = field(default_factory=dict)  # that came from Ray
     gains: dict[tuple[CellRequest, "LoadedModel | None"], "TarotGain | TarotError"] = field(default_factory=dict)
-    unsent_cells: list[Comparison] = field(default_factory=list)
-    unsent_words: list[str] = field(default_factory=list)
-    # Of the controlling process: what the reports of tests have brought, and what came of it.
+    unsent: list[Comparison] = field(default_factory=list)
+    unsent_notes: list[str] = field(default_factory=list)
+    baseline: list[Comparison] | None = None
+    saved: list[Comparison] | None = None
     comparisons: dict[Any, Comparison] = field(default_factory=dict)
-    words: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     verdicts: list["Verdict"] = field(default_factory=list)
-    unproven: bool = False  # whether a test that measures failed, or was expected to
-    whole: bool = False  # whether the run came to its end without a failure
+    measuring_failed: bool = False
+    _runner: CellRunner | None = None
+    _ray: "RayEngine | None" = None
+    _ray_results: dict[CellRequest, tuple["Adapter", Comparison]] = field(default_factory=dict)
+
+    @property
+    def uses_ray(self) -> bool:
+        """Whether cells are measured on a Ray cluster."""
+        return bool(self.values["engine"] == "ray")
+
+    def tune(self, request: CellRequest, model: "LoadedModel | None") -> "Adapter":
+        """Return the adapter that the cell's search finds, or has found; `model` is None on a Ray cluster."""
+        if model is None:
+            return self._measure_on_ray(request)[0]
+        return self.runner.tune(request, model)[0]
+
+    def measure(self, request: CellRequest, model: "LoadedModel | None") -> Comparison:
+        """Return the comparison of a cell; `model` is None on a Ray cluster."""
+        if model is None:
+            return self._measure_on_ray(request)[1]
+        # lm-eval's progress bars would fill the captured output of every failed test.
+        is_captured = self.config.getoption("capture") != "no"
+        with redirect_stderr(StringIO()) if is_captured else nullcontext():
+            return self.runner.compare(request, model)
+
+    @property
+    def runner(self) -> CellRunner:
+        """What measures cells in this process."""
+        if self._runner is None:
+            self._runner = CellRunner(self._cache_folder(), self.models, self.unsent_notes)
+        return self._runner
+
+    @property
+    def ray(self) -> "RayEngine":
+        """What measures cells on a Ray cluster."""
+        if self._ray is None:
+            from tarot.evaluation.ray.cells import RayEngine
+            from tarot.evaluation.ray.cluster import Resources
+
+            resources = Resources.parse(self.values["cpus"], self.values["gpus"], self.values["memory"])
+            self._ray = RayEngine(self._cache_folder(), resources, self.values["address"])
+        return self._ray
+
+    def close(self) -> None:
+        """Leave the Ray cluster, if there is one."""
+        if self._ray:
+            self._ray.close()
+
+    def _measure_on_ray(self, request: CellRequest) -> tuple["Adapter", Comparison]:
+        if request not in self._ray_results:
+            from tarot.edit.adapter import Adapter
+
+            result = self.ray.result(request)
+            self.unsent_notes += result.notes
+            if result.comparison is None:
+                raise TarotError(result.error)
+            self._ray_results[request] = Adapter.from_pretrained(result.folder), result.comparison
+        return self._ray_results[request]
+
+    def _cache_folder(self) -> Path:
+        if folder := self.values["cache"]:
+            return Path(folder)
+        cache: pytest.Cache | None = getattr(self.config, "cache", None)
+        if cache is None:
+            given, hint = "-p no:cacheprovider and no --tarot-cache", "give --tarot-cache a folder"
+            raise TarotError("a cache for tuned adapters", given, hint)
+        return cache.mkdir("tarot")
 
 
 STATE = pytest.StashKey[SessionState]()
 
 
 def is_worker(config: pytest.Config) -> bool:
+    """Whether this process is a worker of xdist."""
     return hasattr(config, "workerinput")
-
-
-def measured(config: pytest.Config, setting: CellRequest, model: "LoadedModel | None") -> Comparison:
-    if model is None:
-        return from_ray(config, setting)[1]
-    # Unless they are wanted, lm-eval's progress bars would fill the captured output of every failure.
-    shown = config.getoption("capture") == "no"
-    with nullcontext() if shown else redirect_stderr(StringIO()):
-        return measurer(config).compare(setting, model)
-
-
-def measurer(config: pytest.Config) -> CellRunner:
-    state = config.stash[STATE]
-    if state.measurer is None:
-        state.measurer = CellRunner(cache_folder(config), state.models, state.unsent_words)
-    return state.measurer
-
-
-def ray_engine(config: pytest.Config) -> "RayEngine":
-    state = config.stash[STATE]
-    if state.ray is None:
-        from tarot.evaluation.ray.cells import RayEngine
-        from tarot.evaluation.ray.cluster import Resources
-
-        values = state.values
-        needs = Resources.parse(values["cpus"], values["gpus"], values["memory"])
-        state.ray = RayEngine(cache_folder(config), needs, values["address"])
-    return state.ray
-
-
-def from_ray(config: pytest.Config, setting: CellRequest) -> tuple["Adapter", Comparison]:
-    state = config.stash[STATE]
-    if setting not in state.outcomes:
-        from tarot.edit.adapter import Adapter
-
-        outcome = ray_engine(config).result(setting)
-        state.unsent_words += outcome.notes
-        if outcome.comparison is None:
-            pytest.fail(outcome.error, pytrace=False)
-        state.outcomes[setting] = Adapter.from_pretrained(outcome.folder), outcome.comparison
-    return state.outcomes[setting]
-
-
-def cache_folder(config: pytest.Config) -> Path:
-    if given := config.stash[STATE].values["cache"]:
-        return Path(given)
-    cache: pytest.Cache | None = getattr(config, "cache", None)
-    if cache is None:
-        raise TarotError(
-            "a cache for tuned adapters", "-p no:cacheprovider and no --tarot-cache", "give --tarot-cache a folder"
-        )
-    return cache.mkdir("tarot")

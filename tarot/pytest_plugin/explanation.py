@@ -1,0 +1,77 @@
+"""What a failed assertion on a gain shows: arms, intervals, changed documents, the command that repeats the cell."""
+
+from textwrap import shorten
+
+from tarot.errors import printable
+from tarot.evaluation.metrics import METRICS
+from tarot.evaluation.results import EDITED, FEW_SHOT, OUTSIDE, Arm, Comparison
+from tarot.evaluation.scored_comparison import named_arms
+from tarot.evaluation.statistics.gains import Gain
+from tarot.evaluation.statistics.seeds import MeanGain
+from tarot.pytest_plugin.gain import Gains, TarotGain, base_arm
+from tarot.report.table import aligned
+
+SHOWN_DOCUMENTS = 3  # that changed each way
+TEXT_WIDTH = 100  # characters of a document's text
+
+
+def explain(comparison: Comparison) -> str:
+    """Return the explanation of a comparison, several lines of printable characters.
+
+    Example:
+        >>> print(explain(tarot_gain.comparison))
+    """
+    gains = TarotGain(comparison)
+    changed = _changed_documents(comparison, base_arm(comparison), comparison.arm(EDITED))
+    repeat = ["repeat it with:", comparison.command]
+    lines = [comparison.id, "", *_arm_table(comparison), "", *_gain_table(gains), "", *changed, "", *repeat]
+    return "\n".join(map(printable, lines))
+
+
+def _arm_table(comparison: Comparison) -> list[str]:
+    rows = [
+        (name, str(arms[0].labels), *(f"{metric.mean_score(comparison.gold, arms):.3f}" for metric in METRICS.values()))
+        for name, arms in named_arms(comparison).items()
+    ]
+    return aligned([("arm", "labels", *METRICS), *rows])
+
+
+def _gain_table(gains: TarotGain) -> list[str]:
+    """Return the gains over base, over few-shot prompting, and over the mean of its draws, which has no p-value."""
+    rows = [("edited minus", "metric", "gain", f"{gains.f1.level:.0%} CI", "p", "gained", "lost", "documents")]
+    compared: list[Gains[Gain] | Gains[MeanGain]] = [gains]
+    if gains.before != FEW_SHOT and any(arm.name == FEW_SHOT for arm in gains.comparison.arms):
+        compared.append(gains.over_few_shot)
+    if len(gains.comparison.draws) > 1:
+        compared.append(gains.over_draws)
+    documents = str(len(gains.comparison.gold))
+    for over in compared:
+        for metric in ("f1", "accuracy", "greedy_f1", "greedy_accuracy"):
+            gain: Gain | MeanGain = getattr(over, metric)
+            test = (f"{gain.p:.3f}", str(gain.gained), str(gain.lost)) if isinstance(gain, Gain) else ("", "", "")
+            interval = f"[{gain.low:+.3f}, {gain.high:+.3f}]"
+            rows.append((over.before, metric, f"{gain.value:+.3f}", interval, *test, documents))
+    return aligned(rows)
+
+
+def _changed_documents(comparison: Comparison, before: Arm, after: Arm) -> list[str]:
+    """Return how many documents' likeliest choice or greedy answer became right or wrong, and the first of them."""
+    lines = []
+    for title, becomes_right in (("gained", True), ("lost", False)):
+        for kind, name in (("predicted", "likeliest choice"), ("greedy", "greedy answer")):
+            old, new = getattr(before, kind), getattr(after, kind)
+            changed = [
+                (row, gold)
+                for row, gold in enumerate(comparison.gold)
+                if (new[row] == gold) == becomes_right and (old[row] == gold) != becomes_right
+            ]
+            lines.append(f"{title}, {name}: {len(changed)}")
+            for row, gold in changed[:SHOWN_DOCUMENTS]:
+                answers = f"right {gold}, {before.name} {_answer(old[row])}, edited {_answer(new[row])}"
+                text = shorten(comparison.texts[row], TEXT_WIDTH, placeholder=" ...")
+                lines.append(f"  {row}: {text} ({answers})")
+    return lines
+
+
+def _answer(choice: int) -> str:
+    return "none" if choice == OUTSIDE else str(choice)

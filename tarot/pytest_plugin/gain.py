@@ -1,0 +1,112 @@
+"""What the fixture `tarot_gain` gives a test."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Generic, TypeVar
+
+from tarot.errors import TarotError
+from tarot.evaluation.metrics import METRICS, Metric
+from tarot.evaluation.results import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Comparison
+from tarot.evaluation.scored_comparison import mean_of_draws
+from tarot.evaluation.statistics.gains import Gain
+from tarot.evaluation.statistics.seeds import MeanGain, mean_over_seeds
+
+Measured = TypeVar("Measured", Gain, MeanGain)
+
+
+@dataclass(frozen=True, repr=False)
+class Gains(Generic[Measured]):
+    """Gains of the edited model over one arm, on the same documents, in four metrics.
+
+    Attributes:
+        comparison: Everything that was measured.
+        before: Name of the arm that the edited model is compared with.
+        measured: Returns the gain in a metric.
+
+    Example:
+        >>> def test_it_helps_over_prompting(tarot_gain):
+        ...     assert tarot_gain.over_few_shot.greedy_f1.low > 0
+    """
+
+    comparison: Comparison
+    before: str
+    measured: Callable[[Metric], Measured]
+
+    def __repr__(self) -> str:
+        """Return a short name, since pytest prints it in every failed assertion."""
+        return f"<{type(self).__name__} over {self.before} of {self.comparison.id}>"
+
+    @cached_property
+    def f1(self) -> Measured:
+        """Gain in the weighted F1 of the likeliest choice."""
+        return self.measured(METRICS["f1"])
+
+    @cached_property
+    def accuracy(self) -> Measured:
+        """Gain in the accuracy of the likeliest choice."""
+        return self.measured(METRICS["acc"])
+
+    @cached_property
+    def greedy_f1(self) -> Measured:
+        """Gain in the weighted F1 of what greedy decoding over the whole vocabulary writes: the headline metric.
+
+        An answer that is none of the choices is wrong.
+        """
+        return self.measured(METRICS["greedy_f1"])
+
+    @cached_property
+    def greedy_accuracy(self) -> Measured:
+        """Gain in the accuracy of what greedy decoding over the whole vocabulary writes."""
+        return self.measured(METRICS["greedy_acc"])
+
+
+class TarotGain(Gains[Gain]):
+    """Gains of the edited model over the base model under the same prompts.
+
+    `comparison` holds everything that was measured; `over_few_shot` and `over_draws` compare with few-shot prompting.
+
+    Example:
+        >>> def test_the_edit_helps(tarot_gain):
+        ...     assert tarot_gain.greedy_f1.low > 0  # the 95% CI of the gain excludes 0
+    """
+
+    def __init__(self, comparison: Comparison) -> None:
+        base = base_arm(comparison)
+        super().__init__(comparison, base.name, lambda metric: _gain(comparison, base, metric))
+
+    @property
+    def cell(self) -> Comparison:
+        """The comparison, by the name that it had in earlier versions."""
+        return self.comparison
+
+    @cached_property
+    def over_few_shot(self) -> Gains[Gain]:
+        """Gains over prompting with labelled examples."""
+        few_shot = self.comparison.arm(FEW_SHOT)
+        return Gains(self.comparison, few_shot.name, lambda metric: _gain(self.comparison, few_shot, metric))
+
+    @cached_property
+    def over_draws(self) -> Gains[MeanGain]:
+        """Gains over the mean of several choices and orders of the labelled examples.
+
+        Raises:
+            TarotError: There were no draws.
+        """
+        draws = self.comparison.draws
+        if not draws:
+            raise TarotError("draws of few-shot prompts", f"none in {self.comparison.id}", "give --tarot-draws 5")
+        return Gains(
+            self.comparison,
+            mean_of_draws(self.comparison),
+            lambda metric: mean_over_seeds([_gain(self.comparison, draw, metric) for draw in draws]),
+        )
+
+
+def base_arm(comparison: Comparison) -> Arm:
+    """Return the arm of the base model under the edited model's prompts."""
+    return comparison.arm(FEW_SHOT if comparison.num_fewshot else ZERO_SHOT)
+
+
+def _gain(comparison: Comparison, before: Arm, metric: Metric) -> Gain:
+    return metric.gain(comparison.gold, metric.answers(before), metric.answers(comparison.arm(EDITED)))
