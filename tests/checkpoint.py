@@ -1,6 +1,7 @@
 """Write what a command is given: a tiny model with a tokenizer, as a folder or a GGUF file, and task files."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -8,9 +9,14 @@ from typing import Any
 
 import gguf
 import numpy as np
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from tarot.errors import TarotError
+from tarot.models.load import load_model
+from tarot.models.loaded_model import LoadedModel
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}"
@@ -52,6 +58,34 @@ def byte_model(
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.3)
     return model
+
+
+def logits(loaded: LoadedModel) -> torch.Tensor:
+    """Logits of a fixed text, `token x vocabulary`."""
+    with torch.no_grad():
+        return loaded.model(**loaded.tokenizer("the quick brown fox", return_tensors="pt")).logits[0]
+
+
+def load_error(reference: object, **options: str) -> str:
+    """Return the message, one line, of the TarotError that `load_model` raises."""
+    with pytest.raises(TarotError) as error:
+        load_model(str(reference), **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def rewrite_config(folder: Path, **changes: object) -> None:
+    """Change entries of a checkpoint's config.json."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def add_to_hub_cache(cache: Path, name: str, checkpoint: Path) -> Path:
+    """Copy a checkpoint to where huggingface_hub keeps a downloaded model of that name."""
+    repo = cache / f"models--{name.replace('/', '--')}"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text("0123abc")
+    return Path(shutil.copytree(checkpoint, repo / "snapshots" / "0123abc"))
 
 
 def save_checkpoint(folder: Path, *, chat: bool = True, **model: int) -> Path:

