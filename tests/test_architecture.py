@@ -13,6 +13,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
+from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.rotation import ROTARY
 
 PROJECT = Path(__file__).parent.parent
@@ -161,6 +162,6 @@ def test_tox_installs_what_nox_does() -> None:
 
 def test_annotated_shapes_and_dtypes_are_checked() -> None:
     with pytest.raises(TypeCheckError):
-        ROTARY.apply(torch.zeros(2, 4), torch.zeros(3, 2))
+        Adapter(torch.zeros(2, 4), Edit("heads", (0, 1), "rotary", ""), {})
     with pytest.raises(TypeCheckError):
         ROTARY.matrix(torch.zeros(2, dtype=torch.int64), 4)

@@ -15,6 +15,7 @@ from edits import (
     snapshot,
     unchanged,
 )
+from rotations import apply
 from tiny import LAYERS, tiny_model, tokens
 from torch import nn
 
@@ -63,7 +64,7 @@ def test_the_bias_of_an_mlp_is_rotated_too():
     site = find_sites(model, "mlp", [0])[0]
     angles, bias = random_angles((site,)), site.module.bias.clone()
     merge_rotation(model, angles, [site])
-    assert near(site.module.bias, ROTARY.apply(bias, angles[0, 0]))
+    assert near(site.module.bias, apply(ROTARY, bias, angles[0, 0]))
 
 
 def test_the_bias_of_an_attention_projection_is_kept():

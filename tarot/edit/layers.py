@@ -4,45 +4,67 @@ import math
 import re
 from collections.abc import Iterable
 
-from tarot.errors import TarotError
+from tarot.errors import InvalidValueError
 
 
 def parse_layers(text: str) -> float | tuple[int, ...]:
-    """`0.5` the first half, `-0.5` the last, `4-11` the fifth to the twelfth, `0,3,5` these three.
+    """Parse a command line's selection of layers.
 
-    TarotError quotes anything else, and a bare integer, which could be a layer or a fraction.
+    Args:
+        text: `0.5` for the first half, `-0.5` for the last half, `4-11` for layers 4 to 11, `0,3,5` for a list.
+
+    Returns:
+        A fraction or the indices, as `select_layers` takes them.
+
+    Raises:
+        InvalidValueError: the text is something else, or a bare integer, which could be a layer or a fraction.
+
+    Example:
+        >>> parse_layers("0.5"), parse_layers("4-6,9")
+        (0.5, (4, 5, 6, 9))
     """
     if re.fullmatch(r"\s*\d+\s*", text):
         hint = f"{text.strip()}-{text.strip()} is one layer, 1.0 is all"
-        raise TarotError("a fraction of the layers or a list of them", repr(text), hint)
+        raise InvalidValueError("a fraction of the layers or a list of them", repr(text), hint)
     if re.fullmatch(r"-?(\d*\.\d+|\d+\.)", text.strip()):
         return float(text)
     layers: list[int] = []
     for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d{1,5})\s*(?:-\s*(\d{1,5})\s*)?", part)
-        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        match = re.fullmatch(r"\s*(\d{1,5})\s*(?:-\s*(\d{1,5})\s*)?", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if last < first:
-            raise TarotError("layers as '0.5', '-0.5', '4-11' or '0,3,5'", repr(text))
+            raise InvalidValueError("layers as '0.5', '-0.5', '4-11' or '0,3,5'", repr(text))
         layers.extend(range(first, last + 1))
     return tuple(layers)
 
 
 def select_layers(spec: int | float | Iterable[int], n_layers: int) -> tuple[int, ...]:
-    """The first `round(n_layers * fraction)` layers, halves up and at least one, the last ones where the fraction is
-    negative; or the layers listed, in order.
+    """Return the selected layers in order.
 
-    TarotError for a fraction outside [-1, 0) and (0, 1], layers that are not there, and a bare integer, which could
-    mean either.
+    Args:
+        spec: indices, or a fraction of the layers: the first ones, or the last ones if it is negative. The number is
+            rounded, halves up, and at least 1.
+        n_layers: number of layers of the model.
+
+    Raises:
+        InvalidValueError: the fraction is outside [-1, 0) and (0, 1], an index does not exist, or `spec` is an integer,
+            which could be a layer or a fraction.
+
+    Example:
+        >>> select_layers(0.5, 5), select_layers(-0.5, 4), select_layers([3, 0], 4)
+        ((0, 1, 2), (2, 3), (0, 3))
     """
     if isinstance(spec, float):
         if not 0 < abs(spec) <= 1:
-            raise TarotError("a fraction of the layers above 0 and at most 1, or its negative", str(spec))
+            raise InvalidValueError("a fraction of the layers above 0 and at most 1, or its negative", str(spec))
         n = max(1, math.floor(n_layers * abs(spec) + 0.5))
         return tuple(range(n) if spec > 0 else range(n_layers - n, n_layers))
     if isinstance(spec, int):
-        raise TarotError("a fraction of the layers or a list of them", repr(spec), f"[{spec}] is one layer, 1.0 is all")
+        raise InvalidValueError(
+            "a fraction of the layers or a list of them", repr(spec), f"[{spec}] is one layer, 1.0 is all"
+        )
     layers = sorted(set(spec))
-    beyond = [layer for layer in layers if not 0 <= layer < n_layers]
-    if beyond or not layers:
-        raise TarotError(f"layers from 0 to {n_layers - 1}", ", ".join(map(str, beyond)) or "none")
+    missing = [layer for layer in layers if not 0 <= layer < n_layers]
+    if missing or not layers:
+        raise InvalidValueError(f"layers from 0 to {n_layers - 1}", ", ".join(map(str, missing)) or "none")
     return tuple(layers)

@@ -1,12 +1,11 @@
-"""z = the numbers an edit turns: where a model can be edited, found in the model itself.
+"""Sites: where a model can be edited, found in the model itself.
 
-A *site* is a projection and the side of it that is edited. `heads`: the input of an attention output projection,
-which is the concatenated head outputs. `mlp`: the output of an MLP's last projection, on its way to the residual
-stream.
+A *site* is a projection and the side of it that is edited. `heads` is the input of an attention output projection: the
+concatenated head outputs. `mlp` is the output of an MLP's last projection, which is added to the residual stream.
 
-Some models put something between heads and projection: bitnet, diffllama and minimax a norm, qwen3_next a gate. The
-edit is at the projection's input all the same, since only there can it be merged into the weight: `d_head` numbers in
-a row, of one head, after the norm or the gate. The linear attention of hybrid models (`linear_attn`) is no site.
+Some models have a norm (bitnet, diffllama, minimax) or a gate (qwen3_next) between heads and projection. They are
+edited after it, at the projection's input, because only there can the edit be merged into the weight. The linear
+attention of hybrid models (`linear_attn`) is no site.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,7 +18,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from tarot.edit.layers import select_layers
-from tarot.errors import TarotError, UnknownName
+from tarot.errors import InvalidValueError, UnknownName
 
 _LAYER_LISTS = ("layers", "h", "blocks")
 _PROJECTIONS = {
@@ -50,7 +49,7 @@ _HEAD_COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 
 @dataclass(frozen=True)
 class Site:
-    """One projection and the side of it that is edited: `n_heads` runs of `d_head` numbers."""
+    """A projection and the side of it that is edited: `n_heads` runs of `d_head` numbers."""
 
     name: str
     """Path in the model, such as `model.layers.3.self_attn.o_proj`."""
@@ -63,46 +62,53 @@ class Site:
 
 
 def n_layers(model: nn.Module) -> int:
-    """How many layers the language model has; TarotError when it has no layers as they are known here."""
+    """Return the number of layers of a language model; errors as for `decoder_layers`."""
     return len(decoder_layers(model))
 
 
 def check_site_kind(kind: str) -> None:
-    """Raise UnknownName unless there are sites of this kind."""
+    """Raise UnknownName unless `kind` is a kind of site."""
     if kind not in _PROJECTIONS:
         raise UnknownName("kind of site", kind, _PROJECTIONS)
 
 
 def find_sites(model: nn.Module, kind: str = "heads", layers: float | Iterable[int] = 0.5) -> tuple[Site, ...]:
-    """The sites of a kind in the selected layers, one a layer, from the first layer on.
+    """Return the sites of a kind in the selected layers, in order, at most one a layer.
+
+    Sizes are read off the projections themselves, never `config.head_dim`. A layer without such a projection is
+    skipped: a mixture of experts has no last projection, and linear attention no heads.
 
     Args:
         model: a causal language model of transformers.
         kind: `heads` or `mlp`.
-        layers: a fraction of the layers, from the first, or their indices.
+        layers: a fraction of the layers, from the first, or their indices; see `select_layers`.
 
-    Sizes are those of the projections themselves, never `config.head_dim`. A selected layer without such a projection
-    (a mixture of experts has no last one, linear attention no heads) is passed over; TarotError when none is left,
-    when heads do not divide a projection, or for a model without layers as they are known here.
+    Raises:
+        UnknownName: there is no such kind.
+        InvalidValueError: no selected layer has such a projection, the heads do not divide its inputs, or the model's
+            layers are not of a known architecture.
+
+    Example:
+        >>> [site.name for site in find_sites(model, "heads", [0, 1])]
+        ['model.layers.0.self_attn.o_proj', 'model.layers.1.self_attn.o_proj']
     """
     check_site_kind(kind)
     stack = decoder_layers(model)
     names = {module: name for name, module in model.named_modules()}
     sites = []
     for layer in select_layers(layers, len(stack)):
-        found = _first_of(stack[layer], _PROJECTIONS[kind])
-        if found is None:
+        if (match := _first_of(stack[layer], _PROJECTIONS[kind])) is None:
             continue
-        owner, projection, n_in, n_out = found
+        owner, projection, n_in, n_out = match
         name = names[projection]
         if getattr(owner, "slow_but_exact", False) and getattr(owner, "pretraining_tp", 1) > 1:
-            raise TarotError("a projection that is called", f"{name}, bypassed", "set slow_but_exact=False")
+            raise InvalidValueError("a projection that is called", f"{name}, bypassed", "set slow_but_exact=False")
         if kind == "mlp":
             sites.append(Site(name, projection, layer, 1, n_out, "output"))
             continue
         heads = _n_heads(owner, model)
         if n_in % heads:
-            raise TarotError(f"a number of heads that divides the {n_in} inputs of {name}", str(heads))
+            raise InvalidValueError(f"a number of heads that divides the {n_in} inputs of {name}", str(heads))
         sites.append(Site(name, projection, layer, heads, n_in // heads, "input"))
     if not sites:
         hint = "a mixture of experts has no last projection; edit the heads" if kind == "mlp" else ""
@@ -111,9 +117,13 @@ def find_sites(model: nn.Module, kind: str = "heads", layers: float | Iterable[i
 
 
 def angle_mask(sites: Iterable[Site], n_angles: Callable[[int], int]) -> Bool[Tensor, "layer head angle"]:
-    """alive[i, h, a] = site i has a head h with an angle a.
+    """Return where a tensor of angles is used: true at [i, h, a] if site i has a head h with an angle a.
 
-    The angles of all sites are one tensor, as wide as the widest site; where the sites are alike, all is alive.
+    The angles of all sites are one tensor, as wide as the widest site. The mask is all true if the sites are alike.
+
+    Args:
+        sites: sites, one for each row of the mask.
+        n_angles: number of angles for a head of a size, such as `ROTARY.n_angles`.
     """
     sizes = [(site.n_heads, n_angles(site.d_head)) for site in sites]
     mask = torch.zeros(len(sizes), *map(max, zip(*sizes, strict=True)), dtype=torch.bool)
@@ -122,7 +132,7 @@ def angle_mask(sites: Iterable[Site], n_angles: Callable[[int], int]) -> Bool[Te
     return mask
 
 
-class _Found(NamedTuple):
+class _Projection(NamedTuple):
     owner: nn.Module
     projection: nn.Module
     n_in: int
@@ -130,7 +140,11 @@ class _Found(NamedTuple):
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The layers of the language model, in order; TarotError when it has none as they are known here."""
+    """Return the layers of a language model, in order.
+
+    Raises:
+        InvalidValueError: the model is not a decoder of a known architecture.
+    """
     get_decoder = getattr(model, "get_decoder", None)
     decoder = get_decoder() if callable(get_decoder) else model
     if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
@@ -141,12 +155,12 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     raise _unsupported(model, f"{'|'.join(_LAYER_LISTS)}.N.({'|'.join(_PROJECTIONS['heads'])})", "in its decoder")
 
 
-def _unsupported(model: nn.Module, looked_for: str, where: str, hint: str = "") -> TarotError:
-    return TarotError(f"a causal language model with {looked_for} {where}", type(model).__name__, hint)
+def _unsupported(model: nn.Module, looked_for: str, where: str, hint: str = "") -> InvalidValueError:
+    return InvalidValueError(f"a causal language model with {looked_for} {where}", type(model).__name__, hint)
 
 
-def _first_of(layer: nn.Module, paths: Iterable[str]) -> _Found | None:
-    """The first of the projections that is there: a linear layer, transformers' Conv1D, or what wraps either."""
+def _first_of(layer: nn.Module, paths: Iterable[str]) -> _Projection | None:
+    """Return the first of the projections that exists: a linear layer, transformers' Conv1D, or a wrapper of either."""
     for path in paths:
         owner_path, _, name = path.rpartition(".")
         try:
@@ -156,7 +170,7 @@ def _first_of(layer: nn.Module, paths: Iterable[str]) -> _Found | None:
             continue
         for n_in, n_out in (("in_features", "out_features"), ("nx", "nf")):
             if hasattr(projection, n_in):
-                return _Found(owner, projection, int(getattr(projection, n_in)), int(getattr(projection, n_out)))
+                return _Projection(owner, projection, int(getattr(projection, n_in)), int(getattr(projection, n_out)))
     return None
 
 
@@ -166,4 +180,4 @@ def _n_heads(attention: nn.Module, model: nn.Module) -> int:
         for name in _HEAD_COUNTS:
             if isinstance(count := getattr(owner, name, None), int):
                 return count
-    raise TarotError(f"a number of heads ({', '.join(_HEAD_COUNTS)}) in {type(attention).__name__}", "none")
+    raise InvalidValueError(f"a number of heads ({', '.join(_HEAD_COUNTS)}) in {type(attention).__name__}", "none")
