@@ -416,7 +416,7 @@ def test_a_mean_over_settings_counts_each_once_and_lets_only_seeds_cancel():
         (([0, -1], [0, 1], [0, 1]), {}, "expected right answers that are indices of choices, got -1"),
         (([0], [0], [0]), {"level": 95}, "expected a level between 0 and 1, got 95; for example 0.95"),
         (([0], [0], [0]), {"level": math.nan}, "expected a level between 0 and 1, got nan; for example 0.95"),
-        (([0], [0], [0]), {"resamples": 1}, "expected 2 resamples at least, got 1"),
+        (([0], [0], [0]), {"resamples": 1}, "expected at least 2 resamples, got 1"),
     ],
 )
 def test_bad_input(gain_of, arguments, options, message):
@@ -482,7 +482,7 @@ def test_a_difference_of_what_does_not_vary():
         (([1.0], [1.0, 2.0]), {}, "expected as many edited as base documents, and some, got 2 and 1"),
         (([], []), {}, "expected as many edited as base documents, and some, got 0 and 0"),
         (([1.0], [1.0]), {"level": 1.0}, "expected a level between 0 and 1, got 1.0; for example 0.95"),
-        (([1.0], [1.0]), {"resamples": 1}, "expected 2 resamples at least, got 1"),
+        (([1.0], [1.0]), {"resamples": 1}, "expected at least 2 resamples, got 1"),
     ],
 )
 def test_a_difference_of_bad_input(arguments, options, message):

@@ -20,10 +20,8 @@ class Collector:
         """
         notes: list[str] = []
         for values in getattr(report, "tarot_cells", ()):
-            from tarot.evaluation.regression import identity  # imports NumPy, so only where something was measured
-
             comparison = Comparison(**{**values, "arms": tuple(Arm(**arm) for arm in values["arms"])})
-            key = (identity(comparison), comparison.adapter, comparison.keys)
+            key = (comparison.identity, comparison.adapter, comparison.keys)
             known = self.state.comparisons.get(key)
             if known is None or len(known.arms) <= len(comparison.arms):
                 self.state.comparisons[key] = comparison

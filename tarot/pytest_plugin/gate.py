@@ -57,7 +57,7 @@ def _judge(state: SessionState, comparisons: list[Comparison]) -> list[tuple[str
         )
     except TarotError as error:
         return [("--tarot-baseline", str(error))]
-    texts = [(verdict.comparison, "; ".join(verdict.words), verdict.failed) for verdict in state.verdicts]
+    texts = [(verdict.name, "; ".join(verdict.reasons), verdict.failed) for verdict in state.verdicts]
     state.notes += [f"{cell}: {text}" for cell, text, failed in texts if not failed]
     return [(cell, text) for cell, text, failed in texts if failed]
 
@@ -91,5 +91,5 @@ def _write_report(state: SessionState, comparisons: list[Comparison]) -> None:
         raise TarotError("cells to report", "none", "run a test that uses tarot_gain")
     from tarot.report.page import write_report
 
-    verdicts = [(verdict.comparison, verdict.failed, "; ".join(verdict.words)) for verdict in state.verdicts]
+    verdicts = [(verdict.name, verdict.failed, "; ".join(verdict.reasons)) for verdict in state.verdicts]
     state.notes.append(f"report: {write_report(comparisons, folder, verdicts=verdicts)}")

@@ -1,1 +1,1 @@
-"""Statistics of paired answers: gains, means, spread over seeds, tests."""
+"""Statistics of answers to the same documents: gains, means, spread over seeds, and tests of many comparisons."""

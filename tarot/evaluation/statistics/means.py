@@ -1,4 +1,7 @@
-"""FIXME: one sentence on this module."""
+"""Means and paired differences of real numbers, with intervals.
+
+Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), for the jackknife.
+"""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +18,10 @@ from tarot.evaluation.statistics.resampling import Floats
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean and the interval that holds it over all such documents."""
+    """A mean, and the interval that contains the mean over all such documents.
+
+    The interval is infinite for fewer than two documents.
+    """
 
     value: float
     low: float
@@ -24,11 +30,18 @@ class Mean:
 
 @dataclass(frozen=True)
 class Difference:
-    """value = mean(edited - base) of real numbers, in their own units, over `n` documents.
+    """A paired difference of real numbers: value = mean(edited - base), in their own units.
 
-    `low` to `high` holds it over all such documents with confidence `level`; `p` is two-sided, assuming that the arms
-    do not differ. Fewer than two documents say nothing of others, and those of which none differs do not say how far
-    others might: the interval is then infinite, and p is 1.
+    With fewer than two documents, or without any that differs, the interval is infinite and p is 1: neither shows how
+    far other documents may differ.
+
+    Attributes:
+        value: the mean difference on the documents at hand.
+        low: lower end of the interval that contains the difference over all such documents with confidence `level`.
+        high: upper end of that interval.
+        n: number of documents.
+        p: two-sided p-value of the hypothesis that the arms do not differ.
+        level: confidence of the interval, a fraction.
     """
 
     value: float
@@ -42,14 +55,29 @@ class Difference:
 def difference(
     base: Sequence[float], edited: Sequence[float], *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> Difference:
-    """mean(edited - base), with the interval of `f1_gain` and scipy's test of random swaps.
+    """Return mean(edited - base), with a smoothed bootstrap interval and scipy's permutation test.
 
-    The pseudo-documents gain and lose as much as the one that differs most: in simulations of normal, exponential and
-    sparse differences of 20 to 100 documents the interval covers 94% and more at a nominal 95, BCa's 58 to 96%.
+    As for `f1_gain`, each resample draws from the documents and two pseudo-documents, which gain and lose as much as
+    the document that differs most. In simulations of normal, exponential and sparse differences of 20 to 100 documents
+    the interval covers 94% and more at a nominal 95%, BCa's 58 to 96%.
+
+    Args:
+        base: values of the base arm, one a document.
+        edited: values of the edited arm, in the same order.
+        level: confidence of the interval, a fraction.
+        resamples: number of bootstrap resamples, and of random swaps.
+        seed: seed of the resamples.
 
     Raises:
-        TarotError: arms of different lengths or without documents, values that are no numbers, a level outside (0, 1),
+        TarotError: arms of different lengths or without documents, values that are not finite, a level outside (0, 1),
             fewer than 2 resamples.
+
+    Example:
+        >>> change = difference(base=[0.0, 1.0, 2.0], edited=[0.5, 1.0, 3.0])
+        >>> change.value
+        0.5
+        >>> change.low <= change.value <= change.high
+        True
     """
     check_settings(level, resamples)
     if len(base) != len(edited) or not len(base):
@@ -59,7 +87,7 @@ def difference(
     value, most = float(gains.mean()), float(abs(gains).max())
     if len(gains) < 2 or not most:
         return Difference(value, -math.inf, math.inf, len(gains), 1.0, level)
-    scaled = np.append(gains / most, [1.0, -1.0])  # so that no square of them is too small for a number
+    scaled = np.append(gains / most, [1.0, -1.0])  # scaled, so that no square underflows
     counts = np.random.default_rng(seed).multinomial(len(gains), np.full(len(scaled), 1 / len(scaled)), resamples)
     low, high = most * np.quantile(counts @ scaled, [(1 - level) / 2, (1 + level) / 2]) / len(gains)
     test = permutation_test(
@@ -74,14 +102,21 @@ def difference(
 
 
 def mean_intervals(rows: Sequence[Sequence[float]], *, level: float = 0.95) -> list[Mean]:
-    """mean over rows of each column, with Student's interval: value +- t s / sqrt(n).
+    """Return the mean of each column over the rows, with Student's interval: value +- t s / sqrt(n).
 
-    A row is a document (or a text). Fewer than two documents say nothing of others: the interval is then infinite.
-    Percentiles of a bootstrap, of exponential values, cover 79% at five documents and 91% at twenty; this one 88 and
-    92%.
+    For exponential values the interval covers 88% with five documents and 92% with twenty at a nominal 95%, a
+    bootstrap's percentiles 79 and 91%.
+
+    Args:
+        rows: one row a document (or text), with the same number of values each.
+        level: confidence of the intervals, a fraction.
 
     Raises:
         TarotError: no row, values that are not finite, a level outside (0, 1).
+
+    Example:
+        >>> [mean.value for mean in mean_intervals([[0.0, 1.0], [1.0, 3.0]])]
+        [0.5, 2.0]
     """
     values = np.asarray(rows, np.float64)
     if not len(values):
@@ -96,14 +131,22 @@ def mean_intervals(rows: Sequence[Sequence[float]], *, level: float = 0.95) -> l
 
 
 def jackknife(value: float, without: Sequence[float], *, level: float = 0.95) -> Mean:
-    """value +- t sqrt((n - 1) / n sum_i (without_i - mean)^2), of a statistic of all documents together.
+    """Return the interval of a statistic of all documents: value +- t sqrt((n - 1) / n sum_i (without_i - mean)^2).
 
-    `without` is the statistic of all documents but each in turn; of a mean this is Student's interval, with n - 1
-    degrees of freedom. A bootstrap would draw documents twice, which a count of what is said twice must not.
-    Fewer than two documents say nothing of others: the interval is then infinite.
+    t has n - 1 degrees of freedom; for a mean this is Student's interval. A bootstrap would not do for a statistic that
+    counts repetitions, since it draws documents twice.
+
+    Args:
+        value: the statistic of all documents.
+        without: the statistic of all documents except one, for each of them.
+        level: confidence of the interval, a fraction.
 
     Raises:
         TarotError: values that are not finite, a level outside (0, 1).
+
+    Example:
+        >>> jackknife(1.0, [1.5, 0.5]).value
+        1.0
     """
     check_settings(level)
     _check_finite([value, *without])
@@ -117,6 +160,7 @@ def jackknife(value: float, without: Sequence[float], *, level: float = 0.95) ->
 
 
 def _check_finite(values: Sequence[float] | Floats) -> None:
+    """Raise TarotError for NaN or infinite values, naming their documents."""
     array = np.asarray(values, np.float64)
     finite = np.asarray([np.isfinite(row).all() for row in array], bool)
     if not finite.all():

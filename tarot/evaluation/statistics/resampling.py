@@ -1,4 +1,10 @@
-"""FIXME: one sentence on this module."""
+"""Resample the answers of two arms: the smoothed bootstrap and the permutation test of gains.
+
+Answers are counted first: documents with the same right answer and the same two answers are one row of a table. So the
+work does not grow with the number of documents.
+
+Sources: Efron and Tibshirani, An Introduction to the Bootstrap (1993); Agresti and Min (2005) for pseudo-documents.
+"""
 
 from collections.abc import Callable
 
@@ -6,32 +12,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-
-
 Ints = NDArray[np.int64]
-
-
-# of each class, `resample class`: documents that have it as right answer, that are answered with it, both -> scores
 Statistic = Callable[[Floats, Floats, Floats], Floats]
+"""From the counts of each class, `resample x class`, the score of each resample.
 
-
-# cells `cell 3`, their counts, how many resamples, generator -> cells, counts `resample cell`
+The counts are of documents with the class as right answer, of documents answered with it, and of those that are both.
+"""
 Resample = Callable[[Ints, Ints, int, np.random.Generator], tuple[Ints, Ints]]
+"""From rows, `row x 3`, their counts, a number of resamples and a generator: rows, and counts `resample x row`."""
 
 
 def count_answers(gold: Ints, *arms: Ints) -> tuple[Ints, Ints]:
-    """Distinct rows of right answer and arms' answers with their counts; classes from 0, -1 for what is never right."""
+    """Return the distinct rows of right answer and arms' answers, and how many documents have each.
+
+    Classes are numbered from 0; -1 is an answer that is never right.
+    """
     classes, right = np.unique(gold, return_inverse=True)
     nearest = [np.searchsorted(classes[:-1], answers) for answers in arms]
     known = [np.where(classes[index] == answers, index, -1) for index, answers in zip(nearest, arms, strict=True)]
-    cells, counts = np.unique(np.stack([right, *known], axis=1), axis=0, return_counts=True)
-    return cells, counts
+    rows, counts = np.unique(np.stack([right, *known], axis=1), axis=0, return_counts=True)
+    return rows, counts
 
 
-def score_resamples(statistic: Statistic, cells: Ints, counts: Ints) -> Floats:
-    """Score of each arm in each resample, `arm resample`."""
-    n_classes = int(cells[:, 0].max()) + 1
-    one_hot = np.eye(n_classes + 1)[:, :n_classes][cells.T]  # `column cell class`; class -1 picks the row of zeros
+def score_resamples(statistic: Statistic, rows: Ints, counts: Ints) -> Floats:
+    """Return the score of each arm in each resample, `arm x resample`."""
+    n_classes = int(rows[:, 0].max()) + 1
+    one_hot = np.eye(n_classes + 1)[:, :n_classes][rows.T]  # `column x row x class`; class -1 picks the row of zeros
     gold, answered = one_hot[:1], one_hot[1:]
     per_class = np.atleast_2d(counts).astype(float) @ np.concatenate([gold, answered, gold * answered])
     n_gold, n_answered, right = np.split(per_class, (1, 1 + len(answered)))
@@ -46,6 +52,7 @@ def _difference(statistic: Statistic, gold: Ints, base: Ints, edited: Ints) -> f
 def bootstrap_interval(
     statistic: Statistic, gold: Ints, base: Ints, edited: Ints, level: float, resamples: int, seed: int
 ) -> tuple[float, float, float]:
+    """Return the difference of the arms' scores with its interval; 0 in [-1, 1] without documents."""
     if not len(gold):
         return 0.0, -1.0, 1.0
     value = _difference(statistic, gold, base, edited)
@@ -55,39 +62,40 @@ def bootstrap_interval(
 
 
 def permutation_p(statistic: Statistic, gold: Ints, base: Ints, edited: Ints, resamples: int, seed: int) -> float:
+    """Return the two-sided p-value of the difference under random swaps of the arms; 1 without documents."""
     if not len(gold):
         return 1.0
     value = _difference(statistic, gold, base, edited)
     gains = _resampled(statistic, gold, base, edited, _swapped, resamples, seed)
-    # Two, and not one: where all flips are on one side, both halves of the resamples are the same draws.
+    # Add two rather than one: if all changed answers are on one side, both halves of the resamples are the same draws.
     return float((2 + (abs(gains) >= abs(value) - 1e-12).sum()) / (2 + len(gains)))
 
 
 def _resampled(
     statistic: Statistic, gold: Ints, base: Ints, edited: Ints, resample: Resample, resamples: int, seed: int
 ) -> Floats:
-    """Gains of resamples, half of them drawn with the arms the other way round: swapping the arms negates the set."""
+    """Return the gains of resamples; half of them swap the arms, so that swapping the arms negates the set."""
     gains = []
     for sign, arms in ((1, (base, edited)), (-1, (edited, base))):
-        cells, counts = resample(*count_answers(gold, *arms), (resamples + 1) // 2, np.random.default_rng(seed))
-        before, after = score_resamples(statistic, cells, counts)
+        rows, counts = resample(*count_answers(gold, *arms), (resamples + 1) // 2, np.random.default_rng(seed))
+        before, after = score_resamples(statistic, rows, counts)
         gains.append(sign * (after - before))
     return np.concatenate(gains)
 
 
-def _smoothed(cells: Ints, counts: Ints, resamples: int, generator: np.random.Generator) -> tuple[Ints, Ints]:
-    """Draws of n documents out of n + 2: those seen, and a gained and a lost one, of the classes seen."""
-    n_classes, n = int(cells[:, 0].max()) + 1, counts.sum()
-    # A wrong answer that is another class costs that one's precision too: F1 moves farther than by one outside.
+def _smoothed(rows: Ints, counts: Ints, resamples: int, generator: np.random.Generator) -> tuple[Ints, Ints]:
+    """Draw n documents from n + 2: the observed ones, and a gained and a lost one, spread over the observed classes."""
+    n_classes, n = int(rows[:, 0].max()) + 1, counts.sum()
+    # A wrong answer that is another class also costs precision there: it changes F1 more than an answer outside.
     right, wrong = np.nonzero(~np.eye(n_classes, dtype=bool)) if n_classes > 1 else (np.array([0]), np.array([-1]))
-    flips = [np.stack(columns, axis=1) for columns in ((right, right, wrong), (right, wrong, right))]
-    shares = np.bincount(cells[:, 0], weights=counts)[right] / n / max(n_classes - 1, 1)
+    pseudo = [np.stack(columns, axis=1) for columns in ((right, right, wrong), (right, wrong, right))]
+    shares = np.bincount(rows[:, 0], weights=counts)[right] / n / max(n_classes - 1, 1)
     weights = np.concatenate([counts, shares, shares]) / (n + 2)
-    return np.concatenate([cells, *flips]), generator.multinomial(n, weights, size=resamples)
+    return np.concatenate([rows, *pseudo]), generator.multinomial(n, weights, size=resamples)
 
 
-def _swapped(cells: Ints, counts: Ints, resamples: int, generator: np.random.Generator) -> tuple[Ints, Ints]:
-    """Each document's two answers swapped or not, with even chances."""
-    differing = counts * (cells[:, 1] != cells[:, 2])
+def _swapped(rows: Ints, counts: Ints, resamples: int, generator: np.random.Generator) -> tuple[Ints, Ints]:
+    """Swap the two answers to each document with probability 1/2."""
+    differing = counts * (rows[:, 1] != rows[:, 2])
     moved = generator.binomial(differing, 0.5, size=(resamples, len(counts)))
-    return np.concatenate([cells, cells[:, (0, 2, 1)]]), np.concatenate([counts - moved, moved], axis=1)
+    return np.concatenate([rows, rows[:, (0, 2, 1)]]), np.concatenate([counts - moved, moved], axis=1)

@@ -1,4 +1,7 @@
-"""FIXME: one sentence on this module."""
+"""Means of gains over seeds and settings, with an interval that keeps seeds and documents apart.
+
+Source: Zou and Donner (2008), for adding intervals.
+"""
 
 import math
 from collections.abc import Sequence
@@ -13,12 +16,19 @@ from tarot.evaluation.statistics.intervals import standard_error
 
 @dataclass(frozen=True)
 class MeanGain:
-    """value = mean of `count` gains, with the two sources of its spread kept apart.
+    """A mean of gains, with the two sources of its spread kept apart.
 
-    `between` is the standard deviation of the gains between seeds (None for fewer than two, when it is unknown),
-    `within` the root mean square of their standard errors over documents. `low` to `high` combines both.
-    A mean over seeds may itself be of means, such as those over draws of shots: what those hold of spread counts as
-    spread over documents does, and none of it is assumed to cancel.
+    The gains may be means themselves, such as those over draws of shots. Their whole spread then counts as spread over
+    documents, none of which is assumed to cancel.
+
+    Attributes:
+        value: the mean, a fraction.
+        low: lower end of the interval that combines both sources of spread, with confidence `level`.
+        high: upper end of that interval.
+        count: number of gains.
+        between: standard deviation of the gains between seeds; None for fewer than two gains.
+        within: root mean square of the gains' standard errors over documents.
+        level: confidence of the interval, a fraction.
     """
 
     value: float
@@ -31,27 +41,36 @@ class MeanGain:
 
     @property
     def error(self) -> float:
-        """(high - low) / 2z: the standard error that the interval stands for."""
+        """The standard error of the mean, as a fraction."""
         return standard_error(self.low, self.high, self.level)
 
 
 def mean_over_seeds(gains: Sequence[Gain | MeanGain]) -> MeanGain:
-    """mean of gains; low = mean - sqrt(rms(value - low)^2 + (t between)^2 / seeds), high likewise.
+    """Return the mean of gains; low = mean - sqrt(rms(value - low)^2 + (t between)^2 / seeds), high likewise.
 
-    Seeds share their documents, so more seeds make the part between seeds smaller, but not the part over documents:
-    that one enters as it is for one seed. Student's t has seeds - 1 degrees of freedom. One seed gives its own
-    interval, which says nothing about other seeds; none gives [-1, 1]. What holds of seeds holds of anything drawn
-    anew and answered on the same documents, such as the shots of a prompt.
+    Seeds share their documents. So more seeds shrink the part between seeds, but not the part over documents, which
+    enters as for one seed. Student's t has seeds - 1 degrees of freedom. One seed gives its own interval, which does
+    not extend to other seeds; no seed gives [-1, 1]. The same holds for anything else that is drawn anew and answered
+    on the same documents, such as the shots of a prompt.
+
+    Example:
+        >>> from tarot.evaluation.statistics.gains import accuracy_gain
+        >>> gains = [accuracy_gain([0, 1, 1], [0, 0, 0], edited) for edited in ([0, 1, 0], [0, 1, 1])]
+        >>> mean_over_seeds(gains).count
+        2
     """
     return mean_over_settings([gains])
 
 
 def mean_over_settings(settings: Sequence[Sequence[Gain | MeanGain]]) -> MeanGain:
-    """mean over settings (model, task, shots) of the means over their seeds, each setting once.
+    """Return the mean over settings (model, task, shots) of the means over their seeds.
 
-    The interval speaks of these settings, not of others. Settings may share documents, and then their errors go
-    together: the part over documents is the mean of the settings' own, and none of it is assumed to cancel. Draws of
-    seeds do cancel; `between` is pooled over the settings, so that one with a single seed borrows from the others.
+    The interval is for these settings, not for others. Settings may share documents, so that their errors correlate:
+    the part over documents is the mean of the settings' own, and none of it is assumed to cancel. The part between
+    seeds does cancel. `between` is pooled over the settings: a setting with one seed borrows from the others.
+
+    Args:
+        settings: the gains of each setting, one a seed; settings without gains do not count.
     """
     settings = [gains for gains in settings if gains]
     if not settings:

@@ -1,4 +1,7 @@
-"""FIXME: one sentence on this module."""
+"""Significance of many comparisons: corrected p-values, and what counts as a regression.
+
+Source: Holm (1979).
+"""
 
 import math
 from collections.abc import Sequence
@@ -8,10 +11,14 @@ from tarot.evaluation.statistics.gains import Gain
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """max over j <= i of min(1, (m - j) p_(j)), j from 0 in rising order: p-values corrected for being m of them.
+    """Correct m p-values for their number: max over j <= i of min(1, (m - j) p_(j)), j from 0 in rising order.
 
     Raises:
-        TarotError: a value that is not a number from 0 to 1: NaN has no place in the order.
+        TarotError: a value outside [0, 1], or NaN, which has no place in the order.
+
+    Example:
+        >>> holm([0.01, 0.2, 0.03])
+        (0.03, 0.2, 0.06)
     """
     if odd := [p for p in p_values if not 0 <= p <= 1]:
         raise TarotError("p-values from 0 to 1", f"{odd[0]!r}")
@@ -24,10 +31,10 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
 
 def regressed(gain: Gain, tolerance: float) -> bool:
-    """value < -tolerance and p < 1 - level: worse by more than is tolerated, and by more than chance explains.
+    """Return value < -tolerance and p < 1 - level: the loss exceeds both the tolerance and what chance explains.
 
     Raises:
-        TarotError: a gain or a tolerance that is NaN, with which no comparison is true.
+        TarotError: the gain, its p-value or the tolerance is NaN, which compares as neither more nor less.
     """
     if any(map(math.isnan, (gain.value, gain.p, tolerance))):
         raise TarotError("a gain, a p-value and a tolerance", "NaN")
