@@ -10,8 +10,7 @@ import torch
 import transformers
 from checkpoint import byte_tokenizer, load_error, logits, save_checkpoint
 
-from tarot.edit.layers import n_layers
-from tarot.edit.sites import find_sites
+from tarot.edit.sites import find_sites, n_layers
 from tarot.errors import UnknownName
 from tarot.models import wheels
 from tarot.models.checkpoint import DTYPES

@@ -30,7 +30,7 @@ class ModelInfo:
         parameters: numbers in the files of weights; None where quantisation packs several into one.
         layers: decoder layers; None where the configuration does not say.
         heads: attention heads of one layer; None likewise.
-        d_head: dimensions of the largest head's output; None likewise.
+        d_head: dimensions of one head's output, in most layers if they differ; None likewise.
     """
 
     reference: str
@@ -76,9 +76,8 @@ def _read_info(reference: str, folder: Path, config: Mapping[str, Any]) -> Model
     layers, heads, width = (
         next((text[name] for name in names if name in text), None) for names in (LAYERS, HEADS, WIDTH)
     )
-    # Multi-head latent attention states the size of the values apart; some models have larger heads in global layers.
-    stated = text.get("v_head_dim") or max(text.get("head_dim") or 0, text.get("global_head_dim") or 0)
-    d_head = stated or (width // heads if heads and width else None)
+    # Multi-head latent attention states the size of its values apart from that of its keys.
+    d_head = text.get("v_head_dim") or text.get("head_dim") or (width // heads if heads and width else None)
     return ModelInfo(reference, "hub cache", parameters, layers, heads, d_head if heads else None)
 
 
