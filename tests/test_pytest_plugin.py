@@ -41,7 +41,7 @@ def test_a_gain_a_report_and_a_gate(
     baseline = pytester.path / "baseline.json"
     first = pytester.runpytest_inprocess(
         *small_cell,
-        "--tarot-shots=0,2",
+        "--tarot-num-fewshot=0,2",
         "--tarot-control=bo",
         "--tarot-draws=2",
         "--tarot-report=report",
@@ -68,10 +68,10 @@ def test_a_gain_a_report_and_a_gate(
     assert [comparison.num_fewshot for comparison in comparisons] == [0, 2]
     assert set(comparisons[0].curves) == {"random", "bo"} and comparisons[0].arm("bo search").labels == 6
 
-    # The same again, from the cache: nothing is tuned, and the gate is content.
+    # From the cache nothing is tuned again, and the gate passes.
     monkeypatch.setattr(cache, "tune", lambda *_, **__: pytest.fail("tuned again"))
     again = pytester.runpytest_inprocess(
-        *small_cell, "--tarot-shots=0,2", "--tarot-draws=2", f"--tarot-baseline={baseline}"
+        *small_cell, "--tarot-num-fewshot=0,2", "--tarot-draws=2", f"--tarot-baseline={baseline}"
     )
     again.assert_outcomes(passed=4)
     assert again.ret == pytest.ExitCode.OK
@@ -79,7 +79,7 @@ def test_a_gain_a_report_and_a_gate(
         ["*2-shot seed 0: weighted F1 of the greedy answer +0.000 since then; takes * times as long"]
     )
 
-    # Had it been perfect then, it would be a regression now: the tests pass, and the run fails.
+    # If the baseline were perfect, this would be a regression: the tests pass, and the run fails.
     perfect = [
         replace(
             comparison,
@@ -110,10 +110,8 @@ def test_a_gain_a_report_and_a_gate(
     assert tolerant.ret == pytest.ExitCode.OK
 
 
-def test_a_model_that_a_part_of_a_suite_replaces_is_that_parts_alone(
-    pytester: pytest.Pytester, small_cell: tuple[str, ...]
-) -> None:
-    """One name, two models: neither may stand in the other's cell, which is the same setting."""
+def test_a_part_of_a_suite_may_replace_the_model(pytester: pytest.Pytester, small_cell: tuple[str, ...]) -> None:
+    """Two models with one name: neither may be used for the other's cell."""
     for part in "ab":
         pytester.mkdir(part)
     replacing = """
@@ -158,7 +156,7 @@ def test_a_failing_assertion_explains_itself(
             "edited *6 *",
             "few-shot, mean of 3 draws *6 *",
             "few-shot 1 of 3 (best) *6 *",
-            "edited minus *measure *gain *95% interval*",
+            "edited minus *metric *gain *95% CI*",
             "zero-shot *f1 *[[]*]*",
             "few-shot *greedy_accuracy *",
             "few-shot, mean of 3 draws *f1 *[[]*]* 20",
@@ -177,22 +175,22 @@ def test_a_failing_assertion_explains_itself(
         (["--tarot-model="], None),
         (
             [],
-            "expected a model and a task to measure, got none*; give --tarot-model and --tarot-task, or mark the test*",
+            "expected a model and a task to measure, got none*; give --tarot-model and --tarot-tasks, or mark the test*",
         ),
         (["--tarot-model=no/such", *SMALL], "expected *no/such*"),
         (
-            ["--tarot-task=own_choise"],
+            ["--tarot-tasks=own_choise"],
             "expected a known task, got 'own_choise'; did you mean 'own_choice'[?]",
         ),
-        (["--tarot-search=bayes"], "expected a known search, got 'bayes'; known: adam, bo, paper, published, random"),
+        (["--tarot-search=bayes"], "expected a known search, got 'bayes'; known: adam, bo, paper, random"),
         (["--tarot-space=heads"], "expected a known space, got 'heads'; did you mean 'head'[?]"),
         (
-            ["--tarot-samples=99"],
+            ["--tarot-num-samples=99"],
             "expected at least 99 samples and 0 shots in the 'train' split of own_choice, got 30*",
         ),
     ],
 )
-def test_what_there_is_not_is_one_line(
+def test_an_error_is_one_line(
     pytester: pytest.Pytester,
     small_cell: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
@@ -203,10 +201,10 @@ def test_what_there_is_not_is_one_line(
     if message is None:
         assert pytester.runpytest_inprocess(*arguments).ret == pytest.ExitCode.USAGE_ERROR
         return
-    # lm-eval takes seconds to list its own tasks, among which this one is not either.
-    ours = functools.partial(tarot.objectives.samples.TaskManager, include_defaults=False)
+    # lm-eval takes seconds to list its own tasks.
+    ours = functools.partial(tarot.objectives.task_loading.TaskManager, include_defaults=False)
     monkeypatch.setattr(
-        tarot.objectives.samples, "TaskManager", lambda include_path, **_: ours(include_path=include_path)
+        tarot.objectives.task_loading, "TaskManager", lambda include_path, **_: ours(include_path=include_path)
     )
     alone = not arguments or arguments[0].startswith("--tarot-model")
     replaced = {argument.partition("=")[0] for argument in arguments}
@@ -217,7 +215,7 @@ def test_what_there_is_not_is_one_line(
     result.stdout.no_fnmatch_line("*Traceback*")
 
 
-def test_without_it_and_without_others(pytester: pytest.Pytester, small_cell: tuple[str, ...]) -> None:
+def test_other_plugins_and_tarot_may_be_absent(pytester: pytest.Pytester, small_cell: tuple[str, ...]) -> None:
     pytester.makepyfile("def test_nothing(): pass")
     without = pytester.runpytest_inprocess("-p", "no:tarot")
     without.assert_outcomes(passed=1)
@@ -229,10 +227,8 @@ def test_without_it_and_without_others(pytester: pytest.Pytester, small_cell: tu
     assert not (pytester.path / "none.json").exists()
 
 
-def test_a_run_that_was_stopped_does_not_replace_a_baseline(
-    pytester: pytest.Pytester, small_cell: tuple[str, ...]
-) -> None:
-    """What it did not come to would be gone from the gate. Nor does one that the gate has failed."""
+def test_a_stopped_run_does_not_replace_a_baseline(pytester: pytest.Pytester, small_cell: tuple[str, ...]) -> None:
+    """The cells that it did not measure would be missing from the gate."""
     pytester.makepyfile(GAIN + "\n\ndef test_last():\n    import os\n    assert 'BREAK' not in os.environ\n")
     saving = (*small_cell, "--tarot-save-baseline=b.json")
     assert pytester.runpytest_inprocess(*saving).ret == pytest.ExitCode.OK
@@ -240,19 +236,19 @@ def test_a_run_that_was_stopped_does_not_replace_a_baseline(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BREAK", "1")
         failed = pytester.runpytest_inprocess(*saving, "-x")
-    failed.stdout.fnmatch_lines(["*b.json stays as it was: no baseline is saved where * the run was stopped"])
+    failed.stdout.fnmatch_lines(["*b.json stays as it was: no baseline is saved after * stopped run"])
     assert failed.ret == pytest.ExitCode.TESTS_FAILED and (pytester.path / "b.json").read_bytes() == before
 
 
-def test_what_was_not_measured_stays_in_a_baseline(pytester: pytest.Pytester, small_cell: tuple[str, ...]) -> None:
-    """A part of a suite renews its own cells: those of the others are guarded as before."""
+def test_cells_that_are_not_measured_stay_in_a_baseline(pytester: pytest.Pytester, small_cell: tuple[str, ...]) -> None:
+    """A part of a suite updates its own cells only."""
     pytester.makepyfile(GAIN)
     saving = (*small_cell, "--tarot-save-baseline=b.json")
     both = pytester.runpytest_inprocess(*saving, "--tarot-seeds=0,1")
     both.stdout.fnmatch_lines(["baseline of 2 cells saved in *b.json"])
     before = (pytester.path / "b.json").read_text()
     one = pytester.runpytest_inprocess(*saving, "--tarot-seeds=1")
-    one.stdout.fnmatch_lines(["baseline of 2 cells saved in *b.json, 1 of them as they were"])
+    one.stdout.fnmatch_lines(["baseline of 2 cells saved in *b.json, 1 of them unchanged"])
     assert [comparison.seed for comparison in load_comparisons(pytester.path / "b.json")] == [0, 1]
     (pytester.path / "b.json").write_text(before.replace('"seed": 0', '"seed": "0"'))
     broken = pytester.runpytest_inprocess(*saving)
@@ -260,7 +256,7 @@ def test_what_was_not_measured_stays_in_a_baseline(pytester: pytest.Pytester, sm
     broken.stderr.fnmatch_lines(["*--tarot-save-baseline: expected results as tarot writes them in *b.json, got *"])
 
 
-def test_nothing_measured_is_nothing_saved(pytester: pytest.Pytester) -> None:
+def test_nothing_measured_is_a_failure(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_nothing(): pass")
     result = pytester.runpytest_inprocess("--tarot-save-baseline=none.json", "--tarot-report=report")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -281,19 +277,19 @@ for arguments in json.loads(sys.argv[1]):
 
 
 def imported(folder: Path, *runs: tuple[str, ...]) -> list[set[str]]:
-    """Top-level packages imported at the end of each of these runs of pytest, one after the other in one process."""
+    """Run pytest several times in one process; return the top-level packages imported after each run."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-c", PROGRAM, json.dumps(runs)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
     return [set(line.split()[1:]) for line in done.stdout.splitlines() if line.startswith("IMPORTED ")]
 
 
-def test_it_imports_nothing_for_those_who_do_not_use_it(tmp_path: Path, small_cell: tuple[str, ...]) -> None:
+def test_a_run_without_its_fixtures_imports_nothing_heavy(tmp_path: Path, small_cell: tuple[str, ...]) -> None:
     (tmp_path / "test_nothing.py").write_text("def test_nothing(): pass")
     (tmp_path / "test_gain.py").write_text(GAIN)
     (tmp_path / "heavy.py").write_text("import tarot.evaluation.statistics.gains")
     nothing = ("-q", "test_nothing.py")
-    # From the least to the most: what one run imports stays for the next.
+    # What one run imports stays imported, so the runs go from the least to the most.
     bare = (*nothing, "-p", "no:tarot")
     runs = [bare, ("--version",), nothing, (*small_cell, "--collect-only", "-q"), (*nothing, "-p", "heavy")]
     without, *others = imported(tmp_path, *runs)

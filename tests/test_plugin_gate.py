@@ -1,0 +1,156 @@
+"""The gate: what fails a run, how a failure is reported, and when a baseline is saved."""
+
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+from plugin_suite import GAIN, right_answers
+
+from tarot.evaluation.regression import save_reference
+from tarot.evaluation.results_file import load_comparisons
+
+pytest_plugins = ["pytester", "plugin_suite"]
+pytestmark = pytest.mark.usefixtures("wide_lines")
+
+# Cells come from a file, so that these tests measure nothing.
+FROM_FILE = """
+import pathlib, pytest
+from tarot.evaluation.results_file import load_comparisons
+from tarot.pytest_plugin.session import SessionState
+
+@pytest.fixture(scope="session")
+def tarot_model():
+    return "model"
+
+@pytest.fixture(autouse=True)
+def from_file(monkeypatch):
+    comparisons = load_comparisons(pathlib.Path(__file__).with_name("now.json"))
+    by_seed = {comparison.seed: comparison for comparison in comparisons}
+    monkeypatch.setattr(SessionState, "measure", lambda state, request, model: by_seed[request.seed])
+"""
+CELLS = ("--tarot-model=m", "--tarot-tasks=synth_color", "--tarot-seeds=0,1", "-p", "no:cacheprovider")
+GATED = (*CELLS, "--tarot-baseline=then.json")
+
+
+@pytest.fixture
+def gated(pytester: pytest.Pytester) -> pytest.Pytester:
+    """A suite of two cells; every answer of the second is wrong, and was right in the baseline."""
+    pytester.makeconftest(FROM_FILE)
+    pytester.makepyfile(GAIN + "\n\ndef test_other(): pass\n")
+    save_reference([right_answers(40, 0), right_answers(40, 1)], pytester.path / "then.json")
+    save_reference([right_answers(40, 0), right_answers(0, 1)], pytester.path / "now.json")
+    return pytester
+
+
+@pytest.mark.parametrize("options", [(), ("-q",), ("-v", "-ra"), ("-x",), ("--tb=no", "-rN"), ("-p", "no:terminal")])
+def test_a_failed_gate_is_a_failed_item(gated: pytest.Pytester, options: tuple[str, ...]) -> None:
+    result = gated.runpytest_inprocess(*GATED, *options, "--junitxml=junit.xml", "--tarot-report=report")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    if "no:terminal" not in options:
+        result.assert_outcomes(passed=3, failed=1)
+        assert "1 failed, 3 passed" in result.outlines[-1]
+    if "-rN" not in options and "no:terminal" not in options:
+        result.stdout.fnmatch_lines(["FAILED tarot gate::m t 0-shot seed 1 - *"])
+    (suite,) = ElementTree.parse(gated.path / "junit.xml").getroot().iter("testsuite")
+    assert (suite.get("failures"), suite.get("errors"), suite.get("tests")) == ("1", "0", "4")
+    failed = [case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None]
+    assert failed == ["m t 0-shot seed 1"]
+    page = (gated.path / "report" / "index.html").read_text()
+    assert "FAILED m t 0-shot seed 1: " in page and "FAILED, compared with the baseline" in page
+
+
+def test_a_failed_gate_under_xdist(gated: pytest.Pytester) -> None:
+    result = gated.runpytest_subprocess(*GATED, "-n2", "--junitxml=junit.xml")
+    result.assert_outcomes(passed=3, failed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    (suite,) = ElementTree.parse(gated.path / "junit.xml").getroot().iter("testsuite")
+    assert (suite.get("failures"), suite.get("tests")) == ("1", "4")
+
+
+@pytest.mark.parametrize(
+    ("options", "passed", "failed"),
+    [
+        (("-k", "seed0"), 1, 1),  # the other cell is not measured
+        (("-k", "other"), 1, 2),
+        (("-k", "nothing"), 0, 2),
+        (("-k", "seed0", "--tarot-allow-missing"), 1, 0),
+        (("-k", "seed0", "--override-ini=tarot_allow_missing=true"), 1, 0),
+        (("-k", "seed1", "--tarot-allow-missing"), 1, 1),  # measured, and worse
+        (("-k", "other", "--tarot-allow-missing"), 1, 2),  # nothing was compared at all
+    ],
+)
+def test_cells_that_were_not_selected_fail(
+    gated: pytest.Pytester, options: tuple[str, ...], passed: int, failed: int
+) -> None:
+    result = gated.runpytest_inprocess(*GATED, *options)
+    result.assert_outcomes(passed=passed, failed=failed, deselected=3 - passed)
+    assert result.ret == (pytest.ExitCode.TESTS_FAILED if failed else pytest.ExitCode.OK)
+
+
+@pytest.mark.parametrize("option", ["--collect-only", "--setup-plan", "--fixtures"])
+def test_a_run_without_tests_judges_nothing(gated: pytest.Pytester, option: str) -> None:
+    result = gated.runpytest_inprocess(*GATED, option, "--tarot-save-baseline=new.json")
+    assert result.ret == pytest.ExitCode.OK
+    assert "tarot gate" not in result.stdout.str() and not (gated.path / "new.json").exists()
+
+
+def test_an_interrupted_run_fails_its_gate_too(gated: pytest.Pytester) -> None:
+    gated.makepyfile(GAIN + "\n\ndef test_other(): raise KeyboardInterrupt\n")
+    result = gated.runpytest_inprocess(*GATED, "--tarot-save-baseline=then.json", no_reraise_ctrlc=True)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.assert_outcomes(passed=2, failed=1)
+    baseline = load_comparisons(gated.path / "then.json")
+    assert [comparison.arm("edited").greedy for comparison in baseline] == [right_answers(40, 0).gold] * 2
+
+
+FAILING = {
+    "assertion": "def test_it(tarot_gain):\n    assert tarot_gain.greedy_f1.low > 0\n",
+    "xfail": "import pytest\n@pytest.mark.xfail\ndef test_it(tarot_gain):\n    assert tarot_gain.f1.low > 0\n",
+    "teardown": "import pytest\n@pytest.fixture\ndef end():\n    yield\n    raise OSError\n"
+    "def test_it(end, tarot_gain): pass\n",
+    "other test": GAIN + "\n\ndef test_other():\n    assert False\n",
+    "collection": GAIN,
+}
+
+
+@pytest.mark.parametrize("kind", FAILING)
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_failed_test_writes_no_baseline(gated: pytest.Pytester, kind: str, exists: bool) -> None:
+    gated.makepyfile(FAILING[kind])
+    if kind == "collection":
+        gated.makepyfile(test_broken="import missing_module")
+    path = gated.path / "then.json"
+    before = path.read_bytes()
+    if not exists:
+        path.unlink()
+    options = ("--continue-on-collection-errors",) if kind == "collection" else ()
+    result = gated.runpytest_inprocess(*CELLS, "--tarot-save-baseline=then.json", *options)
+    result.stdout.fnmatch_lines([f"*then.json {'stays as it was' if exists else 'is not written'}: no baseline is *"])
+    assert path.exists() == exists
+    assert not exists or path.read_bytes() == before
+
+
+def test_documents_without_a_number_are_named_and_gated(gated: pytest.Pytester) -> None:
+    broken = right_answers(40, 1)
+    broken = replace(broken, arms=(broken.arms[0], replace(broken.arms[1], without_number=(3, 5))))
+    save_reference([right_answers(40, 0), broken], gated.path / "now.json")
+    note = "m t 0-shot seed 1, edited: 2 of 40 documents without a number (NaN or infinite): 3, 5"
+    result = gated.runpytest_inprocess(*GATED, "--tarot-report=report")
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines([note])
+    assert note in (gated.path / "report" / "index.html").read_text()
+    save_reference([right_answers(40, 0), broken], gated.path / "then.json")
+    gated.runpytest_inprocess(*GATED).assert_outcomes(passed=3)
+
+
+def test_names_from_a_baseline_are_escaped(gated: pytest.Pytester) -> None:
+    save_reference([replace(right_answers(40, 0), task="\x1b[2Jt\u202e")], gated.path / "then.json")
+    result = gated.runpytest_inprocess(*GATED)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    text = result.stdout.str()
+    assert "\x1b[2J" not in text and "\u202e" not in text and r"\x1b[2Jt\u202e" in text
+
+
+def test_a_baseline_that_is_not_measured_at_all_fails_once(gated: pytest.Pytester) -> None:
+    gated.makepyfile("def test_other(): pass\n")
+    gated.runpytest_inprocess(*GATED).assert_outcomes(passed=1, failed=2)
