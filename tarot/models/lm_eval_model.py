@@ -1,7 +1,7 @@
-"""lm-evaluation-harness, with edited models.
+"""The lm-evaluation-harness model `tarot`: a causal model, edited or not, that scores shared prefixes once.
 
-`TarotLM` is the lm-eval model `tarot`: the stock Hugging Face model with an adapter applied, and with log-probabilities
-from `tarot.models.scoring.scorer`, which runs shared prefixes once.
+`TarotLM` is lm-eval's Hugging Face model with an adapter applied and with log-probabilities from
+`tarot.models.scoring.scorer`.
 """
 
 import logging
@@ -33,20 +33,23 @@ from tarot.models.scoring.scorer import Request, Scorer
 
 logger = logging.getLogger(__name__)
 
-# Sequences of one pass where lm-eval itself batches (generation): its own detection runs the longest context it can.
+# Sequences of one pass in generation. lm-eval's own search for a batch size would run the longest possible context.
 GENERATION_BATCH = 8
-# Arguments of HFLM that say how to prompt and to read answers: all others are about loading, which it does not here.
-# `trust_remote_code` lm-eval's own command adds, for data sets; models are loaded without.
+# Arguments of HFLM about prompts and answers. The others are about loading, which tarot does itself.
+# lm-eval's own command adds `trust_remote_code`, which is for data sets; models are loaded without.
 HFLM_ARGUMENTS = frozenset(
     {
-        *("add_bos_token", "backend", "chat_template_args", "enable_thinking", "logits_cache", "max_length"),
+        *("add_bos_token", "chat_template_args", "enable_thinking", "logits_cache", "max_length"),
         *("prefix_token_id", "think_end_token", "truncation", "trust_remote_code"),
     }
 )
-# Where a task's description is if the chat template has no system role; results and adapters record it.
+# Recorded in results and adapters: where the task's description is if the chat template has no system role.
 SYSTEM_MOVED = "in the first user message"
-# Key under which a response cache remembers whose answers it holds; no hash of a request is of this form.
+# Key in a response cache for the model and edit whose answers it holds. No hash of a request has this form.
 CACHE_OWNER = "tarot:owner"
+
+
+CAUSAL_BACKENDS = ("default", "causal")
 
 
 @register_model("tarot")
@@ -55,19 +58,30 @@ class TarotLM(HFLM):
 
     Args:
         pretrained: a model reference (`tarot models` lists some), or a loaded transformers model.
-        adapter: folder of an adapter to apply; none for the base model.
-        tokenizer: with a loaded model, its tokenizer.
+        adapter: folder or hub id of an adapter to merge; None for the base model.
+        tokenizer: the tokenizer of a loaded model.
         device: auto, cpu or cuda:N.
         dtype: auto, float32, bfloat16 or float16.
-        device_map: auto, balanced, balanced_low_0 or sequential: spread over devices, memory and disk by accelerate.
+        device_map: auto, balanced, balanced_low_0 or sequential: accelerate spreads the layers (see `load_model`).
         batch_size: most sequences of one pass, or auto.
-        max_batch_size: accepted from lm-eval; passes that do not fit are halved instead.
-        hflm_args: those of `HFLM` that are not about loading, such as `max_length` or `add_bos_token`.
+        max_batch_size: accepted from lm-eval and not needed: passes that do not fit in memory are halved.
+        backend: accepted from lm-eval; `default` or `causal`.
+        hflm_args: arguments of `HFLM` about prompts and answers, such as `max_length` or `add_bos_token`.
 
     Raises:
-        UnknownName: another argument: what an evaluation ignored in silence, its results would belie.
+        UnknownName: an unknown argument, since silently ignoring one would make the results misleading.
+        TarotError: `backend` is not causal, or the model or adapter cannot be loaded.
 
-    Under `accelerate launch` each process has a model of its own, by its reference, and answers its share of documents.
+    Under `accelerate launch` each process loads the model by its reference and answers its share of the documents.
+
+    Example:
+        >>> from lm_eval.api.instance import Instance
+        >>> from tarot.models.lm_eval_model import TarotLM
+        >>> lm = TarotLM("wheel:smollm2-135m", device="cpu")
+        >>> request = Instance("loglikelihood", {}, ("The capital of France is", " Paris"), 0)
+        >>> ((log_probability, greedy),) = lm.loglikelihood([request], disable_tqdm=True)
+        >>> greedy
+        True
     """
 
     def __init__(
@@ -80,20 +94,24 @@ class TarotLM(HFLM):
         device_map: str | None = None,
         batch_size: int | str | None = "auto",
         max_batch_size: int | None = None,
+        backend: str = "default",
         **hflm_args: Any,
     ) -> None:
         own_arguments = ("pretrained", "adapter", "tokenizer", "device", "dtype", "device_map", "batch_size")
         for unknown in sorted(hflm_args.keys() - HFLM_ARGUMENTS):
             raise UnknownName("argument of the model 'tarot'", unknown, [*own_arguments, *HFLM_ARGUMENTS])
+        if backend not in CAUSAL_BACKENDS:
+            raise TarotError(f"The model 'tarot' has no backend {backend!r}: it is always causal. Leave backend out.")
         self.reference = pretrained if isinstance(pretrained, str) else None
-        # Documents by task whose texts could not be generated, and the prompts' tokens of the latest ones.
+        # Ids, by task, of documents whose texts could not be generated, and the token ids of the latest such prompts.
         self.unanswered: dict[str, set[int]] = {}
         self.broken_prompts: set[tuple[int, ...]] = set()
-        self._checks_numbers = isinstance(pretrained, str)  # lm-eval's own command does not; `evaluate` does
-        processes = _processes() if isinstance(pretrained, str) else None
+        # lm-eval's own command does not look for NaN; `evaluate`, which passes a loaded model, does.
+        self._checks_numbers = isinstance(pretrained, str)
+        processes = _accelerate_processes() if isinstance(pretrained, str) else None
         if isinstance(pretrained, str):
-            own = _device(processes) if processes else device or "auto"
-            loaded = load_model(pretrained, device=own, dtype=str(dtype), device_map=device_map)
+            target = _process_device(processes) if processes else device or "auto"
+            loaded = load_model(pretrained, device=target, dtype=str(dtype), device_map=device_map)
             pretrained, tokenizer = loaded.model, loaded.tokenizer
         self.row_limit = None if batch_size in (None, "auto") else parse_batch_size(batch_size)
         with quiet("lm_eval.models.huggingface"):
@@ -103,7 +121,7 @@ class TarotLM(HFLM):
                 batch_size=self.row_limit or GENERATION_BATCH,
                 **hflm_args,
             )
-        if processes:  # the stock model leaves this to whoever hands it a loaded one
+        if processes:  # HFLM leaves this to the caller that passes a loaded model
             self.accelerator = processes
             self._rank, self._world_size = processes.process_index, processes.num_processes
         self.adapter = Adapter.from_pretrained(adapter) if adapter else None
@@ -112,11 +130,15 @@ class TarotLM(HFLM):
 
     @cached_property
     def chat_renderer(self) -> ChatRenderer:
-        """The tokenizer's chat template, checked: no message may lose its text."""
+        """Render messages by the tokenizer's chat template and check that no message loses its text."""
         return ChatRenderer(self.tokenizer, self.chat_template_args)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """Render messages; TarotError if the chat template raises or leaves out a message's text."""
+        """Render messages as a prompt.
+
+        Raises:
+            TarotError: the chat template raises, or leaves out or reorders the text of a message.
+        """
         return self.chat_renderer(chat_history, add_generation_prompt)
 
     @cached_property
@@ -146,15 +168,15 @@ class TarotLM(HFLM):
         return self.prompt_encoder.encode_pair(context, continuation)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Score lm-eval's requests: log p(continuation | context) in nats, and whether it is the greedy one.
+        """Return log p(continuation | context) in nats for each request, and whether greedy decoding writes it.
 
         Raises:
-            TarotError: a continuation without tokens, or with more than the model's context holds.
+            TarotError: a continuation has no tokens, or more than the model's context holds.
         """
         if self.enable_thinking:
             raise TarotError("enable_thinking for tasks that generate", "a task that scores answers", "leave it out")
-        asked = tqdm(requests, desc="Tokenizing inputs", disable=disable_tqdm)
-        encoded = [(request.args, *self.encode(*request.args)) for request in asked]
+        shown = tqdm(requests, desc="Tokenizing inputs", disable=disable_tqdm)
+        encoded = [(request.args, *self.encode(*request.args)) for request in shown]
         names = [
             f"document {request.doc_id} of {request.task_name or 'no task'}, answer {request.args[1]!r}"
             for request in requests
@@ -164,9 +186,9 @@ class TarotLM(HFLM):
         return scores
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Score whole texts: log p(text | first token) in nats, in windows where it is longer than the context.
+        """Return log p(text | first token) in nats for each text, in windows where it is longer than the context.
 
-        The first token is counted once, whether or not the tokenizer adds it and whether or not the text spells it.
+        The first token counts once, whether or not the tokenizer adds it and whether or not the text spells it.
         """
         windows: list[tuple[None, list[int], list[int]]] = []
         owners: list[int] = []
@@ -187,7 +209,7 @@ class TarotLM(HFLM):
         return totals
 
     def _check_numbers(self, requests: Sequence[Instance], answers: Sequence[object]) -> None:
-        """Where lm-eval reports the results itself, say which documents have no number; TarotError if none has one."""
+        """Log which documents have no number, where lm-eval reports the results; TarotError if none has one."""
         if self._checks_numbers:
             broken = [each for each, answer in zip(requests, answers, strict=True) if not is_number(answer)]
             counts = {task: len(ids) for task, ids in grouped(requests).items()}
@@ -207,20 +229,23 @@ class TarotLM(HFLM):
         names: Sequence[str],
         disable_tqdm: bool,
     ) -> list[tuple[float, bool]]:
-        """Score encoded requests, with the ends of contexts that are too long.
+        """Score encoded requests; of a context that is too long, only the end.
 
-        `names` say in errors which request is meant.
+        Args:
+            requests: the texts, or None for a window of a longer text; tokens of the context and of the continuation.
+            names: what errors call each request.
+            disable_tqdm: whether to hide progress.
         """
         pairs = []
         for name, (_, context, continuation) in zip(names, requests, strict=True):
             if len(continuation) > self.max_length:
-                limit = f"an answer of at most {self.max_length} tokens, the model's context"
-                raise TarotError(limit, f"{len(continuation)} in {name}")
+                expected = f"an answer of at most {self.max_length} tokens, the model's context"
+                raise TarotError(expected, f"{len(continuation)} in {name}")
             excess = max(0, len(context) + len(continuation) - 1 - self.max_length)
             pairs.append(Request(tuple(context[excess:]), tuple(continuation)))
         if cut := sum(len(pair.context) < len(context) for pair, (_, context, _) in zip(pairs, requests, strict=True)):
             logger.warning(
-                "%d of %d prompts are longer than the model's %d tokens: their first tokens are left out.",
+                "%d of %d prompts are longer than the model's context of %d tokens: their first tokens are left out.",
                 cut,
                 len(requests),
                 self.max_length,
@@ -230,19 +255,22 @@ class TarotLM(HFLM):
         with tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Scoring answers") as progress:
             for i, score in scorer.stream():
                 answers[i] = (score.log_probability, score.greedy)
-                if requests[i][0] is not None:  # a window of loglikelihood_rolling, which caches whole texts
+                if (
+                    requests[i][0] is not None
+                ):  # None for windows of loglikelihood_rolling, which caches the text's total
                     self.cache_hook.add_partial("loglikelihood", requests[i][0], answers[i])
                 progress.update()
         return answers
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Write lm-eval's continuations, in batches.
+        """Generate lm-eval's continuations, in batches.
 
-        A prompt that may grow beyond the length at which the model's rotary embeddings change is not batched, since
-        padding would change its text. transformers decides what becomes of keys cached before.
+        A prompt that may grow beyond the length at which the model's rotary embeddings change
+        (`tarot.models.scoring.rope`) is not batched, since padding would change its text. transformers decides what
+        becomes of keys that were cached before the change.
         """
         self.broken_prompts.clear()
-        texts = self._generated(requests, disable_tqdm)
+        texts = self._generate(requests, disable_tqdm)
         broken = [request for request in requests if self.broken_prompts and self._is_broken(request.args[0])]
         for task, ids in grouped(broken).items():
             self.unanswered.setdefault(task, set()).update(ids)
@@ -251,7 +279,7 @@ class TarotLM(HFLM):
         return texts
 
     def _is_broken(self, prompt: str) -> bool:
-        """Whether the logits after a prompt, of which generation may have kept only the end, were not numbers."""
+        """Whether the logits after a prompt were not numbers. Generation may have kept only the prompt's end."""
         tokens = tuple(self.tok_encode(prompt))
         return any(tokens[len(tokens) - len(broken) :] == broken for broken in self.broken_prompts)
 
@@ -262,78 +290,88 @@ class TarotLM(HFLM):
         self.broken_prompts |= {tuple(context[row][mask[row]].tolist()) for row in rows.rows}
         return texts
 
-    def _generated(self, requests: list[Instance], disable_tqdm: bool) -> list[str]:
+    def _generate(self, requests: list[Instance], disable_tqdm: bool) -> list[str]:
+        """Generate in batches, but one by one where a text may grow beyond the length of constant rotary embeddings."""
         constant = constant_rope_length(self.model)
         if isinf(constant):
             return super().generate_until(requests, disable_tqdm=disable_tqdm)
-        alone = [self._generated_length(*request.args) > constant for request in requests]
-        written = iter(super().generate_until([r for r, a in zip(requests, alone, strict=True) if not a], disable_tqdm))
-        single = super().generate_until
+        generate = super().generate_until
+        grows = [self._longest(*request.args) > constant for request in requests]
+        batched = [request for request, too_long in zip(requests, grows, strict=True) if not too_long]
+        texts = iter(generate(batched, disable_tqdm))
         return [
-            single([request], disable_tqdm=True)[0] if apart else next(written)
-            for request, apart in zip(requests, alone, strict=True)
+            generate([request], disable_tqdm=True)[0] if too_long else next(texts)
+            for request, too_long in zip(requests, grows, strict=True)
         ]
 
-    def _generated_length(self, prompt: str, options: dict[str, Any]) -> int:
-        """Most tokens of a prompt and what is generated from it."""
+    def _longest(self, prompt: str, options: dict[str, Any]) -> int:
+        """Return the most tokens of a prompt and its generated text together."""
         most = int(normalize_gen_kwargs(options, self.max_gen_toks)["max_gen_toks"])
         return max(len(self.tok_encode(prompt)) + most, int(options.get("max_length") or 0))
 
     @property
     def fingerprint(self) -> str:
-        """Of the adapter, or `base`."""
+        """The adapter's fingerprint, or `base`."""
         return self.adapter.fingerprint if self.adapter else "base"
 
     def set_cache_hook(self, cache_hook: Any) -> None:
-        """Refuse a response cache of another model or edit: lm-eval's keys are prompts alone."""
+        """Use a response cache, unless it belongs to another model or edit: lm-eval's keys contain only the prompts.
+
+        Raises:
+            TarotError: the cache belongs to another model or edit.
+        """
         if (cache := getattr(cache_hook, "dbdict", None)) is not None:
             model = self.reference or self.config._name_or_path or type(self.model).__name__
             owner = f"{model} {self.fingerprint}"
-            if (found := cache.get(CACHE_OWNER, owner if not len(cache) else "another model")) != owner:
-                raise TarotError(f"a response cache of {owner}", f"one of {found}", "give --use_cache another path")
+            if (stored := cache.get(CACHE_OWNER, "another model" if len(cache) else owner)) != owner:
+                raise TarotError(f"a response cache of {owner}", f"one of {stored}", "give --use_cache another path")
             cache[CACHE_OWNER] = owner
             cache.commit()
         super().set_cache_hook(cache_hook)
 
     def get_model_info(self) -> dict[str, Any]:
-        """What lm-eval writes beside results, with the adapter's fingerprint (or `base`)."""
+        """Return what lm-eval writes beside results, with the adapter's fingerprint (or `base`)."""
         info = {**super().get_model_info(), "adapter": self.fingerprint, "reference": self.reference}
         return {**info, "description": SYSTEM_MOVED} if self.chat_renderer.system_moved else info
 
 
-def _processes() -> Accelerator | None:
-    """The processes that `accelerate launch` started, if it did."""
+def _accelerate_processes() -> Accelerator | None:
+    """Return the processes that `accelerate launch` started, if there are several."""
     return Accelerator() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
 
 
 def leave_processes() -> None:
-    """Leave those that share the documents, if there are any, before this one ends.
+    """Leave the group of processes that share the documents, if there is one; call it before this process ends.
 
-    One that ends as a member can abort, and its launcher then ends the others before they have written.
+    A process that ends as a member can abort. Its launcher then stops the others before they have written results.
     """
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 
 
-def _device(processes: Accelerator) -> str:
-    """This process's; accelerate numbers CPUs too, of which there is one."""
+def _process_device(processes: Accelerator) -> str:
+    """Return this process's device. accelerate numbers CPUs too, of which there is one."""
     return "cpu" if processes.device.type == "cpu" else str(processes.device)
 
 
 def parse_batch_size(text: int | str) -> int:
-    """A positive number of sequences; anything else is a TarotError that quotes it."""
+    """Parse a positive number of sequences.
+
+    Raises:
+        TarotError: the text is anything else.
+    """
     try:
         size = int(text)
     except ValueError:
         size = 0
     if size < 1:
-        raise TarotError("a batch size from 1, or 'auto'", repr(text), "")
+        raise TarotError("a batch size from 1, or 'auto'", repr(text))
     return size
 
 
 @contextmanager
 def quiet(*loggers: str) -> Iterator[None]:
-    """Errors only, from loggers whose warnings our users can do nothing about."""
+    """Silence the warnings of some loggers, about which users can do nothing."""
     levels = {name: logging.getLogger(name).level for name in loggers}
     try:
         for name in loggers:
