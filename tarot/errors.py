@@ -1,16 +1,16 @@
-"""Errors for users: one line that says what was expected, what was found and what to try."""
+"""Errors for users: one line that says what is wrong and what to do."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-# Control, format and surrogate characters, line and paragraph separators: a terminal obeys or hides them.
+# Control, format and surrogate characters, line and paragraph separators: a terminal interprets or hides them.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _LONGEST_PART = 1000  # characters
 
 
 def printable(text: str) -> str:
-    r"""Replace the characters that a terminal obeys or does not show with their escapes.
+    r"""Replace characters that a terminal interprets or hides with their escapes.
 
     These are control characters, bidirectional overrides, zero-width characters, line separators and lone surrogates.
 
@@ -26,19 +26,19 @@ def printable(text: str) -> str:
 
 
 class TarotError(Exception):
-    """Error that a command prints as it stands: "expected this, got that; try this", or one plain sentence.
+    """Error whose message a command prints unchanged: "expected X, got Y; try Z", or one plain sentence.
 
     The message is a single line of printable characters, whatever the arguments contain. Long arguments are cut.
 
     Args:
-        expected: what is accepted; or, without `got`, the whole sentence.
-        got: what was found instead.
+        expected: what is accepted; or, without `got`, a sentence.
+        got: the value that was found instead.
         hint: what to try; may be empty.
 
     Attributes:
         expected: None for a plain sentence.
         got: None for a plain sentence.
-        hint: None where there is none.
+        hint: None if there is no hint.
 
     Example:
         >>> error = TarotError("a bound above 0", "-1", "try 0.785")
@@ -54,7 +54,7 @@ class TarotError(Exception):
         self.got = None if got is None else _one_line(got)
         self.hint = _one_line(hint) or None
         message = first if got is None else f"expected {first}, got {self.got}"
-        super().__init__(" ".join((f"{message}; {self.hint}" if self.hint else message).split()))
+        super().__init__(" ".join((f"{message.removesuffix('.')}; {self.hint}" if self.hint else message).split()))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Rebuild from the message and the attributes: the constructors of subclasses take other arguments."""
@@ -74,42 +74,59 @@ def _rebuild(kind: type[TarotError], arguments: tuple[object, ...], attributes: 
 
 
 class InvalidValueError(TarotError, ValueError):
-    """A value that is not allowed, which a caller may catch as a ValueError."""
+    """Value that is not allowed, which a caller may catch as a ValueError."""
 
 
 class FileAccessError(TarotError, OSError):
-    """A file or folder that cannot be read or written, which a caller may catch as an OSError."""
+    """File or folder that cannot be read or written, which a caller may catch as an OSError."""
 
 
 class MissingFileError(TarotError, FileNotFoundError):
-    """A file or folder that does not exist, which a caller may catch as a FileNotFoundError."""
+    """File or folder that does not exist, which a caller may catch as a FileNotFoundError."""
 
 
 class UnknownName(InvalidValueError):
-    """A name that is not among the known ones; the message offers the nearest."""
+    """Name that is not among the known ones; the message offers the nearest.
+
+    Args:
+        kind: what the name should name, such as "task".
+        name: the unknown name.
+        known: the known names.
+
+    Example:
+        >>> str(UnknownName("search", "boo", ["adam", "bo"]))
+        "expected a known search, got 'boo'; did you mean 'bo'?"
+    """
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
         nearest = get_close_matches(name, names, n=1, cutoff=0.5)
-        some = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+        listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
         super().__init__(
             f"a known {kind}",
             repr(name),
-            f"did you mean {nearest[0]!r}?" if nearest else f"known: {some}" if some else "none is known here",
+            f"did you mean {nearest[0]!r}?" if nearest else f"known: {listed}" if listed else "none is known here",
         )
 
 
 class ShapeMismatch(InvalidValueError):
-    """Two shapes that have to be equal and are not."""
+    """Two shapes that must be equal and are not.
+
+    Args:
+        what: name of the array.
+        expected: the shape it must have.
+        got: the shape it has.
+        hint: what to try; may be empty.
+    """
 
     def __init__(self, what: str, expected: tuple[int, ...], got: tuple[int, ...], hint: str = "") -> None:
         super().__init__(f"{what} of shape {tuple(expected)}", f"shape {tuple(got)}", hint)
 
 
-NAMED = 10  # documents without a number that a note names
+_LISTED = 10  # documents that a note names
 
 
 def describe_missing_numbers(documents: Sequence[int], n: int) -> str:
-    """Count and name the documents, of `n`, for which the model gave no number."""
-    named = ", ".join(map(str, documents[:NAMED])) + (", ..." if len(documents) > NAMED else "")
-    return f"{len(documents)} of {n} documents without a number (NaN or infinite): {named}"
+    """Return a note that counts and names the documents, of `n`, for which a model computed NaN or infinity."""
+    listed = ", ".join(map(str, documents[:_LISTED])) + (", ..." if len(documents) > _LISTED else "")
+    return f"{len(documents)} of {n} documents without a number (NaN or infinite): {listed}"

@@ -2,13 +2,12 @@
 
     python tests/fuzz_readers.py --rounds 100000
 
-A round copies the sound files of one reader, changes one of them, and reads them as the commands do. Round n of a seed
+A round copies the valid files of one reader, changes one of them, and reads them as the commands do. Round n of a seed
 always makes the same change. Any other exception than TarotError fails, and so does a round of more than 5 seconds of
 processor time. `test_fuzz_readers.py` runs the first rounds in the suite.
 """
 
 import argparse
-import copy
 import hashlib
 import json
 import random
@@ -24,10 +23,10 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import Any
 
 import torch
 from checkpoint import byte_model, byte_tokenizer
+from fuzz_changes import change
 
 from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.adapter_folder import METADATA, WEIGHTS
@@ -60,23 +59,23 @@ from tarot.search.pareto import pareto_front
 from tarot.search.trials import Trial, best_of
 
 LONGEST = 5.0  # seconds of processor time that one round may take
-DRAWN = 25  # one in so many accepted results is drawn as a page, which takes a second
+RENDERED = 25  # one in so many accepted results is rendered as a page, which takes a second
 
 
 class Hang(BaseException):
-    """A round that takes too long; no reader may catch it."""
+    """Raised in a round that takes too long; no reader may catch it."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A reader with its sound files; `read` is called with their folder and a source of random numbers."""
+    """Reader of valid files; `read` is called with their folder and a random number generator."""
 
     name: str
     files: Mapping[str, bytes]
     read: Callable[[Path, random.Random], object]
 
 
-# Sound files and their readers ---------------------------------------------------------------------
+# Valid files and their readers ---------------------------------------------------------------------
 
 model = cache(byte_model)
 PROVENANCE: dict[str, object] = {
@@ -84,7 +83,7 @@ PROVENANCE: dict[str, object] = {
     "dtype": "auto",
     "task": "own_choice",
     "num_fewshot": 2,
-    "samples": 4,
+    "num_samples": 4,
     "space": "head",
     "search": "adam",
     "objective": "log_probability",
@@ -93,8 +92,8 @@ PROVENANCE: dict[str, object] = {
     "bound": 0.785,
     "rotation": "rotary",
     "seed": 0,
-    "chat": True,
-    "batch": 1,
+    "apply_chat_template": True,
+    "trials_per_step": 1,
     "fluency_floor": None,
     "budget": 9,
     "trials": 3,
@@ -115,11 +114,11 @@ def _adapter() -> Adapter:
 
 
 def _read_adapter(folder: Path, rng: random.Random) -> object:
-    if rng.random() < 0.5:  # so that changed weights are read, and not only their digest
+    if rng.random() < 0.5:  # read the changed weights instead of stopping at their digest
         with_digest = (folder / METADATA).read_bytes()
-        sound = hashlib.sha256(dict(ADAPTER.files)[WEIGHTS]).hexdigest().encode()
+        valid = hashlib.sha256(dict(ADAPTER.files)[WEIGHTS]).hexdigest().encode()
         digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest().encode()
-        (folder / METADATA).write_bytes(with_digest.replace(sound, digest))
+        (folder / METADATA).write_bytes(with_digest.replace(valid, digest))
     adapter = Adapter.from_pretrained(folder)
     adapter.scaled(0.5).save_pretrained(folder / "again")
     assert Adapter.from_pretrained(folder / "again").tasks == adapter.tasks
@@ -153,7 +152,7 @@ def _read_cells(folder: Path, rng: random.Random) -> object:
             summary_rows(found)
             gate.check_regressions([_cell()], found, 0.0)
         results_file.comparisons_to_json(found).encode()
-    if rng.random() < 1 / DRAWN:
+    if rng.random() < 1 / RENDERED:
         render(found, rewarded=compared)
     return found
 
@@ -164,7 +163,7 @@ def _read_peft(folder: Path, rng: random.Random) -> object:
 
 def _read_pictures(folder: Path, rng: random.Random) -> object:
     found = read_pictures(folder)
-    return render([_cell()], analyses=[found]) if rng.random() < 1 / DRAWN / 4 else found
+    return render([_cell()], analyses=[found]) if rng.random() < 1 / RENDERED / 4 else found
 
 
 def _read_template(folder: Path, rng: random.Random) -> object:
@@ -234,7 +233,7 @@ TEMPLATE = (
 
 
 def _written(write: Callable[[Path], object]) -> dict[str, bytes]:
-    """The files that a function writes into a folder."""
+    """Return the files that a function writes into a folder."""
     with TemporaryDirectory(prefix="tarot-fuzz-") as folder:
         write(Path(folder))
         return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
@@ -281,155 +280,7 @@ READERS = (
 )
 
 
-# Changes -------------------------------------------------------------------------------------------
-
-
-def _nested(depth: int, opening: str, closing: str) -> str:
-    return opening * depth + "0" + closing * depth
-
-
 # JSON texts that take the place of a value.
-ODD = (
-    *("null", "true", "false", "0", "-1", "1", "2", "0.5", "-0.5", "1e308", "-1e308", "1e-320", "1e999", "-1e999"),
-    *("NaN", "Infinity", "-Infinity", str(2**31), str(2**53), str(2**63), str(-(2**64)), str(10**30), "1" + "0" * 400),
-    *("1" + "0" * 5000, '""', '"1"', '"nan"', '"a"', '"../../x"', '"/"', '"' + "a" * 10_000 + '"', '"\\u0000"'),
-    *(
-        r'"\u001b]0;owned\u0007\u001b[2J"',
-        r'"\u202eabc"',
-        r'"\u2028\n\r"',
-        r'"\ud800"',
-        '"[bold]x[/nothing]"',
-        '"$x^{$"',
-    ),
-    *('"classifier:org/name#x"', '"os:system"', '"<script>"', '"{{ 1 }}"', '"```\\n---\\n# x"', '"_x"', '"=1+1"'),
-    *("[]", "{}", "[[]]", "[null]", '[""]', '{"": 0}', '{"a": 1, "a": 2}', '[1, "a", null]', '{"provenance": {}}'),
-    *(_nested(150, "[", "]"), _nested(500, "[", "]"), _nested(20_000, "[", "]"), _nested(300, '{"a":', "}")),
-)
-
-
-class _Raw(str):
-    """JSON text in the place of a value."""
-
-
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every value within a value, as a container and its key or index."""
-    waiting = [value]
-    while waiting:
-        inside = waiting.pop()
-        if isinstance(inside, dict | list):
-            for key in list(inside) if isinstance(inside, dict) else range(len(inside)):
-                yield inside, key
-                waiting.append(inside[key])
-
-
-def _dump(value: Any) -> str:
-    if isinstance(value, _Raw):
-        return str(value)
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)}: {_dump(each)}" for key, each in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_dump, value)) + "]"
-    return json.dumps(value)
-
-
-def _change_structure(value: Any, rng: random.Random) -> Any:
-    """Change one place of parsed JSON."""
-    places = list(_places(value))
-    if not places or rng.random() < 0.02:
-        return _Raw(rng.choice(ODD))
-    inside, key = rng.choice(places)
-    kind = rng.randrange(7)
-    if kind <= 2:
-        inside[key] = _Raw(rng.choice(ODD))
-    elif kind == 3:
-        del inside[key]
-    elif kind == 4:
-        other, at = rng.choice(places)
-        if at in other if isinstance(other, dict) else at < len(other):
-            inside[key] = copy.deepcopy(other[at])
-    elif isinstance(inside, list):
-        inside[key:key] = [copy.deepcopy(inside[key]) for _ in range(rng.choice((1, 2, 50)))]
-    else:
-        renamed = rng.choice((f"{key}x", key.upper(), "", "\x1b[2J", "-1", "1e3", "x" * 5000))
-        inside[renamed] = inside.pop(key) if kind == 5 else copy.deepcopy(inside[key])
-    return value
-
-
-def _change_bytes(content: bytes, rng: random.Random) -> bytes:
-    """Change, insert, repeat or leave out some bytes."""
-    begin = rng.randrange(len(content) + 1)
-    end = min(len(content), begin + rng.choice((0, 1, 2, 8, 100)))
-    tokens = (
-        b"\0",
-        b"\x1b[2J",
-        b"\xff",
-        b"\xc3(",
-        b"\xed\xa0\x80",
-        b"\xef\xbb\xbf",
-        b"\xe2\x80\xae",
-        b"\n",
-        b"\r",
-        b'"',
-    )
-    jinja = (
-        b"{{",
-        b"{%",
-        b"%}",
-        b"{% for i in range(10 ** 12) %}",
-        b"{{ 1 // 0 }}",
-        b"{{ 9 ** 9 ** 9 }}",
-        b"{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}",
-        b"{{ x.y.z }}",
-        b"{{ messages[9].a }}",
-    )
-    kind = rng.randrange(9)
-    if kind == 0:
-        return content[:begin]
-    if kind == 1:
-        return content[:begin] + content[end:]
-    if kind == 2:
-        return content[:begin] + content[begin:end] * rng.choice((2, 3, 50)) + content[end:]
-    if kind == 3:
-        return content[:begin] + rng.randbytes(end - begin) + content[end:]
-    if kind == 4:
-        return content[:begin] + rng.choice(tokens + jinja) + content[end:]
-    if kind == 5:
-        return (
-            content[:begin] + rng.choice((b"[", b"{", b"9", b"-", b" ")) * rng.choice((2, 400, 100_000)) + content[end:]
-        )
-    if kind == 6:
-        return rng.choice(
-            (b"", b"\n", b"null", b"\xef\xbb\xbf" + content, content.decode(errors="replace").encode("utf-16"))
-        )
-    if kind == 7 and begin < len(content):
-        return content[:begin] + bytes([content[begin] ^ 1 << rng.randrange(8)]) + content[begin + 1 :]
-    return content[begin:] + content[:begin]
-
-
-def _parsed(content: bytes, lines: bool) -> list[Any] | None:
-    try:
-        return [json.loads(part) for part in (content.splitlines() if lines else [content])]
-    except ValueError:
-        return None
-
-
-def change(name: str, content: bytes, rng: random.Random) -> bytes:
-    """Change a file: the structure of JSON, the header of safetensors, or bytes."""
-    lines = name.endswith(".jsonl")
-    values = _parsed(content, lines)
-    if values is not None and rng.random() < 0.8:
-        for _ in range(rng.choice((1, 1, 1, 2, 3))):
-            at = rng.randrange(len(values))
-            values[at] = _change_structure(values[at], rng)
-        content = "\n".join(map(_dump, values)).encode(errors="surrogatepass") + b"\n"
-        return _change_bytes(content, rng) if rng.random() < 0.05 else content
-    if name.endswith(".safetensors") and rng.random() < 0.7:
-        size = int.from_bytes(content[:8], "little")
-        header = _dump(_change_structure(json.loads(content[8 : 8 + size]), rng)).encode(errors="surrogatepass")
-        return len(header).to_bytes(8, "little") + header + content[8 + size :]
-    for _ in range(rng.choice((1, 1, 2, 4))):
-        content = _change_bytes(content, rng)
-    return content
 
 
 # Rounds --------------------------------------------------------------------------------------------
@@ -476,7 +327,7 @@ def fuzz(seed: int, number: int) -> tuple[str, str]:
 
 
 def main() -> int:
-    """Run rounds, print every failure, and count what became of each reader's files."""
+    """Run rounds, print every failure, and count the results of each reader."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=2000)
     parser.add_argument("--first", type=int, default=0, help="number of the first round")

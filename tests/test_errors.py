@@ -1,4 +1,4 @@
-"""What an error says: one printable line, with what was expected, what was found and what to try."""
+"""Errors: one printable line with what is wrong and what to do, in a class that callers may catch."""
 
 import copy
 import pickle
@@ -22,7 +22,7 @@ names = st.text(st.characters(categories=["L", "N"]), min_size=1)
 
 
 @given(st.text(), st.text(), st.text())
-def test_a_message_is_one_line_without_loose_ends(expected: str, got: str, hint: str) -> None:
+def test_a_message_is_one_stripped_line(expected: str, got: str, hint: str) -> None:
     message = str(TarotError(expected, got, hint))
     assert len(message.splitlines()) == 1
     assert message == message.strip()
@@ -30,7 +30,7 @@ def test_a_message_is_one_line_without_loose_ends(expected: str, got: str, hint:
 
 
 @given(st.text(st.characters()))
-def test_a_printable_text_has_nothing_that_a_terminal_obeys_or_hides(text: str) -> None:
+def test_printable_text_has_nothing_that_a_terminal_interprets_or_hides(text: str) -> None:
     shown = printable(text)
     assert not {unicodedata.category(char) for char in shown} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
     assert printable(shown) == shown
@@ -58,7 +58,7 @@ def test_characters_that_are_replaced(text: str, shown: str) -> None:
 
 
 @given(names, st.sets(names))
-def test_an_unknown_name_is_quoted_and_its_nearest_is_known(name: str, known: set[str]) -> None:
+def test_an_unknown_name_is_quoted_and_its_nearest_suggested(name: str, known: set[str]) -> None:
     message = str(UnknownName("thing", name, known))
     assert message.startswith(f"expected a known thing, got {name!r}; ")
     if "did you mean" in message:
@@ -97,7 +97,7 @@ def test_an_unknown_name_is_quoted_and_its_nearest_is_known(name: str, known: se
 def test_messages(error: TarotError, message: str) -> None:
     assert str(error) == message
     assert isinstance(error, TarotError)
-    elsewhere = copy.copy(error)  # by the protocol with which a process' workers send it
+    elsewhere = copy.copy(error)  # by the protocol that worker processes use
     assert (type(elsewhere), str(elsewhere)) == (type(error), message)
 
 
@@ -111,7 +111,7 @@ def test_a_plain_sentence() -> None:
     error = TarotError("'x.json' is a file,\nnot a folder.")
     assert str(error) == "'x.json' is a file, not a folder."
     assert (error.expected, error.got, error.hint) == (None, None, None)
-    assert str(TarotError("No folder.", hint="choose another")) == "No folder.; choose another"
+    assert str(TarotError("No folder.", hint="choose another")) == "No folder; choose another"
 
 
 def test_a_long_part_is_cut_and_the_hint_stays() -> None:
@@ -145,6 +145,6 @@ def test_a_caller_may_catch_the_standard_class(kind: type[TarotError], base: typ
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_error_survives_the_way_between_processes(error: TarotError) -> None:
+def test_errors_can_be_pickled(error: TarotError) -> None:
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is type(error) and str(again) == str(error) and vars(again) == vars(error)

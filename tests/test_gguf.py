@@ -1,100 +1,239 @@
-"""GGUF files: the weights and tokenizer of the file, and nothing that lies beside it."""
+"""GGUF export: only edited tensors differ, and the reloaded file is the hooked model."""
 
-import json
-import shutil
+import struct
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import gguf
 import pytest
 import torch
-from checkpoint import byte_model, byte_tokenizer, load_error, logits, write_gguf
-from peft import LoraConfig, get_peft_model
-from transformers import LlamaForCausalLM
+from adapters import error_message, logits, random_adapter
+from checkpoint import byte_model, write_gguf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import tensors
+from tiny import tiny_model
+from transformers import PreTrainedModel
 
+from tarot.edit.adapter import Adapter
+from tarot.edit.export.gguf import to_gguf
+from tarot.edit.merge import merge_temporarily
+from tarot.edit.rotation import GIVENS
+from tarot.edit.sites import find_sites
 from tarot.errors import TarotError
-from tarot.models import wheels
-from tarot.models.checkpoint import save_checkpoint
-from tarot.models.gguf import gguf_file
-from tarot.models.listing import available
 from tarot.models.load import load_model
+from tarot.models.loaded_model import LoadedModel
 
 
-def test_a_gguf_file_gives_its_weights_in_float32(byte_gguf: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    loaded, source = load_model(str(byte_gguf)), byte_model().state_dict()
-    assert capfd.readouterr() == ("", "")
-    assert loaded.model.dtype == torch.float32
-    assert type(loaded.model) is LlamaForCausalLM
-    weights = loaded.model.state_dict()
-    for name, tensor in source.items():
-        # Blocks of 32 numbers in steps of their largest / 127.
-        torch.testing.assert_close(weights[name], tensor, rtol=0, atol=float(tensor.abs().max()) / 127)
-    exact = {name for name in source if torch.equal(weights[name], source[name])}
-    assert exact == {name for name in source if "down_proj" not in name}
-    text = "the quick brown fox"
-    assert loaded.tokenizer(text).input_ids == byte_tokenizer()(text).input_ids
-    assert loaded.tokenizer.chat_template == byte_tokenizer().chat_template
-    assert load_model(str(byte_gguf), dtype="bfloat16").model.dtype == torch.bfloat16
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write an 8-bit file of a model with four heads of eight, whose projections consist of complete blocks."""
+    return write_gguf(byte_model(heads=4), tmp_path_factory.mktemp("gguf") / "byte.gguf")
 
 
-def test_a_model_from_gguf_can_be_saved(byte_gguf: Path, tmp_path: Path) -> None:
-    loaded = load_model(str(byte_gguf))
-    save_checkpoint(loaded, tmp_path / "plain")
-    assert torch.equal(logits(loaded), logits(load_model(str(tmp_path / "plain"))))
-    assert "quantization_config" not in json.loads((tmp_path / "plain" / "config.json").read_text())
+@pytest.fixture(scope="module")
+def source_model(source: Path) -> LoadedModel:
+    return load_model(str(source), device="cpu")
 
 
-def test_files_beside_a_gguf_file_are_ignored(byte_gguf: Path, tmp_path: Path) -> None:
-    expected = load_model(str(byte_gguf))
-    path = Path(shutil.copy(byte_gguf, tmp_path / "byte.gguf"))
-    other = byte_model(seed=1)
-    other.generation_config.max_new_tokens = 3
-    other.save_pretrained(tmp_path)
-    byte_tokenizer(chat=False).save_pretrained(tmp_path)
-    get_peft_model(other, LoraConfig(target_modules=["q_proj"], init_lora_weights=False)).save_pretrained(tmp_path)
-    loaded = load_model(str(path))
-    assert torch.equal(logits(loaded), logits(expected))
-    assert loaded.model.generation_config.max_new_tokens == expected.model.generation_config.max_new_tokens
-    assert loaded.tokenizer.chat_template == expected.tokenizer.chat_template
+def metadata(reader: gguf.GGUFReader) -> bytes:
+    """Return the bytes before the table of tensors."""
+    return reader.data[: reader.tensors[0].field.offset].tobytes()
 
 
-def test_files_that_are_not_gguf_are_refused(byte_gguf: Path, tmp_path: Path) -> None:
-    missing, other, cut = tmp_path / "missing.gguf", tmp_path / "other.gguf", tmp_path / "cut.gguf"
-    other.write_bytes(b"PK\x03\x04 and more")
-    cut.write_bytes(byte_gguf.read_bytes()[:3000])
-    assert "not a file" in load_error(missing)
-    assert r"b'PK\x03\x04'" in load_error(other)
-    assert str(cut) in load_error(cut)
+def stored(path: Path) -> dict[str, tuple[str, list[int], bytes]]:
+    """Return type, shape and bytes of each tensor, in order."""
+    return {each.name: (each.tensor_type.name, each.shape.tolist(), each.data.tobytes()) for each in read(path)}
 
 
-def test_one_part_of_a_gguf_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    add = gguf.GGUFWriter.add_tensor
-
-    def add_first_layers(writer: gguf.GGUFWriter, name: str, *args: Any, **named: Any) -> None:
-        if not name.startswith("blk.1."):
-            add(writer, name, *args, **named)
-
-    monkeypatch.setattr(gguf.GGUFWriter, "add_tensor", add_first_layers)
-    part = write_gguf(byte_model(), tmp_path / "byte-00001-of-00002.gguf")
-    message = load_error(part)
-    assert "model.layers.1." in message and "llama-gguf-split --merge" in message
+def read(path: Path) -> list[gguf.ReaderTensor]:
+    return gguf.GGUFReader(path).tensors
 
 
-def test_without_the_package_gguf_the_error_names_it(byte_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wheels, "find_spec", lambda name: None)
-    assert "pip install gguf" in load_error(byte_gguf)
-    assert [info for info in available() if info.reference.startswith("wheel:")] == []
+@given(tensors((4, 4, 4), 7.0, torch.float32), st.sets(st.integers(0, 3)))
+@settings(max_examples=10)
+def test_only_edited_tensors_differ(
+    source: Path, source_model: LoadedModel, angles: torch.Tensor, identical: set[int]
+) -> None:
+    model, output = source_model.model, source.with_name("edited.gguf")
+    angles = torch.stack([row * (layer not in identical) for layer, row in enumerate(angles)])
+    adapter = Adapter(angles, random_adapter(model).edit, {})
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    edited = to_gguf(model, adapter, source, output)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+    assert metadata(gguf.GGUFReader(output)) == metadata(gguf.GGUFReader(source))
+    was, now = stored(source), stored(output)
+    assert list(now) == list(was)
+    assert {name for name in now if now[name] != was[name]} == set(edited)
+    assert set(edited) <= {f"blk.{layer}.attn_output.weight" for layer in range(4) if angles[layer].any()}
+    with merge_temporarily(model, angles, adapter.find_sites(model)):
+        for name in edited:
+            weight = model.get_submodule(f"model.layers.{name.split('.')[1]}.self_attn.o_proj").weight
+            assert now[name] == ("F16", was[name][1], weight.half().numpy().tobytes())
 
 
-def test_gguf_file_gives_the_file_of_a_reference(byte_gguf: Path, byte_folder: Path, byte_wheel: list[Path]) -> None:
-    with gguf_file(str(byte_gguf)) as named, gguf_file("wheel:fake") as unpacked:
-        assert named == unpacked == byte_gguf
-        assert byte_wheel[0].is_dir()
-    assert not byte_wheel[0].exists()
-    for reference, keyword in (
-        (str(byte_folder), "tarot merge"),
-        ("none.gguf", "not a file"),
-        ("wheel:fakes", "'wheel:fake'"),
-    ):
-        with pytest.raises(TarotError, match=keyword), gguf_file(reference):
-            pass
+def test_the_identity_writes_an_identical_file(source: Path, source_model: LoadedModel, tmp_path: Path) -> None:
+    assert (
+        to_gguf(source_model.model, random_adapter(source_model.model, scale=0), source, tmp_path / "same.gguf") == ()
+    )
+    assert (tmp_path / "same.gguf").read_bytes() == source.read_bytes()
+
+
+def test_the_reloaded_file_is_the_hooked_model(source: Path, source_model: LoadedModel, tmp_path: Path) -> None:
+    """Agree up to the rounding of the edited weights to float16; the other weights are in 8 bits."""
+    model, ids = source_model.model, torch.arange(3, 30)[None]
+    adapter = random_adapter(model, scale=0.4, layers=-0.5)
+    bare = logits(model, ids)
+    with adapter.apply(model):
+        hooked = logits(model, ids)
+    edited = to_gguf(model, adapter, source, tmp_path / "new" / "edited.gguf")
+    assert edited == ("blk.2.attn_output.weight", "blk.3.attn_output.weight")
+    reloaded = load_model(str(tmp_path / "new" / "edited.gguf"), device="cpu")
+    assert (logits(reloaded.model, ids) - hooked).abs().max() < 2e-3 * hooked.abs().max()
+    assert (hooked - bare).abs().max() > 1
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["edited.gguf"]
+    assert reloaded.tokenizer.chat_template == source_model.tokenizer.chat_template
+    again = random_adapter(reloaded.model, layers=[0, 3])  # from a file of many types another can be made
+    assert len(to_gguf(reloaded.model, again, tmp_path / "new" / "edited.gguf", tmp_path / "again.gguf")) == 2
+
+
+GGUF_NAMES = {"heads": "attn_output", "mlp": "ffn_down"}
+"""Names in llama.cpp, in every layer `blk.N`."""
+
+
+def write_projections(model: PreTrainedModel, path: Path, architecture: str, kind: str) -> Path:
+    """Write a file of the projections only, in float32 with outputs in rows."""
+    writer = gguf.GGUFWriter(path, architecture)
+    for site in find_sites(model, kind, 1.0):
+        for name, parameter in site.module.named_parameters():
+            rows = parameter.T if type(site.module).__name__ == "Conv1D" and name == "weight" else parameter
+            writer.add_tensor(f"blk.{site.layer}.{GGUF_NAMES[kind]}.{name}", rows.contiguous().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("kind", ["heads", "mlp"])
+@pytest.mark.parametrize(
+    ("model_type", "architecture"),
+    [
+        ("bloom", "bloom"),
+        ("falcon", "falcon"),
+        ("gemma3_text", "gemma3"),
+        ("gpt2", "gpt2"),
+        ("gpt_neox", "gptneox"),
+        ("llama", "llama"),
+        ("mistral", "llama"),
+        ("mpt", "mpt"),
+        ("phi3", "phi3"),
+        ("qwen3", "qwen3"),
+        ("starcoder2", "starcoder2"),
+    ],
+)
+def test_projections_are_found_by_llama_cpp_name(model_type: str, architecture: str, kind: str, tmp_path: Path) -> None:
+    """Cover Conv1D, biases, and edits of outputs, which rotate the biases too."""
+    model = tiny_model(model_type)
+    source = write_projections(model, tmp_path / "source.gguf", architecture, kind)
+    adapter = random_adapter(model, kind=kind, rotation=GIVENS)
+    edited = to_gguf(model, adapter, source, tmp_path / "edited.gguf")
+    adapter.merge(model)
+    write_projections(model, tmp_path / "merged.gguf", architecture, kind)
+    assert (tmp_path / "edited.gguf").read_bytes() == (tmp_path / "merged.gguf").read_bytes()
+    has_bias = kind == "mlp" and any(name.endswith("bias") for name in stored(source))
+    assert {name.rpartition(".")[2] for name in edited} == ({"weight", "bias"} if has_bias else {"weight"})
+
+
+def test_weights_too_large_for_float16_are_float32(source: Path, tmp_path: Path) -> None:
+    model = byte_model(heads=4)
+    model.model.layers[0].self_attn.o_proj.weight *= 1e6
+    large = write_gguf(model, tmp_path / "large.gguf")
+    loaded = load_model(str(large), device="cpu").model
+    to_gguf(loaded, random_adapter(loaded), large, tmp_path / "edited.gguf")
+    kinds = {name: kind for name, (kind, _, _) in stored(tmp_path / "edited.gguf").items()}
+    assert [kinds[f"blk.{layer}.attn_output.weight"] for layer in range(4)] == ["F32", "F16", "F16", "F16"]
+    reloaded = load_model(str(tmp_path / "edited.gguf"), device="cpu").model
+    assert all(parameter.isfinite().all() for parameter in reloaded.parameters())
+
+
+def permute(model: PreTrainedModel) -> None:
+    weight = model.get_submodule("model.layers.1.self_attn.o_proj").weight
+    weight.data = weight.data.flip(1)
+
+
+def transpose(model: PreTrainedModel) -> None:
+    """Transpose a square weight, whose shape does not show it."""
+    weight = model.get_submodule("model.layers.1.self_attn.o_proj").weight
+    weight.data = weight.data.T.contiguous()
+
+
+def perturb(model: PreTrainedModel) -> None:
+    model.get_submodule("model.layers.1.self_attn.o_proj").weight.data[3, 3] += 1e-4
+
+
+@pytest.mark.parametrize("spoil", [permute, transpose, perturb])
+def test_a_file_with_other_weights_is_refused(spoil: Callable[[PreTrainedModel], None], tmp_path: Path) -> None:
+    model = byte_model()
+    adapter = random_adapter(model, layers=[1, 3])
+    spoil(other := byte_model())
+    source = write_projections(other, tmp_path / "source.gguf", "llama", "heads")
+    assert error_message(lambda: to_gguf(model, adapter, source, tmp_path / "edited.gguf"), tmp_path) == (
+        "expected the model's model.layers.1.self_attn.o_proj.weight in DIR/source.gguf, got other numbers, or in "
+        "another order, in blk.1.attn_output.weight; tarot merge writes the folder that llama.cpp's converter reads"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["source.gguf"]
+    unaffected = random_adapter(model, layers=[0, 3])
+    assert len(to_gguf(model, unaffected, source, tmp_path / "edited.gguf")) == 2
+
+
+def test_damaged_and_unknown_files_are_refused(tmp_path: Path) -> None:
+    model, output = byte_model(), tmp_path / "edited.gguf"
+    heads, mlp = random_adapter(model), random_adapter(model, kind="mlp")
+    source = write_projections(model, tmp_path / "source.gguf", "llama", "heads")
+    unknown = write_projections(model, tmp_path / "unknown.gguf", "lamma", "heads")
+    (tmp_path / "cut.gguf").write_bytes(source.read_bytes()[:-100])
+    (tmp_path / "short.gguf").write_bytes(source.read_bytes()[:50])
+    (tmp_path / "other.gguf").write_bytes(b"PK\x03\x04 and more of it")
+    assert error_message(lambda: to_gguf(model, mlp, source, output), tmp_path) == (
+        "expected the model's model.layers.0.mlp.down_proj.weight in DIR/source.gguf, got none of that name; "
+        "tarot merge writes the folder that llama.cpp's converter reads"
+    )
+    assert error_message(lambda: to_gguf(model, heads, unknown, output), tmp_path) == (
+        "expected an architecture that the package gguf knows in DIR/unknown.gguf, got 'lamma'; update gguf"
+    )
+    for name in ("cut", "short", "other", "none"):
+        message = error_message(lambda name=name: to_gguf(model, heads, tmp_path / f"{name}.gguf", output), tmp_path)
+        assert message.startswith(f"expected a whole GGUF file in DIR/{name}.gguf, got ")
+        assert message.endswith("; check that it was downloaded whole") and "\n" not in message
+    assert not output.exists()
+
+
+def test_metadata_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    """Insert an empty list, which the package gguf cannot write."""
+    model = byte_model()
+    source = write_projections(model, tmp_path / "source.gguf", "llama", "heads")
+    content, table = source.read_bytes(), len(metadata(gguf.GGUFReader(source)))
+    key = b"an.empty.list.of.nothing.in.this.file.of"  # 64 bytes with the rest, so that tensors stay aligned
+    array = struct.pack("<Q40sIIQ", len(key), key, gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING, 0)
+    count = struct.pack("<Q", struct.unpack_from("<Q", content, 16)[0] + 1)
+    source.write_bytes(content[:16] + count + content[24:table] + array + content[table:])
+    message = error_message(lambda: to_gguf(model, random_adapter(model), source, tmp_path / "edited.gguf"), tmp_path)
+    assert message.startswith("expected metadata in DIR/source.gguf that the package gguf writes, got ")
+    assert message.endswith("; tarot merge writes the folder that llama.cpp's converter reads")
+    assert [path.name for path in tmp_path.iterdir()] == ["source.gguf"]
+
+
+def test_models_that_do_not_fit_the_file_are_refused(source: Path, tmp_path: Path) -> None:
+    model = load_model(str(source), dtype="bfloat16", device="cpu").model
+    assert error_message(lambda: to_gguf(model, random_adapter(model), source, tmp_path / "edited.gguf"), tmp_path) == (
+        "expected weights in float32 and in memory, got torch.bfloat16; load the model without a dtype or a device map"
+    )
+    other = byte_model()
+    with pytest.raises(TarotError, match="another model"):
+        to_gguf(other, random_adapter(model), source, tmp_path / "edited.gguf")
+    (tmp_path / "edited.gguf").mkdir()
+    model = load_model(str(source), device="cpu").model
+    message = error_message(lambda: to_gguf(model, random_adapter(model), source, tmp_path / "edited.gguf"), tmp_path)
+    assert message == "expected to write DIR/edited.gguf, got Is a directory; free space or choose another place"
+    assert [path.name for path in tmp_path.iterdir()] == ["edited.gguf"]

@@ -5,8 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from tiny import ARCHITECTURES, LAYERS, tiny_model, tokens
 from torch import nn
 from transformers import (
@@ -22,7 +20,6 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from tarot.edit.layers import parse_layers, select_layers
 from tarot.edit.rotation import GIVENS, ROTARY, SCALE
 from tarot.edit.sites import Site, angle_mask, find_sites, n_layers
 from tarot.errors import TarotError, UnknownName
@@ -188,77 +185,6 @@ def test_gemma4s_sliding_layers_have_smaller_heads_than_its_global_ones():
 
 
 # Which layers -------------------------------------------------------------------------------------
-
-
-@given(st.floats(0, 1, exclude_min=True), st.integers(1, 200))
-def test_a_fraction_is_the_first_layers_halves_up_and_at_least_one(fraction, n):
-    selected = select_layers(fraction, n)
-    assert selected == tuple(range(len(selected)))
-    assert 1 <= len(selected) <= n
-    assert abs(len(selected) - n * fraction) <= 0.5 + 1e-9 or len(selected) == 1
-
-
-def test_halves_are_rounded_up():
-    assert [len(select_layers(0.5, n)) for n in (1, 2, 3, 5, 30)] == [1, 1, 2, 3, 15]
-    assert select_layers(1.0, 4) == (0, 1, 2, 3) == select_layers(-1.0, 4)
-
-
-@given(st.integers(1, 99), st.floats(1e-3, 1.0))
-def test_a_negative_fraction_counts_from_the_last(n, fraction):
-    assert select_layers(-fraction, n) == tuple(n - 1 - layer for layer in reversed(select_layers(fraction, n)))
-
-
-@given(st.lists(st.integers(0, 9), min_size=1))
-def test_a_list_is_ordered_without_repeats(layers):
-    assert select_layers(layers, 10) == tuple(sorted(set(layers))) == select_layers(iter(layers), 10)
-
-
-@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9)), min_size=1))
-def test_ranges_and_numbers_are_read_as_written(parts):
-    alone = len(parts) == 1  # a bare integer could mean either
-    text = ",".join(f"{first}-{first + more}" if more or alone else str(first) for first, more in parts)
-    assert parse_layers(text) == [layer for first, more in parts for layer in range(first, first + more + 1)]
-
-
-def test_layers_as_they_are_typed():
-    assert parse_layers("0.5") == 0.5 and parse_layers(" 1.0 ") == 1.0 and parse_layers(".25") == 0.25
-    assert parse_layers("-0.5") == -0.5
-    assert parse_layers("4-11") == list(range(4, 12))
-    assert parse_layers("0, 3,5") == [0, 3, 5]
-
-
-@pytest.mark.parametrize("text", ["1", " 0 ", "12"])
-def test_a_bare_integer_could_mean_either(text):
-    with pytest.raises(TarotError) as error:
-        parse_layers(text)
-    hint = f"{int(text)}-{int(text)} is one layer, 1.0 is all"
-    assert str(error.value) == f"expected a fraction of the layers or a list of them, got {text!r}; {hint}"
-    assert parse_layers(hint.split()[0]) == [int(text)]
-
-
-@pytest.mark.parametrize("text", ["", "half", "5-3", "-1", "0,,2", "1e-1", "0.5,3", "1-2-3", "nan"])
-def test_other_layers_are_quoted(text):
-    with pytest.raises(TarotError) as error:
-        parse_layers(text)
-    assert str(error.value) == f"expected layers as '0.5', '-0.5', '4-11' or '0,3,5', got {text!r}"
-
-
-@pytest.mark.parametrize(
-    "spec, message",
-    [
-        (0.0, "expected a fraction of the layers above 0 and at most 1, or its negative, got 0.0"),
-        (-1.5, "expected a fraction of the layers above 0 and at most 1, or its negative, got -1.5"),
-        (1.5, "expected a fraction of the layers above 0 and at most 1, or its negative, got 1.5"),
-        (math.nan, "expected a fraction of the layers above 0 and at most 1, or its negative, got nan"),
-        (2, "expected a fraction of the layers or a list of them, got 2; [2] is one layer, 1.0 is all"),
-        ([], "expected layers from 0 to 3, got none"),
-        ([0, 4, -1, 9], "expected layers from 0 to 3, got -1, 4, 9"),
-    ],
-)
-def test_layers_that_are_not_there(spec, message):
-    with pytest.raises(TarotError) as error:
-        select_layers(spec, 4)
-    assert str(error.value) == message
 
 
 # Refusals -----------------------------------------------------------------------------------------

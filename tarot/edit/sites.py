@@ -156,7 +156,7 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
 
 
 def _unsupported(model: nn.Module, looked_for: str, where: str, hint: str = "") -> InvalidValueError:
-    return InvalidValueError(f"a causal language model with {looked_for} {where}", type(model).__name__, hint)
+    return InvalidValueError(f"{type(model).__name__} has no {looked_for} {where}.", hint=hint)
 
 
 def _first_of(layer: nn.Module, paths: Iterable[str]) -> _Projection | None:
