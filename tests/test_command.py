@@ -7,6 +7,7 @@ from checkpoint import byte_model, byte_tokenizer
 from test_compare import folder, loaded, tuned
 
 from tarot.evaluation.command import not_repeated, repeat_command
+from tarot.evaluation.compare import compare
 from tarot.models.loaded_model import LoadedModel
 
 __all__ = ["folder", "loaded"]  # fixtures
@@ -19,7 +20,8 @@ def test_the_command_repeats_the_comparison(loaded: LoadedModel, folder: Path) -
     assert repeat_command(named, edit, num_fewshot=6, limit=40, include_path="my tasks") == (
         "tarot tune --model 'a model' --task own_choice --include-path 'my tasks' --num-samples 6 --space head "
         "--seed 5 --budget 9 --output-path DIR && "
-        "tarot compare --model 'a model' --dtype float32 --adapter DIR --num-fewshot 6 --include-path 'my tasks' --limit 40"
+        "tarot compare --model 'a model' --dtype float32 --adapter DIR --num-fewshot 6 "
+        "--include-path 'my tasks' --limit 40"
     )
     assert repeat_command(named, edit, num_fewshot=6, draws=5).endswith("--adapter DIR --num-fewshot 6 --draws 5")
     control = replace(edit, provenance={**edit.provenance, "search": "paper", "budget": 8})
