@@ -126,10 +126,10 @@ def test_a_real_evaluation_agrees_with_its_own_samples(paper: dict[str, Configur
         expected: dict[str, list] = {metric: [] for metric in METRICS}
         for sample in samples:
             document = sample["doc"]
-            scores = metrics.process_results(document, [(lp, greedy) for lp, greedy in sample["filtered_resps"]])
+            own = metrics.process_results(document, [(lp, greedy) for lp, greedy in sample["filtered_resps"]])
             for metric in METRICS:
-                expected[metric].append(scores[metric])
-                assert sample[metric] == pytest.approx(scores[metric])
+                expected[metric].append(own[metric])
+                assert sample[metric] == pytest.approx(own[metric])
             assert len(sample["arguments"]) == len(document["choices"])
             assert [c for _, c in sample["arguments"]] == [f" {choice}" for choice in document["choices"]]
         for metric in ("acc", "greedy_acc", "gold_prob"):

@@ -15,15 +15,16 @@ from tarot.objectives.task_names import check_task_names, lm_eval_names, task_na
 
 def test_every_name_of_lm_eval_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    found = lm_eval_names()
-    assert set(TaskManager().all_tasks) <= found
-    assert lm_eval_names() == found  # from the cache folder
+    names = lm_eval_names()
+    assert set(TaskManager().all_tasks) <= names
+    assert not {"own", "matching"} & names  # words of comments behind a name
+    assert lm_eval_names() == names  # from the cache folder
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"of": 1}', '{"of": ["0"], "names": ["nosuch"]}', "\0"])
 def test_a_damaged_cache_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("tarot.objectives.task_names._scanned", lambda folder: {"hellaswag"})
+    monkeypatch.setattr("tarot.objectives.task_names._scan_names", lambda folder: {"hellaswag"})
     (tmp_path / "tarot").mkdir()
     (tmp_path / "tarot" / "lm-eval-tasks.json").write_text(content)
     assert lm_eval_names() == {"hellaswag"}

@@ -30,6 +30,8 @@ _NAMING = re.compile(
 )
 _INCLUDED = re.compile(rb"^[\"']?include[\"']?[ \t]*:[ \t]*[\"']?([^\n\"']+)", re.M)
 _NAME = re.compile(rb"[^\s,\[\]\"'{}#]+")
+_COMMENT = re.compile(rb"(?:^|(?<=\s))#[^\n]*")
+_SCAN_VERSION = 2  # part of the cache's stamp; increase it when the scan finds other names
 _MIN_SIMILARITY = 0.6  # of a suggested name
 
 
@@ -138,7 +140,7 @@ def lm_eval_names() -> frozenset[str]:
     """Return lm-eval's own tasks, groups and tags, from the cache folder if it has them for this version."""
     spec = find_spec("lm_eval")
     folder = Path(spec.origin or "").parent / "tasks" if spec else Path()
-    stamp = [version("lm-eval"), str(folder), folder.stat().st_mtime_ns]
+    stamp = [_SCAN_VERSION, version("lm-eval"), str(folder), folder.stat().st_mtime_ns]
     cache = cache_folder() / "lm-eval-tasks.json"
     with suppress(OSError, *BROKEN_JSON):
         content = json.loads(cache.read_text(encoding="utf-8"))
@@ -161,7 +163,7 @@ def _scan_names(folder: Path) -> set[str]:
         except OSError:
             continue  # an included file that does not exist
         for named, items in _NAMING.findall(content):
-            names |= {name.decode(errors="replace") for name in _NAME.findall(named + items)}
+            names |= {name.decode(errors="replace") for name in _NAME.findall(_COMMENT.sub(b"", named + items))}
         included = {path.parent / name.decode(errors="replace") for name in _INCLUDED.findall(content)}
         todo += included - seen
         seen |= included
