@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tarot.errors import TarotError
-from tarot.models.chat import ChatRenderer
-from tarot.models.lm_eval_model import SYSTEM_MOVED, TarotLM
+from tarot.models.chat import SYSTEM_MOVED, ChatRenderer
+from tarot.models.lm_eval_model import TarotLM
 
 LOOP = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}"
 STRIPPED = LOOP.replace("m['content']", "m['content'] | trim")

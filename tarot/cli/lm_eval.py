@@ -14,7 +14,8 @@ def lm_eval(context: typer.Context) -> None:
     from lm_eval.config.evaluate_config import EvaluatorConfig
     from lm_eval.utils import setup_logging
 
-    from tarot.models import lm_eval_model  # registers the model `tarot`
+    import tarot.models.lm_eval_model  # noqa: F401  # registers the model `tarot`
+    from tarot.models.processes import leave_processes
     from tarot.objectives.task_names import check_include_path, tasks_folder
 
     sys.argv = ["tarot lm-eval", *context.args]
@@ -39,4 +40,4 @@ def lm_eval(context: typer.Context) -> None:
         raise
     except Exception as error:
         raise TarotError("lm-eval to finish", f"{type(error).__name__}: {error}", "see its log") from error
-    lm_eval_model.leave_processes()
+    leave_processes()

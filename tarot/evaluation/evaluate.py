@@ -22,9 +22,10 @@ from tarot.errors import InvalidValueError, TarotError
 from tarot.evaluation.baselines.weights import WeightEdit
 from tarot.models.answer_log import AnswerLog, LoggedAnswers
 from tarot.models.evaluation_mode import in_evaluation_mode
-from tarot.models.lm_eval_model import TarotLM, quiet
+from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.missing_numbers import note_missing
+from tarot.models.quiet_loggers import quiet_loggers
 from tarot.objectives.prompts import get_chat_template
 from tarot.objectives.shots import ShotPool, resolve_num_fewshot
 from tarot.objectives.task_loading import load_tasks
@@ -82,7 +83,7 @@ def check_tasks(
 
     The evaluation that follows logs the warnings.
     """
-    with quiet("tarot"):
+    with quiet_loggers("tarot"):
         selected = prepare_tasks(tasks, adapter, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
     return list(selected["tasks"].values())
 
@@ -199,7 +200,7 @@ def evaluate(
     for name, task in selected["tasks"].items():
         task.aggregation = _recording(name, task.aggregation, aggregated)
     try:
-        with edit.apply(loaded.model) if edit else nullcontext(), quiet("lm_eval.api.task"):
+        with edit.apply(loaded.model) if edit else nullcontext(), quiet_loggers("lm_eval.api.task"):
             results = evaluator.evaluate(
                 answering,
                 selected,

@@ -10,6 +10,8 @@ from tarot.models.template_limit import check_constants, limited_template
 logger = logging.getLogger("tarot")
 
 Message = Mapping[str, str]
+# Recorded in results and adapters: where the task's description is if the chat template has no system role.
+SYSTEM_MOVED = "in the first user message"
 
 
 class ChatRenderer:

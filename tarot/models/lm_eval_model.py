@@ -4,34 +4,31 @@
 `tarot.models.scoring.scorer`.
 """
 
-import logging
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from math import isinf
 from typing import Any
 
 import transformers
-from accelerate import Accelerator
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-from torch import Tensor, distributed
+from torch import Tensor
 from tqdm import tqdm
 
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError, UnknownName
-from tarot.models.chat import ChatRenderer
+from tarot.models.batch_size import parse_batch_size
+from tarot.models.chat import SYSTEM_MOVED, ChatRenderer
 from tarot.models.load import load_model
 from tarot.models.missing_numbers import BrokenRows, check_some_number, grouped, is_number
-from tarot.models.prompt_encoder import PromptEncoder
+from tarot.models.processes import accelerate_processes, process_device
+from tarot.models.prompt_encoder import PromptEncoder, fit_to_context
+from tarot.models.quiet_loggers import quiet_loggers
+from tarot.models.response_cache import claim_response_cache
 from tarot.models.scoring.rope import constant_rope_length
-from tarot.models.scoring.scorer import Request, Scorer
-
-logger = logging.getLogger(__name__)
+from tarot.models.scoring.scorer import Scorer
 
 # Sequences of one pass in generation. lm-eval's own search for a batch size would run the longest possible context.
 GENERATION_BATCH = 8
@@ -43,10 +40,6 @@ HFLM_ARGUMENTS = frozenset(
         *("prefix_token_id", "think_end_token", "truncation", "trust_remote_code"),
     }
 )
-# Recorded in results and adapters: where the task's description is if the chat template has no system role.
-SYSTEM_MOVED = "in the first user message"
-# Key in a response cache for the model and edit whose answers it holds. No hash of a request has this form.
-CACHE_OWNER = "tarot:owner"
 
 
 CAUSAL_BACKENDS = ("default", "causal")
@@ -108,13 +101,13 @@ class TarotLM(HFLM):
         self.broken_prompts: set[tuple[int, ...]] = set()
         # lm-eval's own command does not look for NaN; `evaluate`, which passes a loaded model, does.
         self._checks_numbers = isinstance(pretrained, str)
-        processes = _accelerate_processes() if isinstance(pretrained, str) else None
+        processes = accelerate_processes() if isinstance(pretrained, str) else None
         if isinstance(pretrained, str):
-            target = _process_device(processes) if processes else device or "auto"
+            target = process_device(processes) if processes else device or "auto"
             loaded = load_model(pretrained, device=target, dtype=str(dtype), device_map=device_map)
             pretrained, tokenizer = loaded.model, loaded.tokenizer
         self.row_limit = None if batch_size in (None, "auto") else parse_batch_size(batch_size)
-        with quiet("lm_eval.models.huggingface"):
+        with quiet_loggers("lm_eval.models.huggingface"):
             super().__init__(
                 pretrained=pretrained,
                 tokenizer=tokenizer,
@@ -134,11 +127,7 @@ class TarotLM(HFLM):
         return ChatRenderer(self.tokenizer, self.chat_template_args)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """Render messages as a prompt.
-
-        Raises:
-            TarotError: the chat template raises, or leaves out or reorders the text of a message.
-        """
+        """Render messages as a prompt; raises what `ChatRenderer` raises."""
         return self.chat_renderer(chat_history, add_generation_prompt)
 
     @cached_property
@@ -182,7 +171,7 @@ class TarotLM(HFLM):
             for request in requests
         ]
         scores = self._scores(encoded, names, disable_tqdm)
-        self._check_numbers(requests, scores)
+        self._check_numbers(requests, [r for r, score in zip(requests, scores, strict=True) if not is_number(score)])
         return scores
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
@@ -190,14 +179,9 @@ class TarotLM(HFLM):
 
         The first token counts once, whether or not the tokenizer adds it and whether or not the text spells it.
         """
-        windows: list[tuple[None, list[int], list[int]]] = []
-        owners: list[int] = []
-        for i, request in enumerate(requests):
-            first, tokens = self.encode("", *request.args)
-            cut = get_rolling_token_windows(tokens, first[-1], self.max_length - len(first) + 1, context_len=1)
-            for n, (context, scored) in enumerate(map(make_disjoint_window, cut)):
-                windows.append((None, context if n else first + context[1:], scored))
-                owners.append(i)
+        cut = [self.prompt_encoder.rolling_windows(request.args[0], self.max_length) for request in requests]
+        windows = [(None, *window) for each in cut for window in each]
+        owners = [i for i, each in enumerate(cut) for _ in each]
         totals = [0.0] * len(requests)
         for start in range(0, len(windows), self.batch_size):
             part = slice(start, start + self.batch_size)
@@ -205,15 +189,13 @@ class TarotLM(HFLM):
                 totals[i] += score[0]
         for request, total in zip(requests, totals, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
-        self._check_numbers(requests, totals)
+        self._check_numbers(requests, [r for r, total in zip(requests, totals, strict=True) if not is_number(total)])
         return totals
 
-    def _check_numbers(self, requests: Sequence[Instance], answers: Sequence[object]) -> None:
+    def _check_numbers(self, requests: Sequence[Instance], broken: Sequence[Instance]) -> None:
         """Log which documents have no number, where lm-eval reports the results; TarotError if none has one."""
         if self._checks_numbers:
-            broken = [each for each, answer in zip(requests, answers, strict=True) if not is_number(answer)]
-            counts = {task: len(ids) for task, ids in grouped(requests).items()}
-            check_some_number(grouped(broken), counts)
+            check_some_number(grouped(broken), {task: len(ids) for task, ids in grouped(requests).items()})
 
     def _loglikelihood_tokens(
         self,
@@ -236,28 +218,13 @@ class TarotLM(HFLM):
             names: what errors call each request.
             disable_tqdm: whether to hide progress.
         """
-        pairs = []
-        for name, (_, context, continuation) in zip(names, requests, strict=True):
-            if len(continuation) > self.max_length:
-                expected = f"an answer of at most {self.max_length} tokens, the model's context"
-                raise TarotError(expected, f"{len(continuation)} in {name}")
-            excess = max(0, len(context) + len(continuation) - 1 - self.max_length)
-            pairs.append(Request(tuple(context[excess:]), tuple(continuation)))
-        if cut := sum(len(pair.context) < len(context) for pair, (_, context, _) in zip(pairs, requests, strict=True)):
-            logger.warning(
-                "%d of %d prompts are longer than the model's context of %d tokens: their first tokens are left out.",
-                cut,
-                len(requests),
-                self.max_length,
-            )
+        pairs = fit_to_context([each[1:] for each in requests], names, self.max_length)
         scorer = Scorer(self.model, pairs, self.row_limit, names)
         answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         with tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Scoring answers") as progress:
             for i, score in scorer.stream():
                 answers[i] = (score.log_probability, score.greedy)
-                if (
-                    requests[i][0] is not None
-                ):  # None for windows of loglikelihood_rolling, which caches the text's total
+                if requests[i][0] is not None:
                     self.cache_hook.add_partial("loglikelihood", requests[i][0], answers[i])
                 progress.update()
         return answers
@@ -274,8 +241,7 @@ class TarotLM(HFLM):
         broken = [request for request in requests if self.broken_prompts and self._is_broken(request.args[0])]
         for task, ids in grouped(broken).items():
             self.unanswered.setdefault(task, set()).update(ids)
-        if self._checks_numbers:
-            check_some_number(grouped(broken), {task: len(ids) for task, ids in grouped(requests).items()})
+        self._check_numbers(requests, broken)
         return texts
 
     def _is_broken(self, prompt: str) -> bool:
@@ -323,60 +289,10 @@ class TarotLM(HFLM):
         if (cache := getattr(cache_hook, "dbdict", None)) is not None:
             model = self.reference or self.config._name_or_path or type(self.model).__name__
             owner = f"{model} {self.fingerprint}"
-            if (stored := cache.get(CACHE_OWNER, "another model" if len(cache) else owner)) != owner:
-                raise TarotError(f"a response cache of {owner}", f"one of {stored}", "give --use_cache another path")
-            cache[CACHE_OWNER] = owner
-            cache.commit()
+            claim_response_cache(cache, owner)
         super().set_cache_hook(cache_hook)
 
     def get_model_info(self) -> dict[str, Any]:
         """Return what lm-eval writes beside results, with the adapter's fingerprint (or `base`)."""
         info = {**super().get_model_info(), "adapter": self.fingerprint, "reference": self.reference}
         return {**info, "description": SYSTEM_MOVED} if self.chat_renderer.system_moved else info
-
-
-def _accelerate_processes() -> Accelerator | None:
-    """Return the processes that `accelerate launch` started, if there are several."""
-    return Accelerator() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
-
-
-def leave_processes() -> None:
-    """Leave the group of processes that share the documents, if there is one; call it before this process ends.
-
-    A process that ends as a member can abort. Its launcher then stops the others before they have written results.
-    """
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
-
-
-def _process_device(processes: Accelerator) -> str:
-    """Return this process's device. accelerate numbers CPUs too, of which there is one."""
-    return "cpu" if processes.device.type == "cpu" else str(processes.device)
-
-
-def parse_batch_size(text: int | str) -> int:
-    """Parse a positive number of sequences.
-
-    Raises:
-        TarotError: the text is anything else.
-    """
-    try:
-        size = int(text)
-    except ValueError:
-        size = 0
-    if size < 1:
-        raise TarotError("a batch size from 1, or 'auto'", repr(text))
-    return size
-
-
-@contextmanager
-def quiet(*loggers: str) -> Iterator[None]:
-    """Silence the warnings of some loggers, about which users can do nothing."""
-    levels = {name: logging.getLogger(name).level for name in loggers}
-    try:
-        for name in loggers:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)

@@ -1,12 +1,17 @@
 """Encode prompts and answers as token ids, each special token exactly once and a fixed boundary between the two."""
 
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from torch import Tensor
 
 from tarot.errors import TarotError
+from tarot.models.scoring.scorer import Request
+
+logger = logging.getLogger(__name__)
 
 
 class PromptEncoder:
@@ -137,3 +142,46 @@ class PromptEncoder:
         else:
             added = self._encode_bare(continuation)
         return tokens or self.first_tokens, added
+
+    def rolling_windows(self, text: str, max_length: int) -> list[tuple[list[int], list[int]]]:
+        """Encode a text to be scored as a whole, in windows of at most `max_length` tokens.
+
+        Returns:
+            Context and scored tokens of each window; every token of the text is scored once.
+        """
+        first, tokens = self.encode_pair("", text)
+        windows = map(
+            make_disjoint_window,
+            get_rolling_token_windows(tokens, first[-1], max_length - len(first) + 1, context_len=1),
+        )
+        return [(context if n else first + context[1:], scored) for n, (context, scored) in enumerate(windows)]
+
+
+def fit_to_context(
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]], names: Sequence[str], max_length: int
+) -> list[Request]:
+    """Return requests that fit the model's context: of contexts that are too long, only the ends.
+
+    Args:
+        pairs: token ids to condition on and token ids to score.
+        names: what errors call each pair.
+        max_length: the model's context, in tokens.
+
+    Raises:
+        TarotError: the tokens to score alone are too many.
+    """
+    requests = []
+    for name, (context, continuation) in zip(names, pairs, strict=True):
+        if len(continuation) > max_length:
+            expected = f"an answer of at most {max_length} tokens, the model's context"
+            raise TarotError(expected, f"{len(continuation)} in {name}")
+        excess = max(0, len(context) + len(continuation) - 1 - max_length)
+        requests.append(Request(tuple(context[excess:]), tuple(continuation)))
+    if cut := sum(len(request.context) < len(context) for request, (context, _) in zip(requests, pairs, strict=True)):
+        logger.warning(
+            "%d of %d prompts are longer than the model's context of %d tokens: their first tokens are left out.",
+            cut,
+            len(requests),
+            max_length,
+        )
+    return requests

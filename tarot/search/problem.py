@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 from tarot.edit.rotation import ROTATIONS
 from tarot.edit.sites import angle_mask, find_sites
-from tarot.models.lm_eval_model import SYSTEM_MOVED, TarotLM, quiet
+from tarot.models.chat import SYSTEM_MOVED
+from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
+from tarot.models.quiet_loggers import quiet_loggers
 from tarot.objectives.answers import AnswerObjective
 from tarot.objectives.fluency import FluencyFloor
 from tarot.objectives.generated import GenerationObjective, check_generates, make_generation_objective
@@ -122,5 +124,5 @@ def check_samples(config: TaRotConfig, include_path: str | Path | None = None) -
     task = load_task(config.task, include_path)
     if is_reward(config.objective):
         check_generates(task, config.objective)
-    with quiet("tarot"):  # tune logs the same notes again
+    with quiet_loggers("tarot"):  # tune logs the same notes again
         draw_samples(task, config.num_samples, num_fewshot=config.num_fewshot, seed=config.seed)
