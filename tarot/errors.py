@@ -54,7 +54,10 @@ class TarotError(Exception):
         self.got = None if got is None else _one_line(got)
         self.hint = _one_line(hint) or None
         message = first if got is None else f"expected {first}, got {self.got}"
-        super().__init__(" ".join((f"{message.removesuffix('.')}; {self.hint}" if self.hint else message).split()))
+        if self.hint:
+            sentence = message if message.endswith("...") else message.removesuffix(".")
+            message = f"{sentence}; {self.hint}"
+        super().__init__(" ".join(message.split()))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Rebuild from the message and the attributes: the constructors of subclasses take other arguments."""

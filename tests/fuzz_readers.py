@@ -44,9 +44,8 @@ from tarot.evaluation.compare_rewards import reward_of
 from tarot.evaluation.results import Arm, Comparison
 from tarot.evaluation.statistics.means import difference
 from tarot.models.chat import ChatRenderer
-from tarot.objectives import text_metrics as outcomes
 from tarot.objectives.rewards import is_reward
-from tarot.objectives.text_scores import ScoredTexts, TextScores
+from tarot.objectives.text_scores import ScoredTexts, TextScores, read_text_scores
 from tarot.report.head_figures import angle_map
 from tarot.report.page import render
 from tarot.report.pictures import read_pictures
@@ -88,7 +87,7 @@ PROVENANCE: dict[str, object] = {
     "search": "adam",
     "objective": "log_probability",
     "sites": "heads",
-    "layers": "0.5",
+    "layers": 0.5,
     "bound": 0.785,
     "rotation": "rotary",
     "seed": 0,
@@ -141,7 +140,7 @@ def _read_trials(folder: Path, rng: random.Random) -> object:
 
 
 def _read_outcomes(folder: Path, rng: random.Random) -> object:
-    found = outcomes.read_text_scores(folder)
+    found = read_text_scores(folder)
     return front_rows(found, pareto_front(found))
 
 
