@@ -1,4 +1,4 @@
-"""Rivals that change weights: each raises the score of its samples, and leaves the model as it was, bit for bit."""
+"""Baselines that change weights: each raises the score of its samples and restores the model, bit for bit."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,12 +13,12 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 from tarot.edit.sites import find_sites
 from tarot.errors import TarotError
 from tarot.evaluation.baselines import trained
-from tarot.evaluation.baselines.eigenpruning import _attention_weights, _counts, _factored, eigenpruning
+from tarot.evaluation.baselines.eigenpruning import _attention_weights, _counts, _factorize, eigenpruning
 from tarot.evaluation.baselines.weights import WeightEdit
 from tarot.objectives.answers import AnswerObjective
 
-RIVALS = {"lora": partial(trained.lora, seed=0), "oft": partial(trained.oft, seed=0)}
-ALL = {**RIVALS, "eigenpruning": partial(eigenpruning, seed=0)}
+TRAINED = {"lora": partial(trained.lora, seed=0), "oft": partial(trained.oft, seed=0)}
+ALL = {**TRAINED, "eigenpruning": partial(eigenpruning, seed=0)}
 
 
 @pytest.fixture
@@ -42,10 +42,10 @@ def score(objective: AnswerObjective, edit: WeightEdit) -> float:
         return float(objective.score_model())
 
 
-@pytest.mark.parametrize("rival", ALL.values(), ids=ALL)
-def test_the_model_is_left_as_it_was(objective: AnswerObjective, rival: Callable[..., WeightEdit]) -> None:
+@pytest.mark.parametrize("baseline", ALL.values(), ids=ALL)
+def test_the_model_is_left_as_it_was(objective: AnswerObjective, baseline: Callable[..., WeightEdit]) -> None:
     before = state(objective.model)
-    edit = rival(objective, 12)
+    edit = baseline(objective, 12)
     assert unchanged(objective.model, before)
     score(objective, edit)
     assert unchanged(objective.model, before)
@@ -54,31 +54,31 @@ def test_the_model_is_left_as_it_was(objective: AnswerObjective, rival: Callable
     assert unchanged(objective.model, before)
 
 
-@pytest.mark.parametrize("rival", RIVALS.values(), ids=RIVALS)
-def test_more_steps_raise_the_score(objective: AnswerObjective, rival: Callable[..., WeightEdit]) -> None:
+@pytest.mark.parametrize("baseline", TRAINED.values(), ids=TRAINED)
+def test_more_steps_raise_the_score(objective: AnswerObjective, baseline: Callable[..., WeightEdit]) -> None:
     base = float(objective.score_model().detach())
-    short, long = (score(objective, rival(objective, budget)) for budget in (6, 60))
+    short, long = (score(objective, baseline(objective, budget)) for budget in (6, 60))
     assert base < short < long
 
 
-@pytest.mark.parametrize("rival", RIVALS.values(), ids=RIVALS)
-def test_ends_where_the_samples_are_fitted_well_enough(
-    objective: AnswerObjective, rival: Callable[..., WeightEdit], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("baseline", TRAINED.values(), ids=TRAINED)
+def test_training_stops_at_the_target_score(
+    objective: AnswerObjective, baseline: Callable[..., WeightEdit], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the first step that scores as much, as a search does, and nowhere before."""
-    reached = [score(objective, rival(objective, budget)) for budget in (6, 9, 12)]
+    """Training stops at the first step that reaches the score, as a search does."""
+    reached = [score(objective, baseline(objective, budget)) for budget in (6, 9, 12)]
     target_score = (reached[0] + reached[1]) / 2
     monkeypatch.setattr(objective, "answer_score", objective.answer_score._replace(target_score=target_score))
-    assert score(objective, rival(objective, 60)) == reached[1]
+    assert score(objective, baseline(objective, 60)) == reached[1]
 
 
-@pytest.mark.parametrize("rival", ALL.values(), ids=ALL)
-def test_the_same_again(objective: AnswerObjective, rival: Callable[..., WeightEdit]) -> None:
+@pytest.mark.parametrize("baseline", ALL.values(), ids=ALL)
+def test_results_depend_on_the_seed_alone(objective: AnswerObjective, baseline: Callable[..., WeightEdit]) -> None:
     torch.manual_seed(3)
-    first = rival(objective, 9)
+    first = baseline(objective, 9)
     torch.manual_seed(4)
     before = torch.get_rng_state()
-    assert rival(objective, 9).fingerprint == first.fingerprint
+    assert baseline(objective, 9).fingerprint == first.fingerprint
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -86,13 +86,13 @@ def test_a_failure_in_training_leaves_the_model_as_it_was(
     objective: AnswerObjective, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = state(objective.model)
-    monkeypatch.setattr(objective, "score", lambda: 1 / 0)
+    monkeypatch.setattr(objective, "score_model", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         trained.lora(objective, 9, 0)
     assert unchanged(objective.model, before)
 
 
-def test_oft_turns_pairs_of_the_edited_projections_and_nothing_else(objective: AnswerObjective) -> None:
+def test_oft_rotates_pairs_of_the_edited_projections_only(objective: AnswerObjective) -> None:
     edit = trained.oft(objective, 30, 0)
     assert edit.weights.keys() == {f"{site.name}.weight" for site in objective.sites}
     for name, weight in edit.weights.items():
@@ -102,24 +102,24 @@ def test_oft_turns_pairs_of_the_edited_projections_and_nothing_else(objective: A
         torch.testing.assert_close(*lengths, atol=1e-5, rtol=1e-5)
 
 
-def test_steps_are_what_the_budget_pays_for() -> None:
+def test_a_step_costs_three_evaluations() -> None:
     assert [trained.n_steps(budget) for budget in (1, 3, 5, 6, 120)] == [1, 1, 1, 2, 40]
 
 
 # Eigenpruning
 
 
-def test_estimates_are_the_slope_of_shrinking_a_singular_value(objective: AnswerObjective) -> None:
+def test_estimates_are_gradients_of_shrinking_a_singular_value(objective: AnswerObjective) -> None:
     weights = dict(_attention_weights(objective))
-    for each in _factored(objective)[:3]:
+    for each in _factorize(objective)[:3]:
         top = int(each.gains.abs().argmax())
         around = []
         for factor in (0.995, 1.005):
             s = each.s.clone()
             s[top] *= factor
             around.append(score(objective, WeightEdit({each.name: (each.u * s) @ each.vh}, 0, {})))
-        value_and_grad = (around[0] - around[1]) / 0.01  # per share of the singular value that is dropped
-        assert value_and_grad == pytest.approx(float(each.gains[top]), rel=0.05, abs=1e-4)
+        gradient = (around[0] - around[1]) / 0.01  # per fraction of the singular value
+        assert gradient == pytest.approx(float(each.gains[top]), rel=0.05, abs=1e-4)
     assert len(weights) == 8  # four projections in each of two layers
 
 
@@ -136,15 +136,17 @@ def test_numbers_of_singular_values(most: int, evaluations: int, counts: list[in
     assert list(_counts(most, evaluations)) == counts
 
 
-@pytest.mark.parametrize("rival", ALL.values(), ids=ALL)
-def test_an_objective_without_a_gradient_is_refused(rival: Callable[..., WeightEdit]) -> None:
+@pytest.mark.parametrize("baseline", ALL.values(), ids=ALL)
+def test_an_objective_without_a_gradient_is_refused(baseline: Callable[..., WeightEdit]) -> None:
     model = byte_model()
     counted = AnswerObjective(model, SAMPLES, encode, answer_score="accuracy", sites=find_sites(model, "heads", [2, 3]))
-    with pytest.raises(TarotError, match="expected an objective with a gradient, got one that counts; try log_prob"):
-        rival(counted, 12)
+    with pytest.raises(
+        TarotError, match="a gradient, .* try log_probability"
+    ):
+        baseline(counted, 12)
 
 
-def test_attention_of_other_layers_has_nothing_to_prune() -> None:
+def test_attention_without_linear_layers_is_refused() -> None:
     config = GPT2Config(vocab_size=258, n_positions=64, n_embd=12, n_layer=1, n_head=3, bos_token_id=0, eos_token_id=1)
     model = GPT2LMHeadModel(config).eval()
     with pytest.raises(TarotError, match=r"expected attention of nn.Linear layers, got none in GPT2LMHeadModel"):

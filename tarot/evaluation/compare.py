@@ -169,7 +169,7 @@ def compare(
         adapter=adapter.fingerprint,
         mixed=config.num_fewshot == "mix",
         layers=adapter.edit.layers,
-        head_angles=tuple(tuple(round(float(a), 6) for a in row) for row in adapter.angles.mean(-1)),
+        head_angles=tuple(tuple(round(float(a), 6) for a in row) for row in adapter.angles.square().mean(-1).sqrt()),
         curves={name: tuple(curve) for name, curve in (curves or {}).items()},
         versions={name: version(name) for name in LIBRARIES},
     )

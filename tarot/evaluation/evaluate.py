@@ -24,7 +24,7 @@ from tarot.models.answer_log import AnswerLog, LoggedAnswers
 from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
-from tarot.models.missing_numbers import note_missing
+from tarot.models.missing_numbers import record_missing_numbers
 from tarot.models.quiet_loggers import quiet_loggers
 from tarot.objectives.prompts import get_chat_template
 from tarot.objectives.shots import ShotPool, resolve_num_fewshot
@@ -216,7 +216,7 @@ def evaluate(
         step = "aggregate the metrics of" if aggregated else "evaluate"
         reason = f"{type(error).__name__}: {error}"
         raise TarotError(f"lm-eval to {step} {', '.join(names)}", reason, "check the task file") from error
-    note_missing(results, lm.unanswered)
+    record_missing_numbers(results, lm.unanswered)
     # lm-eval's `simple_evaluate` adds these as well, but spends seconds on describing the machine.
     results["config"] = {
         "model": "tarot",

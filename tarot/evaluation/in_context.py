@@ -22,7 +22,7 @@ from tarot.evaluation.evaluate import BOOTSTRAP_ROUNDS
 from tarot.evaluation.lm_eval_results import LoggedDocument, n_choices
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
-from tarot.models.missing_numbers import note_missing
+from tarot.models.missing_numbers import record_missing_numbers
 from tarot.objectives.documents import Doc, document_key
 from tarot.objectives.prompts import get_chat_template
 from tarot.objectives.shots import forbids_shots
@@ -103,7 +103,7 @@ def evaluate_with_shots(
         fewshot_as_multiturn=True,
         bootstrap_iters=BOOTSTRAP_ROUNDS,
     )
-    note_missing(results, lm.unanswered)
+    record_missing_numbers(results, lm.unanswered)
     return results
 
 

@@ -100,7 +100,7 @@ class Comparison:
         adapter: fingerprint of the edit.
         mixed: whether the search mixed numbers of shots; `num_fewshot` is then 0.
         layers: the edited layers.
-        head_angles: mean angle of each head in radians, `layer x head`, for the layers in `layers`.
+        head_angles: root-mean-square angle of each head in radians, `layer x head`, for the layers in `layers`.
         curves: the score after each evaluation of a search, by the search's name; NaN for a trial without a score.
         versions: version of each library, by name.
         request_digest: digest of the request of a grid, by which a later run finds the result; "" outside grids.

@@ -1,1 +1,1 @@
-"""Methods that an edit has to beat."""
+"""Baselines that change weights: methods that an edit has to beat."""

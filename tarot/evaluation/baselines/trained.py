@@ -1,9 +1,8 @@
-"""Rivals that train weights with the same labels: LoRA and OFT.
+"""Baselines that train weights with the same labels: LoRA and OFT.
 
-The rule, fixed before any of them was measured: full batches, no weight decay, a constant learning rate, and as many
-steps as the search's budget pays for when a step counts for as much as one of a search that follows gradients. The
-objective is the search's own, they end where it does, with samples that are fitted well enough, and the last step is
-what is kept.
+The rule was fixed before any of them was measured. Both maximize the search's own objective with full batches, a
+constant learning rate and no weight decay. They take as many steps as the search's budget allows: a step costs as much
+as one of a search that follows gradients. They stop at the score at which the search stops, and keep the last step.
 """
 
 from collections.abc import Callable
@@ -20,42 +19,64 @@ from tarot.objectives.answers import AnswerObjective
 from tarot.search.registry import GRADIENT_COST
 
 LORA_RANK, LORA_RATE = 8, 1e-3
-OFT_RATE = 0.025  # of tan(angle / 2): some 0.05 radians a step, as the search `adam` does
+OFT_RATE = 0.025
+"""In tan(angle / 2): about 0.05 radians a step, as in the search `adam`."""
 
 
 def n_steps(budget: int) -> int:
-    """Steps of a gradient that cost as much as `budget` evaluations; at least one."""
+    """Return how many gradient steps cost as much as `budget` evaluations; at least one.
+
+    Example:
+        >>> n_steps(120)
+        40
+    """
     return max(1, budget // GRADIENT_COST)
 
 
 def lora(objective: AnswerObjective, budget: int, seed: int) -> WeightEdit:
-    """Low-rank updates of PEFT's usual projections (Hu et al., arXiv 2106.09685), rank 8, by AdamW.
+    """Train LoRA of rank 8 on PEFT's default projections with AdamW (Hu et al., arXiv 2106.09685).
+
+    Args:
+        objective: what is maximized; its model is unchanged afterwards.
+        budget: evaluations of the objective; a gradient counts for three.
+        seed: seed of the initial weights.
 
     Raises:
-        TarotError: a measure without a slope, here as in `oft`.
+        TarotError: the objective has no gradient.
+
+    Example:
+        >>> edit = lora(objective, budget=120, seed=0)
+        >>> with edit.apply(objective.model):
+        ...     score = objective.score_model()
     """
-    return _trained("lora", objective, LoraConfig(r=LORA_RANK, task_type="CAUSAL_LM"), LORA_RATE, budget, seed)
+    return _train("lora", objective, LoraConfig(r=LORA_RANK, task_type="CAUSAL_LM"), LORA_RATE, budget, seed)
 
 
 def oft(objective: AnswerObjective, budget: int, seed: int) -> WeightEdit:
-    """PEFT's orthogonal finetuning (Qiu et al., arXiv 2306.07280) in blocks of two: exactly our rotations.
+    """Train PEFT's orthogonal finetuning in blocks of two with AdamW (Qiu et al., arXiv 2306.07280).
 
-    PEFT's own way to the edit that the search `adam` finds, in other coordinates.
+    The edits are exactly the rotations that the search `adam` finds, in other coordinates. Arguments and errors as for
+    `lora`.
+
+    Example:
+        >>> edit = oft(objective, budget=120, seed=0)
+        >>> with edit.apply(objective.model):
+        ...     score = objective.score_model()
     """
     targets = [site.name for site in objective.sites]
     config = OFTConfig(r=0, oft_block_size=2, target_modules=targets, use_cayley_neumann=False, task_type="CAUSAL_LM")
-    return _trained("oft", objective, config, OFT_RATE, budget, seed)
+    return _train("oft", objective, config, OFT_RATE, budget, seed)
 
 
-def _trained(
+def _train(
     method: str, objective: AnswerObjective, config: PeftConfig, rate: float, budget: int, seed: int
 ) -> WeightEdit:
     check_differentiable(objective)
     model = objective.model
     with Patch(model) as patch:
-        # PEFT changes a model in many steps, any of which may be interrupted; all of it is undone at once.
-        for step in _restoring(model):
-            patch.step(model, _nothing, step)
+        # PEFT changes a model in many steps, any of which may be interrupted. The patch undoes them all at once.
+        for step in _restoring_steps(model):
+            patch.step(model, _do_nothing, step)
         patch.apply()
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -79,7 +100,7 @@ def _descend(score: Callable[[], Tensor], optimizer: torch.optim.Optimizer, step
 
 
 def _merged(merge: Callable[[], PreTrainedModel], model: PreTrainedModel) -> dict[str, Tensor]:
-    """The parameters that merging changes. PEFT merges in place, so it is given copies of them."""
+    """Return the parameters that merging changes. PEFT merges in place, so give it copies."""
     before = {parameter: parameter.data for parameter in model.parameters() if not parameter.requires_grad}
     for parameter, weight in before.items():
         parameter.data = weight.clone()
@@ -91,8 +112,8 @@ def _merged(merge: Callable[[], PreTrainedModel], model: PreTrainedModel) -> dic
     }
 
 
-def _restoring(model: PreTrainedModel) -> list[Step]:
-    """What gives the model its modules, weights and attributes of now again."""
+def _restoring_steps(model: PreTrainedModel) -> list[Step]:
+    """Return the steps that restore the model's present modules, weights and attributes."""
     steps: list[Step] = []
     for module in model.modules():
         steps.append(partial(module._modules.update, dict(module._modules)))
@@ -104,5 +125,5 @@ def _restoring(model: PreTrainedModel) -> list[Step]:
     return steps
 
 
-def _nothing() -> None:
-    """Apply nothing: PEFT makes the changes."""
+def _do_nothing() -> None:
+    """Do nothing: PEFT makes the changes."""

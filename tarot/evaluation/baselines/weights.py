@@ -1,4 +1,4 @@
-"""What rivals leave behind: some of a model's weights, replaced while a context is open."""
+"""What a baseline changes: some weights of a model, replaced while a context is open."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -16,10 +16,19 @@ from tarot.objectives.answers import AnswerObjective
 
 @dataclass(frozen=True, eq=False)
 class WeightEdit:
-    """Parameters by name and what they become, used wherever an adapter is.
+    """New weights of a model, which `tarot.evaluate` accepts in place of an adapter.
 
-    `stored_bytes` is what the method itself would have to store, which is less than the weights it changes. Like an
-    adapter's merged weights these cost nothing at inference.
+    Like an adapter's merged weights they cost nothing at inference.
+
+    Attributes:
+        weights: the new value of each changed parameter, by name.
+        stored_bytes: what the method itself has to store, which is less than the weights that it changes.
+        provenance: plain JSON values on how the weights were found.
+
+    Example:
+        >>> edit = WeightEdit({"lm_head.weight": 2 * model.lm_head.weight}, 0, {"method": "doubled"})
+        >>> with edit.apply(model):
+        ...     _ = model.generate(**tokenizer("Yes or no?", return_tensors="pt"), max_new_tokens=1)
     """
 
     weights: Mapping[str, Tensor]
@@ -28,7 +37,7 @@ class WeightEdit:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of the replaced weights."""
+        """Digest of the new weights."""
         digest = hashlib.sha256()
         for name, weight in sorted(self.weights.items()):
             digest.update(name.encode() + weight.float().cpu().contiguous().numpy().tobytes())
@@ -36,10 +45,10 @@ class WeightEdit:
 
     @contextmanager
     def apply(self, model: PreTrainedModel) -> Iterator[PreTrainedModel]:
-        """The model with these weights; on leaving, the ones of before, bit for bit.
+        """Give a model the new weights for the body, and restore the old ones after it, bit for bit.
 
         Raises:
-            TarotError: a weight that the model does not have.
+            TarotError: the model has no parameter of that name.
         """
         parameters = dict(model.named_parameters())
         if unknown := sorted(self.weights.keys() - parameters.keys()):
@@ -55,4 +64,4 @@ class WeightEdit:
 def check_differentiable(objective: AnswerObjective) -> None:
     """Raise TarotError unless the objective's score has a gradient in the weights."""
     if not objective.answer_score.is_differentiable:
-        raise TarotError("an objective with a gradient", "one that counts", "try log_probability")
+        raise TarotError("an objective with a gradient", "one that counts right answers", "try log_probability")
