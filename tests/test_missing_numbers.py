@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from tarot.errors import TarotError
 from tarot.evaluation.evaluate import evaluate
 from tarot.models.loaded_model import LoadedModel
-from tarot.models.missing_numbers import BrokenRows, is_number, note_missing, strict
+from tarot.models.missing_numbers import BrokenRows, is_number, record_missing_numbers, replace_nonfinite
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 nested = st.recursive(
@@ -27,10 +26,10 @@ odd = st.sampled_from([math.nan, math.inf, -math.inf])
 @given(nested, odd)
 def test_one_value_that_is_no_number_is_found_at_any_depth(value: Any, bad: float) -> None:
     assert is_number(value)
-    assert strict(value) == value
+    assert replace_nonfinite(value) == value
     for broken in ([value, bad], {"a": value, "b": [(bad,)]}, [[value], [bad]]):
         assert not is_number(broken)
-        json.dumps(strict(broken), allow_nan=False)
+        json.dumps(replace_nonfinite(broken), allow_nan=False)
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), finite | odd), min_size=1, max_size=8))
@@ -44,9 +43,9 @@ def test_documents_are_counted_once_and_named(scores: list[tuple[int, float]]) -
     expected = [i for i, (_, value) in enumerate(scores) if not math.isfinite(value)]
     if len(expected) == len(scores):
         with pytest.raises(TarotError, match=f"NaN or infinity for all {len(scores)} documents of task"):
-            note_missing(results, {})
+            record_missing_numbers(results, {})
         return
-    note_missing(results, {})
+    record_missing_numbers(results, {})
     assert results["without_number"] == ({"task": expected} if expected else {})
     assert {each["doc_id"] for each in documents if each.get("without_number")} == set(expected)
 
@@ -57,7 +56,7 @@ def test_the_metrics_of_a_task_without_any_number_are_nan() -> None:
 
     samples = {"good": [document(-1.0)], "bad": [document(math.nan)], "empty": [document(0.0) | {"filtered_resps": []}]}
     results: dict[str, Any] = {"samples": samples, "results": {name: {"acc,none": 0.5} for name in samples}}
-    note_missing(results, {})
+    record_missing_numbers(results, {})
     assert results["results"]["good"] == {"acc,none": 0.5}
     assert all(math.isnan(results["results"][name]["acc,none"]) for name in ("bad", "empty"))
 
@@ -100,6 +99,6 @@ def test_some_documents_of_nan_are_named(tmp_path: Path, caplog: pytest.LogCaptu
     loaded = LoadedModel("bytes", byte_model(), byte_tokenizer())
     (token,) = loaded.tokenizer.encode("~", add_special_tokens=False)[-1:]
     loaded.model.get_input_embeddings().weight[token] = math.nan
-    results = evaluate(replace(loaded), ["own_choice"], include_path=folder)
+    results = evaluate(*loaded, ["own_choice"], include_path=folder)
     assert results["without_number"] == {"own_choice": [3]}
     assert "own_choice: 1 of 6 documents without a number (NaN or infinite): 3" in caplog.text

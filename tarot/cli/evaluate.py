@@ -136,17 +136,17 @@ def _write(results: Mapping[str, Any], output: Path | None) -> None:
     from lm_eval.utils import handle_non_serializable
 
     from tarot._files.atomic import write_atomically
-    from tarot.models.missing_numbers import strict
+    from tarot.models.missing_numbers import replace_nonfinite
 
     if output:
-        content = json.dumps(strict(results), indent=1, default=handle_non_serializable, ensure_ascii=False)
+        content = json.dumps(replace_nonfinite(results), indent=1, default=handle_non_serializable, ensure_ascii=False)
         write_atomically(output, content.encode())
 
 
 def _print_results(results: Mapping[str, Any]) -> None:
     """Print one row a metric, then the documents for which the model gave no number."""
     from tarot.evaluation.lm_eval_results import n_documents
-    from tarot.models.missing_numbers import notes
+    from tarot.models.missing_numbers import describe_missing_by_task
 
     rows = []
     for name in results["n-samples"]:
@@ -162,7 +162,7 @@ def _print_results(results: Mapping[str, Any]) -> None:
                 task = ("", "", "")
     print_table(("task", "documents", "shots", "metric", "value", "stderr"), rows)
     counts = {name: n_documents(results, name) for name in results["n-samples"]}
-    for note in notes(results["without_number"], counts):
+    for note in describe_missing_by_task(results["without_number"], counts):
         out.print(note)
 
 

@@ -1,7 +1,7 @@
-"""Answers to lm-eval's requests, written to a file as the model gives them.
+"""Keep a model's answers to lm-eval's requests in a file, as they are given.
 
-An evaluation can fail after its last forward pass: in a metric, a filter or an aggregation. The answers are kept, so
-that the next run of the same evaluation asks the model only for what is missing.
+An evaluation can fail after its last forward pass: in a metric, a filter or an aggregation. The next run of the same
+evaluation reads the answers from the file and runs the model only for the missing ones.
 """
 
 import hashlib
@@ -19,11 +19,11 @@ KINDS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
 
 
 class AnswerLog:
-    """A file with one answer a line, by a digest of who answered what.
+    """A file with one answer a line, found by a digest of the owner and the request.
 
     Args:
-        path: the file; made when the first answer is written.
-        owner: names model, weights and edit; answers of another owner are not used.
+        path: the file; created with the first answer.
+        owner: names model, weights and edit. Answers of another owner are not used.
 
     Raises:
         TarotError: the file cannot be read.
@@ -37,20 +37,20 @@ class AnswerLog:
         except OSError as error:
             raise TarotError(f"to read {path}", error.strerror or str(error), "remove it") from error
         for line in lines:
-            with suppress(*BROKEN_JSON):  # the last line of a run that was killed
+            with suppress(*BROKEN_JSON):  # the last line of an interrupted run
                 entry = json.loads(line)
                 if isinstance(entry, dict) and isinstance(entry.get("key"), str):
                     self._answers[entry["key"]] = entry.get("answer")
 
     def find(self, kind: str, arguments: Sequence[Any]) -> Any:
-        """The answer to a request, or None."""
-        found = self._answers.get(self._key(kind, arguments))
+        """Return the answer to a request, or None."""
+        answer = self._answers.get(self._key(kind, arguments))
         if kind == "loglikelihood":
-            return (found[0], found[1]) if found is not None and _is_scored(found) else None
-        return found if isinstance(found, str if kind == "generate_until" else float) else None
+            return (answer[0], answer[1]) if answer is not None and _is_scored(answer) else None
+        return answer if isinstance(answer, str if kind == "generate_until" else float) else None
 
     def add_partial(self, kind: str, arguments: Sequence[Any], answer: Any) -> None:
-        """Keep an answer; by this name lm-eval's models call their cache."""
+        """Keep an answer, unless it was sampled. lm-eval's models call their cache by this name."""
         key = self._key(kind, arguments)
         if _is_sampled(kind, arguments) or key in self._answers:
             return
@@ -58,7 +58,7 @@ class AnswerLog:
         self._answers[key] = answer
         line = json.dumps({"key": key, "answer": answer}) + "\n"
         try:
-            # A link in the file's place could lead anywhere.
+            # Do not follow a symbolic link: it could point anywhere.
             file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o600)
             with os.fdopen(file, "a", encoding="utf-8", errors="replace") as lines:
                 lines.write(line)
@@ -70,11 +70,11 @@ class AnswerLog:
 
 
 class LoggedAnswers:
-    """An lm-eval model that asks another only for what a log does not hold.
+    """An lm-eval model that answers from a log and runs another model for the missing answers.
 
     Args:
-        lm: the model; its cache hook is the log afterwards, so that answers are kept one by one.
-        log: answers given before.
+        lm: the model; the log becomes its cache hook, so that answers are kept one by one.
+        log: earlier answers.
     """
 
     def __init__(self, lm: Any, log: AnswerLog) -> None:
@@ -85,33 +85,34 @@ class LoggedAnswers:
         return getattr(self._lm, name)
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
-        """(log-probability, whether greedy) of each request."""
+        """Return log-probability (nats) and whether it is greedy for each request."""
         return self._answered("loglikelihood", requests)
 
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[Any]:
-        """Log-probability of each text."""
+        """Return the log-probability of each text in nats."""
         return self._answered("loglikelihood_rolling", requests)
 
     def generate_until(self, requests: Sequence[Any]) -> list[Any]:
-        """The text that continues each prompt."""
+        """Return the text that continues each prompt."""
         return self._answered("generate_until", requests)
 
     def _answered(self, kind: str, requests: Sequence[Any]) -> list[Any]:
         answers = [self._log.find(kind, request.args) for request in requests]
         missing = [i for i, answer in enumerate(answers) if answer is None]
         if missing:
-            given = getattr(self._lm, kind)([requests[i] for i in missing])
-            for i, answer in zip(missing, given, strict=True):
+            new = getattr(self._lm, kind)([requests[i] for i in missing])
+            for i, answer in zip(missing, new, strict=True):
                 self._log.add_partial(kind, requests[i].args, answer)
                 answers[i] = answer
         return answers
 
 
 def _is_scored(answer: Any) -> bool:
+    """Whether a logged answer has the form of a scored continuation."""
     return isinstance(answer, list | tuple) and list(map(type, answer)) == [float, bool]
 
 
 def _is_sampled(kind: str, arguments: Sequence[Any]) -> bool:
-    """Whether a second answer to the same request would be another one."""
+    """Whether a second answer to the same request may differ."""
     options = arguments[1] if kind == "generate_until" and len(arguments) > 1 else None
     return isinstance(options, Mapping) and bool(options.get("do_sample"))

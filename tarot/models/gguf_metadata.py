@@ -1,9 +1,9 @@
-"""Bring a transformers configuration in line with all that a GGUF file states, or refuse the file.
+"""Make a transformers configuration agree with everything that a GGUF file states, or refuse the file.
 
-transformers reads some of a GGUF file's metadata and skips the rest without a word: scaled rotary positions, rotary
-dimensions, softcaps, epsilons, windows. A model loaded so is another model than the file's. Here every key that
-belongs to the architecture is compared with the configuration. A key that says something else is applied where one
-attribute expresses it exactly; any other key, and any tensor that no weight of the model takes, is an error.
+transformers reads some of a GGUF file's metadata and silently skips the rest: scaled rotary positions, rotary
+dimensions, softcaps, epsilons, windows. The loaded model then differs from the file. This module compares every key of
+the architecture with the configuration. A key that differs is applied if one attribute expresses it exactly. Any other
+key, and any tensor that no weight of the model takes, is an error.
 
 Sources: the keys are those of `gguf.constants.Keys`; what a missing key means follows llama.cpp's `llama-model.cpp`.
 """
@@ -27,7 +27,7 @@ HARMLESS_PREFIXES = frozenset({"GGUF", "general", "tokenizer", "quantize", "imat
 _HINT = "load the checkpoint that the file was made from"
 _HARMLESS = frozenset({"tensor_data_layout", "rope.scaling.finetuned"})
 
-# Attributes that hold the value of a key; the first one that the configuration has counts.
+# Attributes that may hold a key's value; the first one that the configuration has counts.
 _ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "vocab_size": ("vocab_size",),
     "context_length": ("max_position_embeddings", "seq_length"),
@@ -53,7 +53,7 @@ _ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "ssm.time_step_rank": ("time_step_rank",),
     "ssm.inner_size": ("intermediate_size",),
 }
-# 0 switches these off, or says that the model has none.
+# 0 switches these off or means that the model has none.
 _OFF_AT_ZERO = frozenset(
     {
         "attention.clamp_kqv",
@@ -77,14 +77,14 @@ _OFF_AT_ZERO = frozenset(
         "ssm.dt_b_c_rms",
     }
 )
-# Architectures whose keys transformers itself reads one by one (`gguf_config_mapping`), by names of their own.
+# Keys that transformers reads itself under names of its own (`gguf_config_mapping`), by architecture.
 _READ_BY_TRANSFORMERS = {
     "qwen35": frozenset({"full_attention_interval", "nextn_predict_layers", "block_count", "rope.dimension_sections"})
     | {f"ssm.{name}" for name in ("conv_kernel", "state_size", "group_count", "time_step_rank", "inner_size")},
     "lfm2": frozenset({"attention.head_count_kv"}),
 }
 _READ_BY_TRANSFORMERS["qwen35moe"] = _READ_BY_TRANSFORMERS["qwen35"]
-# Architectures for which llama.cpp scales queries by the hidden size a head instead of the head size, by layers.
+# Model type and number of layers for which llama.cpp scales queries by hidden size / heads instead of the head size.
 _SCALED_BY_HIDDEN_SIZE = {("gemma2", 46), ("gemma3_text", 62)}
 _LLAMA3_BAND = (1.0, 4.0)  # low_freq_factor and high_freq_factor of every Llama 3
 _DEFAULT_THETA = 10000.0  # llama.cpp's, where the file states none
@@ -92,7 +92,7 @@ _DEFAULT_THETA = 10000.0  # llama.cpp's, where the file states none
 
 @contextmanager
 def cached_tensor_names() -> Iterator[None]:
-    """Let transformers build gguf's table of tensor names once instead of once a module, which takes ten seconds."""
+    """Build gguf's table of tensor names once, instead of once for each module, which takes ten seconds."""
     import gguf
 
     build = gguf.get_tensor_name_map
@@ -104,14 +104,14 @@ def cached_tensor_names() -> Iterator[None]:
 
 
 def apply_metadata(config: PretrainedConfig, path: Path) -> None:
-    """Change a configuration, which transformers read from a GGUF file, into that of the file's model.
+    """Change a configuration that transformers read from a GGUF file into that of the file's model.
 
     Args:
-        config: the configuration; its attributes are changed in place.
+        config: the configuration, changed in place.
         path: the GGUF file.
 
     Raises:
-        TarotError: the file states something that transformers' model does not compute; it names the key or tensor.
+        TarotError: transformers' model does not compute what a key or tensor of the file states; it is named.
     """
     from transformers.integrations.gguf.reader import read_gguf_metadata
 
@@ -132,24 +132,26 @@ def apply_metadata(config: PretrainedConfig, path: Path) -> None:
     _apply_rotary(config, stated, tensors, path, architecture)
     _apply_attention(config, stated, path, architecture)
     read = _READ_BY_TRANSFORMERS.get(architecture, frozenset())
-    for name, value in sorted(stated.items()):  # the length of keys comes before that of values, which has to equal it
+    for name, value in sorted(stated.items()):  # key_length comes before value_length, which must equal it
         if name not in read and not _apply(config, name, value):
             _refuse(path, f"{architecture}.{name}", value)
     _check_tensors(config, tensors, path, architecture)
 
 
 def _refuse(path: Path, name: str, value: object) -> None:
+    """Raise TarotError for a key or tensor."""
     raise TarotError(f"a GGUF file whose model transformers can compute in {path}", f"{name} = {value!r}", _HINT)
 
 
 def _same(left: Any, right: Any) -> bool:
+    """Whether two values are equal, floats within the precision of the file."""
     if isinstance(left, float) and isinstance(right, int | float):
         return math.isclose(left, right, rel_tol=1e-6)  # GGUF holds 32 bits
     return bool(left == right)
 
 
 def _apply(config: PretrainedConfig, name: str, value: Any) -> bool:
-    """Give one key to the attribute that holds it. False: nothing in the configuration can express it."""
+    """Set the attribute that holds a key's value; return False if the configuration cannot express it."""
     if name in _HARMLESS or (name in _OFF_AT_ZERO and not value and not getattr(config, name, None)):
         return True
     if isinstance(value, list) and value and len(set(value)) == 1:
@@ -159,7 +161,7 @@ def _apply(config: PretrainedConfig, name: str, value: Any) -> bool:
         return True
     attribute = next((each for each in _ATTRIBUTES.get(name, ()) if hasattr(config, each)), None)
     if attribute is None or isinstance(value, list):
-        # Without an attribute for it a length limits nothing: positions are not learned.
+        # Without an attribute for it, the length limits nothing: positions are not learned embeddings.
         return name == "context_length"
     if name.endswith("softcapping"):
         value = value or None
@@ -169,7 +171,7 @@ def _apply(config: PretrainedConfig, name: str, value: Any) -> bool:
 
 
 def _derived(config: PretrainedConfig, name: str) -> Any:
-    """What the model computes with where no attribute of the configuration says so."""
+    """Return the value that the model uses for a key without an attribute of its own; None if unknown."""
     heads, hidden = getattr(config, "num_attention_heads", None), getattr(config, "hidden_size", None)
     if not heads or not hidden:
         return None
@@ -185,7 +187,7 @@ def _derived(config: PretrainedConfig, name: str) -> Any:
 
 
 def _apply_attention(config: PretrainedConfig, stated: dict[str, Any], path: Path, architecture: str) -> None:
-    """Take the keys of causality, windows and scale out of what is stated, and apply them."""
+    """Apply the keys of causality, sliding windows and scale, and remove them from `stated`."""
     if not stated.pop("attention.causal", True):
         raise TarotError("a causal language model", f"{architecture}.attention.causal = False in {path}")
     if pattern := stated.pop("attention.sliding_window_pattern", None):
@@ -215,7 +217,7 @@ def _apply_attention(config: PretrainedConfig, stated: dict[str, Any], path: Pat
 def _apply_rotary(
     config: PretrainedConfig, stated: dict[str, Any], tensors: Sequence[str], path: Path, architecture: str
 ) -> None:
-    """Take all that the file states of rotary positions, tensors included, and write it as `rope_parameters`."""
+    """Apply the keys and tensors of rotary positions as `rope_parameters`, and remove them from `stated`."""
     keys = {name: stated.pop(name) for name in list(stated) if name.startswith("rope.")}
     keys.pop("rope.scaling.finetuned", None)
     factors = {name: _tensor(path, name) for name in tensors if name.startswith("rope_f")}
@@ -225,7 +227,7 @@ def _apply_rotary(
             if np.any(np.asarray(value) != 0):
                 _refuse(path, f"{architecture}.{name}" if name in keys else name, value)
         return
-    # Layers that slide have frequencies of their own, which no scaling changes.
+    # Sliding-window layers have frequencies of their own, which no scaling changes.
     layered = "full_attention" in parameters
     main = parameters["full_attention"] if layered else parameters
     main["rope_theta"] = float(keys.pop("rope.freq_base", _DEFAULT_THETA))
@@ -267,7 +269,7 @@ _USED_FACTORS: Mapping[str, frozenset[str]] = {
     "llama3": frozenset({"rope_freqs.weight"}),
     "longrope": frozenset({"rope_factors_long.weight", "rope_factors_short.weight"}),
 }
-# Values that change nothing.
+# Values with which these keys change nothing.
 _NEUTRAL: Mapping[str, float] = {
     "rope.scaling.alpha": 0.0,
     "rope.scaling.attn_factor": 1.0,
@@ -280,7 +282,7 @@ _NEUTRAL: Mapping[str, float] = {
 def _scaling(
     keys: dict[str, Any], factors: Mapping[str, np.ndarray], theta: float, rotated: int, context: int
 ) -> tuple[str, dict[str, Any]]:
-    """Kind and parameters of the scaling, as transformers names them. Keys that it used are removed."""
+    """Return type and parameters of the scaling in transformers' names; remove the keys that it uses."""
     kind = keys.pop("rope.scaling.type", None)
     legacy = keys.pop("rope.scale_linear", 0)
     factor = keys.pop("rope.scaling.factor", 0) or legacy or 1.0
@@ -309,16 +311,22 @@ def _scaling(
     if kind not in (None, "none", "linear"):
         return str(kind), {}
     divisors = factors.get("rope_freqs.weight")
-    if divisors is not None and not np.allclose(divisors, 1) and (found := _llama3(divisors, theta, rotated)):
-        return "llama3", found
+    if divisors is not None and not np.allclose(divisors, 1) and (llama3 := _fit_llama3(divisors, theta, rotated)):
+        return "llama3", llama3
     return "default", {}
 
 
-def _llama3(divisors: np.ndarray, theta: float, rotated: int) -> dict[str, Any] | None:
+def _fit_llama3(divisors: np.ndarray, theta: float, rotated: int) -> dict[str, Any] | None:
     """Find the parameters of Llama 3's scaling that give these divisors of the frequencies; None if none do.
 
-    A wave of length w is divided by `1 / ((1 - s) / factor + s)`, where `s = (original / w - low) / (high - low)`,
-    cut to [0, 1]. Any `original` that agrees with all divisors gives the same model.
+    The frequency of wavelength w is divided by `1 / ((1 - s) / factor + s)`, where
+    `s = (original / w - low) / (high - low)`, clipped to [0, 1]. Any `original` that agrees with all divisors gives the
+    same model.
+
+    Args:
+        divisors: the tensor `rope_freqs`, one for each pair of dimensions.
+        theta: base of the frequencies.
+        rotated: rotated dimensions of a head.
     """
     low, high = _LLAMA3_BAND
     factor = float(divisors.max())
@@ -330,8 +338,8 @@ def _llama3(divisors: np.ndarray, theta: float, rotated: int) -> dict[str, Any] 
     if between.any():
         original = float(np.median(waves[between] * (low + shares[between] * (high - low))))
     else:
-        whole, scaled = waves[shares >= 1 - 1e-6], waves[shares <= 1e-6]
-        least = high * whole.max(initial=0.0)
+        unscaled, scaled = waves[shares >= 1 - 1e-6], waves[shares <= 1e-6]
+        least = high * unscaled.max(initial=0.0)
         original = math.sqrt(max(least, 1.0) * low * scaled.min())
     for candidate in (round(original), original):
         share = np.clip((candidate / waves - low) / (high - low), 0, 1)
@@ -342,20 +350,20 @@ def _llama3(divisors: np.ndarray, theta: float, rotated: int) -> dict[str, Any] 
 
 
 def _tensor(path: Path, name: str) -> np.ndarray:
-    """One small tensor of the file, in 64 bits."""
+    """Return one small tensor of the file, flat and in 64 bits."""
     import gguf
 
-    found = next(each for each in gguf.GGUFReader(path).tensors if each.name == name)
-    return np.asarray(gguf.dequantize(found.data, found.tensor_type), dtype=np.float64).reshape(-1)
+    tensor = next(each for each in gguf.GGUFReader(path).tensors if each.name == name)
+    return np.asarray(gguf.dequantize(tensor.data, tensor.tensor_type), dtype=np.float64).reshape(-1)
 
 
 def _check_tensors(config: PretrainedConfig, tensors: Sequence[str], path: Path, architecture: str) -> None:
-    """Raise TarotError for a tensor that transformers would pass over."""
+    """Raise TarotError for a tensor that transformers would skip."""
     from transformers.integrations.gguf.utils import is_gguf_arch_supported
     from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
 
     if is_gguf_arch_supported(architecture) or not tensors:
-        return  # those loaders report what they do not take
+        return  # those loaders report the tensors that they skip
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=config.to_dict())

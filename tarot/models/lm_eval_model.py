@@ -22,7 +22,7 @@ from tarot.errors import TarotError, UnknownName
 from tarot.models.batch_size import parse_batch_size
 from tarot.models.chat import SYSTEM_MOVED, ChatRenderer
 from tarot.models.load import load_model
-from tarot.models.missing_numbers import BrokenRows, check_some_number, grouped, is_number
+from tarot.models.missing_numbers import BrokenRows, check_some_number, documents_by_task, is_number
 from tarot.models.processes import accelerate_processes, process_device
 from tarot.models.prompt_encoder import PromptEncoder, fit_to_context
 from tarot.models.quiet_loggers import quiet_loggers
@@ -195,7 +195,9 @@ class TarotLM(HFLM):
     def _check_numbers(self, requests: Sequence[Instance], broken: Sequence[Instance]) -> None:
         """Log which documents have no number, where lm-eval reports the results; TarotError if none has one."""
         if self._checks_numbers:
-            check_some_number(grouped(broken), {task: len(ids) for task, ids in grouped(requests).items()})
+            check_some_number(
+                documents_by_task(broken), {task: len(ids) for task, ids in documents_by_task(requests).items()}
+            )
 
     def _loglikelihood_tokens(
         self,
@@ -239,7 +241,7 @@ class TarotLM(HFLM):
         self.broken_prompts.clear()
         texts = self._generate(requests, disable_tqdm)
         broken = [request for request in requests if self.broken_prompts and self._is_broken(request.args[0])]
-        for task, ids in grouped(broken).items():
+        for task, ids in documents_by_task(broken).items():
             self.unanswered.setdefault(task, set()).update(ids)
         self._check_numbers(requests, broken)
         return texts

@@ -15,14 +15,17 @@ from tarot.errors import TarotError, describe_missing_numbers
 
 logger = logging.getLogger(__name__)
 
-HINT = "the weights are broken or overflow (try --dtype float32), or the edit breaks the model"
+_HINT = "the weights are broken or overflow (try --dtype float32), or the edit breaks the model"
 
 
 class BrokenRows(LogitsProcessor):
     """End each generated text whose next-token logits are not numbers, and record its row.
 
     Args:
-        end: the token that ends a text.
+        end: id of the token that ends a text.
+
+    Attributes:
+        rows: rows ended so far.
     """
 
     def __init__(self, end: int) -> None:
@@ -30,7 +33,7 @@ class BrokenRows(LogitsProcessor):
         self.rows: set[int] = set()
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """Leave the scores (`row x vocabulary`) of other rows as they are."""
+        """Return the scores, `row x vocabulary`, with those of broken rows replaced."""
         usable = (scores < math.inf).all(-1) & (scores > -math.inf).any(-1)  # both are false for NaN
         if bool(usable.all()):
             return scores
@@ -41,7 +44,7 @@ class BrokenRows(LogitsProcessor):
 
 
 def is_number(value: object) -> bool:
-    """Whether all floats in a value, or in its nested lists, tuples and arrays, are finite."""
+    """Whether all floats in a value, including its nested lists, tuples, mappings and arrays, are finite."""
     if isinstance(value, float):
         return math.isfinite(value)
     if hasattr(value, "tolist"):
@@ -52,21 +55,22 @@ def is_number(value: object) -> bool:
 
 
 def has_number(document: Mapping[str, Any]) -> bool:
-    """Whether all answers and metrics that lm-eval logged of a document are numbers, and there is an answer."""
+    """Whether lm-eval logged an answer to a document, and all its answers and metrics are numbers."""
     answers = document["filtered_resps"]
     if document.get("without_number") or not len(answers):
         return False
     return is_number(answers) and all(is_number(document.get(name)) for name in document["metrics"])
 
 
-def note_missing(results: dict[str, Any], unanswered: Mapping[str, Collection[int]]) -> None:
-    """Record the documents without a number under "without_number": their ids by task; mark them in "samples".
+def record_missing_numbers(results: dict[str, Any], unanswered: Mapping[str, Collection[int]]) -> None:
+    """Record which documents have no number.
 
-    The metrics of a task none of whose documents has a number become NaN.
+    Their ids go under "without_number", by task, and they are marked in "samples". Where no document of a task has a
+    number, the task's metrics become NaN.
 
     Args:
-        results: of lm-eval, with samples; changed in place.
-        unanswered: ids by task of documents whose texts could not be generated.
+        results: lm-eval's results with samples, changed in place.
+        unanswered: ids, by task, of documents whose texts could not be generated.
 
     Raises:
         TarotError: no document of any task has a number.
@@ -93,36 +97,40 @@ def note_missing(results: dict[str, Any], unanswered: Mapping[str, Collection[in
 def check_some_number(missing: Mapping[str, Collection[int]], counts: Mapping[str, int]) -> None:
     """Log how many documents of each task have no number.
 
+    Args:
+        missing: ids, by task, of documents without a number.
+        counts: number of documents of each task.
+
     Raises:
-        TarotError: none has.
+        TarotError: no document has a number.
     """
     if missing and all(len(missing.get(task, ())) == n for task, n in counts.items()):
         names = ", ".join(counts)
         got = f"NaN or infinity for all {sum(counts.values())} documents of {names}"
-        raise TarotError("finite log-probabilities", got, HINT)
-    for note in notes({task: sorted(ids) for task, ids in missing.items()}, counts):
+        raise TarotError("finite log-probabilities", got, _HINT)
+    for note in describe_missing_by_task({task: sorted(ids) for task, ids in missing.items()}, counts):
         logger.warning("%s", note)
 
 
-def notes(missing: Mapping[str, list[int]], counts: Mapping[str, int]) -> list[str]:
+def describe_missing_by_task(missing: Mapping[str, list[int]], counts: Mapping[str, int]) -> list[str]:
     """State for each task which of its documents have no number."""
     return [f"{task}: {describe_missing_numbers(ids, counts[task])}" for task, ids in missing.items()]
 
 
-def strict(value: Any) -> Any:
-    """The value with null in place of NaN and infinity, which JSON has no way to write."""
+def replace_nonfinite(value: Any) -> Any:
+    """Replace NaN and infinity, which JSON cannot express, by None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: strict(each) for key, each in value.items()}
+        return {key: replace_nonfinite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [strict(each) for each in value]
+        return [replace_nonfinite(each) for each in value]
     return value
 
 
-def grouped(requests: Iterable[Any]) -> dict[str, set[int]]:
-    """Ids of the documents of lm-eval's requests, by task."""
-    found: dict[str, set[int]] = {}
+def documents_by_task(requests: Iterable[Any]) -> dict[str, set[int]]:
+    """Return the ids of the documents that lm-eval's requests belong to, by task."""
+    ids: dict[str, set[int]] = {}
     for request in requests:
-        found.setdefault(request.task_name or "no task", set()).add(request.doc_id or 0)
-    return found
+        ids.setdefault(request.task_name or "no task", set()).add(request.doc_id or 0)
+    return ids

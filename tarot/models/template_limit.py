@@ -1,4 +1,4 @@
-"""A limit on what a checkpoint's chat template may do: jinja's sandbox bounds one range, and no loop within a loop."""
+"""Limit what a checkpoint's chat template may compute: jinja's sandbox does not bound nested loops or recursion."""
 
 import sys
 import time
@@ -11,18 +11,20 @@ from typing import Any
 
 from jinja2 import Environment, TemplateSyntaxError
 
-MOST_LINES = 500_000  # of a template's code in one rendering; a long conversation with tools takes some thousands
+MOST_LINES = 500_000  # of template code in one rendering; a long conversation with tools takes thousands
 LONGEST = 1.0  # seconds of this thread's processor time in one rendering
 LARGEST_CONSTANT = 1_000_000
-_FILE = "<template>"  # where jinja's code comes from, for tracebacks
+_FILE = "<template>"  # the file name that jinja gives compiled templates
 
 
 @lru_cache(maxsize=8)
 def check_constants(template: str) -> None:
-    """Raise ValueError for arithmetic that one instruction could spend minutes or all memory on.
+    """Check a template for arithmetic that could take minutes or all memory in a single instruction.
 
-    That is a power, or a number beyond a million: text can be repeated or padded so many times. A template with a
-    syntax error passes; its rendering raises.
+    A template with a syntax error passes here; rendering it raises.
+
+    Raises:
+        ValueError: a power, or a number beyond a million, by which text could be repeated or padded.
     """
     with suppress(TemplateSyntaxError):
         for _, kind, text in Environment().lex(template):
@@ -34,7 +36,15 @@ def check_constants(template: str) -> None:
 
 @contextmanager
 def limited_template(most: int = MOST_LINES, seconds: float = LONGEST) -> Iterator[None]:
-    """Raise OverflowError in a template that runs more than `most` lines of its code, or longer, in this thread."""
+    """Limit the templates that the body renders in this thread.
+
+    Args:
+        most: lines of compiled template code.
+        seconds: processor time of the thread.
+
+    Raises:
+        OverflowError: a template exceeds a limit.
+    """
     left, end = most, time.thread_time() + seconds
 
     def count(frame: FrameType, event: str, argument: object) -> Any:
