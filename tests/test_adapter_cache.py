@@ -26,7 +26,7 @@ def cache_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tuned(cache_tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Tune, or not, into a cache of the test's own: -> adapter, folder, what was said, number of evaluations."""
+    """A function that tunes with a cache; it returns the adapter, its folder, notes and the trials evaluated."""
     loaded = LoadedModel("bytes", byte_model(), byte_tokenizer())
     config = TaRotConfig("own_choice", num_samples=6, space="head", search="random")
     evaluated: list[int] = []
@@ -42,25 +42,25 @@ def tuned(cache_tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def run(
         change: dict[str, object] | None = None, model: LoadedModel = loaded
     ) -> tuple[Adapter, Path, list[str], list[int]]:
-        said: list[str] = []
+        notes: list[str] = []
         evaluated.clear()
         changed = replace(config, **(change or {}))
         adapter, folder = cache.tune_cached(
-            model, changed, tmp_path / "cache", budget=4, include_path=str(cache_tasks / "tasks"), notify=said.append
+            model, changed, tmp_path / "cache", budget=4, include_path=str(cache_tasks / "tasks"), notify=notes.append
         )
-        return adapter, folder, said, [*evaluated]
+        return adapter, folder, notes, [*evaluated]
 
     return run
 
 
 def test_what_determines_an_adapter_is_its_key(tuned) -> None:
-    first, folder, said, evaluated = tuned()
-    assert (said, evaluated) == ([], [0, 1, 2, 3])
-    again, same, said, evaluated = tuned()
-    assert (again.fingerprint, same, said, evaluated) == (first.fingerprint, folder, [], [])
-    assert len({folder, *(tuned(change)[1] for change in ({"seed": 1}, {"num_fewshot": 2}, {"space": "layer"}))}) == 4
+    first, folder, notes, evaluated = tuned()
+    assert (notes, evaluated) == ([], [0, 1, 2, 3])
+    again, same, notes, evaluated = tuned()
+    assert (again.fingerprint, same, notes, evaluated) == (first.fingerprint, folder, [], [])
+    assert len({folder, *(tuned(change)[1] for change in ({"seed": 1}, {"num_fewshot": 2}, {"space": "full"}))}) == 4
     model = byte_model()
-    model.model.layers[3].mlp.down_proj.weight[0, 0] += 1  # trained on, under the same name
+    model.model.layers[3].mlp.down_proj.weight[0, 0] += 1  # another model of the same name
     assert tuned(model=LoadedModel("bytes", model, byte_tokenizer()))[1] != folder
     assert tuned(model=LoadedModel("bytes", byte_model(), byte_tokenizer(chat=False)))[1] != folder
 
@@ -115,10 +115,10 @@ def test_a_search_that_died_goes_on(tuned, monkeypatch: pytest.MonkeyPatch) -> N
     for left, resumed, made in (([*lines[:3], b'{"ind'], 2, [2, 3]), (lines, 4, []), (lines[:1], 0, [0, 1, 2, 3])):
         (folder / METADATA).unlink()
         (folder / TRIALS).write_bytes(b"".join(left))
-        again, _, said, evaluated = tuned()
+        again, _, notes, evaluated = tuned()
         assert again.fingerprint == first.fingerprint
         assert evaluated == made
-        assert said == ([f"resumed the search in {folder} after {resumed} trials"] if resumed else [])
+        assert notes == ([f"resumed the search in {folder} after {resumed} trials"] if resumed else [])
 
 
 def test_ctrl_c_stops_the_run_and_keeps_the_trials(tuned, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,8 +130,8 @@ def test_ctrl_c_stops_the_run_and_keeps_the_trials(tuned, monkeypatch: pytest.Mo
         patch.setattr(cache.logger, "info", stop)
         with pytest.raises(KeyboardInterrupt):
             tuned()
-    _, folder, said, evaluated = tuned()
-    assert evaluated == [2, 3] and "after 2 trials" in said[0]
+    _, folder, notes, evaluated = tuned()
+    assert evaluated == [2, 3] and "after 2 trials" in notes[0]
     assert not Adapter.from_pretrained(folder).provenance["interrupted"]
 
 
@@ -140,5 +140,5 @@ def test_a_cache_that_cannot_be_written(cache_tasks: Path, tmp_path: Path) -> No
     loaded = LoadedModel("bytes", byte_model(), byte_tokenizer())
     config = TaRotConfig("own_choice", num_samples=6, space="head")
     for folder, reason in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "deep", "Not a directory")):
-        with pytest.raises(TarotError, match=rf"expected to write in {folder}, got {reason}; choose another folder"):
+        with pytest.raises(TarotError, match=rf"{folder} cannot be written: {reason}"):
             cache.tune_cached(loaded, config, folder, budget=3, include_path=str(cache_tasks / "tasks"), notify=print)

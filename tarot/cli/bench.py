@@ -124,7 +124,11 @@ def bench(
     from tarot.evaluation.grid import CellRequest, parse_seeds, parse_shots, run_grid
     from tarot.evaluation.ray.cells import RayEngine, run_locally
     from tarot.evaluation.ray.cluster import Resources
+    from tarot.models.reference import check_reference
 
+    if engine == "local":  # the machines of a cluster may have models that this one lacks
+        for each in dict.fromkeys(model):
+            check_reference(each)
     searches = [name.value for name in search or [SearchName.ADAM]]
     combinations = product(model, tasks, parse_shots(num_fewshot), parse_seeds(seeds), searches)
     requests = [

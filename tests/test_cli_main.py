@@ -1,0 +1,163 @@
+"""The command as a whole: help, version, spellings, errors in usage, completion, interrupts."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+from inspect import signature
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+import pytest
+import typer
+from cli_suite import run_in
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.main import get_command
+
+from tarot.cli import options
+from tarot.cli.compare import DEFAULT_SHOTS
+from tarot.cli.main import app
+from tarot.cli.tune import tune
+from tarot.edit.rotation import ROTATIONS
+from tarot.evaluation.grid import ENGINES
+from tarot.evaluation.metrics import METRICS
+from tarot.evaluation.results import FEW_SHOT_SHOTS, HEADLINE
+from tarot.models.load import DEVICE_MAPS, DTYPES
+from tarot.search import SEARCHES
+from tarot.search.space import SPACES
+
+pytest_plugins = ["cli_suite"]
+
+GROUP: Any = get_command(app)
+COMMANDS = {name: command for name, command in GROUP.commands.items() if name != "lm-eval"}
+PANELS = {options.TASK, options.PROMPTS, options.EDIT, options.SEARCH, options.HARDWARE, options.OUTPUT}
+# What lm-eval calls an option, and what else tarot accepts for it.
+OLDER = {"tasks": "task", "output_path": "output", "num_samples": "samples", "trials_per_step": "batch"}
+
+
+def test_help_names_every_command_without_importing_torch() -> None:
+    run_help = "from tarot.cli.main import main; sys.argv = ['tarot', '--help']; main()"
+    code = f"import sys; {run_help}; print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"'torch'", "'transformers'", "'lm_eval'", "'botorch'"} & set(done.stdout.replace(",", "").split())
+    assert all(name in done.stdout for name in GROUP.commands)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_has_an_example_that_parses(
+    home: Path, capsys: pytest.CaptureFixture[str], name: str, flag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    assert run_in(home, name, flag) == 0
+    printed = capsys.readouterr().out
+    (example,) = [line.strip() for line in printed.splitlines() if line.strip().startswith("Example: ")]
+    arguments = example.removeprefix("Example: tarot ").split()
+    context = GROUP.commands[arguments[0]].make_context(arguments[0], arguments[1:])
+    assert context.info_name == name
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_in_a_panel_and_explained(name: str) -> None:
+    parsed = [each for each in COMMANDS[name].params if each.param_type_name == "option" and each.name != "help"]
+    assert [each.name for each in parsed if each.rich_help_panel not in PANELS or not each.help] == []
+
+
+def option_of(command: str, name: str) -> Any:
+    (option,) = [option for option in COMMANDS[command].params if option.name == name]
+    return option
+
+
+def test_choices_are_those_of_the_library() -> None:
+    """They are typed again in `tarot.cli`, which must not import the libraries that know them."""
+    assert {name.value for name in options.SearchName} == set(SEARCHES)
+    assert set(get_args(get_args(get_args(options.Space)[0])[0])) == set(SPACES)
+    assert set(get_args(get_args(options.MetricName)[0])) == set(METRICS)
+    assert get_args(get_args(options.Engine)[0]) == ENGINES
+    assert set(get_args(get_args(options.Dtype)[0])) == {"auto", *DTYPES}
+    assert get_args(get_args(get_args(options.DeviceMap)[0])[0]) == DEVICE_MAPS
+    assert set(get_args(get_args(signature(tune).parameters["rotation"].annotation)[0])) == set(ROTATIONS)
+    assert option_of("compare", "num_fewshot").default == DEFAULT_SHOTS == FEW_SHOT_SHOTS
+    assert {option_of(name, "metric").default for name in ("compare", "bench", "report")} == {HEADLINE}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_options_have_lm_evals_names_and_the_older_ones(name: str) -> None:
+    spelled = [set(option.opts) for option in COMMANDS[name].params if option.param_type_name == "option"]
+    everything = set().union(*spelled) if spelled else set()
+    for new, old in OLDER.items():
+        new, old = f"--{new.replace('_', '-')}", f"--{old}"
+        assert (old in everything) == (new in everything)
+        assert all((old in names) == (new in names) for names in spelled)
+
+
+def test_hyphens_and_underscores_are_alike(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_in(home, "evaluate", "--batch_size", "x") == 2
+    assert run_in(home, "evaluate", "--batch-size", "x") == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == second and "'x'" in first
+
+
+@given(st.integers(1, 10**9), st.floats(0, 1, exclude_min=True, exclude_max=True))
+def test_a_limit_is_a_number_or_a_fraction(number: int, fraction: float) -> None:
+    assert options.limit(str(number)) == number
+    assert options.limit(repr(fraction)) == fraction
+
+
+@given(st.text())
+def test_any_other_limit_is_quoted(text: str) -> None:
+    try:
+        assert options.limit(text) > 0
+    except typer.BadParameter as error:
+        assert repr(text) in error.format_message()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keyword", "command"),
+    [
+        (("evalute",), "evalute", "tarot"),
+        (("--verion",), "--verion", "tarot"),
+        (("tune", "--tasks", "a,b"), "one task", "tarot tune"),
+        (("tune", "--num-fewshot"), "--num-fewshot", "tarot tune"),
+        (("tune", "--modle", "x"), "--modle", "tarot tune"),
+        (("compare", "--model", "x"), "--adapter", "tarot compare"),
+        (("export", "--to", "onnx"), "'onnx'", "tarot export"),
+        (("bench", "--tasks", " , "), "' , '", "tarot bench"),
+        (("merge", "--adapter", ""), "''", "tarot merge"),
+        (("evaluate", "--limit", "1.5"), "'1.5'", "tarot evaluate"),
+    ],
+)
+def test_errors_in_usage_point_to_the_commands_help(
+    home: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], keyword: str, command: str
+) -> None:
+    assert run_in(home, *arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and keyword in line and line.endswith(f"Try `{command} -h`.")
+
+
+def test_no_arguments_print_the_help(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_in(home) == 2
+    printed = capsys.readouterr()
+    assert "tune" in printed.out and not printed.err
+    assert run_in(home, "--version") == 0
+    assert capsys.readouterr().out == f"tarot {version('tarot-lm')}\n"
+
+
+def test_completion_of_a_shell(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    monkeypatch.setenv("_TAROT_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "tarot tune --num-")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    assert run_in(home) == 0
+    assert capsys.readouterr().out.split() == ["--num-samples", "--num-fewshot"]
+
+
+def test_an_interrupt_is_one_line(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def available() -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tarot.models.listing.available", available)
+    assert run_in(home, "models") == 130
+    assert capsys.readouterr().err == "interrupted\n"

@@ -1,0 +1,61 @@
+"""`tarot tune` and `tarot models`: what they print and leave."""
+
+from dataclasses import fields
+from inspect import signature
+from pathlib import Path
+
+import pytest
+from cli_suite import MODEL, TUNE, run_in
+
+from tarot.cli.tune import tune
+from tarot.edit.adapter import Adapter
+from tarot.models.listing import ModelInfo
+from tarot.search.config import TaRotConfig
+
+pytest_plugins = ["cli_suite"]
+
+
+def test_tune_has_the_defaults_of_the_configuration() -> None:
+    defaults = {name: parameter.default for name, parameter in signature(tune).parameters.items()}
+    shared = {field.name: field.default for field in fields(TaRotConfig)} | {"search": None, "space": None}
+    shared.pop("task")
+    assert defaults.keys() >= shared.keys()
+    assert {name: str(defaults[name]) for name in shared} == {name: str(value) for name, value in shared.items()}
+
+
+def test_models_prints_a_row_for_each_model(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infos = [ModelInfo("wheel:a", "wheel-a", 1234, 30, 9, 64), ModelInfo("org/b", "hub cache", None, None, None, None)]
+    monkeypatch.setattr("tarot.models.listing.available", lambda: infos)
+    assert run_in(home, "models") == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert any({"wheel:a", "1,234", "30", "9", "64", "wheel-a"} <= set(row) for row in rows)
+    assert any({"org/b", "?", "hub", "cache"} <= set(row) for row in rows)
+
+
+def test_tune_prints_scores_and_writes_the_adapter(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_in(home, *TUNE, "--output-path", "again") == 0
+    printed = capsys.readouterr()
+    assert "log_probability on 5 samples: identity" in printed.out and "of 0-3)" in printed.out
+    assert "4/4" in printed.err
+    adapter = Adapter.from_pretrained(home / "again")
+    assert adapter.fingerprint in printed.out
+    assert adapter.fingerprint == Adapter.from_pretrained(home / "adapter").fingerprint
+
+
+def test_resuming_a_finished_search_shows_it_finished(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_in(home, *TUNE, "--output", "finished") == 0
+    capsys.readouterr()
+    assert run_in(home, *TUNE, "--output", "finished", "--resume") == 0
+    printed = capsys.readouterr().err
+    assert "resuming after 4 trials" in printed and "4/4" in printed
+
+
+def test_the_older_names_of_options_tune_the_same_adapter(home: Path) -> None:
+    """Scripts that were written for them keep working."""
+    older = ("tune", *MODEL, "--include-path", "tasks", "--task", "own_choice", "--samples", "5", "--batch", "1")
+    search = ("--budget", "4", "--space", "head", "--search", "random", "--num_fewshot", "2")
+    assert run_in(home, *older, *search, "--output", "older") == 0
+    adapters = [Adapter.from_pretrained(home / name).fingerprint for name in ("older", "adapter")]
+    assert adapters[0] == adapters[1]
