@@ -12,7 +12,7 @@ from tarot.evaluation.reward_metrics import score_logged_texts, unscored_rows
 from tarot.evaluation.reward_results import RewardComparison
 from tarot.evaluation.statistics.means import difference
 from tarot.models.loaded_model import LoadedModel
-from tarot.models.missing_numbers import HINT
+from tarot.models.missing_numbers import BROKEN_MODEL_HINT
 from tarot.objectives.generated import check_generates
 from tarot.objectives.rewards import check_reward, is_reward, refuse_unrequested
 from tarot.objectives.task_loading import load_task
@@ -64,7 +64,7 @@ def compare_rewards(
     for side, texts in (("unedited", base), ("edited", edited)):
         if broken := unscored_rows(texts):
             expected = f"finite rewards and fluencies of the {side} model's texts for {config.task}"
-            raise TarotError(expected, describe_missing_numbers(broken, len(texts.texts)), HINT)
+            raise TarotError(expected, describe_missing_numbers(broken, len(texts.texts)), BROKEN_MODEL_HINT)
     return RewardComparison(
         model=loaded.reference,
         task=config.task,

@@ -15,7 +15,7 @@ from tarot.errors import TarotError, describe_missing_numbers
 
 logger = logging.getLogger(__name__)
 
-_HINT = "the weights are broken or overflow (try --dtype float32), or the edit breaks the model"
+BROKEN_MODEL_HINT = "the weights are broken or overflow (try --dtype float32), or the edit breaks the model"
 
 
 class BrokenRows(LogitsProcessor):
@@ -107,7 +107,7 @@ def check_some_number(missing: Mapping[str, Collection[int]], counts: Mapping[st
     if missing and all(len(missing.get(task, ())) == n for task, n in counts.items()):
         names = ", ".join(counts)
         got = f"NaN or infinity for all {sum(counts.values())} documents of {names}"
-        raise TarotError("finite log-probabilities", got, _HINT)
+        raise TarotError("finite log-probabilities", got, BROKEN_MODEL_HINT)
     for note in describe_missing_by_task({task: sorted(ids) for task, ids in missing.items()}, counts):
         logger.warning("%s", note)
 

@@ -26,7 +26,7 @@ from tarot.edit.rotation import ROTARY, Rotation
 from tarot.edit.sites import Site, angle_mask
 from tarot.errors import TarotError
 from tarot.models.lm_eval_model import TarotLM
-from tarot.models.missing_numbers import HINT, is_number
+from tarot.models.missing_numbers import BROKEN_MODEL_HINT, is_number
 from tarot.models.scoring.scorer import Request, Scorer
 from tarot.objectives.fluency import NO_FLOOR, Fluency, FluencyFloor, make_fluency
 from tarot.objectives.rewards import Reward, make_reward
@@ -110,7 +110,7 @@ class GenerationObjective:
         """Score what the unedited model generates."""
         scores = self._score(self.generator.generate(self.seed)).summary
         if self._is_broken(scores):
-            raise TarotError("finite numbers for what the unedited model writes", "NaN or infinity", HINT)
+            raise TarotError("finite numbers for what the unedited model writes", "NaN or infinity", BROKEN_MODEL_HINT)
         return scores
 
     def gradient(self, angles: Float[Tensor, "layer head angle"] | None = None) -> Float[Tensor, "layer head angle"]:
