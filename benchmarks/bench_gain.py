@@ -1,9 +1,9 @@
-"""Time whole cells, and measure zero- and few-shot gains across model sizes on held-out documents.
+"""Time cells, and measure zero- and few-shot gains across model sizes on held-out documents.
 
-A cell is a search and the answers of every arm. `--tarot-model`, `--tarot-task`, `--tarot-shots` and the plugin's other
-options choose the cells. By default both wheel models are measured on the three synthetic tasks without shots, and on
-one of them with six shots in every prompt. Every search is run anew; with `--tarot-cache DIR` an adapter that DIR holds
-is reused, and the time of its cell is that of the answers.
+A cell is a search and the answers of every arm. `--tarot-model`, `--tarot-tasks`, `--tarot-num-fewshot` and the
+plugin's other options choose the cells. By default both wheel models are measured on the three synthetic tasks without
+shots, and on one of them with six shots in every prompt. Every search runs anew. With `--tarot-cache DIR` an adapter in
+DIR is reused, and the time of its cell is that of the answers.
 """
 
 from typing import Any

@@ -18,6 +18,8 @@ from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
+from tarot.models.scoring.prefix_tree import PrefixNode, Row, build_tree
+from tarot.models.scoring.scorer import PASS_COST_TOKENS, Request, Scorer
 from tarot.objectives.answers import AnswerObjective
 from tarot.objectives.prompts import get_chat_template
 from tarot.objectives.samples import draw_samples
@@ -27,10 +29,10 @@ TASK = "tarot_ag_news" if os.environ.get("TAROT_DATA") else "synth_implicatives"
 ROUNDS = 2
 
 
-def plain_loop(objective: AnswerObjective, angles: torch.Tensor) -> list[torch.Tensor]:
-    """Run the edited model as published, and return the logits that predict each answer's first token.
+def plain_loop(objective: AnswerObjective, angles: torch.Tensor) -> torch.Tensor:
+    """Run the edited model as published, and return the log-probability of each answer's first token.
 
-    The unedited pass is run and thrown away.
+    The published code also runs the unedited model and ignores the result.
     """
     model, size = objective.model, objective.sites[0].d_head
 
@@ -42,33 +44,34 @@ def plain_loop(objective: AnswerObjective, angles: torch.Tensor) -> list[torch.T
 
         return hook
 
-    found = []
-    for context, _ in objective.scorer.requests:
+    scores = []
+    for context, continuation in objective.scorer.requests:
         ids = torch.tensor([context])
         model(ids, use_cache=False)
         handles = [
             site.module.register_forward_pre_hook(multiply(layer_angles))
             for site, layer_angles in zip(objective.sites, angles, strict=True)
         ]
-        found.append(model(ids, use_cache=False).logits[0, -1].clone())  # a view would keep those of every position
+        scores.append(model(ids, use_cache=False).logits[0, -1].log_softmax(-1)[continuation[0]])
         for handle in handles:
             handle.remove()
-    return found
+    return torch.stack(scores)
 
 
 def bare_passes(objective: AnswerObjective, angles: torch.Tensor) -> None:
     """Run each shared prefix once, then what each prompt adds to it, through the layers alone."""
-    layers, scorer = objective.model.model, objective.scorer
+    layers = objective.model.model
+    rows = [Row(context + answer[:-1], len(context) - 1, 0) for context, answer in objective.scorer.requests]
 
-    def run(node: Any, depth: int) -> None:
+    def run(node: PrefixNode, depth: int) -> None:
         if node.depth > depth:
             layers(input_ids=torch.tensor([node.tokens[depth : node.depth]]), use_cache=False)
         for row in node.rows:
-            layers(input_ids=torch.tensor([scorer._rows[row].tokens[node.depth :]]), use_cache=False)
+            layers(input_ids=torch.tensor([rows[row].tokens[node.depth :]]), use_cache=False)
         for child in node.children:
             run(child, node.depth)
 
-    run(scorer._tree, 0)
+    run(build_tree(rows, PASS_COST_TOKENS["cpu"], share=True), 0)
 
 
 def our_evaluation(objective: AnswerObjective, angles: torch.Tensor) -> float:
@@ -76,16 +79,11 @@ def our_evaluation(objective: AnswerObjective, angles: torch.Tensor) -> float:
     return objective(angles)
 
 
-def first_logits(objective: AnswerObjective, angles: torch.Tensor) -> list[torch.Tensor]:
-    """Return what `plain_loop` does, from the passes of `our_evaluation`."""
-    found = []
+def first_token_scores(objective: AnswerObjective, angles: torch.Tensor) -> torch.Tensor:
+    """Return what `plain_loop` does, from the scorer."""
+    requests = [Request(context, continuation[:1]) for context, continuation in objective.scorer.requests]
     with torch.no_grad(), merge_temporarily(objective.model, angles, objective.sites):
-        for requests, logits in objective.scorer._run(objective.scorer._tree, 0, None):
-            begin = 0
-            for request in requests:
-                found.append((request, logits[begin]))
-                begin += len(objective.scorer.requests[request].continuation)
-    return [logits for _, logits in sorted(found, key=lambda pair: pair[0])]
+        return Scorer(objective.model, requests).log_probabilities()[0]
 
 
 @pytest.fixture(scope="module", params=[0, 6], ids="{}shot".format)
@@ -124,10 +122,9 @@ def bench_objective(
     benchmark.extra_info.update(model=tarot_model.reference, task=TASK, shots=shots, tokens=objective.scorer.tokens)
     if how != "ours":
         return
-    if expected := alternatives.result(benchmark.group, "plain"):
-        ours = first_logits(objective, angles)
-        error = max(float((a - b).abs().max()) for a, b in zip(ours, expected, strict=True))
-        benchmark.extra_info["logits_error"] = error
+    if (expected := alternatives.result(benchmark.group, "plain")) is not None:
+        error = float((first_token_scores(objective, angles) - expected).abs().max())
+        benchmark.extra_info["log_probability_error"] = error
         assert error < 1e-4
     if ratio := alternatives.ratio(benchmark.group, "ours", "bare"):
         benchmark.extra_info["ours_over_bare"] = round(ratio, 3)

@@ -21,10 +21,11 @@ def bench_search(benchmark: Any, tarot_model: LoadedModel, bounded: bool, tmp_pa
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
     benchmark.group = f"search of {BUDGET} evaluations {tarot_model.reference}"
+    config = TaRotConfig("synth_implicatives", search=search)
     adapter = benchmark.pedantic(
         tune,
-        args=(tarot_model, TaRotConfig("synth_implicatives", search=search), tmp_path / search),
-        kwargs={"budget": BUDGET, "on_trial": keep_peak},
+        args=(tarot_model.model, tarot_model.tokenizer, config),
+        kwargs={"budget": BUDGET, "output_dir": tmp_path / search, "on_trial": keep_peak},
     )
     seconds = adapter.provenance["seconds"]
     total = sum(seconds.values())

@@ -14,8 +14,8 @@ from alternatives import Alternatives
 
 DEFAULTS = {
     "tarot_model": ["wheel:smollm2-135m", "wheel:gemma3-270m"],
-    "tarot_task": ["synth_implicatives", "synth_navigate", "synth_color"],
-    "tarot_shots": "0,6",
+    "tarot_tasks": ["synth_implicatives", "synth_navigate", "synth_color"],
+    "tarot_num_fewshot": "0,6",
 }
 # Shots make a cell up to twice as long, so a default run measures them on one task only.
 TASK_WITH_SHOTS = "synth_implicatives"
@@ -28,13 +28,13 @@ EXTRA_INFO = pytest.StashKey[dict[str, dict[str, Any]]]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Fill in the options that nobody gave, before tarot's plugin reads them."""
+    """Set defaults of options that are not given, before tarot's plugin reads them."""
     defaulted = {name for name in DEFAULTS if getattr(config.option, name, None) is None and not config.getini(name)}
     for name in defaulted:
         setattr(config.option, name, DEFAULTS[name])
     config.stash[DEFAULTED] = defaulted
     if not (config.option.tarot_cache or config.getini("tarot_cache")):
-        # An adapter from an earlier run would take the search out of the time of its cell.
+        # With an adapter from an earlier run, the time of a cell would lack its search.
         cache = TemporaryDirectory()
         config.add_cleanup(cache.cleanup)
         config.option.tarot_cache = cache.name
@@ -51,7 +51,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             return False
         if setting.task:
             return (
-                {"tarot_task", "tarot_shots"} <= defaulted and setting.num_fewshot and setting.task != TASK_WITH_SHOTS
+                {"tarot_tasks", "tarot_num_fewshot"} <= defaulted
+                and setting.num_fewshot
+                and setting.task != TASK_WITH_SHOTS
             )
         one_model = getattr(item, "originalname", "") in ONE_MODEL
         return one_model and "tarot_model" in defaulted and setting.model != DEFAULTS["tarot_model"][0]
@@ -63,7 +65,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def alternatives() -> Alternatives:
-    """What the benchmarks before this one have timed."""
+    """Share the times of earlier benchmarks."""
     return Alternatives()
 
 

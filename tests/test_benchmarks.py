@@ -48,10 +48,10 @@ def test_default_run_measures_both_models_on_three_tasks(pytester: pytest.Pytest
 
 
 def test_given_options_replace_the_defaults(pytester: pytest.Pytester) -> None:
-    assert sorted(comparisons(pytester, "--tarot-shots=2,0", "--tarot-model=some/model")) == sorted(
+    assert sorted(comparisons(pytester, "--tarot-num-fewshot=2,0", "--tarot-model=some/model")) == sorted(
         f"some/model-synth_{task}-{k}shot-seed0" for task in ("implicatives", "navigate", "color") for k in (0, 2)
     )
-    assert sorted(comparisons(pytester, "--tarot-task=mine", "--tarot-model=some/model")) == [
+    assert sorted(comparisons(pytester, "--tarot-tasks=mine", "--tarot-model=some/model")) == [
         "some/model-mine-0shot-seed0",
         "some/model-mine-6shot-seed0",
     ]
@@ -91,8 +91,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     save_checkpoint(folder / "tiny", layers=2, heads=2)
     arguments = (
         *("--benchmark-json", "timed.json", "--benchmark-timer", "work_clock.elements", "-k", "not bo]"),
-        *("--tarot-model", "tiny", "--tarot-task", "synth_implicatives", "--tarot-task", "nosuch"),
-        *("--tarot-shots=2,0", "--tarot-budget=6", "--tarot-samples=4", "--tarot-limit=4", "--tarot-draws=0"),
+        *("--tarot-model", "tiny", "--tarot-tasks", "synth_implicatives", "--tarot-tasks", "nosuch"),
+        *("--tarot-num-fewshot=2,0", "--tarot-budget=6", "--tarot-num-samples=4", "--tarot-limit=4", "--tarot-draws=0"),
     )
     # pytest-benchmark measures nothing in a process that looks like a worker of xdist.
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "TAROT_"))}
@@ -137,22 +137,22 @@ def test_times_grow_with_the_work(run: Run) -> None:
 
 
 def test_ratios_are_those_of_the_shortest_rounds_in_a_group(run: Run) -> None:
-    found = [
+    ratios = [
         (f"bench_objective[{shots}shot-tiny-ours]", key, f"bench_objective[{shots}shot-tiny-{other}]", inverse)
         for shots in (0, 6)
         for key, other, inverse in (("ours_over_bare", "bare", False), ("plain_over_ours", "plain", True))
     ]
-    found += [
+    ratios += [
         (f"bench_overhead[tiny-{work}-{edit}]", "over_unedited", f"bench_overhead[tiny-{work}-unedited]", False)
         for work in ("forward", "generate")
         for edit in ("hooked", "merged")
     ]
-    found += [
+    ratios += [
         (f"bench_switch[tiny-{how}]", "over_forward", "bench_switch[tiny-forward]", False)
         for how in ("hooked", "merged")
     ]
-    found += [("bench_harness[tiny-tarot]", "stock_over_tarot", "bench_harness[tiny-stock]", True)]
-    for name, key, other, inverse in found:
+    ratios += [("bench_harness[tiny-tarot]", "stock_over_tarot", "bench_harness[tiny-stock]", True)]
+    for name, key, other, inverse in ratios:
         assert run.benchmarks[name]["group"] == run.benchmarks[other]["group"]
         ratio = run.shortest(name) / run.shortest(other)
         assert run.extra_info(name)[key] == pytest.approx(1 / ratio if inverse else ratio, rel=1e-2, abs=1e-3)
@@ -160,7 +160,7 @@ def test_ratios_are_those_of_the_shortest_rounds_in_a_group(run: Run) -> None:
 
 
 def test_extra_info_holds_errors_and_gains(run: Run) -> None:
-    assert run.extra_info("bench_objective[6shot-tiny-ours]")["logits_error"] < 1e-4
+    assert run.extra_info("bench_objective[6shot-tiny-ours]")["log_probability_error"] < 1e-4
     assert run.extra_info("bench_harness[tiny-tarot]")["log_probability_error"] < 1e-3
     search = run.extra_info("bench_search[tiny-adam]")
     assert search["trials"] > 1
@@ -220,7 +220,7 @@ def test_development_run_resumes_after_an_interrupt(monkeypatch: pytest.MonkeyPa
         if (len(ran), task) == (1, "b"):
             raise KeyboardInterrupt
         ran.append(task)
-        return {"found": {"of": loaded.path}}
+        return {"result": {"model_path": loaded.path}}
 
     path = tmp_path / "runs.jsonl"
     with pytest.raises(KeyboardInterrupt):
@@ -229,8 +229,8 @@ def test_development_run_resumes_after_an_interrupt(monkeypatch: pytest.MonkeyPa
     held_out.measure_missing(path, settings, run)
     held_out.measure_missing(path, settings, run)
     assert ran == ["a", "", "b", "c"]
-    found = {"found": {"of": "wheel:smollm2-135m"}}
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [setting | found for setting in settings]
+    result = {"result": {"model_path": "wheel:smollm2-135m"}}
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [setting | result for setting in settings]
 
 
 @pytest.mark.parametrize("baseline", ["matern", "spherical linear", "map-saas", "turbo", "cma-es", "nested"])
