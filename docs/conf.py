@@ -81,7 +81,7 @@ def write_references(app: Sphinx, page: str, source: list[str]) -> None:
         from tarot.pytest_plugin.options import OPTIONS, TOLERANCE
 
         rows = [
-            f"| `--tarot-{name}` | {f'`{option.marker}`' if option.marker else ''} | {escape(option.help)} "
+            f"| `--tarot-{name}` | {f'`{option.marker[0]}`' if option.marker else ''} | {escape(option.help)} "
             f"| {'' if option.default in (None, (), '') else f'`{option.default}`'} |"
             for name, option in OPTIONS.items()
         ]
