@@ -1,4 +1,4 @@
-"""Consoles: strings reach the terminal as they are, but for control characters."""
+"""Consoles print strings as they are, with control characters escaped."""
 
 import io
 import logging
@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from rich.progress import Progress
 from rich.table import Table
 
-from tarot.cli.console import DescriptionColumn, PlainConsole, escape_log_records
+from tarot.cli.console import PlainConsole, escape_log_records
+from tarot.cli.progress import DescriptionColumn
 from tarot.errors import printable
 from tarot.report.table import aligned
 
@@ -19,6 +20,7 @@ SHOWN = r"\x1b]0;owned\x07\x1b[2J\x9b1m\u202e\r[bold]x[/nothing] :warning:"
 
 
 def printed(*things: object, **options: object) -> str:
+    """Return what a console prints."""
     file = io.StringIO()
     PlainConsole(file=file, width=500, **options).print(*things)
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""Under pytest-xdist: cells come back from workers, no adapter is tuned twice, a worker that dies loses nothing."""
+"""Under pytest-xdist: workers return their cells, share the cache of adapters, and may die without losing trials."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ pytest_plugins = ["pytester"]
 
 GAIN = """
 def test_gain(tarot_gain):
-    assert tarot_gain.cell.keys
+    assert tarot_gain.comparison.keys
 """
 CONFTEST = """
 import os, pathlib, pytest
@@ -19,16 +19,16 @@ def counted():
     from tarot.evaluation import adapter_cache as cache
     tune = cache.tune
 
-    def counting(loaded, recipe, *args, **options):
+    def counting(model, tokenizer, config, **options):
         with open("tunings.txt", "a") as file:
-            file.write(f"{recipe.seed}\\n")
+            file.write(f"{config.seed}\\n")
 
         def die(trial, result):
-            if recipe.seed == 1 and trial.index == 1 and not pathlib.Path("died").exists():
+            if config.seed == 1 and trial.index == 1 and not pathlib.Path("died").exists():
                 pathlib.Path("died").touch()
                 os._exit(9)
 
-        return tune(loaded, recipe, *args, **options | {"on_trial": die})
+        return tune(model, tokenizer, config, **options | {"on_trial": die})
 
     cache.tune = counting
     yield
@@ -37,21 +37,21 @@ def counted():
 
 
 def test_workers_share_a_cache_and_may_die(pytester: pytest.Pytester, tmp_path: Path) -> None:
-    """Two workers and two cells, each asked for twice: each tuned once, but for the one whose worker died."""
+    """Two workers need each of two cells; each cell is tuned once, except the one whose worker dies."""
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_one=GAIN, test_two=GAIN)
     model, tasks = save_checkpoint(tmp_path / "model"), write_tasks(tmp_path / "tasks")
-    comparison = (
+    cell = (
         f"--tarot-model={model}",
         f"--tarot-include-path={tasks}",
-        "--tarot-task=own_choice",
-        "--tarot-samples=6",
+        "--tarot-tasks=own_choice",
+        "--tarot-num-samples=6",
         "--tarot-draws=0",
     )
     search = ("--tarot-search=random", "--tarot-space=head", "--tarot-budget=3", "--tarot-seeds=0,1", "--tarot-limit=4")
-    # Whatever else goes wrong, xdist must not replace workers without end.
+    # If the test fails, xdist must not replace dead workers forever.
     workers = ("-n2", "--max-worker-restart=1", "-W", "error")
-    result = pytester.runpytest_subprocess(*comparison, *search, *workers, timeout=120)
+    result = pytester.runpytest_subprocess(*cell, *search, *workers, timeout=120)
     result.assert_outcomes(passed=3, failed=1)
     result.stdout.fnmatch_lines(
         [
