@@ -103,6 +103,25 @@ def test_accuracies_are_those_of_lm_eval(comparison: Comparison, loaded: LoadedM
     assert comparison.keys == tuple(document_key(task, doc) for doc in task.eval_docs)
 
 
+def test_a_description_that_moves_into_the_question_is_recorded(loaded: LoadedModel, folder: Path) -> None:
+    """Chat templates without a system role move it; the comparison must say so, as an evaluation does."""
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+        "<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+    )
+    moving = LoadedModel("bytes", loaded.model, tokenizer)
+    moved = compare(loaded.model, tokenizer, tuned(moving, folder), include_path=folder, num_fewshot=0, limit=2)
+    assert moved.description == "in the first user message"
+    assert load_comparisons_from(moved, folder).description == moved.description
+
+
+def load_comparisons_from(comparison: Comparison, folder: Path) -> Comparison:
+    (folder / "moved.json").write_text(comparisons_to_json([comparison]))
+    (loaded,) = load_comparisons(folder / "moved.json")
+    return loaded
+
+
 def test_draws_are_named_by_rank(comparison: Comparison) -> None:
     ranked = [sum(a == g for a, g in zip(arm.greedy, comparison.gold, strict=True)) for arm in comparison.draws]
     assert ranked == sorted(ranked, reverse=True)

@@ -16,7 +16,7 @@ from tarot.analysis.progress import OnStep, ignore_step
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError, describe_missing_numbers
 from tarot.evaluation.statistics.means import Mean, mean_intervals
-from tarot.models.missing_numbers import HINT
+from tarot.models.missing_numbers import BROKEN_MODEL_HINT
 
 # Elements of the largest tensor of a pass, the logits: 128 MB in float32.
 MAX_LOGITS = 2**25
@@ -91,7 +91,7 @@ def measure_divergence(
         finite = torch.stack([torch.cat(column).isfinite() for column in columns]).all(0)
         if broken := (~finite).nonzero()[:, 0].tolist():
             wanted = f"finite log-probabilities of neutral text under the {side}"
-            raise TarotError(wanted, describe_missing_numbers(broken, len(text)), HINT)
+            raise TarotError(wanted, describe_missing_numbers(broken, len(text)), BROKEN_MODEL_HINT)
     n_tokens = text[:, 1:].numel()
     return [
         Divergence(

@@ -45,10 +45,11 @@ from tarot.search.provenance import LIBRARIES
 
 
 class TimedDocuments(NamedTuple):
-    """Logged documents of one arm, and the seconds that their answers took."""
+    """Logged documents of one arm, the seconds that their answers took, and where the prompts show the description."""
 
     documents: list[LoggedDocument]
     seconds: float
+    description: str = ""
 
 
 BaseAnswers = MutableMapping[tuple[object, ...], TimedDocuments]
@@ -159,6 +160,7 @@ def compare(
             controls=list(others.values()),
         ),
         not_repeated=not_repeated(adapter),
+        description=answers[EDITED][1].description,
         dtype=loaded.dtype,
         keys=tuple(document_key(task, doc) for doc in docs),
         gold=gold,
@@ -239,8 +241,10 @@ class _Answering:
 
     def _timed(self, run: Callable[[], dict[str, Any]]) -> TimedDocuments:
         started = time.perf_counter()
-        documents = logged_documents(run(), self.config.task)
-        return TimedDocuments(documents, round(time.perf_counter() - started, 3))
+        results = run()
+        documents = logged_documents(results, self.config.task)
+        seconds = round(time.perf_counter() - started, 3)
+        return TimedDocuments(documents, seconds, str(results.get("config", {}).get("description", "")))
 
 
 def check_compare(

@@ -106,6 +106,7 @@ class Comparison:
         request_digest: digest of the request of a grid, by which a later run finds the result; "" outside grids.
         not_repeated: what became of the edit besides its search, such as scaling; "" if nothing did.
         dtype: dtype that the model was loaded with.
+        description: where the prompts show the task's description, if the chat template has no system role; else "".
 
     Example:
         >>> comparison = tarot.compare(model, tokenizer, adapter, limit=20)
@@ -140,6 +141,7 @@ class Comparison:
     request_digest: str = ""
     not_repeated: str = ""
     dtype: Name = "auto"
+    description: str = ""
 
     def __repr__(self) -> str:
         """Name the comparison and its arms; the answers would fill pages."""
