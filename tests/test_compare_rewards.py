@@ -1,4 +1,4 @@
-"""Reward, fluency and variety beside each other: in lm-eval's results, and of base and edit on the same documents."""
+"""Reward, fluency and variety in lm-eval's results, and of base and edited texts for the same documents."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,8 +12,9 @@ from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import ShapeMismatch, TarotError, UnknownName
-from tarot.evaluation.compare_rewards import add_rewards, compare_rewards
+from tarot.evaluation.compare_rewards import compare_rewards
 from tarot.evaluation.evaluate import evaluate
+from tarot.evaluation.reward_metrics import add_rewards
 from tarot.evaluation.reward_results import load_results, rewards_to_json
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
@@ -34,24 +35,24 @@ def loaded() -> LoadedModel:
 
 
 def tuned(loaded: LoadedModel, **change: object) -> Adapter:
-    """An edit of random angles that says it was tuned for a reward."""
+    """Return an adapter with random angles that records that it was tuned for a reward."""
     config = replace(TaRotConfig("openings", objective="fluency"), **change)
     angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
     edit = Edit.from_sites(loaded.model, "heads", find_sites(loaded.model, "heads", 0.5), ROTARY)
     return Adapter(angles, edit, {**asdict(config), "budget": 3, "samples_drawn": []})
 
 
-def test_results_hold_them_side_by_side(loaded: LoadedModel) -> None:
+def test_results_contain_reward_fluency_and_variety(loaded: LoadedModel) -> None:
     results = evaluate(loaded.model, loaded.tokenizer, ["openings", "synth_color"], adapter=tuned(loaded), limit=3)
     add_rewards(loaded, results)
-    found, documents = results["results"]["openings"], results["samples"]["openings"]
+    values, documents = results["results"]["openings"], results["samples"]["openings"]
     assert len(documents) == 3
-    assert {"words,none", "reward,none", "fluency,none", "distinct_2,none", "repetition,none"} <= found.keys()
+    assert {"words,none", "reward,none", "fluency,none", "distinct_2,none", "repetition,none"} <= values.keys()
     assert results["configs"]["openings"]["metadata"]["reward"] == NAME
-    assert found["reward,none"] == fmean(document["reward"] for document in documents)
-    assert found["fluency,none"] == fmean(document["fluency"] for document in documents)
+    assert values["reward,none"] == fmean(document["reward"] for document in documents)
+    assert values["fluency,none"] == fmean(document["fluency"] for document in documents)
     texts = [document["filtered_resps"][0] for document in documents]
-    assert found["distinct_2,none"] == distinct(texts)
+    assert values["distinct_2,none"] == distinct(texts)
     fluency = make_fluency(TarotLM(loaded.model, tokenizer=loaded.tokenizer))
     prompts = [document["arguments"][0][0] for document in documents]
     assert [document["fluency"] for document in documents] == fluency(prompts, texts)
@@ -59,7 +60,7 @@ def test_results_hold_them_side_by_side(loaded: LoadedModel) -> None:
     assert "reward,none" not in results["results"]["synth_color"]
 
 
-def test_a_reward_is_asked_for_by_name(loaded: LoadedModel, tmp_path: Path) -> None:
+def test_a_user_requests_a_reward_by_name(loaded: LoadedModel, tmp_path: Path) -> None:
     folder = write_tasks(tmp_path, test=3)
     results = evaluate(loaded.model, loaded.tokenizer, ["own_generate"], include_path=folder)
     add_rewards(loaded, results)
@@ -70,8 +71,8 @@ def test_a_reward_is_asked_for_by_name(loaded: LoadedModel, tmp_path: Path) -> N
         add_rewards(loaded, evaluate(loaded.model, loaded.tokenizer, ["own_choice"], include_path=folder), "fluency")
 
 
-def test_no_file_calls_a_function(loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task or an adapter that names one is refused; the user who names it is obeyed."""
+def test_no_file_can_call_a_function(loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function is refused if a task or an adapter names it, and called if the user does."""
     (tmp_path / "trap.py").write_text(
         "def spring(p, c):\n    open('sprung', 'w').close()\n    return [0.0 for _ in c]\n"
     )
@@ -92,25 +93,25 @@ def test_no_file_calls_a_function(loaded: LoadedModel, tmp_path: Path, monkeypat
     assert (tmp_path / "sprung").exists()
 
 
-def test_base_and_edit_on_the_same_documents(loaded: LoadedModel) -> None:
+def test_base_and_edited_texts_for_the_same_documents(loaded: LoadedModel) -> None:
     compared = compare_rewards(loaded, tuned(loaded), limit=6, outcomes=OUTCOMES)
     assert (compared.reward, compared.gain.n, compared.task) == ("fluency", 6, "openings")
     assert compared.gain == compared.fluency_gain  # the reward is fluency here
     assert compared.gain.value == pytest.approx(fmean(compared.edited.rewards) - fmean(compared.base.rewards))
     assert compared.gain.low <= compared.gain.value <= compared.gain.high
     assert compared.base.texts != compared.edited.texts
-    for edit, found in ((None, compared.base), (tuned(loaded), compared.edited)):
+    for edit, scored_texts in ((None, compared.base), (tuned(loaded), compared.edited)):
         results = evaluate(loaded.model, loaded.tokenizer, ["openings"], adapter=edit, limit=6)
-        assert tuple(document["filtered_resps"][0] for document in results["samples"]["openings"]) == found.texts
+        assert tuple(document["filtered_resps"][0] for document in results["samples"]["openings"]) == scored_texts.texts
     assert compared.front == (1, 0)  # by rising fluency
     assert len(compared.prompts) == 6
     assert compared.prompts[-1].startswith("A film review: There is a new film about a clerk who finds an old map. ")
 
 
-def test_a_file_holds_all_of_it(loaded: LoadedModel, tmp_path: Path) -> None:
+def test_reward_comparisons_survive_a_file(loaded: LoadedModel, tmp_path: Path) -> None:
     compared = [compare_rewards(loaded, tuned(loaded), limit=n, outcomes=OUTCOMES) for n in (2, 1)]
-    (tmp_path / "judged.json").write_text(rewards_to_json(compared))
-    assert load_results(tmp_path / "judged.json") == ([], compared)  # of one document the interval is infinite
+    (tmp_path / "rewards.json").write_text(rewards_to_json(compared))
+    assert load_results(tmp_path / "rewards.json") == ([], compared)  # the interval of one document is infinite
     (tmp_path / "cut.json").write_text(rewards_to_json(compared).replace('"front"', '"back"'))
     with pytest.raises(
         TarotError,
@@ -119,12 +120,11 @@ def test_a_file_holds_all_of_it(loaded: LoadedModel, tmp_path: Path) -> None:
         load_results(tmp_path / "cut.json")
 
 
-def test_what_cannot_be_compared_is_refused_before_anything_is_written(
+def test_impossible_comparisons_are_refused_before_texts_are_generated(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "tarot.evaluation.compare_rewards.evaluate", lambda *_, **__: pytest.fail("something was written")
-    )
+    evaluation = "tarot.evaluation.compare_rewards.evaluate_as_tuned"
+    monkeypatch.setattr(evaluation, lambda *_, **__: pytest.fail("generated"))
     with pytest.raises(TarotError, match="expected an adapter tuned for a reward, got one tuned for log_probability"):
         compare_rewards(loaded, tuned(loaded, objective="log_probability"))
     with pytest.raises(UnknownName):

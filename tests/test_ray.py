@@ -1,13 +1,11 @@
-"""Cells and candidates on a cluster's machines: as in this process, also when a machine dies in the middle of one."""
+"""Cells and candidates on the machines of a cluster give the results of this process, even if a machine dies."""
 
 import os
 import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -18,6 +16,7 @@ import torch
 from checkpoint import save_checkpoint, write_tasks
 
 from tarot.errors import TarotError
+from tarot.evaluation.adapter_cache import entry_name
 from tarot.evaluation.grid import CellRequest, CellResult
 from tarot.evaluation.ray import cluster as cluster_module
 from tarot.evaluation.ray.candidates import RayScorer
@@ -38,7 +37,7 @@ cluster_utils = pytest.importorskip("ray.cluster_utils", reason="ray is not inst
 
 pytest_plugins = ["pytester"]
 
-NEEDS = Resources(cpus=1, gpus=0, memory=10**9)
+RESOURCES = Resources(cpus=1, gpus=0, memory=10**9)
 BUDGET = 150
 
 
@@ -58,78 +57,89 @@ def settings(place: Path) -> list[CellRequest]:
 
 @pytest.fixture(scope="module")
 def here(settings: list[CellRequest], place: Path) -> dict[CellRequest, CellResult]:
-    """What this process measures."""
-    return dict(run_locally(settings, place / "here", NEEDS))
+    """Return the results of this process."""
+    return dict(run_locally(settings, place / "here", RESOURCES))
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator["cluster_utils.Cluster"]:
-    """A head that measures nothing, and two machines with room for a task each."""
-    of_node = dict(include_dashboard=False, object_store_memory=80 * 2**20, memory=10**9)
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=dict(num_cpus=0, **of_node))
+    """Start a head without CPUs, and two machines with resources for one task each."""
+    node_options = dict(include_dashboard=False, object_store_memory=80 * 2**20, memory=10**9)
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=dict(num_cpus=0, **node_options))
     try:
         for _ in range(2):
-            cluster.add_node(num_cpus=1, **of_node)
+            cluster.add_node(num_cpus=1, **node_options)
         yield cluster
     finally:
         cluster.shutdown()
 
 
-def timeless(outcome: CellResult) -> Comparison:
-    assert outcome.comparison, outcome.error
-    arms = tuple(replace(arm, seconds=0) for arm in outcome.comparison.arms)
-    return replace(outcome.comparison, seconds=0, reference_seconds=0, arms=arms)
+def without_times(result: CellResult) -> Comparison:
+    assert result.comparison, result.error
+    arms = tuple(replace(arm, seconds=0) for arm in result.comparison.arms)
+    return replace(result.comparison, seconds=0, reference_seconds=0, arms=arms)
 
 
 def kill_where(cluster: "cluster_utils.Cluster", title: str) -> None:
-    """Kill a machine as its power does: Ray's own process, and that of the task with this title."""
+    """Kill a machine as a power cut does: Ray's own process, and that of the task with this title."""
     for node in cluster.worker_nodes:
         (raylet,) = (process.process for process in node.all_processes["raylet"])
         for child in psutil.Process(raylet.pid).children():
             if title in " ".join(child.cmdline()):
                 raylet.kill()
-                child.kill()  # left alone, it might end its search before it sees that its machine has gone
+                child.kill()  # otherwise it may finish its search before it notices that its machine is gone
                 cluster.remove_node(node, allow_graceful=False)
                 return
     raise AssertionError(f"{title} is on no machine")
 
 
+def trials_of(request: CellRequest, work: Path) -> Path:
+    """Return the file of a cell's trials."""
+    loaded = load_model(request.model, device="cpu")
+    return work / entry_name(loaded, request.config(), request.budget, request.include_path) / TRIALS
+
+
+def wait_for_lines(path: Path, n_lines: int) -> None:
+    """Block until a file, which may not exist yet, has so many lines."""
+    with subprocess.Popen(["tail", "-n", "+1", "-F", path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as tail:
+        assert tail.stdout
+        for _ in range(n_lines):
+            tail.stdout.readline()
+        tail.kill()
+
+
 def test_a_machine_dies_in_the_middle_of_a_cell(
     cluster: "cluster_utils.Cluster", place: Path, settings: list[CellRequest], here: dict[CellRequest, CellResult]
 ) -> None:
-    with RayEngine(place / "there", NEEDS, cluster.address) as engine:
+    with RayEngine(place / "there", RESOURCES, cluster.address) as engine:
         engine.add(settings[0])
         engine.add(settings[0])
-        deadline = time.monotonic() + 300
-        while not (
-            begun := [log for log in (place / "there").glob(f"*/{TRIALS}") if log.read_bytes().count(b"\n") > 3]
-        ):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        before = begun[0].read_bytes()
+        trials = trials_of(settings[0], place / "there")
+        wait_for_lines(trials, 4)
+        before = trials.read_bytes()
         kill_where(cluster, f"ray::{settings[0].id}")
         there = dict(engine.run(settings))
-    assert {setting: timeless(outcome) for setting, outcome in there.items()} == {
-        setting: timeless(outcome) for setting, outcome in here.items()
+    assert {request: without_times(result) for request, result in there.items()} == {
+        request: without_times(result) for request, result in here.items()
     }
-    # A trial's line has its seconds: what was on the disk when the machine died was not evaluated again.
-    after = begun[0].read_bytes()
+    # A trial's line has its seconds, so equal lines were not evaluated again.
+    after = trials.read_bytes()
     kept = before.count(b"\n") - 1
     assert after.startswith(before[: before.rfind(b"\n") + 1])
     assert after.count(b"\n") == 1 + BUDGET and kept < BUDGET
-    (words,) = there[settings[0]].words
-    assert kept <= int(words.split()[-2]) < BUDGET and words.startswith(f"resumed the search in {begun[0].parent}")
-    assert there[settings[1]].words == ()
+    (note,) = there[settings[0]].notes
+    assert kept <= int(note.split()[-2]) < BUDGET and note.startswith(f"resumed the search in {trials.parent}")
+    assert there[settings[1]].notes == ()
 
 
-def test_a_cell_that_fails_leaves_the_others(
+def test_a_cell_that_fails_does_not_stop_the_others(
     cluster: "cluster_utils.Cluster", place: Path, settings: list[CellRequest], here: dict[CellRequest, CellResult]
 ) -> None:
     wrong = replace(settings[0], task="own_choise")
-    with RayEngine(place / "there", NEEDS, cluster.address) as engine:
+    with RayEngine(place / "there", RESOURCES, cluster.address) as engine:
         there = dict(engine.run([wrong, settings[1]]))
     assert there[wrong].comparison is None and "did you mean 'own_choice'?" in there[wrong].error
-    assert timeless(there[settings[1]]) == timeless(here[settings[1]])
+    assert without_times(there[settings[1]]) == without_times(here[settings[1]])
 
 
 # Candidates of one search
@@ -137,20 +147,22 @@ def test_a_cell_that_fails_leaves_the_others(
 
 @pytest.fixture
 def planted(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plant a reward that reports when it starts, and goes on when it has read all of the file `gate`."""
     (place / "planted.py").write_text(
-        "import os, time\n"
         "def vowels(prompts, continuations):\n"
-        "    while os.path.exists('wait'):  # to be killed\n"
-        "        time.sleep(0.05)\n"
+        "    open('started', 'w').write('.')\n"
+        "    open('gate').read()\n"
         "    return [sum(t.count(v) for v in 'aeiou') / max(len(t), 1) for t in continuations]\n"
     )
+    (place / "started").touch()
+    (place / "gate").touch()
     monkeypatch.chdir(place)
 
 
 def searched(place: Path, config: TaRotConfig, output: str, **there: Any) -> list[tuple[object, ...]]:
-    """What a search of ten candidates found, here or `there`."""
+    """Return the trials of a search of ten candidates, scored here or `there`."""
     loaded = load_model(str(place / "model"), device="cpu")
-    with NEEDS.threads():
+    with RESOURCES.threads():
         tune(
             loaded.model,
             loaded.tokenizer,
@@ -163,18 +175,20 @@ def searched(place: Path, config: TaRotConfig, output: str, **there: Any) -> lis
     return [(trial.index, trial.x, trial.score, trial.origin) for trial in read_trials(place / output)]
 
 
-CHOSEN = TaRotConfig("own_choice", num_samples=4, space="head", search="bo", trials_per_step=3)
-WRITTEN = replace(CHOSEN, task="own_generate", objective="planted:vowels", search="random")
+LABELLED = TaRotConfig("own_choice", num_samples=4, space="head", search="bo", trials_per_step=3)
+GENERATED = replace(LABELLED, task="own_generate", objective="planted:vowels", search="random")
 
 
 def scorers(cluster: "cluster_utils.Cluster", place: Path, config: TaRotConfig) -> RayScorer:
-    return RayScorer(str(place / "model"), config, NEEDS, cluster.address, include_path=str(place / "tasks"))
+    return RayScorer(str(place / "model"), config, RESOURCES, cluster.address, include_path=str(place / "tasks"))
 
 
 def test_candidates_score_there_what_they_score_here(cluster: "cluster_utils.Cluster", place: Path) -> None:
-    with scorers(cluster, place, CHOSEN) as there:
-        assert searched(place, CHOSEN, "there-chosen", candidates=there) == searched(place, CHOSEN, "here-chosen")
-        # What a candidate raises there comes back in one line.
+    with scorers(cluster, place, LABELLED) as there:
+        assert searched(place, LABELLED, "there-labelled", score_batch=there) == searched(
+            place, LABELLED, "here-labelled"
+        )
+        # An error there comes back in one line.
         with pytest.raises(TarotError, match=r"expected angles of shape \(.*\), got shape \(1, 1, 1\)"):
             list(there([torch.zeros(1, 1, 1)]))
 
@@ -182,36 +196,42 @@ def test_candidates_score_there_what_they_score_here(cluster: "cluster_utils.Clu
 @pytest.mark.usefixtures("planted")
 def test_a_machine_dies_while_it_scores_a_candidate(cluster: "cluster_utils.Cluster", place: Path) -> None:
     cluster.add_node(num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20, memory=10**9)
-    machines = len(cluster.worker_nodes)
+    n_machines = len(cluster.worker_nodes)
+    pipes: list[int] = []
 
     def kill() -> None:
-        while len(cluster.worker_nodes) == machines:
-            with suppress(AssertionError):
-                kill_where(cluster, "ray::candidate")
-        (place / "wait").unlink()
+        """Kill a machine whose candidate has started, then open the gate for the others and the next ones."""
+        os.read(pipes[0], 1)
+        kill_where(cluster, "ray::candidate")
+        for name, pipe in zip(("started", "gate"), pipes, strict=True):
+            (place / "plain").touch()
+            (place / "plain").replace(place / name)
+            os.close(pipe)  # ends the reading of those that wait
 
     def after(trial: Trial, result: SearchResult) -> None:
-        if trial.index == 2:  # the last of its batch
-            (place / "wait").touch()
+        if trial.index == 2:  # the last of its batch: no candidate is being scored
+            for name in ("started", "gate"):
+                (place / name).unlink()
+                os.mkfifo(place / name)
+                pipes.append(os.open(place / name, os.O_RDWR))
             killer.start()
 
     killer = Thread(target=kill, daemon=True)
-    with scorers(cluster, place, WRITTEN) as there:
-        found = searched(place, WRITTEN, "there-written", candidates=there, on_trial=after)
-    killer.join(60)
-    assert len(cluster.worker_nodes) == machines - 1
-    assert found == searched(place, WRITTEN, "here-written")
-    assert read_text_scores(place / "there-written") == read_text_scores(place / "here-written")
-    assert len(read_text_scores(place / "there-written")) == 10
+    with scorers(cluster, place, GENERATED) as there:
+        trials = searched(place, GENERATED, "there-generated", score_batch=there, on_trial=after)
+    killer.join()
+    assert len(cluster.worker_nodes) == n_machines - 1
+    assert trials == searched(place, GENERATED, "here-generated")
+    assert read_text_scores(place / "there-generated") == read_text_scores(place / "here-generated")
+    assert len(read_text_scores(place / "there-generated")) == 10
 
 
 def test_a_cluster_for_one_candidate_at_a_time_is_refused() -> None:
-    with pytest.raises(TarotError) as caught:
-        RayScorer("model", replace(CHOSEN, batch=1), NEEDS)
-    assert str(caught.value) == "expected batches of at least 2 candidates for a cluster, got 1; try --batch 4"
+    with pytest.raises(TarotError, match=r"at least 2 candidates .* --trials-per-step"):
+        RayScorer("model", replace(LABELLED, trials_per_step=1), RESOURCES)
 
 
-def test_pytest_takes_its_cells_from_the_cluster(
+def test_pytest_runs_its_cells_on_the_cluster(
     cluster: "cluster_utils.Cluster",
     pytester: pytest.Pytester,
     place: Path,
@@ -223,22 +243,22 @@ def test_pytest_takes_its_cells_from_the_cluster(
         import sys
 
         def test_gain(tarot_gain, tarot_adapter):
-            assert tarot_gain.cell.adapter == tarot_adapter.fingerprint
+            assert tarot_gain.comparison.adapter == tarot_adapter.fingerprint
         """
     )
-    asked = (f"--tarot-model={settings[0].model}", "--tarot-task=own_choice", "--tarot-seeds=0,1")
+    grid = (f"--tarot-model={settings[0].model}", "--tarot-task=own_choice", "--tarot-seeds=0,1")
     small = ("--tarot-samples=4", f"--tarot-budget={BUDGET}", "--tarot-search=random", "--tarot-space=head")
     paths = (f"--tarot-include-path={place / 'tasks'}", f"--tarot-cache={place / 'there'}", "--tarot-draws=0")
     there = ("--tarot-engine=ray", f"--tarot-address={cluster.address}", "--tarot-cpus=1", "--tarot-memory=1GB")
     result = pytester.runpytest_subprocess(
-        *asked, *small, *paths, *there, "--tarot-save-baseline=cells.json", "-W", "error", timeout=300
+        *grid, *small, *paths, *there, "--tarot-save-baseline=cells.json", "-W", "error"
     )
     result.assert_outcomes(passed=2)
-    measured = [timeless(CellResult(comparison)) for comparison in load_comparisons(pytester.path / "cells.json")]
-    assert measured == [timeless(here[setting]) for setting in settings]
+    measured = [without_times(CellResult(comparison)) for comparison in load_comparisons(pytester.path / "cells.json")]
+    assert measured == [without_times(here[setting]) for setting in settings]
 
 
-def test_ctrl_c_leaves_the_cluster_and_the_command_goes_on_later(
+def test_ctrl_c_leaves_the_cluster_and_the_command_resumes(
     cluster: "cluster_utils.Cluster", place: Path, settings: list[CellRequest]
 ) -> None:
     line = f"""--model {settings[0].model} --task own_choice --include-path {place / "tasks"}
@@ -246,7 +266,7 @@ def test_ctrl_c_leaves_the_cluster_and_the_command_goes_on_later(
         --work {place / "stopped"} --engine ray --address {cluster.address} --cpus 1 --memory 1GB"""
 
     def bench() -> subprocess.Popen[str]:
-        # A shell's background jobs are deaf to Ctrl-C, and so is what they start unless it is told to listen.
+        # A shell's background jobs ignore Ctrl-C, and so do the processes they start, unless the handler is reset.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             return subprocess.Popen(
@@ -259,18 +279,16 @@ def test_ctrl_c_leaves_the_cluster_and_the_command_goes_on_later(
             signal.signal(signal.SIGINT, before)
 
     first = bench()
-    deadline = time.monotonic() + 300
-    while not (begun := [log for log in (place / "stopped").glob(f"*/{TRIALS}") if log.read_bytes().count(b"\n") > 3]):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    trials = trials_of(replace(settings[0], budget=1500), place / "stopped")
+    wait_for_lines(trials, 4)
     os.killpg(first.pid, signal.SIGINT)  # as a terminal does
-    said = first.communicate(timeout=60)[1]
-    assert first.returncode == 130 and "Traceback" not in said, said
-    assert "the same command goes on from here" in said and said.endswith("interrupted\n")
-    before = begun[0].read_bytes()
-    said = (second := bench()).communicate(timeout=300)[1]
-    assert second.returncode == 0 and "resumed the search in" in said
-    after = begun[0].read_bytes()
+    errors = first.communicate()[1]
+    assert first.returncode == 130 and "Traceback" not in errors, errors
+    assert errors.endswith("interrupted\n")
+    before = trials.read_bytes()
+    errors = (second := bench()).communicate()[1]
+    assert second.returncode == 0 and "resumed the search in" in errors
+    after = trials.read_bytes()
     assert after.startswith(before[: before.rfind(b"\n") + 1]) and after.count(b"\n") == 1 + 1500
     assert len(load_comparisons(place / "grid.json")) == 1
 
@@ -279,21 +297,21 @@ def test_more_than_the_cluster_has_is_refused(cluster: "cluster_utils.Cluster", 
     with pytest.raises(
         TarotError,
         match=r"expected a machine in the cluster with 64 CPU, 0 GPU and 1 GB for a task, "
-        r"got 0 CPU, 0 GPU and 1 GB; 1 CPU, 0 GPU and 1 GB; ask for less of cpus, gpus and memory",
+        r"got 0 CPU, 0 GPU and 1 GB; 1 CPU, 0 GPU and 1 GB; request less of cpus, gpus and memory",
     ):
-        RayEngine(place, replace(NEEDS, cpus=64), cluster.address)
+        RayEngine(place, replace(RESOURCES, cpus=64), cluster.address)
 
 
-def test_a_cluster_that_shrinks_below_a_cell_is_told(
+def test_a_cluster_without_machines_for_a_cell_raises_an_error(
     cluster: "cluster_utils.Cluster", place: Path, settings: list[CellRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last test of the cluster: it has no machine left afterwards."""
+    """This is the last test of the cluster, since it removes all machines."""
     monkeypatch.setattr(cluster_module, "CHECK_SECONDS", 0.2)
     monkeypatch.setattr(cluster_module, "PATIENCE_SECONDS", 0.5)
-    with RayEngine(place / "gone", NEEDS, cluster.address) as engine:
+    with RayEngine(place / "gone", RESOURCES, cluster.address) as engine:
         for node in list(cluster.worker_nodes):
             cluster.remove_node(node, allow_graceful=False)
-        with pytest.raises(TarotError, match=r"expected a machine in the cluster .*, got 0 CPU, 0 GPU and 1 GB; ask"):
+        with pytest.raises(TarotError, match=r"expected a machine in the cluster .*, got 0 CPU"):
             list(engine.run(settings))
 
 
@@ -302,14 +320,14 @@ def test_a_cluster_that_shrinks_below_a_cell_is_told(
 
 def test_no_ray_and_no_cluster(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TarotError, match=r"expected a Ray cluster at 127.0.0.1:1, got .*refused; `ray start --head`"):
-        RayEngine(place, NEEDS, "127.0.0.1:1")
+        RayEngine(place, RESOURCES, "127.0.0.1:1")
     with pytest.raises(TarotError, match=r"expected a Ray cluster at nowhere, got Invalid address"):
-        RayEngine(place, NEEDS, "nowhere")
+        RayEngine(place, RESOURCES, "nowhere")
     monkeypatch.setattr(cluster_module, "find_spec", lambda name: None)
     with pytest.raises(
         TarotError, match=r"expected ray, which .*, got none installed; python -m pip install 'tarot-lm\[ray\]'"
     ):
-        RayEngine(place, NEEDS, "auto")
+        RayEngine(place, RESOURCES, "auto")
 
 
 @pytest.mark.parametrize(
@@ -317,13 +335,13 @@ def test_no_ray_and_no_cluster(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
     [
         (0, 0, "1GB", "expected 1 to 4096 CPUs for a task, got 0"),
         (10**6, 0, "1GB", "expected 1 to 4096 CPUs for a task, got 1000000"),
-        (1, float("inf"), "1GB", "expected GPUs for a task: 0, a share such as 0.5, or whole ones, got inf"),
-        (1, -1, "1GB", "expected GPUs for a task: 0, a share such as 0.5, or whole ones, got -1"),
-        (1, 1.5, "1GB", "expected GPUs for a task: 0, a share such as 0.5, or whole ones, got 1.5"),
+        (1, float("inf"), "1GB", "expected GPUs for a task: 0, a fraction such as 0.5, or a whole number, got inf"),
+        (1, -1, "1GB", "expected GPUs for a task: 0, a fraction such as 0.5, or a whole number, got -1"),
+        (1, 1.5, "1GB", "expected GPUs for a task: 0, a fraction such as 0.5, or a whole number, got 1.5"),
         (1, 0, "much", "expected a size of memory such as 500MB or 4GB, got 'much'"),
     ],
 )
-def test_needs_that_cannot_be_are_quoted(cpus: int, gpus: float, memory: str, message: str) -> None:
+def test_impossible_resources_are_named(cpus: int, gpus: float, memory: str, message: str) -> None:
     with pytest.raises(TarotError) as caught:
         Resources.parse(cpus, gpus, memory)
     assert str(caught.value) == message
@@ -332,6 +350,6 @@ def test_needs_that_cannot_be_are_quoted(cpus: int, gpus: float, memory: str, me
 @pytest.mark.parametrize(
     ("gpus", "device", "device_map"), [(0, "cpu", None), (0.5, "auto", None), (1, "auto", None), (2, "auto", "auto")]
 )
-def test_a_model_is_where_its_needs_say(gpus: float, device: str, device_map: str | None) -> None:
+def test_models_are_loaded_onto_the_resources(gpus: float, device: str, device_map: str | None) -> None:
     models = Resources.parse(1, gpus, "4GB").models()
     assert (models.device, models.device_map) == (device, device_map)

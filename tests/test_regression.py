@@ -287,16 +287,16 @@ def test_documents_in_common_are_judged() -> None:
 def test_two_comparisons_of_one_identity_are_judged_on_their_own_documents() -> None:
     """With a quick test and a full one, the one that became worse does not hide behind the other."""
     keys = tuple(f"key{i}" for i in range(100))
-    whole, quick, fallen = (
+    full, quick, worse = (
         comparison([True] * 100, keys=keys),
         comparison([True] * 10, keys=keys[:10]),
         comparison([False] * 100, keys=keys),
     )
-    for now in ([fallen, quick], [quick, fallen]):
-        verdicts = check_regressions([whole, quick], now, TOLERANCE)
+    for now in ([worse, quick], [quick, worse]):
+        verdicts = check_regressions([full, quick], now, TOLERANCE)
         assert sorted(failed(verdicts)) == [False, True]
         assert not any(word.startswith("other data") for verdict in verdicts for word in verdict.reasons)
-    assert failed(check_regressions([whole], [whole, quick], TOLERANCE)) == [False, False]
+    assert failed(check_regressions([full], [full, quick], TOLERANCE)) == [False, False]
 
 
 @given(st.integers(1, 12))

@@ -23,7 +23,7 @@ FEW = 200  # resamples, where the interval's precision does not matter
 
 @st.composite
 def arms(draw, max_size=30, n_choices=4):
-    """Right answers and the answers of two arms; -1 is an answer outside the choices."""
+    """Draw right answers and the answers of two arms; -1 is an answer outside the choices."""
     right, answer = st.integers(0, n_choices - 1), st.integers(-1, n_choices - 1)
     documents = draw(st.lists(st.tuples(right, answer, answer), max_size=max_size))
     return tuple(zip(*documents, strict=True)) if documents else ((), (), ())
@@ -52,7 +52,7 @@ def test_swapping_the_arms_mirrors_the_gain_exactly(gain_of, documents):
 def test_a_gain_is_always_finite_and_inside_its_interval(gain_of, documents):
     gain = gain_of(*documents, resamples=FEW)
     assert -1 <= gain.low <= gain.value <= gain.high <= 1
-    assert gain.low < gain.high  # no sample makes anybody certain
+    assert gain.low < gain.high  # no sample gives certainty
     assert 0 < gain.p <= 1
     assert gain.n == len(documents[0])
 
@@ -67,7 +67,7 @@ def test_the_order_of_the_documents_does_not_matter(gain_of, documents, random):
 
 
 @given(arms())
-def test_the_names_of_the_choices_do_not_matter_nor_which_wrong_answer_is_outside(documents):
+def test_the_numbering_of_choices_does_not_matter(documents):
     gold, base, edited = documents
 
     def renamed(answers):
@@ -82,7 +82,7 @@ def test_scores_are_those_of_scikit_learn(documents):
     assume(gold)
     assert accuracy(gold, predicted) == pytest.approx(accuracy_score(gold, predicted), abs=1e-12)
     expected = f1_score(gold, predicted, average="weighted", zero_division=0)
-    if len(set(gold)) == 1:  # of a single class F1 is no more than another name of the share that is right
+    if len(set(gold)) == 1:  # with one class it is the accuracy
         expected = accuracy(gold, predicted)
     assert weighted_f1(gold, predicted) == pytest.approx(expected, abs=1e-12)
 
@@ -96,7 +96,7 @@ def test_a_gain_is_the_difference_of_the_scores(documents):
 
 
 @given(arms())
-def test_flips_are_counted(documents):
+def test_changed_answers_are_counted(documents):
     pairs = [(b == g, e == g) for g, b, e in zip(*documents, strict=True)]
     gain = f1_gain(*documents, resamples=FEW)
     assert (gain.gained, gain.lost) == (pairs.count((False, True)), pairs.count((True, False)))
@@ -113,7 +113,7 @@ def test_holm_is_the_closure_of_bonferroni(p_values):
 
 
 @given(st.lists(gains(), min_size=1, max_size=6))
-def test_means_hold_their_value_and_mirror(some):
+def test_means_are_inside_their_interval_and_mirror(some):
     mean = mean_over_seeds(some)
     mirrored = mean_over_seeds([Gain(-g.value, -g.high, -g.low, g.n, g.p, g.lost, g.gained) for g in some])
     assert -1 <= mean.low <= mean.value <= mean.high <= 1
@@ -125,7 +125,7 @@ def test_means_hold_their_value_and_mirror(some):
 
 
 @given(gains(), st.integers(1, 5))
-def test_seeds_that_agree_tell_as_much_as_one_and_no_more(gain, seeds):
+def test_equal_seeds_give_the_interval_of_one(gain, seeds):
     mean = mean_over_seeds([gain] * seeds)
     assert (mean.value, mean.low, mean.high) == pytest.approx((gain.value, gain.low, gain.high), abs=1e-7)
     assert mean.within == pytest.approx(gain.error)
@@ -133,7 +133,7 @@ def test_seeds_that_agree_tell_as_much_as_one_and_no_more(gain, seeds):
 
 @given(st.lists(st.lists(gains(), min_size=1, max_size=4), min_size=1, max_size=3))
 def test_a_mean_of_means_is_at_least_as_wide_as_they_are(comparisons):
-    """Cells whose arms are means over draws: what a mean holds of spread is not averaged away among cells."""
+    """The spread of means over draws is not averaged away among comparisons."""
     inner = [mean_over_seeds(draws) for draws in comparisons]
     outer = mean_over_settings([[mean] for mean in inner])
     assert outer.value == pytest.approx(np.mean([mean.value for mean in inner]), abs=1e-12)
@@ -156,11 +156,11 @@ def test_means_have_students_interval_column_by_column(rows, level):
     assert mean_intervals([(0.0, 0.0)] * len(rows)) == [Mean(0.0, 0.0, 0.0)] * 2
 
 
-def test_one_document_says_nothing_of_others():
+def test_one_document_has_an_infinite_interval():
     assert mean_intervals([[3.0]]) == [Mean(3.0, -math.inf, math.inf)]
 
 
-def test_the_interval_of_a_mean_is_that_of_the_normal_distribution_where_documents_are_many():
+def test_the_interval_of_a_mean_of_many_documents_is_normal():
     values = np.random.default_rng(0).normal(0.3, 1, 2_000)
     (mean,) = mean_intervals(values[:, None].tolist())
     reach = 1.96 * values.std() / math.sqrt(len(values))
@@ -186,9 +186,9 @@ def test_means_of_bad_input(rows, options, message):
 @given(st.lists(st.floats(-9, 9), min_size=2, max_size=12), st.floats(0.5, 0.99))
 def test_the_jackknife_of_a_mean_is_students_interval(values, level):
     n, mean = len(values), sum(values) / len(values)
-    found = jackknife(mean, [(sum(values) - value) / (n - 1) for value in values], level=level)
+    interval = jackknife(mean, [(sum(values) - value) / (n - 1) for value in values], level=level)
     reach = t.ppf((1 + level) / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n)
-    assert (found.value, found.high - mean, mean - found.low) == pytest.approx((mean, reach, reach), abs=1e-6)
+    assert (interval.value, interval.high - mean, mean - interval.low) == pytest.approx((mean, reach, reach), abs=1e-6)
 
 
 def test_the_jackknife_of_one_document_and_of_a_bad_level():
@@ -248,7 +248,7 @@ def test_the_interval_is_that_of_a_loop_over_resampled_documents():
 
 
 def population(n_choices, base_right, edited_right, agreement):
-    """Every (right answer, base's, edited's) and its chance; with chance `agreement` edited says what base says."""
+    """Return every (right answer, base's, edited's) and its probability; `agreement` is that of equal answers."""
     generator = np.random.default_rng(n_choices)
     prior = generator.dirichlet(np.full(n_choices, 5.0))
 
@@ -258,23 +258,23 @@ def population(n_choices, base_right, edited_right, agreement):
         chances[gold + 1] += right
         return chances
 
-    comparisons = list(product(range(n_choices), range(-1, n_choices), range(-1, n_choices)))
+    rows = list(product(range(n_choices), range(-1, n_choices), range(-1, n_choices)))
     chances = [
         prior[g] * before * (agreement * (b == e) + (1 - agreement) * answers(edited_right, g, 1)[e + 1])
-        for g, b, e in comparisons
+        for g, b, e in rows
         for before in [answers(base_right, g, 3)[b + 1]]
     ]
-    return np.array(comparisons), np.array(chances) / sum(chances)
+    return np.array(rows), np.array(chances) / sum(chances)
 
 
-def coverage(gain_of, score, n, comparisons, chances, **options):
-    """Share of 1,000 samples of n documents whose interval holds the gain over the whole population."""
-    many = np.repeat(comparisons, np.round(chances * 1e6).astype(int), axis=0).T
+def coverage(gain_of, score, n, rows, chances, **options):
+    """Return the fraction of 1,000 samples of n documents whose interval contains the population's gain."""
+    many = np.repeat(rows, np.round(chances * 1e6).astype(int), axis=0).T
     truth = score(many[0], many[2]) - score(many[0], many[1])
     generator = np.random.default_rng(0)
     covered = 0
     for seed in range(1000):
-        documents = comparisons[generator.choice(len(comparisons), size=n, p=chances)].T
+        documents = rows[generator.choice(len(rows), size=n, p=chances)].T
         gain = gain_of(*documents, resamples=400, seed=seed, **options)
         covered += gain.low - 1e-9 <= truth <= gain.high + 1e-9
     return covered / 1000
@@ -290,21 +290,18 @@ def test_at_a_nominal_95_the_interval_covers_93_to_98(gain_of, score, n, case):
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(0.03, 0), (0.05, 0), (0.08, 0), (0.045, 0.02)])
-def test_a_few_flips_between_two_choices_are_covered_at_least_as_often(gained, lost):
-    """Of 44 documents; each flip changes the precision of the other choice too."""
-    comparisons = np.array([(0, 0, 0), (0, 0, 1), (1, 1, 1), (1, 0, 0), (1, 0, 1)])
-    assert (
-        coverage(f1_gain, weighted_f1, 44, comparisons, np.array([0.6 - lost, lost, 0.26, 0.14 - gained, gained]))
-        >= 0.94
-    )
+def test_a_few_changes_between_two_choices_are_covered_at_least_as_often(gained, lost):
+    """With 44 documents; each changed answer also changes the precision of the other choice."""
+    rows = np.array([(0, 0, 0), (0, 0, 1), (1, 1, 1), (1, 0, 0), (1, 0, 1)])
+    assert coverage(f1_gain, weighted_f1, 44, rows, np.array([0.6 - lost, lost, 0.26, 0.14 - gained, gained])) >= 0.94
 
 
 def test_the_check_of_coverage_can_fail():
     assert not 0.93 <= coverage(accuracy_gain, accuracy, 100, *population(*LARGE_GAIN), level=0.9) <= 0.97
 
 
-def test_the_mean_over_seeds_covers_at_least_as_often_as_it_says():
-    """Edits of their own strength, three on the same documents; the truth is the mean over all edits and documents."""
+def test_the_mean_over_seeds_covers_at_least_its_level():
+    """Three edits of random strength answer the same documents; the truth is the mean over all edits and documents."""
     generator = np.random.default_rng(0)
 
     def right(difficulty, strength):
@@ -325,19 +322,19 @@ def test_the_mean_over_seeds_covers_at_least_as_often_as_it_says():
 
 
 @pytest.mark.parametrize("gain_of", GAINS)
-def test_without_documents_nothing_is_known(gain_of):
+def test_without_documents_the_interval_is_everything(gain_of):
     assert gain_of([], [], []) == Gain(0.0, -1.0, 1.0, 0, 1.0, 0, 0)
 
 
 @pytest.mark.parametrize("gain_of", GAINS)
 @pytest.mark.parametrize("edited", [0, 1])
-def test_one_document_tells_next_to_nothing(gain_of, edited):
+def test_one_document_has_a_wide_interval(gain_of, edited):
     gain = gain_of([1], [0], [edited])
     assert (gain.value, gain.low, gain.high, gain.p) == (edited, -1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("gain_of", GAINS)
-def test_equal_arms_gain_nothing_and_more_documents_make_it_surer(gain_of):
+def test_equal_arms_gain_nothing_and_more_documents_narrow_the_interval(gain_of):
     widths = []
     for n in (10, 100, 1000):
         gain = gain_of([0, 1] * (n // 2), [0] * n, [0] * n)
@@ -358,7 +355,7 @@ def test_seed_and_level_decide_the_interval(gain_of):
 
 
 def test_the_work_of_a_gain_does_not_grow_with_the_documents(monkeypatch: pytest.MonkeyPatch):
-    """Documents with the same answers are one row with a count: 15,000 of them take as many sums as 1,500."""
+    """Documents with the same answers are one row with a count, so 15,000 take as many sums as 1,500."""
     generator = np.random.default_rng(0)
     gold = generator.integers(0, 10, 1500)
     base = np.where(generator.random(1500) < 0.4, gold, generator.integers(-1, 10, 1500))
@@ -390,13 +387,13 @@ def test_a_planted_loss_is_a_regression_and_noise_is_not():
     assert not regressed(accuracy_gain(gold, right, one_worse), tolerance=0.0)
 
 
-def test_means_of_nothing_know_nothing():
+def test_the_mean_of_no_gains():
     nothing = MeanGain(0.0, -1.0, 1.0, 0, None, 0.0)
     assert mean_over_seeds([]) == mean_over_settings([]) == mean_over_settings([[], []]) == nothing
     assert holm([]) == ()
 
 
-def test_a_mean_over_settings_counts_each_once_and_lets_only_seeds_cancel():
+def test_a_mean_over_settings_counts_each_once_and_only_seeds_cancel():
     first = [Gain(value, value - 0.1, value + 0.1, 50, 1.0, 0, 0) for value in (0.1, 0.2, 0.3)]
     second = [Gain(-0.4, -0.7, -0.3, 50, 1.0, 0, 0)]
     mean = mean_over_settings([first, second])
@@ -435,12 +432,12 @@ reals = st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=2, max_
 @given(reals)
 def test_a_difference_is_the_mean_inside_its_interval(pairs):
     base, edited = zip(*pairs, strict=True)
-    found = difference(base, edited, resamples=200)
-    assert found.value == pytest.approx(np.mean(edited) - np.mean(base), abs=1e-9)
-    assert found.low <= found.value <= found.high
-    assert 0 < found.p <= 1 and found.n == len(pairs)
+    change = difference(base, edited, resamples=200)
+    assert change.value == pytest.approx(np.mean(edited) - np.mean(base), abs=1e-9)
+    assert change.low <= change.value <= change.high
+    assert 0 < change.p <= 1 and change.n == len(pairs)
     mirrored = difference(edited, base, resamples=200)
-    assert (mirrored.value, mirrored.p) == pytest.approx((-found.value, found.p), abs=0.05)
+    assert (mirrored.value, mirrored.p) == pytest.approx((-change.value, change.p), abs=0.05)
 
 
 @pytest.mark.parametrize("n", [20, 100])
@@ -458,18 +455,18 @@ def test_at_a_nominal_95_the_interval_of_a_difference_covers_its_mean(draw, mean
     generator = np.random.default_rng(0)
     covered = []
     for seed in range(300):
-        found = difference(np.zeros(n), draw(generator, n), resamples=400, seed=seed)
-        covered.append(found.low - 1e-9 <= mean <= found.high + 1e-9)
+        change = difference(np.zeros(n), draw(generator, n), resamples=400, seed=seed)
+        covered.append(change.low - 1e-9 <= mean <= change.high + 1e-9)
     assert np.mean(covered) >= 0.92
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_difference_of_what_is_no_number(value):
+def test_a_difference_of_infinite_values_is_refused(value):
     with pytest.raises(TarotError, match="expected finite values of every document, got 1 of 2 that are not"):
         difference([0.0, 0.0], [1.0, value])
 
 
-def test_a_difference_of_what_does_not_vary():
+def test_a_difference_that_does_not_vary():
     same = difference([0.5] * 9, [0.75] * 9)
     assert same.low < same.value == same.high == 0.25 and same.p < 0.01
     for nothing in (difference([0.5] * 9, [0.5] * 9), difference([0.0], [1.0])):
