@@ -1,4 +1,4 @@
-"""Files: whole or not at all."""
+"""Atomic writes: links, permissions, concurrent writers and leftovers of killed runs."""
 
 import os
 import stat
@@ -8,40 +8,37 @@ from pathlib import Path
 
 import pytest
 
-from tarot._files import atomic as files
+from tarot._files import atomic
 from tarot._files.atomic import replace_file, replace_folder, write_atomically
-from tarot.errors import TarotError
+from tarot.errors import FileAccessError
 
 
-def test_what_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "card.json"
     target.write_bytes(b"before")
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(TarotError) as error:
+    monkeypatch.setattr(atomic.os, "fsync", full)
+    with pytest.raises(FileAccessError, match="No space left"):
         write_atomically(target, b"after")
-    assert str(error.value) == (
-        f"expected to write {target}, got No space left on device; free space or choose another place"
-    )
     assert [path.name for path in tmp_path.iterdir()] == ["card.json"]
     assert target.read_bytes() == b"before"
 
 
-def test_a_folder_is_made_for_it(tmp_path: Path) -> None:
+def test_parent_folders_are_created(tmp_path: Path) -> None:
     write_atomically(tmp_path / "a" / "b" / "file", b"content")
     assert (tmp_path / "a" / "b" / "file").read_bytes() == b"content"
 
 
-def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+def test_a_parent_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(TarotError, match=r"expected to write .*file/card, got .*; free space or choose another place"):
+    with pytest.raises(FileAccessError, match="cannot be written"):
         write_atomically(tmp_path / "file" / "card", b"content")
 
 
-def test_a_planted_link_is_not_followed_and_names_differ(tmp_path: Path) -> None:
+def test_temporary_names_are_unpredictable(tmp_path: Path) -> None:
     names = set()
     for _ in range(2):
         with replace_file(tmp_path / "card.json") as part:
@@ -51,7 +48,7 @@ def test_a_planted_link_is_not_followed_and_names_differ(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["card.json"]
 
 
-def test_a_link_stays_a_link_and_its_target_is_written(tmp_path: Path) -> None:
+def test_a_link_is_kept_and_its_target_written(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     target, link = tmp_path / "elsewhere" / "target", tmp_path / "link"
     target.write_bytes(b"before")
@@ -61,7 +58,7 @@ def test_a_link_stays_a_link_and_its_target_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o444, 0o755])
-def test_permissions_stay(tmp_path: Path, mode: int) -> None:
+def test_permissions_are_kept(tmp_path: Path, mode: int) -> None:
     target = tmp_path / "card.json"
     target.write_bytes(b"before")
     target.chmod(mode)
@@ -70,7 +67,7 @@ def test_permissions_stay(tmp_path: Path, mode: int) -> None:
 
 
 @pytest.mark.parametrize("mask", [0o077, 0o027, 0o022])
-def test_a_new_file_has_the_permissions_of_any_other(tmp_path: Path, mask: int) -> None:
+def test_a_new_file_has_the_permissions_of_the_umask(tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)
     try:
         write_atomically(tmp_path / "ours", b"")
@@ -92,15 +89,15 @@ def test_two_writers_of_one_file(tmp_path: Path) -> None:
     assert path.read_bytes() == b"first" and [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
-def test_the_name_is_flushed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_is_flushed_after_the_move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed = []
-    monkeypatch.setattr(files, "_flush", lambda path: flushed.append((path, (tmp_path / "file").exists())))
+    monkeypatch.setattr(atomic, "_flush", lambda path: flushed.append((path, (tmp_path / "file").exists())))
     write_atomically(tmp_path / "file", b"")
     assert flushed[-1] == (tmp_path, True) and flushed[0][1] is False
 
 
 @pytest.mark.parametrize("folder", [True, False])
-def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path, folder: bool) -> None:
+def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path, folder: bool) -> None:
     target = tmp_path / "result"
     write = replace_folder if folder else replace_file
     program = (
@@ -114,13 +111,13 @@ def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path, folder: b
         running = part.name
         with write(tmp_path / "other"):
             pass
-        (part / "weights" if folder else part).write_bytes(b"whole")
+        (part / "weights" if folder else part).write_bytes(b"complete")
         assert {each.name for each in tmp_path.iterdir()} == {running, "other"}
     assert {each.name for each in tmp_path.iterdir()} == {"result", "other"}
-    assert (target / "weights" if folder else target).read_bytes() == b"whole"
+    assert (target / "weights" if folder else target).read_bytes() == b"complete"
 
 
-def test_what_a_running_process_writes_is_not_removed(tmp_path: Path) -> None:
+def test_files_of_running_writers_are_not_removed(tmp_path: Path) -> None:
     with replace_file(tmp_path / "file") as first:
         write_atomically(tmp_path / "file", b"second")
         first.write_bytes(b"first")
@@ -129,7 +126,7 @@ def test_what_a_running_process_writes_is_not_removed(tmp_path: Path) -> None:
 
 def test_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(TarotError, match="Not a regular file"):
+    with pytest.raises(FileAccessError, match="Not a regular file"):
         write_atomically(tmp_path / "pipe", b"")
 
 

@@ -1,4 +1,4 @@
-"""JSON from files: what JSON leaves open is refused, and a schema names the field that is wrong."""
+"""Strict JSON: dangerous values are refused, and a schema names the field that is wrong."""
 
 import json
 import math
@@ -26,7 +26,7 @@ values = st.recursive(
 
 @dataclass(frozen=True)
 class Thing:
-    """What a file holds."""
+    """Schema of the tests."""
 
     name: Name
     numbers: tuple[Number, ...]
@@ -34,14 +34,14 @@ class Thing:
 
 
 @given(values)
-def test_what_is_written_is_read(value: object) -> None:
+def test_json_values_are_read_back(value: object) -> None:
     for ascii_only in (True, False):
         assert parse_json(json.dumps(value, ensure_ascii=ascii_only).encode()) == value
     assert parse_json(b"\xef\xbb\xbf" + json.dumps(value).encode()) == value
 
 
 @given(st.binary())
-def test_any_bytes_are_read_or_are_a_value_error(content: bytes) -> None:
+def test_any_bytes_are_accepted_or_raise_a_value_error(content: bytes) -> None:
     try:
         parse_json(content)
     except ValueError as error:
@@ -66,12 +66,12 @@ def test_any_bytes_are_read_or_are_a_value_error(content: bytes) -> None:
         (b"[" * 100_000, "nested more than 200 deep|maximum recursion"),
     ],
 )
-def test_what_is_refused(content: bytes, message: str) -> None:
+def test_dangerous_json_is_refused(content: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_json(content)
 
 
-def test_what_is_accepted_on_purpose() -> None:
+def test_tolerated_json_is_accepted() -> None:
     assert parse_json(b"[" * DEEPEST + b"]" * DEEPEST)
     assert parse_json(b"[NaN, null]") == [None, None]
     assert parse_json(b"[Infinity, -1e999]", infinite=True) == [math.inf, -math.inf]
@@ -94,13 +94,13 @@ def test_what_is_accepted_on_purpose() -> None:
         ([], "the file: "),
     ],
 )
-def test_a_schema_names_the_field(value: object, message: str) -> None:
+def test_a_wrong_field_is_named(value: object, message: str) -> None:
     with pytest.raises(ValueError) as error:
         validate(Thing, value)
     assert str(error.value).startswith(message) and len(str(error.value)) < 250
 
 
-def test_a_value_that_fits_its_schema() -> None:
+def test_a_valid_value_is_converted() -> None:
     assert validate(Thing, {"name": "a", "numbers": [1, 0.5], "more": 1}) == Thing("a", (1.0, 0.5))
 
 

@@ -1,1 +1,1 @@
-"""Files that are written whole or not at all, and strict reading of JSON."""
+"""Atomic writes, locks, paths and strict reading of JSON."""

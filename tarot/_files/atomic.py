@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, also when the machine stops in between."""
+"""Atomic writes: after a crash or power cut a file has its old content or its new content, never a part of it."""
 
 import errno
 import hashlib
@@ -22,28 +22,33 @@ except ImportError:  # Windows
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Give a new file beside `path` to write to; when the context ends, flush it to the disk and move it to `path`.
+    """Create a new file beside `path`, yield it to be written, flush it to disk and move it to `path`.
 
-    A link is followed, so that its target is replaced and the link stays; the permissions of a file that exists are
-    kept. Threads and processes may write the same file: the last one wins. What a killed run left behind is removed.
+    A symbolic link is followed: its target is replaced and the link is kept. The permissions of an existing file are
+    kept. Threads and processes may write the same file; the last one wins. Leftovers of killed runs are removed.
 
     Raises:
-        TarotError: the file cannot be written, with the system's reason.
+        FileAccessError: the file cannot be written; the message has the system's reason.
+
+    Example:
+        >>> with replace_file(path) as part:
+        ...     part.write_bytes(b"content")
     """
     try:
         with _replacing(path, _new_file) as part:
             yield part
     except OSError as error:
+        reason = error.strerror or str(error)
         raise FileAccessError(
-            f"to write {path}", error.strerror or str(error), "free space or choose another place"
+            f"{path} cannot be written: {reason}", hint="free space or choose another place"
         ) from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the content of a file, as `replace_file` does.
+    """Replace the content of a file; as `replace_file`, which has the details.
 
     Raises:
-        TarotError: the file cannot be written, with the system's reason.
+        FileAccessError: the file cannot be written.
     """
     with replace_file(path) as part:
         part.write_bytes(content)
@@ -51,12 +56,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
-    """Give a new folder beside `path` to fill; when the context ends, flush its files and move it to `path`.
+    """Create a new folder beside `path`, yield it to be filled, flush its files to disk and move it to `path`.
 
-    Links, permissions and what a killed run left behind: as for `replace_file`.
+    Links, permissions and leftovers of killed runs: as for `replace_file`.
 
     Raises:
-        OSError: the folder cannot be written, or one with files in it is there.
+        OSError: the folder cannot be written, or exists and is not empty.
     """
     with _replacing(path, _new_folder) as part:
         yield part
@@ -64,16 +69,16 @@ def replace_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _replacing(path: Path, make: Callable[[Path, bool], None]) -> Iterator[Path]:
-    """Make a file or folder beside `path` under a name that nobody can predict, and move it to `path` at the end.
+    """Create a file or folder beside `path` under an unpredictable name, and move it to `path` at the end.
 
-    It is locked while it is written, which tells it from the remains of a killed run.
+    It is locked while it is written, which distinguishes it from the leftovers of a killed run.
     """
     target = Path(os.path.realpath(path))
     before = target.stat() if target.exists() else None
     if before and not (stat.S_ISREG(before.st_mode) or stat.S_ISDIR(before.st_mode)):
         raise OSError(errno.EINVAL, "Not a regular file")
     target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_remains(target)
+    _remove_leftovers(target)
     part = _part_name(target, secrets.token_hex(8))
     try:
         make(part, before is None)
@@ -93,13 +98,13 @@ def _replacing(path: Path, make: Callable[[Path, bool], None]) -> Iterator[Path]
 
 
 def _part_name(target: Path, token: str) -> Path:
-    # A digest, since the name itself may be as long as the system allows.
+    # Use a digest: the name itself may already be as long as the system allows.
     digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
     return target.with_name(f".tarot-{digest}-{token}.part")
 
 
 def _new_file(part: Path, public: bool) -> None:
-    """Make an empty file, never through a link: as the umask has it, or for the user alone."""
+    """Create an empty file, never through a link: with the umask's permissions, or for the user only."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     os.close(os.open(part, flags, 0o666 if public else 0o600))
 
@@ -109,21 +114,21 @@ def _new_folder(part: Path, public: bool) -> None:
 
 
 def _copy_owner(before: os.stat_result, part: Path) -> None:
-    with suppress(OSError, AttributeError):  # who may not give files away, and systems without owners
+    with suppress(OSError, AttributeError):  # users who may not change owners, and systems without owners
         os.chown(part, before.st_uid, before.st_gid)
 
 
-def _remove_remains(target: Path) -> None:
-    """Remove the files and folders that killed runs of this user left for `target`: no process holds their locks."""
+def _remove_leftovers(target: Path) -> None:
+    """Remove what killed runs of this user left beside `target`: files and folders whose lock no process holds."""
     if fcntl is None:
         return
     for part in target.parent.glob(_part_name(target, "*").name):
         with suppress(OSError):
-            found = part.lstat()
-            if stat.S_ISLNK(found.st_mode) or found.st_uid != os.geteuid():
+            status = part.lstat()
+            if stat.S_ISLNK(status.st_mode) or status.st_uid != os.geteuid():
                 continue
             with _flock(part, wait=False):
-                if stat.S_ISDIR(found.st_mode):
+                if stat.S_ISDIR(status.st_mode):
                     shutil.rmtree(part)
                 else:
                     part.unlink()
@@ -134,7 +139,7 @@ def _flock(part: Path, *, wait: bool) -> Iterator[None]:
     """Lock a file or folder; the system frees the lock when the process ends.
 
     Raises:
-        OSError: another process removes `part`; or, without `wait`, another process holds the lock.
+        OSError: another process removed `part` or, without `wait`, holds the lock.
     """
     descriptor = os.open(part, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     try:
@@ -152,7 +157,7 @@ def _flock(part: Path, *, wait: bool) -> Iterator[None]:
 
 
 def _flush(path: Path) -> None:
-    """Wait until the disk has a file, or the names in a folder."""
+    """Wait until a file, or the list of a folder, is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,8 @@
-"""Strict reading of JSON: everything that a reader of this package may trust is checked here, once.
+"""Strict reading of JSON from files that may be damaged or hostile.
 
-`parse_json` refuses what JSON leaves open: duplicate keys, integers and floats of any size, nesting of any depth,
-lone surrogates. `validate` compares the values with one schema, a dataclass or a `TypedDict`. Both raise ValueError
-with one line that names the field; the caller adds the file.
+`parse_json` refuses what JSON itself allows: duplicate keys, numbers of any size, nesting of any depth, lone
+surrogates. `validate` compares the values with a schema, a dataclass or a `TypedDict`. Both raise ValueError with one
+line that names the field; the caller adds the file.
 """
 
 import errno
@@ -22,15 +22,17 @@ from annotated_types import Interval, MaxLen
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+BROKEN_JSON = (ValueError, RecursionError)
+"""What `json.loads` raises; the second for brackets that are nested too deep."""
 LARGEST_FILE = 2**30  # bytes
-DEEPEST = 200  # nested lists and objects; an edit made from edits takes three for each generation
+DEEPEST = 200  # nested lists and objects; an adapter made from another one takes three more levels
 LARGEST_INTEGER = 2**64
 LARGEST_NUMBER = 1e30  # sums, squares and differences of such numbers stay finite
 
 Number = Annotated[float, Interval(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
-"""A finite float that can be computed with and drawn."""
+"""Finite float, small enough to compute with and to draw."""
 Fraction = Annotated[float, Interval(ge=-1e-6, le=1 + 1e-6)]
-"""A float from 0 to 1, with what rounding adds."""
+"""Float from 0 to 1, with a tolerance for rounding."""
 Count = Annotated[int, Interval(ge=0, lt=2**53)]
 Name = Annotated[str, MaxLen(4096)]
 """Text that is printed in messages and tables."""
@@ -40,7 +42,7 @@ def read_file(path: Path, largest: int = LARGEST_FILE) -> bytes:
     """Read a regular file.
 
     Raises:
-        OSError: no such file, one that is not regular (a pipe would block), or one of more than `largest` bytes.
+        OSError: the file does not exist, is not regular (a pipe would block), or has more than `largest` bytes.
     """
     with open(path, "rb", opener=_open_without_blocking) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -79,15 +81,15 @@ def _constant(token: str) -> float | None:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         key, _ = max(Counter(key for key, _ in pairs).items(), key=lambda item: item[1])
         raise ValueError(f"the key {short(key)} twice in one object")
-    return found
+    return values
 
 
 def _check_values(value: Any, largest: float) -> None:
-    """Walk through all values without recursion."""
+    """Raise ValueError for a value that is too large, nested too deep or not UTF-8; without recursion."""
     waiting: list[tuple[Any, int]] = [(value, 0)]
     while waiting:
         value, depth = waiting.pop()
@@ -119,13 +121,12 @@ def _has_utf8(text: str) -> bool:
 def validate(kind: Any, value: Any) -> Any:
     """Build a `kind`, which is a dataclass or a TypedDict, from parsed JSON.
 
-    Types are strict: text is no number, true is no integer. A float that is None becomes NaN only where the caller has
-    put NaN.
+    Types are strict: text is not converted to numbers, nor true to 1.
 
     Raises:
-        ValueError: names the first field that is missing, of another type, or outside its bounds.
+        ValueError: a field is missing, of another type, or outside its bounds; the message names the first one.
     """
-    from pydantic import ValidationError  # takes a while to import, and only readers of files need it
+    from pydantic import ValidationError  # slow to import, and only needed to read files
 
     try:
         # As text: pydantic's strict mode accepts a list for a tuple only in JSON.
@@ -136,7 +137,7 @@ def validate(kind: Any, value: Any) -> Any:
 
 
 def field_name(location: Sequence[str | int]) -> str:
-    """Path of a field in a file, such as `arms.0.name`."""
+    """Return the path of a field in a file, such as `arms.0.name`."""
     return ".".join(str(part) if len(str(part)) < 40 else f"{str(part)[:40]}..." for part in location) or "the file"
 
 
@@ -145,7 +146,3 @@ def _schema(kind: Any) -> "TypeAdapter[Any]":
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)
-
-
-# What `json.loads` raises: the second where brackets stand too deep in one another, as in a file that means harm.
-BROKEN_JSON = (ValueError, RecursionError)

@@ -74,7 +74,7 @@ def load_tasks(names: Sequence[str], include_path: str | Path | None = None) -> 
     except (Exception, SystemExit) as error:
         reason = str(error).strip().splitlines()
         if reason and reason[0].startswith("expected "):
-            raise TarotError(*_split_message(reason[0])) from error
+            raise TarotError(reason[0]) from error  # by a task file, which cannot import TarotError
         raise TarotError(
             f"a task file and data that lm-eval can load for {', '.join(names)}",
             f"{type(error).__name__}: {reason[0] if reason else 'no message'}",
@@ -85,13 +85,6 @@ def load_tasks(names: Sequence[str], include_path: str | Path | None = None) -> 
     for task in selected["tasks"].values():
         guard_task_code(task)
     return selected
-
-
-def _split_message(message: str) -> tuple[str, str, str]:
-    """Split "expected X, got Y; hint", the form of our task files' errors: they cannot import TarotError."""
-    expected, _, rest = message.removeprefix("expected ").partition(", got ")
-    got, _, hint = rest.partition("; ")
-    return expected, got, hint
 
 
 def load_task(name: str, include_path: str | Path | None = None) -> Task:
