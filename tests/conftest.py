@@ -29,8 +29,19 @@ install_import_hook(
         "tarot.models.scoring.scorer",
         "tarot.objectives.answers",
         "tarot.objectives.generated",
+        # Not `config` and `tune`, which tell users of wrong types themselves.
+        "tarot.search.acquisition",
+        "tarot.search.adam",
+        "tarot.search.bayesian",
+        "tarot.search.loop",
+        "tarot.search.paper",
+        "tarot.search.points",
+        "tarot.search.problem",
+        "tarot.search.protocol",
+        "tarot.search.random",
+        "tarot.search.registry",
         "tarot.search.space",
-        "tarot.search",
+        "tarot.search.trials",
         "tarot.edit.adapter",
         "tarot.edit.composition",
         "tarot.edit.export",
@@ -164,7 +175,7 @@ def tuned_adapter(loaded: Any, tasks_folder: Path) -> Any:
     from tarot.search.config import TaRotConfig
     from tarot.search.tune import tune
 
-    config = TaRotConfig("own_choice", num_samples=6, search="random", space="head", layers="0.5", bound=2.0)
+    config = TaRotConfig("own_choice", num_samples=6, search="random", space="head", layers=0.5, bound=2.0)
     return tune(loaded.model, loaded.tokenizer, config, budget=8, include_path=tasks_folder)
 
 
@@ -175,6 +186,6 @@ def reward_adapter(loaded: Any) -> Any:
     from tarot.search.tune import tune
 
     config = TaRotConfig(
-        "openings", objective="fluency", num_samples=3, search="random", space="full", layers="0.5", bound=0.5
+        "openings", objective="fluency", num_samples=3, search="random", space="full", layers=0.5, bound=0.5
     )
     return tune(loaded.model, loaded.tokenizer, config, budget=3)

@@ -1,4 +1,4 @@
-"""Scores of models whose rotary embeddings depend on the length of a pass, against a pass of each text's own."""
+"""Models whose rotary embeddings depend on the length of a pass: scores equal those of one pass for each text."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from test_scorer import plain
 from tiny import VOCABULARY, tiny_model, tokens
 from transformers import PreTrainedModel
 
-from tarot.analysis.prompts import next_log_probabilities
+from tarot.analysis.prompt_batches import next_log_probabilities
 from tarot.edit.hooks import apply_rotation
 from tarot.edit.sites import find_sites
 from tarot.models.scoring.rope import constant_rope_length, initial_rope, pass_group
@@ -43,8 +43,8 @@ def per_layer_type(rope: dict[str, object], other: dict[str, object] = DEFAULT, 
     return tiny_model("gemma3_text", rope_parameters=parameters, **config)
 
 
-def lengthened(model: PreTrainedModel) -> PreTrainedModel:
-    """The model, trained on few tokens, for more of them: dynamic scaling is for such lengths only."""
+def extend_context(model: PreTrainedModel) -> PreTrainedModel:
+    """Extend the context of a model with few tokens, since dynamic scaling applies beyond it only."""
     model.model.rotary_emb.config = deepcopy(model.config)
     model.config.max_position_embeddings = 64
     return model
@@ -55,8 +55,8 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "phi3": lambda: longrope("phi3", 3, original_max_position_embeddings=SWITCH),
     "layer types": lambda: per_layer_type(LONGROPE),
     "two layer types": lambda: per_layer_type(LONGROPE, LONGROPE | {"original_max_position_embeddings": SWITCH + 3}),
-    "dynamic": lambda: lengthened(tiny_model("llama", rope_parameters=DYNAMIC, max_position_embeddings=SWITCH)),
-    "dynamic layer types": lambda: lengthened(per_layer_type(DYNAMIC, max_position_embeddings=SWITCH)),
+    "dynamic": lambda: extend_context(tiny_model("llama", rope_parameters=DYNAMIC, max_position_embeddings=SWITCH)),
+    "dynamic layer types": lambda: extend_context(per_layer_type(DYNAMIC, max_position_embeddings=SWITCH)),
     "temperature by position": lambda: tiny_model(
         "llama4_text", attn_temperature_tuning=True, floor_scale=3, attn_scale=0.5, no_rope_layers=[0, 1, 0]
     ),
@@ -67,7 +67,7 @@ TOKENS = st.integers(3, VOCABULARY - 1)
 
 @st.composite
 def requests(draw: st.DrawFn) -> list[Request]:
-    """Requests around the switch: a shared text, contexts of every length, answers that begin one another."""
+    """Requests around the switch: a shared text, contexts of many lengths, answers that are prefixes of others."""
     shared = draw(st.integers(1, SWITCH + 4)) * (7,)
     made = []
     for own in draw(st.lists(st.lists(TOKENS, max_size=8).map(tuple), min_size=1, max_size=4)):
@@ -76,7 +76,7 @@ def requests(draw: st.DrawFn) -> list[Request]:
     return made
 
 
-def alone(model: PreTrainedModel, request: Request) -> float:
+def score_alone(model: PreTrainedModel, request: Request) -> float:
     with initial_rope(model):
         return plain(model, request).log_probability
 
@@ -89,9 +89,9 @@ def _cheap_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", MODELS)
 @given(made=requests(), n_frozen_layers=st.integers(0, 2))
 @settings(max_examples=8)
-def test_company_changes_no_score(name: str, made: list[Request], n_frozen_layers: int) -> None:
+def test_other_requests_change_no_score(name: str, made: list[Request], n_frozen_layers: int) -> None:
     model = tiny(name)
-    expected = pytest.approx([alone(model, request) for request in made], abs=1e-4)
+    expected = pytest.approx([score_alone(model, request) for request in made], abs=1e-4)
     scorer = Scorer(model, made, n_frozen_layers=n_frozen_layers)
     for _ in range(2):  # the second scoring reuses what the frozen layers made
         assert [score.log_probability for score in scorer.scores()] == expected
@@ -99,7 +99,7 @@ def test_company_changes_no_score(name: str, made: list[Request], n_frozen_layer
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_embedding_depends_on_the_length(name: str) -> None:
-    """Otherwise the test above proves nothing."""
+    """The models of the test above really switch."""
     if name == "temperature by position":
         assert math.isinf(constant_rope_length(tiny(name)))
         return
@@ -110,7 +110,7 @@ def test_the_embedding_depends_on_the_length(name: str) -> None:
     assert (short - long).abs().max() > 1e-3
 
 
-def test_a_pass_is_as_on_a_model_that_has_run_no_other() -> None:
+def test_a_pass_equals_that_of_a_newly_loaded_model() -> None:
     model, fresh = tiny("dynamic"), MODELS["dynamic"]()
     ids = tokens(1, SWITCH + 8)
     with torch.no_grad():
@@ -123,16 +123,16 @@ def test_a_pass_is_as_on_a_model_that_has_run_no_other() -> None:
 
 
 def test_prefixes_are_shared_below_the_switch_only() -> None:
-    def ran(own: int, model: PreTrainedModel) -> int:
+    def tokens_run(own: int, model: PreTrainedModel) -> int:
         return Scorer(model, [Request((*range(3, 11), *(20 + i,) * own), (5,)) for i in range(5)]).tokens
 
     model = tiny("llama")
-    assert ran(2, model) == 8 + 5 * 2
-    assert ran(8, model) == 5 * (8 + 8 + 1)
-    assert ran(8, tiny_model("llama")) == 8 + 5 * 8
+    assert tokens_run(2, model) == 8 + 5 * 2
+    assert tokens_run(8, model) == 5 * (8 + 8 + 1)
+    assert tokens_run(8, tiny_model("llama")) == 8 + 5 * 8
 
 
-def test_gradients_are_those_of_passes_alone() -> None:
+def test_gradients_are_those_of_separate_passes() -> None:
     model = tiny("llama")
     made = [Request(tuple(range(3, 3 + n)), (5, 6)) for n in (8, SWITCH - 2, SWITCH - 1, SWITCH + 6)]
     sites = find_sites(model, layers=[2])
@@ -142,16 +142,16 @@ def test_gradients_are_those_of_passes_alone() -> None:
         with apply_rotation(model, angles, sites):
             return torch.autograd.grad(sum(each.log_probabilities()[0].sum() for each in scorers), angles)[0]
 
-    apart = gradient(*(Scorer(model, [request]) for request in made))
-    assert torch.allclose(gradient(Scorer(model, made)), apart, atol=1e-5)
+    separate = gradient(*(Scorer(model, [request]) for request in made))
+    assert torch.allclose(gradient(Scorer(model, made)), separate, atol=1e-5)
 
 
-def test_an_analysis_pads_no_prompt_beyond_the_switch() -> None:
+def test_batches_of_prompts_are_not_padded_beyond_the_switch() -> None:
     model = tiny("llama")
     prompts = [list(range(3, 3 + n)) for n in (SWITCH - 2, SWITCH - 1, SWITCH + 1, SWITCH + 5)]
     together = next_log_probabilities(model, prompts)
-    apart = torch.cat([next_log_probabilities(model, [prompt]) for prompt in prompts])
-    assert torch.allclose(together, apart, atol=1e-5)
+    separate = torch.cat([next_log_probabilities(model, [prompt]) for prompt in prompts])
+    assert torch.allclose(together, separate, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_an_analysis_pads_no_prompt_beyond_the_switch() -> None:
         ({"rope_parameters": None, "rope_theta": 1e4, "quantization_config": {"type": "dynamic"}}, math.inf),
     ],
 )
-def test_every_place_of_a_configuration_is_read(config: dict[str, object], constant: float) -> None:
+def test_every_part_of_a_configuration_is_read(config: dict[str, object], constant: float) -> None:
     class Configuration:
         def to_dict(self) -> dict[str, object]:
             return config
@@ -178,6 +178,6 @@ def test_every_place_of_a_configuration_is_read(config: dict[str, object], const
 
 
 @given(st.integers(1, 99), st.integers(1, 99), st.integers(0, 99) | st.just(math.inf))
-def test_a_group_has_one_length_or_lengths_below_the_change(one: int, other: int, constant: float) -> None:
+def test_a_group_holds_one_length_or_lengths_below_the_switch(one: int, other: int, constant: float) -> None:
     together = pass_group(one, constant) == pass_group(other, constant)
     assert together == (one == other or max(one, other) <= constant)

@@ -58,7 +58,7 @@ def check_adapter_objective(
     *,
     reward: str | None = None,
     include_path: str | Path | None = None,
-    limit: float | None = None,
+    limit: int | float | None = None,
 ) -> None:
     """Check everything of `adapter_objective` and `tuned_documents` that needs no model.
 

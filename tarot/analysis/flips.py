@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tarot.analysis.prompts import answer_request, next_log_probabilities
+from tarot.analysis.prompt_batches import answer_request, next_log_probabilities
 from tarot.analysis.results import Flip, TokenChange
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.changes import changed_rows

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tarot.analysis.progress import OnStep, ignore_step
-from tarot.analysis.prompts import prompt_batches
+from tarot.analysis.prompt_batches import prompt_batches
 from tarot.analysis.results import LensResult
 from tarot.edit.adapter import Adapter
 from tarot.edit.patch import Patch

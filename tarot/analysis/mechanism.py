@@ -9,8 +9,8 @@ from tarot.analysis.flips import find_flips
 from tarot.analysis.heads import edited_heads, measure_head_maps, measure_layer_effects
 from tarot.analysis.lens import measure_lens
 from tarot.analysis.progress import OnStep, ignore_step
-from tarot.analysis.prompts import answer_request
-from tarot.analysis.results import FlipsResult, MechanismResult
+from tarot.analysis.prompt_batches import answer_request
+from tarot.analysis.results import OBJECTIVE_UNITS, FlipsResult, MechanismResult
 from tarot.analysis.tuned_documents import greedy_answers, tuned_documents
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.as_tuned import config_of
@@ -27,7 +27,7 @@ def measure_mechanism(
     *,
     reward: str | None = None,
     include_path: str | Path | None = None,
-    limit: float | None = None,
+    limit: int | float | None = None,
     batch_size: int | None = None,
     on_step: OnStep = ignore_step,
 ) -> Iterator[MechanismResult]:
@@ -85,7 +85,7 @@ def measure_mechanism(
     yield measure_lens(model, adapter, requests, on_step)
 
     n_scores = 2 * len(edited_heads(adapter.angles)) + 2
-    unit = "nats" if config.objective in ("log_probability", "margin") else "fraction"
+    unit = OBJECTIVE_UNITS[config.objective]
     yield measure_head_maps(objective, adapter.angles, layers, unit, lambda done: on_step("heads", done, n_scores))
 
     def answer(edit: Adapter | None) -> tuple[int, ...]:

@@ -11,6 +11,9 @@ from jaxtyping import Float
 
 from tarot.evaluation.statistics.means import Mean
 
+OBJECTIVE_UNITS = {"log_probability": "nats", "margin": "nats", "probability": "fraction", "accuracy": "fraction"}
+"""Unit of each objective over labelled answers; a reward has units of its own."""
+
 HeadValues = tuple[tuple[float, ...], ...]
 """One number a head, `layer x head`."""
 

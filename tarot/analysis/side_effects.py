@@ -41,7 +41,7 @@ def measure_side_effects(
     n_tokens: int = NEUTRAL_TOKENS,
     seed: int = 0,
     include_path: str | Path | None = None,
-    limit: float | None = None,
+    limit: int | float | None = None,
     batch_size: int | None = None,
     on_step: OnStep = ignore_step,
 ) -> SideEffects:
@@ -112,7 +112,7 @@ def check_side_effects(
     strengths: Sequence[float] = STRENGTHS,
     n_tokens: int = NEUTRAL_TOKENS,
     include_path: str | Path | None = None,
-    limit: float | None = None,
+    limit: int | float | None = None,
 ) -> None:
     """Check everything of `measure_side_effects` that needs no model.
 

@@ -31,7 +31,7 @@ def measure_task_changes(
     *,
     include_path: str | Path | None = None,
     num_fewshot: int | None = None,
-    limit: float | None = None,
+    limit: int | float | None = None,
     apply_chat_template: bool = True,
     batch_size: int | None = None,
     on_step: OnStep = ignore_step,

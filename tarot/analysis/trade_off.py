@@ -47,7 +47,7 @@ def measure_trade_off(
     strengths: Sequence[float] = STRENGTHS,
     *,
     include_path: str | Path | None = None,
-    limit: float | None = None,
+    limit: int | float | None = None,
     batch_size: int | None = None,
     on_step: OnStep = ignore_step,
 ) -> list[StrengthPoint]:

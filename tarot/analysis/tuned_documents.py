@@ -14,7 +14,7 @@ from tarot.objectives.task_loading import load_task
 
 
 def tuned_documents(
-    loaded: LoadedModel, adapter: Adapter, *, include_path: str | Path | None = None, limit: float | None = None
+    loaded: LoadedModel, adapter: Adapter, *, include_path: str | Path | None = None, limit: int | float | None = None
 ) -> list[Sample]:
     """Return the documents that the adapter's task evaluates, with as many shots as its samples (none for `mix`).
 
@@ -50,7 +50,7 @@ def greedy_answers(
     edit: Adapter | None,
     *,
     include_path: str | Path | None = None,
-    limit: float | None = None,
+    limit: int | float | None = None,
     batch_size: int | None = None,
 ) -> tuple[int, ...]:
     """Return the greedy answer to each of the adapter's documents, OUTSIDE for text that is no choice.

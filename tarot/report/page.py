@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs no network, no script and nothing beside it."""
+"""The report: one HTML file that needs no network, no script and no other file."""
 
 import hashlib
 import json
@@ -13,8 +13,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from tarot._files.atomic import write_atomically
+from tarot.evaluation.changes import ChangedDocument
 from tarot.evaluation.metrics import METRICS, metric_named
-from tarot.evaluation.results import EDITED, HEADLINE, OUTSIDE, Arm, Comparison, missing_number_notes
+from tarot.evaluation.results import HEADLINE, OUTSIDE, Arm, Comparison, missing_number_notes
 from tarot.evaluation.reward_results import RewardComparison
 from tarot.evaluation.scored_comparison import (
     ScoredComparison,
@@ -28,18 +29,21 @@ from tarot.evaluation.scored_comparison import (
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.means import Difference
 from tarot.evaluation.statistics.seeds import mean_over_seeds
-from tarot.report import comparison_figures, table
-from tarot.report.head_figures import angle_map
+from tarot.report import table
+from tarot.report.comparison_figures import Interval, forest, has_scores, search_curves
+from tarot.report.head_figures import angle_kind, angle_map
 from tarot.report.pictures import Picture, read_pictures
-from tarot.report.rewards import ARMS_HEADER, FRONT_HEADER, reward_section
+from tarot.report.rewards import FRONT_HEADER, TEXTS_HEADER, reward_section
 from tarot.report.svg import without_controls
 
 PAGE = "index.html"
+SIDE_EFFECT_FIGURES = frozenset({"effects", "tradeoff"})
+"""Figures of `tarot effects`; the page shows all others under the mechanism."""
 
 
 @dataclass(frozen=True)
-class ChangedDocument:
-    """A document that one of base and edited answers right and the other wrong, with the answers as choices."""
+class Answers:
+    """A document that exactly one of base and edited model answers right, with their answers in words."""
 
     text: str
     right: str
@@ -48,8 +52,18 @@ class ChangedDocument:
 
 
 @dataclass(frozen=True)
+class GainCounts:
+    """How many gains there are, and how many of their intervals lie above zero, below it, or contain it."""
+
+    total: int
+    above: int
+    below: int
+    across: int
+
+
+@dataclass(frozen=True)
 class Section:
-    """All that the page shows of one cell, under a name that no other has."""
+    """What the page shows of one comparison; `name` is unique on the page."""
 
     comparison: Comparison
     name: str
@@ -58,8 +72,9 @@ class Section:
     over_draws: str
     curves: Markup | None
     angles: Markup | None
-    gained: Sequence[ChangedDocument]
-    lost: Sequence[ChangedDocument]
+    angle_kind: str
+    fixed: Sequence[Answers]
+    broken: Sequence[Answers]
     settings: Sequence[tuple[str, str]]
 
 
@@ -71,20 +86,24 @@ def write_report(
     rewarded: Sequence[RewardComparison] = (),
     verdicts: Sequence[tuple[str, bool, str]] = (),
 ) -> Path:
-    """Write `folder/index.html` and return its path; the same cells and pictures give the same bytes.
+    """Write `folder/index.html` and return its path; the same results and figures give the same bytes.
 
     Args:
-        cells: what was measured.
-        folder: for the page.
+        comparisons: what `tarot.compare` or `tarot bench` measured.
+        folder: folder of the page.
         metric: one of METRICS.
-        rewarded: comparisons of texts that a reward judged.
-        analyses: folders whose pictures the page is to show, as `tarot analysis` and `tarot effects` write them.
-        verdicts: of the gate: name of the cell, whether it fails, and why.
+        analyses: folders that `tarot analysis` and `tarot effects` wrote; the page shows their figures.
+        rewarded: comparisons of texts, scored by a reward.
+        verdicts: what a regression gate found: the name of a comparison, whether it failed, and the reasons.
 
     Raises:
-        UnknownName: a metric that there is not.
-        TarotError: a cell without a base or an edited arm, an analysis without pictures, or a folder that cannot be
+        UnknownName: no such metric.
+        TarotError: a comparison has no base or no edited arm, an analysis has no figures, or the folder cannot be
             written.
+
+    Example:
+        >>> write_report([comparison], "my-report")
+        PosixPath('my-report/index.html')
     """
     path = Path(folder) / PAGE
     page = render(comparisons, metric, [read_pictures(analysis) for analysis in analyses], rewarded, verdicts)
@@ -99,97 +118,121 @@ def render(
     rewarded: Sequence[RewardComparison] = (),
     verdicts: Sequence[tuple[str, bool, str]] = (),
 ) -> str:
-    """The page as text."""
+    """Return the page as text; arguments and errors are those of `write_report`, with figures instead of folders."""
     scored_comparisons = score_comparisons(comparisons, metric)
-    ordered = sorted(rewarded, key=lambda each: (each.id, each.adapter))
+    reward_comparisons = sorted(rewarded, key=lambda each: (each.id, each.adapter))
+    labels = comparison_labels(scored_comparisons)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["minus"] = lambda text: re.sub(r"-(?=\d)", "\N{MINUS SIGN}", text)
-    page = environment.from_string(files("tarot.report").joinpath("page.html").read_text(encoding="utf-8"))
-    return page.render(
+    template, style = (files("tarot.report").joinpath(name).read_text(encoding="utf-8") for name in _TEMPLATE)
+    return environment.from_string(template).render(
+        title=_title([*comparisons, *reward_comparisons]),
+        style=Markup(style),
         metric=metric_named(metric).title,
         notes=[note for scored in scored_comparisons for note in missing_number_notes(scored.comparison)],
         verdicts=verdicts,
-        comparisons=_spread([scored.gain for scored in scored_comparisons]),
-        texts=_spread([each.gain for each in ordered]),
+        gain_counts=_count_gains([scored.gain for scored in scored_comparisons]),
+        reward_counts=_count_gains([each.gain for each in reward_comparisons]),
         header=table.HEADER,
         rows=table.summary(scored_comparisons),
-        forest=_forest(scored_comparisons) if scored_comparisons else None,
-        seeds=list(_seeds(scored_comparisons)),
-        analyses=analyses,
+        has_draws=any(scored.over_draws for scored in scored_comparisons),
+        forest=_forest(scored_comparisons, metric) if scored_comparisons else None,
+        seeds=list(_seed_rows(scored_comparisons)),
+        side_effects=_select_pictures(analyses, lambda name: name in SIDE_EFFECT_FIGURES),
+        mechanism=_select_pictures(analyses, lambda name: name not in SIDE_EFFECT_FIGURES),
         arm_header=("arm", "gain", "p", *METRICS, "gold prob.", "labels", "seconds"),
         sections=[
-            _section(number, *each, metric)
-            for number, each in enumerate(
-                zip(scored_comparisons, comparison_labels(scored_comparisons), strict=True), start=1
-            )
+            _section(number, scored, label, metric)
+            for number, (scored, label) in enumerate(zip(scored_comparisons, labels, strict=True), start=1)
         ],
-        arms_header=ARMS_HEADER,
+        texts_header=TEXTS_HEADER,
         front_header=FRONT_HEADER,
-        rewards=[reward_section(number, each) for number, each in enumerate(ordered, start=1)],
+        rewards=[reward_section(number, each) for number, each in enumerate(reward_comparisons, start=1)],
     )
 
 
-def _spread(gains: Sequence[Gain | Difference]) -> tuple[int, int, int, int]:
-    """How many there are, and how many intervals lie above zero, below it, and across."""
+_TEMPLATE = ("page.html", "page.css")
+
+
+def _title(comparisons: Sequence[Comparison | RewardComparison]) -> str:
+    """Name the tasks and models, or count them if there are more than two."""
+    tasks = list(dict.fromkeys(comparison.task for comparison in comparisons))
+    models = list(dict.fromkeys(comparison.model for comparison in comparisons))
+    parts = [
+        ", ".join(sorted(names)) if len(names) < 3 else f"{len(names)} {kind}"
+        for names, kind in ((tasks, "tasks"), (models, "models"))
+    ]
+    return f"tarot report: {parts[0]} with {parts[1]}" if comparisons else "tarot report"
+
+
+def _select_pictures(analyses: Sequence[Sequence[Picture]], select: Callable[[str], bool]) -> list[list[Picture]]:
+    """Return the selected figures of each analysis that has any."""
+    selected = ([picture for picture in pictures if select(picture.name)] for pictures in analyses)
+    return [pictures for pictures in selected if pictures]
+
+
+def _count_gains(gains: Sequence[Gain | Difference]) -> GainCounts:
     above, below = sum(gain.low > 0 for gain in gains), sum(gain.high < 0 for gain in gains)
-    return len(gains), above, below, len(gains) - above - below
+    return GainCounts(len(gains), above, below, len(gains) - above - below)
 
 
-def _forest(scored_comparisons: Sequence[ScoredComparison]) -> Markup:
-    # What all cells share is left out: there is room for little.
-    several_models, several_seeds = (
-        len({getattr(scored.comparison, of) for scored in scored_comparisons}) > 1 for of in ("model", "seed")
-    )
+def _forest(scored_comparisons: Sequence[ScoredComparison], metric: str) -> Markup:
+    # Labels are short, so leave out what all comparisons share.
+    several_models = len({scored.comparison.model for scored in scored_comparisons}) > 1
+    several_seeds = len({scored.comparison.seed for scored in scored_comparisons}) > 1
     intervals = []
     for scored, search in zip(scored_comparisons, comparison_labels(scored_comparisons), strict=True):
         comparison, gain = scored.comparison, scored.gain
         label = f"{comparison.task}, {comparison.shots}-shot" + f", seed {comparison.seed}" * several_seeds
         label += f", {search}" * bool(search) + f", {comparison.model}" * several_models
-        intervals.append(comparison_figures.Interval(label, gain.value, gain.low, gain.high))
-    for search, alike in group_by_search(scored_comparisons).items():
-        for name in compared_arms(alike):
-            mean = mean_gain(alike, lambda scored, name=name: scored.gains.get(name))  # type: ignore[misc]  # a default
+        intervals.append(Interval(label, gain.value, gain.low, gain.high))
+    for search, group in group_by_search(scored_comparisons).items():
+        for name in compared_arms(group):
+            mean = mean_gain(group, lambda scored, name=name: scored.gains.get(name))  # type: ignore[misc]  # a default
             label = f"mean: {name}" + f", {search}" * bool(search)
-            intervals.append(comparison_figures.Interval(label, mean.value, mean.low, mean.high, is_mean=True))
-    return comparison_figures.forest(intervals)
+            intervals.append(Interval(label, mean.value, mean.low, mean.high, is_mean=True))
+    return forest(intervals, f"gain in {metric_named(metric).title} over the base")
 
 
-def _seeds(scored_comparisons: Sequence[ScoredComparison]) -> Iterator[tuple[str, ...]]:
-    """One row a setting that was measured with several seeds."""
-    for search, alike in group_by_search(scored_comparisons).items():
-        for group in group_by_setting(alike):
-            mean = mean_over_seeds([scored.gain for scored in group])
+def _seed_rows(scored_comparisons: Sequence[ScoredComparison]) -> Iterator[tuple[str, ...]]:
+    """Yield one row for each setting that was measured with several seeds."""
+    for search, group in group_by_search(scored_comparisons).items():
+        for same_setting in group_by_setting(group):
+            mean = mean_over_seeds([scored.gain for scored in same_setting])
             if mean.between is not None:
-                comparison = group[0].comparison
-                spreads = (table.fraction(mean.between), table.fraction(mean.within))
+                comparison = same_setting[0].comparison
                 yield (
                     comparison.model,
                     comparison.task,
                     comparison.shots,
                     search,
                     table.with_interval(mean),
-                    *spreads,
+                    table.fraction(mean.between),
+                    table.fraction(mean.within),
                     str(mean.count),
                 )
 
 
-def _section(number: int, scored: ScoredComparison, search: str, metric: str) -> Section:
+def _section(number: int, scored: ScoredComparison, label: str, metric: str) -> Section:
     comparison = scored.comparison
-    own = comparison.search if comparison.search in comparison.curves else next(iter(comparison.curves), "")
+    own_search = comparison.search if comparison.search in comparison.curves else next(iter(comparison.curves), "")
+    curves = angles = None
+    if has_scores(comparison.curves):
+        curves = search_curves(f"curves-{number}", comparison.curves, own_search, comparison.objective)
+    if comparison.head_angles:
+        angles = angle_map(f"angles-{number}", comparison.head_angles, comparison.layers)
+    changed = comparison.changed(metric)
     return Section(
         comparison=comparison,
-        name=comparison.id + f", {search}" * bool(search),
+        name=comparison.id + f", {label}" * bool(label),
         base=scored.base,
         arms=[_arm_row(scored, name) for name in scored.arms],
         over_draws=table.with_interval(scored.over_draws) if scored.over_draws else "",
-        curves=comparison_figures.curves(f"curves-{number}", comparison.curves, own, comparison.objective)
-        if comparison.curves
-        else None,
-        angles=angle_map(f"angles-{number}", comparison.head_angles, comparison.layers)
-        if comparison.head_angles
-        else None,
-        gained=list(_flips(scored, metric, right=EDITED, wrong=scored.base)),
-        lost=list(_flips(scored, metric, right=scored.base, wrong=EDITED)),
+        curves=curves,
+        angles=angles,
+        angle_kind=angle_kind(comparison.head_angles),
+        fixed=[_answers(document) for document in changed.fixed],
+        broken=[_answers(document) for document in changed.broken],
         settings=list(_settings(comparison)),
     )
 
@@ -211,17 +254,12 @@ def _arm_row(scored: ScoredComparison, name: str) -> tuple[str, ...]:
     )
 
 
-def _flips(scored: ScoredComparison, metric: str, right: str, wrong: str) -> Iterator[ChangedDocument]:
-    comparison, answers = scored.comparison, METRICS[metric].answers
-    base, edited = (answers(comparison.arm(name)) for name in (scored.base, EDITED))
-    rights, wrongs = (answers(comparison.arm(name)) for name in (right, wrong))
-    for i, gold in enumerate(comparison.gold):
-        if rights[i] == gold != wrongs[i]:
-            yield ChangedDocument(comparison.texts[i], *(_answer(answer) for answer in (gold, base[i], edited[i])))
-
-
-def _answer(index: int) -> str:
-    return "none of the choices" if index == OUTSIDE else str(index)
+def _answers(document: ChangedDocument) -> Answers:
+    right, base, edited = (
+        "none of the choices" if index == OUTSIDE else str(index)
+        for index in (document.gold, document.base, document.edited)
+    )
+    return Answers(document.text, right, base, edited)
 
 
 def _settings(comparison: Comparison) -> Iterator[tuple[str, str]]:
@@ -230,19 +268,13 @@ def _settings(comparison: Comparison) -> Iterator[tuple[str, str]]:
     yield "shots", comparison.shots
     yield "seed", str(comparison.seed)
     yield "labelled samples", str(comparison.samples)
-    yield (
-        "search",
-        f"{comparison.search} in {comparison.space}, a budget of {comparison.budget} evaluations, {comparison.objective}",
-    )
+    budget = f"a budget of {comparison.budget} evaluations"
+    yield "search", f"{comparison.search} in {comparison.space}, {budget}, {comparison.objective}"
     yield "adapter", comparison.adapter
-    yield (
-        "documents",
-        f"{len(comparison.keys)}, digest {hashlib.sha256(json.dumps(comparison.keys).encode()).hexdigest()[:16]}",
-    )
-    ratio = (
-        f", {comparison.seconds / comparison.reference_seconds:.3g} times the reference workload"
-        if comparison.reference_seconds
-        else ""
-    )
+    digest = hashlib.sha256(json.dumps(comparison.keys).encode()).hexdigest()[:16]
+    yield "documents", f"{len(comparison.keys)}, digest {digest}"
+    ratio = ""
+    if comparison.reference_seconds:
+        ratio = f", {comparison.seconds / comparison.reference_seconds:.3g} times the reference workload"
     yield "time", f"{table.duration(comparison.seconds)} s{ratio}"
     yield "versions", ", ".join(f"{name} {version}" for name, version in sorted(comparison.versions.items()))

@@ -1,0 +1,109 @@
+"""The page in Chromium: layout, colours, requests."""
+
+import functools
+import http.server
+import json
+import re
+import shutil
+import subprocess
+import threading
+
+import pytest
+from fabricated import CHROMIUM, COMPARISONS, EVIL, Page, reward_comparison
+
+from tarot.report.page import render
+
+FRAME = """<!DOCTYPE html><link rel="icon" href="data:,">
+<iframe src="index.html" style="width:WIDTHpx;height:900px;border:0"></iframe>
+<pre id="seen"></pre><script>
+document.querySelector("iframe").onload = event => {
+  const page = event.target.contentDocument, root = page.documentElement, style = getComputedStyle(page.body);
+  const box = svg => { const {width, height} = svg.getBBox(); return [Math.round(width), Math.round(height)]; };
+  document.getElementById("seen").textContent = JSON.stringify({
+    scroll: root.scrollWidth, client: root.clientWidth, colors: [style.color, style.backgroundColor],
+    pictures: [...page.querySelectorAll("svg")].map(svg => [...box(svg), svg.querySelectorAll("path, use").length]),
+    lines: [...new Set([...page.querySelectorAll("svg *")].map(e => getComputedStyle(e).stroke))],
+    fetched: event.target.contentWindow.performance.getEntriesByType("resource").length,
+    text: page.body.textContent, scripts: page.scripts.length,
+  });
+};
+</script>"""
+
+
+class Browser:
+    """Chromium on a folder that is served from this machine."""
+
+    def __init__(self, folder):
+        self.folder, self.requests = folder, []
+
+    def look(self, width=400, dark=False):
+        (self.folder / "frame.html").write_text(FRAME.replace("WIDTH", str(width)))
+        browser = self
+
+        class Handler(http.server.SimpleHTTPRequestHandler):
+            def log_message(self, format, *values):
+                browser.requests.append(self.path)
+
+        handler = functools.partial(Handler, directory=str(self.folder))
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            threading.Thread(target=server.serve_forever).start()
+            try:
+                return self._run(f"http://127.0.0.1:{server.server_port}/frame.html", dark)
+            finally:
+                server.shutdown()
+
+    def _run(self, address, dark):
+        quiet = ("gpu", "quic", "background-networking", "component-update", "sync", "extensions")
+        run = subprocess.run(
+            [
+                CHROMIUM,
+                "--headless",
+                "--no-sandbox",
+                "--no-first-run",
+                "--hide-scrollbars",
+                *(f"--disable-{feature}" for feature in quiet),
+                "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+                f"--user-data-dir={self.folder / 'profile'}",
+                f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+                "--enable-logging=stderr",
+                "--window-size=1300,1000",
+                "--dump-dom",
+                address,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        shutil.rmtree(self.folder / "profile", ignore_errors=True)
+        seen = json.loads(Page(run.stdout).texts_of("pre")[0])
+        return seen, [line for line in run.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="needs Debian's package chromium")
+@pytest.mark.parametrize(("width", "dark"), [(400, False), (1200, True)])
+def test_a_browser_shows_the_page(tmp_path, width, dark):
+    (tmp_path / "index.html").write_text(render(COMPARISONS, rewarded=[reward_comparison()]), encoding="utf-8")
+    browser = Browser(tmp_path)
+    seen, complaints = browser.look(width, dark)
+    assert complaints == []
+    assert (sorted(browser.requests), seen["fetched"]) == (["/frame.html", "/index.html"], 0)
+    assert seen["client"] == width and seen["scroll"] <= width
+    assert seen["scripts"] == 0 and EVIL in seen["text"]
+    assert len(seen["pictures"]) == 1 + 2 * len(COMPARISONS) + 1
+    assert all(wide > 100 and high > 80 and marks > 5 for wide, high, marks in seen["pictures"])
+    ink, paper = (sum(map(int, re.findall(r"\d+", color)[:3])) for color in seen["colors"])
+    assert ink > paper + 400 if dark else paper > ink + 400
+    assert ("rgb(107, 180, 240)" if dark else "rgb(10, 99, 165)") in seen["lines"]  # --gain
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="needs Debian's package chromium")
+def test_the_check_can_fail(tmp_path):
+    (tmp_path / "index.html").write_text(
+        '<body><div style="width:900px">wide</div><img src="missing.png"><script>console.error("oh")</script>'
+    )
+    browser = Browser(tmp_path)
+    seen, complaints = browser.look()
+    assert seen["scroll"] > seen["client"]
+    assert seen["scripts"] == 1 and seen["fetched"] == 1 and "/missing.png" in browser.requests
+    assert len(complaints) == 1 and "oh" in complaints[0]

@@ -1,0 +1,94 @@
+"""Sections of the page for texts scored by a reward."""
+
+from dataclasses import replace
+
+import numpy as np
+from fabricated import ALLOWED_TAGS, COMPARISONS, NAMES, Page, reward_comparison
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tarot.evaluation.statistics.means import jackknife
+from tarot.objectives.text_metrics import distinct, distinct_without
+from tarot.report.page import render
+from tarot.report.table import with_interval
+
+
+@settings(max_examples=12)
+@given(st.lists(st.text(max_size=300), min_size=6, max_size=6), NAMES, NAMES, NAMES)
+def test_texts_are_escaped(texts, model, task, reward):
+    prompts, base, edited = texts[:2], texts[2:4], texts[4:]
+    compared = reward_comparison(n=2)
+    compared = replace(
+        compared,
+        model=model,
+        task=task,
+        reward=reward,
+        prompts=tuple(prompts),
+        base=replace(compared.base, texts=tuple(base), rewards=(0.0, 0.0)),
+        edited=replace(compared.edited, texts=tuple(edited), rewards=(1.0, -1.0)),
+    )
+    page = Page(render([], rewarded=[compared]))
+    assert {tag for tag, _ in page.elements if not tag.startswith("text of")} <= ALLOWED_TAGS
+    assert set(texts) <= set(page.texts_of("div"))
+    assert {model, task, reward} <= set(page.texts_of("dd"))
+
+
+def test_texts_have_a_section_with_or_without_other_comparisons():
+    alone, beside = (
+        Page(render([], rewarded=[reward_comparison()])),
+        Page(render(COMPARISONS[:1], rewarded=[reward_comparison()])),
+    )
+    assert alone.texts_of("h2") == ["Texts scored by a reward"]
+    assert [" ".join(text.split()) for text in alone.texts_of("p")[:1]] == [
+        "1 text comparison. The 95% CI of the gain in reward lies above zero in 0, below zero in 0, "
+        "and contains zero in 1."
+    ]
+    assert {"Texts scored by a reward", "Summary", "Gains", "Comparisons"} <= set(beside.texts_of("h2"))
+    for page in (alone, beside):
+        ids = page.values("id")
+        assert len(ids) == len(set(ids))
+        assert all(reference == "data:," or reference[1:] in ids for reference in page.values("href"))
+        assert set(" ".join(page.values("aria-labelledby")).split()) <= set(ids)
+
+
+def test_reward_fluency_and_variety_have_intervals():
+    compared = reward_comparison()
+    comparisons = [text.replace("\N{MINUS SIGN}", "-") for text in Page(render([], rewarded=[compared])).texts_of("td")]
+    rows = dict(zip(("base", "edited", "difference"), (comparisons[i : i + 5] for i in (0, 5, 10)), strict=True))
+    for name, arm in (("base", compared.base), ("edited", compared.edited)):
+        outcome = arm.summary
+        values = (outcome.reward, outcome.fluency, outcome.distinct_2, outcome.repetition)
+        assert [text.split()[0] for text in rows[name]] == [*(f"{value:.3f}" for value in values), "12"]
+        variety = jackknife(distinct(arm.texts), distinct_without(arm.texts))
+        assert rows[name][2].endswith(f" [{variety.low:.3f}, {variety.high:.3f}]")
+    assert rows["difference"][:2] == [with_interval(compared.gain), with_interval(compared.fluency_gain)]
+
+
+def test_texts_whose_reward_changed_most_are_listed_each_way():
+    compared = reward_comparison()
+    moved = np.subtract(compared.edited.rewards, compared.base.rewards)
+    order = [int(i) for i in np.argsort(-moved)]
+    page = Page(render([], rewarded=[compared]))
+    assert page.texts_of("summary") == ["Reward rose most: 3", "Reward fell most: 3"]
+    shown = [int(text.split()[2]) for text in page.texts_of("div") if text.startswith("Fabricated opening")]
+    assert shown == order[:3] + order[:-4:-1] and moved[order[2]] > 0 > moved[order[-3]]
+    nothing = replace(compared, edited=compared.base)
+    assert Page(render([], rewarded=[nothing])).texts_of("summary") == [
+        "Reward rose most: 0",
+        "Reward fell most: 0",
+    ]
+
+
+def test_reward_against_fluency_is_drawn_with_and_without_trials():
+    page = Page(render([], rewarded=[reward_comparison(), reward_comparison(outcomes={}, front=(), seed=1)]))
+    assert page.texts_of("title") == [
+        "tarot report: made_up_texts with fabricated/model",
+        "Reward against fluency",
+        "Reward against fluency",
+    ]
+    first, second = page.texts_of("desc")
+    assert "trials that no other exceeds in both: 4, 3, 2, 1, 0" in first and "trials" not in second
+    drawn = page.texts_of("text")
+    assert (
+        drawn.count("identity") == drawn.count("refused trial") == 1 and drawn.count("edited, held-out documents") == 2
+    )
