@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from tarot.errors import TarotError
+from tarot.errors import InvalidValueError
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.scoring.scorer import Request, Scorer, max_length
 
@@ -100,7 +100,7 @@ class FluencyFloor:
         except ValueError:
             number = math.nan
         if not 0 <= number < math.inf:
-            raise TarotError("a fluency floor in nats, or in percent of the base's", repr(text), "try 0.3 or 10%")
+            raise InvalidValueError("a fluency floor in nats or percent of the base's", repr(text), "try 0.3 or 10%")
         return cls(percent=number) if text.endswith("%") else cls(nats=number)
 
     def minimum(self, base: float) -> float:

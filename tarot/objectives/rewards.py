@@ -28,7 +28,7 @@ from types import MappingProxyType
 import torch
 
 from tarot._files.strict_json import LARGEST_NUMBER
-from tarot.errors import TarotError, UnknownName
+from tarot.errors import InvalidValueError, TarotError, UnknownName
 from tarot.models.load import load_classifier
 
 # (prompts, continuations) -> score of each continuation, higher is better
@@ -73,7 +73,7 @@ def check_reward_name(name: str) -> None:
     if name.startswith("classifier:"):
         reference, _, label = name.removeprefix("classifier:").rpartition("#")
         if not (reference and label):
-            raise TarotError("a classifier and its label, as classifier:REF#LABEL", repr(name))
+            raise InvalidValueError("a classifier and its label, as classifier:REF#LABEL", repr(name))
     elif not (needs_consent(name) and re.fullmatch(r"[\w.]+:\w+", name)):
         raise UnknownName("reward", name, KNOWN)
 

@@ -16,15 +16,10 @@ SEARCHES: dict[str, type[Search]] = {
 GRADIENT_COST = 3  # evaluations that a score with its gradient counts for: the backward pass does twice the work
 
 
-def search_named(name: str) -> type[Search]:
-    """Return the class of a search.
-
-    Raises:
-        UnknownName: No search has this name.
-    """
-    if name not in SEARCHES:
-        raise UnknownName("search", name, SEARCHES)
-    return SEARCHES[name]
+def check_search_name(search: str) -> None:
+    """Raise UnknownName if no search has this name."""
+    if search not in SEARCHES:
+        raise UnknownName("search", search, SEARCHES)
 
 
 def trial_cost(search: str) -> int:
@@ -34,20 +29,22 @@ def trial_cost(search: str) -> int:
         >>> trial_cost("adam"), trial_cost("bo")
         (3, 1)
     """
-    return GRADIENT_COST if search_named(search).follows_gradient else 1
+    check_search_name(search)
+    return GRADIENT_COST if SEARCHES[search].follows_gradient else 1
 
 
 def check_budget(search: str, budget: int) -> None:
     """Raise InvalidValueError if the budget does not pay for one trial of this search."""
     cost = trial_cost(search)
-    if budget < cost:
-        raise InvalidValueError(f"the budget must be at least {cost}, the cost of one {search!r} trial, not {budget}.")
+    if not isinstance(budget, int) or isinstance(budget, bool) or budget < cost:
+        least = f"a whole number of at least {cost}, the cost of one {search!r} trial"
+        raise InvalidValueError(f"budget must be {least}, not {budget!r}.")
 
 
 def check_trials_per_step(search: str, n: int) -> None:
     """Raise InvalidValueError if this search cannot propose n trials before the score of any is known."""
     if n < 1:
         raise InvalidValueError(f"trials_per_step must be a whole number of at least 1, not {n}.")
-    if n > 1 and not search_named(search).in_batches:
+    if n > 1 and not SEARCHES[search].in_batches:
         able = ", ".join(name for name, known in SEARCHES.items() if known.in_batches)
         raise InvalidValueError(f"the search {search!r} proposes one trial at a time; searches in batches: {able}.")

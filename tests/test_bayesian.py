@@ -1,0 +1,75 @@
+"""Bayesian optimisation: known maxima, batches, and scores that no surrogate can learn from."""
+
+import math
+from statistics import mean
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from landscapes import hill, saturating
+
+from tarot.search import run_search
+from tarot.search.bayesian import REFIT_GROWTH, last_refit
+
+
+@given(st.integers(1, 10**6))
+def test_refits_grow_geometrically(n: int) -> None:
+    """The last refit depends on the number of trials alone, and is less than a quarter behind them."""
+    m = last_refit(n)
+    assert 1 <= m <= n < max(m + 1, int(REFIT_GROWTH * m))
+    assert last_refit(m) == m
+
+
+def test_finds_the_maximum_of_branin() -> None:
+    """Branin has three maxima of -0.3979."""
+    from botorch.test_functions import Branin
+
+    branin = Branin(negate=True)
+    low, high = branin.bounds.double()
+    result = run_search(lambda x: float(branin(low + (high - low) * x)), 2, budget=25, seed=0)
+    assert result.best.score > -0.6
+
+
+def test_finds_the_hartmann_valley() -> None:
+    """Hartmann has six dimensions and one maximum of 3.3224; uniform points score 0.26 on average."""
+    from botorch.test_functions import Hartmann
+
+    hartmann = Hartmann(negate=True)
+    assert run_search(lambda x: float(hartmann(x)), 6, budget=30, seed=0).best.score > 2.5
+
+
+def test_beats_random_search_if_most_coordinates_hardly_matter() -> None:
+    f = saturating(40, seed=0)
+    bo, random = (run_search(f, 40, search=search, budget=25, seed=0).best.score for search in ("bo", "random"))
+    assert bo > random + 0.5
+
+
+def test_a_batch_climbs_almost_as_fast_as_single_points() -> None:
+    """The points of a step do not know each other's scores, which costs a few evaluations."""
+    f = saturating(40, seed=0)
+    ones, fours, random = (
+        run_search(f, 40, search=search, budget=32, seed=0, trials_per_step=n).best.score
+        for search, n in (("bo", 1), ("bo", 4), ("random", 1))
+    )
+    assert fours > random + 0.5 * (ones - random)
+
+
+def test_the_design_is_uniform_beyond_the_dimensions_of_sobol() -> None:
+    result = run_search(lambda x: 0.0, 30_000, budget=3, seed=0)
+    assert 0.49 < mean(result.trials[2].x) < 0.51
+
+
+@pytest.mark.parametrize("search", ["bo", "paper"])
+def test_equal_scores_are_followed_by_uniform_draws(search: str) -> None:
+    result = run_search(lambda x: 1.0, 2, search=search, budget=9, seed=0)
+    assert {t.origin for t in result.trials[6:]} == {"random"}
+    assert len({t.x for t in result.trials}) == 9
+    assert result.best is result.identity
+
+
+def test_failed_trials_are_not_proposed_again() -> None:
+    """If half of the cube fails, the search leaves that half and climbs in the other."""
+    result = run_search(lambda x: math.nan if x[0] > 0.6 else hill(0.3)(x), 3, budget=18, seed=0)
+    failed = [t for t in result.trials if math.isnan(t.score)]
+    assert len(failed) == len({t.x for t in failed}) > 0
+    assert result.best.score > result.identity.score / 5

@@ -1,0 +1,52 @@
+"""The registry of searches: protocol, names, budgets and batches."""
+
+import pytest
+import torch
+from landscapes import hill
+
+from tarot.errors import InvalidValueError, UnknownName
+from tarot.search import SEARCHES, Trial, run_search, trial_cost
+from tarot.search.protocol import Proposal, Search
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_every_search_has_the_protocol(search: str) -> None:
+    assert isinstance(SEARCHES[search](3, 0), Search)
+
+
+def test_a_registered_search_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Corner:
+        follows_gradient = False
+        in_batches = True
+
+        def __init__(self, d: int, seed: int) -> None:
+            self.d = d
+
+        def propose(self, history: list[Trial], pending: tuple = ()) -> Proposal:
+            if not history:
+                return Proposal(torch.full((self.d,), 0.5, dtype=torch.float64), "identity")
+            return Proposal(torch.ones(self.d, dtype=torch.float64), "random")
+
+    monkeypatch.setitem(SEARCHES, "corner", Corner)
+    result = run_search(hill(1.0), 2, search="corner", budget=2, seed=0)
+    assert [trial.x for trial in result.trials] == [(0.5, 0.5), (1.0, 1.0)]
+
+
+def test_unknown_search_suggests_the_nearest() -> None:
+    for action in (lambda: run_search(hill(0.3), 2, search="papier", budget=3, seed=0), lambda: trial_cost("papier")):
+        with pytest.raises(UnknownName, match=r"did you mean 'paper'\?"):
+            action()
+
+
+@pytest.mark.parametrize("budget", [0, -3, False])
+def test_budget_must_pay_for_a_trial(budget: int) -> None:
+    with pytest.raises(InvalidValueError, match="budget"):
+        run_search(hill(0.3), 2, search="random", budget=budget, seed=0)
+
+
+@pytest.mark.parametrize("search", ["adam", "paper"])
+def test_sequential_searches_refuse_batches(search: str) -> None:
+    with pytest.raises(InvalidValueError, match="bo, random"):
+        run_search(hill(0.3), 2, search=search, budget=30, seed=0, trials_per_step=2, value_and_grad=lambda x: (0.0, x))
+    with pytest.raises(InvalidValueError, match="trials_per_step"):
+        run_search(hill(0.3), 2, search=search, budget=30, seed=0, trials_per_step=0)
