@@ -1,4 +1,4 @@
-"""The objective against an obvious oracle: one prompt at a time, a matrix a head, no cache."""
+"""Answer objective: against a slow oracle with one prompt a pass, one matrix a head and no cache."""
 
 import math
 from collections import defaultdict
@@ -31,11 +31,11 @@ def encode(context: str, continuation: str) -> tuple[list[int], list[int]]:
     return [b + 2 for b in context.encode()], [b + 2 for b in continuation.encode()]
 
 
-def oracle(model: LlamaForCausalLM, angles: torch.Tensor, measure: str) -> float:
-    """mean over right answers of the mean over their samples, with z R by a matrix a head, one prompt a pass."""
+def oracle(model: LlamaForCausalLM, angles: torch.Tensor, answer_score: str) -> float:
+    """Compute the mean over classes of their samples' mean score, with one matrix a head and one prompt a pass."""
     handles = []
-    for layer, of_layer in zip(model.model.layers, angles, strict=False):
-        matrix = torch.block_diag(*(ROTARY.matrix(head, 8) for head in of_layer))
+    for layer, layer_angles in zip(model.model.layers, angles, strict=False):
+        matrix = torch.block_diag(*(ROTARY.matrix(head, 8) for head in layer_angles))
 
         def hook(_, args, matrix=matrix):
             return (args[0] @ matrix.to(args[0].dtype),)
@@ -56,37 +56,37 @@ def oracle(model: LlamaForCausalLM, angles: torch.Tensor, measure: str) -> float
                 "log_probability": gold,
                 "margin": gold - max(log_probabilities),
                 "accuracy": float(gold > max(log_probabilities)),
-            }[measure]
+            }[answer_score]
         )
     for handle in handles:
         handle.remove()
     return mean(map(mean, scores.values()))
 
 
-def objective(measure: str = "log_probability", samples: list[Sample] = SAMPLES) -> AnswerObjective:
+def objective(answer_score: str = "log_probability", samples: list[Sample] = SAMPLES) -> AnswerObjective:
     model = model_of_bytes()
-    return AnswerObjective(model, samples, encode, answer_score=measure, sites=find_sites(model, "heads", 0.5))
+    return AnswerObjective(model, samples, encode, answer_score=answer_score, sites=find_sites(model, "heads", 0.5))
 
 
 @given(st.integers(0, 1000), st.sampled_from(sorted(ANSWER_SCORES)))
 @settings(max_examples=25)
-def test_agrees_with_the_oracle(seed: int, measure: str) -> None:
+def test_agrees_with_the_oracle(seed: int, answer_score: str) -> None:
     angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed))
-    assert objective(measure)(angles) == pytest.approx(oracle(model_of_bytes(), angles, measure), abs=1e-4)
+    assert objective(answer_score)(angles) == pytest.approx(oracle(model_of_bytes(), angles, answer_score), abs=1e-4)
 
 
 @given(st.lists(st.sampled_from("abcd"), min_size=1))
-def test_classes_count_alike_however_many_samples_they_have(answers: list[str]) -> None:
+def test_classes_have_equal_weights(answers: list[str]) -> None:
     weights = class_weights(answers)
     for answer in set(answers):
-        of_class = weights[[other == answer for other in answers]]
-        assert float(of_class.sum()) == pytest.approx(1 / len(set(answers)))
-        assert (of_class == of_class[0]).all()
+        class_weight = weights[[other == answer for other in answers]]
+        assert float(class_weight.sum()) == pytest.approx(1 / len(set(answers)))
+        assert (class_weight == class_weight[0]).all()
 
 
 @given(st.lists(st.sampled_from("abcdefg"), min_size=1))
-def test_all_right_is_enough_and_one_wrong_is_not(answers: list[str]) -> None:
-    """However the weights of the classes are rounded."""
+def test_only_all_right_answers_reach_the_target_accuracy(answers: list[str]) -> None:
+    """The class weights add up to 1 only within rounding."""
     weights, target_score = class_weights(answers), ANSWER_SCORES["accuracy"].target_score
     right = torch.ones(len(answers))
     assert float(right @ weights) >= target_score
@@ -95,43 +95,43 @@ def test_all_right_is_enough_and_one_wrong_is_not(answers: list[str]) -> None:
 
 
 @given(st.integers(0, 2), st.integers(0, 2), st.sampled_from(sorted(ANSWER_SCORES)))
-def test_an_answer_that_is_no_number_makes_no_score(gold: int, broken: int, measure: str) -> None:
-    """No search may take a model that an edit has broken for one that chose the first answer."""
+def test_a_nan_log_probability_makes_a_nan_score(gold: int, broken: int, answer_score: str) -> None:
+    """A search must not mistake a broken model for one that chooses the first answer."""
     values = torch.tensor([-1.0, -2.0, -3.0])
     values[broken] = torch.nan
-    if ANSWER_SCORES[measure].needs_choices or gold == broken:
-        assert ANSWER_SCORES[measure].compute(values, torch.ones(3, dtype=torch.bool), gold).isnan()
+    if ANSWER_SCORES[answer_score].needs_choices or gold == broken:
+        assert ANSWER_SCORES[answer_score].compute(values, torch.ones(3, dtype=torch.bool), gold).isnan()
 
 
-def test_a_sample_that_comes_twice_changes_nothing() -> None:
+def test_a_repeated_sample_changes_nothing() -> None:
     angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
-    nobody = objective(samples=[*SAMPLES, SAMPLES[1]])
-    assert nobody(angles) == pytest.approx(objective()(angles), abs=1e-5)
+    repeated = objective(samples=[*SAMPLES, SAMPLES[1]])
+    assert repeated(angles) == pytest.approx(objective()(angles), abs=1e-5)
 
 
-@pytest.mark.parametrize("measure", ["probability", "log_probability", "margin", "accuracy"])
-def test_the_gradient_is_that_of_small_differences(measure: str) -> None:
-    """Accuracy has no slope and borrows that of the log-probability."""
-    gradient = objective(measure).gradient()
-    sloped = objective("log_probability" if measure == "accuracy" else measure)
+@pytest.mark.parametrize("answer_score", ["probability", "log_probability", "margin", "accuracy"])
+def test_the_gradient_agrees_with_finite_differences(answer_score: str) -> None:
+    """Accuracy is not differentiable and uses the gradient of the log-probability."""
+    gradient = objective(answer_score).gradient()
+    differentiable = objective("log_probability" if answer_score == "accuracy" else answer_score)
     direction = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1))
     step = 1e-3
-    value_and_grad = (sloped(step * direction) - sloped(-step * direction)) / (2 * step)
-    assert float((gradient * direction).sum()) == pytest.approx(value_and_grad, rel=0.02, abs=1e-4)
+    slope = (differentiable(step * direction) - differentiable(-step * direction)) / (2 * step)
+    assert float((gradient * direction).sum()) == pytest.approx(slope, rel=0.02, abs=1e-4)
 
 
-def test_the_gradient_of_what_does_not_fit_comes_sample_by_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gradient_that_does_not_fit_into_memory_is_computed_by_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     scored = objective("margin")
-    whole = scored.gradient()
+    together = scored.gradient()
 
     def full() -> None:
         raise torch.OutOfMemoryError("too many samples at once")
 
     monkeypatch.setattr(scored.scorer, "log_probabilities", full)
-    torch.testing.assert_close(scored.gradient(), whole, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(scored.gradient(), together, atol=1e-5, rtol=1e-4)
 
 
-def test_leaves_the_model_as_it_was() -> None:
+def test_the_model_is_unchanged() -> None:
     model = model_of_bytes()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     objective()(torch.ones(2, 3, 4))
@@ -139,22 +139,22 @@ def test_leaves_the_model_as_it_was() -> None:
 
 
 def test_higher_is_better() -> None:
-    """Making the right answers likelier raises every measure: a planted preference, not a sign taken on trust."""
+    """A planted preference for the right answer raises every score."""
     model = byte_model(seed=1)
     sites = find_sites(model, "heads", 0.5)
     sample = Sample("train/0", "a", (("q", "x"), ("q", "y")), 0, 0)
     zero = torch.zeros(2, 3, 4)
     head = model.get_output_embeddings()
     head.bias = torch.nn.Parameter(torch.zeros(258), requires_grad=False)
-    for measure in sorted(ANSWER_SCORES):
+    for answer_score in sorted(ANSWER_SCORES):
         scores = []
         for preference in (-50.0, 0.0, 50.0):
             head.bias[ord("x") + 2] = preference
-            scores.append(AnswerObjective(model, [sample], encode, answer_score=measure, sites=sites)(zero))
-        assert all(a <= b for a, b in pairwise(scores)) and scores[0] < scores[-1], measure
+            scores.append(AnswerObjective(model, [sample], encode, answer_score=answer_score, sites=sites)(zero))
+        assert all(a <= b for a, b in pairwise(scores)) and scores[0] < scores[-1], answer_score
 
 
-def test_only_the_right_answer_is_run_where_that_is_enough() -> None:
+def test_only_the_right_answer_is_scored_unless_choices_are_needed() -> None:
     assert len(objective("log_probability").scorer.requests) == 3
     assert len(objective("margin").scorer.requests) == 8
 
@@ -174,7 +174,7 @@ def test_accuracy_of_a_single_answer_is_that_of_greedy_decoding() -> None:
     assert scores == [1.0, 0.0]
 
 
-def test_errors() -> None:
+def test_wrong_arguments_are_errors() -> None:
     with pytest.raises(
         UnknownName, match=r"expected a known objective, got 'log_probabilty'; did you mean 'log_probability'\?"
     ):

@@ -1,4 +1,4 @@
-"""Documents: the same one is recognized however it is written, and each has one right answer."""
+"""Documents: duplicates are recognized however they are written, and each document has one right answer."""
 
 import json
 import unicodedata

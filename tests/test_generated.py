@@ -34,12 +34,12 @@ PROMPTS = ("is it red? ", "was it? ", "and the actors, all of them, ")
 OPTIONS = {"max_gen_toks": 6, "until": [], "do_sample": False}
 
 
-RECIPE = TaRotConfig("openings", num_samples=4, space="head", search="random", objective="planted:vowels")
+CONFIG = TaRotConfig("openings", num_samples=4, space="head", search="random", objective="planted:vowels")
 
 
 @cache
 def lettered() -> TarotLM:
-    """A random model that writes small letters and spaces alone, so that its texts are its tokens."""
+    """Return a random model that writes only lower-case letters and spaces, one token each."""
     tokenizer = byte_tokenizer()
     model = byte_model()
     letters = tokenizer("abcdefghijklmnopqrstuvwxyz ").input_ids
@@ -50,7 +50,7 @@ def lettered() -> TarotLM:
 
 
 def vowels(prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
-    """A planted reward: the share of vowels."""
+    """Score texts by a planted reward, the fraction of vowels."""
     return [sum(text.count(v) for v in "aeiou") / max(len(text), 1) for text in continuations]
 
 
@@ -65,7 +65,7 @@ def some_angles(seed: int, size: float = 1.0) -> torch.Tensor:
 
 
 def oracle(angles: torch.Tensor) -> tuple[float, float]:
-    """Reward and fluency of greedy texts, one prompt at a time, a token at a time, under hooks, without a cache."""
+    """Compute reward and fluency of greedy texts, one prompt and one token at a time, under hooks, without a cache."""
     lm = lettered()
     rewards, fluencies = [], []
     for prompt in PROMPTS:
@@ -97,7 +97,7 @@ def test_zero_angles_are_the_base() -> None:
     assert outcome == objective().base
 
 
-def test_leaves_the_model_and_the_random_numbers_as_they_were() -> None:
+def test_the_model_and_the_random_state_are_unchanged() -> None:
     model = lettered().model
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
@@ -109,7 +109,7 @@ def test_leaves_the_model_and_the_random_numbers_as_they_were() -> None:
 
 
 def expected_reward(angles: torch.Tensor) -> torch.Tensor:
-    """E[share of vowels] of one sampled letter: a sum over the vocabulary, differentiable."""
+    """Return the expected fraction of vowels of one sampled letter, differentiable: a sum over the vocabulary."""
     lm = lettered()
     right = torch.tensor(lm.tokenizer("aeiou").input_ids)
     totals = []
@@ -120,27 +120,27 @@ def expected_reward(angles: torch.Tensor) -> torch.Tensor:
     return torch.stack(totals).mean()
 
 
-def test_the_gradient_is_that_of_the_expected_reward_on_average() -> None:
+def test_the_mean_gradient_is_that_of_the_expected_reward() -> None:
     exact = some_angles(5, 0.1).requires_grad_()
-    (value_and_grad,) = torch.autograd.grad(expected_reward(exact), exact)
+    (gradient,) = torch.autograd.grad(expected_reward(exact), exact)
     options = OPTIONS | {"max_gen_toks": 1}
     draws = torch.stack([objective(options=options, seed=100 * seed).gradient(exact.detach()) for seed in range(60)])
     error = draws.std(0) / math.sqrt(len(draws))
-    # Each angle's mean lies within four standard errors of what it estimates; and they point the same way.
-    assert bool(((draws.mean(0) - value_and_grad).abs() < 4 * error + 1e-6).all())
-    assert float(torch.cosine_similarity(draws.mean(0).flatten(), value_and_grad.flatten(), 0)) > 0.7
+    # Each angle's mean lies within four standard errors of the gradient, and both point the same way.
+    assert bool(((draws.mean(0) - gradient).abs() < 4 * error + 1e-6).all())
+    assert float(torch.cosine_similarity(draws.mean(0).flatten(), gradient.flatten(), 0)) > 0.7
 
 
-def test_a_reward_that_cannot_tell_texts_apart_has_no_gradient() -> None:
+def test_a_constant_reward_has_no_gradient() -> None:
     with pytest.raises(
         TarotError, match=r"expected rewards that differ between texts, got 0\.5 for all; try --space head, or other"
     ):
         objective(lambda prompts, texts: [0.5] * len(texts)).gradient()
     away = objective(lambda prompts, texts: [0.5] * len(texts)).gradient(some_angles(0))
-    assert not away.any()  # nowhere new to go, which a search can live with
+    assert not away.any()  # away from the identity a search can continue
 
 
-def test_what_falls_below_the_floor_is_refused() -> None:
+def test_an_edit_below_the_floor_is_refused() -> None:
     angles = some_angles(1)
     free = objective()
     lost = free.base.fluency - free.evaluate(angles).fluency
@@ -165,17 +165,17 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedModel:
 
 @pytest.mark.parametrize("space", ["head", "head-gradient"])
 def test_a_planted_reward_is_maximised(tmp_path: Path, loaded: LoadedModel, space: str) -> None:
-    """The published code minimised what it meant to maximise: here a reward and its opposite pull apart."""
+    """The published code minimises what it should maximise: here a reward and its opposite must diverge."""
     best = {}
     for name in ("vowels", "consonants"):
-        config = replace(RECIPE, objective=f"planted:{name}", space=space)
+        config = replace(CONFIG, objective=f"planted:{name}", space=space)
         adapter = tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / name, budget=16)
         scores = [trial.score for trial in read_trials(tmp_path / name)]
         assert adapter.provenance["scores"] == {"identity": scores[0], "best": max(scores)} and max(scores) > scores[0]
         assert [outcome.reward for outcome in read_text_scores(tmp_path / name).values()] == scores
-        # Judged once more, with the adapter as it was saved, by the one reward.
+        # Score the saved adapter again, by the one reward.
         task = load_task("openings")
-        template = get_chat_template(lettered(), RECIPE.apply_chat_template)
+        template = get_chat_template(lettered(), CONFIG.apply_chat_template)
         prompts = [sample.pairs[0][0] for sample in draw_samples(task, 4, chat_template=template)]
         with adapter.apply(loaded.model):
             texts = TextGenerator(lettered(), prompts, task.config.generation_kwargs).generate(0)
@@ -190,20 +190,20 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, loaded: LoadedModel) -> No
         if len(result.trials) == 3:  # type: ignore[attr-defined]  # a Result
             raise RuntimeError("the machine went away")
 
-    config = replace(RECIPE, space="head-gradient", fluency_floor="20%")
-    whole = tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "whole", budget=12)
+    config = replace(CONFIG, space="head-gradient", fluency_floor="20%")
+    uninterrupted = tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "uninterrupted", budget=12)
     with pytest.raises(RuntimeError, match="the machine went away"):
         tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "cut", budget=12, on_trial=stop)
     again = tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "cut", budget=12, resume=True)
-    assert again.fingerprint == whole.fingerprint
-    assert read_text_scores(tmp_path / "cut") == read_text_scores(tmp_path / "whole")
+    assert again.fingerprint == uninterrupted.fingerprint
+    assert read_text_scores(tmp_path / "cut") == read_text_scores(tmp_path / "uninterrupted")
     refused = [trial for trial, outcome in read_text_scores(tmp_path / "cut").items() if outcome.refused]
     assert refused == [trial.index for trial in read_trials(tmp_path / "cut") if math.isnan(trial.score)]
 
 
-def test_any_generating_task_can_be_judged(tmp_path: Path, loaded: LoadedModel) -> None:
+def test_any_generating_task_can_be_scored(tmp_path: Path, loaded: LoadedModel) -> None:
     folder = write_tasks(tmp_path / "tasks")
-    config = replace(RECIPE, task="own_generate")
+    config = replace(CONFIG, task="own_generate")
     assert (
         tune(
             loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "out", budget=3, include_path=folder
@@ -234,9 +234,9 @@ def test_any_generating_task_can_be_judged(tmp_path: Path, loaded: LoadedModel) 
     ],
     ids=str,
 )
-def test_bad_recipes(tmp_path: Path, loaded: LoadedModel, change: dict[str, str], message: str) -> None:
+def test_wrong_settings_are_errors(tmp_path: Path, loaded: LoadedModel, change: dict[str, str], message: str) -> None:
     with pytest.raises(TarotError) as error:
-        tune(loaded.model, loaded.tokenizer, replace(RECIPE, **change), output_dir=tmp_path / "out", budget=3)
+        tune(loaded.model, loaded.tokenizer, replace(CONFIG, **change), output_dir=tmp_path / "out", budget=3)
     assert str(error.value).startswith(message)
     assert not (tmp_path / "out").exists()
 
@@ -246,18 +246,16 @@ def test_an_unknown_reward_is_an_unknown_name(tmp_path: Path, loaded: LoadedMode
         tune(
             loaded.model,
             loaded.tokenizer,
-            replace(RECIPE, objective="toxicity:hgih"),
+            replace(CONFIG, objective="toxicity:hgih"),
             output_dir=tmp_path / "out",
             budget=3,
         )
 
 
-def test_a_search_that_follows_gradients_is_refused_before_anything_is_written(
-    tmp_path: Path, loaded: LoadedModel
-) -> None:
+def test_a_search_that_follows_gradients_fails_before_writing(tmp_path: Path, loaded: LoadedModel) -> None:
     with pytest.raises(TarotError) as error:
-        tune(loaded.model, loaded.tokenizer, replace(RECIPE, search="adam"), output_dir=tmp_path / "out", budget=6)
+        tune(loaded.model, loaded.tokenizer, replace(CONFIG, search="adam"), output_dir=tmp_path / "out", budget=6)
     assert str(error.value) == (
-        f"expected a search without gradients for {RECIPE.objective}, got 'adam'; try --search bo"
+        f"expected a search without gradients for {CONFIG.objective}, got 'adam'; try --search bo"
     )
     assert not (tmp_path / "out").exists()

@@ -45,7 +45,7 @@ def rows(start: int, stop: int) -> list[Row]:
 
 
 def disguised(row: Row) -> Row:
-    """The same document with its choices the other way round, in capitals, with wide spaces."""
+    """Write the same document with reversed choices, in capitals, with wide spaces."""
     choices = list(row["choices"])  # type: ignore[call-overload]  # JSON
     gold = len(choices) - 1 - int(row["gold"])  # type: ignore[call-overload]  # JSON
     return {"question": f" {str(row['question']).upper()}\u3000", "choices": choices[::-1], "gold": gold}
@@ -66,7 +66,7 @@ def loaded() -> LoadedModel:
 
 
 def shown(results: Mapping[str, Any], task: str) -> list[list[str]]:
-    """The items of each prompt: those of the shots, then the question's own."""
+    """Return the items of each prompt: those of the shots, then the question's own."""
     prompts = [document["arguments"][0][0] for document in results["samples"][task]]
     return [re.findall(r"item \d+", normalize_text(prompt)) for prompt in prompts]
 
@@ -96,7 +96,7 @@ def test_no_prompt_shows_its_own_answer(tmp_path: Path, loaded: LoadedModel, sou
 
 @pytest.mark.parametrize("sampler", ["default", "first_n"])
 @pytest.mark.parametrize("listed", [True, False])
-def test_evaluated_documents_are_no_shots(
+def test_evaluated_documents_are_never_shots(
     tmp_path: Path, loaded: LoadedModel, sampler: str, listed: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     train, test = rows(0, 6), [*rows(100, 108), *map(disguised, rows(1, 3))]
@@ -111,7 +111,7 @@ def test_evaluated_documents_are_no_shots(
         evaluate(loaded.model, loaded.tokenizer, ["own"], include_path=tmp_path, num_fewshot=5)
 
 
-def test_documents_of_an_analysis_have_the_shots_of_an_evaluation(tmp_path: Path, loaded: LoadedModel) -> None:
+def test_evaluation_documents_have_the_shots_of_an_evaluation(tmp_path: Path, loaded: LoadedModel) -> None:
     write(tmp_path, "own", splits=SOURCES["test split alone"], test=rows(0, 5))
     results = evaluate(
         loaded.model, loaded.tokenizer, ["own"], include_path=tmp_path, num_fewshot=3, apply_chat_template=False
@@ -123,7 +123,7 @@ def test_documents_of_an_analysis_have_the_shots_of_an_evaluation(tmp_path: Path
 
 
 @pytest.mark.parametrize("sampler", ["default", "first_n"])
-def test_shots_are_lm_evals_own_where_none_is_evaluated(tmp_path: Path, loaded: LoadedModel, sampler: str) -> None:
+def test_shots_are_lm_evals_own_if_none_is_evaluated(tmp_path: Path, loaded: LoadedModel, sampler: str) -> None:
     write(tmp_path, "own", f"fewshot_config: {{sampler: {sampler}}}", train=rows(0, 9), test=rows(100, 106))
     selected = load_tasks(["own"], tmp_path)
     selected["tasks"]["own"].set_config("num_fewshot", 3)
@@ -144,7 +144,7 @@ def test_a_shot_without_an_answer_is_an_error(tmp_path: Path, loaded: LoadedMode
         evaluate(loaded.model, loaded.tokenizer, ["own"], include_path=tmp_path, num_fewshot=4)
 
 
-def test_a_sampler_that_insists_on_the_question_is_an_error(tmp_path: Path) -> None:
+def test_a_sampler_that_shows_the_question_itself_is_an_error(tmp_path: Path) -> None:
     write(tmp_path, "own", splits=SOURCES["test split alone"], test=rows(0, 4))
     task = load_task("own", tmp_path)
     task.sampler.sample = lambda n, eval_doc=None, **_: list(task.eval_docs)[:n]
@@ -170,7 +170,7 @@ def test_shots_have_the_keys_of_both_templates(tmp_path: Path) -> None:
     "own, requested, expected",
     [(None, None, 0), (None, 3, 3), (2, None, 2), (2, 3, 3), (2, 0, 0), (0, None, 0), (0, 3, 0)],
 )
-def test_numbers_of_shots_are_lm_evals(
+def test_the_number_of_shots_follows_lm_eval(
     tmp_path: Path, own: int | None, requested: int | None, expected: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(tmp_path, "own", "" if own is None else f"num_fewshot: {own}", train=rows(0, 4), test=rows(10, 14))
@@ -179,7 +179,7 @@ def test_numbers_of_shots_are_lm_evals(
     assert ("own sets num_fewshot: 0" in caplog.text) == (own == 0 and requested == 3)
 
 
-def test_a_number_of_shots_that_is_none_is_an_error(tmp_path: Path) -> None:
+def test_a_fractional_number_of_shots_is_an_error(tmp_path: Path) -> None:
     write(tmp_path, "own", "num_fewshot: 1.5", train=rows(0, 4), test=rows(10, 14))
     with pytest.raises(TarotError, match=r"expected a whole number as num_fewshot of own, got 1.5"):
         resolve_num_fewshot(load_task("own", tmp_path), None)
@@ -198,7 +198,7 @@ def test_one_task_of_a_group_has_no_shots(tmp_path: Path, loaded: LoadedModel) -
     assert lengths == {"free": {3}, "pinned": {1}, "named": {1}}
 
 
-def test_an_adapter_records_the_shots_that_its_prompts_had(tmp_path: Path, loaded: LoadedModel) -> None:
+def test_an_adapter_records_the_shots_of_its_prompts(tmp_path: Path, loaded: LoadedModel) -> None:
     train, test = [*rows(0, 20), disguised(rows(3, 4)[0])], [*rows(100, 104), disguised(rows(0, 1)[0])]
     write(tmp_path, "own", "num_fewshot: 0", train=train, test=test)
     config = TaRotConfig("own", num_fewshot=3, num_samples=5, search="random", space="head")
@@ -214,7 +214,7 @@ def test_an_adapter_records_the_shots_that_its_prompts_had(tmp_path: Path, loade
         icl.evaluate_with_shots(loaded, "own", train[:2], include_path=tmp_path)
 
 
-def test_chosen_shots_are_not_evaluated(tmp_path: Path, loaded: LoadedModel) -> None:
+def test_evaluated_documents_as_chosen_shots_are_an_error(tmp_path: Path, loaded: LoadedModel) -> None:
     write(tmp_path, "own", train=rows(0, 9), test=rows(5, 7))
     with pytest.raises(TarotError, match="samples of own that are not evaluated, got 1 of 2"):
         icl.evaluate_with_shots(loaded, "own", [rows(0, 1)[0], disguised(rows(5, 6)[0])], include_path=tmp_path)

@@ -37,7 +37,7 @@ def synthetic() -> dict[str, ConfigurableTask]:
 # A seed has nothing to shrink to, and each try takes a second.
 @settings(max_examples=3, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(seed=st.integers(0, 2**32))
-def test_splits_are_balanced_without_duplicates_and_answered_rightly(task: str, seed: int) -> None:
+def test_splits_are_balanced_without_duplicates_and_correct(task: str, seed: int) -> None:
     data = splits.splits(SOURCES[task], seed)
     documents = [document for split in ("train", "test") for document in data[split]]
     assert {split: len(data[split]) for split in data} == {"train": 200, "test": 300}
@@ -46,7 +46,7 @@ def test_splits_are_balanced_without_duplicates_and_answered_rightly(task: str, 
     for split in data:
         golds = data[split]["gold"]
         for rows in range(len(golds) + 1):
-            # The choices take turns, so that any first rows are as balanced as their number allows.
+            # The choices alternate, so that any first rows are as balanced as their number allows.
             counts = [golds[:rows].count(gold) for gold in range(len(SOURCES[task].choices))]
             assert max(counts) - min(counts) <= 1
         assert len(set(counts)) == 1
@@ -74,7 +74,7 @@ def test_documents_are_the_same_everywhere(synthetic: dict[str, ConfigurableTask
 
 
 def walk(text: str) -> str:
-    """Walks on a grid, one step at a time, turning through the points of the compass."""
+    """Answer `navigate` by walking on a grid, one step at a time."""
     compass = ["north", "east", "south", "west"]
     heading, east, north, walked = 0, 0, 0, 0
     instructions = text.split("starting point? ")[1].removesuffix("\nA:").split(". ")
@@ -127,7 +127,7 @@ def lab_of_srgb(srgb: np.ndarray) -> np.ndarray:
 
 
 def name_color(text: str) -> str:
-    """Reads the numbers back, HCL straight as polar L*a*b*, and looks through every CSS color."""
+    """Answer `color` from the numbers in the text, by the nearest CSS color."""
     notation, written = re.findall(r"matching this (\w+) representation: (.*) \?", text)[0]
     numbers = [float(number) for number in re.findall(r"[\d.]+", written)]
     if notation == "HEX":
@@ -142,20 +142,20 @@ def name_color(text: str) -> str:
     else:
         hue, chroma, lightness = numbers
         lab = np.array([lightness, chroma * math.cos(math.radians(hue)), chroma * math.sin(math.radians(hue))])
-    far = {
+    distances = {
         family: min(np.linalg.norm(lab - lab_of_srgb(css_color(name))) for name in names.split())
         for family, names in _CSS.items()
     }
-    first, second = sorted(far.values())[:2]
-    assert second > 1.25 * first  # nothing here is disputable, whatever the rounding
-    return min(far, key=lambda family: far[family])
+    first, second = sorted(distances.values())[:2]
+    assert second > 1.25 * first  # the answer is clear despite rounding
+    return min(distances, key=lambda family: distances[family])
 
 
 def css_color(name: str) -> np.ndarray:
     return np.array(to_rgb(CSS4_COLORS[name]))
 
 
-# What each verb entails (affirmed, negated), read off English once more, apart from the table under test.
+# What each verb entails (affirmed, negated), written independently of the table under test.
 _HAPPENED_IF_AFFIRMED = (
     "manage",
     "remember",
@@ -190,7 +190,7 @@ _IRREGULAR = dict(
 
 
 def first_verb(fact: str) -> tuple[str, bool]:
-    """The verb, in its base form, and whether it is negated."""
+    """Return the verb in its base form, and whether it is negated."""
     words = re.sub(r"^(Yesterday|In the end|Last week) ", "", fact).split()
     if words[1] == "didn't":
         return words[2], True
@@ -203,7 +203,7 @@ def first_verb(fact: str) -> tuple[str, bool]:
 def entail(text: str) -> str | None:
     ((fact, question),) = re.findall(r"^Fact: (.*)\. Q: Did (.*)\?\nA:$", text)
     verb, negated = first_verb(fact)
-    assert question.split()[0] in fact.split()  # it is asked about somebody the fact speaks of
+    assert question.split()[0] in fact.split()  # the question is about somebody in the fact
     return _ENTAILS[verb][negated]
 
 
@@ -227,7 +227,7 @@ def test_lab_agrees_with_the_oracle(rgb: tuple[int, int, int]) -> None:
     np.testing.assert_allclose(color.lab(rgb), lab_of_srgb(np.array(rgb) / 255), atol=0.02)
 
 
-def test_color_families_are_css_colors_and_every_notation_comes_up(synthetic: dict[str, ConfigurableTask]) -> None:
+def test_color_families_are_css_colors_and_every_notation_occurs(synthetic: dict[str, ConfigurableTask]) -> None:
     ours = color.FAMILIES | {"": color.OTHERS}
     css = {family: [to_hex(CSS4_COLORS[name]) for name in names.split()] for family, names in _CSS.items()}
     assert {family: [f"#{code}" for code in codes.split()] for family, codes in ours.items()} == css
@@ -259,13 +259,13 @@ def accuracy(rule: dict, features: list, golds: list) -> float:
 
 
 def majority(features: list, golds: list) -> dict:
-    """For each feature the answer it came with most often."""
+    """Return the most frequent answer for each feature."""
     pairs = Counter(zip(features, golds, strict=True))
     return {f: max((count, gold) for (g, gold), count in pairs.items() if g == f)[1] for f in set(features)}
 
 
 def learned(feature: Callable[[str], Hashable], data: DatasetDict) -> float:
-    """How often the majority's answer for `feature`, learned on the training split, is right on the test split."""
+    """Return the test accuracy of answering by the majority of `feature` in the training split."""
     rule = majority([feature(text) for text in data["train"]["text"]], data["train"]["gold"])
     return accuracy(rule, [feature(text) for text in data["test"]["text"]], data["test"]["gold"])
 
@@ -281,7 +281,7 @@ def test_surface_cues_of_implicatives_do_not_give_the_answer_away(seed: int) -> 
     assert learned(lambda text: first_verb(text[6:])[0], data) < 0.7  # one-way verbs always answer alike; they are few
     for word in {word for text in data["train"]["text"] for word in text.split()}:
         assert learned(partial(contains, word), data) < 0.62
-    # Whoever knows both and puts them together is always right: the rule can succeed.
+    # Verb and negation together determine the answer, so the check can succeed.
     assert learned(lambda text: first_verb(text[6:]), data) > 0.95
 
 

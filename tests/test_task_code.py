@@ -1,4 +1,4 @@
-"""Exceptions of a task's own code: one line that names task, step and document, and no answer computed twice."""
+"""Task code: an exception ends in one line that names task, step and document, and no answer is computed twice."""
 
 import json
 from collections.abc import Iterator
@@ -66,7 +66,7 @@ def total(values):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model and a task whose steps can be made to fail."""
+    """Write a folder with a model and a task whose steps can be made to fail."""
     project = tmp_path_factory.mktemp("project")
     save_checkpoint(project / "model", layers=1)
     (project / "tasks").mkdir()
@@ -80,7 +80,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def failing(project: Path, step: str) -> Iterator[None]:
-    """One step of the task fails in the context."""
+    """Make one step of the task fail in the body."""
     (project / "tasks" / step).touch()
     try:
         yield
@@ -90,17 +90,17 @@ def failing(project: Path, step: str) -> Iterator[None]:
 
 @contextmanager
 def counted() -> Iterator[list[int]]:
-    """The numbers of requests that models answer in the context."""
-    asked: list[int] = []
+    """Count the requests that models answer in the body."""
+    n_requests: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
         stock = TarotLM.loglikelihood
 
         def noted(self: TarotLM, requests: list[object], *rest: object, **options: object) -> object:
-            asked.append(len(requests))
+            n_requests.append(len(requests))
             return stock(self, requests, *rest, **options)
 
         patch.setattr(TarotLM, "loglikelihood", noted)
-        yield asked
+        yield n_requests
 
 
 EVALUATE = ("evaluate", "--model", "model", "--device", "cpu", "--tasks", "fragile", "--include-path", "tasks")
@@ -118,24 +118,24 @@ EVALUATE = ("evaluate", "--model", "model", "--device", "cpu", "--tasks", "fragi
         ("total", "expected lm-eval to aggregate the metrics of fragile, got TypeError: not a number"),
     ],
 )
-def test_answers_outlive_what_fails_after_them(
+def test_answers_survive_a_later_failure(
     project: Path, capsys: pytest.CaptureFixture[str], step: str, message: str
 ) -> None:
     output = f"{step}.json"
-    with failing(project, step), counted() as asked:
+    with failing(project, step), counted() as n_requests:
         assert run_in(project, *EVALUATE, "--output", output) == 2
     error = capsys.readouterr().err
     assert message in error.splitlines()[-1] and "Traceback" not in error
-    assert asked == [24] and not (project / output).exists()
+    assert n_requests == [24] and not (project / output).exists()
     kept = project / f".{output}.answers.jsonl"
     assert len(kept.read_text().splitlines()) == 24 and kept.name in error
-    with counted() as asked:
+    with counted() as n_requests:
         assert run_in(project, *EVALUATE, "--output", output) == 0
-    assert asked == [] and not kept.exists()
+    assert n_requests == [] and not kept.exists()
     assert len(json.loads((project / output).read_text())["samples"]["fragile"]) == 12
 
 
-def test_a_template_that_fails_is_refused_before_the_model_where_it_is_among_the_first(
+def test_a_template_that_fails_on_the_first_documents_fails_before_the_model_loads(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with failing(project, "text"):
@@ -160,7 +160,7 @@ def test_a_template_that_fails_is_refused_before_the_model_where_it_is_among_the
         ("process_docs: !function code.leave", "expected a task file and data that lm-eval can load for fragile"),
     ],
 )
-def test_what_lm_eval_would_refuse_is_refused_without_a_model(
+def test_tasks_that_lm_eval_refuses_fail_before_the_model_loads(
     project: Path, tmp_path: Path, head: str, message: str
 ) -> None:
     for file in (project / "tasks").glob("*.*"):
@@ -173,7 +173,7 @@ def test_what_lm_eval_would_refuse_is_refused_without_a_model(
         check_tasks(["fragile"], include_path=tmp_path)
 
 
-def test_a_sound_task_is_left_as_it_is(project: Path) -> None:
+def test_a_working_task_is_unchanged(project: Path) -> None:
     task = load_task("fragile", project / "tasks")
     document = next(iter(task.eval_docs))
     assert task.doc_to_text(document) == "item 0" and task.doc_to_target(document) == 0

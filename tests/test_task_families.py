@@ -15,7 +15,7 @@ openings = import_task_module("generation/openings")
 
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ConfigurableTask]:
-    """All of them, over small files in the hub's own fields."""
+    """Load the tasks over small files with the hub's own fields."""
     root = tmp_path_factory.mktemp("data")
     reviews = [f"This is<br /><br />review number {row} and it goes on for longer than its opening" for row in range(9)]
     write_records(root / "imdb" / "train.jsonl", [{"text": text, "label": 0} for text in reviews])
@@ -51,7 +51,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ConfigurableTas
 
 
 @pytest.mark.parametrize("name", GENERATING)
-def test_every_generating_task_is_of_one_form(tasks: dict[str, ConfigurableTask], name: str) -> None:
+def test_every_generating_task_has_one_form(tasks: dict[str, ConfigurableTask], name: str) -> None:
     config = tasks[name].config
     assert (config.output_type, config.doc_to_target) == ("generate_until", "")
     assert (config.training_split, config.test_split, config.num_fewshot) == ("train", "test", None)
@@ -82,7 +82,7 @@ def test_openings_are_neutral_and_of_other_films() -> None:
     assert openings.openings("test", seed=0) == test != openings.openings("test", seed=1)
 
 
-def test_the_opening_begins_what_the_model_writes(tasks: dict[str, ConfigurableTask]) -> None:
+def test_the_opening_begins_the_models_text(tasks: dict[str, ConfigurableTask]) -> None:
     task = load_task("openings")
     (sample,) = draw_samples(task, 1)
     prompt, answer = sample.pairs[0]
@@ -98,7 +98,7 @@ def test_the_opening_begins_what_the_model_writes(tasks: dict[str, ConfigurableT
     assert len({each.key for each in draw_samples(task, 80)}) == 80
 
 
-def test_other_peoples_openings(tasks: dict[str, ConfigurableTask]) -> None:
+def test_openings_of_published_data(tasks: dict[str, ConfigurableTask]) -> None:
     imdb, toxicity = tasks["imdb"].dataset, tasks["toxicity"].dataset
     assert imdb["train"][0] == {
         "id": "train-0",
@@ -110,7 +110,7 @@ def test_other_peoples_openings(tasks: dict[str, ConfigurableTask]) -> None:
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_written_answers(tasks: dict[str, ConfigurableTask], name: str) -> None:
+def test_tasks_with_free_answers(tasks: dict[str, ConfigurableTask], name: str) -> None:
     task = tasks[f"tarot_{name}"]
     assert task.config.output_type == "generate_until" and task.config.doc_to_choice is None
     (sample, *_) = draw_samples(task, 6, num_fewshot=0)
@@ -130,7 +130,7 @@ def test_written_answers(tasks: dict[str, ConfigurableTask], name: str) -> None:
         ("snli", ["entailment", "neutral", "contradiction"]),
     ],
 )
-def test_chosen_answers(tasks: dict[str, ConfigurableTask], name: str, choices: list[str]) -> None:
+def test_tasks_with_choices(tasks: dict[str, ConfigurableTask], name: str, choices: list[str]) -> None:
     task = tasks[f"tarot_{name}"]
     first = next(iter(task.eval_docs))
     assert first["choices"] == choices
@@ -145,7 +145,7 @@ def test_pairs_without_a_label_are_left_out(tasks: dict[str, ConfigurableTask]) 
     assert sorted(data["train"]["gold"][:3]) == [0, 1, 2]
 
 
-def test_the_tag_holds_them_and_the_readmes_name_them() -> None:
+def test_the_tag_and_the_readmes_list_the_tasks() -> None:
     manager = TaskManager(include_path=str(TASKS), include_defaults=False)
     assert manager.all_tags == ["tarot_published_code"]
     files = [path.read_text() for path in (TASKS / "paper").glob("*.yaml")]

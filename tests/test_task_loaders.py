@@ -15,13 +15,13 @@ loaders = import_task_module("loaders")
 
 
 @given(golds=st.lists(st.integers(0, 4), min_size=1, max_size=40), seed=st.integers(0, 9))
-def test_labels_take_turns(golds: list[int], seed: int) -> None:
+def test_labels_alternate(golds: list[int], seed: int) -> None:
     documents = [{"id": row, "gold": gold} for row, gold in enumerate(golds)]
     ordered = loaders.alternate_labels(documents, seed)
     assert sorted(ordered, key=lambda document: document["id"]) == documents
     left = Counter(golds)
     while ordered:
-        # Each round takes one of every label that is left; within a label, documents keep their order.
+        # Each round has one of every label left; within a label, documents keep their order.
         one_round, ordered = ordered[: len(left)], ordered[len(left) :]
         assert {document["gold"] for document in one_round} == set(left)
         left = Counter({gold: count - 1 for gold, count in left.items() if count > 1})
@@ -62,7 +62,9 @@ def test_labels_take_turns(golds: list[int], seed: int) -> None:
         ),
     ],
 )
-def test_bad_line_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, third_line: str, message: str) -> None:
+def test_the_error_names_a_bad_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, third_line: str, message: str
+) -> None:
     path = write_paper_data(tmp_path) / "bigbench" / "navigate" / "validation.jsonl"
     path.write_text(f"{json.dumps(RECORD)}\n{json.dumps(RECORD)}\n{third_line}\n{json.dumps(RECORD)}\n")
     monkeypatch.setenv("TAROT_DATA", str(tmp_path))
@@ -75,7 +77,7 @@ def test_bad_line_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thir
 
 
 @pytest.mark.parametrize("label", [4, -1, None])
-def test_label_outside_the_topics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, label: object) -> None:
+def test_a_label_outside_the_topics_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, label: object) -> None:
     write_records(write_paper_data(tmp_path) / "ag_news" / "train.jsonl", [{"text": "News.", "label": label}])
     monkeypatch.setenv("TAROT_DATA", str(tmp_path))
     expected = "expected an answer among World, Sports, Business, Technology, got {!r}; see {}:1"
@@ -84,33 +86,36 @@ def test_label_outside_the_topics(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert str(caught.value) == expected.format(label, tmp_path / "ag_news" / "train.jsonl")
 
 
-def test_missing_folder_missing_file_and_empty_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def said(task: str) -> str:
+def test_a_missing_folder_a_missing_file_and_an_empty_file_are_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def error_of(task: str) -> str:
         with pytest.raises(ValueError) as caught:
             load(task)
         return str(caught.value)
 
     monkeypatch.setenv("TAROT_DATA", str(tmp_path / "nowhere"))
     nowhere = f"expected TAROT_DATA to name a folder, got '{tmp_path / 'nowhere'}'; unset it to read from the hub"
-    assert said("tarot_color") == nowhere
+    assert error_of("tarot_color") == nowhere
     write_paper_data(tmp_path)
     monkeypatch.setenv("TAROT_DATA", str(tmp_path))
     missing = tmp_path / "bigbench" / "color" / "validation.jsonl"
     missing.unlink()
-    assert said("tarot_color") == (
+    assert error_of("tarot_color") == (
         f"expected the file {missing}, got 'No such file or directory'; TAROT_DATA must hold it"
     )
     missing.write_text("")
     assert (
-        said("tarot_color") == "expected at least one record in the split 'validation', got none; the data is cut off"
+        error_of("tarot_color")
+        == "expected at least one record in the split 'validation', got none; the data is cut off"
     )
 
 
-def test_without_the_folder_the_hub_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+def test_answers_come_from_the_hub_without_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    requested = []
 
     def load_dataset(*source: str, split: str) -> list[dict]:
-        asked.append((*source, split))
+        requested.append((*source, split))
         return [{"text": f"{split}.", "label": 2}] if "ag_news" in source[0] else [RECORD | {"inputs": split}]
 
     monkeypatch.delenv("TAROT_DATA", raising=False)
@@ -119,7 +124,7 @@ def test_without_the_folder_the_hub_is_asked(monkeypatch: pytest.MonkeyPatch) ->
     expected = {"id": "validation-0", "text": "validation", "choices": ["True", "False"], "gold": 1}
     assert list(data["validation"]) == [expected]
     assert loaders.ag_news(choices=["World", "Sports", "Business", "Technology"])["test"]["gold"] == [2]
-    assert asked == [
+    assert requested == [
         ("tasksource/bigbench", "navigate", "train"),
         ("tasksource/bigbench", "navigate", "validation"),
         ("fancyzhx/ag_news", "train"),
@@ -147,7 +152,7 @@ def real_data() -> Path:
     pytest.skip("TAROT_DATA is not set: it names a folder of the paper's data, which cannot be shipped")
 
 
-def test_paper_tasks_on_the_papers_data(real_data: Path) -> None:
+def test_the_papers_data_give_the_papers_answers(real_data: Path) -> None:
     for name, task in load("tarot_paper").items():
         training, evaluated = list(task.training_docs()), list(task.eval_docs)
         assert not {document["text"] for document in training} & {document["text"] for document in evaluated}
@@ -165,36 +170,36 @@ def test_paper_tasks_on_the_papers_data(real_data: Path) -> None:
         assert len({document["gold"] for document in training[:6]}) == min(6, len(training[0]["choices"]))
 
 
-def test_bad_records_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def said(name: str) -> str:
+def test_the_error_names_a_bad_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def error_of(name: str) -> str:
         with pytest.raises(ValueError) as error:
             load(name)
         return str(error.value)
 
     monkeypatch.setenv("TAROT_DATA", str(tmp_path / "nowhere"))
-    assert said("imdb").startswith("expected TAROT_DATA to name a folder, got ")
+    assert error_of("imdb").startswith("expected TAROT_DATA to name a folder, got ")
     monkeypatch.setenv("TAROT_DATA", str(tmp_path))
     path = tmp_path / "imdb" / "train.jsonl"
-    assert said("imdb") == f"expected the file {path}, got 'No such file or directory'; TAROT_DATA must hold it"
+    assert error_of("imdb") == f"expected the file {path}, got 'No such file or directory'; TAROT_DATA must hold it"
     write_records(path, [{"review": "good"}])
-    assert said("imdb") == (f"expected a record in the hub's own fields, got \"KeyError: 'text'\"; see {path}:1")
+    assert error_of("imdb") == (f"expected a record in the hub's own fields, got \"KeyError: 'text'\"; see {path}:1")
     path.write_text("")
     write_records(tmp_path / "imdb" / "test.jsonl", [{"text": "good"}])
-    assert said("imdb") == "expected at least one opening in the split 'train', got none; the data is cut off"
+    assert error_of("imdb") == "expected at least one opening in the split 'train', got none; the data is cut off"
 
 
 def test_openings_come_from_the_hub_without_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    requested = []
 
     def load_dataset(name: str, split: str) -> list[dict]:
-        asked.append((name, split))
+        requested.append((name, split))
         return [{"text": f"{split}.", "prompt": {"text": f"rude {row}"}, "challenging": True} for row in range(5)]
 
     monkeypatch.delenv("TAROT_DATA", raising=False)
     monkeypatch.setattr(loaders, "load_dataset", load_dataset)
     assert loaders.imdb(version=1.0)["test"]["opening"] == ["test."]
     assert loaders.toxicity()["test"]["opening"] == ["rude 4"]
-    assert asked == [
+    assert requested == [
         ("stanfordnlp/imdb", "train"),
         ("stanfordnlp/imdb", "test"),
         ("allenai/real-toxicity-prompts", "train"),

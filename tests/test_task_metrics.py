@@ -30,9 +30,9 @@ def slow_weighted_f1(pairs: list[tuple[int, int]]) -> float:
     total = 0.0
     for label in {gold for gold, _ in pairs}:
         right = sum(gold == predicted == label for gold, predicted in pairs)
-        said = sum(predicted == label for _, predicted in pairs)
-        there = sum(gold == label for gold, _ in pairs)
-        total += there * 2 * right / (said + there)  # F1 = 2 tp / (2 tp + fp + fn)
+        predicted_count = sum(predicted == label for _, predicted in pairs)
+        gold_count = sum(gold == label for gold, _ in pairs)
+        total += gold_count * 2 * right / (predicted_count + gold_count)  # F1 = 2 tp / (2 tp + fp + fn)
     return total / len(pairs)
 
 
@@ -52,12 +52,12 @@ def test_process_results_agrees_with_its_definition(results: list[tuple[float, b
     choices = Random(data.draw(st.integers(0, 9))).sample(words, len(words))
     scores = metrics.process_results({"choices": choices, "gold": gold}, results)
     assert set(scores) == METRICS
-    likeliest, said = scores["f1"][1], scores["greedy_f1"][1]
+    likeliest, greedy_answer = scores["f1"][1], scores["greedy_f1"][1]
     assert all(results[likeliest][0] >= log_probability for log_probability, _ in results)
     assert scores["acc"] == (likeliest == gold)
     greedy = {choice: place for place, choice in enumerate(choices) if results[place][1]}
-    assert said == (greedy[max(greedy, key=len)] if greedy else -1)
-    assert scores["greedy_acc"] == (said == gold)
+    assert greedy_answer == (greedy[max(greedy, key=len)] if greedy else -1)
+    assert scores["greedy_acc"] == (greedy_answer == gold)
     assert scores["gold_prob"] == pytest.approx(math.exp(results[gold][0]))
     assert scores["f1"][0] == scores["greedy_f1"][0] == gold
 

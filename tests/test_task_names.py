@@ -1,4 +1,4 @@
-"""Names of tasks, found without lm-eval: all that lm-eval knows, and none that it does not."""
+"""Task names: the same that lm-eval finds, without importing it."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from tarot.errors import TarotError, UnknownName
 from tarot.objectives.task_names import check_task_names, lm_eval_names, task_names_in, tasks_folder
 
 
-def test_every_name_of_lm_eval_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_name_of_lm_eval_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     names = lm_eval_names()
     assert set(TaskManager().all_tasks) <= names
@@ -22,7 +22,7 @@ def test_every_name_of_lm_eval_is_found(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"of": 1}', '{"of": ["0"], "names": ["nosuch"]}', "\0"])
-def test_a_damaged_cache_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+def test_a_damaged_cache_is_rebuilt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("tarot.objectives.task_names._scan_names", lambda folder: {"hellaswag"})
     (tmp_path / "tarot").mkdir()
@@ -41,7 +41,7 @@ YAML = {
 }
 
 
-def test_a_folder_has_the_names_that_lm_eval_finds_in_it(tmp_path: Path) -> None:
+def test_a_folder_has_the_names_that_lm_eval_finds(tmp_path: Path) -> None:
     for name, content in YAML.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
@@ -52,7 +52,7 @@ def test_a_folder_has_the_names_that_lm_eval_finds_in_it(tmp_path: Path) -> None
 
 
 @given(st.binary(max_size=40))
-def test_a_file_that_cannot_be_read_is_named_where_a_name_is_missing(
+def test_the_error_for_a_missing_name_names_a_broken_file(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
     folder = tmp_path_factory.mktemp("tasks")
@@ -63,7 +63,7 @@ def test_a_file_that_cannot_be_read_is_named_where_a_name_is_missing(
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "", "file"])
-def test_a_folder_that_is_none_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+def test_the_error_quotes_a_missing_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
     with pytest.raises(TarotError, match=f"got '{folder}'"):
@@ -73,7 +73,7 @@ def test_a_folder_that_is_none_is_quoted(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("name", "nearest"), [("synth_colr", "synth_color"), ("hellaswg", "hellaswag"), ("own_tas", "own_task")]
 )
-def test_the_nearest_name_is_offered(tmp_path: Path, name: str, nearest: str) -> None:
+def test_the_error_suggests_the_nearest_name(tmp_path: Path, name: str, nearest: str) -> None:
     (tmp_path / "own.yaml").write_text("task: own_task\n")
     with pytest.raises(UnknownName, match=f"got '{name}'; did you mean '{nearest}'"):
         check_task_names([name], tmp_path)
@@ -88,9 +88,7 @@ def test_the_nearest_name_is_offered(tmp_path: Path, name: str, nearest: str) ->
         ("effects", "--adapter", "nowhere", "--tasks"),
     ],
 )
-def test_a_misspelt_task_is_refused_before_anything_slow_is_imported(
-    tmp_path: Path, arguments: tuple[str, ...]
-) -> None:
+def test_a_misspelt_task_fails_before_slow_imports(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     line = ["tarot", *arguments, "synth_colr", "--model", "nowhere", "--output", str(tmp_path / "output")]
     code = (
         f"import sys; sys.argv = {line!r}\nfrom tarot.cli.main import main\ntry: main()\n"

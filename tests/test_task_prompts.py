@@ -147,7 +147,7 @@ def test_folder_holds_exactly_these_tasks_and_groups(tasks: dict[str, Configurab
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_task_is_of_one_form(tasks: dict[str, ConfigurableTask], name: str) -> None:
+def test_every_task_has_one_form(tasks: dict[str, ConfigurableTask], name: str) -> None:
     task = tasks[name]
     evaluated = "validation" if name.startswith("tarot_") and name != "tarot_ag_news" else "test"
     assert task.config.output_type == "multiple_choice"
@@ -179,7 +179,7 @@ def test_every_document_has_the_same_shots(tasks: dict[str, ConfigurableTask], n
     assert len(counts) == choices and max(counts.values(), default=0) - min(counts.values(), default=0) <= 1
 
 
-def test_description_is_the_system_text_of_a_chat(tasks: dict[str, ConfigurableTask]) -> None:
+def test_the_description_is_the_system_message_of_a_chat(tasks: dict[str, ConfigurableTask]) -> None:
     def template(messages: list[dict], add_generation_prompt: bool) -> str:
         assert add_generation_prompt
         return "".join(f"<{message['role']}>{message['content']}" for message in messages)
