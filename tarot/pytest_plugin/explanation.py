@@ -4,11 +4,11 @@ from textwrap import shorten
 
 from tarot.errors import printable
 from tarot.evaluation.metrics import METRICS
-from tarot.evaluation.results import EDITED, FEW_SHOT, OUTSIDE, Arm, Comparison
+from tarot.evaluation.results import FEW_SHOT, OUTSIDE, Comparison
 from tarot.evaluation.scored_comparison import named_arms
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.seeds import MeanGain
-from tarot.pytest_plugin.gain import Gains, TarotGain, base_arm
+from tarot.pytest_plugin.gain import Gains, TarotGain
 from tarot.report.table import aligned
 
 SHOWN_DOCUMENTS = 3  # that changed each way
@@ -22,7 +22,7 @@ def explain(comparison: Comparison) -> str:
         >>> print(explain(tarot_gain.comparison))
     """
     gains = TarotGain(comparison)
-    changed = _changed_documents(comparison, base_arm(comparison), comparison.arm(EDITED))
+    changed = _changed_documents(comparison)
     repeat = ["repeat it with:", comparison.command]
     lines = [comparison.id, "", *_arm_table(comparison), "", *_gain_table(gains), "", *changed, "", *repeat]
     return "\n".join(map(printable, lines))
@@ -54,22 +54,18 @@ def _gain_table(gains: TarotGain) -> list[str]:
     return aligned(rows)
 
 
-def _changed_documents(comparison: Comparison, before: Arm, after: Arm) -> list[str]:
+def _changed_documents(comparison: Comparison) -> list[str]:
     """Return how many documents' likeliest choice or greedy answer became right or wrong, and the first of them."""
-    lines = []
-    for title, becomes_right in (("gained", True), ("lost", False)):
-        for kind, name in (("predicted", "likeliest choice"), ("greedy", "greedy answer")):
-            old, new = getattr(before, kind), getattr(after, kind)
-            changed = [
-                (row, gold)
-                for row, gold in enumerate(comparison.gold)
-                if (new[row] == gold) == becomes_right and (old[row] == gold) != becomes_right
-            ]
-            lines.append(f"{title}, {name}: {len(changed)}")
-            for row, gold in changed[:SHOWN_DOCUMENTS]:
-                answers = f"right {gold}, {before.name} {_answer(old[row])}, edited {_answer(new[row])}"
-                text = shorten(comparison.texts[row], TEXT_WIDTH, placeholder=" ...")
-                lines.append(f"  {row}: {text} ({answers})")
+    base, lines = comparison.base.name, []
+    changes = {"likeliest choice": comparison.changed("acc"), "greedy answer": comparison.changed("greedy_acc")}
+    for title, direction in (("gained", "fixed"), ("lost", "broken")):
+        for kind, change in changes.items():
+            documents = getattr(change, direction)
+            lines.append(f"{title}, {kind}: {len(documents)}")
+            for each in documents[:SHOWN_DOCUMENTS]:
+                answers = f"right {each.gold}, {base} {_answer(each.base)}, edited {_answer(each.edited)}"
+                text = shorten(each.text, TEXT_WIDTH, placeholder=" ...")
+                lines.append(f"  {each.row}: {text} ({answers})")
     return lines
 
 

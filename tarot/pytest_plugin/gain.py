@@ -6,11 +6,10 @@ from functools import cached_property
 from typing import Generic, TypeVar
 
 from tarot.errors import TarotError
-from tarot.evaluation.metrics import METRICS, Metric
-from tarot.evaluation.results import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Comparison
-from tarot.evaluation.scored_comparison import mean_of_draws
+from tarot.evaluation.results import FEW_SHOT, Comparison
+from tarot.evaluation.scored_comparison import gain_over_draws, mean_of_draws
 from tarot.evaluation.statistics.gains import Gain
-from tarot.evaluation.statistics.seeds import MeanGain, mean_over_seeds
+from tarot.evaluation.statistics.seeds import MeanGain
 
 Measured = TypeVar("Measured", Gain, MeanGain)
 
@@ -22,7 +21,7 @@ class Gains(Generic[Measured]):
     Attributes:
         comparison: Everything that was measured.
         before: Name of the arm that the edited model is compared with.
-        measured: Returns the gain in a metric.
+        measured: Returns the gain in a metric of that name.
 
     Example:
         >>> def test_it_helps_over_prompting(tarot_gain):
@@ -31,7 +30,7 @@ class Gains(Generic[Measured]):
 
     comparison: Comparison
     before: str
-    measured: Callable[[Metric], Measured]
+    measured: Callable[[str], Measured]
 
     def __repr__(self) -> str:
         """Return a short name, since pytest prints it in every failed assertion."""
@@ -40,12 +39,12 @@ class Gains(Generic[Measured]):
     @cached_property
     def f1(self) -> Measured:
         """Gain in the weighted F1 of the likeliest choice."""
-        return self.measured(METRICS["f1"])
+        return self.measured("f1")
 
     @cached_property
     def accuracy(self) -> Measured:
         """Gain in the accuracy of the likeliest choice."""
-        return self.measured(METRICS["acc"])
+        return self.measured("acc")
 
     @cached_property
     def greedy_f1(self) -> Measured:
@@ -53,12 +52,12 @@ class Gains(Generic[Measured]):
 
         An answer that is none of the choices is wrong.
         """
-        return self.measured(METRICS["greedy_f1"])
+        return self.measured("greedy_f1")
 
     @cached_property
     def greedy_accuracy(self) -> Measured:
         """Gain in the accuracy of what greedy decoding over the whole vocabulary writes."""
-        return self.measured(METRICS["greedy_acc"])
+        return self.measured("greedy_acc")
 
 
 class TarotGain(Gains[Gain]):
@@ -72,8 +71,7 @@ class TarotGain(Gains[Gain]):
     """
 
     def __init__(self, comparison: Comparison) -> None:
-        base = base_arm(comparison)
-        super().__init__(comparison, base.name, lambda metric: _gain(comparison, base, metric))
+        super().__init__(comparison, comparison.base.name, comparison.gain)
 
     @property
     def cell(self) -> Comparison:
@@ -83,8 +81,8 @@ class TarotGain(Gains[Gain]):
     @cached_property
     def over_few_shot(self) -> Gains[Gain]:
         """Gains over prompting with labelled examples."""
-        few_shot = self.comparison.arm(FEW_SHOT)
-        return Gains(self.comparison, few_shot.name, lambda metric: _gain(self.comparison, few_shot, metric))
+        self.comparison.arm(FEW_SHOT)  # raises if there is none
+        return Gains(self.comparison, FEW_SHOT, lambda metric: self.comparison.gain(metric, over=FEW_SHOT))
 
     @cached_property
     def over_draws(self) -> Gains[MeanGain]:
@@ -93,20 +91,10 @@ class TarotGain(Gains[Gain]):
         Raises:
             TarotError: There were no draws.
         """
-        draws = self.comparison.draws
-        if not draws:
+        if not self.comparison.draws:
             raise TarotError("draws of few-shot prompts", f"none in {self.comparison.id}", "give --tarot-draws 5")
         return Gains(
             self.comparison,
             mean_of_draws(self.comparison),
-            lambda metric: mean_over_seeds([_gain(self.comparison, draw, metric) for draw in draws]),
+            lambda metric: gain_over_draws(self.comparison, metric),
         )
-
-
-def base_arm(comparison: Comparison) -> Arm:
-    """Return the arm of the base model under the edited model's prompts."""
-    return comparison.arm(FEW_SHOT if comparison.num_fewshot else ZERO_SHOT)
-
-
-def _gain(comparison: Comparison, before: Arm, metric: Metric) -> Gain:
-    return metric.gain(comparison.gold, metric.answers(before), metric.answers(comparison.arm(EDITED)))
