@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import transformers
 from checkpoint import save_checkpoint
-from test_cli import run_in
+from cli_suite import run_in
 
 from tarot.errors import TarotError
 from tarot.evaluation.evaluate import check_tasks
