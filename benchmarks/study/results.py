@@ -15,6 +15,7 @@ from benchmarks.study import development_tables, effect_tables, grid, tables
 from benchmarks.study.effect_tables import RecordedEffects
 from benchmarks.study.figures import Figures, fill
 from benchmarks.study.grid import Cell
+from benchmarks.study.markdown import reflow
 from benchmarks.study.recorded import RecordedCells
 from tarot._files.atomic import write_atomically
 from tarot.evaluation.statistics.seeds import mean_over_settings
@@ -51,7 +52,7 @@ def write_pages(cells: RecordedCells, effects: RecordedEffects) -> dict[Path, st
         contents[f"scores_{shots}"] = tables.scores(cells, shots)
         contents[f"against_{shots}"] = tables.against(cells, shots)
     figures = Figures(cells, effects)
-    return {path: fill((HERE / name).read_text(), figures, contents) for name, path in PAGES.items()}
+    return {path: reflow(fill((HERE / name).read_text(), figures, contents)) for name, path in PAGES.items()}
 
 
 def plot_curves(cells: RecordedCells, path: Path) -> None:
@@ -82,7 +83,8 @@ def gains_figure(cells: RecordedCells) -> Markup:
             gain = mean_over_settings([[gain for gain in seeds if gain]])
             intervals.append(Interval(f"{TITLES[model]}, {task}", gain.value, gain.low, gain.high))
     mean = mean_over_settings(cells.gains(0, "default", "base"))
-    return forest([*intervals, Interval("mean", mean.value, mean.low, mean.high, is_mean=True)])
+    intervals.append(Interval("mean", mean.value, mean.low, mean.high, is_mean=True))
+    return forest(intervals, "gain over zero-shot prompts, weighted F1")
 
 
 def main() -> None:
