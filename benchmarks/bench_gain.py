@@ -26,6 +26,7 @@ def tarot_gain(benchmark: Any, request: pytest.FixtureRequest, tarot_setting: Ce
 
 
 def bench_gain(benchmark: Any, tarot_gain: TarotGain) -> None:
+    """Time a cell; keep its scores and gains."""
     comparison = tarot_gain.comparison
     for arm in comparison.arms:
         for name, metric in METRICS.items():

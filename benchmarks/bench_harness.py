@@ -43,6 +43,7 @@ def bench_harness(
     task: Task,
     kind: str,
 ) -> None:
+    """Time the answers of one model class; check that both classes agree."""
     lm = KINDS[kind](pretrained=tarot_model.model, tokenizer=tarot_model.tokenizer, batch_size=BATCH)
     benchmark.group = f"six-shot task {tarot_model.reference}"
     answers = benchmark.pedantic(lm.loglikelihood, args=(task.instances,), kwargs={"disable_tqdm": True})

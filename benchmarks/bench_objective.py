@@ -109,6 +109,7 @@ def bench_objective(
     objective: AnswerObjective,
     how: str,
 ) -> None:
+    """Time one evaluation of the objective in one of three ways."""
     shots = request.node.callspec.params["objective"]
     sites = objective.sites
     generator = torch.Generator().manual_seed(0)

@@ -56,6 +56,7 @@ def bench_overhead(
     work: str,
     edit: str,
 ) -> None:
+    """Time a forward pass or generation, unedited, hooked or merged."""
     model = tarot_model.model
     sites = find_sites(model, "heads", 0.5)
     angles = torch.rand(len(sites), sites[0].n_heads, sites[0].d_head // 2, generator=torch.Generator().manual_seed(0))

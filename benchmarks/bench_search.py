@@ -15,6 +15,7 @@ BUDGET = 120
 
 @pytest.mark.parametrize("search", ["adam", "bo"])
 def bench_search(benchmark: Any, tarot_model: LoadedModel, bounded: bool, tmp_path: Path, search: str) -> None:
+    """Time a search; keep its share of proposing and its growth of memory."""
     peaks: list[int] = []
 
     def keep_peak(*_: object) -> None:

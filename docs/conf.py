@@ -101,11 +101,13 @@ def _section(module: str) -> str:
 
 
 def draw_inline(writer: HTML5Translator, node: nodes.math) -> None:
+    """Write an inline formula as MathML."""
     writer.body.append(_mathml(node, as_block=False))
     raise nodes.SkipNode
 
 
 def draw_block(writer: HTML5Translator, node: nodes.math_block) -> None:
+    """Write a displayed formula as MathML."""
     writer.body.append(f'<div class="math">{_mathml(node, as_block=True)}</div>\n')
     raise nodes.SkipNode
 
@@ -119,6 +121,7 @@ def _mathml(node: nodes.Element, *, as_block: bool) -> str:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the handlers of this file."""
     app.add_html_math_renderer("mathml", (draw_inline, None), (draw_block, None))
     app.connect("autodoc-process-docstring", quote_formulas, priority=100)  # before napoleon
     app.connect("autodoc-process-signature", shorten_defaults)

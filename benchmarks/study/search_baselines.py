@@ -69,6 +69,7 @@ class OnSphere(Kernel):
         self.register_parameter("raw_scale", torch.nn.Parameter(torch.zeros(1)))
 
     def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, **_: object) -> Tensor:
+        """Return the covariances of two sets of points."""
         first, second = (self._projected(x) for x in (x1, x2))
         share = self.raw_share.sigmoid()
         products = (first * second).sum(-1) if diag else first @ second.transpose(-1, -2)
@@ -111,6 +112,7 @@ class Turbo(BayesianOptimisation):
     in_batches: ClassVar[bool] = False
 
     def propose(self, history: Sequence[Trial], pending: Sequence[Point] = ()) -> Proposal:
+        """Return the next point."""
         if len(history) <= 6:
             return super().propose(history)
         X, Y = to_tensors(history)
@@ -149,6 +151,7 @@ class CmaEs:
         self.seed = seed
 
     def propose(self, history: Sequence[Trial], pending: Sequence[Point] = ()) -> Proposal:
+        """Return the next point."""
         if not history:
             return Proposal(identity(self.d), "identity")
         design = [trial for trial in history if trial.origin in ("identity", "start")]
@@ -170,6 +173,7 @@ class Nested(BayesianOptimisation):
     in_batches: ClassVar[bool] = False
 
     def propose(self, history: Sequence[Trial], pending: Sequence[Point] = ()) -> Proposal:
+        """Return the next point."""
         if not history:
             return super().propose(history)
         bins = next((b for least, b in ((60, self.d), (30, 32)) if len(history) >= least), 8)

@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
+from typing_extensions import override
 
 from tarot.errors import InvalidValueError, ShapeMismatch
 
@@ -75,15 +76,18 @@ class Rotary(Rotation):
     name: ClassVar[str] = "rotary"
     orthogonal: ClassVar[bool] = True
 
+    @override
     def n_angles(self, d: int) -> int:
         if d < 2 or d % 2:
             raise InvalidValueError("an even size for the rotation 'rotary'", str(d), "'givens' turns any size")
         return d // 2
 
+    @override
     def turn(self, angles: Float[Tensor, "*batch angle"], d: int) -> Turn:
         planes = _planes(_check(angles, self.n_angles(d)))
         return _at_32_bits(lambda x: _numbers(planes(_pairs(x))))
 
+    @override
     def unturn(self, angles: Float[Tensor, "*batch angle"], d: int) -> Turn:
         return self.turn(-angles, d)
 
@@ -100,15 +104,18 @@ class Givens(Rotation):
     name: ClassVar[str] = "givens"
     orthogonal: ClassVar[bool] = True
 
+    @override
     def n_angles(self, d: int) -> int:
         if d < 1:
             raise InvalidValueError("a size of at least 1 for the rotation 'givens'", str(d))
         return d - 1
 
+    @override
     def turn(self, angles: Float[Tensor, "*batch angle"], d: int) -> Turn:
         levels, batch = _levels(_check(angles, self.n_angles(d)), d), angles.new_empty(*angles.shape[:-1], 1)
         return _at_32_bits(lambda x: _climb(torch.broadcast_tensors(x, batch)[0], levels))
 
+    @override
     def unturn(self, angles: Float[Tensor, "*batch angle"], d: int) -> Turn:
         levels, batch = _levels(-_check(angles, self.n_angles(d)), d), angles.new_empty(*angles.shape[:-1], 1)
         return _at_32_bits(lambda y: _descend(torch.broadcast_tensors(y, batch)[0], levels))
@@ -121,15 +128,18 @@ class Scale(Rotation):
     name: ClassVar[str] = "scale"
     orthogonal: ClassVar[bool] = False
 
+    @override
     def n_angles(self, d: int) -> int:
         if d < 1:
             raise InvalidValueError("a size of at least 1 for the rotation 'scale'", str(d))
         return 1
 
+    @override
     def turn(self, angles: Float[Tensor, "*batch angle"], d: int) -> Turn:
         factor = _check(angles, self.n_angles(d)).exp()
         return _at_32_bits(lambda x: x * factor.to(x.dtype))
 
+    @override
     def unturn(self, angles: Float[Tensor, "*batch angle"], d: int) -> Turn:
         return self.turn(-angles, d)
 

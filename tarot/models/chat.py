@@ -19,7 +19,7 @@ Problem = int | str | None
 
 
 class ChatRenderer:
-    """Render messages, each of a role and a content, by a tokenizer's chat template.
+    r"""Render messages, each of a role and a content, by a tokenizer's chat template.
 
     If the template has no system role, the system text goes to the beginning of the first user message. White space may
     change, since many templates strip each message.

@@ -35,10 +35,10 @@ _LISTED_ANSWER = re.compile(r"^[^\S\n]*[(\[]?([A-Za-z]|\d{1,2})[)\].:][^\S\n]*(\
 
 
 def normalize_text(text: str) -> str:
-    """Return the text without differences in letter case, Unicode form, white space, and punctuation after words.
+    r"""Return the text without differences in letter case, Unicode form, white space, and punctuation after words.
 
     Example:
-        >>> normalized("Is it\\u00a0RED?") == normalized("is it red")
+        >>> normalize_text("Is it\u00a0RED?") == normalize_text("is it red")
         True
     """
     if not text.isascii():

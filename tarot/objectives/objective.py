@@ -28,7 +28,9 @@ class Objective(Protocol):
     rotation: Rotation
 
     @property
-    def target_score(self) -> float: ...
+    def target_score(self) -> float:
+        """Return the score at which the training samples are fitted."""
+        ...
 
     def __call__(self, angles: Float[Tensor, "layer head angle"]) -> float:
         """Return the score of these angles (radians), NaN if the edit is refused."""
