@@ -21,6 +21,9 @@ __all__ = ["folder", "loaded"]  # fixtures
 @pytest.mark.parametrize(
     ("change", "keyword"),
     [
+        ({"task": 5}, "task"),
+        ({"bound": "wide"}, "bound"),
+        ({"apply_chat_template": 1}, "apply_chat_template"),
         ({"search": "bayes"}, "search"),
         ({"objective": "acuracy"}, "did you mean 'accuracy'"),
         ({"num_fewshot": "many"}, "num_fewshot"),

