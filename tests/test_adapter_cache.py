@@ -90,13 +90,13 @@ def test_trials_before_a_damaged_line_are_kept(tuned) -> None:
     assert (folder / f"{TRIALS}.damaged").read_bytes() == damaged
 
 
-def test_an_entry_without_trials_is_set_aside(tuned) -> None:
+def test_an_entry_without_trials_is_renamed(tuned) -> None:
     first, folder, _, _ = tuned()
     content = (folder / TRIALS).read_bytes()
     (folder / TRIALS).write_bytes(content[:20])
     again, same, messages, evaluated = tuned()
     assert (again.fingerprint, same, evaluated) == (first.fingerprint, folder, [0, 1, 2, 3])
-    assert len(messages) == 1 and messages[0].startswith("set a damaged cache entry aside as ")
+    assert len(messages) == 1 and messages[0].startswith("renamed a damaged cache entry to ")
     assert (folder.with_name(f"{folder.name}.damaged-1") / TRIALS).read_bytes() == content[:20]
 
 

@@ -69,9 +69,9 @@ def tune_cached(
     check_request(config, budget=budget)
     folder = cache / entry_name(loaded, config, budget, include_path)
     with hold_lock(Path(f"{folder}.lock")):
-        if (finished := _finished(folder)) is not None:
+        if (finished := _load_finished(folder)) is not None:
             return finished, folder
-        with hold_lock(folder / LOCK, wait=False), _readable(folder):
+        with hold_lock(folder / LOCK, wait=False), _repair_errors(folder):
             resumed = _repair(folder, notify)
         if resumed:
             notify(f"resumed the search in {folder} after {resumed} trials")
@@ -124,7 +124,7 @@ def entry_name(loaded: LoadedModel, config: TaRotConfig, budget: int, include_pa
     return f"{readable[:50]}-{digest}"
 
 
-def _finished(folder: Path) -> Adapter | None:
+def _load_finished(folder: Path) -> Adapter | None:
     """Return the adapter of an entry if its search has ended and all its files are intact, else None.
 
     Raises:
@@ -143,7 +143,8 @@ def _finished(folder: Path) -> Adapter | None:
 
 
 @contextmanager
-def _readable(folder: Path) -> Iterator[None]:
+def _repair_errors(folder: Path) -> Iterator[None]:
+    """Raise FileAccessError for an OSError in the body."""
     try:
         yield
     except OSError as error:
@@ -159,10 +160,10 @@ def _repair(folder: Path, notify: Callable[[str], None]) -> int:
     """
     path = folder / TRIALS
     if (size := intact_size(path)) == 0:
-        if any(each.name != LOCK for each in folder.iterdir()):
-            aside = next(name for i in count(1) if not (name := Path(f"{folder}.damaged-{i}")).exists())
-            folder.rename(aside)
-            notify(f"set a damaged cache entry aside as {aside} and tuned again: it has no trials that can be read")
+        if any(file.name != LOCK for file in folder.iterdir()):
+            backup = next(name for i in count(1) if not (name := Path(f"{folder}.damaged-{i}")).exists())
+            folder.rename(backup)
+            notify(f"renamed a damaged cache entry to {backup} and tuned again: no trial of it can be read")
         return 0
     try:
         Adapter.from_pretrained(folder)
@@ -172,14 +173,14 @@ def _repair(folder: Path, notify: Callable[[str], None]) -> int:
         (folder / METADATA).unlink(missing_ok=True)
         (folder / WEIGHTS).unlink(missing_ok=True)
     content = path.read_bytes()
-    if size <= content.rfind(b"\n"):  # a last line without its end is what an interrupted search leaves
+    if size <= content.rfind(b"\n"):  # an interrupted search leaves a last line without its end
         write_atomically(folder / f"{TRIALS}.damaged", content)
         os.truncate(path, size)
-        notify(f"kept the intact trials in {path}; the whole file is {TRIALS}.damaged")
+        notify(f"kept the intact trials in {path}; the damaged file is {TRIALS}.damaged")
     try:
         read_text_scores(folder)
     except TarotError as error:
         if (folder / TEXT_SCORES_FILE).exists():
             (folder / TEXT_SCORES_FILE).rename(folder / f"{TEXT_SCORES_FILE}.damaged")
-            notify(f"set {folder / TEXT_SCORES_FILE} aside: {error}")
+            notify(f"renamed {folder / TEXT_SCORES_FILE} to {TEXT_SCORES_FILE}.damaged: {error}")
     return len(TrialLog.read(path).trials)
