@@ -1,4 +1,4 @@
-"""Kept answers: each comes back as it was given, to the same owner and request only, whatever else the file holds."""
+"""An answer log returns each answer unchanged, to the same owner and request only, whatever else is in the file."""
 
 import os
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ requests = st.one_of(
 
 
 @given(st.lists(requests, unique_by=lambda each: repr(each[:2])), st.binary(max_size=30))
-def test_answers_come_back_to_their_owner(
+def test_answers_are_returned_to_their_owner(
     tmp_path_factory: pytest.TempPathFactory, given_answers: list[tuple[str, tuple[Any, ...], Any]], noise: bytes
 ) -> None:
     path = tmp_path_factory.mktemp("log") / "answers.jsonl"
@@ -30,7 +30,7 @@ def test_answers_come_back_to_their_owner(
     for kind, arguments, answer in given_answers:
         log.add_partial(kind, arguments, answer)
     with path.open("ab") as file:
-        file.write(noise)  # a line that was cut short
+        file.write(noise)  # a line of an interrupted run
     again, other = AnswerLog(path, "owner"), AnswerLog(path, "another")
     for kind, arguments, answer in given_answers:
         assert again.find(kind, arguments) == answer
@@ -38,45 +38,45 @@ def test_answers_come_back_to_their_owner(
 
 
 class Model:
-    """Answers with the length of a request, and counts what it is asked."""
+    """Answer with the length of a request, and record the requests."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.answered: list[str] = []
 
     def set_cache_hook(self, hook: Any) -> None:
         self.hook = hook
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        self.asked += [request.args[0] for request in requests]
+        self.answered += [request.args[0] for request in requests]
         return [(float(len(request.args[0])), False) for request in requests]
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
-        self.asked += [request.args[0] for request in requests]
+        self.answered += [request.args[0] for request in requests]
         return [request.args[0].upper() for request in requests]
 
 
-def asked(*texts: str, **options: object) -> list[Any]:
+def instances(*texts: str, **options: object) -> list[Any]:
     return [SimpleNamespace(args=(text, options or "answer")) for text in texts]
 
 
-def test_only_what_is_missing_is_asked(tmp_path: Path) -> None:
+def test_only_missing_answers_are_computed(tmp_path: Path) -> None:
     model = Model()
     lm = LoggedAnswers(model, AnswerLog(tmp_path / "log", "owner"))
-    assert lm.loglikelihood(asked("a", "bb")) == [(1.0, False), (2.0, False)]
-    assert lm.loglikelihood(asked("bb", "ccc", "a")) == [(2.0, False), (3.0, False), (1.0, False)]
-    assert model.asked == ["a", "bb", "ccc"]
+    assert lm.loglikelihood(instances("a", "bb")) == [(1.0, False), (2.0, False)]
+    assert lm.loglikelihood(instances("bb", "ccc", "a")) == [(2.0, False), (3.0, False), (1.0, False)]
+    assert model.answered == ["a", "bb", "ccc"]
 
 
-def test_a_sampled_text_is_asked_again(tmp_path: Path) -> None:
+def test_a_sampled_text_is_generated_again(tmp_path: Path) -> None:
     model = Model()
     lm = LoggedAnswers(model, AnswerLog(tmp_path / "log", "owner"))
     for _ in range(2):
-        assert lm.generate_until(asked("a", do_sample=True)) == ["A"]
-        assert lm.generate_until(asked("b", do_sample=False)) == ["B"]
-    assert model.asked == ["a", "b", "a"]
+        assert lm.generate_until(instances("a", do_sample=True)) == ["A"]
+        assert lm.generate_until(instances("b", do_sample=False)) == ["B"]
+    assert model.answered == ["a", "b", "a"]
 
 
-def test_a_link_in_the_place_of_the_file_is_not_followed(tmp_path: Path) -> None:
+def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.write_text("precious")
     os.symlink(target, tmp_path / "log")
@@ -86,6 +86,6 @@ def test_a_link_in_the_place_of_the_file_is_not_followed(tmp_path: Path) -> None
     assert target.read_text() == "precious"
 
 
-def test_a_folder_in_the_place_of_the_file_is_an_error(tmp_path: Path) -> None:
+def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TarotError):
         AnswerLog(tmp_path, "owner")

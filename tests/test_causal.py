@@ -1,4 +1,4 @@
-"""Causality: every causal architecture passes the check, and every model that looks ahead is refused."""
+"""The causality check passes every causal architecture and refuses every model that looks ahead."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def test_causal_architectures_pass(architecture: str) -> None:
 
 
 def prefix_model() -> PreTrainedModel:
-    """A llama whose mask no setting describes: the first layer sees one token ahead."""
+    """A llama whose first layer sees one token ahead, which no setting states."""
     model = tiny_model("llama")
     assert isinstance(model, LlamaForCausalLM)
     model.model.layers[0].register_forward_pre_hook(lambda _, args: (args[0] + args[0].roll(-1, dims=1), *args[1:]))
@@ -47,7 +47,7 @@ def encoder_decoder() -> PreTrainedModel:
     return T5ForConditionalGeneration(T5Config(vocab_size=61, d_model=24, d_kv=8, d_ff=28, num_layers=1, num_heads=2))
 
 
-def flagged(architecture: str, name: str, value: object) -> PreTrainedModel:
+def with_setting(architecture: str, name: str, value: object) -> PreTrainedModel:
     model = tiny_model(architecture)
     setattr(model.config, name, value)
     return model
@@ -60,8 +60,8 @@ def flagged(architecture: str, name: str, value: object) -> PreTrainedModel:
         lambda: RobertaForCausalLM(RobertaConfig(**_SIZES)),
         lambda: ElectraForCausalLM(ElectraConfig(embedding_size=24, **_SIZES)),
         lambda: XLMWithLMHeadModel(XLMConfig(vocab_size=61, emb_dim=24, n_layers=2, n_heads=2)),
-        lambda: flagged("gemma3_text", "use_bidirectional_attention", True),
-        lambda: flagged("llama", "is_causal", False),
+        lambda: with_setting("gemma3_text", "use_bidirectional_attention", True),
+        lambda: with_setting("llama", "is_causal", False),
         encoder_decoder,
         prefix_model,
     ],
@@ -72,17 +72,37 @@ def test_models_that_look_ahead_are_refused(build: Any) -> None:
         check_causal(build().eval())
 
 
-def test_the_same_encoder_as_a_decoder_passes() -> None:
+def test_an_encoder_used_as_a_decoder_passes() -> None:
     check_causal(BertLMHeadModel(BertConfig(is_decoder=True, **_SIZES)))
 
 
-def test_the_check_leaves_the_mode_as_it_was() -> None:
+def test_the_check_leaves_every_modules_mode_as_it_was() -> None:
     model = tiny_model("llama").train()
+    model.lm_head.eval()
+    before = [module.training for module in model.modules()]
     check_causal(model)
-    assert model.training
+    assert [module.training for module in model.modules()] == before
 
 
-def test_a_causal_flag_of_a_text_model_inside_counts() -> None:
+def test_a_model_is_run_once() -> None:
+    model, other = tiny_model("llama"), tiny_model("llama")
+    runs: list[object] = []
+    for each in (model, other):
+        each.register_forward_pre_hook(lambda module, _: runs.append(module))
+    for each in (model, model, other, model):
+        check_causal(each)
+    assert runs == [model, other]
+
+
+def test_a_setting_changed_after_the_check_counts() -> None:
+    model = tiny_model("llama")
+    check_causal(model)
+    model.config.is_causal = False
+    with pytest.raises(TarotError, match="is_causal"):
+        check_causal(model)
+
+
+def test_a_setting_of_an_inner_text_model_counts() -> None:
     config = AutoConfig.for_model("gemma3", text_config={"use_bidirectional_attention": True, **_SIZES, "head_dim": 12})
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)

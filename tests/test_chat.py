@@ -1,4 +1,4 @@
-"""Chat templates: a prompt holds the text of every message, or the template is refused."""
+"""Chat templates: a prompt contains the text of every message, or the template is refused."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ SYSTEM_LAST = (
     "{% if loop.last and system is defined %}{{ system }}\n\n{% endif %}{{ m['content'] }} [/INST]"
     "{% else %} {{ m['content'] | trim }}</s>{% endif %}{% endfor %}"
 )
-# As in Qwen3's: what stands before the end of a thought is left out.
+# As in Qwen3's: text before the end of a thought is left out.
 THINKING = LOOP.replace("m['content']", "(m['content'].split('</think>') | last).lstrip('\\n')")
 KEEPING = {"loop": LOOP, "stripped": STRIPPED, "system last": SYSTEM_LAST, "thinking": THINKING}
 WITHOUT_SYSTEM = {
@@ -86,14 +86,14 @@ def test_every_text_is_in_the_prompt(name: str, contents: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", KEEPING)
-def test_a_template_that_keeps_all_is_left_alone(name: str) -> None:
+def test_a_template_that_keeps_all_messages_is_used_as_it_is(name: str) -> None:
     render = renderer(KEEPING[name])
     assert render(MESSAGES) == render.tokenizer.apply_chat_template(MESSAGES, tokenize=False)
     assert not render.system_moved
 
 
 @pytest.mark.parametrize("name", WITHOUT_SYSTEM)
-def test_a_system_text_moves_into_the_first_question(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_system_text_moves_into_the_first_user_message(name: str, caplog: pytest.LogCaptureFixture) -> None:
     render = renderer(WITHOUT_SYSTEM[name])
     render(MESSAGES[1:])
     assert not render.system_moved
@@ -106,25 +106,25 @@ def test_a_system_text_moves_into_the_first_question(name: str, caplog: pytest.L
 @pytest.mark.parametrize("name", LOSING)
 @pytest.mark.parametrize("begin", [0, 1])
 def test_a_template_that_loses_text_is_refused(name: str, begin: int) -> None:
-    with pytest.raises(TarotError, match="a chat template that keeps the text of every message, got one that") as error:
+    with pytest.raises(TarotError, match="template") as error:
         renderer(LOSING[name])(MESSAGES[begin:])
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
 
-def test_a_lost_answer_is_noticed_though_its_letter_is_elsewhere() -> None:
+def test_a_lost_one_letter_answer_is_noticed() -> None:
     assert "A" in "".join(message["content"] for message in MESSAGES if message["role"] == "user")
     with pytest.raises(TarotError, match="the assistant message 'A'"):  # the message's own text, not the probe's
         renderer(LOSING["no answers"])(MESSAGES)
 
 
-def test_an_answer_that_has_begun_is_continued() -> None:
+def test_a_begun_answer_is_continued() -> None:
     begun = [*MESSAGES, {"role": "assistant", "content": "The answer is"}]
     assert renderer(LOOP)(begun, add_generation_prompt=False).endswith("<assistant>The answer is")
     with pytest.raises(TarotError, match="final message"):
         renderer(LOSING["no answers"])([MESSAGES[1], begun[-1]], add_generation_prompt=False)
 
 
-def test_the_harness_renders_with_it() -> None:
+def test_the_lm_eval_model_uses_the_renderer() -> None:
     tokenizer: Any = byte_tokenizer()
     tokenizer.chat_template = WITHOUT_SYSTEM["raises"]
     lm = TarotLM(byte_model(layers=1), tokenizer=tokenizer)

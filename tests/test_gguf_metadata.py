@@ -1,4 +1,4 @@
-"""A GGUF file's metadata: every key is followed or named in a refusal, and scores are those of the scaled model."""
+"""GGUF metadata: every key is applied or named in an error, and scores are those of the original checkpoint."""
 
 import math
 from pathlib import Path
@@ -33,7 +33,7 @@ THETA = 10000.0
 def llama3_divisors(
     *, head: int, theta: float, factor: float, original: int, low: float = 1.0, high: float = 4.0
 ) -> list[float]:
-    """The tensor `rope_freqs.weight` as llama.cpp's converter computes it."""
+    """Return the tensor `rope_freqs.weight` as llama.cpp's converter computes it."""
     divisors = []
     for i in range(0, head, 2):
         wave = 2 * math.pi * theta ** (i / head)
@@ -48,7 +48,7 @@ def llama3_divisors(
 
 
 SCALINGS: dict[str, tuple[dict[str, Any], dict[str, list[float]], dict[str, Any]]] = {
-    # metadata, tensors, and the same in transformers' words
+    # metadata, tensors, and the equivalent rope_parameters of transformers
     "linear": (
         {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0},
         {},
@@ -115,7 +115,7 @@ def test_a_gguf_file_scores_as_its_scaled_checkpoint(name: str, tmp_path: Path) 
     factor=st.floats(1.5, 64),
     original=st.sampled_from([256, 4096, 8192]),
 )
-def test_llama_3_divisors_give_the_frequencies_they_came_from(
+def test_llama_3_divisors_give_back_their_frequencies(
     tmp_path: Path, head: int, theta: float, factor: float, original: int
 ) -> None:
     divisors = llama3_divisors(head=head, theta=theta, factor=factor, original=original)
@@ -123,12 +123,14 @@ def test_llama_3_divisors_give_the_frequencies_they_came_from(
     path = write_gguf_metadata(tmp_path / "llama.gguf", "llama", metadata, {"rope_freqs.weight": divisors})
     config = LlamaConfig(hidden_size=4 * head, num_attention_heads=4, head_dim=head, num_hidden_layers=1, vocab_size=8)
     apply_metadata(config, path)
-    found = {name: value for name, value in config.rope_parameters.items() if name not in ("rope_theta", "rope_type")}
+    parameters = {
+        name: value for name, value in config.rope_parameters.items() if name not in ("rope_theta", "rope_type")
+    }
     again = llama3_divisors(
         head=head,
         theta=config.rope_parameters["rope_theta"],
-        factor=found.get("factor", 1.0),
-        original=found.get("original_max_position_embeddings", original),
+        factor=parameters.get("factor", 1.0),
+        original=parameters.get("original_max_position_embeddings", original),
     )
     assert again == pytest.approx(divisors, rel=1e-3)
 
@@ -154,7 +156,7 @@ def test_gemma_3_scales_its_global_layers_alone(tmp_path: Path) -> None:
     assert config.rope_parameters["sliding_attention"] == {"rope_type": "default", "rope_theta": 20000.0}
 
 
-def test_phi_3_takes_its_long_and_short_factors(tmp_path: Path) -> None:
+def test_phi_3_gets_its_long_and_short_factors(tmp_path: Path) -> None:
     metadata = {"phi3.rope.scaling.original_context_length": 64, "phi3.rope.scaling.attn_factor": 1.25}
     short, long = [1.0, 1.5, 2.0, 2.5], [2.0, 3.0, 4.0, 5.0]
     tensors = {"rope_factors_short.weight": short, "rope_factors_long.weight": long}
@@ -178,7 +180,7 @@ def test_phi_3_takes_its_long_and_short_factors(tmp_path: Path) -> None:
         ("gemma2", Gemma2Config(), {"attn_logit_softcapping": 20.0}, lambda c: c.attn_logit_softcapping == 20.0),
         ("gemma2", Gemma2Config(), {"final_logit_softcapping": 0.0}, lambda c: c.final_logit_softcapping is None),
         (
-            "gemma2",  # 27B: queries are scaled by the hidden size a head
+            "gemma2",  # 27B scales queries by hidden size / heads
             Gemma2Config(num_hidden_layers=46, hidden_size=4608, num_attention_heads=32, head_dim=128),
             {},
             lambda c: c.query_pre_attn_scalar == 144,
@@ -234,7 +236,7 @@ def test_a_key_that_transformers_skips_is_applied(
     ],
     ids=lambda metadata: next(iter(metadata)),
 )
-def test_a_key_that_cannot_be_followed_is_named(metadata: dict[str, Any], tmp_path: Path) -> None:
+def test_a_key_that_cannot_be_applied_is_named(metadata: dict[str, Any], tmp_path: Path) -> None:
     path = write_gguf_metadata(tmp_path / "byte.gguf", "llama", metadata)
     with pytest.raises(TarotError) as error:
         apply_metadata(byte_model(layers=1).config, path)
@@ -252,13 +254,13 @@ def test_a_key_that_cannot_be_followed_is_named(metadata: dict[str, Any], tmp_pa
         ("cls.weight", [1.0]),
     ],
 )
-def test_a_tensor_that_no_weight_takes_is_named(name: str, values: list[float], tmp_path: Path) -> None:
+def test_a_tensor_without_a_weight_is_named(name: str, values: list[float], tmp_path: Path) -> None:
     path = write_gguf_metadata(tmp_path / "byte.gguf", "llama", {}, {name: values})
     with pytest.raises(TarotError, match=name):
         apply_metadata(byte_model(layers=1).config, path)
 
 
-def test_keys_that_describe_the_file_are_harmless(tmp_path: Path) -> None:
+def test_keys_that_describe_the_file_change_nothing(tmp_path: Path) -> None:
     metadata = {
         "general.name": "any",
         "general.sampling.temp": 0.5,

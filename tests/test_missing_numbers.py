@@ -1,4 +1,4 @@
-"""Documents without a number are counted and named; a model that computes none is an error."""
+"""Documents without a number are counted and named; a model that gives no number at all is refused."""
 
 import json
 import math
@@ -24,7 +24,7 @@ odd = st.sampled_from([math.nan, math.inf, -math.inf])
 
 
 @given(nested, odd)
-def test_one_value_that_is_no_number_is_found_at_any_depth(value: Any, bad: float) -> None:
+def test_a_nonfinite_value_is_found_at_any_depth(value: Any, bad: float) -> None:
     assert is_number(value)
     assert replace_nonfinite(value) == value
     for broken in ([value, bad], {"a": value, "b": [(bad,)]}, [[value], [bad]]):
@@ -42,7 +42,7 @@ def test_documents_are_counted_once_and_named(scores: list[tuple[int, float]]) -
     results: dict[str, Any] = {"samples": {"task": documents}, "results": {"task": {"acc,none": 0.5}}}
     expected = [i for i, (_, value) in enumerate(scores) if not math.isfinite(value)]
     if len(expected) == len(scores):
-        with pytest.raises(TarotError, match=f"NaN or infinity for all {len(scores)} documents of task"):
+        with pytest.raises(TarotError, match=f"all {len(scores)} documents of task"):
             record_missing_numbers(results, {})
         return
     record_missing_numbers(results, {})
@@ -62,7 +62,7 @@ def test_the_metrics_of_a_task_without_any_number_are_nan() -> None:
 
 
 @given(st.lists(st.lists(finite | odd, min_size=3, max_size=3), min_size=1, max_size=5))
-def test_generation_ends_where_logits_are_no_numbers(rows: list[list[float]]) -> None:
+def test_generation_ends_where_logits_are_not_numbers(rows: list[list[float]]) -> None:
     scores = torch.tensor(rows, dtype=torch.float64)
     broken = {
         i
@@ -84,13 +84,13 @@ def nan_model() -> LoadedModel:
 
 
 @pytest.mark.parametrize("task", ["own_choice", "openings"])
-def test_a_model_of_nan_is_an_error(nan_model: LoadedModel, tmp_path: Path, task: str) -> None:
-    with pytest.raises(TarotError, match=f"expected finite log-probabilities, got NaN or infinity for all 2 .*{task}"):
+def test_a_model_that_gives_only_nan_is_refused(nan_model: LoadedModel, tmp_path: Path, task: str) -> None:
+    with pytest.raises(TarotError, match=f"NaN.*{task}"):
         evaluate(nan_model.model, nan_model.tokenizer, [task], include_path=write_tasks(tmp_path), limit=2)
 
 
-def test_some_documents_of_nan_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The byte that only one document holds has no embedding."""
+def test_documents_of_nan_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The embedding of a byte that only one document contains is NaN."""
     folder = write_tasks(tmp_path, test=6)
     path = folder / "test.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]

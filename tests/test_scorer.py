@@ -1,4 +1,4 @@
-"""log p(continuation | context): planned, cached and batched passes against one plain pass a request."""
+"""Scores of planned, cached and batched passes against one plain pass for each request."""
 
 from functools import cache
 
@@ -21,7 +21,7 @@ TOKENS = st.integers(3, VOCABULARY - 1)
 
 @st.composite
 def requests(draw: st.DrawFn) -> list[Request]:
-    """Requests as tasks make them: a shared system text, nested shots, a context with several answers that nest."""
+    """Requests as tasks make them: a shared system text, nested shots, several answers to a context."""
     words = st.lists(TOKENS, min_size=1, max_size=5).map(tuple)
     system, shots = draw(words), draw(st.lists(words, max_size=3))
     made = []
@@ -42,20 +42,20 @@ def plain(model: torch.nn.Module, request: Request) -> Score:
     return Score(float(rows.gather(1, tokens[:, None]).sum()), greedy)
 
 
-def assert_same(found: list[Score], expected: list[Score]) -> None:
-    assert [score.greedy for score in found] == [score.greedy for score in expected]
-    assert [s.log_probability for s in found] == pytest.approx([s.log_probability for s in expected], abs=1e-4)
+def assert_same(scores: list[Score], expected: list[Score]) -> None:
+    assert [score.greedy for score in scores] == [score.greedy for score in expected]
+    assert [s.log_probability for s in scores] == pytest.approx([s.log_probability for s in expected], abs=1e-4)
 
 
 @pytest.fixture(autouse=True)
 def _cheap_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    # At sizes that a test can afford sharing would never pay, so passes are made free and every prefix is shared.
+    # With free passes every prefix is shared; at the sizes of a test, sharing would otherwise never pay.
     monkeypatch.setattr("tarot.models.scoring.scorer.PASS_COST_TOKENS", {"cpu": 0})
 
 
 @given(requests())
 @settings(max_examples=60)
-def test_agrees_with_a_plain_pass_a_request(made: list[Request]) -> None:
+def test_scores_agree_with_a_plain_pass(made: list[Request]) -> None:
     model = tiny("llama")
     assert_same(Scorer(model, made).scores(), [plain(model, request) for request in made])
 
@@ -68,7 +68,7 @@ def test_sliding_windows_see_the_distances_of_unpadded_text(made: list[Request])
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_agrees_on_every_architecture(architecture: str) -> None:
+def test_scores_agree_on_every_architecture(architecture: str) -> None:
     model = tiny(architecture)
     shared = tuple(range(3, 15))
     made = [Request((*shared, *tail), answer) for tail in ((20,), (21, 22, 23)) for answer in ((5,), (5, 6), (7, 8, 9))]
@@ -76,9 +76,7 @@ def test_agrees_on_every_architecture(architecture: str) -> None:
     assert_same(scorer.scores(), [plain(model, request) for request in made])
 
 
-def test_what_keeps_more_than_keys_and_values_is_lent_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as layers with an index beside them: what lends for us has none."""
-
+def test_layers_that_keep_more_than_keys_and_values_share_no_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     class Indexed(DynamicLayer):
         pass
 
@@ -94,7 +92,7 @@ def test_what_keeps_more_than_keys_and_values_is_lent_nothing(monkeypatch: pytes
 
 @given(requests(), st.randoms())
 @settings(max_examples=30)
-def test_order_and_company_do_not_matter(made: list[Request], random: object) -> None:
+def test_order_and_batch_do_not_change_a_score(made: list[Request], random: object) -> None:
     model = tiny("llama")
     shuffled = list(made)
     random.shuffle(shuffled)  # type: ignore[attr-defined]  # hypothesis' Random
@@ -104,7 +102,7 @@ def test_order_and_company_do_not_matter(made: list[Request], random: object) ->
 
 @st.composite
 def cut_requests(draw: st.DrawFn) -> list[Request]:
-    """Requests over few tokens, cut anywhere: one is scored within the context of another, or within its answer."""
+    """Requests over two tokens: one begins to be scored within the context or the answer of another."""
     texts = st.lists(st.integers(3, 4), min_size=2, max_size=8).map(tuple)
     cuts = [(text, draw(st.integers(1, len(text) - 1))) for text in draw(st.lists(texts, min_size=2, max_size=6))]
     return [Request(text[:cut], text[cut:]) for text, cut in cuts]
@@ -114,13 +112,13 @@ def cut_requests(draw: st.DrawFn) -> list[Request]:
 @example([Request((11, 12, 13), (14, 15)), Request((11, 12), (13,)), Request((11, 12, 16), (17,))])
 @example([Request((11, 12), (13, 14, 15)), Request((11, 12, 13), (16,)), Request((11, 12, 20), (17,))])
 @settings(max_examples=60)
-def test_a_row_starts_at_the_first_of_its_requests(made: list[Request]) -> None:
+def test_a_row_is_read_from_its_first_requests_answer(made: list[Request]) -> None:
     model = tiny("llama")
     assert_same(Scorer(model, made).scores(), [plain(model, request) for request in made])
 
 
 def tokens_run(scorer: Scorer) -> int:
-    """Tokens that reach the model in one scoring, padding included."""
+    """Count the tokens that reach the model in one scoring, padding included."""
     counts: list[int] = []
     embedding = scorer.model.get_input_embeddings()
     handle = embedding.register_forward_pre_hook(lambda _, args: counts.append(args[0].numel()))
@@ -139,26 +137,25 @@ def test_shared_tokens_run_once(made: list[Request]) -> None:
     fewest = 0
     for prefix in {row.tokens[:n] for row in rows for n in range(1, len(row.tokens) + 1)}:
         holders = [row for row in rows if row.tokens[: len(prefix)] == prefix]
-        # A row runs by itself from where it is read; all others share the prefix.
+        # A row runs alone from where it is read; the other rows share the prefix.
         own = sum(row.start < len(prefix) for row in holders)
         fewest += own + (own < len(holders))
     assert tokens_run(scorer) == scorer.tokens == fewest
 
 
-def test_a_sequence_that_begins_another_has_no_row() -> None:
+def test_a_prefix_of_another_sequence_has_no_row() -> None:
     made = [Request((3, 4), answer) for answer in ((5,), (5, 6), (5, 6, 7), (5, 6, 7))]
     assert tokens_run(Scorer(tiny("llama"), made)) == 4
 
 
-def test_passes_cost_as_much_as_the_device_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A prefix is run once where that saves more tokens than one more pass costs."""
+def test_a_prefix_is_shared_if_that_saves_more_than_a_pass_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     made = [Request((*range(3, 13), n), (5,)) for n in (20, 21, 22)]
     for cost, tokens in ((19, 10 + 3), (20, 3 * 11)):
         monkeypatch.setattr("tarot.models.scoring.scorer.PASS_COST_TOKENS", {"cpu": cost})
         assert tokens_run(Scorer(tiny("llama"), made)) == tokens
 
 
-def test_shots_that_nest_are_run_once() -> None:
+def test_nested_shots_run_once() -> None:
     system, shots = (3, 4), ((5, 6, 7), (8, 9), (10, 11, 12))
     made = [Request(system + sum(shots[:n], ()) + (20 + n, 30), (40,)) for n in (0, 0, 1, 2, 2, 3)]
     scorer = Scorer(tiny("llama"), made)
@@ -188,10 +185,10 @@ def test_batches_are_the_cheapest_cut(lengths: list[int], max_rows: int, pass_co
     def cuts(end: int) -> list[list[range]]:
         return [[*head, range(b, end)] for b in range(max(0, end - max_rows), end) for head in cuts(b)] if end else [[]]
 
-    found = list(cut_batches(lengths, max_rows, pass_cost))
-    assert sorted(i for run in found for i in run) == list(range(len(lengths)))
+    batches = list(cut_batches(lengths, max_rows, pass_cost))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     if len(lengths) <= 9:
-        assert cost(found) == min(map(cost, cuts(len(lengths))))
+        assert cost(batches) == min(map(cost, cuts(len(lengths))))
 
 
 def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +210,7 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) ->
     assert max(seen) > 3 >= seen[-1]
 
 
-def test_a_pass_reads_no_more_logits_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_has_no_more_logits_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     model, read = tiny("llama"), []
     head = model.get_output_embeddings()
     made = [Request((3, 4 + i), (5, 6, 7)) for i in range(8)]
@@ -227,7 +224,7 @@ def test_a_pass_reads_no_more_logits_than_there_is_room_for(monkeypatch: pytest.
     assert max(read) == 6
 
 
-def test_other_errors_are_not_taken_for_memory() -> None:
+def test_other_errors_are_raised() -> None:
     model = tiny("llama")
     handle = model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("something else")))
     try:
@@ -237,7 +234,7 @@ def test_other_errors_are_not_taken_for_memory() -> None:
         handle.remove()
 
 
-def test_gradients_reach_what_the_model_depends_on() -> None:
+def test_scores_are_differentiable() -> None:
     model = tiny("llama")
     embedding = model.get_input_embeddings().weight
     embedding.requires_grad_(True)
@@ -249,21 +246,17 @@ def test_gradients_reach_what_the_model_depends_on() -> None:
     assert gradient[3].abs().sum() > 0
 
 
-def test_too_long_a_prompt_names_the_sample() -> None:
-    with pytest.raises(TarotError) as error:
+def test_a_prompt_that_is_too_long_is_named() -> None:
+    with pytest.raises(TarotError, match="train/7"):
         Scorer(tiny("llama"), [Request((3,) * 64, (4, 5))], names=["train/7"])
-    assert str(error.value) == (
-        "expected at most 64 tokens, the model's context, got 65 in train/7; "
-        "use fewer shots, or a model of longer context"
-    )
 
 
-def test_nothing_to_score_is_an_error() -> None:
-    with pytest.raises(TarotError, match="got a prompt without tokens in request 0"):
+def test_empty_contexts_and_answers_are_refused() -> None:
+    with pytest.raises(TarotError, match="request 0"):
         Scorer(tiny("llama"), [Request((), (4,))])
-    with pytest.raises(TarotError, match="got an answer without tokens in train/7"):
+    with pytest.raises(TarotError, match="train/7"):
         Scorer(tiny("llama"), [Request((4,), ())], names=["train/7"])
 
 
-def test_no_requests_no_scores() -> None:
+def test_no_requests_have_no_scores() -> None:
     assert Scorer(tiny("llama"), []).scores() == []

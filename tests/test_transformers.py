@@ -1,4 +1,4 @@
-"""transformers' own tools on an edited model: they see the edit while it is applied, and nothing of it afterwards."""
+"""transformers' Trainer and pipeline see an edit while it is applied, and no trace of it afterwards."""
 
 import os
 
@@ -24,14 +24,14 @@ class Texts(Dataset):
         return {"input_ids": IDS + index, "labels": IDS + index}
 
 
-def an_adapter(model: LlamaForCausalLM) -> Adapter:
+def random_adapter(model: LlamaForCausalLM) -> Adapter:
     sites = find_sites(model, "heads", 0.5)
     angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
     return Adapter(angles, Edit.from_sites(model, "heads", sites, ROTARY), {})
 
 
-def trained(model: LlamaForCausalLM, folder: os.PathLike[str], *, learning_rate: float = 1e-2) -> list[float]:
-    """Losses of a few steps of the stock Trainer."""
+def train(model: LlamaForCausalLM, folder: os.PathLike[str], *, learning_rate: float = 1e-2) -> list[float]:
+    """Train a few steps with the stock Trainer and return the losses."""
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=STEPS,
@@ -48,17 +48,17 @@ def trained(model: LlamaForCausalLM, folder: os.PathLike[str], *, learning_rate:
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
-@pytest.mark.filterwarnings("ignore:.*pin_memory:UserWarning")  # its loader pins memory, and finds no accelerator
+@pytest.mark.filterwarnings("ignore:.*pin_memory:UserWarning")  # its data loader warns without an accelerator
 def test_trainer_trains_the_edited_model(tmp_path: os.PathLike[str]) -> None:
-    """Weights trained under the edit lose what those of the merged model lose, and act without it afterwards."""
+    """The first loss is that of the merged model, and the trained weights work without the edit afterwards."""
     model, merged = byte_model(), byte_model()
-    adapter = an_adapter(model)
+    adapter = random_adapter(model)
     before = [parameter.clone() for parameter in model.parameters()]
     with adapter.apply(model):
-        # SGD-like first steps agree; later ones may not: Adam scales each weight, and merging mixes them.
-        losses = trained(model, tmp_path)
-    assert losses[0] == pytest.approx(trained(adapter.merge(merged), tmp_path)[0], abs=1e-3)
-    assert losses[0] != pytest.approx(trained(byte_model(), tmp_path)[0], abs=1e-2)
+        # Later losses may differ: Adam scales each weight, and merging mixes weights.
+        losses = train(model, tmp_path)
+    assert losses[0] == pytest.approx(train(adapter.merge(merged), tmp_path)[0], abs=1e-3)
+    assert losses[0] != pytest.approx(train(byte_model(), tmp_path)[0], abs=1e-2)
     assert losses[-1] < losses[0]
     assert not all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert not any(module._forward_pre_hooks for module in model.modules())
@@ -66,15 +66,14 @@ def test_trainer_trains_the_edited_model(tmp_path: os.PathLike[str]) -> None:
 
 def test_pipeline_generates_from_the_edited_model() -> None:
     model, merged, tokenizer = byte_model(), byte_model(), byte_tokenizer()
-    adapter = an_adapter(model)
+    adapter = random_adapter(model)
     adapter.merge(merged)
 
-    def texts(of: LlamaForCausalLM) -> list[str]:
-        generate = pipeline("text-generation", model=of, tokenizer=tokenizer, device="cpu")
+    def texts(pipeline_model: LlamaForCausalLM) -> list[str]:
+        generate = pipeline("text-generation", model=pipeline_model, tokenizer=tokenizer, device="cpu")
         prompts = ["item 1: ", "another, longer item 2: "]
-        return [
-            said[0]["generated_text"] for said in generate(prompts, max_new_tokens=12, do_sample=False, batch_size=2)
-        ]
+        outputs = generate(prompts, max_new_tokens=12, do_sample=False, batch_size=2)
+        return [output[0]["generated_text"] for output in outputs]
 
     bare = texts(model)
     with adapter.apply(model):
