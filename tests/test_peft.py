@@ -70,7 +70,7 @@ def test_peft_loads_and_merges_the_export_or_it_is_refused(architecture: str, tm
     except TarotError as error:
         assert architecture == "gpt2"
         assert str(error) == (
-            "expected a Linear at transformer.h.0.attn.c_proj, which is all that PEFT's OFT edits, got Conv1D; "
+            "expected a Linear at transformer.h.0.attn.c_proj, as PEFT's OFT requires, got Conv1D; "
             "tarot merge writes a checkpoint with any edit in it"
         )
         with pytest.raises(TypeError, match="Conv1D"):
@@ -173,12 +173,12 @@ def add_nan(tensors: dict[str, torch.Tensor]) -> None:
     [
         (
             add_other_module,
-            "expected OFT blocks of this model's attention output projections alone, "
+            "expected OFT blocks of this model's attention output projections only, "
             "got base_model.model.model.layers.0.self_attn.q_proj.oft_R.weight; merge it with PEFT",
         ),
         (
             add_other_parameter,
-            "expected OFT blocks of this model's attention output projections alone, "
+            "expected OFT blocks of this model's attention output projections only, "
             "got base_model.model.model.layers.0.self_attn.o_proj.lora_A.weight; merge it with PEFT",
         ),
         (

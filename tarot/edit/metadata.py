@@ -1,4 +1,7 @@
-"""FIXME: one sentence on this module."""
+"""Schema of `tarot.json`: how the angles act, and their provenance.
+
+Unknown keys are kept and never used. Nothing in the file is executed, fetched or imported.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, NotRequired
@@ -22,7 +25,7 @@ _Layer = Annotated[int, Interval(ge=0, lt=2**16)]
 
 
 class EditValues(TypedDict):
-    """Where and how angles act; a key that this version does not know might change that."""
+    """Where and how angles act; an unknown key is refused, as it might change that."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # as below
 
@@ -33,7 +36,7 @@ class EditValues(TypedDict):
 
 
 class Metadata(TypedDict):
-    """All of `tarot.json` but the provenance and the format, which are read apart."""
+    """Contents of `tarot.json`, except the format and the provenance, which are read separately."""
 
     __pydantic_config__ = _OPEN  # type: ignore[misc]  # how pydantic configures a TypedDict
 
@@ -70,11 +73,11 @@ class _Parent(TypedDict):
 
 
 class Provenance(TypedDict, total=False):
-    """What is known of an adapter's origin; any of it may be missing."""
+    """How an adapter was made; any key may be missing."""
 
     __pydantic_config__ = _OPEN  # type: ignore[misc]  # as above
 
-    # the recipe of its search
+    # configuration of the search
     model: Name
     dtype: Name
     task: Name
@@ -92,7 +95,7 @@ class Provenance(TypedDict, total=False):
     trials_per_step: Count
     fluency_floor: Name | None
     budget: Count
-    # how the search went
+    # course of the search
     chat_template: bool
     coordinates: Count
     trials: Count
@@ -104,22 +107,22 @@ class Provenance(TypedDict, total=False):
     seconds: dict[Name, Number]
     samples_drawn: list[_Sample]
     versions: dict[Name, Name]
-    # what was done to it afterwards
+    # changes after the search
     parents: list[_Parent]
     pruned: _Pruned | None
 
 
 def validate_provenance(values: object) -> dict[str, Any]:
-    """Return what a file says of an adapter's origin, with a float where the schema has one.
+    """Return the provenance in a file, with floats where the schema has floats.
 
     Raises:
-        ValueError: names the first field that is of another type or outside its bounds.
+        ValueError: a field is of another type or outside its bounds; the message names the first one.
     """
-    found: dict[str, Any] = validate(Provenance, values)
-    return found
+    provenance: dict[str, Any] = validate(Provenance, values)
+    return provenance
 
 
 def validate_metadata(values: object) -> Mapping[str, Any]:
-    """Return the edit and the digest of the weights in `tarot.json`; ValueError as for `validate_provenance`."""
-    found: Mapping[str, Any] = validate(Metadata, values)
-    return found
+    """Return the edit and the digest of the weights in `tarot.json`; errors as for `validate_provenance`."""
+    metadata: Mapping[str, Any] = validate(Metadata, values)
+    return metadata

@@ -1,12 +1,12 @@
-"""W <- W R^T in a GGUF file: an edit as a file that llama.cpp, and what is built on it, runs.
+"""GGUF export: an edit merged into a file for llama.cpp and the programs built on it.
 
-An edit changes a few tensors. Those are written anew, unquantised; all others stay quantised as they are, byte for
-byte, and so does the metadata. Nothing is converted: only llama.cpp's own script does that, which no package keeps.
+An edit changes a few tensors. These are written unquantised; all others, and the metadata, are copied byte for byte.
+Nothing is converted; llama.cpp's own script does that.
 
-Whether a file keeps a projection as transformers does, or permuted or transposed, differs between architectures. So
-each tensor that is replaced has to be, number for number, the weight that the model was loaded with.
+Some architectures store projections permuted or transposed. Each tensor that is replaced must therefore equal, number
+for number, the weight that the model was loaded with.
 
-The package gguf, which this needs, comes with the extra `tarot-lm[models]`.
+Requires the package gguf, which the extra `tarot-lm[models]` installs.
 """
 
 from contextlib import closing
@@ -24,49 +24,57 @@ from tarot._files.atomic import replace_file
 from tarot.edit.adapter import Adapter
 from tarot.edit.merge import merge_temporarily
 from tarot.edit.sites import n_layers
-from tarot.errors import TarotError
+from tarot.errors import InvalidValueError
 
 _MERGE = "tarot merge writes the folder that llama.cpp's converter reads"
 
 
 def to_gguf(model: PreTrainedModel, adapter: Adapter, source: str | Path, output: str | Path) -> tuple[str, ...]:
-    """Write the GGUF file `source` with the edit in its weights, and return the names of the tensors that differ.
+    """Write a copy of a GGUF file with the edit merged, and return the names of the tensors that differ.
 
-    They are float16, or float32 where they were or where a number is too large for 16 bits. What the edit does not
-    change, such as a layer whose angles are zero, keeps its bytes. The file appears whole or not at all.
+    Edited tensors are float16, or float32 if they were before or if a number is too large for float16. Unedited
+    tensors, such as those of a layer whose angles are zero, keep their bytes. The file is written atomically.
 
     Args:
-        model: what was loaded from `source`, in float32 and in memory; as before when it is done.
-        adapter: an edit of it, of any rotation and any sites.
-        source: what `models.gguf_file` finds for the model's reference.
+        model: the model loaded from `source`, in float32 and in memory; restored at the end.
+        adapter: an adapter of the model, with any rotation and any sites.
+        source: the GGUF file.
         output: the new file.
 
     Raises:
-        TarotError: a file that cannot be read or written, an adapter that does not fit the model, or a projection that
-            the file does not hold as the model does.
+        InvalidValueError: the adapter does not fit the model, `source` is not a GGUF file, or it stores a projection
+            other than the model does.
+        FileAccessError: `output` cannot be written.
+
+    Example:
+        >>> to_gguf(model, adapter, "model.gguf", "edited.gguf")
+        ('blk.0.attn_output.weight', 'blk.1.attn_output.weight')
     """
     sites = adapter.find_sites(model)
     before = {id(parameter): parameter.data for site in sites for parameter in site.module.parameters()}
-    if unlike := {"none here" if each.is_meta else str(each.dtype) for each in before.values()} - {"torch.float32"}:
-        got = ", ".join(sorted(unlike))
-        raise TarotError("weights in float32 and in memory", got, "load the model without a dtype or a device map")
+    kinds = {"offloaded weights" if each.is_meta else str(each.dtype) for each in before.values()}
+    if kinds != {"torch.float32"}:
+        got = ", ".join(sorted(kinds - {"torch.float32"}))
+        raise InvalidValueError(
+            "weights in float32 and in memory", got, "load the model without a dtype or a device map"
+        )
     reader, architecture = _read(Path(source))
     names = gguf.get_tensor_name_map(architecture, n_layers(model))
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     edited: dict[str, gguf.ReaderTensor] = {}
     with merge_temporarily(model, adapter.angles, sites, adapter.rotation):
         for site in sites:
-            # Some models are converted without their head, their modules' names without its prefix.
-            own = site.name.removeprefix(f"{model.base_model_prefix}.")
-            stem = names.get_name(site.name) or names.get_name(own)
+            # Some models are converted without their head, so that module names lack its prefix.
+            short_name = site.name.removeprefix(f"{model.base_model_prefix}.")
+            stem = names.get_name(site.name) or names.get_name(short_name)
             for name, parameter in site.module.named_parameters():
                 if torch.equal(parameter, before[id(parameter)]):
                     continue
                 tensor = tensors.get(f"{stem}.{name}")
-                if tensor is None or not _holds(tensor, _in_rows(site.module, before[id(parameter)])):
+                if tensor is None or not _equals(tensor, _output_rows(site.module, before[id(parameter)])):
                     got = f"other numbers, or in another order, in {tensor.name}" if tensor else "none of that name"
-                    raise TarotError(f"the model's {site.name}.{name} in {source}", got, _MERGE)
-                edited[tensor.name] = _replaced(tensor, _in_rows(site.module, parameter.data))
+                    raise InvalidValueError(f"the model's {site.name}.{name} in {source}", got, _MERGE)
+                edited[tensor.name] = _replace(tensor, _output_rows(site.module, parameter.data))
     reader.tensors = [edited.get(tensor.name, tensor) for tensor in reader.tensors]
     with (
         replace_file(Path(output)) as part,
@@ -75,34 +83,34 @@ def to_gguf(model: PreTrainedModel, adapter: Adapter, source: str | Path, output
         writer.data_alignment = reader.alignment
         try:
             copy_with_new_metadata(reader, writer, {}, [])
-        except ValueError as error:  # an empty list, which others write
-            raise TarotError(f"metadata in {source} that the package gguf writes", f"{error}", _MERGE) from error
+        except ValueError as error:  # an empty list, which other writers accept
+            raise InvalidValueError(f"metadata in {source} that the package gguf writes", f"{error}", _MERGE) from error
     return tuple(edited)
 
 
 def _read(source: Path) -> tuple[gguf.GGUFReader, gguf.MODEL_ARCH]:
-    """The file, whose tensors stay on the disk until they are used, and its architecture."""
+    """Open the file, whose tensors are loaded when they are used, and return its architecture too."""
     try:
         reader = gguf.GGUFReader(source)
     except (OSError, ValueError, LookupError) as error:
-        raise TarotError(f"a whole GGUF file in {source}", f"{error}", "check that it was downloaded whole") from error
+        raise InvalidValueError(f"{source} is not a complete GGUF file: {error}", hint="check the download") from error
     field = reader.get_field(gguf.Keys.General.ARCHITECTURE)
     known = {name: architecture for architecture, name in gguf.MODEL_ARCH_NAMES.items()}
-    if (named := field.contents() if field else None) not in known:
-        raise TarotError(f"an architecture that the package gguf knows in {source}", repr(named), "update gguf")
-    return reader, known[named]
+    if (name := field.contents() if field else None) not in known:
+        raise InvalidValueError(f"an architecture that the package gguf knows in {source}", repr(name), "update gguf")
+    return reader, known[name]
 
 
-def _in_rows(module: nn.Module, weight: Tensor) -> np.ndarray:
-    """An output a row, as GGUF has it and Conv1D has not."""
+def _output_rows(module: nn.Module, weight: Tensor) -> np.ndarray:
+    """Return the weight with one row for each output, as GGUF stores it and Conv1D does not."""
     return (weight.T if isinstance(module, Conv1D) and weight.ndim == 2 else weight).detach().cpu().numpy()
 
 
-def _holds(tensor: gguf.ReaderTensor, weight: np.ndarray) -> bool:
+def _equals(tensor: gguf.ReaderTensor, weight: np.ndarray) -> bool:
     return np.array_equal(gguf.dequantize(tensor.data, tensor.tensor_type), weight)
 
 
-def _replaced(tensor: gguf.ReaderTensor, weight: np.ndarray) -> gguf.ReaderTensor:
+def _replace(tensor: gguf.ReaderTensor, weight: np.ndarray) -> gguf.ReaderTensor:
     kind = gguf.GGMLQuantizationType.F16
     if tensor.tensor_type == gguf.GGMLQuantizationType.F32 or np.abs(weight).max() > np.finfo(np.float16).max:
         kind = gguf.GGMLQuantizationType.F32

@@ -1,10 +1,10 @@
-"""q = tan(t/2): an edit as PEFT's OFT adapter, which PEFT and stock lm-eval load as it stands, and back.
+"""PEFT export and import: an edit as an OFT adapter, which PEFT and stock lm-eval load unchanged.
 
-OFT turns a Linear's input block by block, x' = x R with R = (I - Q)(I + Q)^-1. For blocks of two, Q = [[0, q], [-q, 0]]
-gives R = [[cos t, -sin t], [sin t, cos t]] at q = tan(t/2), a plane of `Rotary`: one number a pair, exact for every
-angle, up to whole turns. PEFT's default is the first terms of a series instead, and wrong at these angles.
+OFT rotates a Linear's input block by block, x' = x R with R = (I - Q)(I + Q)^-1. For blocks of two,
+Q = [[0, q], [-q, 0]] gives R = [[cos t, -sin t], [sin t, cos t]] at q = tan(t/2), a plane of `Rotary`: one number a
+pair, exact for every angle modulo full turns. PEFT's default, a truncated series, is inaccurate at such angles.
 
-PEFT is not needed to write or to read its files, which are JSON and safetensors; never a pickle.
+PEFT is not needed to write or read its files, which are JSON and safetensors, never a pickle.
 
 Source: Qiu et al., "Controlling Text-to-Image Diffusion by Orthogonal Finetuning", arXiv 2306.07280, as PEFT's
 `OFTConfig` has it since 0.18.
@@ -31,15 +31,14 @@ from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.metadata import validate_provenance
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import Site, angle_mask, find_sites
-from tarot.errors import MissingFileError, ShapeMismatch, TarotError
+from tarot.errors import InvalidValueError, MissingFileError, ShapeMismatch
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PROVENANCE = "tarot"
-"""Key of our provenance in the weights' metadata. Who trains them further writes that anew, and then it is not ours."""
+"""Key of the provenance in the metadata of the weights. Training them further with PEFT drops it."""
 
-# What makes an OFT adapter a `Rotary` edit, each with the value that PEFT takes where a file does not say.
-EXACT: Mapping[str, tuple[object, object]] = {
+REQUIRED: Mapping[str, tuple[object, object]] = {
     "peft_type": ("OFT", None),
     "oft_block_size": (2, 32),
     "r": (0, 0),
@@ -49,37 +48,42 @@ EXACT: Mapping[str, tuple[object, object]] = {
     "bias": ("none", "none"),
     "modules_to_save": (None, None),
 }
+"""Settings with which an OFT adapter is a `Rotary` edit, each with PEFT's default for a missing key."""
 _KEY = re.compile(r"base_model\.model\.(?P<site>.+)\.oft_R\.weight")
 _MERGE = "tarot merge writes a checkpoint with any edit in it"
 
 
 def to_peft(model: PreTrainedModel, adapter: Adapter, folder: str | Path, reference: str = "") -> None:
-    """Write the folder that `PeftModel.from_pretrained(model, folder)` and lm-eval's `peft=folder` take.
+    """Write a folder for `PeftModel.from_pretrained(model, folder)` and lm-eval's `peft=folder`.
 
-    lm-eval resizes a padded vocabulary to the tokenizer's when it is given `peft=`, which moves such a model's
-    log-probabilities a little, edited or not.
+    With `peft=`, lm-eval resizes a padded vocabulary to the tokenizer's. That changes the log-probabilities of such a
+    model slightly, edited or not.
 
     Args:
-        model: what the adapter was made for; unchanged.
+        model: the model that the adapter was made for; unchanged.
         adapter: a `Rotary` edit of heads.
-        folder: of `adapter_config.json` and `adapter_model.safetensors`.
-        reference: the base model's name in the configuration.
+        folder: where `adapter_config.json` and `adapter_model.safetensors` are written.
+        reference: name of the base model in the configuration.
 
     Raises:
-        TarotError: another rotation or other sites, a model whose projections PEFT refuses (GPT-2's Conv1D), or
-            one that the adapter does not fit.
+        InvalidValueError: the adapter has another rotation or other sites, does not fit the model, or PEFT's OFT does
+            not support the model's projections (Conv1D of GPT-2).
+        FileAccessError: the folder cannot be written.
+
+    Example:
+        >>> to_peft(model, adapter, "my-edit-peft", "HuggingFaceTB/SmolLM2-135M-Instruct")
     """
     if (adapter.edit.rotation, adapter.edit.sites) != (ROTARY.name, "heads"):
-        raise TarotError(
+        raise InvalidValueError(
             "an edit that OFT can hold, rotary on heads", f"{adapter.edit.rotation} on {adapter.edit.sites}", _MERGE
         )
     sites = adapter.find_sites(model)
     for site in sites:
         if not isinstance(site.module, nn.Linear):
             kind = type(site.module).__name__
-            raise TarotError(f"a Linear at {site.name}, which is all that PEFT's OFT edits", kind, _MERGE)
+            raise InvalidValueError(f"a Linear at {site.name}, as PEFT's OFT requires", kind, _MERGE)
     config = {
-        **{name: exact for name, (exact, _) in EXACT.items()},
+        **{name: exact for name, (exact, _) in REQUIRED.items()},
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": reference or None,
         "target_modules": [site.name for site in sites],
@@ -95,66 +99,78 @@ def to_peft(model: PreTrainedModel, adapter: Adapter, folder: str | Path, refere
 
 
 def from_peft(model: PreTrainedModel, folder: str | Path) -> Adapter:
-    """The adapter that a PEFT folder holds, angles in (-pi, pi].
+    """Import an adapter from a PEFT folder, with angles in (-pi, pi].
 
-    Its provenance is what `to_peft` wrote; of an adapter that PEFT made or trained on it is empty, so that nobody can
-    tell which documents it was trained on.
+    Its provenance is what `to_peft` wrote. It is empty for an adapter that PEFT made or trained, so that the documents
+    it was trained on are unknown.
+
+    Args:
+        model: the model that the adapter was made for.
+        folder: a folder with `adapter_config.json` and `adapter_model.safetensors`.
 
     Raises:
-        TarotError: a folder without safetensors, or one that no `Rotary` edit of this model's heads equals: other
+        MissingFileError: there is no configuration.
+        InvalidValueError: the folder holds no safetensors, or no `Rotary` edit of the model's heads equals it: other
             blocks, the inexact Cayley transform, other modules, numbers that are not finite.
-        ShapeMismatch: blocks of another model.
+        ShapeMismatch: the blocks are those of another model.
+
+    Example:
+        >>> adapter = from_peft(model, "my-edit-peft")
     """
     path = Path(folder) / WEIGHTS
     _check_exact(_config(Path(folder)), folder)
     try:
-        read_file(path)  # refuses what is not a regular file, or too large
+        read_file(path)  # refuses irregular and large files
         with safe_open(path, "pt") as file:
             metadata: Mapping[str, str] = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         got = shorten(str(error), 200)
-        raise TarotError(f"safetensors in {path}", got, "pickled weights are never read") from error
+        raise InvalidValueError(f"safetensors in {path}", got, "pickled weights are never read") from error
     try:
         provenance = validate_provenance(parse_json(metadata.get(PROVENANCE, "{}").encode()))
     except ValueError as error:
-        raise TarotError(f"a provenance as tarot writes it in {path}", f"{error}", "import another adapter") from error
+        raise InvalidValueError(
+            f"a provenance as tarot writes it in {path}", f"{error}", "import another adapter"
+        ) from error
     known = {site.name: site for site in find_sites(model, "heads", 1.0)}
     blocks = {}
     for key, block in tensors.items():
-        found = _KEY.fullmatch(key)
-        if not found or found["site"] not in known:
-            alone = "OFT blocks of this model's attention output projections alone"
-            raise TarotError(alone, key, "merge it with PEFT")
-        blocks[found["site"]] = block
+        match = _KEY.fullmatch(key)
+        if not match or match["site"] not in known:
+            expected = "OFT blocks of this model's attention output projections only"
+            raise InvalidValueError(expected, key, "merge it with PEFT")
+        blocks[match["site"]] = block
     if not blocks:
-        raise TarotError(f"OFT blocks in {path}", "none")
+        raise InvalidValueError(f"OFT blocks in {path}", "none")
     sites = tuple(site for name, site in known.items() if name in blocks)
     angles = torch.zeros(angle_mask(sites, ROTARY.n_angles).shape)
     for row, site in zip(angles, sites, strict=True):
-        found_angles = _angles(blocks[site.name], site)
-        row[: site.n_heads, : found_angles.shape[-1]] = found_angles
+        own_angles = _angles(blocks[site.name], site)
+        row[: site.n_heads, : own_angles.shape[-1]] = own_angles
     return Adapter(angles, Edit.from_sites(model, "heads", sites, ROTARY), provenance)
 
 
 def _cayley(angles: Float[Tensor, "head angle"], site: Site) -> Float[Tensor, "pair 1"]:
-    """q = tan(t/2), head after head."""
-    own = angles[: site.n_heads, : ROTARY.n_angles(site.d_head)]
-    return (own.double() / 2).tan().float().reshape(-1, 1)
+    """Return q = tan(t/2) of every pair, head after head."""
+    used = angles[: site.n_heads, : ROTARY.n_angles(site.d_head)]
+    return (used.double() / 2).tan().float().reshape(-1, 1)
 
 
 def _angles(blocks: Tensor, site: Site) -> Float[Tensor, "head angle"]:
-    """t = 2 atan(q)."""
+    """Return t = 2 atan(q) of every pair."""
     n = ROTARY.n_angles(site.d_head)
     if tuple(blocks.shape) != (expected := (site.n_heads * n, 1)):
         raise ShapeMismatch(f"OFT blocks of {site.name}", expected, tuple(blocks.shape), "made for another model")
     if not torch.isfinite(blocks).all():
-        raise TarotError(f"finite OFT blocks of {site.name}", f"{int((~torch.isfinite(blocks)).sum())} that are not")
+        raise InvalidValueError(
+            f"finite OFT blocks of {site.name}", f"{int((~torch.isfinite(blocks)).sum())} that are not"
+        )
     return (2 * blocks.double().atan()).float().reshape(site.n_heads, n)
 
 
 class _Config(TypedDict, total=False):
-    """What is read of `adapter_config.json`; PEFT writes more, which is ignored, and older versions less."""
+    """Keys of `adapter_config.json` that are read; others are ignored, and any may be missing."""
 
     peft_type: Name
     oft_block_size: int
@@ -175,14 +191,14 @@ def _config(folder: Path) -> _Config:
             f"a PEFT adapter folder with {CONFIG}", f"{error.strerror} at {error.filename}"
         ) from error
     except ValueError as error:
-        raise TarotError(f"a PEFT configuration in {path}", f"{error}") from error
+        raise InvalidValueError(f"a PEFT configuration in {path}", f"{error}") from error
     return config
 
 
 def _check_exact(config: _Config, folder: str | Path) -> None:
-    for name, (exact, default) in EXACT.items():
+    for name, (exact, default) in REQUIRED.items():
         if (value := config.get(name, default)) != exact:
-            raise TarotError(
+            raise InvalidValueError(
                 f"an OFT adapter with {name}={exact!r}, which a rotary edit equals",
                 f"{name}={short(value)} in {folder}",
                 "merge it into a checkpoint with PEFT instead",
