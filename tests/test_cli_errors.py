@@ -58,7 +58,7 @@ EARLY = [
     ((*TUNE, *NEW, "--engine", "cloud"), "'cloud'"),
     ((*TUNE, *NEW, "--num-samples", "40"), "40 samples"),
     ((*TUNE, *NEW, "--num-samples", "many"), "--num-samples"),
-    ((*TUNE, *NEW, "--num-samples", "0"), "0"),
+    ((*TUNE, *NEW, "--num-samples", "0"), "--num-samples"),
     ((*TUNE, *NEW, "--num-fewshot", "few"), "'few'"),
     ((*TUNE, *NEW, "--num-fewshot", "0,2"), "'0,2'"),
     ((*TUNE, *NEW, "--bound", "-1"), "-1.0"),

@@ -1,11 +1,15 @@
 """What `tarot_gain` gives a test, how it explains a failed assertion, and the summary of a run."""
 
+import doctest
 import json
 from dataclasses import asdict, replace
+from types import ModuleType
 
 import pytest
 from plugin_suite import five_documents
 
+import tarot.pytest_plugin.explanation
+import tarot.pytest_plugin.gain
 from tarot.errors import TarotError, printable
 from tarot.evaluation.results_file import comparisons_to_json
 from tarot.pytest_plugin.collector import Collector
@@ -13,6 +17,13 @@ from tarot.pytest_plugin.explanation import explain
 from tarot.pytest_plugin.gain import TarotGain
 from tarot.pytest_plugin.session import STATE, SessionState
 from tarot.pytest_plugin.summary import pytest_terminal_summary
+
+
+@pytest.mark.parametrize("module", [tarot.pytest_plugin.gain, tarot.pytest_plugin.explanation])
+def test_examples_run(module: ModuleType) -> None:
+    names = {**vars(module), "comparison": five_documents()}
+    examples = [each for each in doctest.DocTestFinder().find(module, globs=names) if each.examples]
+    assert examples and not any(doctest.DocTestRunner().run(each).failed for each in examples)
 
 
 def test_gains_in_each_metric() -> None:

@@ -19,7 +19,8 @@ def explain(comparison: Comparison) -> str:
     """Return the explanation of a comparison, several lines of printable characters.
 
     Example:
-        >>> print(explain(tarot_gain.comparison))
+        >>> explain(comparison).splitlines()[0] == comparison.id
+        True
     """
     gains = TarotGain(comparison)
     changed = _changed_documents(comparison)
