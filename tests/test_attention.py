@@ -23,10 +23,10 @@ def test_weights_equal_those_of_an_eager_model() -> None:
     with torch.no_grad():
         oracle = plain(torch.tensor([ids]), output_attentions=True).attentions
         before = model(torch.tensor([ids])).logits
-        found = attention_weights(model, ids)
+        layers = attention_weights(model, ids)
         after = model(torch.tensor([ids])).logits
     assert model.config._attn_implementation != "eager" and torch.equal(before, after)
-    for layer, weights in enumerate(found):
+    for layer, weights in enumerate(layers):
         torch.testing.assert_close(weights, oracle[layer][0], atol=1e-6, rtol=0)
         torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:2]), atol=1e-5, rtol=0)
 

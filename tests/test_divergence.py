@@ -31,17 +31,17 @@ def an_adapter(scale: float = 1.0, seed: int = 0) -> Adapter:
 @settings(max_examples=25)
 def test_divergence_is_not_negative_and_zero_at_strength_0(scale: float, seed: int) -> None:
     adapter = an_adapter(scale, seed)
-    nothing, whole = measure_divergence(model_of_bytes(), [adapter.scaled(0.0), adapter], TEXT)
-    assert (nothing.kl.value, nothing.kl.low, nothing.kl.high) == (0, 0, 0)
-    assert nothing.perplexity == nothing.base_perplexity == whole.base_perplexity
-    assert 0 <= whole.kl.low <= whole.kl.value <= whole.kl.high
-    assert (whole.kl.value > 0) == bool(adapter.angles.any()) or scale < 1e-3
-    assert whole.tokens == 5 * 16
+    identity, full = measure_divergence(model_of_bytes(), [adapter.scaled(0.0), adapter], TEXT)
+    assert (identity.kl.value, identity.kl.low, identity.kl.high) == (0, 0, 0)
+    assert identity.perplexity == identity.base_perplexity == full.base_perplexity
+    assert 0 <= full.kl.low <= full.kl.value <= full.kl.high
+    assert (full.kl.value > 0) == bool(adapter.angles.any()) or scale < 1e-3
+    assert full.tokens == 5 * 16
 
 
 def test_divergence_equals_that_of_single_tokens() -> None:
     model, adapter = model_of_bytes(), an_adapter()
-    (found,) = measure_divergence(model, [adapter], TEXT)
+    (measured,) = measure_divergence(model, [adapter], TEXT)
     divergence, before, after = [], [], []
     for text in TEXT:
         for i in range(1, len(text)):
@@ -52,9 +52,9 @@ def test_divergence_equals_that_of_single_tokens() -> None:
             divergence.append(sum(p.exp().item() * (p - q).item() for p, q in zip(base, edited, strict=True)))
             before.append(-base[text[i]].item())
             after.append(-edited[text[i]].item())
-    assert found.kl.value == pytest.approx(sum(divergence) / len(divergence), abs=1e-4)
-    assert found.base_perplexity == pytest.approx(exp(sum(before) / len(before)), rel=1e-4)
-    assert found.perplexity == pytest.approx(exp(sum(after) / len(after)), rel=1e-4)
+    assert measured.kl.value == pytest.approx(sum(divergence) / len(divergence), abs=1e-4)
+    assert measured.base_perplexity == pytest.approx(exp(sum(before) / len(before)), rel=1e-4)
+    assert measured.perplexity == pytest.approx(exp(sum(after) / len(after)), rel=1e-4)
 
 
 def test_batches_of_any_size_agree(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,12 +42,12 @@ def test_flips_equal_those_of_single_documents(loaded: LoadedModel, tuned_adapte
         with tuned_adapter.apply(model):
             edited = answers()
         both = ([answer for answer, _ in greedy_answers] for greedy_answers in (base, edited))
-        found = find_flips(model, loaded.tokenizer, tuned_adapter, samples, encode, *both, n_tokens=3)
+        flips = find_flips(model, loaded.tokenizer, tuned_adapter, samples, encode, *both, n_tokens=3)
     finally:
         head.bias = None
     flipped = [i for i, s in enumerate(samples) if (base[i][0] == s.gold) != (edited[i][0] == s.gold)]
-    assert flipped and [flip.row for flip in found] == flipped
-    for flip in found:
+    assert flipped and [flip.row for flip in flips] == flipped
+    for flip in flips:
         i = flip.row
         assert (flip.base, flip.edited, flip.fixed) == (base[i][0], edited[i][0], edited[i][0] == samples[i].gold)
         for moved in flip.moved:
@@ -56,8 +56,8 @@ def test_flips_equal_those_of_single_documents(loaded: LoadedModel, tuned_adapte
         assert flip.moved[0].text == "abc"[samples[i].gold]
         furthest = (edited[i][1].exp() - base[i][1].exp()).abs().topk(3).indices.tolist()
         assert {moved.id for moved in flip.moved} >= set(furthest)
-    (token,) = FlipsResult(tuple(found)).most_moved_tokens(1)
-    assert token.text in "abc" and math.isfinite(token.base + token.edited) and 1 <= token.n_documents <= len(found)
+    (token,) = FlipsResult(tuple(flips)).most_moved_tokens(1)
+    assert token.text in "abc" and math.isfinite(token.base + token.edited) and 1 <= token.n_documents <= len(flips)
 
 
 def identity_of(tuned_adapter: Adapter) -> Adapter:
@@ -67,7 +67,7 @@ def identity_of(tuned_adapter: Adapter) -> Adapter:
 def test_the_identity_flips_nothing(loaded: LoadedModel, tuned_adapter: Adapter, tasks_folder: Path) -> None:
     encode = TarotLM(loaded.model, tokenizer=loaded.tokenizer).encode
     samples = tuned_documents(loaded, tuned_adapter, include_path=tasks_folder, limit=4)
-    asked = {"include_path": tasks_folder, "limit": 4}
-    both = [greedy_answers(loaded, tuned_adapter, edit, **asked) for edit in (None, identity_of(tuned_adapter))]
+    options = {"include_path": tasks_folder, "limit": 4}
+    both = [greedy_answers(loaded, tuned_adapter, edit, **options) for edit in (None, identity_of(tuned_adapter))]
     assert find_flips(loaded.model, loaded.tokenizer, identity_of(tuned_adapter), samples, encode, *both) == []
     assert FlipsResult(()).most_moved_tokens() == []

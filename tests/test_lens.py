@@ -29,9 +29,9 @@ def test_the_lens_equals_the_model_cut_short(architecture: str) -> None:
     sites = find_sites(model, "heads", 1.0)
     angles = torch.randn(angle_mask(sites, ROTARY.n_angles).shape, generator=torch.Generator().manual_seed(1))
     with apply_rotation(model, angles, sites):
-        found = layer_probabilities(model, REQUESTS)
-        own = torch.tensor([answer_probability(model, request) for request in REQUESTS])
-    torch.testing.assert_close(found[:, -1], own, atol=1e-4, rtol=0)
+        probabilities = layer_probabilities(model, REQUESTS)
+        final = torch.tensor([answer_probability(model, request) for request in REQUESTS])
+    torch.testing.assert_close(probabilities[:, -1], final, atol=1e-4, rtol=0)
     for n in range(1, LAYERS):
         short = deepcopy(model)
         layers = decoder_layers(short)
@@ -44,7 +44,7 @@ def test_the_lens_equals_the_model_cut_short(architecture: str) -> None:
                 _, heads, width = angle_mask(few, ROTARY.n_angles).shape
                 edit.enter_context(apply_rotation(short, rows[:, :heads, :width], few))
             oracle = torch.tensor([answer_probability(short, request) for request in REQUESTS])
-        torch.testing.assert_close(found[:, n - 1], oracle, atol=1e-4, rtol=0)
+        torch.testing.assert_close(probabilities[:, n - 1], oracle, atol=1e-4, rtol=0)
 
 
 def has_heads(model: torch.nn.Module) -> bool:

@@ -62,16 +62,18 @@ def test_batch_size_bounds_each_pass_and_does_not_change_the_text(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     passes: list[int] = []
-    whole, drifted = neutral_text(loaded(), 1000), measure_divergence(model_of_bytes(), [an_adapter()], TEXT)
+    text, divergences = neutral_text(loaded(), 1000), measure_divergence(model_of_bytes(), [an_adapter()], TEXT)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # an empty cache folder
     hook = model_of_bytes().register_forward_pre_hook(
         lambda _, args, kwargs: passes.append(len(kwargs["input_ids"])), with_kwargs=True
     )
     try:
-        assert torch.equal(neutral_text(loaded(), 1000, batch_size=3), whole) and set(passes) == {2}  # of four texts
+        assert torch.equal(neutral_text(loaded(), 1000, batch_size=3), text) and set(passes) == {
+            2
+        }  # four texts in two passes
         passes.clear()
-        (found,) = measure_divergence(model_of_bytes(), [an_adapter()], TEXT, 2)
-        assert set(passes) == {1, 2} and found.kl.value == pytest.approx(drifted[0].kl.value, rel=1e-4)
+        (batched,) = measure_divergence(model_of_bytes(), [an_adapter()], TEXT, 2)
+        assert set(passes) == {1, 2} and batched.kl.value == pytest.approx(divergences[0].kl.value, rel=1e-4)
     finally:
         hook.remove()
 
@@ -83,7 +85,7 @@ def test_text_is_sampled_once_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path:
     steps.clear()
     assert torch.equal(first, neutral_text(loaded(), 30, on_step=lambda *step: steps.append(step))) and not steps
     neutral_text(loaded(seed=1), 30, on_step=lambda *step: steps.append(step))
-    assert steps  # other weights, other text
+    assert steps  # another model has another text
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # a cache folder that cannot be written
     assert torch.equal(first, neutral_text(loaded(), 30))

@@ -17,16 +17,16 @@ PROMPTS = [tuple(tokens(1, length, seed=length)[0].tolist()) for length in (7, 3
 
 
 @pytest.mark.parametrize(
-    ("prompt", "answer", "asked", "first"),
+    ("prompt", "answer", "context", "first"),
     [("<assistant>\n", "yes", "<assistant>\n", "yes"), ("A:", " yes", "A: ", "yes"), ("Q", " \n", "Q", " \n")],
 )
 def test_white_space_belongs_to_the_prompt(
-    loaded: LoadedModel, prompt: str, answer: str, asked: str, first: str
+    loaded: LoadedModel, prompt: str, answer: str, context: str, first: str
 ) -> None:
     """A lens on the line end of a chat template would see what every model knows."""
     encode = TarotLM(loaded.model, tokenizer=loaded.tokenizer).encode
     request = answer_request(Sample("test/0", "a", (("", "no"), (prompt, answer)), 1, 0), encode, loaded.tokenizer)
-    assert (loaded.tokenizer.decode(request.context), loaded.tokenizer.decode(request.continuation)) == (asked, first)
+    assert (loaded.tokenizer.decode(request.context), loaded.tokenizer.decode(request.continuation)) == (context, first)
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 500_000))
@@ -34,12 +34,12 @@ def test_white_space_belongs_to_the_prompt(
 def test_batches_contain_each_prompt_once(lengths: list[int], logits_each: int) -> None:
     model = tiny_llama()
     prompts = [list(range(n)) for n in lengths]
-    found = {}
+    rows = {}
     for batch in prompt_batches(model, prompts, logits_each):
-        for place, row, last in zip(batch.indices, batch.ids.tolist(), batch.last.tolist(), strict=True):
-            assert place not in found
-            found[place] = row[: last + 1]
-    assert [found[i] for i in range(len(prompts))] == prompts
+        for index, row, last in zip(batch.indices, batch.ids.tolist(), batch.last.tolist(), strict=True):
+            assert index not in rows
+            rows[index] = row[: last + 1]
+    assert [rows[i] for i in range(len(prompts))] == prompts
 
 
 tiny_llama = cache(lambda: tiny_model("llama"))

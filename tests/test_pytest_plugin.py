@@ -54,7 +54,7 @@ def test_a_gain_a_report_and_a_gate(
             "model * task *shots*seed*base*few-shot*edited*gain*documents*seconds",
             f"{suite_folder / 'model'} *own_choice * 0 *",
             f"{suite_folder / 'model'} *own_choice * 2 *",
-            "mean * edited *2 cells*",
+            "mean * edited *of 2*",
             "mean * bo search *",
             "mean * few-shot, mean of 2 draws *",
             "mean * few-shot 1 of 2 (best) *",
@@ -175,7 +175,7 @@ def test_a_failing_assertion_explains_itself(
         (["--tarot-model="], None),
         (
             [],
-            "expected a model and a task to measure, got none*; give --tarot-model and --tarot-tasks, or mark the test*",
+            "expected a model and a task to measure, got none*; give --tarot-model and --tarot-tasks, or mark the *",
         ),
         (["--tarot-model=no/such", *SMALL], "expected *no/such*"),
         (

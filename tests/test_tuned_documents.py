@@ -24,8 +24,8 @@ def test_documents_equal_those_of_an_evaluation(
         results = evaluate(loaded.model, loaded.tokenizer, ["own_choice"], include_path=tasks_folder, num_fewshot=k)
         logged = results["samples"]["own_choice"]
         pairs = [tuple(tuple(arguments) for arguments in document["arguments"]) for document in logged]
-        found = tuned_documents(loaded, edit, include_path=tasks_folder)
-        assert [sample.pairs for sample in found] == pairs
+        documents = tuned_documents(loaded, edit, include_path=tasks_folder)
+        assert [sample.pairs for sample in documents] == pairs
         assert len(tuned_documents(loaded, edit, include_path=tasks_folder, limit=3)) == 3
 
 

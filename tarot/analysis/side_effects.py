@@ -67,7 +67,8 @@ def measure_side_effects(
 
     Example:
         >>> loaded = tarot.load_model("wheel:smollm2-135m")
-        >>> effects = measure_side_effects(loaded, {"mine": adapter}, n_tokens=500, limit=20)
+        >>> adapters = {"mine": adapter}
+        >>> effects = measure_side_effects(loaded, adapters, ["synth_implicatives"], n_tokens=500, limit=4)
         >>> effects.curves["mine"][-1].drift.kl.value >= 0
         True
     """

@@ -67,6 +67,7 @@ def measure_trade_off(
         TarotError: a strength is out of range, the adapter has no recipe, or see `tarot.evaluate`.
 
     Example:
+        >>> from tarot.analysis.neutral_text import neutral_text
         >>> loaded = tarot.load_model("wheel:smollm2-135m")
         >>> points = measure_trade_off(loaded, adapter, neutral_text(loaded, 500), (0.5, 1.0), limit=20)
         >>> [point.strength for point in points]

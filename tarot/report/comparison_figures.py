@@ -42,8 +42,10 @@ def forest(intervals: Sequence[Interval], axis_label: str) -> Markup:
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(axis_label)
-        means = [interval for interval in intervals if interval.is_mean]
-        description = "; ".join(f"{i.label} {signed(i.value)}, from {signed(i.low)} to {signed(i.high)}" for i in means)
+        description = "; ".join(
+            f"{interval.label} {signed(interval.value)}, from {signed(interval.low)} to {signed(interval.high)}"
+            for interval in intervals
+        )
         return svg(figure, "forest", "Gains with their intervals", description)
 
 

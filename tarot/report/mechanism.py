@@ -39,7 +39,11 @@ def write_mechanism(parts: Iterable[MechanismResult], folder: str | Path) -> lis
         TarotError: a file cannot be written; also what the measurement raises, after the parts before it were written.
 
     Example:
-        >>> write_mechanism(measure_mechanism(loaded, adapter, limit=20), "my-analysis")
+        >>> from tarot.analysis.mechanism import measure_mechanism
+        >>> loaded = tarot.load_model("wheel:smollm2-135m")
+        >>> files = write_mechanism(measure_mechanism(loaded, adapter, limit=4), "my-analysis")
+        >>> [file.name for file in files][:3]
+        ['lens.csv', 'lens.svg', 'heads.csv']
     """
     files = []
     for part in parts:
@@ -114,6 +118,9 @@ def _write_flips(result: FlipsResult, folder: Path) -> list[Path]:
         for token in flip.moved
     ]
     write_csv(folder / "flips.csv", header, rows)
+    if not result.flips:
+        (folder / "flips.svg").unlink(missing_ok=True)  # an earlier analysis may have left one
+        return [folder / "flips.csv"]
     write_svg(folder / "flips.svg", mechanism_figures.moved_tokens("flips", result))
     return [folder / "flips.csv", folder / "flips.svg"]
 

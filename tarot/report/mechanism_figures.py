@@ -101,11 +101,13 @@ def attention_maps(name: str, maps: Sequence[AttentionMap]) -> Markup:
                 axes = figure.add_axes((left, bottom, 1.5 / 1.75 / n_columns, 0.39 / n_rows))
                 _draw_weights(axes, weights)
                 if column == 0:
-                    axes.set_ylabel(arm)
+                    axes.set_ylabel(f"{arm}, query token", fontsize=8)
+                if arm == "edited":
+                    axes.set_xlabel("key token", fontsize=8)
                 if k == 0:
                     axes.set_title(heading, fontsize=8, pad=4)
         description = "; ".join(attention_map.heading.replace("\n", ", ") for attention_map in maps)
-        return svg(figure, name, "Attention without and with the edit: rows look at columns", description)
+        return svg(figure, name, "Attention weights without and with the edit", description)
 
 
 def _draw_weights(axes: Axes, weights: Float[np.ndarray, "query key"]) -> None:
@@ -120,7 +122,10 @@ def _draw_weights(axes: Axes, weights: Float[np.ndarray, "query key"]) -> None:
 
 
 def moved_tokens(name: str, result: FlipsResult) -> Markup:
-    """Draw the log-probability of each token as the next one, base (hollow) to edited (full), most moved on top."""
+    """Draw the log-probability of each token as the next one, base (hollow) to edited (full), most moved on top.
+
+    At least one document flipped.
+    """
     tokens = result.most_moved_tokens()
     with style(name):
         figure = Figure(figsize=(4.6, 0.27 * (len(tokens) + 2)))
@@ -139,8 +144,8 @@ def moved_tokens(name: str, result: FlipsResult) -> Markup:
         axes.set_ylim(len(tokens) - 0.4, -0.6)
         axes.grid(axis="x", color=MUTED, alpha=0.2, linewidth=0.6)
         axes.set_xlabel("log-probability as next token, nats: base (hollow) to edited (full)")
-        title = f"The tokens that moved furthest in the {len(result.flips)} documents that flipped"
-        return svg(figure, name, title, "; ".join(parts) or "no document flipped")
+        title = f"The tokens whose probability changed most in the {len(result.flips)} documents that changed"
+        return svg(figure, name, title, "; ".join(parts))
 
 
 def _quote_token(token: str) -> str:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from tarot._files.atomic import write_atomically
 from tarot.evaluation.changes import ChangedDocument
 from tarot.evaluation.metrics import METRICS, metric_named
-from tarot.evaluation.results import HEADLINE, OUTSIDE, Arm, Comparison, missing_number_notes
+from tarot.evaluation.results import EDITED, HEADLINE, OUTSIDE, Arm, Comparison, missing_number_notes
 from tarot.evaluation.reward_results import RewardComparison
 from tarot.evaluation.scored_comparison import (
     ScoredComparison,
@@ -188,6 +188,8 @@ def _forest(scored_comparisons: Sequence[ScoredComparison], metric: str) -> Mark
         intervals.append(Interval(label, gain.value, gain.low, gain.high))
     for search, group in group_by_search(scored_comparisons).items():
         for name in compared_arms(group):
+            if name == EDITED and len(group) == 1:
+                continue  # the mean would repeat the comparison
             mean = mean_gain(group, lambda scored, name=name: scored.gains.get(name))  # type: ignore[misc]  # a default
             label = f"mean: {name}" + f", {search}" * bool(search)
             intervals.append(Interval(label, mean.value, mean.low, mean.high, is_mean=True))

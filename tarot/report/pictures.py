@@ -37,8 +37,11 @@ def read_pictures(folder: str | Path) -> list[Picture]:
         TarotError: the folder has no SVG file, or one cannot be read.
 
     Example:
-        >>> [picture.name for picture in read_pictures("my-analysis")]
-        ['attention', 'flips', 'heads-alone', 'heads-missed', 'lens']
+        >>> from tarot.report.head_figures import angle_map
+        >>> from tarot.report.svg import write_svg
+        >>> write_svg(Path("my-figures") / "angles.svg", angle_map("angles", [[0.5, 0.25]], [0]))
+        >>> [picture.name for picture in read_pictures("my-figures")]
+        ['angles']
     """
     try:
         pictures = [_read_picture(path) for path in sorted(Path(folder).glob("*.svg"))]

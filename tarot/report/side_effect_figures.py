@@ -13,13 +13,19 @@ from tarot.report.svg import GAIN, INK, LOSS, MUTED, OTHER, signed, style, svg
 
 
 def effect_matrix(name: str, gains: Mapping[str, Mapping[str, Gain]], own: Mapping[str, str]) -> Markup:
-    """Change of each task (column) under each adapter (row); `own`, framed, is the task that it was tuned on."""
+    """Draw the change of each task (column) under each adapter (row), in weighted F1.
+
+    Args:
+        name: identifier of the figure in the page.
+        gains: edited minus base, by adapter and task.
+        own: the task that each adapter was tuned on; its square is framed.
+    """
     rows, columns = list(gains), list(next(iter(gains.values()), {}))
     peak = max((abs(gain.value) for row in gains.values() for gain in row.values()), default=0.0)
     with style(name):
         figure = Figure(figsize=(1.3 * len(columns), 0.5 * len(rows)))
         axes = figure.add_axes((0, 0, 1, 1))
-        described = []
+        parts = []
         for y, row in enumerate(rows):
             for x, column in enumerate(columns):
                 gain = gains[row][column]
@@ -32,7 +38,7 @@ def effect_matrix(name: str, gains: Mapping[str, Mapping[str, Gain]], own: Mappi
                 axes.text(x, y - 0.12, signed(gain.value), ha="center", va="center")
                 low, high = signed(gain.low, 2), signed(gain.high, 2)
                 axes.text(x, y + 0.24, f"{low} to {high}", ha="center", va="center", fontsize=7, color=INK)
-                described.append(f"{row} on {column} {signed(gain.value)}")
+                parts.append(f"{row} on {column} {signed(gain.value)}")
         axes.set_xlim(-0.5, len(columns) - 0.5)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xticks(range(len(columns)), [column.replace("_", "_\n", 1) for column in columns])
@@ -41,33 +47,39 @@ def effect_matrix(name: str, gains: Mapping[str, Mapping[str, Gain]], own: Mappi
         axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)
-        return svg(figure, name, "Change of every task under each adapter (framed: its own)", "; ".join(described))
+        return svg(
+            figure, name, "Change of every task under each adapter, weighted F1 (framed: its own)", "; ".join(parts)
+        )
 
 
 def trade_off(name: str, curves: Mapping[str, Sequence[tuple[float, Gain, Mean]]]) -> Markup:
-    """Gain against KL (nats a token) of each adapter at several strengths, from the identity up.
+    """Draw the gain on its own task against the KL divergence of each adapter at several strengths.
 
-    The strengths stand beside the points where there is room: of one adapter at all, of several at the last.
+    Points are labelled with their strength: all points of one adapter, or the last ones of several.
+
+    Args:
+        name: identifier of the figure in the page.
+        curves: strength, gain and KL divergence (nats a token) of each point, by adapter, in rising strength.
     """
     with style(name):
         figure = Figure(figsize=(4.6, 2.8))
         axes = figure.add_axes((0, 0, 1, 1))
         axes.axhline(0, color=MUTED, linewidth=0.8)
-        described = []
+        parts = []
         for i, (adapter, points) in enumerate(curves.items()):
             color, dashes = (GAIN, LOSS, OTHER, INK)[i % 4], ("-", "--", ":")[i // 4 % 3]
             x, y = [kl.value for _, _, kl in points], [gain.value for _, gain, _ in points]
-            reach = np.array([[gain.value - gain.low, gain.high - gain.value] for _, gain, _ in points]).T
-            line = axes.errorbar(x, y, reach, color=color, marker="o", markersize=4, elinewidth=0.8, label=adapter)
+            errors = np.array([[gain.value - gain.low, gain.high - gain.value] for _, gain, _ in points]).T
+            line = axes.errorbar(x, y, errors, color=color, marker="o", markersize=4, elinewidth=0.8, label=adapter)
             line[0].set_linestyle(dashes)
             for strength, gain, kl in points[-1:] if len(curves) > 1 else points:
                 axes.annotate(f"{strength:g}", (kl.value, gain.value), (5, -9), textcoords="offset points", fontsize=8)
             for strength, gain, kl in points:
-                described.append(f"{adapter} at {strength:g}: gain {signed(gain.value)}, KL {kl.value:.3f}")
-        axes.set_xlabel("KL(base, edited) on neutral text, nats a token")
-        axes.set_ylabel("gain on its own task")
+                parts.append(f"{adapter} at {strength:g}: gain {signed(gain.value)}, KL {kl.value:.3f}")
+        axes.set_xlabel("KL(base || edited) on neutral text, nats a token")
+        axes.set_ylabel("gain on its own task, weighted F1")
         if len(curves) > 1:
             axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
         strengths = dict.fromkeys(f"{strength:g}" for points in curves.values() for strength, *_ in points)
         title = f"What strength buys and costs (points: strength {', '.join(strengths)})"
-        return svg(figure, name, title, "; ".join(described))
+        return svg(figure, name, title, "; ".join(parts))

@@ -26,7 +26,11 @@ def write_side_effects(effects: "SideEffects", folder: str | Path) -> list[Path]
         TarotError: a file cannot be written.
 
     Example:
-        >>> write_side_effects(measure_side_effects(loaded, {"mine": adapter}, limit=20), "my-effects")
+        >>> from tarot.analysis.side_effects import measure_side_effects
+        >>> loaded = tarot.load_model("wheel:smollm2-135m")
+        >>> effects = measure_side_effects(loaded, {"mine": adapter}, ["synth_color"], n_tokens=500, limit=4)
+        >>> [file.name for file in write_side_effects(effects, "my-effects")]
+        ['effects.csv', 'effects.svg', 'tradeoff.csv', 'tradeoff.svg']
     """
     return [*_write_matrix(effects, Path(folder)), *_write_trade_off(effects, Path(folder))]
 
@@ -68,11 +72,12 @@ def _write_trade_off(effects: "SideEffects", folder: Path) -> list[Path]:
         name: [(point.strength, point.change.gain, point.drift.kl) for point in curve if point.change]
         for name, curve in effects.curves.items()
     }
-    files = [folder / "tradeoff.csv"]
-    if any(curves.values()):
-        files.append(folder / "tradeoff.svg")
-        write_svg(files[-1], side_effect_figures.trade_off("tradeoff", {k: v for k, v in curves.items() if v}))
-    return files
+    curves = {name: curve for name, curve in curves.items() if curve}
+    if not curves:
+        (folder / "tradeoff.svg").unlink(missing_ok=True)  # an earlier run may have left one
+        return [folder / "tradeoff.csv"]
+    write_svg(folder / "tradeoff.svg", side_effect_figures.trade_off("tradeoff", curves))
+    return [folder / "tradeoff.csv", folder / "tradeoff.svg"]
 
 
 def _gain_columns(point: "StrengthPoint") -> tuple[float | str, ...]:

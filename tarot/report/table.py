@@ -84,7 +84,10 @@ def summary_rows(
 
 
 def summary(scored_comparisons: Sequence[ScoredComparison]) -> list[Row]:
-    """Return one row a comparison, then the means; p is corrected for the number of comparisons (Holm)."""
+    """Return one row a comparison, then the means; p is corrected for the number of comparisons (Holm).
+
+    A single comparison has no mean of its edited arm, which would repeat its row.
+    """
     p_values = holm([scored.gain.p for scored in scored_comparisons])
     columns = zip(scored_comparisons, comparison_labels(scored_comparisons), p_values, strict=True)
     rows = [_comparison_row(number, *values) for number, values in enumerate(columns, start=1)]
@@ -92,6 +95,7 @@ def summary(scored_comparisons: Sequence[ScoredComparison]) -> list[Row]:
         _mean_row(group, label, name)
         for label, group in group_by_search(scored_comparisons).items()
         for name in compared_arms(group)
+        if name != EDITED or len(group) > 1
     ]
 
 
