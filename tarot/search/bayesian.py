@@ -97,6 +97,10 @@ def last_refit(n: int) -> int:
     """Return the number of trials at the last refit: the largest term up to n of 1, 2, 3, ..., 8, 10, 12, 15, ...
 
     Each term is `REFIT_GROWTH` times the one before, rounded down, or one more than it.
+
+    Example:
+        >>> [last_refit(n) for n in (7, 9, 14)]
+        [7, 8, 12]
     """
     m = 1
     while (following := max(m + 1, int(REFIT_GROWTH * m))) <= n:

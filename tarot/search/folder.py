@@ -90,9 +90,10 @@ def read_trials(folder: str | Path) -> list[Trial]:
         TarotError: the folder has no trials, or they are damaged.
 
     Example:
-        >>> adapter = tarot.tune(model, tokenizer, config, budget=3, output_dir="my-edit")
-        >>> [trial.score for trial in read_trials("my-edit")]
-        [-14.4...]
+        >>> config = tarot.TaRotConfig("synth_color", num_samples=8, search="random")
+        >>> adapter = tarot.tune(model, tokenizer, config, budget=4, output_dir="my-edit")
+        >>> [trial.origin for trial in read_trials("my-edit")]
+        ['identity', 'random', 'random', 'random']
     """
     return TrialLog.read(Path(folder) / TRIALS).trials
 
@@ -102,5 +103,11 @@ def read_curve(folder: str | Path, search: str) -> list[float]:
 
     Raises:
         TarotError: as for `read_trials`.
+
+    Example:
+        >>> config = tarot.TaRotConfig("synth_color", num_samples=8)
+        >>> adapter = tarot.tune(model, tokenizer, config, budget=6, output_dir="my-edit")
+        >>> len(read_curve("my-edit", "adam"))
+        6
     """
     return [trial.score for trial in read_trials(folder) for _ in range(trial_cost(search))]

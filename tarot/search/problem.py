@@ -74,6 +74,12 @@ class Problem:
         Raises:
             UnknownName: no task has this name.
             TarotError: the task has too few samples, or they cannot be scored.
+
+        Example:
+            >>> config = tarot.TaRotConfig("synth_color", num_samples=8)
+            >>> problem = Problem.from_config(loaded, config)
+            >>> len(problem.samples), problem.make_space().name
+            (8, 'full')
         """
         sites = find_sites(loaded.model, config.sites, config.layers)
         lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)

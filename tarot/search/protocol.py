@@ -31,6 +31,7 @@ class Search(Protocol):
         in_batches: whether the search can propose a point before the previous score is known.
 
     Example:
+        >>> import torch
         >>> class Centre:
         ...     follows_gradient = False
         ...     in_batches = True

@@ -112,6 +112,12 @@ def make_space(name: str, angle_mask: AngleMask, bound: float, gradient: Gradien
     Raises:
         UnknownName: no space has this name.
         TarotError: the mask is empty, or the gradient is zero or not finite.
+
+    Example:
+        >>> mask = torch.ones(2, 3, 4, dtype=torch.bool)
+        >>> space = make_space("head", mask, bound=0.785, gradient=lambda: torch.zeros(2, 3, 4))
+        >>> space.d, space.angles(torch.ones(6)).max().item()
+        (6, 0.7850000262260437)
     """
     if name not in SPACES:
         raise UnknownName("space", name, SPACES)
