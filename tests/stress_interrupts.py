@@ -1,9 +1,9 @@
-"""Interrupt every way of changing a model at every bytecode instruction, and count what stays changed.
+"""Interrupt every way of changing a model at every bytecode instruction, and count the changes that are left.
 
     python tests/stress_interrupts.py --rounds 10000
 
 A round opens and closes one context and raises KeyboardInterrupt at one instruction, as Ctrl-C does. All instructions
-of tarot and contextlib are taken in turn, so the rounds do not depend on timers or chance.
+of tarot and contextlib are interrupted in turn, so that rounds depend on neither timers nor chance.
 """
 
 import argparse
@@ -54,31 +54,31 @@ def nest(model: nn.Module) -> None:
 
 
 CHANGES: dict[str, Change] = {
-    "rotated": lambda model: enter(apply_rotation(model, ANGLES)),
-    "merged": lambda model: enter(merge_temporarily(model, ANGLES)),
+    "apply_rotation": lambda model: enter(apply_rotation(model, ANGLES)),
+    "merge_temporarily": lambda model: enter(merge_temporarily(model, ANGLES)),
     "nested": nest,
-    "reweighted": lambda model: enter(
+    "weight edit": lambda model: enter(
         WeightEdit({name: each + 1 for name, each in model.named_parameters()}, 0, {}).apply(model)
     ),
     "predictions_at": lambda model: enter(predictions_at(model, torch.tensor([0]), torch.tensor([0]))),
     "frozen layers": skip_lower,
     "eager": lambda model: enter(eager_attention(model)),
-    "merge_": lambda model: merge_rotation(model, ANGLES),
+    "merge_rotation": lambda model: merge_rotation(model, ANGLES),
 }
 
 
 def interrupt(change: Callable[[], None], instruction: int) -> bool:
     """Raise KeyboardInterrupt at the instruction of that number; return whether there was one."""
-    done = 0
+    executed = 0
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal done
+        nonlocal executed
         if not frame.f_code.co_filename.startswith(INTERRUPTED_FILES):
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         if event in ("opcode", "call"):
-            done += 1
-            if done == instruction + 1:
+            executed += 1
+            if executed == instruction + 1:
                 sys.settrace(None)
                 raise KeyboardInterrupt
         return trace
@@ -94,24 +94,24 @@ def interrupt(change: Callable[[], None], instruction: int) -> bool:
     finally:
         sys.settrace(traced)
         sys.unraisablehook = report
-    return done > instruction
+    return executed > instruction
 
 
 def state(model: nn.Module) -> list[object]:
-    """Everything that a change may leave: hooks, replaced methods, weights and the attention implementation."""
-    found: list[object] = [model.config._attn_implementation]
+    """Return what a change may leave behind: hooks, replaced methods and the attention implementation."""
+    values: list[object] = [model.config._attn_implementation]
     for module in model.modules():
-        found += [len(module._forward_hooks), len(module._forward_pre_hooks), "forward" in vars(module)]
-    return found
+        values += [len(module._forward_hooks), len(module._forward_pre_hooks), "forward" in vars(module)]
+    return values
 
 
 def weights(model: nn.Module) -> list[torch.Tensor]:
-    """The tensors behind the parameters."""
+    """Return the tensors of the parameters."""
     return [parameter.data for parameter in model.parameters()]
 
 
 def is_unchanged(model: nn.Module, before: tuple[list[object], list[torch.Tensor]]) -> bool:
-    """Whether the model is as before, once what the interrupted change left behind is collected."""
+    """Return whether the model is unchanged, after garbage collection of the interrupted change if needed."""
     same = state(model) == before[0] and all(map(torch.equal, weights(model), before[1]))
     if not same:
         gc.collect()
@@ -120,9 +120,9 @@ def is_unchanged(model: nn.Module, before: tuple[list[object], list[torch.Tensor
 
 
 def rounds(change: Change) -> Iterator[bool]:
-    """Interrupt each instruction of a change in turn, round and round; yield whether the model was left as before.
+    """Interrupt each instruction of a change in turn, again and again; yield whether the model is unchanged.
 
-    What changes a model for good may also be complete.
+    A permanent change may also be complete.
     """
     model, complete = byte_model(layers=2), byte_model(layers=2)
     before = state(model), [each.clone() for each in weights(model)]
@@ -140,7 +140,7 @@ def rounds(change: Change) -> Iterator[bool]:
 def main() -> int:
     """Run the rounds, shared out over the changes, and print a row for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=10000, help="interrupts in all")
+    parser.add_argument("--rounds", type=int, default=10000, help="total number of interrupts")
     share = -(-parser.parse_args().rounds // len(CHANGES))
     torch.set_num_threads(1)
     gc.freeze()

@@ -1,9 +1,11 @@
-"""Adapters: what is saved is what is loaded, and nothing else is loaded at all."""
+"""Adapters: saved and loaded, compared, scaled and applied; damaged folders are refused."""
 
 import hashlib
+import inspect
 import json
 import os
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from tarot.edit.adapter_folder import METADATA, WEIGHTS
 from tarot.edit.hooks import apply_rotation
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
-from tarot.errors import TarotError
+from tarot.errors import InvalidValueError, TarotError, UnknownName
 
 model_of_bytes = cache(byte_model)
 TOKENS = torch.arange(3, 30)[None]
@@ -34,15 +36,16 @@ def an_adapter(scale: float = 0.5, seed: int = 0) -> Adapter:
 
 @given(st.floats(0.01, 3), st.integers(0, 100))
 @settings(max_examples=20)
-def test_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, scale: float, seed: int) -> None:
+def test_a_saved_adapter_is_loaded_unchanged(tmp_path_factory: pytest.TempPathFactory, scale: float, seed: int) -> None:
     folder, saved = tmp_path_factory.mktemp("adapter"), an_adapter(scale, seed)
     saved.save_pretrained(folder)
     loaded = Adapter.from_pretrained(folder)
     assert torch.equal(loaded.angles, saved.angles)
     assert (loaded.edit, loaded.provenance, loaded.fingerprint) == (saved.edit, saved.provenance, saved.fingerprint)
+    assert loaded == saved and hash(loaded) == hash(saved)
 
 
-def test_the_fingerprint_tells_edits_apart() -> None:
+def test_different_edits_have_different_fingerprints() -> None:
     adapter = an_adapter()
     nearly = adapter.angles.clone()
     nearly[0, 0, 0] = torch.nextafter(nearly[0, 0, 0], torch.tensor(9.0))
@@ -64,9 +67,68 @@ def test_a_scaled_adapter_is_the_same_edit_with_smaller_angles(factor: float) ->
     assert adapter.scaled(1.0).fingerprint == adapter.fingerprint
 
 
-def test_a_factor_is_finite() -> None:
-    with pytest.raises(TarotError, match="expected a strength that leaves every angle finite, got nan"):
-        an_adapter().scaled(float("nan"))
+def test_a_strength_must_be_finite() -> None:
+    for strength in (float("nan"), float("inf")):
+        with pytest.raises(InvalidValueError, match="finite"):
+            an_adapter().scaled(strength)
+
+
+def test_adapters_are_equal_if_their_edit_and_provenance_are() -> None:
+    adapter = an_adapter()
+    others = [
+        an_adapter(seed=1),
+        Adapter(adapter.angles, adapter.edit, {"task": "other"}),
+        Adapter(adapter.angles, Edit("heads", (0, 1), "givens", adapter.edit.model), adapter.provenance),
+        adapter.scaled(0.5),
+        adapter.fingerprint,
+    ]
+    assert adapter == an_adapter() and not any(adapter == other for other in others)
+    assert {adapter: "here"}[an_adapter()] == "here" and len({adapter, an_adapter(), *others}) == 6
+
+
+def test_gradients_and_precision_do_not_change_equality() -> None:
+    adapter = an_adapter()
+    for angles in (adapter.angles.clone().requires_grad_(), adapter.angles.double()):
+        same = Adapter(angles, adapter.edit, {"seed": 0, "task": "t"})
+        assert same == adapter and hash(same) == hash(adapter)
+
+
+def test_tuples_and_nan_in_the_provenance_equal_what_json_makes_of_them() -> None:
+    angles, edit = an_adapter().angles, an_adapter().edit
+    made = Adapter(angles, edit, {"layers": (0, 1), "scores": {"best": float("nan")}})
+    assert made == Adapter(angles, edit, {"layers": [0, 1], "scores": {"best": None}})
+
+
+def test_the_repr_is_short() -> None:
+    assert repr(an_adapter()) == (
+        f"Adapter(task='t', model=None, layers='0-1', fingerprint='{an_adapter().fingerprint}')"
+    )
+    edit = Edit("heads", tuple(range(0, 200, 2)), "rotary", "0" * 16)
+    text = repr(Adapter(torch.zeros(100, 3, 4), edit, {"model": "m" * 500, "task": "\x1b[2J"}))
+    assert len(text) < 200 and text.isprintable()
+
+
+@pytest.mark.parametrize("thing", [None, 5, ["folder"], {"angles": 1}, b"folder", torch.zeros(2, 3, 4)], ids=repr)
+def test_other_objects_are_refused_with_one_line(thing: object) -> None:
+    unchecked = inspect.unwrap(Adapter.from_pretrained.__func__)  # without the tests' check of annotations
+    for read in (Adapter.resolve, partial(unchecked, Adapter)):
+        with pytest.raises(InvalidValueError, match="folder") as error:
+            read(thing)
+        assert "\n" not in str(error.value)
+
+
+def test_an_adapter_or_its_folder_is_resolved(folder: Path) -> None:
+    adapter = an_adapter()
+    assert Adapter.resolve(adapter) is adapter
+    assert Adapter.resolve(folder) == Adapter.resolve(str(folder)) == adapter
+
+
+@pytest.mark.parametrize("names", [{"sites": "head"}, {"rotation": "rotery"}], ids=str)
+def test_unknown_names_are_refused_at_construction(folder: Path, names: dict[str, str]) -> None:
+    with pytest.raises(UnknownName, match="did you mean"):
+        replace(an_adapter().edit, **names)
+    edit = json.loads((folder / METADATA).read_text())["edit"]
+    assert "did you mean" in rewritten(folder, edit={**edit, **names})
 
 
 def test_applied_and_merged_are_one_edit() -> None:
@@ -83,7 +145,7 @@ def test_applied_and_merged_are_one_edit() -> None:
     torch.testing.assert_close(other(TOKENS).logits, applied, atol=1e-4, rtol=1e-4)
 
 
-def error_of(folder: Path) -> str:
+def error_message(folder: Path) -> str:
     with pytest.raises(TarotError) as error:
         Adapter.from_pretrained(folder)
     assert "\n" not in str(error.value)
@@ -96,57 +158,56 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_missing(tmp_path: Path) -> None:
-    assert error_of(tmp_path) == (
-        "expected an adapter folder with tarot.json and adapter.safetensors, got No such file or directory "
-        "at DIR/tarot.json; run tarot tune first"
-    )
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert "No such file or directory at DIR/tarot.json" in error_message(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        Adapter.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("name", [METADATA, WEIGHTS])
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
-def test_truncated(folder: Path, name: str, keep: float) -> None:
+def test_a_truncated_file_is_refused(folder: Path, name: str, keep: float) -> None:
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[: int(len(content) * keep)])
     assert (
         "JSON in DIR/tarot.json" if name == METADATA else "adapter.safetensors that tarot.json describes"
-    ) in error_of(folder)
+    ) in error_message(folder)
 
 
-def test_newer_format(folder: Path) -> None:
-    card = json.loads((folder / METADATA).read_text())
-    (folder / METADATA).write_text(json.dumps({**card, "format": 99}))
-    assert error_of(folder) == "expected adapter format 1 at most, got 99 in DIR/tarot.json; update tarot"
+def test_a_newer_format_is_refused(folder: Path) -> None:
+    metadata = json.loads((folder / METADATA).read_text())
+    (folder / METADATA).write_text(json.dumps({**metadata, "format": 99}))
+    assert "got 99 in DIR/tarot.json; update tarot" in error_message(folder)
 
 
-@pytest.mark.parametrize("card", ["[]", "{}", '{"format": "x"}', "null"])
-def test_a_card_of_something_else(folder: Path, card: str) -> None:
-    (folder / METADATA).write_text(card)
-    assert "expected a format number in DIR/tarot.json" in error_of(folder)
+@pytest.mark.parametrize("text", ["[]", "{}", '{"format": "x"}', "null"])
+def test_other_json_is_refused(folder: Path, text: str) -> None:
+    (folder / METADATA).write_text(text)
+    assert "expected a format number in DIR/tarot.json" in error_message(folder)
 
 
-def test_brackets_too_deep_to_read(folder: Path) -> None:
+def test_nesting_too_deep_is_refused(folder: Path) -> None:
     (folder / METADATA).write_text("[" * 100_000)
-    assert error_of(folder).startswith("expected JSON in DIR/tarot.json, got ")
+    assert error_message(folder).startswith("expected JSON in DIR/tarot.json, got ")
 
 
 def rewritten(folder: Path, **changes: object) -> str:
-    """The error of an adapter whose card has other values."""
-    card = json.loads((folder / METADATA).read_text())
-    (folder / METADATA).write_text(json.dumps({**card, **changes}))
-    return error_of(folder)
+    """Return the error of an adapter whose tarot.json has these values instead."""
+    metadata = json.loads((folder / METADATA).read_text())
+    (folder / METADATA).write_text(json.dumps({**metadata, **changes}))
+    return error_message(folder)
 
 
-SOUND = {
+VALID = {
     "model": "m",
     "dtype": "auto",
     "task": "t",
     "num_fewshot": "mix",
-    "samples": 20,
+    "num_samples": 20,
     "objective": "log_probability",
     "bound": 1,
     "seed": -1,
-    "chat": True,
+    "apply_chat_template": True,
     "fluency_floor": None,
     "budget": 120,
     "interrupted": False,
@@ -163,27 +224,27 @@ OTHER_TYPES = [None, True, 3, 0.5, "text", [], {}, [[1]], {"a": {}}, [{"key": 1}
 
 @given(st.data())
 @settings(max_examples=60)
-def test_any_field_of_another_type_is_named_or_does_no_harm(
+def test_a_field_of_another_type_is_named_or_accepted(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("adapter")
-    field = data.draw(st.sampled_from([name for name in SOUND if name != "a note"]))
+    field = data.draw(st.sampled_from([name for name in VALID if name != "a note"]))
     value = data.draw(st.sampled_from(OTHER_TYPES))
     adapter = an_adapter()
-    Adapter(adapter.angles, adapter.edit, {**SOUND, field: value}).save_pretrained(folder)
+    Adapter(adapter.angles, adapter.edit, {**VALID, field: value}).save_pretrained(folder)
     try:
         loaded = Adapter.from_pretrained(folder)
     except TarotError as error:
         assert field in str(error) and METADATA in str(error)
         return
-    assert loaded.provenance == {**SOUND, field: value}
+    assert loaded.provenance == {**VALID, field: value}
     assert isinstance(loaded.tasks, frozenset)
 
 
-def test_a_sound_origin_comes_back(folder: Path) -> None:
+def test_a_valid_provenance_is_loaded_unchanged(folder: Path) -> None:
     adapter = an_adapter()
-    Adapter(adapter.angles, adapter.edit, SOUND).save_pretrained(folder)
-    assert Adapter.from_pretrained(folder).provenance == SOUND
+    Adapter(adapter.angles, adapter.edit, VALID).save_pretrained(folder)
+    assert Adapter.from_pretrained(folder).provenance == VALID
 
 
 @pytest.mark.parametrize(
@@ -213,12 +274,12 @@ def test_a_sound_origin_comes_back(folder: Path) -> None:
     ],
     ids=lambda value: ascii(value)[:40],
 )
-def test_an_origin_that_tune_does_not_write(folder: Path, provenance: object, field: str) -> None:
+def test_an_invalid_provenance_is_refused(folder: Path, provenance: object, field: str) -> None:
     message = rewritten(folder, provenance=provenance)
     assert "DIR/tarot.json" in message and field in message and len(message) < 300
 
 
-def test_a_number_that_json_does_not_have_is_saved_as_null(tmp_path: Path) -> None:
+def test_nan_and_infinity_are_saved_as_null(tmp_path: Path) -> None:
     adapter = an_adapter()
     scores = {"identity": float("nan"), "best": float("-inf")}
     Adapter(adapter.angles, adapter.edit, {"scores": scores, "budget": 3}).save_pretrained(tmp_path)
@@ -226,29 +287,29 @@ def test_a_number_that_json_does_not_have_is_saved_as_null(tmp_path: Path) -> No
     assert Adapter.from_pretrained(tmp_path).provenance == {"scores": {"identity": None, "best": None}, "budget": 3}
 
 
-def test_a_key_that_occurs_twice(folder: Path) -> None:
+def test_a_duplicate_key_is_refused(folder: Path) -> None:
     text = (folder / METADATA).read_text()
     (folder / METADATA).write_text(text.replace('"sites"', '"layers": [0], "sites"'))
-    assert "the key 'layers' twice in one object" in error_of(folder)
+    assert "the key 'layers' twice in one object" in error_message(folder)
 
 
-def test_a_pipe_is_not_waited_for(folder: Path) -> None:
+def test_a_pipe_is_refused(folder: Path) -> None:
     (folder / METADATA).unlink()
     os.mkfifo(folder / METADATA)
-    assert "not a regular file at DIR/tarot.json" in error_of(folder)
+    assert "not a regular file at DIR/tarot.json" in error_message(folder)
 
 
-def test_a_file_without_an_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_file_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tarot.edit.adapter_folder.LARGEST_FILE", 100)
-    assert "more than 100 bytes at DIR/tarot.json" in error_of(folder)
+    assert "more than 100 bytes at DIR/tarot.json" in error_message(folder)
 
 
-def test_not_a_number(tmp_path: Path) -> None:
+def test_angles_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     adapter = an_adapter()
     angles = adapter.angles.clone()
     angles[1] = torch.nan
     Adapter(angles, adapter.edit, {}).save_pretrained(tmp_path)
-    assert error_of(tmp_path) == "expected finite angles, got 12 that are not in DIR; tune again"
+    assert error_message(tmp_path) == "expected finite angles, got 12 that are not in DIR; tune again"
 
 
 @pytest.mark.parametrize(
@@ -262,7 +323,7 @@ def test_not_a_number(tmp_path: Path) -> None:
         ({"angles": torch.zeros(2, 3, 4, dtype=torch.complex64)}, "expected angles of a floating-point type in DIR"),
     ],
 )
-def test_other_tensors(folder: Path, tensors: dict[str, torch.Tensor], message: str) -> None:
+def test_other_tensors_are_refused(folder: Path, tensors: dict[str, torch.Tensor], message: str) -> None:
     save_file(tensors, folder / WEIGHTS)
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     assert rewritten(folder, weights_sha256=digest).startswith(message)
@@ -271,14 +332,14 @@ def test_other_tensors(folder: Path, tensors: dict[str, torch.Tensor], message: 
 @pytest.mark.parametrize(
     "change", [{"layers": []}, {"layers": ["a"]}, {"layers": [0.0, 1.0]}, {"sites": 5}, {"rotation": []}], ids=str
 )
-def test_an_edit_that_is_none(folder: Path, change: dict[str, object]) -> None:
+def test_an_invalid_edit_is_refused(folder: Path, change: dict[str, object]) -> None:
     edit = json.loads((folder / METADATA).read_text())["edit"]
     message = rewritten(folder, edit={**edit, **change})
     assert message.startswith("expected an adapter as tarot writes it in DIR/tarot.json, got edit.")
     assert next(iter(change)) in message
 
 
-def test_another_model() -> None:
+def test_another_model_is_refused() -> None:
     adapter = an_adapter()
     with pytest.raises(TarotError) as error:
         adapter.find_sites(byte_model(heads=6))

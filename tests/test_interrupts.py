@@ -1,4 +1,4 @@
-"""Interrupts: whichever instruction Ctrl-C hits, a model is as before, and the command ends in one line."""
+"""Interrupts: Ctrl-C at any instruction leaves a model unchanged, and the command ends with one line."""
 
 import itertools
 import os
@@ -14,14 +14,14 @@ import tarot.__main__ as entry
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_no_interrupt_leaves_a_change(name: str) -> None:
-    """The first instructions; `stress_interrupts.py` takes them all."""
+    """Interrupt the first instructions; `stress_interrupts.py` interrupts them all."""
     assert all(itertools.islice(rounds(CHANGES[name]), 60))
 
 
 INTERRUPT_AGAIN = """
 import sys, tarot.__main__ as entry
 class Twice:
-    # What the command prints at the end is interrupted once more.
+    # Interrupt the command again while it prints its last line.
     def __init__(self, stream): self.stream, self.left = stream, 1
     def write(self, text):
         if text.strip() and self.left:
@@ -60,7 +60,7 @@ entry.script()
 
 
 @pytest.mark.parametrize("program", [INTERRUPT_AGAIN, INTERRUPT_IMPORT, INTERRUPT_SHUTDOWN])
-def test_the_command_ends_in_one_line(program: str) -> None:
+def test_the_command_ends_with_one_line(program: str) -> None:
     root = str(Path(entry.__file__).parent.parent)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root}
@@ -68,7 +68,7 @@ def test_the_command_ends_in_one_line(program: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
-def test_another_error_is_reported_as_ever() -> None:
+def test_other_errors_keep_their_traceback() -> None:
     program = "import tarot.cli.main, tarot.__main__ as entry\ndef run(): 1 / 0\ntarot.cli.main = run\nentry.script()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.endswith("ZeroDivisionError: division by zero\n")
