@@ -35,6 +35,9 @@ HEAVY = frozenset({"torch", "transformers", "accelerate", "peft", "lm_eval", "bo
 WITHOUT_TORCH = (
     "errors",
     "_files",
+    "models.hub_cache",
+    "models.listing",
+    "models.wheels",
     "evaluation.cell_runner",
     "evaluation.changes",
     "evaluation.html_table",

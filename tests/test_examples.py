@@ -17,6 +17,7 @@ from test_compare import tuned
 from test_compare_rewards import tuned as tuned_for_reward
 
 import tarot
+from tarot.edit.sites import find_sites
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
@@ -48,7 +49,7 @@ def names() -> dict[str, Any]:
         "tokenizer": loaded.tokenizer,
         "adapter": adapter,
         "comparison": tarot.compare(loaded.model, loaded.tokenizer, adapter, limit=20),
-        "objective": AnswerObjective(loaded.model, samples, lm.encode),
+        "objective": AnswerObjective(loaded.model, samples, lm.encode, sites=find_sites(loaded.model, "heads", 0.5)),
     }
 
 

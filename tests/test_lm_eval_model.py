@@ -1,4 +1,4 @@
-"""lm-eval through tarot: the stock model's numbers, the edit's effect, and no mixing of the two."""
+"""The lm-eval model `tarot`: lm-eval's own numbers without an edit, and results that are never mixed up."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.fingerprint import weights_fingerprint
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
-from tarot.errors import TarotError
+from tarot.errors import TarotError, UnknownName
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import metric_value, n_documents
 from tarot.models.batch_size import parse_batch_size
@@ -38,6 +38,7 @@ from tarot.models.load import load_model
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.scoring.scorer import Request
 from tarot.objectives.answers import AnswerObjective
+from tarot.objectives.documents import document_key
 from tarot.objectives.samples import Sample, draw_samples
 from tarot.objectives.task_loading import load_task
 from tarot.search.config import TaRotConfig
@@ -70,32 +71,32 @@ def pairs(n: int) -> list[Instance]:
     ]
 
 
-def test_the_registry_knows_it() -> None:
+def test_lm_eval_knows_the_model() -> None:
     assert get_model("tarot") is TarotLM
 
 
-def test_scores_are_the_stock_models(loaded: LoadedModel) -> None:
+def test_scores_are_those_of_lm_evals_model(loaded: LoadedModel) -> None:
     stock = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=4)
     ours = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
-    expected, found = (lm.loglikelihood(pairs(6), disable_tqdm=True) for lm in (stock, ours))
-    assert [flag for _, flag in found] == [flag for _, flag in expected]
-    assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-4)
+    expected, scores = (lm.loglikelihood(pairs(6), disable_tqdm=True) for lm in (stock, ours))
+    assert [flag for _, flag in scores] == [flag for _, flag in expected]
+    assert [value for value, _ in scores] == pytest.approx([value for value, _ in expected], abs=1e-4)
 
 
-def test_so_are_whole_texts_and_empty_contexts_and_what_is_too_long(loaded: LoadedModel) -> None:
+def test_rolling_scores_empty_contexts_and_long_prompts_are_those_of_lm_evals_model(loaded: LoadedModel) -> None:
     stock = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=1, max_length=64)
     ours = TarotLM(loaded.model, tokenizer=loaded.tokenizer, max_length=64)
     texts = [Instance("loglikelihood_rolling", {}, ("word " * n,), n) for n in (1, 7, 40)]
-    expected, found = (lm.loglikelihood_rolling(texts, disable_tqdm=True) for lm in (stock, ours))
-    assert found == pytest.approx(expected, abs=1e-3)
+    expected, scores = (lm.loglikelihood_rolling(texts, disable_tqdm=True) for lm in (stock, ours))
+    assert scores == pytest.approx(expected, abs=1e-3)
     odd = [Instance("loglikelihood", {}, pair, 0) for pair in (("", "answer"), ("word " * 30, "answer"))]
-    expected, found = (lm.loglikelihood(odd, disable_tqdm=True) for lm in (stock, ours))
-    assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-4)
+    expected, scores = (lm.loglikelihood(odd, disable_tqdm=True) for lm in (stock, ours))
+    assert [value for value, _ in scores] == pytest.approx([value for value, _ in expected], abs=1e-4)
     context, tokens = ours.encode("", "answer")
     assert (context, len(tokens)) == ([0], 6)
 
 
-# "is red" and "a " each end in a token that spans the blank, as in vocabularies that merge over blanks.
+# In "is red" and "a " one token spans the blank, as in vocabularies that merge across blanks.
 SPANNING = (("s", "\u0120"), ("s\u0120", "r"), ("s\u0120r", "e"), ("s\u0120re", "d"), ("a", "\u0120"), ("b", "a"))
 SPECIAL = ("", "<s>", "</s>", "</s><s>")
 TEXTS = st.text(alphabet="sred ab\n", max_size=8)
@@ -120,7 +121,7 @@ def merging_lm(before: str = "", after: str = "", **arguments: object) -> TarotL
 
 
 def logprob(lm: TarotLM, context: list[int], continuation: list[int]) -> float:
-    """The slow oracle: one plain pass."""
+    """Score by one plain pass, the slow oracle."""
     return plain(lm.model, Request(tuple(context), tuple(continuation))).log_probability
 
 
@@ -129,7 +130,7 @@ def logprob(lm: TarotLM, context: list[int], continuation: list[int]) -> float:
 @example("It is", " red", "<s>", "</s>")
 @example(" ", "red", "", "")
 @example("", "red", "", "</s>")
-def test_an_answer_has_the_tokens_of_its_own_text(context: str, answer: str, before: str, after: str) -> None:
+def test_an_answer_has_the_tokens_of_its_text(context: str, answer: str, before: str, after: str) -> None:
     lm, tokenizer = merging_lm(before, after), merging_tokenizer()
     blank = len(context) - len(context.rstrip())
     stripped, moved = context[: len(context) - blank], context[len(context) - blank :] + answer
@@ -137,11 +138,11 @@ def test_an_answer_has_the_tokens_of_its_own_text(context: str, answer: str, bef
     expected = first + tokenizer.encode(stripped), tokenizer.encode(moved)
     assert lm.encode(context, answer) == expected
     stock = HFLM(pretrained=lm.model, tokenizer=merging_tokenizer(before, after))
-    if not after and stripped and tokenizer.decode((found := stock._encode_pair(context, answer))[1]) == moved:
-        assert found == expected
+    if not after and stripped and tokenizer.decode((pair := stock._encode_pair(context, answer))[1]) == moved:
+        assert pair == expected
 
 
-def test_a_tokenizer_that_writes_a_blank_before_a_text_writes_none_before_an_answer() -> None:
+def test_a_tokenizer_that_puts_a_blank_before_texts_puts_none_before_answers() -> None:
     alphabet = ["<s>", "</s>", "\u2581", *"Itsred"]
     made = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(alphabet)}, merges=[]))
     made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
@@ -155,9 +156,9 @@ def test_a_tokenizer_that_writes_a_blank_before_a_text_writes_none_before_an_ans
 
 @pytest.mark.parametrize("after", ["", "</s>"])
 @pytest.mark.parametrize("before", ["", "<s>", "</s><s>"])
-def test_a_text_is_conditioned_on_one_first_token(before: str, after: str) -> None:
+def test_a_text_is_conditioned_on_its_first_token_once(before: str, after: str) -> None:
     texts = ["the colour is red", "<s>is red", "a"]
-    found = merging_lm(before, after).loglikelihood_rolling(
+    scores = merging_lm(before, after).loglikelihood_rolling(
         [Instance("loglikelihood_rolling", {}, (text,), i) for i, text in enumerate(texts)], disable_tqdm=True
     )
     bare = merging_tokenizer(before, after)
@@ -165,7 +166,7 @@ def test_a_text_is_conditioned_on_one_first_token(before: str, after: str) -> No
     own = [bare.encode(text, add_special_tokens=False) for text in texts]
     own[1] = own[1][1:] if first == [0] else own[1]
     lm = merging_lm(before, after)
-    assert found == pytest.approx([logprob(lm, first, tokens) for tokens in own], abs=1e-4)
+    assert scores == pytest.approx([logprob(lm, first, tokens) for tokens in own], abs=1e-4)
 
 
 def test_a_long_text_has_its_first_token_in_its_first_window_only() -> None:
@@ -174,9 +175,9 @@ def test_a_long_text_has_its_first_token_in_its_first_window_only() -> None:
     tokens = merging_tokenizer().encode(text)
     windows = [([1, 0], tokens[:7]), (tokens[6:7], tokens[7:14]), (tokens[13:14], tokens[14:21])]
     windows.append((tokens[len(tokens) - 8 : 21], tokens[21:]))
-    (found,) = lm.loglikelihood_rolling([Instance("loglikelihood_rolling", {}, (text,), 0)], disable_tqdm=True)
+    (score,) = lm.loglikelihood_rolling([Instance("loglikelihood_rolling", {}, (text,), 0)], disable_tqdm=True)
     assert 21 < len(tokens) < 28
-    assert found == pytest.approx(sum(logprob(lm, *window) for window in windows), abs=1e-4)
+    assert score == pytest.approx(sum(logprob(lm, *window) for window in windows), abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_a_long_text_has_its_first_token_in_its_first_window_only() -> None:
         ("<s>", {"prefix_token_id": 1}, [0, 70, 69]),
     ],
 )
-def test_the_first_token_is_written_once(before: str, arguments: dict[str, object], tokens: list[int]) -> None:
+def test_the_first_token_is_encoded_once(before: str, arguments: dict[str, object], tokens: list[int]) -> None:
     lm = merging_lm(before, "</s>", **arguments)
     assert lm.tok_encode("ed") == tokens
     assert lm.tok_encode("<s>ed") == [0, 70, 69]  # as a chat template writes it
@@ -197,7 +198,7 @@ def test_the_first_token_is_written_once(before: str, arguments: dict[str, objec
 
 
 @pytest.mark.parametrize(("before", "after"), [("", ""), ("<s>", ""), ("<s>", "</s>"), ("", "</s>")])
-def test_prompts_to_complete_have_no_token_after_them(before: str, after: str) -> None:
+def test_prompts_to_complete_end_without_special_tokens(before: str, after: str) -> None:
     lm, prompts = merging_lm(before, after), ["It is", "a", "<s>red"]
     ids, mask = lm.tok_batch_encode(prompts)
     assert [row[kept.bool()].tolist() for row, kept in zip(ids, mask, strict=True)] == [*map(lm.tok_encode, prompts)]
@@ -214,46 +215,48 @@ def test_an_answer_that_cannot_be_scored_is_named(loaded: LoadedModel, tmp_path:
     rows = [{"question": f"item {i}", "choices": ["red", "" if i == 1 else "blue"], "gold": 0} for i in range(2)]
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "choice.yaml").write_text((tmp_path / "choice.yaml").read_text() + 'target_delimiter: ""\n')
-    with pytest.raises(TarotError, match="got an answer without tokens in document 1 of own_choice, answer ''"):
+    with pytest.raises(TarotError, match="document 1 of own_choice, answer ''"):
         evaluate(loaded.model, loaded.tokenizer, ["own_choice"], include_path=tmp_path, apply_chat_template=False)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, max_length=4)
-    with pytest.raises(TarotError, match="at most 4 tokens, the model's context, got 6 in document 0 of task, answer"):
+    with pytest.raises(TarotError, match="document 0 of task, answer"):
         lm.loglikelihood([Instance("loglikelihood", {}, ("It is", "answer"), 0, ("task", 0, 1))], disable_tqdm=True)
 
 
 def test_an_objective_names_an_answer_without_tokens(loaded: LoadedModel) -> None:
     sample = Sample("train/7", "", (("Q:", "red"), ("Q:", "")), 0, 0)
     encode = TarotLM(loaded.model, tokenizer=loaded.tokenizer).encode
-    with pytest.raises(TarotError, match="got an answer without tokens in train/7, answer ''"):
+    with pytest.raises(TarotError, match="train/7, answer ''"):
         AnswerObjective(loaded.model, [sample], encode, answer_score="margin", sites=find_sites(loaded.model))
 
 
 @pytest.fixture(scope="module")
 def longrope() -> LoadedModel:
-    """A model that rotates otherwise beyond 20 tokens."""
+    """A model whose rotary embeddings change beyond 20 tokens."""
     factors = {"short_factor": [1.0] * 4, "long_factor": [4.0, 8.0, 16.0, 32.0], "factor": 4.0}
     rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 20, **factors}
     return LoadedModel("longrope", tiny_model("llama", vocab_size=258, rope_parameters=rope), byte_tokenizer())
 
 
 def test_neither_batches_nor_cut_prompts_change_a_score(longrope: LoadedModel) -> None:
-    """A prompt that is too long for the model is cut, whatever it is scored with."""
+    """A prompt that is too long for the model keeps its end, in any batch."""
     lm = TarotLM(longrope.model, tokenizer=longrope.tokenizer)
-    asked = [Instance("loglikelihood", {}, ("x" * n, answer), n) for n in (12, 30, 40, 80) for answer in (" red", " r")]
-    found = lm.loglikelihood(asked, disable_tqdm=True)
-    encoded = [lm.encode(*request.args) for request in asked]
+    requests = [
+        Instance("loglikelihood", {}, ("x" * n, answer), n) for n in (12, 30, 40, 80) for answer in (" red", " r")
+    ]
+    scores = lm.loglikelihood(requests, disable_tqdm=True)
+    encoded = [lm.encode(*request.args) for request in requests]
     expected = [logprob(lm, context[max(0, len(context) + len(answer) - 65) :], answer) for context, answer in encoded]
-    assert [score for score, _ in found] == pytest.approx(expected, abs=1e-4)
+    assert [score for score, _ in scores] == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("sizes", [(5, 9, 30), (8, 13, 14), (25, 12)])
 def test_batches_change_no_text(longrope: LoadedModel, sizes: tuple[int, ...]) -> None:
     lm = TarotLM(longrope.model, tokenizer=longrope.tokenizer)
     options = {"until": [], "max_gen_toks": 7}
-    asked = [Instance("generate_until", {}, (("abcdefg" * 5)[-n:], options), n) for n in sizes]
-    apart = [text for request in asked for text in HFLM.generate_until(lm, [request], disable_tqdm=True)]
-    assert lm.generate_until(asked, disable_tqdm=True) == apart
-    assert len(set(apart)) == len(apart)
+    requests = [Instance("generate_until", {}, (("abcdefg" * 5)[-n:], options), n) for n in sizes]
+    texts = [text for request in requests for text in HFLM.generate_until(lm, [request], disable_tqdm=True)]
+    assert lm.generate_until(requests, disable_tqdm=True) == texts
+    assert len(set(texts)) == len(texts)
 
 
 @pytest.mark.parametrize("shots", [0, 3])
@@ -266,8 +269,8 @@ def test_evaluate_agrees_with_lm_eval(loaded: LoadedModel, folder: Path, shots: 
         context = task.fewshot_context(
             doc, shots, apply_chat_template=True, fewshot_as_multiturn=True, chat_template=stock.apply_chat_template
         )
-        asked = task.construct_requests(doc, context, apply_chat_template=True)
-        scores = [value for value, _ in stock.loglikelihood(asked, disable_tqdm=True)]
+        requests = task.construct_requests(doc, context, apply_chat_template=True)
+        scores = [value for value, _ in stock.loglikelihood(requests, disable_tqdm=True)]
         right += max(range(3), key=scores.__getitem__) == doc["gold"]
     assert n_documents(ours, "own_choice") == len(task.eval_docs) == 12
     assert metric_value(ours, "own_choice", "acc") == pytest.approx(right / 12)
@@ -294,37 +297,39 @@ def test_generation_runs_edited(loaded: LoadedModel, adapter: Adapter, folder: P
     assert texts[0] != texts[1]
 
 
-def test_by_reference_with_an_adapter(tmp_path: Path, loaded: LoadedModel, adapter: Adapter) -> None:
+def test_a_reference_and_an_adapters_folder_load_the_edited_model(
+    tmp_path: Path, loaded: LoadedModel, adapter: Adapter
+) -> None:
     reference = str(save_checkpoint(tmp_path / "model"))
     adapter.save_pretrained(tmp_path / "adapter")
     edited = TarotLM(reference, adapter=str(tmp_path / "adapter"), device="cpu")
     with adapter.apply(loaded.model):
         expected = TarotLM(loaded.model, tokenizer=loaded.tokenizer).loglikelihood(pairs(2), disable_tqdm=True)
-    found = edited.loglikelihood(pairs(2), disable_tqdm=True)
-    assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-3)
+    scores = edited.loglikelihood(pairs(2), disable_tqdm=True)
+    assert [value for value, _ in scores] == pytest.approx([value for value, _ in expected], abs=1e-3)
     assert edited.get_model_info()["adapter"] == adapter.fingerprint
 
 
-def test_a_response_cache_is_one_models(tmp_path: Path, loaded: LoadedModel, adapter: Adapter) -> None:
+def test_a_response_cache_belongs_to_one_model_and_edit(tmp_path: Path, loaded: LoadedModel, adapter: Adapter) -> None:
     path = str(tmp_path / "cache.db")
     base = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
-    asked = pairs(1)
-    first = CachingLM(base, path).loglikelihood(asked)
-    assert CachingLM(TarotLM(loaded.model, tokenizer=loaded.tokenizer), path).loglikelihood(asked) == first
+    requests = pairs(1)
+    first = CachingLM(base, path).loglikelihood(requests)
+    assert CachingLM(TarotLM(loaded.model, tokenizer=loaded.tokenizer), path).loglikelihood(requests) == first
     edited = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
     edited.adapter = adapter
-    with pytest.raises(TarotError, match=f"expected a response cache of .* {adapter.fingerprint}, got one of .* base"):
+    with pytest.raises(TarotError, match=f"{adapter.fingerprint}.* base"):
         CachingLM(edited, path)
 
 
-def test_a_cache_of_the_stock_model_is_refused(tmp_path: Path, loaded: LoadedModel) -> None:
+def test_a_cache_of_lm_evals_model_is_refused(tmp_path: Path, loaded: LoadedModel) -> None:
     path = str(tmp_path / "cache.db")
     CachingLM(HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer), path).loglikelihood(pairs(1))
-    with pytest.raises(TarotError, match="got one of another model; give --use_cache another path"):
+    with pytest.raises(TarotError, match="--use_cache"):
         CachingLM(TarotLM(loaded.model, tokenizer=loaded.tokenizer), path)
 
 
-def test_what_was_tuned_on_is_not_evaluated(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
+def test_documents_that_were_tuned_on_are_not_evaluated(loaded: LoadedModel, adapter: Adapter, folder: Path) -> None:
     task = load_task("own_choice", folder)
     honest = [{"key": sample.key} for sample in draw_samples(task, 3)]
     evaluate(
@@ -334,49 +339,63 @@ def test_what_was_tuned_on_is_not_evaluated(loaded: LoadedModel, adapter: Adapte
         adapter=Adapter(adapter.angles, adapter.edit, {"samples_drawn": honest}),
         include_path=folder,
     )
-    from tarot.objectives.documents import document_key
-
     leaked = [*honest, {"key": document_key(task, task.eval_docs[4])}]
     cheat = Adapter(adapter.angles, adapter.edit, {"samples_drawn": leaked})
-    with pytest.raises(TarotError, match=r"got 1 of 4 that are \(evaluated row 4 is one\)"):
+    with pytest.raises(TarotError, match="row 4"):
         evaluate(loaded.model, loaded.tokenizer, ["own_choice"], adapter=cheat, include_path=folder)
 
 
-def test_errors(loaded: LoadedModel, folder: Path) -> None:
-    # What would be ignored in silence: another edit's name, another model's, another way to load it.
-    for argument, said in (
-        ("adaptor", "expected a known argument of the model 'tarot', got 'adaptor'; did you mean 'adapter'?"),
-        ("peft", "expected a known argument of the model 'tarot', got 'peft'; known: adapter, add_bos_token"),
-        ("revision", "got 'revision'"),
-        ("load_in_8bit", "got 'load_in_8bit'"),
-    ):
-        with pytest.raises(TarotError) as error:
-            TarotLM(loaded.model, tokenizer=loaded.tokenizer, **{argument: "somewhere"})
-        assert said in str(error.value)
-    with pytest.raises(TarotError, match="expected a limit of at least 1 document, got 0"):
-        evaluate(loaded.model, loaded.tokenizer, ["own_choice"], include_path=folder, limit=0)
+@pytest.mark.parametrize(
+    ("argument", "keyword"),
+    [
+        ("adaptor", "'adapter'"),
+        ("peft", "add_bos_token"),
+        ("revision", "'revision'"),
+        ("load_in_8bit", "'load_in_8bit'"),
+    ],
+)
+def test_unknown_arguments_are_refused(loaded: LoadedModel, argument: str, keyword: str) -> None:
+    with pytest.raises(UnknownName, match=keyword):
+        TarotLM(loaded.model, tokenizer=loaded.tokenizer, **{argument: "somewhere"})
+
+
+def test_shots_that_a_task_does_not_have_are_refused(loaded: LoadedModel, folder: Path) -> None:
     for shots in (-1, 31):
-        with pytest.raises(TarotError, match=f"expected 0 to 30 shots, .* has for them, got {shots}"):
+        with pytest.raises(TarotError, match=f"got {shots}"):
             evaluate(loaded.model, loaded.tokenizer, ["own_choice"], include_path=folder, num_fewshot=shots)
+
+
+def test_a_metric_that_a_task_does_not_have_is_refused(loaded: LoadedModel, folder: Path) -> None:
     results = evaluate(loaded.model, loaded.tokenizer, ["own_choice"], include_path=folder, limit=2)
     assert n_documents(results, "own_choice") == 2
-    with pytest.raises(TarotError, match="expected a metric of own_choice, got 'f1'; it has acc"):
+    with pytest.raises(TarotError, match="acc"):
         metric_value(results, "own_choice", "f1")
-    for text in ("0", "-3", "many"):
-        with pytest.raises(TarotError, match=f"expected a batch size from 1, or 'auto', got '{text}'"):
-            parse_batch_size(text)
+
+
+def test_only_causal_backends_are_accepted(loaded: LoadedModel) -> None:
+    for backend in ("default", "causal"):
+        TarotLM(loaded.model, tokenizer=loaded.tokenizer, backend=backend)
+    for backend in ("seq2seq", "vllm"):
+        with pytest.raises(TarotError, match=backend):
+            TarotLM(loaded.model, tokenizer=loaded.tokenizer, backend=backend)
+
+
+@pytest.mark.parametrize("text", ["0", "-3", "many", ""])
+def test_a_batch_size_is_a_positive_number(text: str) -> None:
+    with pytest.raises(TarotError, match=f"'{text}'"):
+        parse_batch_size(text)
 
 
 def test_two_processes_share_the_documents(adapter: Adapter, tmp_path: Path) -> None:
-    """As accelerate starts them, one a GPU, but on the CPU: every document's answer is that of a single process."""
+    """Started as by accelerate, but on the CPU, they give the answers of a single process."""
     save_checkpoint(tmp_path / "model")
     write_tasks(tmp_path / "tasks")
     adapter.save_pretrained(tmp_path / "edit")
     program = ("-m", "tarot", "lm-eval", "--model", "tarot", "--model_args", "pretrained=model,adapter=edit")
-    asked = ("--tasks", "own_choice", "--include_path", "tasks", "--output_path", "results", "--log_samples")
+    options = ("--tasks", "own_choice", "--include_path", "tasks", "--output_path", "results", "--log_samples")
     launch = ("-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2")
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, *launch, *program, *asked], cwd=tmp_path, env=environment, check=True)
+    subprocess.run([sys.executable, *launch, *program, *options], cwd=tmp_path, env=environment, check=True)
     (logged,) = (tmp_path / "results").rglob("samples_*.jsonl")
     shared = {one["doc_id"]: one["filtered_resps"] for one in map(json.loads, logged.read_text().splitlines())}
     loaded = load_model(str(tmp_path / "model"), device="cpu")
@@ -396,33 +415,33 @@ def test_two_processes_share_the_documents(adapter: Adapter, tmp_path: Path) -> 
         )
 
 
-def test_a_model_with_layers_on_the_disk_gives_the_same_numbers(folder: Path, adapter: Adapter, tmp_path: Path) -> None:
+def test_a_model_with_layers_on_disk_gives_the_same_numbers(folder: Path, adapter: Adapter, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "model", layers=4)
     parts = ["model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head", "model.layers.0", "model.layers.2"]
     device_map = dict.fromkeys(parts, "cpu") | {"model.layers.1": "disk", "model.layers.3": "disk"}
-    here = load_model(str(tmp_path / "model"), device="cpu")
-    away = load_model(str(tmp_path / "model"), device_map=device_map)
-    assert away.model.model.layers[1].self_attn.o_proj.weight.is_meta
-    assert weights_fingerprint(away.model) == weights_fingerprint(here.model)
+    in_memory = load_model(str(tmp_path / "model"), device="cpu")
+    on_disk = load_model(str(tmp_path / "model"), device_map=device_map)
+    assert on_disk.model.model.layers[1].self_attn.o_proj.weight.is_meta
+    assert weights_fingerprint(on_disk.model) == weights_fingerprint(in_memory.model)
     config = TaRotConfig("own_choice", num_samples=4)
     one, two = (
         tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / name, budget=9, include_path=folder)
-        for name, loaded in (("here", here), ("away", away))
+        for name, loaded in (("here", in_memory), ("away", on_disk))
     )
     assert two.fingerprint == one.fingerprint and one.provenance["scores"] == two.provenance["scores"]
     both = [
         evaluate(loaded.model, loaded.tokenizer, ["own_choice"], adapter=one, include_path=folder)
-        for loaded in (here, away)
+        for loaded in (in_memory, on_disk)
     ]
     assert both[0]["results"] == both[1]["results"]
-    texts = [neutral_text(loaded, 8) for loaded in (here, away)]
+    texts = [neutral_text(loaded, 8) for loaded in (in_memory, on_disk)]
     assert torch.equal(*texts)
-    for name, loaded in (("here", here), ("away", away)):
+    for name, loaded in (("here", in_memory), ("away", on_disk)):
         one.merge(loaded.model)
         save_merged(loaded, tmp_path / f"{name}-merged")
     first, second = (load_file(tmp_path / f"{name}-merged" / "model.safetensors") for name in ("here", "away"))
     assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
-    with pytest.raises(TarotError, match="expected a device map with the input embeddings on a device, got one"):
+    with pytest.raises(TarotError, match="device map"):
         load_model(str(tmp_path / "model"), device_map=device_map | {"model.embed_tokens": "disk"})
     with pytest.raises(TarotError, match="expected a known device map, got 'automatic'"):
         load_model(str(tmp_path / "model"), device_map="automatic")

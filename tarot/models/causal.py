@@ -65,6 +65,10 @@ def check_causal(model: PreTrainedModel) -> None:
 
     Args:
         model: a transformers model, left as it was.
+
+    Example:
+        >>> from tarot.models.causal import check_causal
+        >>> check_causal(model)
     """
     source = getattr(model, "name_or_path", "") or "memory"
     check_causal_config(model.config, source)

