@@ -12,7 +12,6 @@ from transformers.cache_utils import DynamicLayer
 
 from tarot.errors import TarotError
 from tarot.models.scoring.prefix_cache import can_share_prefix
-from tarot.models.scoring.prefix_tree import cut_batches
 from tarot.models.scoring.scorer import Request, Score, Scorer
 
 tiny = cache(tiny_model)
@@ -175,20 +174,6 @@ def test_only_needed_positions_reach_the_vocabulary(monkeypatch: pytest.MonkeyPa
         handle.remove()
     passes = len(projected)
     assert sum(projected) <= sum(len(request.continuation) for request in made) + passes
-
-
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=12).map(sorted), st.integers(1, 6), st.integers(0, 20))
-def test_batches_are_the_cheapest_cut(lengths: list[int], max_rows: int, pass_cost: int) -> None:
-    def cost(cut: list[range]) -> int:
-        return sum(len(run) * lengths[run[-1]] + pass_cost for run in cut)
-
-    def cuts(end: int) -> list[list[range]]:
-        return [[*head, range(b, end)] for b in range(max(0, end - max_rows), end) for head in cuts(b)] if end else [[]]
-
-    batches = list(cut_batches(lengths, max_rows, pass_cost))
-    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
-    if len(lengths) <= 9:
-        assert cost(batches) == min(map(cost, cuts(len(lengths))))
 
 
 def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
