@@ -175,14 +175,10 @@ def test_accuracy_of_a_single_answer_is_that_of_greedy_decoding() -> None:
 
 
 def test_wrong_arguments_are_errors() -> None:
-    with pytest.raises(
-        UnknownName, match=r"expected a known objective, got 'log_probabilty'; did you mean 'log_probability'\?"
-    ):
+    with pytest.raises(UnknownName, match=r"did you mean 'log_probability'\?"):
         objective("log_probabilty")
-    with pytest.raises(
-        TarotError, match="expected samples with several answers for the objective 'margin', got one answer"
-    ):
+    with pytest.raises(TarotError, match="several answers"):
         objective("margin", [Sample("train/0", "a", (("q", "x"),), 0, 0)])
     long = Sample("train/9", "a", (("q" * 5000, "x"),), 0, 0)
-    with pytest.raises(TarotError, match="expected at most 4096 tokens, the model's context, got 5000 in train/9"):
+    with pytest.raises(TarotError, match="5000 in train/9"):
         objective("log_probability", [long])

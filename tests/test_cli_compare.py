@@ -59,7 +59,7 @@ def test_compare_and_report(home: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_the_printed_command_repeats_a_comparison_with_its_controls(home: Path, tmp_path: Path) -> None:
     beside = ("--space", "head", "--search", "bo")
     assert run_in(home, *TUNE[:-2], *beside, "--num-fewshot", "2", "--output-path", "bo") == 0
-    compare = ("compare", *MODEL, "--adapter", "adapter", *INCLUDE, "--limit", "6")
+    compare = ("compare", *MODEL, "--adapter", "adapter", *INCLUDE, "--limit", "0.5")  # 6 of 12 documents
     assert run_in(home, *compare, "--control", "bo", "--output-path", "first.json") == 0
     assert run_in(home, *compare, "--control", "bo", "--control", "bo", "--control", "adapter") == 0
     (first,) = load_comparisons(home / "first.json")
@@ -81,7 +81,7 @@ def test_an_adapter_does_not_choose_a_classifier(home: Path, capsys: pytest.Capt
     compare = ("compare", "--model", "model", *INCLUDE, "--adapter", "classified", "--limit", "2")
     assert run_in(home, *compare) == 2
     error = " ".join(capsys.readouterr().err.split())
-    assert "a reward that loads no model in an adapter" in error and "--reward 'classifier:org/name#x'" in error
+    assert "which loads a model" in error and "--reward 'classifier:org/name#x'" in error
 
 
 REWARD = ("--tasks", "openings", "--objective", "toxicity:low", "--fluency-floor", "50%", "--layers", "0.5")

@@ -67,7 +67,7 @@ def test_a_user_requests_a_reward_by_name(loaded: LoadedModel, tmp_path: Path) -
     assert "reward,none" not in results["results"]["own_generate"]
     add_rewards(loaded, results, "toxicity:low")
     assert results["configs"]["own_generate"]["metadata"]["reward"] == "toxicity:low"
-    with pytest.raises(TarotError, match="expected a task that generates, to judge by fluency, got multiple_choice in"):
+    with pytest.raises(TarotError, match="fluency scores generated texts"):
         add_rewards(loaded, evaluate(loaded.model, loaded.tokenizer, ["own_choice"], include_path=folder), "fluency")
 
 
@@ -82,11 +82,9 @@ def test_no_file_can_call_a_function(loaded: LoadedModel, tmp_path: Path, monkey
         (folder / "generate.yaml").read_text() + "metadata: {version: 1, reward: 'trap:spring'}\n"
     )
     results = evaluate(loaded.model, loaded.tokenizer, ["own_generate"], include_path=folder)
-    with pytest.raises(
-        TarotError, match="expected a reward that runs no code in the task own_generate, got 'trap:spring'"
-    ):
+    with pytest.raises(TarotError, match="the task own_generate names the reward 'trap:spring', which runs code"):
         add_rewards(loaded, results)
-    with pytest.raises(TarotError, match="expected a reward that runs no code in an adapter, got 'trap:spring'"):
+    with pytest.raises(TarotError, match="an adapter names the reward 'trap:spring', which runs code"):
         compare_rewards(loaded, tuned(loaded, objective="trap:spring"), limit=2)
     assert not (tmp_path / "sprung").exists()
     compare_rewards(loaded, tuned(loaded, objective="trap:spring"), reward="trap:spring", limit=2)

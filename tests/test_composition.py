@@ -1,4 +1,4 @@
-"""Adapters scaled and added up: one edit that does what all of them do, and was tuned on what they all were."""
+"""Composition: the sum of adapters is all edits at once, and keeps the provenance of all."""
 
 from dataclasses import replace
 from functools import cache
@@ -44,7 +44,7 @@ def logits(model: PreTrainedModel) -> torch.Tensor:
 
 @given(layer_sets, layer_sets, st.sampled_from([ROTARY, SCALE]))
 @settings(max_examples=30)
-def test_the_sum_is_both_edits_at_once(first: list[int], second: list[int], rotation: Rotation) -> None:
+def test_the_sum_agrees_with_nested_edits(first: list[int], second: list[int], rotation: Rotation) -> None:
     model = model_of_bytes()
     a, b = an_adapter(model, first, rotation), an_adapter(model, second, rotation, seed=1)
     both = compose(model, a, b)
@@ -57,7 +57,7 @@ def test_the_sum_is_both_edits_at_once(first: list[int], second: list[int], rota
 
 
 @pytest.mark.parametrize("rotation", [ROTARY, SCALE, GIVENS])
-def test_one_alone_stays_what_it_is(rotation: Rotation) -> None:
+def test_the_composition_of_one_adapter_is_itself(rotation: Rotation) -> None:
     adapter = an_adapter(model_of_bytes(), [1, 3], rotation)
     assert compose(model_of_bytes(), adapter.scaled(0.5)).fingerprint == adapter.scaled(0.5).fingerprint
 
@@ -76,15 +76,15 @@ def test_strengths_add_up(layers: list[int], strength: float) -> None:
 
 @given(tensors((3, 2), 1.0), st.floats(-2, 2))
 def test_scaled_angles_are_powers(angles: torch.Tensor, strength: float) -> None:
-    """R(t)^s R(t)^(1 - s) = R(t), for the two rotations that `scaled` promises it of."""
+    """Check R(t)^s R(t)^(1 - s) = R(t) for the two families for which `scaled` is a power."""
     for rotation, d in ((ROTARY, 4), (SCALE, 5)):
         own = angles[:, : rotation.n_angles(d)]
         product = rotation.matrix(own * strength, d) @ rotation.matrix(own * (1 - strength), d)
         torch.testing.assert_close(product, rotation.matrix(own, d))
 
 
-def test_sites_of_unlike_widths() -> None:
-    """A narrow layer's adapter and a wide one's."""
+def test_sites_of_different_widths() -> None:
+    """Compose an adapter of a narrow layer with one of a wide layer."""
     model, ids = tiny_model("gemma4_text"), tokens(2, 9)
     narrow, wide = an_adapter(model, [0]), an_adapter(model, [2], seed=1)
     assert narrow.angles.shape != wide.angles.shape
@@ -107,33 +107,37 @@ def test_provenance_names_both_parents(tmp_path: Path) -> None:
     assert (second["fingerprint"], second["provenance"]["seed"]) == (b.fingerprint, 1)
 
 
-def test_its_tasks_are_those_of_all_it_was_made_from() -> None:
-    """Side effects are of other tasks: an edit's own, however it was scaled and added up, are none."""
+def test_its_tasks_are_those_of_all_parents() -> None:
+    """Tasks are needed to measure side effects, which are those on other tasks."""
     model = model_of_bytes()
     a, b = (replace(an_adapter(model, [layer]), provenance={"task": name}) for layer, name in enumerate("ab"))
     assert (a.tasks, compose(model, a.scaled(0.5), b).scaled(2.0).tasks) == ({"a"}, {"a", "b"})
     assert an_adapter(model, [0]).tasks == frozenset()
 
 
-def test_what_either_parent_was_tuned_on_is_not_evaluated(tmp_path: Path) -> None:
+def test_samples_of_either_parent_are_not_evaluated(tmp_path: Path) -> None:
     folder, loaded = write_tasks(tmp_path / "tasks"), LoadedModel("bytes", byte_model(), byte_tokenizer())
     task = load_task("own_choice", folder)
-    honest = [sample.key for sample in draw_samples(task, 3)]
-    leaked = [document_key(task, task.eval_docs[4])]
+    own_samples = [sample.key for sample in draw_samples(task, 3)]
+    evaluated = [document_key(task, task.eval_docs[4])]
     adapters = [
         Adapter(own.angles, own.edit, {"samples_drawn": [{"key": key} for key in keys]})
-        for own, keys in ((an_adapter(loaded.model, [0]), honest), (an_adapter(loaded.model, [1]), leaked))
+        for own, keys in ((an_adapter(loaded.model, [0]), own_samples), (an_adapter(loaded.model, [1]), evaluated))
     ]
-    fair, cheat = adapters
+    clean, contaminated = adapters
     evaluate(
         loaded.model,
         loaded.tokenizer,
         ["own_choice"],
-        adapter=compose(loaded.model, fair, fair.scaled(2.0)),
+        adapter=compose(loaded.model, clean, clean.scaled(2.0)),
         include_path=folder,
     )
-    for edit in (compose(loaded.model, fair, cheat.scaled(0.1)), compose(loaded.model, cheat), cheat.scaled(0.5)):
-        with pytest.raises(TarotError, match=r"expected samples of own_choice that are not evaluated"):
+    for edit in (
+        compose(loaded.model, clean, contaminated.scaled(0.1)),
+        compose(loaded.model, contaminated),
+        contaminated.scaled(0.5),
+    ):
+        with pytest.raises(TarotError, match="own_choice evaluates"):
             evaluate(loaded.model, loaded.tokenizer, ["own_choice"], adapter=edit, include_path=folder)
 
 
@@ -143,7 +147,7 @@ def refusal(*adapters: Adapter, model: PreTrainedModel | None = None) -> str:
     return str(error.value)
 
 
-def test_refusals() -> None:
+def test_adapters_that_do_not_add_up_are_refused() -> None:
     model = model_of_bytes()
     heads = an_adapter(model, [0])
     assert refusal() == "expected at least one adapter to compose, got none"

@@ -153,9 +153,9 @@ def test_a_number_in_the_question_is_not_a_listed_answer(kinds: dict[str, Task])
         ("", CHOICES, "got ''"),
         ([], CHOICES, r"got \[\]"),
         ([0, 1], CHOICES, "one right answer"),
-        (0, [], "choices that are not empty"),
-        (0, ["red", " "], "choices that are not empty"),
-        (0, ["red", "blue", "red"], "two of it"),
+        (0, [], "non-empty choices"),
+        (0, ["red", " "], "non-empty choices"),
+        (0, ["red", "blue", "red"], "twice"),
     ],
 )
 def test_answers_that_are_not_one_choice(

@@ -132,9 +132,7 @@ def test_the_mean_gradient_is_that_of_the_expected_reward() -> None:
 
 
 def test_a_constant_reward_has_no_gradient() -> None:
-    with pytest.raises(
-        TarotError, match=r"expected rewards that differ between texts, got 0\.5 for all; try --space head, or other"
-    ):
+    with pytest.raises(TarotError, match=r"same reward, 0\.5"):
         objective(lambda prompts, texts: [0.5] * len(texts)).gradient()
     away = objective(lambda prompts, texts: [0.5] * len(texts)).gradient(some_angles(0))
     assert not away.any()  # away from the identity a search can continue
@@ -213,31 +211,19 @@ def test_any_generating_task_can_be_scored(tmp_path: Path, loaded: LoadedModel) 
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "keyword"),
     [
-        (
-            {"task": "synth_color"},
-            "expected a task that generates, to judge by planted:vowels, got multiple_choice in synth_color; "
-            "try the task openings",
-        ),
-        (
-            {"objective": "log_probability"},
-            "expected samples with answers for the objective 'log_probability', got samples without; "
-            "judge texts by a reward, such as --objective sentiment:positive",
-        ),
-        (
-            {"objective": "log_probability", "task": "synth_color", "fluency_floor": "10%"},
-            "expected a reward as objective under a fluency floor, got 'log_probability'; leave the floor out",
-        ),
-        ({"fluency_floor": "low"}, "expected a fluency floor in nats, or in percent of the base's, got 'low'; try 0.3"),
-        ({"objective": "sentiment:good"}, "expected a known reward, got 'sentiment:good'"),
+        ({"task": "synth_color"}, "multiple_choice"),
+        ({"objective": "log_probability"}, "samples with answers"),
+        ({"objective": "log_probability", "task": "synth_color", "fluency_floor": "10%"}, "fluency floor"),
+        ({"fluency_floor": "low"}, "'low'"),
+        ({"objective": "sentiment:good"}, "'sentiment:good'"),
     ],
     ids=str,
 )
-def test_wrong_settings_are_errors(tmp_path: Path, loaded: LoadedModel, change: dict[str, str], message: str) -> None:
-    with pytest.raises(TarotError) as error:
+def test_wrong_settings_are_errors(tmp_path: Path, loaded: LoadedModel, change: dict[str, str], keyword: str) -> None:
+    with pytest.raises(TarotError, match=keyword):
         tune(loaded.model, loaded.tokenizer, replace(CONFIG, **change), output_dir=tmp_path / "out", budget=3)
-    assert str(error.value).startswith(message)
     assert not (tmp_path / "out").exists()
 
 
@@ -253,9 +239,6 @@ def test_an_unknown_reward_is_an_unknown_name(tmp_path: Path, loaded: LoadedMode
 
 
 def test_a_search_that_follows_gradients_fails_before_writing(tmp_path: Path, loaded: LoadedModel) -> None:
-    with pytest.raises(TarotError) as error:
+    with pytest.raises(TarotError, match="gradient"):
         tune(loaded.model, loaded.tokenizer, replace(CONFIG, search="adam"), output_dir=tmp_path / "out", budget=6)
-    assert str(error.value) == (
-        f"expected a search without gradients for {CONFIG.objective}, got 'adam'; try --search bo"
-    )
     assert not (tmp_path / "out").exists()

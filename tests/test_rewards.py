@@ -134,9 +134,7 @@ def test_classifiers_that_are_refused(classifier: Path, tmp_path: Path) -> None:
     tokenizer = byte_tokenizer()
     tokenizer.pad_token = None
     tokenizer.save_pretrained(padless)
-    assert error_of(f"classifier:{padless}#POSITIVE") == (
-        f"expected a classifier that pads texts to one length, got {padless} without a padding token"
-    )
+    assert error_of(f"classifier:{padless}#POSITIVE") == (f"The tokenizer of {padless} has no padding token.")
 
 
 def test_code_that_comes_with_a_classifier_is_not_run(classifier: Path, tmp_path: Path) -> None:
@@ -208,11 +206,11 @@ def test_a_file_may_name_the_rewards_of_tarot(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "what", "option"),
     [
-        ("os:system", "runs no code", "os:system"),
-        ("classifier:org/name#POSITIVE", "loads no model", "'classifier:org/name#POSITIVE'"),
-        ("classifier:./here#x", "loads no model", "'classifier:./here#x'"),
-        ("classifier:", "loads no model", "classifier:"),
-        ("Classifier:org/name#x", "runs no code", "'Classifier:org/name#x'"),
+        ("os:system", "runs code", "os:system"),
+        ("classifier:org/name#POSITIVE", "loads a model", "'classifier:org/name#POSITIVE'"),
+        ("classifier:./here#x", "loads a model", "'classifier:./here#x'"),
+        ("classifier:", "loads a model", "classifier:"),
+        ("Classifier:org/name#x", "runs code", "'Classifier:org/name#x'"),
     ],
 )
 def test_a_file_chooses_neither_code_nor_a_model(name: str, what: str, option: str) -> None:
@@ -220,7 +218,7 @@ def test_a_file_chooses_neither_code_nor_a_model(name: str, what: str, option: s
     with pytest.raises(TarotError) as error:
         refuse_unrequested(name, "an adapter")
     assert str(error.value) == (
-        f"expected a reward that {what} in an adapter, got {name!r}; if you trust it, ask for it: --reward {option}"
+        f"an adapter names the reward {name!r}, which {what}; if you trust it, pass --reward {option}"
     )
 
 
@@ -229,6 +227,5 @@ def test_a_missing_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TarotError) as error:
         check_reward("toxicity:low")
     assert str(error.value) == (
-        "expected the package pyobscenity for toxicity:low, got none installed; "
-        "python -m pip install 'tarot-lm[rewards]'"
+        "The reward toxicity:low needs the package pyobscenity; python -m pip install 'tarot-lm[rewards]'"
     )

@@ -117,12 +117,12 @@ def test_wrong_answers_of_evaluated_documents_are_an_error(tmp_path: Path, gold:
         (
             "training_split: train",
             "",
-            "expected a task with a training split, or a validation split besides the test split",
+            "The task 'own_choice' has no split to tune on",
         ),
         (
             'doc_to_text: "{{question}}\\nA:"',
             'doc_to_text: ""',
-            "expected a prompt to complete, got an empty one in train/",
+            "The prompt of train/",
         ),
         (
             'doc_to_target: "{{gold}}"',

@@ -140,7 +140,7 @@ def test_shots_are_lm_evals_own_if_none_is_evaluated(tmp_path: Path, loaded: Loa
 def test_a_shot_without_an_answer_is_an_error(tmp_path: Path, loaded: LoadedModel, gold: object) -> None:
     train = [*rows(0, 3), rows(3, 4)[0] | {"gold": gold}]
     write(tmp_path, "own", train=train, test=rows(100, 104))
-    with pytest.raises(TarotError, match="expected shots of own with an answer among their choices"):
+    with pytest.raises(TarotError, match="not among its choices"):
         evaluate(loaded.model, loaded.tokenizer, ["own"], include_path=tmp_path, num_fewshot=4)
 
 
@@ -148,7 +148,7 @@ def test_a_sampler_that_shows_the_question_itself_is_an_error(tmp_path: Path) ->
     write(tmp_path, "own", splits=SOURCES["test split alone"], test=rows(0, 4))
     task = load_task("own", tmp_path)
     task.sampler.sample = lambda n, eval_doc=None, **_: list(task.eval_docs)[:n]
-    with pytest.raises(TarotError, match="shots of own that are not the question"):
+    with pytest.raises(TarotError, match="the question itself"):
         render_evaluation_documents(task, num_fewshot=2)
 
 
@@ -159,7 +159,7 @@ def test_shots_have_the_keys_of_both_templates(tmp_path: Path) -> None:
     (shot,) = ShotPool(task).docs
     assert len(shot_keys(task, shot)) == 1
     assert question_key(task, task.eval_docs[0]) not in shot_keys(task, shot)
-    with pytest.raises(TarotError, match="shots that the templates of own can render"):
+    with pytest.raises(TarotError, match="cannot render its shots"):
         shot_keys(task, {"other": "fields"})
 
 
@@ -181,7 +181,7 @@ def test_the_number_of_shots_follows_lm_eval(
 
 def test_a_fractional_number_of_shots_is_an_error(tmp_path: Path) -> None:
     write(tmp_path, "own", "num_fewshot: 1.5", train=rows(0, 4), test=rows(10, 14))
-    with pytest.raises(TarotError, match=r"expected a whole number as num_fewshot of own, got 1.5"):
+    with pytest.raises(TarotError, match="num_fewshot of own"):
         resolve_num_fewshot(load_task("own", tmp_path), None)
 
 
@@ -216,5 +216,5 @@ def test_an_adapter_records_the_shots_of_its_prompts(tmp_path: Path, loaded: Loa
 
 def test_evaluated_documents_as_chosen_shots_are_an_error(tmp_path: Path, loaded: LoadedModel) -> None:
     write(tmp_path, "own", train=rows(0, 9), test=rows(5, 7))
-    with pytest.raises(TarotError, match="samples of own that are not evaluated, got 1 of 2"):
+    with pytest.raises(TarotError, match="evaluates 1 of the 2 documents"):
         icl.evaluate_with_shots(loaded, "own", [rows(0, 1)[0], disguised(rows(5, 6)[0])], include_path=tmp_path)

@@ -156,7 +156,7 @@ def test_a_template_that_fails_on_the_first_documents_fails_before_the_model_loa
     ("head", "message"),
     [
         ("unsafe_code: true", "expected a task without unsafe code, got 'fragile', which sets unsafe_code"),
-        ("doc_to_image: question", "expected a task of texts alone, got 'fragile'"),
+        ("doc_to_image: question", "expected a task of texts only, got 'fragile'"),
         ("process_docs: !function code.leave", "expected a task file and data that lm-eval can load for fragile"),
     ],
 )

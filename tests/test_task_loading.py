@@ -18,10 +18,11 @@ def test_unknown_names_and_groups_are_errors(folder: Path, monkeypatch: pytest.M
     with pytest.raises(UnknownName, match=r"did you mean 'synth_color'\?"):
         load_task("synth_colour")
     with pytest.raises(
-        TarotError, match="got the group 'tarot_synthetic'; choose one of synth_color, synth_implicatives"
+        TarotError,
+        match="'tarot_synthetic' is a group of tasks, not a task; choose one of synth_color, synth_implicatives",
     ):
         load_task("tarot_synthetic")
-    with pytest.raises(TarotError, match="expected a folder of task files, got 'nowhere'"):
+    with pytest.raises(TarotError, match="'nowhere'"):
         load_task("synth_color", "nowhere")
     monkeypatch.setenv("TAROT_DATA", "nowhere")
     with pytest.raises(TarotError, match="TAROT_DATA"):
@@ -39,7 +40,7 @@ def test_unknown_names_and_groups_are_errors(folder: Path, monkeypatch: pytest.M
 )
 def test_a_broken_file_is_not_reported_as_an_unknown_task(text: str, keyword: str, tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_bytes(text.encode("latin-1"))
-    with pytest.raises(TarotError, match=r"expected task files that lm-eval can read, got .*own\.yaml.*") as caught:
+    with pytest.raises(TarotError, match=r"own\.yaml") as caught:
         load_task("own", tmp_path)
     assert keyword in str(caught.value)
     assert "\n" not in str(caught.value)

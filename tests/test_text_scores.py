@@ -21,12 +21,10 @@ def test_an_interrupted_search_scores_a_trial_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["{", "[]", '{"x": {}}', '{"0": {"reward": 1}}', '{"0": 1}'])
 def test_a_damaged_file_is_an_error(tmp_path: Path, content: str) -> None:
     (tmp_path / TEXT_SCORES_FILE).write_text(content)
-    with pytest.raises(
-        TarotError, match=r"expected outcomes as tarot writes them in .*outcomes\.json, got .*; tune again"
-    ):
+    with pytest.raises(TarotError, match=r"outcomes\.json are damaged"):
         read_text_scores(tmp_path)
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(TarotError, match=r"expected the outcomes of a search in .*, got No such file or directory"):
+    with pytest.raises(TarotError, match="No such file or directory"):
         read_text_scores(tmp_path)

@@ -55,7 +55,7 @@ def test_samples_are_recognized_with_their_choices_in_another_order(tmp_path: Pa
     lines = (tmp_path / "train.jsonl").read_text().splitlines()
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(disguised(line)) + "\n" for line in lines))
     task = load_task("own_choice", tmp_path)
-    with pytest.raises(TarotError, match="got 5 of 5 that are"):
+    with pytest.raises(TarotError, match="evaluates 5 of the 5 documents"):
         check_disjoint(task, tuned_on)
     check_disjoint(task, [])
 

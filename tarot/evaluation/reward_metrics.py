@@ -10,7 +10,7 @@ from dataclasses import asdict
 from statistics import stdev
 from typing import Any
 
-from tarot.errors import TarotError
+from tarot.errors import InvalidValueError
 from tarot.evaluation.lm_eval_results import logged_documents
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
@@ -35,8 +35,10 @@ def reward_for(results: Mapping[str, Any], task: str, requested: str | None) -> 
         return None
     name = requested or str(own)
     if config["output_type"] != "generate_until":
-        kind = config["output_type"]
-        raise TarotError(f"a task that generates, to judge by {name}", f"{kind} in {task}", "try openings")
+        raise InvalidValueError(
+            f"The reward {name} scores generated texts, but {task} is a {config['output_type']} task.",
+            hint="try the task openings",
+        )
     if requested is None:
         refuse_unrequested(name, f"the task {task}")
     check_reward(name)

@@ -27,7 +27,7 @@ from tarot.edit.hooks import apply_rotation
 from tarot.edit.merge import merge_temporarily
 from tarot.edit.rotation import ROTARY, Rotation
 from tarot.edit.sites import Site, angle_mask
-from tarot.errors import TarotError, UnknownName
+from tarot.errors import InvalidValueError, UnknownName
 from tarot.models.scoring.scorer import Request, Scorer, out_of_memory
 from tarot.objectives.fluency import Encode
 from tarot.objectives.samples import Sample
@@ -131,12 +131,12 @@ class AnswerObjective:
     ) -> None:
         check_answer_score(answer_score)
         if answer_score == "margin" and any(len(sample.pairs) < 2 for sample in samples):
-            raise TarotError(
-                "samples with several answers for the objective 'margin'", "one answer", "use log_probability"
+            raise InvalidValueError(
+                "The objective 'margin' needs samples with several answers.", hint="use log_probability"
             )
         if not all(sample.pairs[sample.gold][1].strip() for sample in samples):
-            hint = "judge texts by a reward, such as --objective sentiment:positive"
-            raise TarotError(f"samples with answers for the objective {answer_score!r}", "samples without", hint)
+            hint = "score texts by a reward, such as --objective sentiment:positive"
+            raise InvalidValueError(f"The objective {answer_score!r} needs samples with answers.", hint=hint)
         self.model = model
         self.answer_score = ANSWER_SCORES[answer_score]
         self.sites = tuple(sites)

@@ -95,9 +95,8 @@ def shot_keys(task: Task, shot: Doc) -> frozenset[str]:
         reason = error
     if not keys:
         raise TarotError(
-            f"shots that the templates of {task.config.task} can render",
-            f"{type(reason).__name__}: {reason}",
-            "check fewshot_config",
+            f"The templates of {task.config.task} cannot render its shots: {type(reason).__name__}: {reason}",
+            hint="check fewshot_config",
         ) from reason
     return frozenset(keys)
 
@@ -172,7 +171,7 @@ def right_choice(task: Task, id: str, doc: Doc) -> int:
     choices = task.doc_to_choice(doc)
     target = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
     if not isinstance(choices, list) or not choices or not all(str(choice).strip() for choice in choices):
-        raise TarotError("a list of choices that are not empty", f"{choices!r} in {place}", "check doc_to_choice")
+        raise TarotError("a list of non-empty choices", f"{choices!r} in {place}", "check doc_to_choice")
     if isinstance(target, list) and len(target) > 1:
         several = f"{target!r} in {place}"
         raise TarotError("one right answer among the choices", several, "tarot evaluate has the task's own metrics")
@@ -184,7 +183,9 @@ def right_choice(task: Task, id: str, doc: Doc) -> int:
     else:
         raise TarotError(f"a gold answer among {choices}", f"{target!r} in {place}", "check doc_to_target")
     if choices.count(choices[index]) > 1:
-        raise TarotError("a gold answer that is one choice", f"{choices!r} with two of it in {place}", "check the data")
+        raise TarotError(
+            f"The right answer occurs twice among the choices {choices!r} in {place}.", hint="check the data"
+        )
     return index
 
 

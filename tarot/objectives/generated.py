@@ -24,7 +24,7 @@ from tarot.edit.hooks import apply_rotation
 from tarot.edit.merge import merge_temporarily
 from tarot.edit.rotation import ROTARY, Rotation
 from tarot.edit.sites import Site, angle_mask
-from tarot.errors import TarotError
+from tarot.errors import InvalidValueError, TarotError
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.missing_numbers import BROKEN_MODEL_HINT, is_number
 from tarot.models.scoring.scorer import Request, Scorer
@@ -110,7 +110,7 @@ class GenerationObjective:
         """Score what the unedited model generates."""
         scores = self._score(self.generator.generate(self.seed)).summary
         if self._is_broken(scores):
-            raise TarotError("finite numbers for what the unedited model writes", "NaN or infinity", BROKEN_MODEL_HINT)
+            raise TarotError("The unedited model's texts have no finite reward and fluency.", hint=BROKEN_MODEL_HINT)
         return scores
 
     def gradient(self, angles: Float[Tensor, "layer head angle"] | None = None) -> Float[Tensor, "layer head angle"]:
@@ -138,7 +138,8 @@ class GenerationObjective:
         advantage = (rewards - rewards.mean(0)) * N_DRAWS / (N_DRAWS - 1)
         if not advantage.any() and not angles.any():
             raise TarotError(
-                "rewards that differ between texts", f"{float(rewards.mean()):g} for all", "try --space head, or others"
+                f"All sampled texts have the same reward, {float(rewards.mean()):g}, so there is no gradient.",
+                hint="try --space head, or other samples",
             )
         total = torch.zeros(angles.shape)
         for i, prompt in enumerate(self.prompts):
@@ -222,8 +223,9 @@ def check_generates(task: Task, reward: str) -> None:
     """Raise TarotError unless the model generates texts in this task, for a reward to score."""
     if task.OUTPUT_TYPE != "generate_until":
         name, output_type = task.config.task, task.OUTPUT_TYPE
-        raise TarotError(
-            f"a task that generates, to judge by {reward}", f"{output_type} in {name}", "try the task openings"
+        raise InvalidValueError(
+            f"The reward {reward} scores generated texts, but {name} is a {output_type} task.",
+            hint="try the task openings",
         )
 
 

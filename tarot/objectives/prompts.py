@@ -55,7 +55,7 @@ def render_pairs(
     )
     contexts = context if isinstance(context, list) else [context]
     if not all(text.strip() for text in contexts):
-        raise TarotError("a prompt to complete", f"an empty one in {id} of {task.config.task}", "check doc_to_text")
+        raise TarotError(f"The prompt of {id} of {task.config.task} is empty.", hint="check doc_to_text")
     output_type = task.OUTPUT_TYPE
     if output_type in ("multiple_choice", "loglikelihood"):
         requests = task.construct_requests(doc, context, apply_chat_template=chat, chat_template=chat_template)
@@ -74,9 +74,8 @@ def render_pairs(
         raise TarotError(
             "a task of output type multiple_choice, loglikelihood or generate_until",
             f"{output_type} in {task.config.task}",
-            "",
         )
     # A generation task with an empty doc_to_target has no reference answers: a reward scores its texts.
     if not pairs[gold][1].strip() and task.config.doc_to_target != "":
-        raise TarotError("an answer to score", f"an empty one in {id} of {task.config.task}", "check doc_to_target")
+        raise TarotError(f"The right answer of {id} of {task.config.task} is empty.", hint="check doc_to_target")
     return pairs, gold

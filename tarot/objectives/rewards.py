@@ -91,7 +91,7 @@ def check_reward(name: str) -> None:
     if name in WORD_LISTS:
         if not find_spec(WORD_LISTS[name]):
             hint = "python -m pip install 'tarot-lm[rewards]'"
-            raise TarotError(f"the package {WORD_LISTS[name]} for {name}", "none installed", hint)
+            raise TarotError(f"The reward {name} needs the package {WORD_LISTS[name]}.", hint=hint)
     elif name != FLUENCY and not name.startswith("classifier:"):
         _function_reward(*name.split(":"))
 
@@ -104,9 +104,9 @@ def refuse_unrequested(name: str, where: str) -> None:
         where: names the file in the error.
     """
     if needs_consent(name):
-        what = "loads no model" if name.startswith("classifier:") else "runs no code"
-        hint = f"if you trust it, ask for it: --reward {shlex.quote(name)}"
-        raise TarotError(f"a reward that {what} in {where}", repr(name), hint)
+        what = "loads a model" if name.startswith("classifier:") else "runs code"
+        hint = f"if you trust it, pass --reward {shlex.quote(name)}"
+        raise TarotError(f"{where} names the reward {name!r}, which {what}.", hint=hint)
 
 
 def make_reward(name: str, fluency: Reward) -> Reward:
@@ -166,7 +166,7 @@ def _classifier_reward(reference: str, label: str) -> Reward:
     if label not in labels:
         raise TarotError(f"a label of {reference}: {', '.join(labels)}", repr(label))
     if tokenizer.pad_token is None:
-        raise TarotError("a classifier that pads texts to one length", f"{reference} without a padding token")
+        raise TarotError(f"The tokenizer of {reference} has no padding token.")
     # Several labels of one classification share a softmax; independent labels have a sigmoid each.
     independent = model.config.problem_type == "multi_label_classification" or len(labels) == 1
     longest = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", math.inf))

@@ -13,7 +13,7 @@ from itertools import islice
 from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 
-from tarot.errors import TarotError
+from tarot.errors import InvalidValueError, TarotError
 from tarot.objectives.documents import Doc, check_answers, document_key, evaluated_split
 from tarot.objectives.prompts import ChatTemplate, render_pairs
 from tarot.objectives.shots import ShotPool, resolve_num_fewshot
@@ -135,7 +135,7 @@ def render_evaluation_documents(
 def check_sample_counts(num_samples: int, num_fewshot: int | str) -> None:
     """Raise TarotError unless `num_samples` is at least 1, and `num_fewshot` a number of shots or "mix"."""
     if num_samples < 1:
-        raise TarotError("at least 1 sample", str(num_samples), "")
+        raise InvalidValueError("at least 1 sample", str(num_samples))
     _max_num_fewshot(num_fewshot)
 
 
@@ -145,7 +145,7 @@ def _max_num_fewshot(num_fewshot: int | str) -> int:
 
 def _check_num_fewshot(num_fewshot: int | str) -> int:
     if not isinstance(num_fewshot, int) or num_fewshot < 0:
-        raise TarotError("a number of shots from 0, or 'mix'", repr(num_fewshot), "")
+        raise InvalidValueError("a number of shots from 0, or 'mix'", repr(num_fewshot))
     return num_fewshot
 
 

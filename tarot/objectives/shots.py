@@ -145,7 +145,7 @@ def _check_shot(task: Task, shot: Doc, own: str) -> None:
     config = task.fewshot_cfg
     if own in shot_keys(task, shot):
         hint = "check the sampler of fewshot_config"
-        raise TarotError(f"shots of {task.config.task} that are not the question", "the question itself", hint)
+        raise TarotError(f"The sampler of {task.config.task} shows the question itself as a shot.", hint=hint)
     if config.doc_to_choice is None:
         return
     choices = task.doc_to_choice(shot, config.doc_to_choice)
@@ -156,5 +156,6 @@ def _check_shot(task: Task, shot: Doc, own: str) -> None:
     )
     if answer is None or (isinstance(answer, int) and not 0 <= answer < len(choices)):
         raise TarotError(
-            f"shots of {task.config.task} with an answer among their choices", f"{answer!r} of {choices}", "check them"
+            f"A shot of {task.config.task} has the answer {answer!r}, which is not among its choices {choices}.",
+            hint="check the data",
         )

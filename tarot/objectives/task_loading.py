@@ -8,7 +8,7 @@ from pathlib import Path
 from lm_eval.api.task import Task
 from lm_eval.tasks.manager import TaskDict, TaskManager
 
-from tarot.errors import TarotError
+from tarot.errors import InvalidValueError, TarotError
 from tarot.objectives.task_code import guard_task_code
 from tarot.objectives.task_names import check_task_names, tasks_folder, unknown_task_error
 
@@ -104,5 +104,6 @@ def load_task(name: str, include_path: str | Path | None = None) -> Task:
     """
     tasks = load_tasks([name], include_path)["tasks"]
     if len(tasks) != 1:
-        raise TarotError("one task", f"the group {name!r}", f"choose one of {', '.join(sorted(tasks))}")
+        hint = f"choose one of {', '.join(sorted(tasks))}"
+        raise InvalidValueError(f"{name!r} is a group of tasks, not a task.", hint=hint)
     return next(iter(tasks.values()))

@@ -21,7 +21,7 @@ import yaml
 from tarot._files.atomic import write_atomically
 from tarot._files.paths import cache_folder
 from tarot._files.strict_json import BROKEN_JSON
-from tarot.errors import TarotError, UnknownName
+from tarot.errors import MissingFileError, TarotError, UnknownName
 
 IGNORED_FOLDERS = frozenset({"__pycache__", ".ipynb_checkpoints"})  # as lm-eval does
 # A top-level `task:`, `group:` or `tag:` with the rest of its line and the list items below it.
@@ -51,7 +51,10 @@ def tasks_folder() -> Path:
 def check_include_path(include_path: str | Path | None) -> None:
     """Raise TarotError if a folder of further task files is given but does not exist."""
     if include_path is not None and (not str(include_path) or not Path(include_path).is_dir()):
-        raise TarotError("a folder of task files", f"{str(include_path)!r}", "give --include-path an existing folder")
+        raise MissingFileError(
+            f"The folder of task files {str(include_path)!r} does not exist.",
+            hint="give --include-path an existing folder",
+        )
 
 
 def check_task_names(names: Iterable[str], include_path: str | Path | None = None) -> None:
@@ -113,7 +116,9 @@ def read_task_file(path: Path) -> dict[str, Any]:
         return _merge_includes(path.resolve(), ())
     except Exception as error:  # syntax, encoding, types, included files
         reason = " ".join(str(error).split())
-        raise TarotError("task files that lm-eval can read", f"{str(path)!r}: {reason}", "correct that file") from error
+        raise TarotError(
+            f"lm-eval cannot read the task file {str(path)!r}: {reason}", hint="correct that file"
+        ) from error
 
 
 def _merge_includes(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:

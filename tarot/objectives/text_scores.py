@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from tarot._files.atomic import write_atomically
 from tarot._files.strict_json import Count, Fraction, Number, parse_json, read_file, validate
-from tarot.errors import TarotError
+from tarot.errors import FileAccessError, InvalidValueError
 from tarot.objectives.text_metrics import distinct, repetition
 
 TEXT_SCORES_FILE = "outcomes.json"
@@ -104,7 +104,7 @@ def read_text_scores(folder: str | Path) -> dict[int, TextScores]:
     try:
         scores: dict[int, TextScores] = validate(dict[Count, TextScores], parse_json(read_file(path)))
     except OSError as error:
-        raise TarotError(f"the outcomes of a search in {path}", error.strerror or str(error), "tune again") from error
+        raise FileAccessError(f"Cannot read {path}: {error.strerror or error}", hint="tune again") from error
     except ValueError as error:
-        raise TarotError(f"outcomes as tarot writes them in {path}", str(error), "tune again") from error
+        raise InvalidValueError(f"The text scores in {path} are damaged: {error}", hint="tune again") from error
     return scores

@@ -80,9 +80,9 @@ def check_disjoint(task: Task, keys: Iterable[str]) -> None:
     if common := questions & evaluated_rows.keys():
         row = min(evaluated_rows[key] for key in common)
         raise TarotError(
-            f"samples of {task.config.task} that are not evaluated",
-            f"{len(common)} of {len(questions)} that are (evaluated row {row} is one)",
-            "give the task a training split without them",
+            f"{task.config.task} evaluates {len(common)} of the {len(questions)} documents used as samples or shots "
+            f"(row {row} is one).",
+            hint="give the task a training split without them",
         )
 
 
@@ -92,7 +92,7 @@ def _tuning_split(task: Task) -> tuple[str, list[Doc]]:
     if task.has_validation_docs() and task.has_test_docs():
         return task.config.validation_split, list(task.validation_docs())
     raise TarotError(
-        "a task with a training split, or a validation split besides the test split",
-        f"{task.config.task!r} with neither",
-        "add training_split to its file",
+        f"The task {task.config.task!r} has no split to tune on: neither a training split nor a validation split "
+        "besides the test split.",
+        hint="add training_split to its file",
     )
