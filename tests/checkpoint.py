@@ -1,4 +1,4 @@
-"""Write what a command is given: a tiny model with a tokenizer, as a folder or a GGUF file, and task files."""
+"""Write what users give a command: a tiny model with a tokenizer, as a folder or a GGUF file, and task files."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ CHAT_TEMPLATE = (
 
 
 def byte_tokenizer(*, chat: bool = True) -> PreTrainedTokenizerFast:
-    """One token a byte, so that every answer has several and any text can be encoded."""
+    """Return a tokenizer with one token for each byte: it encodes any text, and every answer has several tokens."""
     vocabulary = {symbol: i for i, symbol in enumerate(["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -38,7 +38,7 @@ def byte_tokenizer(*, chat: bool = True) -> PreTrainedTokenizerFast:
 def byte_model(
     *, layers: int = 4, heads: int = 3, d_mlp: int = 32, seed: int = 0, max_length: int = 4096
 ) -> LlamaForCausalLM:
-    """A llama over bytes, random but opinionated: its answers differ between prompts and under rotations."""
+    """Return a random llama over bytes whose answers differ between prompts and under rotations."""
     config = LlamaConfig(
         vocab_size=258,
         hidden_size=24,
@@ -89,7 +89,7 @@ def add_to_hub_cache(cache: Path, name: str, checkpoint: Path) -> Path:
 
 
 def save_checkpoint(folder: Path, *, chat: bool = True, **model: int) -> Path:
-    """The model and its tokenizer in a folder, as a user has them."""
+    """Write the model and its tokenizer to a folder and return it."""
     byte_model(**model).save_pretrained(folder)
     byte_tokenizer(chat=chat).save_pretrained(folder)
     return folder
@@ -103,10 +103,14 @@ def write_gguf(
     metadata: Mapping[str, Any] = MappingProxyType({}),
     tensors: Mapping[str, Sequence[float]] = MappingProxyType({}),
 ) -> Path:
-    """Write a model as llama.cpp does: rows of queries and keys interleaved, matrices of whole blocks in 8 bits.
+    """Write a model as llama.cpp does: rows of queries and keys interleaved, and matrices with rows of complete blocks in 8 bits.
 
-    llama.cpp itself asks for merges, if only of what its vocabulary does not have; transformers refuses those.
-    `metadata` and `tensors` add to what the file states; a key that is already there gets the new value.
+    Args:
+        model: what to write.
+        path: the file.
+        merges: of the tokenizer. llama.cpp needs at least one; transformers accepts only those in the vocabulary.
+        metadata: further keys, or other values of keys that are written anyway.
+        tensors: further tensors of one dimension.
     """
     config, tokenizer = model.config, byte_tokenizer()
     writer = gguf.GGUFWriter(path, "llama")
@@ -214,7 +218,7 @@ metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
 
 
 def write_tasks(folder: Path, *, train: int = 30, test: int = 12) -> Path:
-    """Three tasks of unlike output types over one data set whose answers begin alike and have several tokens."""
+    """Write three tasks of different output types over one data set, whose answers share prefixes of several tokens."""
     folder.mkdir(parents=True, exist_ok=True)
     for split, rows in (("train", range(train)), ("test", range(1000, 1000 + test))):
         lines = [{"question": f"item {row}", "choices": ["red", "redder", "blue"], "gold": row % 3} for row in rows]

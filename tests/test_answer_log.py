@@ -1,4 +1,4 @@
-"""An answer log returns each answer unchanged, to the same owner and request only, whatever else is in the file."""
+"""An answer log returns each answer unchanged, to the same owner and request only, even from a damaged file."""
 
 import os
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Tiny models of many architectures, randomly initialised: real transformers code, sizes that tell dimensions apart."""
+"""Tiny random models of many architectures: real transformers code, with sizes that differ between dimensions."""
 
 from typing import Any
 
@@ -8,7 +8,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 VOCABULARY = 61
 LAYERS = 3
 
-# Head sizes are even, so that every rotation fits; where they may, heads do not add up to the hidden size.
+# Head sizes are even, so that every rotation fits. Where an architecture allows it, heads do not add up to the hidden
+# size.
 _GROUPED: dict[str, Any] = dict(
     vocab_size=VOCABULARY,
     hidden_size=24,
@@ -22,10 +23,10 @@ _GROUPED: dict[str, Any] = dict(
     bos_token_id=1,
     eos_token_id=2,
 )
-_WHOLE = {key: value for key, value in _GROUPED.items() if key != "head_dim"} | dict(
+_HIDDEN_SIZE = {key: value for key, value in _GROUPED.items() if key != "head_dim"} | dict(
     hidden_size=36, num_attention_heads=6, num_key_value_heads=3
 )
-_ALIKE = _WHOLE | dict(num_key_value_heads=6)
+_MULTI_HEAD = _HIDDEN_SIZE | dict(num_key_value_heads=6)
 _SLIDING = dict(sliding_window=4, layer_types=["sliding_attention", "sliding_attention", "full_attention"])
 _GPT: dict[str, Any] = dict(
     vocab_size=VOCABULARY,
@@ -42,7 +43,7 @@ _CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "bitnet": _GROUPED | dict(hidden_size=48),
     "bloom": dict(vocab_size=VOCABULARY, hidden_size=20, n_layer=LAYERS, n_head=5, pad_token_id=0),
     "codegen": _GPT | dict(n_embd=32, n_head=4, rotary_dim=4, n_ctx=64),
-    "cohere": _ALIKE | dict(num_key_value_heads=2),
+    "cohere": _MULTI_HEAD | dict(num_key_value_heads=2),
     "cohere2": _GROUPED | _SLIDING,
     "deepseek_v3": _GROUPED
     | dict(
@@ -90,10 +91,10 @@ _CONFIGURATIONS: dict[str, dict[str, Any]] = {
         bos_token_id=1,
         eos_token_id=2,
     ),
-    "gpt_neox": _ALIKE | dict(num_attention_heads=3),
+    "gpt_neox": _MULTI_HEAD | dict(num_attention_heads=3),
     "gpt_oss": _GROUPED | _SLIDING | dict(num_local_experts=3, num_experts_per_tok=2),
     "gptj": _GPT | dict(rotary_dim=4),
-    "granite": _WHOLE,
+    "granite": _HIDDEN_SIZE,
     "llama": _GROUPED,
     "llama4_text": _GROUPED
     | dict(num_local_experts=2, intermediate_size_mlp=28, interleave_moe_layer_step=2, attention_chunk_size=4),
@@ -102,7 +103,7 @@ _CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "mistral": _GROUPED | dict(sliding_window=4),
     "mixtral": _GROUPED | dict(num_local_experts=3),
     "mpt": dict(vocab_size=VOCABULARY, d_model=20, n_layers=LAYERS, n_heads=5, max_seq_len=64),
-    "olmo2": _WHOLE,
+    "olmo2": _HIDDEN_SIZE,
     "opt": dict(
         vocab_size=VOCABULARY,
         hidden_size=20,
@@ -115,10 +116,10 @@ _CONFIGURATIONS: dict[str, dict[str, Any]] = {
         bos_token_id=1,
         eos_token_id=2,
     ),
-    "persimmon": _ALIKE | dict(partial_rotary_factor=1.0),
-    "phi": _WHOLE | dict(partial_rotary_factor=1.0),
-    "phi3": _WHOLE,
-    "qwen2": _WHOLE,
+    "persimmon": _MULTI_HEAD | dict(partial_rotary_factor=1.0),
+    "phi": _HIDDEN_SIZE | dict(partial_rotary_factor=1.0),
+    "phi3": _HIDDEN_SIZE,
+    "qwen2": _HIDDEN_SIZE,
     "qwen3": _GROUPED,
     "qwen3_next": _GROUPED
     | dict(
@@ -133,8 +134,8 @@ _CONFIGURATIONS: dict[str, dict[str, Any]] = {
         shared_expert_intermediate_size=8,
         mlp_only_layers=[0],
     ),
-    "stablelm": _WHOLE | dict(partial_rotary_factor=1.0),
-    "starcoder2": _WHOLE | dict(sliding_window=4),
+    "stablelm": _HIDDEN_SIZE | dict(partial_rotary_factor=1.0),
+    "starcoder2": _HIDDEN_SIZE | dict(sliding_window=4),
 }
 ARCHITECTURES = tuple(_CONFIGURATIONS)
 
@@ -142,20 +143,24 @@ ARCHITECTURES = tuple(_CONFIGURATIONS)
 def tiny_model(
     architecture: str, *, seed: int = 0, dtype: torch.dtype = torch.float32, **config: Any
 ) -> PreTrainedModel:
-    """A model of that architecture, from its seed alone: in evaluation mode, frozen, at most 100,000 parameters.
+    """Return a model of that architecture in evaluation mode, without gradients, of at most 100,000 parameters.
 
-    `config` replaces entries of the architecture's configuration here.
+    Args:
+        architecture: a name in `ARCHITECTURES`.
+        seed: decides all weights.
+        dtype: type of the weights.
+        config: replaces entries of the architecture's configuration.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         configuration = AutoConfig.for_model(architecture, **_CONFIGURATIONS[architecture] | config)
         model = AutoModelForCausalLM.from_config(configuration).to(dtype).eval().requires_grad_(False)
         for parameter in model.parameters():
-            # Biases and norms begin as zeros and ones, which would hide a mistake; and heads have to matter.
+            # Initial biases and norms are zeros and ones, which would hide mistakes; and heads must matter.
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
     return model
 
 
 def tokens(batch: int, length: int, *, seed: int = 0) -> torch.Tensor:
-    """`(batch, length)` token ids without a special token."""
+    """Return `batch x length` random token ids without special tokens."""
     return torch.randint(3, VOCABULARY, (batch, length), generator=torch.Generator().manual_seed(seed))

@@ -39,14 +39,14 @@ def check_causal_config(config: PretrainedConfig, source: object) -> None:
         source: where it comes from, for the message.
     """
     if getattr(config, "is_encoder_decoder", False):
-        named = ", ".join(config.architectures or [type(config).__name__])
-        raise TarotError("a causal language model", f"{named} in {source}", _HINT)
+        classes = ", ".join(config.architectures or [type(config).__name__])
+        raise TarotError("a causal language model", f"{classes} in {source}", _HINT)
     for each in _parts(config):
         for name, values in _LOOKING_AHEAD:
             value = getattr(each, name, None)
             if any(value is ahead or (isinstance(ahead, str) and value == ahead) for ahead in values):
-                found = f"{type(each).__name__} with {name} = {value!r} in {source}, whose tokens attend to later ones"
-                raise TarotError("a causal language model", found, _HINT)
+                got = f"{type(each).__name__} with {name} = {value!r} in {source}, whose tokens attend to later ones"
+                raise TarotError("a causal language model", got, _HINT)
 
 
 def _parts(config: PretrainedConfig) -> Iterator[PretrainedConfig]:
@@ -85,8 +85,8 @@ def check_causal(model: PreTrainedModel) -> None:
         ) from error
     change = (logits[0] - logits[1]).abs().max()
     if change > _ROUNDING.get(model.dtype, _ROUNDING_16_BITS) * logits.abs().max():
-        found = f"{type(model).__name__} in {source}, where a later token changes the logits of earlier ones"
-        raise TarotError("a causal language model", found, _HINT)
+        got = f"{type(model).__name__} in {source}, where a later token changes the logits of earlier ones"
+        raise TarotError("a causal language model", got, _HINT)
     _passed.add(model)
 
 

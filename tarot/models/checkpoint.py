@@ -148,7 +148,7 @@ def check_checkpoint_folder(folder: Path) -> None:
             f"{folder} with {'pickled weights only' if pickled else 'no weights'}",
             "convert it where you trust its source: AutoModelForCausalLM.from_pretrained(OLD).save_pretrained(NEW)"
             if pickled
-            else "download it whole",
+            else "download it again",
         )
 
 

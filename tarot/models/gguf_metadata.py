@@ -120,8 +120,8 @@ def apply_metadata(config: PretrainedConfig, path: Path) -> None:
     if metadata.get("general.type", "model") != "model":
         _refuse(path, "general.type", metadata["general.type"])
     if metadata.get("split.count", 1) > 1:
-        hint = "join its parts into one file: llama-gguf-split --merge FIRST-PART WHOLE.gguf"
-        raise TarotError(f"a whole model in {path}", f"one of {metadata['split.count']} parts (split.count)", hint)
+        hint = "join its parts into one file: llama-gguf-split --merge FIRST-PART JOINED.gguf"
+        raise TarotError(f"a complete model in {path}", f"one of {metadata['split.count']} parts (split.count)", hint)
     stated = {}
     for key, value in metadata.items():
         prefix, _, name = key.partition(".")
