@@ -103,7 +103,7 @@ def write_gguf(
     metadata: Mapping[str, Any] = MappingProxyType({}),
     tensors: Mapping[str, Sequence[float]] = MappingProxyType({}),
 ) -> Path:
-    """Write a model as llama.cpp does: rows of queries and keys interleaved, and matrices with rows of complete blocks in 8 bits.
+    """Write a model as llama.cpp does: rows of queries and keys interleaved, large matrices in blocks of 8 bits.
 
     Args:
         model: what to write.
