@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from landscapes import hill
+from landscapes import hill, with_gradient
 
 from tarot.errors import InvalidValueError, UnknownName
 from tarot.search import SEARCHES, Trial, run_search, trial_cost
@@ -12,6 +12,19 @@ from tarot.search.protocol import Proposal, Search
 @pytest.mark.parametrize("search", SEARCHES)
 def test_every_search_has_the_protocol(search: str) -> None:
     assert isinstance(SEARCHES[search](3, 0), Search)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_every_search_starts_at_the_identity_and_depends_on_seed_and_history_alone(search: str) -> None:
+    value_and_grad = with_gradient(lambda x: -((x - 0.3) ** 2).sum())
+    budget = 4 * trial_cost(search)
+    trials = run_search(hill(0.3), 3, search=search, budget=budget, seed=1, value_and_grad=value_and_grad).trials
+    assert trials[0].x == (0.5, 0.5, 0.5) and trials[0].origin == "identity"
+    assert all(0 <= coordinate <= 1 for trial in trials for coordinate in trial.x)
+    strategy = SEARCHES[search](3, 1)
+    for k in (3, 1, 0, 2):
+        torch.manual_seed(k)
+        assert tuple(strategy.propose(trials[:k]).x.tolist()) == trials[k].x
 
 
 def test_a_registered_search_is_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,9 @@ import hashlib
 import json
 import logging
 import os
-import platform
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 
@@ -20,8 +18,6 @@ from tarot._files.atomic import write_atomically
 from tarot._files.lock import hold_lock
 from tarot.edit.adapter import Adapter
 from tarot.edit.adapter_folder import METADATA, WEIGHTS
-from tarot.edit.fingerprint import shapes_fingerprint, weights_fingerprint
-from tarot.edit.sites import find_sites
 from tarot.errors import FileAccessError, TarotError
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
@@ -32,7 +28,7 @@ from tarot.objectives.text_scores import TEXT_SCORES_FILE, read_text_scores
 from tarot.search import TrialLog
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import LOCK, TRIALS
-from tarot.search.provenance import LIBRARIES
+from tarot.search.provenance import library_versions, search_settings
 from tarot.search.trials import intact_size
 from tarot.search.tune import check_request, tune
 
@@ -101,21 +97,16 @@ def entry_name(loaded: LoadedModel, config: TaRotConfig, budget: int, include_pa
 
     These are the configuration, budget, model, weights and library versions, and the prompts of the samples.
     """
-    sites = find_sites(loaded.model, config.sites, config.layers)
     template = get_chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), config.apply_chat_template)
     task = load_task(config.task, include_path)
     samples = draw_samples(
         task, config.num_samples, num_fewshot=config.num_fewshot, seed=config.seed, chat_template=template
     )
     determines = {
-        "recipe": config.to_dict(),
+        **search_settings(loaded, config, samples),
         "budget": budget,
-        "model": loaded.reference,
-        "shapes": shapes_fingerprint(loaded.model, sites),
-        "weights": weights_fingerprint(loaded.model),
         "tokens": [loaded.tokenizer.encode(text) for sample in samples for text in sample.pairs[sample.gold]],
-        "samples": [[sample.key, sample.pairs, sample.gold] for sample in samples],
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "versions": library_versions(),
     }
     digest = hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()[:16]
     readable = re.sub(

@@ -8,7 +8,7 @@ from typing import Any
 from tarot.edit.rotation import ROTATIONS
 from tarot.edit.sites import check_site_kind
 from tarot.errors import InvalidValueError, UnknownName
-from tarot.objectives.answers import ANSWER_SCORES
+from tarot.objectives.answers import check_answer_score
 from tarot.objectives.fluency import NO_FLOOR, FluencyFloor
 from tarot.objectives.rewards import check_reward_name, is_reward
 from tarot.search.registry import SEARCHES, check_trials_per_step
@@ -76,8 +76,8 @@ class TaRotConfig:
         objective = _text("objective", self.objective)
         if is_reward(objective):
             check_reward_name(objective)
-        elif objective not in ANSWER_SCORES:
-            raise UnknownName("objective", objective, ANSWER_SCORES)
+        else:
+            check_answer_score(objective)
         search = _name("search", _default_search(objective) if self.search == "" else self.search, SEARCHES)
         check_site_kind(_text("sites", self.sites))
         values = {

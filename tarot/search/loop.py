@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tarot.errors import TarotError
 from tarot.search.protocol import Point, Proposal, Search
-from tarot.search.registry import SEARCHES, check_budget, check_search_name, check_trials_per_step, trial_cost
+from tarot.search.registry import SEARCHES, check_budget, check_trials_per_step, trial_cost
 from tarot.search.trials import Trial, TrialLog, best_of
 
 NO_GRADIENT = torch.zeros(0, dtype=torch.float64)
@@ -94,9 +94,8 @@ def run_search(
         >>> len(result.trials), result.best.score > result.identity.score
         (8, True)
     """
-    check_search_name(search)
-    check_trials_per_step(search, trials_per_step)
     check_budget(search, budget)
+    check_trials_per_step(search, trials_per_step)
     strategy = SEARCHES[search](d, seed)
     if strategy.follows_gradient and value_and_grad is None:
         raise TarotError(f"a gradient for the search {search!r}", "none", "try the search 'bo' in the space 'head'")

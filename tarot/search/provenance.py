@@ -3,11 +3,15 @@
 import hashlib
 import json
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
 from tarot.edit.fingerprint import shapes_fingerprint, weights_fingerprint
+from tarot.edit.sites import find_sites
 from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.samples import Sample
+from tarot.search.config import TaRotConfig
 from tarot.search.loop import SearchResult
 from tarot.search.problem import Problem
 
@@ -24,16 +28,22 @@ def library_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
 
 
-def search_settings(loaded: LoadedModel, problem: Problem) -> dict[str, Any]:
-    """Return everything that decides the trials of a search, but the budget and the libraries' versions."""
-    samples = json.dumps([vars(sample) for sample in problem.samples])
+def search_settings(loaded: LoadedModel, config: TaRotConfig, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Return everything that decides the trials of a search, but the budget and the libraries' versions.
+
+    Args:
+        loaded: the model that is edited.
+        config: what is searched.
+        samples: the samples that the configuration draws.
+    """
+    prompts = json.dumps([vars(sample) for sample in samples])
     return {
         "model": loaded.reference,
-        "shapes": shapes_fingerprint(loaded.model, problem.objective.sites),
+        "shapes": shapes_fingerprint(loaded.model, find_sites(loaded.model, config.sites, config.layers)),
         "weights": weights_fingerprint(loaded.model),
         "dtype": str(loaded.model.dtype),
-        **problem.config.to_dict(),
-        "prompts": hashlib.sha256(samples.encode()).hexdigest()[:16],
+        **config.to_dict(),
+        "prompts": hashlib.sha256(prompts.encode()).hexdigest()[:16],
     }
 
 

@@ -16,20 +16,18 @@ SEARCHES: dict[str, type[Search]] = {
 GRADIENT_COST = 3  # evaluations that a score with its gradient counts for: the backward pass does twice the work
 
 
-def check_search_name(search: str) -> None:
-    """Raise UnknownName if no search has this name."""
-    if search not in SEARCHES:
-        raise UnknownName("search", search, SEARCHES)
-
-
 def trial_cost(search: str) -> int:
     """Return the number of evaluations that one trial of this search counts for.
+
+    Raises:
+        UnknownName: no search has this name.
 
     Example:
         >>> trial_cost("adam"), trial_cost("bo")
         (3, 1)
     """
-    check_search_name(search)
+    if search not in SEARCHES:
+        raise UnknownName("search", search, SEARCHES)
     return GRADIENT_COST if SEARCHES[search].follows_gradient else 1
 
 

@@ -80,7 +80,7 @@ def tune(
     check_request(config, budget=budget, output_dir=folder, resume=resume)
     problem = Problem.from_config(loaded, config, include_path, batch_size)
     space = problem.make_space()
-    settings = search_settings(loaded, problem)
+    settings = search_settings(loaded, problem.config, problem.samples)
     with open_logs(folder, settings, resume=resume, with_texts=is_reward(config.objective)) as logs:
         on_start(logs.n_trials)
         result = _search(problem, space, logs, budget=budget, score_batch=score_batch, on_trial=on_trial)
