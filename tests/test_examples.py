@@ -38,7 +38,7 @@ def examples() -> Iterator[doctest.DocTest]:
 def names() -> dict[str, Any]:
     """Return the names that examples may use."""
     loaded = LoadedModel("wheel:smollm2-135m", byte_model(), byte_tokenizer())
-    adapter = tuned(loaded, None, task="synth_color", num_samples=8)
+    adapter = tuned(loaded, None, task="synth_color", num_samples=8, layers=0.5)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
     samples = draw_samples(load_task("synth_color"), 8)
     return {

@@ -149,9 +149,10 @@ def test_a_cell_that_fails_does_not_stop_the_others(
 def planted(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plant a reward that reports when it starts, and goes on when it has read all of the file `gate`."""
     (place / "planted.py").write_text(
+        "from pathlib import Path\n"
         "def vowels(prompts, continuations):\n"
-        "    open('started', 'w').write('.')\n"
-        "    open('gate').read()\n"
+        "    Path('started').write_text('.')\n"
+        "    Path('gate').read_text()\n"
         "    return [sum(t.count(v) for v in 'aeiou') / max(len(t), 1) for t in continuations]\n"
     )
     (place / "started").touch()
