@@ -1,4 +1,4 @@
-"""A model hub on this machine: as much of its HTTP interface as pushing small files and pulling them again takes."""
+"""Local model hub: the part of the HTTP interface that pushing and pulling small files needs."""
 
 import base64
 import hashlib
@@ -14,7 +14,7 @@ REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
 
 
 class Hub(ThreadingHTTPServer):
-    """Repositories by name, each a list of commits, each all files by path."""
+    """Server of repositories: for each name a list of commits, each a dictionary of files."""
 
     daemon_threads = True
 
@@ -22,7 +22,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repos: dict[str, list[dict[str, bytes]]] = {}
         self.private: dict[str, bool] = {}
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
     @property
     def address(self) -> str:
@@ -30,7 +30,7 @@ class Hub(ThreadingHTTPServer):
 
 
 @contextmanager
-def a_hub() -> Iterator[Hub]:
+def run_hub() -> Iterator[Hub]:
     with Hub() as hub:
         thread = Thread(target=hub.serve_forever, daemon=True)
         thread.start()
@@ -56,12 +56,12 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/api/validate-yaml":
             return self._json({"errors": [], "warnings": []})
         if path == "/api/repos/create":
-            asked = json.loads(body)
-            name = f"{asked.get('organization') or 'me'}/{asked['name']}"
+            request = json.loads(body)
+            name = f"{request.get('organization') or 'me'}/{request['name']}"
             if name in self.server.repos:
                 return self._json({"error": "You already created this model repo", "url": self._url(name)}, 409)
             self.server.repos[name] = [{}]
-            self.server.private[name] = asked.get("visibility") == "private"
+            self.server.private[name] = request.get("visibility") == "private"
             return self._json({"url": self._url(name), "name": name, "id": name})
         if found := re.fullmatch(rf"/api/models/{REPO}/preupload/main", path):
             files = [
@@ -107,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _path(self) -> str:
         path = self.path.split("?")[0]
-        self.server.asked.append(f"{self.command} {path}")
+        self.server.requests.append(f"{self.command} {path}")
         return path
 
     def _chunks(self) -> Iterator[bytes]:

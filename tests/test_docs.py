@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from checkpoint import byte_model, save_checkpoint, write_gguf
-from hub_endpoint import a_hub
+from hub_endpoint import run_hub
 from huggingface_hub import constants
 from lm_eval.tasks.manager import TaskManager
 from markdown_it import MarkdownIt
@@ -144,7 +144,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run a hub on this machine for the pages that push."""
-    with a_hub() as running:
+    with run_hub() as running:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "ENDPOINT", running.address)
         template = f"{running.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"

@@ -1,4 +1,4 @@
-"""Adapters on a hub, over HTTP to one that runs here: what is pushed is what is pulled, and the card says it."""
+"""Adapters on the hub, over HTTP to a local server: pushed, pulled, refused; and their model card."""
 
 import ast
 import json
@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from checkpoint import byte_model
-from hub_endpoint import Hub, a_hub
+from hub_endpoint import Hub, run_hub
 from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,9 +44,9 @@ def an_adapter(**provenance: object) -> Adapter:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with a_hub() as running:
+    with run_hub() as running:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        # What HF_ENDPOINT sets, once huggingface_hub is imported.
+        # HF_ENDPOINT sets this, but only before huggingface_hub is imported.
         monkeypatch.setattr(constants, "ENDPOINT", running.address)
         template = f"{running.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
@@ -56,19 +56,18 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield running
 
 
-def test_what_is_pushed_is_pulled(hub: Hub) -> None:
+def test_a_pushed_adapter_is_pulled(hub: Hub) -> None:
     adapter = an_adapter(**PROVENANCE)
     address = adapter.push_to_hub("me/color", private=True)
     assert address.startswith(f"{hub.address}/me/color/commit/") and hub.private == {"me/color": True}
     files = hub.repos["me/color"][-1]
     assert files.keys() == {METADATA, WEIGHTS, README} and len(hub.repos["me/color"]) == 2
-    found = Adapter.from_pretrained("me/color")
-    assert torch.equal(found.angles, adapter.angles)
-    assert (found.edit, found.provenance) == (adapter.edit, adapter.provenance)
-    assert not any(README in asked for asked in hub.asked if "resolve" in asked)
+    pulled = Adapter.from_pretrained("me/color")
+    assert torch.equal(pulled.angles, adapter.angles) and pulled == adapter
+    assert not any(README in request for request in hub.requests if "resolve" in request)
 
 
-def test_a_repository_is_pushed_to_again_and_old_revisions_stay(hub: Hub) -> None:
+def test_old_revisions_are_kept(hub: Hub) -> None:
     first, second = an_adapter(seed=0), an_adapter(seed=0).scaled(0.5)
     old = first.push_to_hub("me/color").rpartition("/")[2]
     second.push_to_hub("me/color")
@@ -76,19 +75,19 @@ def test_a_repository_is_pushed_to_again_and_old_revisions_stay(hub: Hub) -> Non
     assert Adapter.from_pretrained("me/color", revision=old).fingerprint == first.fingerprint
 
 
-def test_a_repository_without_an_owner_is_the_users(hub: Hub) -> None:
+def test_a_name_without_an_owner_belongs_to_the_user(hub: Hub) -> None:
     an_adapter().push_to_hub("color")
     assert hub.repos.keys() == {"me/color"}
     assert b'from_pretrained("me/color")' in hub.repos["me/color"][-1][README]
 
 
-def test_a_folder_is_no_hub_id(hub: Hub, tmp_path: Path) -> None:
+def test_a_folder_is_read_without_the_hub(hub: Hub, tmp_path: Path) -> None:
     an_adapter().save_pretrained(tmp_path / "adapter")
     assert Adapter.from_pretrained(tmp_path / "adapter").fingerprint == an_adapter().fingerprint
-    assert hub.asked == []
+    assert hub.requests == []
 
 
-def test_what_the_hub_refuses_is_one_line(hub: Hub) -> None:
+def test_a_refusal_of_the_hub_is_one_line(hub: Hub) -> None:
     with pytest.raises(FileNotFoundError, match=r"no folder 'me/nothing'.* the hub's repository .*404") as error:
         Adapter.from_pretrained("me/nothing")
     assert isinstance(error.value, TarotError)
@@ -99,23 +98,23 @@ def test_what_the_hub_refuses_is_one_line(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("reference", ["no/such/folder", "./folder", "~/folder", "a b", "owner/name/"])
-def test_what_is_neither_a_folder_nor_a_hub_id(reference: str) -> None:
+def test_a_reference_that_is_neither_a_folder_nor_a_hub_id(reference: str) -> None:
     with pytest.raises(MissingFileError, match=r"neither a folder that exists nor a hub id"):
         Adapter.from_pretrained(reference)
     with pytest.raises(InvalidValueError, match=r"not a hub id"):
         an_adapter().push_to_hub(reference)
 
 
-def test_a_path_is_never_looked_for_on_the_hub(hub: Hub, tmp_path: Path) -> None:
+def test_a_path_is_never_read_from_the_hub(hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match="no folder"):
         Adapter.from_pretrained(Path("me/color"))
     (tmp_path / "file").touch()
     with pytest.raises(InvalidValueError, match="is a file"):
         Adapter.from_pretrained(str(tmp_path / "file"))
-    assert hub.asked == []
+    assert hub.requests == []
 
 
-def test_without_a_network(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_the_cache_is_read(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     an_adapter().push_to_hub("me/color")
     Adapter.from_pretrained("me/color")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -124,13 +123,13 @@ def test_without_a_network(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
         Adapter.from_pretrained("me/other")
 
 
-def written(tmp_path: Path, adapter: Adapter, measured: str = "") -> str:
+def write_card(tmp_path: Path, adapter: Adapter, measured: str = "") -> str:
     adapter.save_pretrained(tmp_path)
     return format_model_card(json.loads((tmp_path / METADATA).read_text()), "me/color", measured)
 
 
-def test_the_card_says_what_it_is(tmp_path: Path) -> None:
-    text = written(tmp_path, an_adapter(**PROVENANCE))
+def test_the_card_describes_the_edit_and_its_search(tmp_path: Path) -> None:
+    text = write_card(tmp_path, an_adapter(**PROVENANCE))
     header = yaml.safe_load(text.split("---")[1])
     assert (header["base_model"], header["library_name"]) == (PROVENANCE["model"], "tarot")
     for line in (
@@ -147,7 +146,7 @@ def test_the_card_says_what_it_is(tmp_path: Path) -> None:
     ):
         assert line in text.splitlines()
     assert "No gain on held-out documents is recorded here" in text
-    measured = written(tmp_path, an_adapter(**PROVENANCE), "Weighted F1 +.10 [+.05, +.15] on 300 documents.")
+    measured = write_card(tmp_path, an_adapter(**PROVENANCE), "Weighted F1 +.10 [+.05, +.15] on 300 documents.")
     assert "+.10 [+.05, +.15]" in measured and "No gain" not in measured
 
 
@@ -156,14 +155,14 @@ def test_only_a_hub_model_is_linked(tmp_path: Path, model: str | None, monkeypat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "x.gguf").touch()
-    text = written(tmp_path, an_adapter(**({"model": model} if model else {})))
+    text = write_card(tmp_path, an_adapter(**({"model": model} if model else {})))
     assert "base_model" not in yaml.safe_load(text.split("---")[1])
     assert f'tarot.load_model("{model or "REF"}")' in text
 
 
 def test_the_card_of_a_composition_names_its_parents(tmp_path: Path) -> None:
     adapter = an_adapter(**PROVENANCE)
-    text = written(tmp_path, adapter.scaled(0.5))
+    text = write_card(tmp_path, adapter.scaled(0.5))
     assert f"| made from | `{adapter.fingerprint}` at strength 0.5 |\n| task | synth_color |" in text
 
 
@@ -214,7 +213,7 @@ hostile = st.lists(
 
 
 @given(hostile, hostile)
-def test_a_name_is_only_text_in_the_card(model: str, task: str) -> None:
+def test_names_form_no_markup_in_the_card(model: str, task: str) -> None:
     edit = {"rotation": task, "sites": model, "layers": [0]}
     parents = [{"fingerprint": task, "strength": 0.5, "provenance": {"task": model}}]
     made = {"model": model, "task": task, "space": model, "parents": parents, "objective": task}
@@ -239,10 +238,10 @@ def test_a_name_is_only_text_in_the_card(model: str, task: str) -> None:
     snippet = next(token.content for token in tokens if token.type == "fence")
     strings = [node.value for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.Constant)]
     assert strings == [model, f"owner/{task}"] or strings == [f"owner/{task}", model]
-    comparisons = [line.count("|") - line.count(r"\|") for line in body.splitlines() if line.startswith("| ")]
-    assert comparisons and set(comparisons) == {3}
+    cells = [line.count("|") - line.count(r"\|") for line in body.splitlines() if line.startswith("| ")]
+    assert cells and set(cells) == {3}
 
 
-def test_a_provenance_that_cannot_be_read_is_not_pushed(hub: Hub) -> None:
+def test_an_invalid_provenance_is_not_pushed(hub: Hub) -> None:
     with pytest.raises(TarotError, match=r"budget: Input should be a valid integer"):
         an_adapter(budget="many").push_to_hub("me/color")

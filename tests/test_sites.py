@@ -1,4 +1,4 @@
-"""Where a model can be edited: found on every architecture, sized by the projections, refused in one line elsewhere."""
+"""Sites: found on every architecture, sized by their projections, refused on unsupported models."""
 
 import math
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ from transformers import (
 
 from tarot.edit.rotation import GIVENS, ROTARY, SCALE
 from tarot.edit.sites import Site, angle_mask, find_sites, n_layers
-from tarot.errors import TarotError, UnknownName
+from tarot.errors import InvalidValueError, UnknownName
 
 O_PROJ, DOWN_PROJ = "model.layers.{}.self_attn.o_proj", "model.layers.{}.mlp.down_proj"
 
@@ -68,7 +68,7 @@ EVERY = pytest.mark.parametrize("architecture", ARCHITECTURES)
 
 
 def config_error(model: nn.Module, *args: object) -> str:
-    with pytest.raises(TarotError) as error:
+    with pytest.raises(InvalidValueError) as error:
         find_sites(model, *args)
     return str(error.value)
 
@@ -76,14 +76,14 @@ def config_error(model: nn.Module, *args: object) -> str:
 # On every architecture ----------------------------------------------------------------------------
 
 
-def test_every_tiny_model_is_expected_here_and_tiny():
+def test_every_tiny_model_is_covered_and_small():
     assert set(EXPECTED) == set(ARCHITECTURES)
     for architecture in ARCHITECTURES:
         assert sum(parameter.numel() for parameter in tiny_model(architecture).parameters()) <= 100_000
 
 
 @EVERY
-def test_the_first_layer_has_the_right_module_heads_and_sizes(architecture):
+def test_the_first_layer_has_the_expected_sites(architecture):
     model = tiny_model(architecture)
     (path, heads, d_head), mlp = EXPECTED[architecture]
     name = path.format(0)
@@ -95,7 +95,7 @@ def test_the_first_layer_has_the_right_module_heads_and_sizes(architecture):
 
 @EVERY
 @pytest.mark.parametrize("kind", ["heads", "mlp"])
-def test_a_forward_pass_calls_each_site_once_with_tensors_of_its_size(architecture, kind):
+def test_a_forward_pass_calls_each_site_once(architecture, kind):
     model = tiny_model(architecture)
     if kind == "mlp" and not EXPECTED[architecture][1]:
         assert "a mixture of experts has no last projection; edit the heads" in config_error(model, "mlp", 1.0)
@@ -113,14 +113,14 @@ def test_a_forward_pass_calls_each_site_once_with_tensors_of_its_size(architectu
 
 
 @EVERY
-def test_sites_are_ordered_one_a_layer(architecture):
+def test_sites_are_in_order_one_a_layer(architecture):
     model = tiny_model(architecture)
     assert n_layers(model) == LAYERS
     layers = [site.layer for site in find_sites(model, layers=1.0)]
     assert layers == ([0, 2] if architecture == "qwen3_next" else [0, 1, 2])
 
 
-def test_a_head_is_a_run_of_d_head_numbers():
+def test_a_head_is_a_contiguous_slice():
     """Head h of the eager attention is slice h of the projection's input."""
     model = tiny_model("llama")
     model.set_attn_implementation("eager")
@@ -134,13 +134,13 @@ def test_a_head_is_a_run_of_d_head_numbers():
     assert torch.allclose(seen["z"].unflatten(-1, (site.n_heads, site.d_head)), heads, atol=1e-6)
 
 
-def test_the_configurations_head_size_is_not_believed():
+def test_the_head_size_of_the_configuration_is_ignored():
     model = tiny_model("llama")
     model.config.head_dim = 999
     assert {site.d_head for site in find_sites(model)} == {8}
 
 
-def test_a_layer_that_counts_its_own_heads_is_believed():
+def test_the_number_of_heads_of_a_layer_has_precedence():
     model = tiny_model("llama")
     model.model.layers[1].self_attn.num_heads = 12
     assert [(site.n_heads, site.d_head) for site in find_sites(model, layers=1.0)] == [(6, 8), (12, 4), (6, 8)]
@@ -157,42 +157,36 @@ def test_the_text_model_of_a_multimodal_model():
     assert names == ["model.language_model.layers.0.self_attn.o_proj", "model.language_model.layers.1.self_attn.o_proj"]
 
 
-def test_a_model_without_its_head_is_edited_too():
+def test_a_model_without_its_head_is_supported():
     assert find_sites(tiny_model("llama").model)[0].name == "layers.0.self_attn.o_proj"
 
 
-def test_linear_attention_is_passed_over_and_nothing_left_is_an_error():
+def test_linear_attention_is_skipped():
     model = tiny_model("qwen3_next")
     assert [site.layer for site in find_sites(model, "heads", [0, 1])] == [0]
-    assert config_error(model, "heads", [1]).endswith("in the selected layers, got Qwen3NextForCausalLM")
+    message = config_error(model, "heads", [1])
+    assert "Qwen3NextForCausalLM" in message and "in the selected layers" in message
 
 
-# Which angles exist -------------------------------------------------------------------------------
+# Mask -------------------------------------------------------------------------------
 
 
-def test_everything_is_alive_where_sites_are_alike():
+def test_the_mask_is_true_for_equal_sites():
     sites = find_sites(tiny_model("llama"), layers=1.0)
     for rotation, shape in ((ROTARY, (3, 6, 4)), (GIVENS, (3, 6, 7)), (SCALE, (3, 6, 1))):
         mask = angle_mask(sites, rotation.n_angles)
         assert mask.shape == shape and mask.all()
 
 
-def test_gemma4s_sliding_layers_have_smaller_heads_than_its_global_ones():
+def test_gemma4_has_smaller_heads_in_sliding_layers():
     mask = angle_mask(find_sites(tiny_model("gemma4_text"), layers=1.0), ROTARY.n_angles)
     assert mask.shape == (3, 6, 6)
     assert mask.sum(dim=(1, 2)).tolist() == [6 * 4, 6 * 4, 6 * 6]
     assert not mask[0, :, 4:].any()
 
 
-# Which layers -------------------------------------------------------------------------------------
-
-
 # Refusals -----------------------------------------------------------------------------------------
 
-LOOKED_FOR = (
-    "expected a causal language model with layers|h|blocks.N.(self_attn.o_proj|self_attn.out_proj|self_attn.dense|"
-    "self_attention.dense|attention.dense|attn.c_proj|attn.out_proj|attn.attention.out_proj) in its decoder, got "
-)
 SMALL = dict(vocab_size=11, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
 BART = dict(vocab_size=11, d_model=8, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=8, decoder_ffn_dim=8)
 
@@ -208,28 +202,28 @@ BART = dict(vocab_size=11, d_model=8, encoder_layers=1, decoder_layers=1, encode
     ],
     ids=["mamba", "bert", "t5", "bart", "linear"],
 )
-def test_a_model_that_cannot_be_edited_is_named(model):
+def test_an_unsupported_model_is_named(model):
     model = model()
     for kind in ("heads", "mlp"):
-        assert config_error(model, kind) == LOOKED_FOR + type(model).__name__
-    with pytest.raises(TarotError, match=f"got {type(model).__name__}$"):
+        assert type(model).__name__ in config_error(model, kind)
+    with pytest.raises(InvalidValueError, match=type(model).__name__):
         n_layers(model)
 
 
-def test_an_unknown_kind_is_offered_the_nearest():
+def test_an_unknown_kind_is_refused():
     with pytest.raises(UnknownName) as error:
         find_sites(tiny_model("llama"), "head")
-    assert str(error.value) == "expected a known kind of site, got 'head'; did you mean 'heads'?"
+    assert error.value.hint == "did you mean 'heads'?"
 
 
-def test_heads_that_do_not_divide_the_projection():
+def test_heads_must_divide_the_projection():
     model = tiny_model("llama")
     model.config.num_attention_heads = 7
     expected = "expected a number of heads that divides the 48 inputs of model.layers.0.self_attn.o_proj, got 7"
     assert config_error(model) == expected
 
 
-def test_a_model_that_does_not_count_its_heads():
+def test_a_model_without_a_number_of_heads_is_refused():
     model = tiny_model("llama")
     model.config = SimpleNamespace(get_text_config=SimpleNamespace)
     assert config_error(model) == (
@@ -237,7 +231,7 @@ def test_a_model_that_does_not_count_its_heads():
     )
 
 
-def test_a_projection_that_is_bypassed_is_refused():
+def test_a_bypassed_projection_is_refused():
     model = tiny_model("bloom")
     model.transformer.h[0].self_attention.slow_but_exact = True
     model.transformer.h[0].self_attention.pretraining_tp = 2
