@@ -31,7 +31,7 @@ def trial_cost(search: str) -> int:
     return GRADIENT_COST if SEARCHES[search].follows_gradient else 1
 
 
-def check_budget(search: str, budget: int) -> None:
+def check_budget(search: str, budget: object) -> None:
     """Raise InvalidValueError if the budget does not pay for one trial of this search."""
     cost = trial_cost(search)
     if not isinstance(budget, int) or isinstance(budget, bool) or budget < cost:

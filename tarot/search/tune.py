@@ -132,28 +132,21 @@ def _search(
     """Maximise the problem's objective over the space."""
     config, objective = problem.config, problem.objective
 
-    def score(x: Tensor) -> float:
-        return logs.keep_texts(problem.evaluate(_angles(space, x)))
-
-    def score_elsewhere(points: Sequence[Tensor]) -> Iterable[float]:
-        assert score_batch
-        return map(logs.keep_texts, score_batch([_angles(space, x) for x in points]))
-
-    def value_and_grad(x: Tensor) -> tuple[float, Tensor]:
-        assert isinstance(objective, DifferentiableObjective)
-        return space.value_and_grad(x, objective.value_and_grad)
-
     return run_search(
-        score,
+        lambda x: logs.keep_texts(problem.evaluate(_angles(space, x))),
         space.d,
         search=config.search,
         budget=budget,
         seed=config.seed,
         starts=space.starts,
-        value_and_grad=value_and_grad if isinstance(objective, DifferentiableObjective) else None,
+        value_and_grad=(lambda x: space.value_and_grad(x, objective.value_and_grad))
+        if isinstance(objective, DifferentiableObjective)
+        else None,
         target_score=objective.target_score,
         trials_per_step=config.trials_per_step,
-        evaluate=score_elsewhere if score_batch else None,
+        evaluate=(lambda points: map(logs.keep_texts, score_batch([_angles(space, x) for x in points])))
+        if score_batch
+        else None,
         log=logs.trials,
         on_trial=on_trial,
     )
