@@ -24,7 +24,7 @@ from tarot.objectives.answers import AnswerObjective
 from tarot.objectives.samples import draw_samples
 from tarot.objectives.task_loading import load_task
 
-PACKAGES = ("tarot.models", "tarot.search", "tarot.evaluation", "tarot.analysis", "tarot.report")
+PACKAGES = ("tarot.models", "tarot.objectives", "tarot.search", "tarot.evaluation", "tarot.analysis", "tarot.report")
 
 
 def examples() -> Iterator[doctest.DocTest]:

@@ -207,7 +207,7 @@ def test_an_adapter_records_the_shots_of_its_prompts(tmp_path: Path, loaded: Loa
     )
     assert adapter.provenance["num_fewshot"] == 0
     assert adapter.provenance["rows_left_out"] == {"evaluated": 1, "repeated": 1}
-    comparison = compare(loaded.model, loaded.tokenizer, adapter, include_path=tmp_path, shots=3)
+    comparison = compare(loaded.model, loaded.tokenizer, adapter, include_path=tmp_path, num_fewshot=3)
     assert comparison.num_fewshot == 0
     assert not any("few-shot" in arm.name for arm in comparison.arms)
     with pytest.raises(TarotError, match="a task that takes shots"):

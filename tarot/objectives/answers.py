@@ -111,11 +111,14 @@ class AnswerObjective:
             one answer.
 
     Example:
-        >>> samples = draw_samples(load_task("synth_color"), 20)
-        >>> lm = TarotLM(model, tokenizer=tokenizer)
-        >>> objective = AnswerObjective(model, samples, lm.encode, sites=find_sites(model))
-        >>> objective(angles)
-        -0.52
+        >>> from tarot.models.lm_eval_model import TarotLM
+        >>> from tarot.objectives.samples import draw_samples
+        >>> from tarot.objectives.task_loading import load_task
+        >>> samples = draw_samples(load_task("synth_color"), 8)
+        >>> encode = TarotLM(model, tokenizer=tokenizer).encode
+        >>> objective = AnswerObjective(model, samples, encode, sites=adapter.find_sites(model))
+        >>> objective(adapter.angles) < 0
+        True
     """
 
     def __init__(
@@ -236,6 +239,10 @@ def class_weights(answers: Sequence[str]) -> Float[Tensor, " sample"]:
 
     Returns:
         Weights that add up to 1.
+
+    Example:
+        >>> class_weights(["yes", "yes", "no"]).tolist()
+        [0.25, 0.25, 0.5]
     """
     sizes = Counter(answers)
     return torch.tensor([1 / (len(sizes) * sizes[answer]) for answer in answers])

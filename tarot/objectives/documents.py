@@ -54,6 +54,12 @@ def document_key(task: Task, doc: Doc) -> str:
 
     Returns:
         `question_key`, a hyphen, and a digest of the exact text, choices and answer.
+
+    Example:
+        >>> from tarot.objectives.task_loading import load_task
+        >>> task = load_task("synth_color")
+        >>> len(document_key(task, task.eval_docs[0]))
+        33
     """
     choices = task.doc_to_choice(doc) if task.config.doc_to_choice is not None else None
     exact = [task.doc_to_text(doc), choices, task.doc_to_target(doc)]
@@ -166,6 +172,13 @@ def right_choice(task: Task, id: str, doc: Doc) -> int:
 
     Raises:
         TarotError: There is no right answer or more than one, or a choice is empty.
+
+    Example:
+        >>> from tarot.objectives.task_loading import load_task
+        >>> task = load_task("synth_color")
+        >>> doc = task.eval_docs[0]
+        >>> right_choice(task, "test/0", doc) == doc["gold"]
+        True
     """
     place = f"{id} of {task.config.task}"
     choices = task.doc_to_choice(doc)

@@ -26,6 +26,11 @@ class Fluency:
         encode: turns (prompt, continuation) texts into tokens.
         end_token: the token that ends a text.
         batch_size: largest number of sequences in one forward pass; None for the scorer's default.
+
+    Example:
+        >>> fluency = make_fluency(TarotLM(model, tokenizer=tokenizer))
+        >>> fluency(["The film was"], [" good"])[0] < 0
+        True
     """
 
     def __init__(self, model: PreTrainedModel, encode: Encode, end_token: int, batch_size: int | None = None) -> None:

@@ -54,12 +54,13 @@ class GenerationObjective:
         seed: random seed for sampling; every call starts from it.
 
     Example:
-        >>> generator = TextGenerator(TarotLM(model, tokenizer=tokenizer), ["The film was"], {"max_gen_toks": 20})
-        >>> fluency = make_fluency(generator.lm)
+        >>> lm = TarotLM(model, tokenizer=tokenizer)
+        >>> generator = TextGenerator(lm, ["The film was"], {"until": [], "max_gen_toks": 5, "do_sample": False})
+        >>> fluency = make_fluency(lm)
         >>> reward = make_reward("sentiment:positive", fluency)
-        >>> objective = GenerationObjective(generator, reward, fluency, sites=find_sites(model))
-        >>> objective(angles)
-        0.31
+        >>> objective = GenerationObjective(generator, reward, fluency, sites=adapter.find_sites(model))
+        >>> -1 <= objective(adapter.angles) <= 1
+        True
     """
 
     target_score = math.inf
@@ -230,5 +231,12 @@ def check_generates(task: Task, reward: str) -> None:
 
 
 def score_texts(prompts: Sequence[str], texts: Sequence[str], reward: Reward, fluency: Fluency) -> ScoredTexts:
-    """Score continuations of prompts by a reward and their fluency; call it while the model is unedited."""
+    """Score continuations of prompts by a reward and their fluency; call it while the model is unedited.
+
+    Example:
+        >>> fluency = make_fluency(TarotLM(model, tokenizer=tokenizer))
+        >>> reward = make_reward("sentiment:positive", fluency)
+        >>> score_texts(["The film was"], [" good"], reward, fluency).rewards
+        (0.4404,)
+    """
     return ScoredTexts(tuple(texts), tuple(reward(prompts, texts)), tuple(fluency(prompts, texts)))

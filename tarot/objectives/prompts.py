@@ -21,6 +21,10 @@ def get_chat_template(lm: TarotLM, enabled: bool) -> ChatTemplate | None:
 
     Returns:
         None if the tokenizer has no chat template or none is wanted.
+
+    Example:
+        >>> get_chat_template(TarotLM(model, tokenizer=tokenizer), enabled=False) is None
+        True
     """
     has_template = getattr(lm.tokenizer, "chat_template", None) is not None
     return lm.apply_chat_template if enabled and has_template else None

@@ -57,6 +57,10 @@ def needs_consent(name: str) -> bool:
     """Return whether a reward imports code (`module:function`) or loads a model (`classifier:REF#LABEL`).
 
     Only the user may choose these, on the command line or in Python: never a file.
+
+    Example:
+        >>> needs_consent("os:system"), needs_consent("toxicity:low")
+        (True, False)
     """
     return is_reward(name) and name != FLUENCY and name.partition(":")[0] not in ("sentiment", "toxicity")
 

@@ -61,6 +61,11 @@ class ShotPool:
         docs: the documents, in the order of the pool.
         left_out: number of documents left out because they are also evaluated.
         max_shots: largest number of shots that every prompt can have.
+
+    Example:
+        >>> from tarot.objectives.task_loading import load_task
+        >>> ShotPool(load_task("synth_color")).max_shots
+        200
     """
 
     def __init__(self, task: Task, *, tuning: bool = False) -> None:

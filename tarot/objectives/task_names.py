@@ -111,6 +111,10 @@ def read_task_file(path: Path) -> dict[str, Any]:
 
     Raises:
         TarotError: The file cannot be read, or is not a mapping.
+
+    Example:
+        >>> read_task_file(tasks_folder() / "synthetic" / "color.yaml")["task"]
+        'synth_color'
     """
     try:
         return _merge_includes(path.resolve(), ())

@@ -23,6 +23,12 @@ class TextGenerator:
         prompts: the prompts as the model sees them, chat template and all.
         options: the task's `generation_kwargs`: length, stops, sampling.
         batch_size: largest number of prompts in one forward pass; None for the default.
+
+    Example:
+        >>> lm = TarotLM(model, tokenizer=tokenizer)
+        >>> generator = TextGenerator(lm, ["It is"], {"until": [], "max_gen_toks": 5, "do_sample": False})
+        >>> generator.generate(seed=0) == generator.generate(seed=0)
+        True
     """
 
     def __init__(

@@ -22,7 +22,12 @@ def distinct(texts: Sequence[str], n: int = 2) -> float:
 
 
 def distinct_without(texts: Sequence[str], n: int = 2) -> list[float]:
-    """Return, for each text in turn, `distinct` of all others: the replicates of a jackknife."""
+    """Return, for each text in turn, `distinct` of all others: the replicates of a jackknife.
+
+    Example:
+        >>> distinct_without(["a b", "a b", "a c"])
+        [1.0, 1.0, 0.5]
+    """
     counts = [Counter(_ngrams(text, n)) for text in texts]
     total = sum(counts, Counter[tuple[str, ...]]())
     replicates = []

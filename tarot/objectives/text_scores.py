@@ -30,6 +30,10 @@ class TextScores:
         distinct_2: fraction of different word pairs.
         repetition: fraction of word pairs that repeat an earlier one of the same text.
         refused: whether the edit lost more fluency than its floor allows.
+
+    Example:
+        >>> TextScores(reward=0.5, fluency=-2.0, distinct_2=0.9, repetition=0.1, refused=True).score
+        nan
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -77,6 +81,12 @@ class TextScoreLog:
 
     Attributes:
         scores: by the trial's index.
+
+    Example:
+        >>> log = TextScoreLog(Path("."))
+        >>> log.add(0, TextScores(reward=0.5, fluency=-2.0, distinct_2=0.9, repetition=0.1))
+        >>> read_text_scores(".")[0].reward
+        0.5
     """
 
     def __init__(self, folder: Path) -> None:

@@ -72,6 +72,12 @@ def check_disjoint(task: Task, keys: Iterable[str]) -> None:
     Args:
         task: an lm-eval task.
         keys: keys by `document_key`; two keys of the same question count as one.
+
+    Example:
+        >>> from tarot.objectives.samples import draw_samples
+        >>> from tarot.objectives.task_loading import load_task
+        >>> task = load_task("synth_color")
+        >>> check_disjoint(task, [sample.key for sample in draw_samples(task, 20)])
     """
     questions = set(map(question_part, keys))
     if not questions:
