@@ -143,7 +143,7 @@ def test_an_adapter_tuned_for_a_reward_has_a_drift_and_no_gain(folder: Path, tmp
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"strengths": [2.0]}, "strength"), ({"n_tokens": 0}, "neutral token"), ({"tasks": ["own_chioce"]}, "own_chioce")],
+    [({"strengths": [2.0]}, "strength"), ({"n_tokens": 0}, "token"), ({"tasks": ["own_chioce"]}, "own_chioce")],
 )
 def test_checks_need_no_model(folder: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(TarotError, match=message):

@@ -48,9 +48,8 @@ def attention_weights(model: PreTrainedModel, tokens: Sequence[int]) -> list[Flo
     n_with_weights = sum(layer is not None for layer in weights)
     if n_with_weights != n_layers(model) or len(weights) != n_layers(model):
         raise TarotError(
-            f"attention weights of the {n_layers(model)} layers of {type(model).__name__}",
-            f"{n_with_weights}",
-            "some of its layers are not softmax attention",
+            f"Only {n_with_weights} of the {n_layers(model)} layers of {type(model).__name__} have attention weights; "
+            "the others are not softmax attention."
         )
     return [layer[0].float().cpu() for layer in weights]
 

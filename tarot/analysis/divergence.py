@@ -91,8 +91,8 @@ def measure_divergence(
     for side, columns in sides:
         finite = torch.stack([torch.cat(column).isfinite() for column in columns]).all(0)
         if broken := (~finite).nonzero()[:, 0].tolist():
-            wanted = f"finite log-probabilities of neutral text under the {side}"
-            raise TarotError(wanted, describe_missing_numbers(broken, len(text)), BROKEN_MODEL_HINT)
+            expected = f"finite log-probabilities of neutral text under the {side}"
+            raise TarotError(expected, describe_missing_numbers(broken, len(text)), BROKEN_MODEL_HINT)
     n_tokens = text[:, 1:].numel()
     return [
         Divergence(

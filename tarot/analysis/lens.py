@@ -63,8 +63,8 @@ def find_final_norm(model: PreTrainedModel) -> nn.Module:
         names = ", ".join(type(module).__name__ for module in between) or "nothing"
         raise TarotError(
             "one norm, and nothing else, between the last layer and the output embedding",
-            f"{names} in {type(model).__name__}",
-            "its layers cannot be read through a logit lens",
+            names,
+            f"{type(model).__name__} has no logit lens",
         )
     return between[0]
 

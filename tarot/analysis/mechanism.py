@@ -67,11 +67,11 @@ def measure_mechanism(
     samples = tuned_documents(loaded, adapter, include_path=include_path, limit=limit)
     objective = adapter_objective(loaded, adapter, reward=reward, include_path=include_path, batch_size=batch_size)
     config, layers = config_of(adapter), adapter.edit.layers
-    requests = [answer_request(sample, encode, tokenizer) for sample in samples]
 
     if isinstance(objective, GenerationObjective):
+        prompt, _ = encode(*samples[0].pairs[0])
         on_step("attention", 0, 1)
-        attention = measure_attention(loaded, adapter, requests[0].context)
+        attention = measure_attention(loaded, adapter, prompt)
         on_step("attention", 1, 1)
         yield attention
         n_scores = 2 * len({row for row, _ in edited_heads(adapter.angles)}) + 2
@@ -86,6 +86,7 @@ def measure_mechanism(
         return
 
     check_scorable(load_task(config.task, include_path))  # the flips need it, after minutes of other work
+    requests = [answer_request(sample, encode, tokenizer) for sample in samples]
     yield measure_lens(model, adapter, requests, on_step)
 
     n_scores = 2 * len(edited_heads(adapter.angles)) + 2

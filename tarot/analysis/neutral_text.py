@@ -16,7 +16,7 @@ from transformers.integrations.accelerate import load_offloaded_parameter
 
 from tarot._files.atomic import write_atomically
 from tarot.analysis.progress import OnStep, ignore_step
-from tarot.errors import TarotError
+from tarot.errors import InvalidValueError, TarotError
 from tarot.models.load import cache_folder
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.scoring.prefix_cache import CACHE
@@ -29,9 +29,11 @@ TEXTS_AT_ONCE = 80
 
 
 def check_tokens(n_tokens: int) -> None:
-    """Raise TarotError for fewer than one token."""
+    """Raise InvalidValueError for fewer than one token."""
     if n_tokens < 1:
-        raise TarotError("at least 1 neutral token", str(n_tokens), f"{NEUTRAL_TOKENS:,} is the default")
+        raise InvalidValueError(
+            f"Neutral text needs at least one token, not {n_tokens}; {NEUTRAL_TOKENS:,} is the default."
+        )
 
 
 def neutral_text(
@@ -72,9 +74,7 @@ def neutral_text(
     first = loaded.tokenizer.bos_token_id
     first = loaded.tokenizer.eos_token_id if first is None else first
     if first is None:
-        raise TarotError(
-            "a tokenizer with a first or an end token", "one with neither", "texts have to begin somewhere"
-        )
+        raise TarotError("The tokenizer has neither a first nor an end token, with which neutral text could start.")
     generator = torch.Generator().manual_seed(seed)
     parts = []
     for begin in range(0, n_texts, TEXTS_AT_ONCE):

@@ -34,7 +34,7 @@ def answer_request(sample: Sample, encode: Encode, tokenizer: PreTrainedTokenize
     """
     context, answer = encode(*sample.pairs[sample.gold])
     if not answer:
-        raise TarotError("answers that have tokens", f"none in {sample.id}, answer {sample.pairs[sample.gold][1]!r}")
+        raise TarotError(f"The right answer of {sample.id}, {sample.pairs[sample.gold][1]!r}, has no tokens.")
     blank = next((i for i, token in enumerate(answer) if str(tokenizer.decode([token])).strip()), 0)
     return Request((*context, *answer[:blank]), tuple(answer[blank:]))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from tarot.analysis.adapter_objective import adapter_objective
 from tarot.analysis.heads import Head, Score, attribute_heads, edited_heads, keep_heads
 from tarot.edit.adapter import Adapter
-from tarot.errors import TarotError
+from tarot.errors import InvalidValueError, TarotError
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
 
@@ -40,9 +40,9 @@ class PruningResult:
 
 
 def check_keep(keep: float) -> None:
-    """Raise TarotError unless the share is above 0 and at most 1."""
+    """Raise InvalidValueError unless the share is above 0 and at most 1."""
     if not 0 < keep <= 1:
-        raise TarotError("a share of the gain to keep, above 0 and at most 1", repr(keep), "for example 0.9")
+        raise InvalidValueError(f"The share of the gain to keep must be above 0 and at most 1, not {keep!r}.")
 
 
 def prune_heads(
@@ -83,7 +83,7 @@ def prune_heads(
     base, edited = score_of(frozenset()), score_of(all_heads)
     if not edited > base:
         raise TarotError(
-            "an edit that gains on its own samples", f"{base:.4f} without it and {edited:.4f} with it", "tune it"
+            f"The edit gains nothing on its own samples: {base:.4f} without it and {edited:.4f} with it; tune it first."
         )
     floor = base + keep * (edited - base)
     guess = angles.norm(dim=-1) if importance is None else importance

@@ -11,7 +11,7 @@ from tarot.analysis.divergence import Divergence, measure_divergence
 from tarot.analysis.progress import OnStep, ignore_step
 from tarot.analysis.task_changes import TaskChange, measure_task_changes
 from tarot.edit.adapter import Adapter
-from tarot.errors import TarotError
+from tarot.errors import InvalidValueError
 from tarot.evaluation.as_tuned import config_of, evaluation_shots
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.rewards import is_reward
@@ -35,9 +35,9 @@ class StrengthPoint:
 
 
 def check_strength(strength: float) -> None:
-    """Raise TarotError for a strength outside [0, 1]."""
+    """Raise InvalidValueError for a strength outside [0, 1]."""
     if not 0 <= strength <= 1:
-        raise TarotError("a strength from 0 (the base model) to 1 (the adapter)", repr(strength))
+        raise InvalidValueError(f"The strength must be from 0 (the base model) to 1 (the adapter), not {strength!r}.")
 
 
 def measure_trade_off(
