@@ -32,7 +32,7 @@ def replace_file(path: Path) -> Iterator[Path]:
 
     Example:
         >>> with replace_file(path) as part:
-        ...     part.write_bytes(b"content")
+        ...     count = part.write_bytes(b"content")
     """
     try:
         with _replacing(path, _new_file) as part:

@@ -21,7 +21,7 @@ def hold_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
 
     Example:
         >>> with hold_lock(folder / ".lock"):
-        ...     ...
+        ...     (folder / "file").touch()
     """
     from filelock import FileLock, Timeout  # not needed by those who only read files
 

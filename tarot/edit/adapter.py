@@ -71,7 +71,7 @@ class Adapter:
     Example:
         >>> adapter = tarot.Adapter.from_pretrained("my-edit")
         >>> adapter
-        Adapter(task='synth_color', model='wheel:smollm2-135m', layers='0-14', fingerprint='6d5c2b1f0a9e8d7c')
+        Adapter(task='synth_color', model='wheel:smollm2-135m', layers='0-1', fingerprint='...')
     """
 
     angles: Float[Tensor, "layer head angle"]
@@ -158,7 +158,7 @@ class Adapter:
 
         Example:
             >>> with adapter.apply(model, strength=0.5):
-            ...     model.generate(**tokenizer("Did Ed leave?", return_tensors="pt"))
+            ...     output = model.generate(**tokenizer("Did Ed leave?", return_tensors="pt"), max_new_tokens=8)
         """
         return apply_rotation(model, self._angles(strength), self.find_sites(model), self.rotation)
 

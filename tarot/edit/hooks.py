@@ -44,7 +44,7 @@ class apply_rotation(EditContext):
     Example:
         >>> sites = find_sites(model, "heads", [0, 1])
         >>> with apply_rotation(model, angles, sites):
-        ...     model.generate(**tokenizer("Did Ed leave?", return_tensors="pt"))
+        ...     output = model.generate(**tokenizer("Did Ed leave?", return_tensors="pt"), max_new_tokens=8)
     """
 
     def _prepare(self, patch: Patch) -> None:

@@ -61,9 +61,8 @@ class Rotation(ABC):
         """Return R(angles), `batch x d x d`, in the precision of the angles but at least float32.
 
         Example:
-            >>> ROTARY.matrix(torch.tensor([torch.pi / 2]), 2).round()
-            tensor([[-0., -1.],
-                    [1., -0.]])
+            >>> ROTARY.matrix(torch.tensor([torch.pi / 2]), 2).round().int().tolist()
+            [[0, -1], [1, 0]]
         """
         identity = torch.eye(d, dtype=_at_least_float32(angles.dtype), device=angles.device)
         return self.turn(angles.unsqueeze(-2), d)(identity)
