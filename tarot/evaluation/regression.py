@@ -74,6 +74,7 @@ def check_regressions(
     """Judge each comparison of either run.
 
     A comparison fails if
+
     - the edited model became worse on the documents of both runs;
     - it is in the reference run and was not measured with the same settings, or not on all of its documents, unless
       `allow_missing` is true and at least one comparison of the reference run was measured;
