@@ -141,7 +141,7 @@ def test_an_objective_without_a_gradient_is_refused(baseline: Callable[..., Weig
     model = byte_model()
     counted = AnswerObjective(model, SAMPLES, encode, answer_score="accuracy", sites=find_sites(model, "heads", [2, 3]))
     with pytest.raises(
-        TarotError, match="a gradient, .* try log_probability"
+        TarotError, match=r"a gradient, .* try log_probability"
     ):
         baseline(counted, 12)
 
