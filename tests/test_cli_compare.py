@@ -9,6 +9,7 @@ import pytest
 from cli_suite import INCLUDE, MODEL, SMALL, TUNE, run_in
 
 from tarot.edit.adapter import Adapter
+from tarot.evaluation.compare import compare as compare_answers
 from tarot.evaluation.results import Comparison
 from tarot.evaluation.results_file import load_comparisons
 
@@ -21,7 +22,7 @@ def test_comparisons_are_kept_if_the_next_one_fails(
     def failing(*arguments: object, **options: object) -> Comparison:
         if measured:
             raise KeyboardInterrupt
-        measured.append(compare(*arguments, **options))  # type: ignore[arg-type]  # whatever the command gives it
+        measured.append(compare_answers(*arguments, **options))  # type: ignore[arg-type]  # whatever the command gives it
         return measured[0]
 
     measured: list[Comparison] = []

@@ -56,7 +56,7 @@ def test_a_failed_gate_is_a_failed_item(gated: pytest.Pytester, options: tuple[s
     failed = [case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None]
     assert failed == ["m t 0-shot seed 1"]
     page = (gated.path / "report" / "index.html").read_text()
-    assert "FAILED m t 0-shot seed 1: " in page and "FAILED, compared with the baseline" in page
+    assert "FAILED m t 0-shot seed 1: " in page and "FAILED, compared with the reference run" in page
 
 
 def test_a_failed_gate_under_xdist(gated: pytest.Pytester) -> None:

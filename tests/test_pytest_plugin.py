@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from plugin_suite import GAIN, SMALL
+from plugin_suite import GAIN
 
 import tarot.objectives.task_loading
 from tarot.evaluation import adapter_cache as cache
@@ -177,7 +177,7 @@ def test_a_failing_assertion_explains_itself(
             [],
             "expected a model and a task to measure, got none*; give --tarot-model and --tarot-tasks, or mark the *",
         ),
-        (["--tarot-model=no/such", *SMALL], "expected *no/such*"),
+        (["--tarot-model=no/such", "--tarot-tasks=synth_color"], "expected *no/such*"),
         (
             ["--tarot-tasks=own_choise"],
             "expected a known task, got 'own_choise'; did you mean 'own_choice'[?]",

@@ -6,7 +6,6 @@ import pytest
 
 from tarot.errors import TarotError
 from tarot.evaluation.grid import CellRequest
-from tarot.objectives.task_names import check_task_names
 from tarot.pytest_plugin.session import STATE
 
 if TYPE_CHECKING:
@@ -28,6 +27,8 @@ def tarot_setting(request: pytest.FixtureRequest) -> CellRequest:
         )
     setting: CellRequest = request.param
     if setting.task:
+        from tarot.objectives.task_names import check_task_names  # imports a parser of YAML
+
         try:
             check_task_names([setting.task], setting.include_path)
         except TarotError as error:
