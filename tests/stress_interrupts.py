@@ -23,6 +23,7 @@ from checkpoint import byte_model
 from torch import nn
 
 import tarot
+from tarot.analysis.attention import eager_attention
 from tarot.edit.hooks import apply_rotation
 from tarot.edit.merge import merge_rotation, merge_temporarily
 from tarot.evaluation.baselines.weights import WeightEdit
