@@ -285,6 +285,24 @@ def test_study_searches_are_halved_after_every_second_cell(monkeypatch: pytest.M
     assert walk() == [*first, one, two, three, four]
 
 
+def test_study_settings_are_those_of_its_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rule gives each recorded method its cell, and its configuration has the recorded search and labels."""
+    monkeypatch.syspath_prepend(PROJECT)
+    from benchmarks.study import grid, run
+    from benchmarks.study.recorded import RecordedCells
+
+    cells = RecordedCells.load(run.HERE / "cells")
+    parts = [*cells.records.items(), *cells.repeated.items()]
+    recorded = {(cell, method) for cell, records in parts for method in records}
+    assert recorded == {(cell, method) for cell in grid.cells() for method in grid.methods(cell)}
+    for cell, method in recorded:
+        record = (cells.records[cell] | cells.repeated[cell])[method]
+        assert run.count_labels(cell, method) == record["labels"]
+        if method in grid.SEARCHES:
+            config = run.make_config(cell, method)
+            assert (config.search, config.space) == (record["search"], record["space"])
+
+
 def test_results_pages_match_the_recorded_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compare the pages with a fresh computation, up to what another processor rounds differently."""
     monkeypatch.syspath_prepend(PROJECT)
@@ -319,8 +337,9 @@ def test_interrupted_search_is_not_recorded_by_the_study(monkeypatch: pytest.Mon
     from benchmarks.study.held_out import completed
 
     monkeypatch.setattr(run, "tune", lambda *_, **__: SimpleNamespace(provenance={"interrupted": True}))
+    loaded: Any = SimpleNamespace(model=None, tokenizer=None)
     with pytest.raises(KeyboardInterrupt):
-        run.edit_with(None, grid.Cell("smollm2", "ag_news", 0, 0), "default", tmp_path)  # type: ignore[arg-type]  # unused
+        run.edit_with(loaded, grid.Cell("smollm2", "ag_news", 0, 0), "default", tmp_path)
 
     def stopped(x: torch.Tensor) -> float:
         if calls.append(x) or len(calls) > 3:
