@@ -140,9 +140,7 @@ def test_numbers_of_singular_values(most: int, evaluations: int, counts: list[in
 def test_an_objective_without_a_gradient_is_refused(baseline: Callable[..., WeightEdit]) -> None:
     model = byte_model()
     counted = AnswerObjective(model, SAMPLES, encode, answer_score="accuracy", sites=find_sites(model, "heads", [2, 3]))
-    with pytest.raises(
-        TarotError, match=r"a gradient, .* try log_probability"
-    ):
+    with pytest.raises(TarotError, match=r"a gradient, .* try log_probability"):
         baseline(counted, 12)
 
 
