@@ -69,6 +69,7 @@ def test_the_command_ends_with_one_line(program: str) -> None:
 
 
 def test_other_errors_keep_their_traceback() -> None:
-    program = "import tarot.cli.main, tarot.__main__ as entry\ndef run(): 1 / 0\ntarot.cli.main.main = run\nentry.script()"
+    lines = "import tarot.cli.main, tarot.__main__ as entry", "def run(): 1 / 0", "tarot.cli.main.main = run"
+    program = "\n".join([*lines, "entry.script()"])
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.endswith("ZeroDivisionError: division by zero\n")
