@@ -57,8 +57,8 @@ class TarotLM(HFLM):
         dtype: auto, float32, bfloat16 or float16.
         device_map: auto, balanced, balanced_low_0 or sequential: accelerate spreads the layers (see `load_model`).
         batch_size: most sequences of one pass, or auto.
-        max_batch_size: accepted from lm-eval and not needed: passes that do not fit in memory are halved.
-        backend: accepted from lm-eval; `default` or `causal`.
+        max_batch_size: accepted from lm-eval and not used: passes that do not fit in memory are halved.
+        backend: `default` or `causal`.
         hflm_args: arguments of `HFLM` about prompts and answers, such as `max_length` or `add_bos_token`.
 
     Raises:
@@ -234,9 +234,8 @@ class TarotLM(HFLM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Generate lm-eval's continuations, in batches.
 
-        A prompt that may grow beyond the length at which the model's rotary embeddings change
-        (`tarot.models.scoring.rope`) is not batched, since padding would change its text. transformers decides what
-        becomes of keys that were cached before the change.
+        Prompts that may grow beyond the length at which rotary embeddings change (`tarot.models.scoring.rope`) are not
+        batched, since padding would change their texts.
         """
         self.broken_prompts.clear()
         texts = self._generate(requests, disable_tqdm)
