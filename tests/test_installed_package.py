@@ -58,7 +58,7 @@ def test_a_new_project_gets_a_gain_a_report_and_a_gate(installed: Path, tmp_path
     save_reference([replace(first_cell, arms=tuple(perfect)), second_cell], tmp_path / "edits.json")
     second = run("--tarot-baseline=edits.json")
     assert second.returncode == pytest.ExitCode.TESTS_FAILED and "2 passed" in second.stdout
-    failures = [line for line in second.stdout.splitlines() if line.startswith("FAILED")]
+    failures = [line for line in second.stdout.splitlines() if line.startswith("FAILED tarot gate::")]
     assert len(failures) == 1 and "seed 0" in failures[0] and "fell by" in failures[0]
     assert "seed 1: weighted F1 of the greedy answer +0.000 since then" in second.stdout
 
