@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from tarot.errors import TarotError
 from tarot.evaluation.grid import CellRequest, CellResult
-from tarot.evaluation.results import Comparison
 
 if TYPE_CHECKING:
     from tarot.edit.adapter import Adapter
+    from tarot.evaluation.results import Comparison
     from tarot.models.loaded_model import LoadedModel
 
 logger = logging.getLogger("tarot")
@@ -73,7 +73,7 @@ class CellRunner:
             )
         return self.adapters[request, model]
 
-    def compare(self, request: CellRequest, model: "LoadedModel") -> Comparison:
+    def compare(self, request: CellRequest, model: "LoadedModel") -> "Comparison":
         """Tune the request's adapter and controls, and compare them on the same documents.
 
         Raises:

@@ -1,6 +1,6 @@
 """Run a grid of models, tasks, shots, seeds and searches: one comparison a cell, kept in a file as it comes.
 
-This module does not import torch: pytest and `--help` import it too.
+This module imports neither torch nor results before they are needed: pytest imports it in every run.
 """
 
 import hashlib
@@ -15,15 +15,9 @@ from typing import TYPE_CHECKING
 from tarot._files.atomic import write_atomically
 from tarot._files.lock import hold_lock
 from tarot.errors import TarotError, UnknownName
-from tarot.evaluation.results import Comparison
-from tarot.evaluation.results_file import (
-    comparison_from_values,
-    comparison_to_values,
-    comparisons_to_json,
-    load_comparisons,
-)
 
 if TYPE_CHECKING:
+    from tarot.evaluation.results import Comparison
     from tarot.search.config import TaRotConfig
 
 ENGINES = ("local", "ray")
@@ -110,19 +104,23 @@ class CellResult:
         notes: what else a user should know, one line each.
     """
 
-    comparison: Comparison | None = None
+    comparison: "Comparison | None" = None
     folder: str = ""
     error: str = ""
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Return the result as text, in which form another machine receives it."""
+        from tarot.evaluation.results_file import comparison_to_values
+
         comparison = comparison_to_values(self.comparison) if self.comparison else None
         return json.dumps({**vars(self), "comparison": comparison}, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> "CellResult":
         """Return the result that `to_json` wrote."""
+        from tarot.evaluation.results_file import comparison_from_values
+
         values = json.loads(text)
         comparison = comparison_from_values(values["comparison"]) if values["comparison"] else None
         return cls(comparison, values["folder"], values["error"], tuple(values["notes"]))
@@ -135,7 +133,7 @@ def run_grid(
     *,
     on_start: Callable[[int], None] = lambda n_done: None,
     on_result: Callable[[CellRequest, CellResult], None] = lambda request, result: None,
-) -> list[Comparison]:
+) -> "list[Comparison]":
     """Run the cells that a results file lacks, and write each comparison into it as it comes.
 
     Args:
@@ -156,6 +154,8 @@ def run_grid(
         >>> run_grid([CellRequest("gpt2", "synth_color")], Path("bench.json"), run=lambda requests: [])
         []
     """
+    from tarot.evaluation.results_file import load_comparisons
+
     existing = load_comparisons(output) if output.exists() else []
     digests = {request: request_digest(request) for request in requests}
     by_digest = {comparison.request_digest: comparison for comparison in existing if comparison.request_digest}
@@ -171,8 +171,10 @@ def run_grid(
     return [by_digest[digests[request]] for request in requests if digests[request] in by_digest]
 
 
-def _add(output: Path, *comparisons: Comparison) -> None:
+def _add(output: Path, *comparisons: "Comparison") -> None:
     """Add comparisons to those that the file holds now: another process may have added its own meanwhile."""
+    from tarot.evaluation.results_file import comparisons_to_json, load_comparisons
+
     with hold_lock(output.with_name(f".{output.name}.lock")):
         existing = load_comparisons(output) if output.exists() else []
         digests = {comparison.request_digest for comparison in existing}

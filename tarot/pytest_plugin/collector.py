@@ -2,7 +2,6 @@
 
 import pytest
 
-from tarot.evaluation.results import Arm, Comparison, missing_number_notes
 from tarot.pytest_plugin.session import SessionState
 
 

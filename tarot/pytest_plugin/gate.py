@@ -1,14 +1,17 @@
 """The end of a run: judge by the baseline, save a baseline, write a report."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tarot.errors import TarotError
-from tarot.evaluation.results import Comparison
 from tarot.pytest_plugin.gate_item import fail_item
 from tarot.pytest_plugin.options import TOLERANCE
 from tarot.pytest_plugin.session import STATE, SessionState, is_worker
+
+if TYPE_CHECKING:
+    from tarot.evaluation.results import Comparison
 
 # Options with which pytest runs no tests, so there is nothing to judge or save.
 WITHOUT_TESTS = ("collectonly", "setupplan", "showfixtures", "show_fixtures_per_test", "cacheshow")
@@ -45,7 +48,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def _judge(state: SessionState, comparisons: list[Comparison]) -> list[tuple[str, str]]:
+def _judge(state: SessionState, comparisons: "list[Comparison]") -> list[tuple[str, str]]:
     """Compare with the baseline; return the cells that fail, and why."""
     if state.baseline is None:
         return []
@@ -62,7 +65,7 @@ def _judge(state: SessionState, comparisons: list[Comparison]) -> list[tuple[str
     return [(cell, text) for cell, text, failed in texts if failed]
 
 
-def _save(state: SessionState, comparisons: list[Comparison], *, complete: bool) -> None:
+def _save(state: SessionState, comparisons: "list[Comparison]", *, complete: bool) -> None:
     """Save a baseline, if one is requested, every test has passed and the gate has not failed."""
     path = state.values["save-baseline"]
     if not path:
@@ -83,7 +86,7 @@ def _save(state: SessionState, comparisons: list[Comparison], *, complete: bool)
     )
 
 
-def _write_report(state: SessionState, comparisons: list[Comparison]) -> None:
+def _write_report(state: SessionState, comparisons: "list[Comparison]") -> None:
     folder = state.values["report"]
     if not folder:
         return

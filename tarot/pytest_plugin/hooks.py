@@ -3,17 +3,19 @@
 from collections.abc import Generator, Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tarot._files.paths import check_writable
 from tarot.errors import TarotError
-from tarot.evaluation.results import Comparison
-from tarot.evaluation.results_file import load_comparisons
 from tarot.pytest_plugin.collector import Collector
 from tarot.pytest_plugin.marker import cell_requests
 from tarot.pytest_plugin.options import MARKER_KEYWORDS, add_options, parse_options
 from tarot.pytest_plugin.session import STATE, SessionState, is_worker
+
+if TYPE_CHECKING:
+    from tarot.evaluation.results import Comparison
 
 MEASURING_FIXTURES = frozenset({"tarot_adapter", "tarot_gain"})
 
@@ -47,9 +49,13 @@ def _check_writable(option: str, path: str | None, *, folder: bool) -> None:
         raise pytest.UsageError(f"{option}: {error}") from None
 
 
-def _load(option: str, path: str | None) -> list[Comparison] | None:
+def _load(option: str, path: str | None) -> "list[Comparison] | None":
+    if not path:
+        return None
+    from tarot.evaluation.results_file import load_comparisons
+
     try:
-        return load_comparisons(path) if path else None
+        return load_comparisons(path)
     except TarotError as error:
         raise pytest.UsageError(f"{option}: {error}") from None
 

@@ -11,12 +11,12 @@ import pytest
 from tarot.errors import TarotError
 from tarot.evaluation.cell_runner import CellRunner, ModelCache
 from tarot.evaluation.grid import CellRequest
-from tarot.evaluation.results import Comparison
 
 if TYPE_CHECKING:
     from tarot.edit.adapter import Adapter
     from tarot.evaluation.ray.cells import RayEngine
     from tarot.evaluation.regression import Verdict
+    from tarot.evaluation.results import Comparison
     from tarot.models.loaded_model import LoadedModel
     from tarot.pytest_plugin.gain import TarotGain
 
@@ -46,18 +46,18 @@ class SessionState:
     values: dict[str, Any]
     models: ModelCache = field(default_factory=ModelCache)
     gains: dict[tuple[CellRequest, "LoadedModel | None"], "TarotGain | TarotError"] = field(default_factory=dict)
-    unsent: list[Comparison] = field(default_factory=list)
+    unsent: "list[Comparison]" = field(default_factory=list)
     unsent_notes: list[str] = field(default_factory=list)
-    baseline: list[Comparison] | None = None
-    saved: list[Comparison] | None = None
-    comparisons: dict[Any, Comparison] = field(default_factory=dict)
+    baseline: "list[Comparison] | None" = None
+    saved: "list[Comparison] | None" = None
+    comparisons: "dict[Any, Comparison]" = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     verdicts: list["Verdict"] = field(default_factory=list)
     measuring_failed: bool = False
     _runner: CellRunner | None = None
     _ray: "RayEngine | None" = None
-    _ray_results: dict[CellRequest, tuple["Adapter", Comparison]] = field(default_factory=dict)
+    _ray_results: dict[CellRequest, tuple["Adapter", "Comparison"]] = field(default_factory=dict)
 
     @property
     def uses_ray(self) -> bool:
@@ -70,7 +70,7 @@ class SessionState:
             return self._measure_on_ray(request)[0]
         return self.runner.tune(request, model)[0]
 
-    def measure(self, request: CellRequest, model: "LoadedModel | None") -> Comparison:
+    def measure(self, request: CellRequest, model: "LoadedModel | None") -> "Comparison":
         """Return the comparison of a cell; `model` is None on a Ray cluster."""
         if model is None:
             return self._measure_on_ray(request)[1]
@@ -102,7 +102,7 @@ class SessionState:
         if self._ray:
             self._ray.close()
 
-    def _measure_on_ray(self, request: CellRequest) -> tuple["Adapter", Comparison]:
+    def _measure_on_ray(self, request: CellRequest) -> tuple["Adapter", "Comparison"]:
         if request not in self._ray_results:
             from tarot.edit.adapter import Adapter
 
