@@ -19,6 +19,8 @@ class Collector:
         """
         notes: list[str] = []
         for values in getattr(report, "tarot_cells", ()):
+            from tarot.evaluation.results import Arm, Comparison, missing_number_notes  # only in runs that measure
+
             comparison = Comparison(**{**values, "arms": tuple(Arm(**arm) for arm in values["arms"])})
             key = (comparison.identity, comparison.adapter, comparison.keys)
             known = self.state.comparisons.get(key)
