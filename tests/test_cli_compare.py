@@ -32,10 +32,10 @@ def test_comparisons_are_kept_if_the_next_one_fails(
     assert run_in(home, *compare, "--adapter", "second", "--output-path", "first.json") == 130
     assert load_comparisons(home / "first.json") == measured
     measured.clear()
-    control = ("--adapter", "second", "--control", "adapter", "--output-path", "none.json")
+    control = ("--adapter", "second", "--control", "adapter", "--output-path", "refused.json")
     assert run_in(home, *compare, *control) == 2
     assert "control" in capsys.readouterr().err
-    assert not measured and not (home / "none.json").exists()
+    assert not measured and not (home / "refused.json").exists()
 
 
 def test_compare_and_report(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
