@@ -127,7 +127,7 @@ def test_impossible_comparisons_are_refused_before_texts_are_generated(
         compare_rewards(loaded, tuned(loaded, objective="log_probability"))
     with pytest.raises(UnknownName):
         compare_rewards(loaded, tuned(loaded), reward="sentiment:happy")
-    with pytest.raises(TarotError, match="got multiple_choice in synth_color; try the task openings"):
+    with pytest.raises(TarotError, match="synth_color is a multiple_choice task"):
         compare_rewards(loaded, tuned(loaded, task="synth_color"))
     adapter = tuned(loaded)
     with pytest.raises(ShapeMismatch, match="this adapter is for another model"):
