@@ -278,7 +278,7 @@ def test_the_pages_build_without_a_warning(built: tuple[Path, str]) -> None:
 
 
 def test_a_broken_reference_is_a_warning() -> None:
-    """Prove that the build can fail: public names of tarot are checked, private ones and those of other libraries are not."""
+    """Prove that the build can fail: public names of tarot are checked, private and foreign ones are not."""
     (pattern,) = [pattern for _, pattern in _configuration()["nitpick_ignore_regex"]]
     assert not re.fullmatch(pattern, "tarot.edit.rotation.Rotry")
     assert re.fullmatch(pattern, "torch.Tensor") and re.fullmatch(pattern, "tarot.search.config._layers")
