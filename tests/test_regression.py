@@ -340,9 +340,7 @@ def test_a_reference_run_is_saved_atomically(tmp_path: Path, monkeypatch: pytest
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(
-        TarotError, match="cannot be written: No space left on device"
-    ):
+    with pytest.raises(TarotError, match="cannot be written: No space left on device"):
         save_reference(comparisons[:1], path)
     assert path.read_bytes() == before and len([*path.parent.iterdir()]) == 1
 
