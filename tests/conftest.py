@@ -6,6 +6,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 import ipaddress
+import logging
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,3 +190,12 @@ def reward_adapter(loaded: Any) -> Any:
         "openings", objective="fluency", num_samples=3, search="random", space="full", layers=0.5, bound=0.5
     )
     return tune(loaded.model, loaded.tokenizer, config, budget=3)
+
+
+@pytest.fixture(autouse=True)
+def lm_eval_handlers() -> Iterator[None]:
+    """Remove the handlers that lm-eval's command line adds: they write to the captured stderr of one test."""
+    logger = logging.getLogger("lm_eval")
+    before = logger.handlers[:]
+    yield
+    logger.handlers[:] = before

@@ -38,7 +38,7 @@ cluster_utils = pytest.importorskip("ray.cluster_utils", reason="ray is not inst
 pytest_plugins = ["pytester"]
 
 RESOURCES = Resources(cpus=1, gpus=0, memory=10**9)
-BUDGET = 150
+BUDGET = 250
 
 
 @pytest.fixture(scope="module")
