@@ -1,0 +1,73 @@
+"""Differences of paired values: symmetry, coverage by simulation, and refused input."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tarot.errors import TarotError
+from tarot.evaluation.statistics.means import difference
+
+reals = st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=2, max_size=12)
+
+
+@settings(max_examples=40)
+@given(reals)
+def test_a_difference_is_the_mean_inside_its_interval(pairs):
+    base, edited = zip(*pairs, strict=True)
+    change = difference(base, edited, resamples=200)
+    assert change.value == pytest.approx(np.mean(edited) - np.mean(base), abs=1e-9)
+    assert change.low <= change.value <= change.high
+    assert 0 < change.p <= 1 and change.n == len(pairs)
+    mirrored = difference(edited, base, resamples=200)
+    assert (mirrored.value, mirrored.p) == pytest.approx((-change.value, change.p), abs=0.05)
+
+
+@pytest.mark.parametrize("n", [20, 100])
+@pytest.mark.parametrize(
+    ("draw", "mean"),
+    [
+        (lambda generator, n: generator.normal(0.3, 1, n), 0.3),
+        (lambda generator, n: generator.exponential(size=n), 1),
+        (lambda generator, n: 1.0 * (generator.random(n) < 0.05), 0.05),  # what happens rarely, such as a toxic text
+        (lambda generator, n: 1.0 * (generator.random(n) < 0.05) - (generator.random(n) < 0.02), 0.03),
+    ],
+    ids=["normal", "skewed", "rare", "rare both ways"],
+)
+def test_at_a_nominal_95_the_interval_of_a_difference_covers_its_mean(draw, mean, n):
+    generator = np.random.default_rng(0)
+    covered = []
+    for seed in range(300):
+        change = difference(np.zeros(n), draw(generator, n), resamples=400, seed=seed)
+        covered.append(change.low - 1e-9 <= mean <= change.high + 1e-9)
+    assert np.mean(covered) >= 0.92
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_difference_of_infinite_values_is_refused(value):
+    with pytest.raises(TarotError, match="expected finite values of every document, got 1 of 2 that are not"):
+        difference([0.0, 0.0], [1.0, value])
+
+
+def test_a_difference_that_does_not_vary():
+    same = difference([0.5] * 9, [0.75] * 9)
+    assert same.low < same.value == same.high == 0.25 and same.p < 0.01
+    for nothing in (difference([0.5] * 9, [0.5] * 9), difference([0.0], [1.0])):
+        assert (nothing.low, nothing.high, nothing.p) == (-math.inf, math.inf, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (([1.0], [1.0, 2.0]), {}, "expected as many edited as base documents, and some, got 2 and 1"),
+        (([], []), {}, "expected as many edited as base documents, and some, got 0 and 0"),
+        (([1.0], [1.0]), {"level": 1.0}, "expected a level between 0 and 1, got 1.0; for example 0.95"),
+        (([1.0], [1.0]), {"resamples": 1}, "expected at least 2 resamples, got 1"),
+    ],
+)
+def test_a_difference_of_bad_input(arguments, options, message):
+    with pytest.raises(TarotError) as error:
+        difference(*arguments, **options)
+    assert str(error.value) == message
