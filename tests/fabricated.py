@@ -57,7 +57,7 @@ def fabricated(task="made_up", shots=0, seed=0, edited_right=0.7, n=40, draws=0,
         search="bo",
         space="head",
         objective="log_probability",
-        command=f"tarot tune --model fabricated/model --task {task} --seed {seed}",
+        command=f"tarot tune --model fabricated/model --tasks {task} --seed {seed}",
         keys=tuple(f"{task}{i}" for i in range(n)),
         gold=tuple(gold.tolist()),
         texts=tuple(f"Fabricated document {i} of {task}" for i in range(n)),
@@ -109,7 +109,7 @@ def reward_comparison(n=12, lift=0.3, **fields):
         fluency_gain=difference(base.fluencies, edited.fluencies),
         outcomes=outcomes,
         front=(4, 3, 2, 1, 0),
-        command="tarot tune --model fabricated/model --task made_up_texts",
+        command="tarot tune --model fabricated/model --tasks made_up_texts",
     )
     return replace(compared, **fields)
 

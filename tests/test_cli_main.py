@@ -1,5 +1,7 @@
 """The command as a whole: help, version, spellings, errors in usage, completion, interrupts."""
 
+import ast
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -12,6 +14,7 @@ import typer
 from cli_suite import run_in
 from hypothesis import given
 from hypothesis import strategies as st
+from lm_eval._cli import HarnessCLI
 from typer.main import get_command
 
 from tarot.cli import options
@@ -23,6 +26,7 @@ from tarot.evaluation.grid import ENGINES
 from tarot.evaluation.metrics import METRICS
 from tarot.evaluation.results import FEW_SHOT_SHOTS, HEADLINE
 from tarot.models.load import DEVICE_MAPS, DTYPES
+from tarot.pytest_plugin.options import OPTIONS as PYTEST_OPTIONS
 from tarot.search import SEARCHES
 from tarot.search.space import SPACES
 
@@ -89,6 +93,38 @@ def test_options_have_lm_evals_names_and_the_older_ones(name: str) -> None:
         new, old = f"--{new.replace('_', '-')}", f"--{old}"
         assert (old in everything) == (new in everything)
         assert all((old in names) == (new in names) for names in spelled)
+
+
+OPTION = re.compile(r"(?<![\w(-])--[a-z][a-z0-9_-]*[a-z0-9](?![\w-])")  # no variables of CSS, no prefixes
+OTHER_PROGRAMS = {
+    *("--no-deps", "--force-reinstall"),  # pip
+    *("--merge", "--outfile"),  # llama.cpp
+    "--multi_gpu",  # accelerate
+    "--head",  # ray
+    *("--cells", "--methods"),  # the study
+    "--rounds",  # the stress tests
+}
+
+
+def mentioned_options() -> dict[str, str]:
+    """Return every option in a message, docstring or page, each with a file that mentions it."""
+    project = Path(__file__).parent.parent
+    pages = [project / "README.md", *project.glob("docs/**/*.md")]
+    texts = {path: path.read_text() for path in pages if "_build" not in path.parts}
+    for path in project.glob("tarot/**/*.py"):
+        strings = (node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant))
+        texts[path] = "\n".join(string for string in strings if isinstance(string, str))
+    return {option: path.name for path, text in texts.items() for option in OPTION.findall(text)}
+
+
+def test_every_option_that_tarot_mentions_exists() -> None:
+    parameters = [parameter for command in GROUP.commands.values() for parameter in command.params]
+    commands = {name for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts)}
+    names = {name for key, option in PYTEST_OPTIONS.items() for name in (key, *option.aliases)}
+    lm_eval = HarnessCLI()._subparsers.choices["run"]._option_string_actions
+    known = {"--help", "--version", *commands, *(f"--tarot-{name}" for name in names), *lm_eval, *OTHER_PROGRAMS}
+    mentioned = mentioned_options()
+    assert {option: mentioned[option] for option in mentioned.keys() - known} == {}
 
 
 def test_hyphens_and_underscores_are_alike(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

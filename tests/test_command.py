@@ -1,16 +1,69 @@
 """The command that repeats a comparison."""
 
-from dataclasses import replace
+import shlex
+from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from checkpoint import byte_model, byte_tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_compare import folder, loaded, tuned
+from test_config import configs
+from typer.main import get_command
 
+from tarot.cli.main import app
+from tarot.edit.layers import parse_layers
 from tarot.evaluation.command import not_repeated, repeat_command
 from tarot.evaluation.compare import compare
+from tarot.evaluation.grid import parse_shots
 from tarot.models.loaded_model import LoadedModel
+from tarot.search.config import TaRotConfig
 
 __all__ = ["folder", "loaded"]  # fixtures
+
+GROUP: Any = get_command(app)
+task_names = st.text("abc _-'$", min_size=1).filter(str.strip).map(str.strip)
+
+
+def parse(line: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return the command and the values of each command line, as the CLI itself reads them."""
+    parsed = []
+    for words in map(shlex.split, line.split(" && ")):
+        with GROUP.make_context("tarot", words[1:]) as context:
+            name, command, rest = GROUP.resolve_command(context, words[1:])
+            parsed.append((name, command.make_context(name, rest, parent=context).params))
+    return parsed
+
+
+@settings(max_examples=40)
+@given(configs, task_names, st.booleans(), st.integers(0, 5), st.none() | st.integers(1, 9) | st.just(0.5))
+def test_the_cli_reads_the_printed_commands(
+    loaded: LoadedModel, config: TaRotConfig, task: str, pruned: bool, draws: int, limit: float | None
+) -> None:
+    """It reads exactly the configuration, the edit and the settings that were measured."""
+    config = replace(config, task=task)
+    provenance = {**config.to_dict(), "budget": 7, "dtype": "bfloat16", "pruned": {"keep": 0.25} if pruned else None}
+    edit: Any = SimpleNamespace(provenance=provenance)
+    line = repeat_command(
+        loaded, edit, num_fewshot=6, draws=draws, limit=limit, include_path="my tasks", controls=[edit]
+    )
+    made_by = ["tune", "prune"] if pruned else ["tune"]
+    parsed = parse(line)
+    assert [name for name, _ in parsed] == [*made_by, *made_by, "compare"]
+    tune, comparison = parsed[0][1], parsed[-1][1]
+    values = {field.name: tune[field.name] for field in fields(TaRotConfig) if field.name in tune}
+    (values["num_fewshot"],) = parse_shots(tune["num_fewshot"])
+    values |= {"task": tune["tasks"][0], "layers": parse_layers(tune["layers"])}
+    values |= {name: tune[name] or "" for name in ("search", "space")}  # None takes the default
+    assert TaRotConfig(**values) == config
+    others = ("model", "dtype", "budget", "include_path")
+    assert [tune[name] for name in others] == ["bytes", "bfloat16", 7, Path("my tasks")]
+    assert [comparison[name] for name in ("num_fewshot", "draws", "limit")] == [6, draws, limit]
+    made = "DIR-pruned" if pruned else "DIR"
+    assert comparison["adapter"] == [made] and len(comparison["control"]) == 1
+    assert {"DIR", made} == {str(values["output"]) for _, values in parsed[: len(made_by)]}
 
 
 def test_the_command_repeats_the_comparison(loaded: LoadedModel, folder: Path) -> None:
@@ -18,7 +71,7 @@ def test_the_command_repeats_the_comparison(loaded: LoadedModel, folder: Path) -
     edit = tuned(loaded, folder, space="head")
     edit = replace(edit, provenance={**edit.provenance, "seed": 5, "budget": 9})
     assert repeat_command(named, edit, num_fewshot=6, limit=40, include_path="my tasks") == (
-        "tarot tune --model 'a model' --task own_choice --include-path 'my tasks' --num-samples 6 --space head "
+        "tarot tune --model 'a model' --tasks own_choice --include-path 'my tasks' --num-samples 6 --space head "
         "--seed 5 --budget 9 --output-path DIR && "
         "tarot compare --model 'a model' --dtype float32 --adapter DIR --num-fewshot 6 "
         "--include-path 'my tasks' --limit 40"
@@ -34,7 +87,7 @@ def test_the_command_repeats_the_comparison(loaded: LoadedModel, folder: Path) -
     for space, option in (("head-gradient", ""), ("full", " --space full")):  # a default is left out
         bo = tuned(loaded, folder, search="bo", space=space)
         assert repeat_command(loaded, bo, num_fewshot=6).startswith(
-            f"tarot tune --model bytes --task own_choice --num-samples 6{option} --search bo --budget 3 "
+            f"tarot tune --model bytes --tasks own_choice --num-samples 6{option} --search bo --budget 3 "
         )
 
 
@@ -46,7 +99,7 @@ def test_the_command_makes_the_edit_that_was_measured(loaded: LoadedModel, folde
         LoadedModel("bytes", byte_model().half(), byte_tokenizer()), replace(edit, provenance=provenance), num_fewshot=6
     )
     tune, prune, comparison = line.split(" && ")
-    assert "--task 'my choice; x' --dtype bfloat16 " in tune and tune.endswith("--output-path DIR")
+    assert "--tasks 'my choice; x' --dtype bfloat16 " in tune and tune.endswith("--output-path DIR")
     assert prune == "tarot prune --model bytes --dtype bfloat16 --adapter DIR --keep 0.9 --output-path DIR-pruned"
     assert comparison == "tarot compare --model bytes --dtype float16 --adapter DIR-pruned --num-fewshot 6"
     assert not not_repeated(edit)

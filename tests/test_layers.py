@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tarot.edit.layers import parse_layers, select_layers
+from tarot.edit.layers import format_layers, parse_layers, select_layers
 from tarot.errors import InvalidValueError
 
 
@@ -31,6 +31,12 @@ def test_a_negative_fraction_counts_from_the_last(n, fraction):
 @given(st.lists(st.integers(0, 9), min_size=1))
 def test_a_list_is_sorted_without_duplicates(layers):
     assert select_layers(layers, 10) == tuple(sorted(set(layers))) == select_layers(iter(layers), 10)
+
+
+@given(st.floats(0, 1, exclude_min=True) | st.lists(st.integers(0, 99999), min_size=1).map(tuple))
+def test_formatted_layers_are_parsed_to_the_same(layers):
+    assert parse_layers(format_layers(layers)) == layers
+    assert isinstance(layers, tuple) or parse_layers(format_layers(-layers)) == -layers
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9)), min_size=1))

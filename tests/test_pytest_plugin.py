@@ -163,7 +163,7 @@ def test_a_failing_assertion_explains_itself(
             "gained, likeliest choice: *",
             "lost, greedy answer: *",
             "repeat it with:",
-            f"tarot tune --model {suite_folder / 'model'} --task own_choice *&& tarot compare *",
+            f"tarot tune --model {suite_folder / 'model'} --tasks own_choice *&& tarot compare *",
         ]
     )
     result.stdout.no_fnmatch_line("*Scoring answers*")

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterable
+from decimal import Decimal
 
 from tarot.errors import InvalidValueError
 
@@ -36,6 +37,18 @@ def parse_layers(text: str) -> float | tuple[int, ...]:
             raise InvalidValueError("layers as '0.5', '-0.5', '4-11' or '0,3,5'", repr(text))
         layers.extend(range(first, last + 1))
     return tuple(layers)
+
+
+def format_layers(layers: float | tuple[int, ...]) -> str:
+    """Return the text that `parse_layers` reads as this fraction or these indices.
+
+    Example:
+        >>> format_layers(0.5), format_layers((0, 3)), format_layers((3,))
+        ('0.5', '0,3', '3-3')
+    """
+    if isinstance(layers, tuple):
+        return ",".join(map(str, layers)) if len(layers) > 1 else f"{layers[0]}-{layers[0]}"
+    return f"{Decimal(repr(layers)):f}"  # no exponent
 
 
 def select_layers(spec: int | float | Iterable[int], n_layers: int) -> tuple[int, ...]:

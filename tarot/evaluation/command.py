@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tarot.edit.adapter import Adapter
+from tarot.edit.layers import format_layers
 from tarot.evaluation.as_tuned import config_of
 from tarot.models.loaded_model import LoadedModel
 from tarot.search.config import TaRotConfig
@@ -78,11 +79,11 @@ def _making(model: str, adapter: Adapter, folder: str, shared: list[str]) -> tup
     reference = f"--model {shlex.quote(model)}"
     dtype = _dtype_option(str(provenance.get("dtype", "auto")))
     changed = [
-        f"--{name.replace('_', '-')} {shlex.quote(_option_text(value))}"
+        f"--{name.replace('_', '-')} {shlex.quote(format_layers(value) if name == 'layers' else str(value))}"
         for name, value in vars(config).items()
         if name not in ("task", "apply_chat_template") and value != getattr(default, name)
     ]
-    tune = ["tarot tune", reference, f"--task {shlex.quote(config.task)}", *dtype, *shared, *changed]
+    tune = ["tarot tune", reference, f"--tasks {shlex.quote(config.task)}", *dtype, *shared, *changed]
     tune += [f"--budget {provenance['budget']}", *([] if config.apply_chat_template else ["--no-chat"])]
     tune += [f"--output-path {folder}"]
     pruned: Any = provenance.get("pruned")
@@ -91,10 +92,6 @@ def _making(model: str, adapter: Adapter, folder: str, shared: list[str]) -> tup
     prune = ["tarot prune", reference, *dtype, f"--adapter {folder}", *shared, f"--keep {pruned['keep']:g}"]
     prune += [f"--output-path {folder}-pruned"]
     return [" ".join(tune), " ".join(prune)], f"{folder}-pruned"
-
-
-def _option_text(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _dtype_option(dtype: str) -> list[str]:
