@@ -94,7 +94,7 @@ def main() -> Any:
     escape_log_records()
     try:
         # typer turns Ctrl-C into an exit code.
-        if (code := app(standalone_mode=False)) == INTERRUPTED:
+        if (code := app(prog_name="tarot", standalone_mode=False)) == INTERRUPTED:
             raise KeyboardInterrupt
         return code
     except TarotError as error:
