@@ -4,7 +4,8 @@
 
 A round copies the valid files of one reader, changes one of them, and reads them as the commands do. Round n of a seed
 always makes the same change. Any other exception than TarotError fails, and so does a round of more than 5 seconds of
-processor time. `test_fuzz_readers.py` runs the first rounds in the suite.
+processor time. Loading a model takes as long as 50 other rounds, so one round in 50 does that. `test_fuzz_readers.py`
+runs the first rounds in the suite.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 
 import torch
-from checkpoint import byte_model, byte_tokenizer
+from checkpoint import CHOICE, byte_model, byte_tokenizer, save_checkpoint, write_gguf
 from fuzz_changes import change
 
 from tarot.edit.adapter import Adapter, Edit
@@ -44,7 +45,9 @@ from tarot.evaluation.compare_rewards import reward_of
 from tarot.evaluation.results import Arm, Comparison
 from tarot.evaluation.statistics.means import difference
 from tarot.models.chat import ChatRenderer
+from tarot.models.load import load_model
 from tarot.objectives.rewards import is_reward
+from tarot.objectives.task_names import check_task_names, task_names_in
 from tarot.objectives.text_scores import ScoredTexts, TextScores, read_text_scores
 from tarot.report.head_figures import angle_map
 from tarot.report.page import render
@@ -58,6 +61,7 @@ from tarot.search.pareto import pareto_front
 from tarot.search.trials import Trial, best_of
 
 LONGEST = 5.0  # seconds of processor time that one round may take
+LOADED = 50  # one round in so many loads a model
 RENDERED = 25  # one in so many accepted results is rendered as a page, which takes a second
 
 
@@ -172,6 +176,21 @@ def _read_template(folder: Path, rng: random.Random) -> object:
     return ChatRenderer(tokenizer, {})(messages)
 
 
+def _read_task(folder: Path, rng: random.Random) -> object:
+    names = task_names_in(folder)
+    check_task_names(["choice"], folder)
+    return names
+
+
+def _read_checkpoint(folder: Path, rng: random.Random) -> object:
+    loaded = load_model(str(folder))
+    return loaded.model(**loaded.tokenizer("some text", return_tensors="pt"))
+
+
+def _read_gguf(folder: Path, rng: random.Random) -> object:
+    return load_model(str(folder / "model.gguf"))
+
+
 def _cell() -> Comparison:
     gold, text = (0, 1, 2, 0, 1, 2), tuple(f"document {i}" for i in range(6))
 
@@ -253,6 +272,10 @@ def _write_pictures(folder: Path) -> None:
     write_svg(folder / "heads.svg", angle_map("heads", ((0.5, -0.25), (0.1, 0.2)), (0, 1)))
 
 
+def _write_gguf(folder: Path) -> None:
+    write_gguf(byte_model(layers=1), folder / "model.gguf")
+
+
 ADAPTER = Reader("adapter", _written(lambda folder: _adapter().save_pretrained(folder)), _read_adapter)
 READERS = (
     ADAPTER,
@@ -276,11 +299,12 @@ READERS = (
     Reader("peft", _written(lambda folder: to_peft(model(), _adapter(), folder, "folder/model")), _read_peft),
     Reader("pictures", _written(_write_pictures), _read_pictures),
     Reader("template", {"chat_template.jinja": TEMPLATE.encode()}, _read_template),
+    Reader("task", {"choice.yaml": CHOICE.format(folder="folder").lstrip().encode()}, _read_task),
 )
-
-
-# JSON texts that take the place of a value.
-
+MODEL_READERS = (
+    Reader("checkpoint", _written(lambda folder: save_checkpoint(folder, layers=1)), _read_checkpoint),
+    Reader("gguf", _written(_write_gguf), _read_gguf),
+)
 
 # Rounds --------------------------------------------------------------------------------------------
 
@@ -304,7 +328,8 @@ def _limited(seconds: float) -> Iterator[None]:
 def fuzz(seed: int, number: int) -> tuple[str, str]:
     """Run one round: the reader's name, and `accepted`, `refused` or the text of a failure."""
     rng = random.Random(f"{seed} {number}")
-    reader = READERS[number % len(READERS)]
+    readers, turn = (MODEL_READERS, number // LOADED) if number % LOADED == LOADED - 1 else (READERS, number)
+    reader = readers[turn % len(readers)]
     changed = rng.choice(sorted(reader.files))
     with TemporaryDirectory(prefix="tarot-fuzz-") as scratch:
         folder = Path(scratch)
@@ -341,7 +366,7 @@ def main() -> int:
             print(f"{name}, {result}", flush=True)
             result = "failed"
         counts[name, result] += 1
-    for reader in READERS:
+    for reader in READERS + MODEL_READERS:
         kinds = ", ".join(f"{counts[reader.name, kind]} {kind}" for kind in ("accepted", "refused", "failed"))
         print(f"{reader.name}: {kinds}")
     print(f"{options.rounds} rounds, {failures} failures, {time.time() - started:.0f} s")

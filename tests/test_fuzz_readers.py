@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from fuzz_readers import READERS, Reader, fuzz
+from fuzz_readers import MODEL_READERS, READERS, Reader, fuzz
 
 ROUNDS = 2000
 PARTS = 8
@@ -17,7 +17,7 @@ def test_changed_files_are_accepted_or_refused(part: int) -> None:
     assert [result for _, result in results if result not in ("accepted", "refused")] == []
 
 
-@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
+@pytest.mark.parametrize("reader", READERS + MODEL_READERS, ids=lambda reader: reader.name)
 def test_valid_files_are_accepted(reader: Reader, tmp_path: Path) -> None:
     for name, content in reader.files.items():
         (tmp_path / name).write_bytes(content)

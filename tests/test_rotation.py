@@ -226,6 +226,12 @@ def test_float32_angles_rotate_float64_vectors_exactly():
     assert close(apply(ROTARY, torch.eye(2, dtype=torch.float64), angles), dense(ROTARY, [angles.item()], 2), 1e-15)
 
 
+@EVERY
+def test_the_matrix_is_on_the_device_of_the_angles(rotation):
+    angles = torch.zeros(rotation.n_angles(4), device="meta")
+    assert rotation.matrix(angles, 4).device == angles.device
+
+
 def test_a_plane_with_zero_angle_keeps_its_bits():
     x = torch.tensor([-0.0, math.inf, 1.0, 2.0])
     assert same_bits(apply(ROTARY, x, torch.tensor([0.0, 1.0]))[:2], x[:2])

@@ -1,5 +1,6 @@
 """Chat templates are limited in steps, time and constants."""
 
+import resource
 import sys
 
 import pytest
@@ -28,6 +29,9 @@ def render(template: str) -> str:
         "{{ 10 ** 10 ** 9 }}",
         "{{ 'a' * 10000000000 }}",
         "{{ 'a' | center(1e99 | int) }}",
+        "{{ ('a' * 1000000) * 1000 }}",
+        "{% set x = namespace(y='a' * 999) %}{% for i in range(40) %}{% set x.y = x.y ~ x.y %}{% endfor %}",
+        "{{ 'a'.ljust(1000 * 1000 * 1000) }}",
         "{{ raise_exception('no') }}",
         "{% for i in range(10 ** 12) %}{% endfor %}",
         "{{ messages.__class__.__mro__ }}",
@@ -39,6 +43,15 @@ def test_a_template_that_raises_or_runs_too_long_is_refused(template: str) -> No
     with pytest.raises(TarotError, match="template"):
         render(template)
     assert render(CHAT_TEMPLATE) == "<user>hello</s><assistant>"
+
+
+def test_the_memory_limit_ends_with_the_rendering() -> None:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with limited_template(), limited_template():
+        assert resource.getrlimit(resource.RLIMIT_AS) != before
+        with pytest.raises(MemoryError):
+            bytearray(1 << 32)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
 def test_other_code_is_not_limited_and_the_trace_function_is_restored() -> None:

@@ -1,11 +1,13 @@
-"""Limit what a checkpoint's chat template may compute: jinja's sandbox does not bound nested loops or recursion."""
+"""Limit what a checkpoint's chat template may compute: jinja's sandbox bounds neither loops, nor recursion, nor memory."""
 
 import sys
+import threading
 import time
 from ast import literal_eval
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -14,7 +16,9 @@ from jinja2 import Environment, TemplateSyntaxError
 MOST_LINES = 500_000  # of template code in one rendering; a long conversation with tools takes thousands
 LONGEST = 1.0  # seconds of this thread's processor time in one rendering
 LARGEST_CONSTANT = 1_000_000
+MOST_MEMORY = 1 << 28  # bytes of address space that one rendering may add
 _FILE = "<template>"  # the file name that jinja gives compiled templates
+_one_at_a_time = threading.RLock()  # the memory limit is the process's, not a thread's
 
 
 @lru_cache(maxsize=8)
@@ -59,8 +63,27 @@ def limited_template(most: int = MOST_LINES, seconds: float = LONGEST) -> Iterat
         return count if frame.f_code.co_filename == _FILE else None
 
     before = sys.gettrace()
-    sys.settrace(enter)
+    with _one_at_a_time, _limited_memory():
+        sys.settrace(enter)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
+
+
+@contextmanager
+def _limited_memory() -> Iterator[None]:
+    """Let the process allocate little more than it has, so that a larger text raises MemoryError; on Linux only."""
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = pages * resource.getpagesize() + MOST_MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (most if soft == resource.RLIM_INFINITY else min(most, soft), hard))
     try:
         yield
     finally:
-        sys.settrace(before)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
