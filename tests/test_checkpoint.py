@@ -72,6 +72,15 @@ def classifier(folder: Path) -> None:
     rewrite_config(folder, architectures=["LlamaForSequenceClassification"])
 
 
+def with_a_number_as_architecture(folder: Path) -> None:
+    rewrite_config(folder, architectures=[3])
+
+
+def with_a_tokenizer_of_no_length(folder: Path) -> None:
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": "long"}))
+
+
 def without_tokenizer(folder: Path) -> None:
     for path in folder.glob("token*"):
         path.unlink()
@@ -108,6 +117,8 @@ def adapter_alone(folder: Path) -> None:
         (with_own_code, "own code"),
         (of_unknown_type, "lamma"),
         (classifier, "LlamaForSequenceClassification"),
+        (with_a_number_as_architecture, "causal language model"),
+        (with_a_tokenizer_of_no_length, "tokenizer"),
         (without_tokenizer, "tokenizer"),
         (encoder, "BertForMaskedLM"),
         (sequence_to_sequence, "T5ForConditionalGeneration"),

@@ -228,7 +228,7 @@ def test_float32_angles_rotate_float64_vectors_exactly():
 
 @EVERY
 def test_the_matrix_is_on_the_device_of_the_angles(rotation):
-    angles = torch.zeros(rotation.n_angles(4), device="meta")
+    angles = torch.zeros(rotation.n_angles(4), device="meta", requires_grad=True)
     assert rotation.matrix(angles, 4).device == angles.device
 
 

@@ -185,6 +185,7 @@ def read_checkpoint(
         )
     with reported_as(f"a tokenizer in {shown}"), quiet_transformers(), hub_offline():
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file, **LOCAL_FILES)
+        tokenizer("text")  # some damage shows only now, such as a maximum length that is no number
     model, info = loaded
     if missing := sorted(info["missing_keys"]):
         # transformers would fill them at random: every number would be another model's.
@@ -207,14 +208,14 @@ def causal_config(folder: Path, gguf: Path | None = None) -> transformers.Pretra
                 "a model that transformers knows", f"a model with its own code in {shown}", "such code is never run"
             )
         config = AutoConfig.from_pretrained(folder, gguf_file=gguf and gguf.name, **LOCAL_FILES)
-    causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    classes = config.architectures or [causal.get(config.model_type, type(config).__name__)]
-    if config.is_encoder_decoder or not set(classes) & set(causal.values()):
-        raise TarotError("a causal language model", f"{', '.join(classes)} in {shown}", "see `tarot models` for some")
-    check_causal_config(config, shown)
-    choose_kernels(config)
-    if gguf:
-        with reported_as(f"a causal language model in {shown}"), quiet_transformers():
+        causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        classes = config.architectures or [causal.get(config.model_type, type(config).__name__)]
+        if config.is_encoder_decoder or not set(classes) & set(causal.values()):
+            got = f"{', '.join(classes)} in {shown}"
+            raise TarotError("a causal language model", got, "see `tarot models` for some")
+        check_causal_config(config, shown)
+        choose_kernels(config)
+        if gguf:
             apply_metadata(config, gguf)
     return config
 
