@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from tarot.models.loaded_model import LoadedModel
+from tarot.search import SearchResult, Trial
+from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
 from tarot.search.tune import tune
 
@@ -18,15 +20,16 @@ def bench_search(benchmark: Any, tarot_model: LoadedModel, bounded: bool, tmp_pa
     """Time a search; keep its share of proposing and its growth of memory."""
     peaks: list[int] = []
 
-    def keep_peak(*_: object) -> None:
-        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    class KeepPeak(Callback):
+        def on_trial(self, trial: Trial, result: SearchResult) -> None:
+            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
     benchmark.group = f"search of {BUDGET} evaluations {tarot_model.reference}"
     config = TaRotConfig("synth_implicatives", search=search)
     adapter = benchmark.pedantic(
         tune,
         args=(tarot_model.model, tarot_model.tokenizer, config),
-        kwargs={"budget": BUDGET, "output_dir": tmp_path / search, "on_trial": keep_peak},
+        kwargs={"budget": BUDGET, "output_dir": tmp_path / search, "callbacks": [KeepPeak()]},
     )
     seconds = adapter.provenance["seconds"]
     total = sum(seconds.values())

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from after_trial import AfterTrial
 from checkpoint import byte_model, byte_tokenizer, write_tasks
 
 from tarot._files.lock import hold_lock
@@ -12,6 +13,7 @@ from tarot.edit.adapter_folder import METADATA, WEIGHTS
 from tarot.errors import TarotError
 from tarot.evaluation import adapter_cache as cache
 from tarot.models.loaded_model import LoadedModel
+from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import LOCK, TRIALS
 
@@ -32,10 +34,9 @@ def tuned(cache_tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     evaluated: list[int] = []
     tune = cache.tune
 
-    def counting(*args: object, on_trial: object, **options: object) -> Adapter:
-        return tune(
-            *args, on_trial=lambda trial, result: (evaluated.append(trial.index), on_trial(trial, result)), **options
-        )
+    def counting(*args: object, callbacks: list[Callback], **options: object) -> Adapter:
+        count = AfterTrial(lambda trial, result: evaluated.append(trial.index))
+        return tune(*args, callbacks=[count, *callbacks], **options)
 
     monkeypatch.setattr(cache, "tune", counting)
 

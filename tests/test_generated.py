@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from after_trial import AfterTrial
 from checkpoint import byte_model, byte_tokenizer, write_tasks
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -191,7 +192,9 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, loaded: LoadedModel) -> No
     config = replace(CONFIG, space="head-gradient", fluency_floor="20%")
     uninterrupted = tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "uninterrupted", budget=12)
     with pytest.raises(RuntimeError, match="the machine went away"):
-        tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "cut", budget=12, on_trial=stop)
+        tune(
+            loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "cut", budget=12, callbacks=[AfterTrial(stop)]
+        )
     again = tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "cut", budget=12, resume=True)
     assert again.fingerprint == uninterrupted.fingerprint
     assert read_text_scores(tmp_path / "cut") == read_text_scores(tmp_path / "uninterrupted")

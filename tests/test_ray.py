@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from after_trial import AfterTrial
 from checkpoint import save_checkpoint, write_tasks
 
 from tarot.errors import TarotError
@@ -219,7 +220,7 @@ def test_a_machine_dies_while_it_scores_a_candidate(cluster: "cluster_utils.Clus
 
     killer = Thread(target=kill, daemon=True)
     with scorers(cluster, place, GENERATED) as there:
-        trials = searched(place, GENERATED, "there-generated", score_batch=there, on_trial=after)
+        trials = searched(place, GENERATED, "there-generated", score_batch=there, callbacks=[AfterTrial(after)])
     killer.join()
     assert len(cluster.worker_nodes) == n_machines - 1
     assert trials == searched(place, GENERATED, "here-generated")

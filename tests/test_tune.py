@@ -5,12 +5,14 @@ import math
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from after_trial import AfterTrial
 from checkpoint import byte_model, byte_tokenizer, save_checkpoint, write_tasks
 
 from tarot.edit.adapter import Adapter
@@ -18,6 +20,7 @@ from tarot.edit.adapter_folder import METADATA, WEIGHTS
 from tarot.errors import InvalidValueError, TarotError, UnknownName
 from tarot.models.loaded_model import LoadedModel
 from tarot.search import SearchResult, Trial, trial_cost
+from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import TRIALS, read_curve, read_trials
 from tarot.search.tune import check_request, tune
@@ -104,12 +107,23 @@ def test_resumed_equals_uninterrupted(
     assert uninterrupted.provenance["trials"] == 14 and uninterrupted.provenance["spent"] == budget
     resumed_from: list[int] = []
 
+    class Resumed(Callback):
+        def on_search_begin(self, *_: object, resumed: Sequence[Trial], **__: object) -> None:
+            resumed_from.extend(trial.index for trial in resumed)
+
     def fail(trial: Trial, result: SearchResult) -> None:
         if len(result.trials) == 12:
             raise RuntimeError("the machine went away")
 
     with pytest.raises(RuntimeError, match="went away"):
-        tune(*loaded, config, output_dir=tmp_path / "two", budget=budget, include_path=tasks, on_trial=fail)
+        tune(
+            *loaded,
+            config,
+            output_dir=tmp_path / "two",
+            budget=budget,
+            include_path=tasks,
+            callbacks=[AfterTrial(fail)],
+        )
     with (tmp_path / "two" / TRIALS).open("ab") as file:
         file.write(b'{"index": 12, "x": [0.1')  # killed while writing
     resumed = tune(
@@ -119,9 +133,9 @@ def test_resumed_equals_uninterrupted(
         budget=budget,
         include_path=tasks,
         resume=True,
-        on_start=resumed_from.append,
+        callbacks=[Resumed()],
     )
-    assert resumed_from == [12]
+    assert resumed_from == list(range(12))
     assert scores(tmp_path / "two") == scores(tmp_path / "one")
     assert resumed.fingerprint == uninterrupted.fingerprint
 
@@ -142,7 +156,7 @@ def test_ctrl_c_keeps_the_best_so_far(tmp_path: Path, loaded: LoadedModel, tasks
             raise KeyboardInterrupt
 
     options: dict[str, Any] = {"output_dir": tmp_path, "budget": 9, "include_path": tasks}
-    adapter = tune(*loaded, CONFIG, **options, on_trial=interrupt)
+    adapter = tune(*loaded, CONFIG, **options, callbacks=[AfterTrial(interrupt)])
     assert adapter.provenance["interrupted"] and adapter.provenance["trials"] == 3
     assert Adapter.from_pretrained(tmp_path).fingerprint == adapter.fingerprint
     finished = tune(*loaded, CONFIG, **options, resume=True)

@@ -17,18 +17,20 @@ import os, pathlib, pytest
 @pytest.fixture(scope="session", autouse=True)
 def counted():
     from tarot.evaluation import adapter_cache as cache
+    from tarot.search.callbacks import Callback
     tune = cache.tune
 
     def counting(model, tokenizer, config, **options):
         with open("tunings.txt", "a") as file:
             file.write(f"{config.seed}\\n")
 
-        def die(trial, result):
-            if config.seed == 1 and trial.index == 1 and not pathlib.Path("died").exists():
-                pathlib.Path("died").touch()
-                os._exit(9)
+        class Die(Callback):
+            def on_trial(self, trial, result):
+                if config.seed == 1 and trial.index == 1 and not pathlib.Path("died").exists():
+                    pathlib.Path("died").touch()
+                    os._exit(9)
 
-        return tune(model, tokenizer, config, **options | {"on_trial": die})
+        return tune(model, tokenizer, config, **options | {"callbacks": [Die()]})
 
     cache.tune = counting
     yield

@@ -1,9 +1,10 @@
 """`tarot bench`: measure a grid of comparisons."""
 
+import shlex
 from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,6 +32,7 @@ from tarot.cli.options import (
     path,
     reference,
 )
+from tarot.cli.recipe import RECIPE, BenchRecipeFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,6 +64,7 @@ def bench(
             rich_help_panel=OUTPUT,
         ),
     ],
+    recipe: BenchRecipeFile = None,
     include_path: IncludePath = None,
     limit: Limit = None,
     num_fewshot: Annotated[
@@ -120,11 +123,14 @@ def bench(
     folder = (work or output.with_name(f"{output.name}.work")).absolute()
     check_output(folder, folder=True)
     check_tasks_exist(tasks, include_path)
+    from tarot._files.recipe_file import write_recipe
     from tarot.cli.progress import CellProgress
     from tarot.evaluation.grid import CellRequest, parse_seeds, parse_shots, run_grid
     from tarot.evaluation.ray.cells import RayEngine, run_locally
     from tarot.evaluation.ray.cluster import Resources
+    from tarot.evaluation.results_file import load_comparisons
     from tarot.models.reference import check_reference
+    from tarot.report.results_csv import write_comparisons_csv
 
     if engine == "local":  # the machines of a cluster may have models that this one lacks
         for each in dict.fromkeys(model):
@@ -150,6 +156,21 @@ def bench(
     for request in requests:
         request.check()
     resources = Resources.parse(cpus, gpus, memory)
+    grid: dict[str, Any] = {
+        "model": list(dict.fromkeys(model)),
+        "tasks": tasks,
+        "include_path": str(include_path) if include_path else None,
+        "limit": limit,
+        "num_fewshot": list(dict.fromkeys(parse_shots(num_fewshot))),
+        "draws": draws,
+        "search": list(dict.fromkeys(searches)),
+        "space": space,
+        "num_samples": num_samples,
+        "budget": budget,
+        "seeds": list(dict.fromkeys(parse_seeds(seeds))),
+    }
+    file = output.with_suffix(f".{RECIPE}")
+    write_recipe(file, grid, f"tarot bench {shlex.quote(file.name)} --output-path FILE.json measures this grid again.")
     failed = []
     with ExitStack() as stack:
         bar = stack.enter_context(CellProgress(len(requests)))
@@ -172,6 +193,7 @@ def bench(
         except KeyboardInterrupt:
             bar.print("the same command continues from here")
             raise
+    write_comparisons_csv(output, load_comparisons(output))
     _print_summary(comparisons, metric)
     out.print(f"{len(comparisons)} of {len(requests)} cells in {output}", soft_wrap=True)
     if failed:

@@ -166,6 +166,7 @@ def _compare_answers(
     from tarot.evaluation.results import missing_number_notes
     from tarot.evaluation.results_file import comparisons_to_json
     from tarot.evaluation.scored_comparison import score_comparisons
+    from tarot.report.results_csv import write_comparisons_csv
     from tarot.report.table import ARM_HEADER, arm_rows
 
     searches = {name: config_of(control).search for name, control in controls.items()}
@@ -188,6 +189,7 @@ def _compare_answers(
         comparisons.append(comparison)
         if request.output:  # keep what is measured, even if the next adapter fails
             write_atomically(request.output, comparisons_to_json(comparisons).encode())
+            write_comparisons_csv(request.output, comparisons)
     for scored in score_comparisons(comparisons, metric):
         comparison = scored.comparison
         documents = f"{len(comparison.gold):,} documents"
@@ -213,6 +215,7 @@ def _compare_rewards(
     from tarot.evaluation.compare_rewards import compare_rewards
     from tarot.evaluation.reward_results import rewards_to_json
     from tarot.objectives.text_scores import TEXT_SCORES_FILE, read_text_scores
+    from tarot.report.results_csv import write_rewards_csv
     from tarot.report.rewards import FRONT_HEADER, REWARD_HEADER, front_rows, reward_rows
 
     for edit in edits.values():
@@ -231,6 +234,7 @@ def _compare_rewards(
         comparisons.append(comparison)
         if request.output:
             write_atomically(request.output, rewards_to_json(comparisons).encode())
+            write_rewards_csv(request.output, comparisons)
     for comparison in comparisons:
         title = f"{comparison.task}, {comparison.gain.n:,} documents, {comparison.reward}, seed {comparison.seed}"
         rows = reward_rows(comparison.base, comparison.edited, comparison.gain, comparison.fluency_gain)

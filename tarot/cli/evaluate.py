@@ -47,6 +47,9 @@ ResultsFile = Annotated[
 ]
 
 
+RESULTS_HEADER = ("task", "documents", "shots", "metric", "value", "stderr")
+
+
 def evaluate(
     model: ModelReference,
     tasks: Tasks,
@@ -137,10 +140,29 @@ def _write(results: Mapping[str, Any], output: Path | None) -> None:
 
     from tarot._files.atomic import write_atomically
     from tarot.models.missing_numbers import replace_nonfinite
+    from tarot.report.csv_file import csv_beside, write_csv
 
     if output:
         content = json.dumps(replace_nonfinite(results), indent=1, default=handle_non_serializable, ensure_ascii=False)
         write_atomically(output, content.encode())
+        write_csv(csv_beside(output), RESULTS_HEADER, _metric_rows(results))
+
+
+def _metric_rows(results: Mapping[str, Any]) -> list[tuple[object, ...]]:
+    """Return task, documents, shots, metric, value and standard error (or None) of each metric."""
+    from tarot.evaluation.lm_eval_results import n_documents
+
+    rows: list[tuple[object, ...]] = []
+    for name in results["n-samples"]:
+        values = results["results"][name]
+        for key, value in values.items():
+            metric, _, filter_name = key.partition(",")
+            if isinstance(value, float) and not metric.endswith("_stderr"):
+                stderr = values.get(f"{metric}_stderr,{filter_name}")
+                title = metric if filter_name in ("", "none") else f"{metric}, {filter_name}"
+                error = stderr if isinstance(stderr, float) else None
+                rows.append((name, n_documents(results, name), results["n-shot"][name], title, value, error))
+    return rows
 
 
 def _print_results(results: Mapping[str, Any]) -> None:
@@ -148,19 +170,12 @@ def _print_results(results: Mapping[str, Any]) -> None:
     from tarot.evaluation.lm_eval_results import n_documents
     from tarot.models.missing_numbers import describe_missing_by_task
 
-    rows = []
-    for name in results["n-samples"]:
-        task = (name, str(n_documents(results, name)), str(results["n-shot"][name]))
-        values = results["results"][name]
-        for key, value in values.items():
-            metric, _, filter_name = key.partition(",")
-            if isinstance(value, float) and not metric.endswith("_stderr"):
-                stderr = values.get(f"{metric}_stderr,{filter_name}")
-                error = f"{stderr:.4f}" if isinstance(stderr, float) else ""
-                title = metric if filter_name in ("", "none") else f"{metric}, {filter_name}"
-                rows.append((*task, title, f"{value:.4f}", error))
-                task = ("", "", "")
-    print_table(("task", "documents", "shots", "metric", "value", "stderr"), rows)
+    rows, previous = [], None
+    for name, documents, shots, metric, value, error in _metric_rows(results):
+        task = (str(name), str(documents), str(shots)) if name != previous else ("", "", "")
+        rows.append((*task, str(metric), f"{value:.4f}", "" if error is None else f"{error:.4f}"))
+        previous = name
+    print_table(RESULTS_HEADER, rows)
     counts = {name: n_documents(results, name) for name in results["n-samples"]}
     for note in describe_missing_by_task(results["without_number"], counts):
         out.print(note)

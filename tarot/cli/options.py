@@ -92,6 +92,11 @@ def split_names(values: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def optional_names(values: list[str] | None) -> list[str]:
+    """Return the names in values such as `a,b`, without repetitions; there may be none."""
+    return split_names(values) if values else []
+
+
 def single_name(values: list[str]) -> list[str]:
     """Return the only name, in a list.
 

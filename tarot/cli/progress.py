@@ -1,7 +1,7 @@
 """Progress bars of the commands."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from tarot.errors import printable
 
 if TYPE_CHECKING:
     from tarot.search import SearchResult, Trial
+    from tarot.search.callbacks import Callback
 
 
 class DescriptionColumn(TextColumn):
@@ -35,9 +36,7 @@ class DescriptionColumn(TextColumn):
 
 
 @contextmanager
-def trial_progress(
-    budget: int, cost: int
-) -> "Iterator[tuple[Callable[[int], None], Callable[[Trial, SearchResult], None]]]":
+def trial_progress(budget: int, cost: int) -> "Iterator[Callback]":
     """Show the progress of a search: evaluations spent, best score, time left.
 
     Args:
@@ -45,26 +44,31 @@ def trial_progress(
         cost: Evaluations that one trial counts for.
 
     Yields:
-        A function to call at the start, with the number of trials resumed from, and one to call after each trial.
+        A callback for `tune`.
     """
+    from tarot.search.callbacks import Callback  # imports torch
+
     columns = (DescriptionColumn(), TimeRemainingColumn())
     with Progress(
         TextColumn("evaluation"), MofNCompleteColumn(), BarColumn(), TaskProgressColumn(), *columns, console=err
     ) as progress:
         bar = progress.add_task("", total=budget)
 
-        def start(resumed: int) -> None:
-            if resumed:
-                progress.console.print(f"resuming after {resumed} trials")
-                progress.update(bar, completed=resumed * cost)
+        class ShowProgress(Callback):
+            """Update the bar."""
 
-        def advance(trial: "Trial", result: "SearchResult") -> None:
-            if trial.score != trial.score:
-                progress.console.print(f"trial {trial.index}: no finite score, or refused; skipped")
-            description = f"best {result.best.score:.4f}  identity {result.identity.score:.4f}"
-            progress.update(bar, completed=result.spent, description=description)
+            def on_search_begin(self, *_: object, resumed: "Sequence[Trial]", **__: object) -> None:
+                if resumed:
+                    progress.console.print(f"resuming after {len(resumed)} trials")
+                    progress.update(bar, completed=len(resumed) * cost)
 
-        yield start, advance
+            def on_trial(self, trial: "Trial", result: "SearchResult") -> None:
+                if trial.score != trial.score:
+                    progress.console.print(f"trial {trial.index}: no finite score, or refused; skipped")
+                description = f"best {result.best.score:.4f}  identity {result.identity.score:.4f}"
+                progress.update(bar, completed=result.spent, description=description)
+
+        yield ShowProgress()
 
 
 @contextmanager

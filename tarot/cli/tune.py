@@ -31,7 +31,9 @@ from tarot.cli.options import (
     SearchName,
     SingleTask,
     Space,
+    optional_names,
 )
+from tarot.cli.recipe import TuneRecipeFile
 from tarot.errors import TarotError
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ def tune(
     model: ModelReference,
     tasks: SingleTask,
     output: NewFolder,
+    recipe: TuneRecipeFile = None,
     include_path: IncludePath = None,
     objective: Annotated[
         str,
@@ -117,6 +120,17 @@ def tune(
         ),
     ] = "rotary",
     bound: Annotated[float, typer.Option("--bound", help="Largest angle, in radians.", rich_help_panel=EDIT)] = 0.785,
+    report_to: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--report-to",
+            callback=optional_names,
+            metavar="NAMES",
+            help="Show the trials in tensorboard, mlflow or wandb; several are separated by commas.",
+            show_default="none",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Continue the search in the output folder.", rich_help_panel=OUTPUT),
@@ -142,6 +156,7 @@ def tune(
     from tarot.search import trial_cost
     from tarot.search.config import TaRotConfig
     from tarot.search.problem import check_samples
+    from tarot.search.trackers import make_trackers
     from tarot.search.tune import check_request
     from tarot.search.tune import tune as run_search
 
@@ -166,6 +181,7 @@ def tune(
     )
     resources = Resources.parse(cpus, gpus, memory)
     check_request(config, budget=budget, output_dir=output, resume=resume)
+    trackers = make_trackers(report_to or (), output)
     check_samples(config, include_path)
     with ExitStack() as stack:
         folder = str(include_path) if include_path else None
@@ -178,7 +194,7 @@ def tune(
         )
         stack.enter_context(resources.threads())
         loaded = load(model, device, dtype, device_map)
-        start, advance = stack.enter_context(trial_progress(budget, trial_cost(config.search)))
+        bar = stack.enter_context(trial_progress(budget, trial_cost(config.search)))
         adapter = run_search(
             loaded.model,
             loaded.tokenizer,
@@ -189,8 +205,7 @@ def tune(
             resume=resume,
             batch_size=batch_size,
             score_batch=remote,
-            on_start=start,
-            on_trial=advance,
+            callbacks=[bar, *trackers],
         )
     _print_outcome(adapter, config, budget - trial_cost(config.search))
     interrupted = ", interrupted" if adapter.provenance["interrupted"] else ""

@@ -25,7 +25,8 @@ from tarot.objectives.prompts import get_chat_template
 from tarot.objectives.samples import draw_samples
 from tarot.objectives.task_loading import load_task
 from tarot.objectives.text_scores import TEXT_SCORES_FILE, read_text_scores
-from tarot.search import TrialLog
+from tarot.search import SearchResult, Trial, TrialLog
+from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import LOCK, TRIALS
 from tarot.search.provenance import library_versions, search_settings
@@ -79,17 +80,19 @@ def tune_cached(
             budget=budget,
             include_path=include_path,
             resume=True,
-            on_trial=lambda trial, result: logger.info(
-                "trial %d of %d: best %.4f, identity %.4f",
-                trial.index + 1,
-                budget,
-                result.best.score,
-                result.identity.score,
-            ),
+            callbacks=[_LogTrials()],
         )
         if adapter.provenance["interrupted"]:
             raise KeyboardInterrupt
         return adapter, folder
+
+
+class _LogTrials(Callback):
+    """Write a line into the log after each trial."""
+
+    def on_trial(self, trial: Trial, result: SearchResult) -> None:
+        best, identity = result.best.score, result.identity.score
+        logger.info("trial %d, %d evaluations: best %.4f, identity %.4f", trial.index, result.spent, best, identity)
 
 
 def entry_name(loaded: LoadedModel, config: TaRotConfig, budget: int, include_path: str | None) -> str:

@@ -8,12 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from reprlib import repr as short
+from typing import TYPE_CHECKING
 
 from tarot._files.strict_json import Name, validate
 from tarot.evaluation.results import Comparison
 from tarot.evaluation.results_file import FORMAT, check_lengths, load_comparisons, open_results
 from tarot.evaluation.statistics.means import Difference
 from tarot.objectives.text_scores import ScoredTexts, TextScores
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,6 +67,32 @@ class RewardComparison:
     def id(self) -> str:
         """What a page calls the comparison."""
         return f"{self.model} {self.task} {self.reward} seed {self.seed}"
+
+    def to_pandas(self) -> "DataFrame":
+        """Return a table with one row a document and arm; needs pandas, which lm-eval installs.
+
+        Columns: `document` (row, from 0), `prompt`, `arm` (`base` or `edited`), `text`, `reward`, `fluency`.
+
+        Example:
+            >>> from tarot.evaluation.compare_rewards import compare_rewards
+            >>> table = compare_rewards(loaded, adapter, reward="fluency", limit=2).to_pandas()
+            >>> list(table["arm"])
+            ['base', 'base', 'edited', 'edited']
+        """
+        from pandas import DataFrame
+
+        return DataFrame(
+            {
+                "document": row,
+                "prompt": self.prompts[row],
+                "arm": name,
+                "text": texts.texts[row],
+                "reward": texts.rewards[row],
+                "fluency": texts.fluencies[row],
+            }
+            for name, texts in (("base", self.base), ("edited", self.edited))
+            for row in range(len(self.prompts))
+        )
 
 
 def rewards_to_json(comparisons: Sequence[RewardComparison]) -> str:

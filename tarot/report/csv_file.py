@@ -27,6 +27,16 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
     write_atomically(path, text.getvalue().encode(errors="replace"))
 
 
+def csv_beside(path: Path) -> Path:
+    """Return the name of the CSV file beside another file.
+
+    Example:
+        >>> str(csv_beside(Path("results.json"))), str(csv_beside(Path("results.csv")))
+        ('results.csv', 'results.csv.csv')
+    """
+    return path.with_name(f"{path.name}.csv") if path.suffix == ".csv" else path.with_suffix(".csv")
+
+
 def _csv_cell(value: object) -> object:
     if isinstance(value, str):
         # csv does not quote a carriage return, at which spreadsheets start a new row.

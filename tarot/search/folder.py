@@ -13,9 +13,10 @@ from tarot.errors import TarotError
 from tarot.objectives.text_scores import TextScoreLog
 from tarot.search.problem import Evaluation
 from tarot.search.registry import trial_cost
-from tarot.search.trials import Trial, TrialLog
+from tarot.search.trials import Trial, TrialLog, Trials
 
 TRIALS = "trials.jsonl"
+RECIPE = "recipe.yaml"
 LOCK = ".lock"
 
 
@@ -32,14 +33,14 @@ class SearchLogs:
     texts: TextScoreLog | None = None
 
     @property
-    def n_trials(self) -> int:
-        """Number of trials that are logged."""
-        return len(self.trials.trials) if self.trials else 0
+    def logged_trials(self) -> tuple[Trial, ...]:
+        """The trials that are logged."""
+        return tuple(self.trials.trials) if self.trials else ()
 
     def keep_texts(self, evaluation: Evaluation) -> float:
         """Log the text scores of the next trial and return its score."""
         if self.texts and evaluation.texts:
-            self.texts.add(self.n_trials, evaluation.texts)
+            self.texts.add(len(self.logged_trials), evaluation.texts)
         return evaluation.score
 
 
@@ -83,7 +84,7 @@ def check_free(folder: Path, *, resume: bool) -> None:
     raise TarotError("an empty output folder", f"{folder} with {contents}", hint)
 
 
-def read_trials(folder: str | Path) -> list[Trial]:
+def read_trials(folder: str | Path) -> Trials:
     """Return the trials that a search left in its folder.
 
     Raises:
@@ -94,6 +95,8 @@ def read_trials(folder: str | Path) -> list[Trial]:
         >>> adapter = tarot.tune(model, tokenizer, config, budget=4, output_dir="my-edit")
         >>> [trial.origin for trial in read_trials("my-edit")]
         ['identity', 'random', 'random', 'random']
+        >>> len(read_trials("my-edit").to_pandas())
+        4
     """
     return TrialLog.read(Path(folder) / TRIALS).trials
 

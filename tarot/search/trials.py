@@ -13,12 +13,15 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from reprlib import repr as short
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from typing_extensions import TypedDict
 
 from tarot._files.strict_json import Count, Fraction, Number, parse_json, read_file, validate
 from tarot.errors import TarotError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 FORMAT = 1
 LARGEST = 2**32  # bytes
@@ -62,6 +65,33 @@ def best_of(trials: Sequence[Trial]) -> Trial:
     return max(trials, key=lambda trial: trial.score if math.isfinite(trial.score) else -math.inf)
 
 
+class Trials(list[Trial]):
+    """The trials of a search, in order: a list that can also be shown as a table.
+
+    Example:
+        >>> trials = Trials([Trial(0, (0.5,), -2.0, "identity", 0.0, 1.5), Trial(1, (0.7,), -1.0, "random", 0.0, 1.5)])
+        >>> trials.to_pandas()[["trial", "score", "best_score"]].values.tolist()
+        [[0.0, -2.0, -2.0], [1.0, -1.0, -1.0]]
+    """
+
+    def to_pandas(self) -> "DataFrame":
+        """Return a table with one row a trial; needs pandas, which lm-eval installs.
+
+        Columns: `trial`, `score`, `best_score` (the highest so far), `origin`, `propose_seconds`, `evaluate_seconds`.
+        """
+        from pandas import DataFrame
+
+        columns = ("trial", "score", "best_score", "origin", "propose_seconds", "evaluate_seconds")
+        best: list[float] = []
+        for trial in self:
+            best.append(max((trial.score, *best[-1:]), key=lambda score: score if math.isfinite(score) else -math.inf))
+        rows = [
+            (trial.index, trial.score, highest, trial.origin, trial.propose_seconds, trial.evaluate_seconds)
+            for trial, highest in zip(self, best, strict=True)
+        ]
+        return DataFrame(rows, columns=list(columns))
+
+
 class _Header(TypedDict):
     """The first line of a log."""
 
@@ -87,7 +117,7 @@ class TrialLog:
     def __init__(self, path: Path, settings: Mapping[str, Any], trials: Sequence[Trial] = ()) -> None:
         self.path = path
         self.settings = settings
-        self.trials = list(trials)
+        self.trials = Trials(trials)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], settings: Mapping[str, Any], resume: bool) -> "TrialLog":

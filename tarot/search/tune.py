@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tarot._files.recipe_file import write_recipe
 from tarot.edit.adapter import Adapter, Edit
 from tarot.errors import InvalidValueError, TarotError
 from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.objective import DifferentiableObjective
 from tarot.objectives.rewards import check_reward, is_reward
+from tarot.search.callbacks import Callback, notify_callbacks
 from tarot.search.config import TaRotConfig
-from tarot.search.folder import SearchLogs, check_free, open_logs
+from tarot.search.folder import RECIPE, SearchLogs, check_free, open_logs
 from tarot.search.loop import SearchResult, run_search
 from tarot.search.problem import Evaluation, Problem
 from tarot.search.provenance import search_provenance, search_settings
@@ -24,7 +26,6 @@ from tarot.search.space import Angles, Space
 from tarot.search.trials import Trial
 
 ScoreBatch = Callable[[Sequence[Angles]], Iterable[Evaluation]]
-OnTrial = Callable[[Trial, SearchResult], None]
 
 
 @in_evaluation_mode
@@ -39,8 +40,7 @@ def tune(
     resume: bool = False,
     batch_size: int | None = None,
     score_batch: ScoreBatch | None = None,
-    on_start: Callable[[int], None] = lambda resumed: None,
-    on_trial: OnTrial = lambda trial, result: None,
+    callbacks: Sequence[Callback] = (),
 ) -> Adapter:
     """Search the angles that maximise an objective on a few labelled samples.
 
@@ -57,8 +57,7 @@ def tune(
         resume: continue the search in `output_dir`; yields exactly the trials of an uninterrupted search.
         batch_size: sequences per forward pass; None chooses.
         score_batch: scores the edits of a step, in order; None scores them here, one after another.
-        on_start: called before the search with the number of trials it resumes from.
-        on_trial: called after each trial with the trial and the result so far.
+        callbacks: called when the search begins, after each trial, and at the end.
 
     Returns:
         The edit with the highest score; with zero angles if no trial beats the unedited model.
@@ -81,9 +80,15 @@ def tune(
     problem = Problem.from_config(loaded, config, include_path, batch_size)
     space = problem.make_space()
     settings = search_settings(loaded, problem.config, problem.samples)
-    with open_logs(folder, settings, resume=resume, with_texts=is_reward(config.objective)) as logs:
-        on_start(logs.n_trials)
-        result = _search(problem, space, logs, budget=budget, score_batch=score_batch, on_trial=on_trial)
+    with (
+        open_logs(folder, settings, resume=resume, with_texts=is_reward(config.objective)) as logs,
+        notify_callbacks(
+            callbacks, problem.config, model=loaded.reference, budget=budget, resumed=logs.logged_trials
+        ) as finish,
+    ):
+        if folder:
+            _write_recipe(folder / RECIPE, loaded, problem.config, budget, include_path)
+        result = _search(problem, space, logs, budget=budget, score_batch=score_batch, callbacks=callbacks)
         if not math.isfinite(result.best.score):
             n = len(result.trials)
             raise TarotError(
@@ -97,6 +102,7 @@ def tune(
         )
         if folder:
             adapter.save_pretrained(folder)
+        finish(adapter)
         return adapter
 
 
@@ -127,10 +133,14 @@ def _search(
     *,
     budget: int,
     score_batch: ScoreBatch | None,
-    on_trial: OnTrial,
+    callbacks: Sequence[Callback],
 ) -> SearchResult:
     """Maximise the problem's objective over the space."""
     config, objective = problem.config, problem.objective
+
+    def on_trial(trial: Trial, result: SearchResult) -> None:
+        for callback in callbacks:
+            callback.on_trial(trial, result)
 
     return run_search(
         lambda x: logs.keep_texts(problem.evaluate(_angles(space, x))),
@@ -150,6 +160,20 @@ def _search(
         log=logs.trials,
         on_trial=on_trial,
     )
+
+
+def _write_recipe(
+    path: Path, loaded: LoadedModel, config: TaRotConfig, budget: int, include_path: str | Path | None
+) -> None:
+    """Write the file with which `tarot tune` repeats a search."""
+    settings = {
+        "model": loaded.reference,
+        "dtype": loaded.dtype,
+        "include_path": None if include_path is None else str(include_path),
+        "budget": budget,
+        **config.to_dict(),
+    }
+    write_recipe(path, settings, f"tarot tune {path.name} --output-path NEW repeats this search.")
 
 
 def _angles(space: Space, x: Tensor) -> Angles:
