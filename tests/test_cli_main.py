@@ -103,6 +103,8 @@ OTHER_PROGRAMS = {
     "--head",  # ray
     *("--cells", "--methods"),  # the study
     "--rounds",  # the stress tests
+    "--logdir",  # TensorBoard
+    "--log-dir",  # Inspect
 }
 
 

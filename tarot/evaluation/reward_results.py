@@ -72,12 +72,6 @@ class RewardComparison:
         """Return a table with one row a document and arm; needs pandas, which lm-eval installs.
 
         Columns: `document` (row, from 0), `prompt`, `arm` (`base` or `edited`), `text`, `reward`, `fluency`.
-
-        Example:
-            >>> from tarot.evaluation.compare_rewards import compare_rewards
-            >>> table = compare_rewards(loaded, adapter, reward="fluency", limit=2).to_pandas()
-            >>> list(table["arm"])
-            ['base', 'base', 'edited', 'edited']
         """
         from pandas import DataFrame
 
