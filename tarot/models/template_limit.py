@@ -1,4 +1,4 @@
-"""Limit what a checkpoint's chat template may compute: jinja's sandbox bounds neither loops, nor recursion, nor memory."""
+"""Limit a checkpoint's chat template: the sandbox of jinja bounds neither time nor memory."""
 
 import sys
 import threading
