@@ -30,10 +30,12 @@ install_import_hook(
         "tarot.models.scoring.scorer",
         "tarot.objectives.answers",
         "tarot.objectives.generated",
+        "tarot.objectives.retention",
         # Not `config` and `tune`, which tell users of wrong types themselves.
         "tarot.search.acquisition",
         "tarot.search.adam",
         "tarot.search.bayesian",
+        "tarot.search.kl_limit",
         "tarot.search.loop",
         "tarot.search.paper",
         "tarot.search.points",

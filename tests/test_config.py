@@ -126,6 +126,8 @@ WRONG = {
     "apply_chat_template": [0, "yes", None],
     "trials_per_step": [0, 2, "1", 1.0],
     "fluency_floor": ["0.3", "10%", 0.3, "much"],
+    "max_kl": [0, -0.1, "0.03", True, float("nan"), float("inf")],
+    "retain": ["synth_color", [""], [3], None, 1],
 }
 
 
@@ -191,3 +193,15 @@ def test_other_keys_of_a_provenance_are_ignored_and_missing_ones_are_defaults() 
 def test_seeds_are_integers_that_torch_accepts(seed: object) -> None:
     with pytest.raises(InvalidValueError, match="seed"):
         check_seed(seed)
+
+
+def test_a_limit_follows_from_what_is_retained() -> None:
+    assert TaRotConfig("a", retain=["b", "b"]) == TaRotConfig("a", retain=("b",), max_kl=0.03)
+    assert TaRotConfig("a", retain=["b"], max_kl=0.1).max_kl == 0.1
+    assert TaRotConfig("a").max_kl is None
+
+
+@pytest.mark.parametrize("search", ["random", "bo"])
+def test_a_limit_needs_a_gradient(search: str) -> None:
+    with pytest.raises(InvalidValueError, match="gradient"):
+        TaRotConfig("a", search=search, max_kl=0.03)

@@ -81,4 +81,4 @@ def _requested_config(adapter: Adapter, reward: str | None) -> TaRotConfig:
     if reward is None:
         refuse_unrequested(config.objective, "an adapter")
         return config
-    return replace(config, objective=reward, search="")
+    return replace(config, objective=reward, search="", max_kl=None, retain=())

@@ -11,7 +11,7 @@ from jaxtyping import Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
-from transformers import Cache, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.integrations.accelerate import load_offloaded_parameter
 
 from tarot._files.atomic import write_atomically
@@ -19,7 +19,7 @@ from tarot.analysis.progress import OnStep, ignore_step
 from tarot.errors import InvalidValueError, TarotError
 from tarot.models.load import cache_folder
 from tarot.models.loaded_model import LoadedModel
-from tarot.models.scoring.prefix_cache import CACHE
+from tarot.models.own_text import first_token, sample_texts
 from tarot.models.scoring.scorer import max_length
 from tarot.search.config import check_seed
 
@@ -71,40 +71,20 @@ def neutral_text(
     if path.is_file():
         with suppress(OSError, SafetensorError, KeyError):  # sample again if the file is damaged
             return load_file(path)["tokens"]
-    first = loaded.tokenizer.bos_token_id
-    first = loaded.tokenizer.eos_token_id if first is None else first
-    if first is None:
-        raise TarotError("The tokenizer has neither a first nor an end token, with which neutral text could start.")
+    first = first_token(loaded.tokenizer)
     generator = torch.Generator().manual_seed(seed)
     parts = []
     for begin in range(0, n_texts, TEXTS_AT_ONCE):
         rows = min(TEXTS_AT_ONCE, n_texts - begin)
-        tokens = torch.full((rows, 1), first)
-        caches: list[Cache | None] = [None] * -(-rows // (batch_size or rows))
-        for done in range(1, length + 1):
-            tokens = _append_token(loaded.model, tokens, caches, generator)
+
+        def report(done: int, begin: int = begin, rows: int = rows) -> None:
             on_step("writing neutral text", begin * length + done * rows, n_texts * length)
-        parts.append(tokens)
+
+        parts.append(sample_texts(loaded.model, first, rows, length, generator, batch_size=batch_size, on_token=report))
     text = torch.cat(parts)
     with suppress(TarotError):  # the cache folder may be full or read-only; the text is then sampled again next time
         write_atomically(path, save({"tokens": text}))
     return text
-
-
-@torch.no_grad()
-def _append_token(
-    model: PreTrainedModel, tokens: Int[Tensor, "text token"], caches: list[Cache | None], generator: torch.Generator
-) -> Int[Tensor, "text longer"]:
-    """Append one sampled token to each text, in one forward pass a cache; update the caches.
-
-    Tokens are sampled on the CPU for all texts at once, so that a seed gives the same text on every device.
-    """
-    probabilities = []
-    for i, last in enumerate(tokens[:, -1:].tensor_split(len(caches))):
-        out = model(input_ids=last.to(model.device), use_cache=True, **{CACHE: caches[i]})
-        caches[i] = out[CACHE]
-        probabilities.append(out.logits[:, -1].float().softmax(-1).cpu())
-    return torch.cat([tokens, torch.multinomial(torch.cat(probabilities), 1, generator=generator)], dim=1)
 
 
 def _weights_digest(model: PreTrainedModel) -> str:

@@ -87,6 +87,28 @@ def tune(
             rich_help_panel=SEARCH,
         ),
     ] = None,
+    max_kl: Annotated[
+        float | None,
+        typer.Option(
+            "--max-kl",
+            metavar="NATS",
+            help="Largest change of the model elsewhere: KL(base || edited) in nats a token, such as 0.03.",
+            show_default="any; 0.03 with --retain",
+            rich_help_panel=SEARCH,
+        ),
+    ] = None,
+    retain: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--retain",
+            callback=optional_names,
+            metavar="TASKS|FILE",
+            help="What to leave alone beside tarot's own prompts: tasks, or prompts in FILE.jsonl or FILE.txt; may be "
+            "repeated.",
+            show_default="tarot's own prompts",
+            rich_help_panel=SEARCH,
+        ),
+    ] = None,
     seed: Annotated[
         int,
         typer.Option("--seed", help="Random seed for drawing samples, shots and proposals.", rich_help_panel=SEARCH),
@@ -148,6 +170,7 @@ def tune(
     """Find angles that raise a task's score on a few labelled samples, and save them as an adapter."""
     check_output(output, folder=True)
     check_tasks_exist(tasks, include_path)
+    from tarot.analysis.held_out_retention import measure_held_out
     from tarot.cli.progress import trial_progress
     from tarot.edit.layers import parse_layers
     from tarot.evaluation.grid import parse_shots
@@ -178,6 +201,8 @@ def tune(
         apply_chat_template=apply_chat_template,
         trials_per_step=trials_per_step,
         fluency_floor=fluency_floor,
+        max_kl=max_kl,
+        retain=tuple(retain or ()),
     )
     resources = Resources.parse(cpus, gpus, memory)
     check_request(config, budget=budget, output_dir=output, resume=resume)
@@ -207,7 +232,12 @@ def tune(
             score_batch=remote,
             callbacks=[bar, *trackers],
         )
+        if config.max_kl is not None:
+            adapter = measure_held_out(loaded, adapter, batch_size)
+            adapter.save_pretrained(output)
     _print_outcome(adapter, config, budget - trial_cost(config.search))
+    if config.max_kl is not None:
+        _print_retention(adapter, config.max_kl)
     interrupted = ", interrupted" if adapter.provenance["interrupted"] else ""
     out.print(f"adapter {adapter.fingerprint} in {output}{interrupted}")
 
@@ -224,3 +254,13 @@ def _print_outcome(adapter: "Adapter", config: "TaRotConfig", last_start: int) -
         out.print(f"stopped early after {provenance['spent']} evaluations: the samples are fitted")
     total = sum(seconds.values())
     out.print(f"{total:.0f} s, {seconds['proposing'] / total:.0%} of them spent on proposing")
+
+
+def _print_retention(adapter: "Adapter", max_kl: float) -> None:
+    retention: Any = adapter.provenance["retention"]
+    held_out = retention["held_out"]
+    out.print(f"KL(base || edited) on retained prompts: {retention['kl']:.4f} nats a token, at most {max_kl:g} allowed")
+    out.print(
+        f"on {held_out['tokens']} tokens of held-out text: {held_out['kl']:.4f} [{held_out['low']:.4f}, "
+        f"{held_out['high']:.4f}]; perplexity x{held_out['perplexity_ratio']:.3f}"
+    )

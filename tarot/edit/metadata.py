@@ -94,6 +94,8 @@ class Provenance(TypedDict, total=False):
     apply_chat_template: bool
     trials_per_step: Count
     fluency_floor: Name | None
+    max_kl: Number | None
+    retain: list[Name]
     budget: Count
     # course of the search
     chat_template: bool
@@ -104,6 +106,7 @@ class Provenance(TypedDict, total=False):
     fitted: bool
     best_trial: Count
     scores: _Scores
+    retention: dict[Name, Any]
     seconds: dict[Name, Number]
     samples_drawn: list[_Sample]
     versions: dict[Name, Name]

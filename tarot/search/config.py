@@ -1,5 +1,6 @@
 """The configuration of a search: everything that decides which trials it makes."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
@@ -16,6 +17,7 @@ from tarot.search.space import SPACES, check_bound
 
 # RESULTS.md: a Gaussian process needs few coordinates that all matter; a gradient scales to every angle.
 DEFAULT_SPACES = {"bo": "head-gradient"}
+MAX_KL = 0.03  # nats a token, the limit where something is retained and no limit is named
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,6 +43,10 @@ class TaRotConfig:
         trials_per_step: points that are proposed together, before the score of any of them is known.
         fluency_floor: how far the fluency of the texts may fall below the unedited model's: `"0.3"` (nats per token) or
             `"10%"` (of its log-perplexity). Only for rewards.
+        max_kl: limit of KL(base || edited) on retained contexts, in nats a token; None retains nothing. Only for
+            searches that follow the gradient.
+        retain: what is retained beside tarot's own prompts: names of tasks, or files of prompts (`.jsonl`, `.txt`).
+            Without `max_kl`, the limit is 0.03.
 
     Raises:
         UnknownName: no search, space, objective, rotation or kind of site has this name.
@@ -71,6 +77,8 @@ class TaRotConfig:
     apply_chat_template: bool = True
     trials_per_step: int = 1
     fluency_floor: str | None = None
+    max_kl: float | None = None
+    retain: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         objective = _text("objective", self.objective)
@@ -80,6 +88,7 @@ class TaRotConfig:
             check_answer_score(objective)
         search = _name("search", _default_search(objective) if self.search == "" else self.search, SEARCHES)
         check_site_kind(_text("sites", self.sites))
+        retain = _names("retain", self.retain)
         values = {
             "task": _text("task", self.task),
             "num_fewshot": _shots(self.num_fewshot),
@@ -93,6 +102,8 @@ class TaRotConfig:
             "apply_chat_template": _flag("apply_chat_template", self.apply_chat_template),
             "trials_per_step": _trials_per_step(self.trials_per_step, search),
             "fluency_floor": _fluency_floor(self.fluency_floor, objective),
+            "max_kl": _max_kl(MAX_KL if retain and self.max_kl is None else self.max_kl, search),
+            "retain": retain,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -152,6 +163,26 @@ def _name(kind: str, value: object, known: Iterable[str]) -> str:
     if _text(kind, value) not in known:
         raise UnknownName(kind, str(value), known)
     return str(value)
+
+
+def _names(kind: str, values: object) -> tuple[str, ...]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InvalidValueError(f"{kind} must be a list of names, not {values!r}.")
+    names = tuple(values)
+    if not all(isinstance(name, str) and name.strip() for name in names):
+        raise InvalidValueError(f"{kind} must be a list of names, not {values!r}.")
+    return tuple(dict.fromkeys(names))
+
+
+def _max_kl(value: object, search: str) -> float | None:
+    if value is None:
+        return None
+    number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    if not 0 < number < math.inf:
+        raise InvalidValueError(f"max_kl must be a positive number of nats a token, not {value!r}; try {MAX_KL}.")
+    if not SEARCHES[search].follows_gradient:
+        raise InvalidValueError(f"max_kl needs a search that follows the gradient, not {search!r}; try 'adam'.")
+    return number
 
 
 def _flag(name: str, value: object) -> bool:

@@ -4,17 +4,27 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tarot.errors import TarotError
+from tarot.search.kl_limit import limited_direction, multiplier
 from tarot.search.protocol import Point, Proposal, Search
 from tarot.search.registry import SEARCHES, check_budget, check_trials_per_step, trial_cost
-from tarot.search.trials import Trial, TrialLog, best_of
+from tarot.search.trials import Trial, TrialLog, best_of, is_within
 
 NO_GRADIENT = torch.zeros(0, dtype=torch.float64)
+
+
+class _Evaluated(NamedTuple):
+    """Score of a point, the gradient to follow from there, and its divergence."""
+
+    score: float
+    gradient: Point = NO_GRADIENT
+    kl: float | None = None
 
 
 @dataclass(frozen=True)
@@ -26,12 +36,14 @@ class SearchResult:
         resumed: number of trials that came from the log.
         spent: evaluations that all trials count for.
         interrupted: whether Ctrl-C ended the search before its budget was spent.
+        max_kl: limit of a trial's divergence, in nats a token.
     """
 
     trials: tuple[Trial, ...]
     resumed: int
     spent: int
     interrupted: bool
+    max_kl: float = math.inf
 
     @property
     def identity(self) -> Trial:
@@ -40,8 +52,8 @@ class SearchResult:
 
     @property
     def best(self) -> Trial:
-        """The first trial with the highest finite score; trial 0 if none is finite."""
-        return best_of(self.trials)
+        """The first trial with the highest finite score within the limit; trial 0 if there is none."""
+        return best_of(self.trials, self.max_kl)
 
 
 def run_search(
@@ -54,6 +66,8 @@ def run_search(
     starts: Float[Tensor, "start d"] | None = None,
     value_and_grad: Callable[[Point], tuple[float, Point]] | None = None,
     target_score: float = math.inf,
+    kl_and_grad: Callable[[Point], tuple[float, Point]] | None = None,
+    max_kl: float = math.inf,
     trials_per_step: int = 1,
     evaluate: Callable[[Sequence[Point]], Iterable[float]] | None = None,
     log: TrialLog | None = None,
@@ -75,7 +89,10 @@ def run_search(
             that follows the gradient ignores them.
         value_and_grad: maps a point to its score and gradient; called instead of `f` by a search that follows the
             gradient. The search ends with the identity if that has no finite gradient.
-        target_score: end with the step in which a trial reaches this score, even if budget is left.
+        target_score: end with the step in which a trial within `max_kl` reaches this score, even if budget is left.
+        kl_and_grad: maps a point to its divergence in nats a token and the gradient of that; only for a search that
+            follows the gradient.
+        max_kl: limit of the divergence; see `tarot.search.kl_limit`.
         trials_per_step: points that are proposed together, before the score of any of them is known.
         evaluate: maps the points of a step to their scores, in order; None calls `f` for one after another.
         log: receives each trial as soon as its score is known; the search continues from the trials in it.
@@ -107,23 +124,33 @@ def run_search(
             raise TarotError(f"trials of {d} coordinates", f"{len(trial.x)} in the log", "choose another folder")
 
     def result(interrupted: bool) -> SearchResult:
-        return SearchResult(tuple(trials), resumed, cost * len(trials), interrupted)
+        return SearchResult(tuple(trials), resumed, cost * len(trials), interrupted, max_kl)
 
-    follow = value_and_grad if strategy.follows_gradient else None
+    def follow(x: Point) -> _Evaluated:
+        assert value_and_grad is not None
+        score, gradient = value_and_grad(x)
+        if kl_and_grad is None:
+            return _Evaluated(score, gradient)
+        kl, kl_gradient = kl_and_grad(x)
+        # Beyond the target a higher score would only overfit.
+        gain = gradient if score < target_score else torch.zeros_like(gradient)
+        weight = multiplier([*(trial.kl for trial in trials if trial.kl is not None), kl], max_kl)
+        return _Evaluated(score, limited_direction(gain, kl_gradient, weight), kl)
+
     try:
         while (remaining := budget // cost - len(trials)) > 0:
             # A resumed log may end inside a step: complete it without looking at the scores that it has so far.
             n_done = len(trials) % trials_per_step
             history, begun = trials[: len(trials) - n_done], trials[len(trials) - n_done :]
-            if _is_over(strategy, history, target_score):
+            if _is_over(strategy, history, target_score, max_kl):
                 break
             proposals = _propose(strategy, starts, history, begun, min(trials_per_step - n_done, remaining))
             points = [proposal.x for proposal, _ in proposals]
-            evaluations = map(follow, points) if follow else _without_gradient(f, evaluate, points)
-            for (proposal, propose_seconds), (score, gradient, seconds) in zip(
+            evaluations = map(follow, points) if strategy.follows_gradient else _without_gradient(f, evaluate, points)
+            for (proposal, propose_seconds), (evaluated, seconds) in zip(
                 proposals, _timed(iter(evaluations)), strict=True
             ):
-                trial = _trial(len(trials), proposal, score, gradient, propose_seconds, seconds)
+                trial = _trial(len(trials), proposal, evaluated, propose_seconds, seconds)
                 if log:
                     log.append(trial)
                 trials.append(trial)
@@ -136,10 +163,10 @@ def run_search(
     return result(interrupted=False)
 
 
-def _is_over(strategy: Search, history: Sequence[Trial], target_score: float) -> bool:
-    """Return whether the budget cannot help: no gradient to follow, or the target is reached."""
+def _is_over(strategy: Search, history: Sequence[Trial], target_score: float, max_kl: float) -> bool:
+    """Return whether the budget cannot help: no gradient to follow, or the target is reached within the limit."""
     lost = strategy.follows_gradient and bool(history) and not history[0].gradient
-    return lost or any(trial.score >= target_score for trial in history)
+    return lost or any(trial.score >= target_score and is_within(trial, max_kl) for trial in history)
 
 
 def _propose(
@@ -170,26 +197,27 @@ def _propose(
 
 def _without_gradient(
     f: Callable[[Point], float], evaluate: Callable[[Sequence[Point]], Iterable[float]] | None, points: Sequence[Point]
-) -> Iterator[tuple[float, Point]]:
-    return ((score, NO_GRADIENT) for score in (evaluate(points) if evaluate else map(f, points)))
+) -> Iterator[_Evaluated]:
+    return (_Evaluated(score) for score in (evaluate(points) if evaluate else map(f, points)))
 
 
-def _timed(evaluations: Iterator[tuple[float, Point]]) -> Iterator[tuple[float, Point, float]]:
-    """Yield each score and gradient with the seconds spent waiting for it."""
+def _timed(evaluations: Iterator[_Evaluated]) -> Iterator[tuple[_Evaluated, float]]:
+    """Yield each evaluation with the seconds spent waiting for it."""
     while True:
         started = perf_counter()
         try:
-            score, gradient = next(evaluations)
+            evaluated = next(evaluations)
         except StopIteration:
             return
-        yield score, gradient, perf_counter() - started
+        yield evaluated, perf_counter() - started
 
 
 def _trial(
-    index: int, proposal: Proposal, score: float, gradient: Point, propose_seconds: float, evaluate_seconds: float
+    index: int, proposal: Proposal, evaluated: _Evaluated, propose_seconds: float, evaluate_seconds: float
 ) -> Trial:
-    """Return the trial of an evaluated proposal; its score is NaN unless score and gradient are finite."""
-    finite = math.isfinite(score) and bool(gradient.isfinite().all())
+    """Return the trial of an evaluated proposal; its score is NaN unless all of its numbers are finite."""
+    score, gradient, kl = evaluated
+    finite = math.isfinite(score) and bool(gradient.isfinite().all()) and (kl is None or math.isfinite(kl))
     return Trial(
         index=index,
         x=tuple(proposal.x.tolist()),
@@ -198,4 +226,5 @@ def _trial(
         propose_seconds=propose_seconds,
         evaluate_seconds=evaluate_seconds,
         gradient=tuple(gradient.tolist()) if finite else (),
+        kl=kl if finite else None,
     )

@@ -15,6 +15,7 @@ from tarot.objectives.answers import AnswerObjective
 from tarot.objectives.fluency import FluencyFloor
 from tarot.objectives.generated import GenerationObjective, check_generates, make_generation_objective
 from tarot.objectives.prompts import ChatTemplate, get_chat_template
+from tarot.objectives.retained import check_retain
 from tarot.objectives.rewards import is_reward
 from tarot.objectives.samples import Sample, draw_samples
 from tarot.objectives.shots import resolve_num_fewshot
@@ -125,9 +126,10 @@ def check_samples(config: TaRotConfig, include_path: str | Path | None = None) -
 
     Raises:
         UnknownName: no task has this name.
-        TarotError: the task has too few samples, or does not fit the objective.
+        TarotError: the task has too few samples, or does not fit the objective; or what to retain cannot be read.
     """
     task = load_task(config.task, include_path)
+    check_retain(config.retain, config.task, include_path)
     if is_reward(config.objective):
         check_generates(task, config.objective)
     with quiet_loggers("tarot"):  # tune logs the same notes again

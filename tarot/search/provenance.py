@@ -14,6 +14,7 @@ from tarot.objectives.samples import Sample
 from tarot.search.config import TaRotConfig
 from tarot.search.loop import SearchResult
 from tarot.search.problem import Problem
+from tarot.search.retention import Retention
 
 LIBRARIES = ("torch", "transformers", "lm-eval", "botorch", "tarot-lm")
 
@@ -28,13 +29,16 @@ def library_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
 
 
-def search_settings(loaded: LoadedModel, config: TaRotConfig, samples: Sequence[Sample]) -> dict[str, Any]:
+def search_settings(
+    loaded: LoadedModel, config: TaRotConfig, samples: Sequence[Sample], retention: Retention | None = None
+) -> dict[str, Any]:
     """Return everything that decides the trials of a search, but the budget and the libraries' versions.
 
     Args:
         loaded: the model that is edited.
         config: what is searched.
         samples: the samples that the configuration draws.
+        retention: what is retained; None for nothing.
     """
     prompts = json.dumps([vars(sample) for sample in samples])
     return {
@@ -44,10 +48,13 @@ def search_settings(loaded: LoadedModel, config: TaRotConfig, samples: Sequence[
         "dtype": str(loaded.model.dtype),
         **config.to_dict(),
         "prompts": hashlib.sha256(prompts.encode()).hexdigest()[:16],
+        **({"retained": retention.digest} if retention else {}),
     }
 
 
-def search_provenance(loaded: LoadedModel, problem: Problem, result: SearchResult, budget: int) -> dict[str, Any]:
+def search_provenance(
+    loaded: LoadedModel, problem: Problem, result: SearchResult, budget: int, retention: Retention | None = None
+) -> dict[str, Any]:
     """Return the provenance of the adapter that a search found: its configuration and how the search went.
 
     Args:
@@ -55,6 +62,7 @@ def search_provenance(loaded: LoadedModel, problem: Problem, result: SearchResul
         problem: what was searched.
         result: its trials.
         budget: evaluations that the search was given. A resumed search may have spent more before.
+        retention: what was retained; None for nothing.
     """
     return {
         "model": loaded.reference,
@@ -70,6 +78,7 @@ def search_provenance(loaded: LoadedModel, problem: Problem, result: SearchResul
         "fitted": result.best.score >= problem.objective.target_score,
         "best_trial": result.best.index,
         "scores": {"identity": result.identity.score, "best": result.best.score},
+        **({"retention": {"kl": result.best.kl, **retention.notes}} if retention else {}),
         "seconds": {
             "evaluating": round(sum(trial.evaluate_seconds for trial in result.trials), 3),
             "proposing": round(sum(trial.propose_seconds for trial in result.trials), 3),

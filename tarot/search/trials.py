@@ -42,7 +42,9 @@ class Trial:
         propose_seconds: time spent on proposing the point.
         evaluate_seconds: time spent on the objective and its gradient; for a step that is evaluated elsewhere, the time
             spent waiting since the previous trial.
-        gradient: d score / d x, if the search follows the gradient.
+        gradient: d score / d x, if the search follows the gradient; under a limit, the direction of
+            `tarot.search.kl_limit`.
+        kl: divergence from the unedited model on the retained contexts, in nats a token; None without a limit.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -54,15 +56,25 @@ class Trial:
     propose_seconds: Number
     evaluate_seconds: Number
     gradient: tuple[Number, ...] = ()
+    kl: Number | None = None
 
 
-def best_of(trials: Sequence[Trial]) -> Trial:
-    """Return the first trial with the highest finite score; trial 0 if none is finite.
+def best_of(trials: Sequence[Trial], max_kl: float = math.inf) -> Trial:
+    """Return the first trial with the highest finite score within the limit of divergence; trial 0 if there is none.
 
     Args:
         trials: at least one.
+        max_kl: the limit, in nats a token.
     """
-    return max(trials, key=lambda trial: trial.score if math.isfinite(trial.score) else -math.inf)
+    return max(
+        trials,
+        key=lambda trial: trial.score if math.isfinite(trial.score) and is_within(trial, max_kl) else -math.inf,
+    )
+
+
+def is_within(trial: Trial, max_kl: float) -> bool:
+    """Return whether a trial's divergence is at most `max_kl`; one without a divergence is."""
+    return trial.kl is None or trial.kl <= max_kl
 
 
 class Trials(list[Trial]):
@@ -175,6 +187,8 @@ class TrialLog:
         fields = asdict(trial) | {"score": trial.score if math.isfinite(trial.score) else None}
         if not trial.gradient:
             del fields["gradient"]
+        if trial.kl is None:
+            del fields["kl"]
         _append(self.path, _line(fields))
         self.trials.append(trial)
 

@@ -22,6 +22,7 @@ from tarot.search.loop import SearchResult, run_search
 from tarot.search.problem import Evaluation, Problem
 from tarot.search.provenance import search_provenance, search_settings
 from tarot.search.registry import check_budget
+from tarot.search.retention import Retention
 from tarot.search.space import Angles, Space
 from tarot.search.trials import Trial
 
@@ -45,6 +46,8 @@ def tune(
     """Search the angles that maximise an objective on a few labelled samples.
 
     The search ends when its budget is spent, or when the training samples are fitted: further steps would overfit.
+    With `config.max_kl` it goes on until the edit is also within this limit of divergence. Each trial then reads the
+    retained contexts besides the samples; the budget counts that as one evaluation, and the provenance has the tokens.
     Ctrl-C ends it early and keeps the best edit so far.
 
     Args:
@@ -60,7 +63,7 @@ def tune(
         callbacks: called when the search begins, after each trial, and at the end.
 
     Returns:
-        The edit with the highest score; with zero angles if no trial beats the unedited model.
+        The edit with the highest score within the limit; with zero angles if no trial beats the unedited model.
 
     Raises:
         UnknownName: no task has this name.
@@ -79,7 +82,8 @@ def tune(
     check_request(config, budget=budget, output_dir=folder, resume=resume)
     problem = Problem.from_config(loaded, config, include_path, batch_size)
     space = problem.make_space()
-    settings = search_settings(loaded, problem.config, problem.samples)
+    retention = None if config.max_kl is None else Retention.from_problem(loaded, problem, include_path, batch_size)
+    settings = search_settings(loaded, problem.config, problem.samples, retention)
     with (
         open_logs(folder, settings, resume=resume, with_texts=is_reward(config.objective)) as logs,
         notify_callbacks(
@@ -88,7 +92,7 @@ def tune(
     ):
         if folder:
             _write_recipe(folder / RECIPE, loaded, problem.config, budget, include_path)
-        result = _search(problem, space, logs, budget=budget, score_batch=score_batch, callbacks=callbacks)
+        result = _search(problem, retention, space, logs, budget=budget, score_batch=score_batch, callbacks=callbacks)
         if not math.isfinite(result.best.score):
             n = len(result.trials)
             raise TarotError(
@@ -98,7 +102,7 @@ def tune(
         adapter = Adapter(
             _angles(space, torch.tensor(result.best.x, dtype=torch.float64)),
             Edit.from_sites(loaded.model, config.sites, objective.sites, objective.rotation),
-            search_provenance(loaded, problem, result, budget),
+            search_provenance(loaded, problem, result, budget, retention),
         )
         if folder:
             adapter.save_pretrained(folder)
@@ -128,6 +132,7 @@ def check_request(config: TaRotConfig, *, budget: int, output_dir: Path | None =
 
 def _search(
     problem: Problem,
+    retention: Retention | None,
     space: Space,
     logs: SearchLogs,
     *,
@@ -153,6 +158,8 @@ def _search(
         if isinstance(objective, DifferentiableObjective)
         else None,
         target_score=objective.target_score,
+        kl_and_grad=(lambda x: space.value_and_grad(x, retention.value_and_grad)) if retention else None,
+        max_kl=math.inf if config.max_kl is None else config.max_kl,
         trials_per_step=config.trials_per_step,
         evaluate=(lambda points: map(logs.keep_texts, score_batch([_angles(space, x) for x in points])))
         if score_batch

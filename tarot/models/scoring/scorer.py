@@ -286,9 +286,16 @@ class Scorer:
             out = self.model(input_ids=ids, attention_mask=mask, use_cache=cache is not None, **{CACHE: cache})
         return out.logits[0]
 
+    def logits(self) -> Iterator[tuple[list[int], Float[Tensor, "n v"]]]:
+        """Yield for each pass its requests and the logits that predict their continuations, one row a token, in order.
+
+        Every request is in one pass, and the same ones are in every scoring, unless memory runs out.
+        """
+        yield from self._run(self._tree, 0, None)
+
     def _passes(self) -> Iterator[tuple[list[int], list[Tensor], list[Tensor]]]:
         """Yield for each pass: its requests, their summed log-probabilities, and whether each is greedy."""
-        for requests, logits in self._run(self._tree, 0, None):
+        for requests, logits in self.logits():
             tokens = torch.tensor([t for i in requests for t in self.requests[i].continuation], device=logits.device)
             chosen = logits.float().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
             matches = logits.argmax(-1) == tokens

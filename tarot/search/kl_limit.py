@@ -1,0 +1,60 @@
+"""Hold an edit's divergence below a limit while its score rises: an augmented Lagrangian.
+
+    maximise score(x)  subject to  KL(x) <= limit
+    direction at trial t:  g / |g| - m_t h / |h|,    g = d score(x_t), h = d KL(x_t)
+    m_t = max(0, l_t + PROPORTIONAL min(e_t, LARGEST)),    l_t = max(0, l_(t-1) + INTEGRAL min(e_t, 1)),  l_0 = INITIAL
+    e_t = KL_t / (MARGIN limit) - 1
+
+The multiplier m grows while the divergence is above the limit and falls while it is below, so nobody has to choose a
+weight. Both gradients are scaled to length 1, because scores have scales of their own: the weight is then m |g| / |h|,
+and m = 1 where no direction raises the score without raising the divergence. Everything depends on the logged trials
+alone, so a resumed search continues as it would have.
+
+Sources: Bertsekas, Constrained Optimization and Lagrange Multiplier Methods, 1982, for inequalities; Stooke, Achiam and
+Abbeel, Responsive Safety in Reinforcement Learning by PID Lagrangian Methods, arXiv 2007.03964, for adding the current
+violation to its running sum.
+"""
+
+from collections.abc import Iterable
+
+from jaxtyping import Float
+from torch import Tensor
+
+INITIAL, INTEGRAL, PROPORTIONAL, LARGEST = 0.5, 0.1, 0.3, 3.0
+MARGIN = 0.9  # aim below the limit, so that trials near the aim satisfy it
+
+
+def multiplier(kls: Iterable[float], limit: float) -> float:
+    """Return the multiplier at the last of these trials.
+
+    Args:
+        kls: divergence of each trial so far, in nats a token.
+        limit: the largest divergence, in nats a token.
+
+    Example:
+        >>> multiplier([0.0, 0.02], 0.03) < multiplier([0.0, 0.06], 0.03)
+        True
+    """
+    total, excess = INITIAL, -1.0
+    for kl in kls:
+        excess = kl / (MARGIN * limit) - 1
+        total = max(0.0, total + INTEGRAL * min(excess, 1.0))
+    return max(0.0, total + PROPORTIONAL * min(excess, LARGEST))
+
+
+def limited_direction(
+    gradient: Float[Tensor, " d"], kl_gradient: Float[Tensor, " d"], weight: float
+) -> Float[Tensor, " d"]:
+    """Return the direction to follow: the unit gradient of the score less the weighted one of the divergence.
+
+    Args:
+        gradient: of the score; zero where the score counts no more.
+        kl_gradient: of the divergence; zero at the identity.
+        weight: the multiplier.
+    """
+    return _unit(gradient) - weight * _unit(kl_gradient)
+
+
+def _unit(vector: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
+    length = vector.norm()
+    return vector / length if length > 0 else vector

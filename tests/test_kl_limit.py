@@ -1,0 +1,108 @@
+"""The limit of divergence: on problems whose constrained optimum is known, and its resumption."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from landscapes import comparable
+
+from tarot.search.kl_limit import limited_direction, multiplier
+from tarot.search.loop import SearchResult, run_search
+from tarot.search.trials import TrialLog, best_of, is_within
+
+D = 20
+LIMIT = 0.03
+RUN = {"d": D, "search": "adam", "seed": 0, "max_kl": LIMIT}
+TOP = torch.linspace(0.3, 0.7, D, dtype=torch.float64)
+
+
+def never_called(x: torch.Tensor) -> float:
+    raise AssertionError("Adam follows the gradient")
+
+
+def score(x: torch.Tensor, scale: float = 1.0) -> tuple[float, torch.Tensor]:
+    """A hill whose top is far from the identity."""
+    return -scale * float((x - TOP).square().sum()), -2 * scale * (x - TOP)
+
+
+def divergence(x: torch.Tensor) -> tuple[float, torch.Tensor]:
+    """Like a KL divergence, quadratic at the identity; the first half of the coordinates is free."""
+    costs = torch.tensor([0.0] * (D // 2) + [4.0] * (D // 2), dtype=torch.float64)
+    return float((costs * (x - 0.5).square()).sum()), 2 * costs * (x - 0.5)
+
+
+def search(budget: int = 120, scale: float = 1.0, **options: object) -> SearchResult:
+    given = {"value_and_grad": lambda x: score(x, scale), "kl_and_grad": divergence, **RUN, **options}
+    return run_search(never_called, budget=budget, **given)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_finds_the_constrained_optimum(scale: float) -> None:
+    """What costs nothing is moved to its best; the rest as far as the limit allows, whatever the score's scale."""
+    result = search(240, scale)
+    free = search(240, scale, kl_and_grad=None, max_kl=math.inf)
+    assert divergence(torch.tensor(free.best.x, dtype=torch.float64))[0] > 3 * LIMIT
+    assert result.best.kl is not None and result.best.kl <= LIMIT
+    distance = TOP - 0.5
+    costly = distance[D // 2 :]
+    reach = math.sqrt(LIMIT / 4) / float(costly.norm())  # of the way to the top
+    optimum = -scale * float(((1 - reach) * costly).square().sum())
+    start = -scale * float(distance.square().sum())
+    assert (result.best.score - start) / (optimum - start) > 0.9
+
+
+def test_the_target_alone_does_not_end_the_search() -> None:
+    target = -0.6 * float((TOP - 0.5).square().sum())
+    result = search(240, target_score=target)
+    reached = [trial.index for trial in result.trials if trial.score >= target]
+    assert reached[0] < result.trials[-1].index
+    assert all(not is_within(result.trials[index], LIMIT) for index in reached[:-1])
+    assert result.best.index == reached[-1] == result.trials[-1].index
+    assert result.best.kl is not None and result.best.kl <= LIMIT
+
+
+def test_the_identity_remains_if_nothing_else_is_within() -> None:
+    result = search(30, kl_and_grad=lambda x: (float(x[0] != 0.5), torch.zeros(D, dtype=torch.float64)))
+    assert result.best.index == 0
+
+
+def test_a_divergence_that_is_not_finite_fails_the_trial() -> None:
+    result = search(9, kl_and_grad=lambda x: (0.0 if x[0] == 0.5 else math.nan, torch.zeros(D, dtype=torch.float64)))
+    assert math.isnan(result.trials[1].score) and result.trials[1].kl is None
+    assert result.best.index == 0
+
+
+@given(st.integers(1, 12))
+@settings(max_examples=5)
+def test_a_resumed_search_makes_the_same_trials(tmp_path_factory: pytest.TempPathFactory, kill: int) -> None:
+    path: Path = tmp_path_factory.mktemp("log") / "trials.jsonl"
+    search(3 * kill, log=TrialLog.open(path, {}, resume=False))
+    resumed = search(45, log=TrialLog.open(path, {}, resume=True))
+    expected = search(45)
+    assert comparable(resumed.trials) == comparable(expected.trials)
+    assert [trial.kl for trial in resumed.trials] == [trial.kl for trial in expected.trials]
+    assert [trial.gradient for trial in resumed.trials] == [trial.gradient for trial in expected.trials]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.floats(1e-4, 1))
+def test_multiplier_is_never_negative_and_rises_with_the_last_divergence(kls: list[float], limit: float) -> None:
+    value = multiplier(kls, limit)
+    assert 0 <= value <= multiplier([*kls[:-1], kls[-1] + limit], limit)
+    assert multiplier([*kls, *[2 * limit] * 100], limit) > 5
+
+
+@given(st.floats(1e-6, 1e6), st.floats(1e-6, 1e6))
+def test_direction_does_not_depend_on_scales(a: float, b: float) -> None:
+    g, h = torch.tensor([1.0, 2.0], dtype=torch.float64), torch.tensor([0.5, -1.0], dtype=torch.float64)
+    assert torch.allclose(limited_direction(a * g, b * h, 0.7), limited_direction(g, h, 0.7))
+    assert torch.equal(limited_direction(g, 0 * h, 0.7), g / g.norm())
+
+
+def test_best_of_ignores_trials_beyond_the_limit() -> None:
+    trials = search(30).trials
+    best = best_of(trials, LIMIT)
+    assert is_within(best, LIMIT)
+    assert best.score == max(trial.score for trial in trials if is_within(trial, LIMIT))
