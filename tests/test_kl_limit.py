@@ -11,11 +11,16 @@ from landscapes import comparable
 
 from tarot.search.kl_limit import limited_direction, multiplier
 from tarot.search.loop import SearchResult, run_search
-from tarot.search.trials import TrialLog, best_of, is_within
+from tarot.search.trials import Trial, TrialLog
 
 D = 20
 LIMIT = 0.03
-RUN = {"d": D, "search": "adam", "seed": 0, "max_kl": LIMIT}
+RUN = {"d": D, "search": "adam", "seed": 0}
+# Of each part of the contexts; the first half of the coordinates is free.
+COSTS = torch.tensor(
+    [[0.0] * (D // 2) + [4 + 3.2 * math.cos(k * math.pi / 2 + i) for i in range(D // 2)] for k in range(4)],
+    dtype=torch.float64,
+)
 TOP = torch.linspace(0.3, 0.7, D, dtype=torch.float64)
 
 
@@ -28,14 +33,42 @@ def score(x: torch.Tensor, scale: float = 1.0) -> tuple[float, torch.Tensor]:
     return -scale * float((x - TOP).square().sum()), -2 * scale * (x - TOP)
 
 
-def divergence(x: torch.Tensor) -> tuple[float, torch.Tensor]:
-    """Like a KL divergence, quadratic at the identity; the first half of the coordinates is free."""
-    costs = torch.tensor([0.0] * (D // 2) + [4.0] * (D // 2), dtype=torch.float64)
-    return float((costs * (x - 0.5).square()).sum()), 2 * costs * (x - 0.5)
+class Limit:
+    """Like a KL divergence, quadratic at the identity, and different on each part of the contexts."""
+
+    max_kl = LIMIT
+
+    def value_and_grad(self, x: torch.Tensor, index: int) -> tuple[float, torch.Tensor]:
+        costs = COSTS[index % 4]
+        return float((costs * (x - 0.5).square()).sum()), 2 * costs * (x - 0.5)
+
+    def kl(self, x: torch.Tensor) -> float:
+        return float((COSTS.mean(0) * (x - 0.5).square()).sum())
+
+
+class Broken(Limit):
+    """A divergence that is not finite, except at the identity."""
+
+    def value_and_grad(self, x: torch.Tensor, index: int) -> tuple[float, torch.Tensor]:
+        return (0.0 if x[0] == 0.5 else math.nan), torch.zeros(D, dtype=torch.float64)
+
+
+class Forbidding(Limit):
+    """A limit that only the identity keeps."""
+
+    def value_and_grad(self, x: torch.Tensor, index: int) -> tuple[float, torch.Tensor]:
+        return float(x[0] != 0.5), torch.zeros(D, dtype=torch.float64)
+
+    def kl(self, x: torch.Tensor) -> float:
+        return 1.0
+
+
+def kl_of(trial: Trial) -> float:
+    return Limit().kl(torch.tensor(trial.x, dtype=torch.float64))
 
 
 def search(budget: int = 120, scale: float = 1.0, **options: object) -> SearchResult:
-    given = {"value_and_grad": lambda x: score(x, scale), "kl_and_grad": divergence, **RUN, **options}
+    given = {"value_and_grad": lambda x: score(x, scale), "limit": Limit(), **RUN, **options}
     return run_search(never_called, budget=budget, **given)
 
 
@@ -43,9 +76,9 @@ def search(budget: int = 120, scale: float = 1.0, **options: object) -> SearchRe
 def test_finds_the_constrained_optimum(scale: float) -> None:
     """What costs nothing is moved to its best; the rest as far as the limit allows, whatever the score's scale."""
     result = search(240, scale)
-    free = search(240, scale, kl_and_grad=None, max_kl=math.inf)
-    assert divergence(torch.tensor(free.best.x, dtype=torch.float64))[0] > 3 * LIMIT
-    assert result.best.kl is not None and result.best.kl <= LIMIT
+    free = search(240, scale, limit=None)
+    assert kl_of(free.best) > 3 * LIMIT
+    assert result.kl == kl_of(result.best) <= LIMIT
     distance = TOP - 0.5
     costly = distance[D // 2 :]
     reach = math.sqrt(LIMIT / 4) / float(costly.norm())  # of the way to the top
@@ -57,20 +90,20 @@ def test_finds_the_constrained_optimum(scale: float) -> None:
 def test_the_target_alone_does_not_end_the_search() -> None:
     target = -0.6 * float((TOP - 0.5).square().sum())
     result = search(240, target_score=target)
-    reached = [trial.index for trial in result.trials if trial.score >= target]
-    assert reached[0] < result.trials[-1].index
-    assert all(not is_within(result.trials[index], LIMIT) for index in reached[:-1])
-    assert result.best.index == reached[-1] == result.trials[-1].index
-    assert result.best.kl is not None and result.best.kl <= LIMIT
+    reached = [trial for trial in result.trials if trial.score >= target]
+    assert reached[0].index < reached[-1].index == result.trials[-1].index < 79
+    assert all(kl_of(trial) > LIMIT for trial in reached[:-1])
+    assert result.best == reached[-1]
+    assert result.kl == kl_of(result.best) <= LIMIT
 
 
 def test_the_identity_remains_if_nothing_else_is_within() -> None:
-    result = search(30, kl_and_grad=lambda x: (float(x[0] != 0.5), torch.zeros(D, dtype=torch.float64)))
-    assert result.best.index == 0
+    result = search(30, limit=Forbidding())
+    assert (result.best.index, result.kl) == (0, 0.0)
 
 
 def test_a_divergence_that_is_not_finite_fails_the_trial() -> None:
-    result = search(9, kl_and_grad=lambda x: (0.0 if x[0] == 0.5 else math.nan, torch.zeros(D, dtype=torch.float64)))
+    result = search(9, limit=Broken())
     assert math.isnan(result.trials[1].score) and result.trials[1].kl is None
     assert result.best.index == 0
 
@@ -92,6 +125,7 @@ def test_multiplier_is_never_negative_and_rises_with_the_last_divergence(kls: li
     value = multiplier(kls, limit)
     assert 0 <= value <= multiplier([*kls[:-1], kls[-1] + limit], limit)
     assert multiplier([*kls, *[2 * limit] * 100], limit) > 5
+    assert multiplier([*kls, *[0.0] * 300], limit) == 0
 
 
 @given(st.floats(1e-6, 1e6), st.floats(1e-6, 1e6))
@@ -101,8 +135,7 @@ def test_direction_does_not_depend_on_scales(a: float, b: float) -> None:
     assert torch.equal(limited_direction(g, 0 * h, 0.7), g / g.norm())
 
 
-def test_best_of_ignores_trials_beyond_the_limit() -> None:
-    trials = search(30).trials
-    best = best_of(trials, LIMIT)
-    assert is_within(best, LIMIT)
-    assert best.score == max(trial.score for trial in trials if is_within(trial, LIMIT))
+def test_chooses_the_best_trial_within_the_limit() -> None:
+    result = search(60)
+    assert result.best.score == max(trial.score for trial in result.trials if kl_of(trial) <= LIMIT)
+    assert result.best.score < max(trial.score for trial in result.trials)

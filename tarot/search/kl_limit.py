@@ -3,7 +3,10 @@
     maximise score(x)  subject to  KL(x) <= limit
     direction at trial t:  g / |g| - m_t h / |h|,    g = d score(x_t), h = d KL(x_t)
     m_t = max(0, l_t + PROPORTIONAL min(e_t, LARGEST)),    l_t = max(0, l_(t-1) + INTEGRAL min(e_t, 1)),  l_0 = INITIAL
-    e_t = KL_t / (MARGIN limit) - 1
+    e_t = (mean of the last PARTS KLs) / (MARGIN limit) - 1
+
+Each trial reads one part of the retained contexts, in turn, so that all of them cost little more than the samples. The
+mean over the last trials has read them all. Whether a trial is within the limit is decided on all contexts.
 
 The multiplier m grows while the divergence is above the limit and falls while it is below, so nobody has to choose a
 weight. Both gradients are scaled to length 1, because scores have scales of their own: the weight is then m |g| / |h|,
@@ -15,20 +18,51 @@ Abbeel, Responsive Safety in Reinforcement Learning by PID Lagrangian Methods, a
 violation to its running sum.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
 INITIAL, INTEGRAL, PROPORTIONAL, LARGEST = 0.5, 0.1, 0.3, 3.0
+PARTS = 4
 MARGIN = 0.9  # aim below the limit, so that trials near the aim satisfy it
 
 
-def multiplier(kls: Iterable[float], limit: float) -> float:
+@runtime_checkable
+class DivergenceLimit(Protocol):
+    """A limit on the divergence of the points that a search chooses.
+
+    Attributes:
+        max_kl: the limit, in nats a token.
+    """
+
+    @property
+    def max_kl(self) -> float:
+        """Return the limit, in nats a token."""
+        ...
+
+    def value_and_grad(self, x: Float[Tensor, " d"], index: int) -> tuple[float, Float[Tensor, " d"]]:
+        """Return the divergence of a trial's point on the part that its index has, and its gradient."""
+        ...
+
+    def kl(self, x: Float[Tensor, " d"]) -> float:
+        """Return the divergence of a point on all contexts, in nats a token."""
+        ...
+
+
+def recent_kl(kls: Sequence[float | None]) -> float:
+    """Return the mean divergence of the last trials that together have read all contexts; failed ones are left out."""
+    known = [kl for kl in kls if kl is not None][-PARTS:]
+    return sum(known) / len(known) if known else math.inf
+
+
+def multiplier(kls: Sequence[float], limit: float) -> float:
     """Return the multiplier at the last of these trials.
 
     Args:
-        kls: divergence of each trial so far, in nats a token.
+        kls: divergence of each trial so far on its part of the contexts, in nats a token.
         limit: the largest divergence, in nats a token.
 
     Example:
@@ -36,8 +70,8 @@ def multiplier(kls: Iterable[float], limit: float) -> float:
         True
     """
     total, excess = INITIAL, -1.0
-    for kl in kls:
-        excess = kl / (MARGIN * limit) - 1
+    for n in range(1, len(kls) + 1):
+        excess = recent_kl(kls[max(0, n - PARTS) : n]) / (MARGIN * limit) - 1
         total = max(0.0, total + INTEGRAL * min(excess, 1.0))
     return max(0.0, total + PROPORTIONAL * min(excess, LARGEST))
 

@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tarot.errors import TarotError
-from tarot.search.kl_limit import limited_direction, multiplier
+from tarot.search.kl_limit import DivergenceLimit, limited_direction, multiplier, recent_kl
 from tarot.search.protocol import Point, Proposal, Search
 from tarot.search.registry import SEARCHES, check_budget, check_trials_per_step, trial_cost
-from tarot.search.trials import Trial, TrialLog, best_of, is_within
+from tarot.search.trials import Trial, TrialLog, best_of
 
 NO_GRADIENT = torch.zeros(0, dtype=torch.float64)
 
@@ -36,14 +36,16 @@ class SearchResult:
         resumed: number of trials that came from the log.
         spent: evaluations that all trials count for.
         interrupted: whether Ctrl-C ended the search before its budget was spent.
-        max_kl: limit of a trial's divergence, in nats a token.
+        chosen: index of the best trial, where that is not the one with the highest score.
+        kl: divergence of the best trial on all retained contexts, in nats a token; None without a limit.
     """
 
     trials: tuple[Trial, ...]
     resumed: int
     spent: int
     interrupted: bool
-    max_kl: float = math.inf
+    chosen: int | None = None
+    kl: float | None = None
 
     @property
     def identity(self) -> Trial:
@@ -52,8 +54,8 @@ class SearchResult:
 
     @property
     def best(self) -> Trial:
-        """The first trial with the highest finite score within the limit; trial 0 if there is none."""
-        return best_of(self.trials, self.max_kl)
+        """The first trial with the highest finite score; trial 0 if none is finite. Under a limit, the chosen one."""
+        return best_of(self.trials) if self.chosen is None else self.trials[self.chosen]
 
 
 def run_search(
@@ -66,8 +68,7 @@ def run_search(
     starts: Float[Tensor, "start d"] | None = None,
     value_and_grad: Callable[[Point], tuple[float, Point]] | None = None,
     target_score: float = math.inf,
-    kl_and_grad: Callable[[Point], tuple[float, Point]] | None = None,
-    max_kl: float = math.inf,
+    limit: DivergenceLimit | None = None,
     trials_per_step: int = 1,
     evaluate: Callable[[Sequence[Point]], Iterable[float]] | None = None,
     log: TrialLog | None = None,
@@ -89,10 +90,8 @@ def run_search(
             that follows the gradient ignores them.
         value_and_grad: maps a point to its score and gradient; called instead of `f` by a search that follows the
             gradient. The search ends with the identity if that has no finite gradient.
-        target_score: end with the step in which a trial within `max_kl` reaches this score, even if budget is left.
-        kl_and_grad: maps a point to its divergence in nats a token and the gradient of that; only for a search that
-            follows the gradient.
-        max_kl: limit of the divergence; see `tarot.search.kl_limit`.
+        target_score: end with the step in which a trial within the limit reaches this score, even if budget is left.
+        limit: how far a chosen point may diverge; only for a search that follows the gradient.
         trials_per_step: points that are proposed together, before the score of any of them is known.
         evaluate: maps the points of a step to their scores, in order; None calls `f` for one after another.
         log: receives each trial as soon as its score is known; the search continues from the trials in it.
@@ -123,18 +122,18 @@ def run_search(
         if len(trial.x) != d:
             raise TarotError(f"trials of {d} coordinates", f"{len(trial.x)} in the log", "choose another folder")
 
-    def result(interrupted: bool) -> SearchResult:
-        return SearchResult(tuple(trials), resumed, cost * len(trials), interrupted, max_kl)
+    def result(interrupted: bool, chosen: int | None = None, kl: float | None = None) -> SearchResult:
+        return SearchResult(tuple(trials), resumed, cost * len(trials), interrupted, chosen, kl)
 
     def follow(x: Point) -> _Evaluated:
         assert value_and_grad is not None
         score, gradient = value_and_grad(x)
-        if kl_and_grad is None:
+        if limit is None:
             return _Evaluated(score, gradient)
-        kl, kl_gradient = kl_and_grad(x)
+        kl, kl_gradient = limit.value_and_grad(x, len(trials))
         # Beyond the target a higher score would only overfit.
         gain = gradient if score < target_score else torch.zeros_like(gradient)
-        weight = multiplier([*(trial.kl for trial in trials if trial.kl is not None), kl], max_kl)
+        weight = multiplier([*(trial.kl for trial in trials if trial.kl is not None), kl], limit.max_kl)
         return _Evaluated(score, limited_direction(gain, kl_gradient, weight), kl)
 
     try:
@@ -142,7 +141,7 @@ def run_search(
             # A resumed log may end inside a step: complete it without looking at the scores that it has so far.
             n_done = len(trials) % trials_per_step
             history, begun = trials[: len(trials) - n_done], trials[len(trials) - n_done :]
-            if _is_over(strategy, history, target_score, max_kl):
+            if _is_over(strategy, history, target_score, limit):
                 break
             proposals = _propose(strategy, starts, history, begun, min(trials_per_step - n_done, remaining))
             points = [proposal.x for proposal, _ in proposals]
@@ -159,14 +158,40 @@ def run_search(
     except KeyboardInterrupt:
         if not trials:
             raise
-        return result(interrupted=True)
-    return result(interrupted=False)
+        return result(True, *_choose(trials, limit))
+    return result(False, *_choose(trials, limit))
 
 
-def _is_over(strategy: Search, history: Sequence[Trial], target_score: float, max_kl: float) -> bool:
+def _is_over(strategy: Search, history: Sequence[Trial], target_score: float, limit: DivergenceLimit | None) -> bool:
     """Return whether the budget cannot help: no gradient to follow, or the target is reached within the limit."""
     lost = strategy.follows_gradient and bool(history) and not history[0].gradient
-    return lost or any(trial.score >= target_score and is_within(trial, max_kl) for trial in history)
+    if limit is None or lost:
+        return lost or any(trial.score >= target_score for trial in history)
+    # The trials before the last did not end the search, in this process or in the one that logged them.
+    last = len(history) - 1
+    return last >= 0 and history[last].score >= target_score and _kl_within(history, last, limit) is not None
+
+
+def _kl_within(trials: Sequence[Trial], index: int, limit: DivergenceLimit) -> float | None:
+    """Return the divergence of a trial on all contexts if it is within the limit, else None."""
+    if index == 0:
+        return 0.0
+    kls = [trial.kl for trial in trials[: index + 1]]
+    if min(recent_kl(kls), recent_kl(kls[-1:])) > 2 * limit.max_kl:
+        return None  # not worth reading all contexts
+    kl = limit.kl(torch.tensor(trials[index].x, dtype=torch.float64))
+    return kl if kl <= limit.max_kl else None
+
+
+def _choose(trials: Sequence[Trial], limit: DivergenceLimit | None) -> tuple[int | None, float | None]:
+    """Return the index of the best trial within the limit, the identity at least, and its divergence."""
+    if limit is None:
+        return None, None
+    finite = [trial for trial in trials if math.isfinite(trial.score)]
+    for trial in sorted(finite, key=lambda trial: (-trial.score, trial.index)):
+        if (kl := _kl_within(trials, trial.index, limit)) is not None:
+            return trial.index, kl
+    return 0, 0.0
 
 
 def _propose(

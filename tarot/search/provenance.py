@@ -78,7 +78,7 @@ def search_provenance(
         "fitted": result.best.score >= problem.objective.target_score,
         "best_trial": result.best.index,
         "scores": {"identity": result.identity.score, "best": result.best.score},
-        **({"retention": {"kl": result.best.kl, **retention.notes}} if retention else {}),
+        **({"retention": {"kl": result.kl, **retention.notes}} if retention else {}),
         "seconds": {
             "evaluating": round(sum(trial.evaluate_seconds for trial in result.trials), 3),
             "proposing": round(sum(trial.propose_seconds for trial in result.trials), 3),

@@ -5,27 +5,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from tarot.edit.hooks import apply_rotation
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.retained import make_retained, retained_digest
 from tarot.objectives.retention import RetentionTerm
+from tarot.search.kl_limit import PARTS
 from tarot.search.problem import Problem
-from tarot.search.space import Angles
+from tarot.search.protocol import Point
+from tarot.search.space import Angles, Space
 
 
 @dataclass(frozen=True)
 class Retention:
-    """A limit on the divergence of a problem's edits from the unedited model.
+    """The divergence of a problem's edits from the unedited model.
 
     Attributes:
         problem: what is searched.
-        term: the divergence on the retained contexts. Every source has the same weight.
+        parts: the divergence on each part of the retained contexts. Every part has its share of every source, and every
+            source has the same weight.
         sources: number of contexts of each source.
         digest: of all contexts.
     """
 
     problem: Problem
-    term: RetentionTerm
+    parts: tuple[RetentionTerm, ...]
     sources: Mapping[str, int]
     digest: str
 
@@ -64,25 +70,65 @@ class Retention:
             include_path=include_path,
             batch_size=batch_size,
         )
-        term = RetentionTerm(
-            loaded.model,
-            [context for source in sources for context in source.contexts],
-            weights=[1 / len(source.contexts) for source in sources for _ in source.contexts],
-            batch_size=batch_size,
-            n_frozen_layers=min(site.layer for site in problem.objective.sites),
-        )
-        return cls(problem, term, {name: len(contexts) for name, contexts in sources}, retained_digest(sources))
+        parts = []
+        for k in range(PARTS):
+            shares = [source.contexts[k::PARTS] or source.contexts for source in sources]
+            parts.append(
+                RetentionTerm(
+                    loaded.model,
+                    [context for share in shares for context in share],
+                    weights=[1 / len(share) for share in shares for _ in share],
+                    batch_size=batch_size,
+                    n_frozen_layers=min(site.layer for site in problem.objective.sites),
+                )
+            )
+        sizes = {name: len(contexts) for name, contexts in sources}
+        return cls(problem, tuple(parts), sizes, retained_digest(sources))
 
-    def value_and_grad(self, angles: Angles) -> tuple[float, Angles]:
-        """Return the divergence of an edit in nats a token, and its gradient, per radian."""
+    def value_and_grad(self, angles: Angles, part: int) -> tuple[float, Angles]:
+        """Return the divergence of an edit on a part, in nats a token, and its gradient, per radian."""
         objective = self.problem.objective
-        return self.term.value_and_grad(angles, objective.sites, objective.rotation)
+        return self.parts[part].value_and_grad(angles, objective.sites, objective.rotation)
+
+    def kl(self, angles: Angles) -> float:
+        """Return the divergence of an edit on all contexts, in nats a token."""
+        objective = self.problem.objective
+        with torch.no_grad(), apply_rotation(objective.model, angles, objective.sites, objective.rotation):
+            return sum(part.kl() for part in self.parts) / len(self.parts)
 
     @property
     def notes(self) -> dict[str, Any]:
-        """Return what the provenance says: the contexts, and the tokens that a trial runs for them."""
+        """Return what the provenance says: the contexts, and the mean number of tokens that a trial runs for them."""
         return {
             "contexts": dict(self.sources),
-            "tokens": self.term.tokens,
-            "left_out_probability": round(self.term.rest, 6),
+            "tokens": round(sum(part.tokens for part in self.parts) / len(self.parts)),
+            "left_out_probability": round(sum(part.rest for part in self.parts) / len(self.parts), 6),
         }
+
+
+@dataclass(frozen=True)
+class RetentionLimit:
+    """The retention of a search as a function of points of its space.
+
+    Implements `tarot.search.kl_limit.DivergenceLimit`.
+
+    Attributes:
+        retention: the divergence of edits.
+        space: maps points to angles.
+    """
+
+    retention: Retention
+    space: Space
+
+    @property
+    def max_kl(self) -> float:
+        """Return the limit of the configuration, in nats a token."""
+        return float(self.retention.problem.config.max_kl or 0.0)
+
+    def value_and_grad(self, x: Point, index: int) -> tuple[float, Point]:
+        """Return the divergence of a trial's point on the part that its index has, and its gradient."""
+        return self.space.value_and_grad(x, lambda angles: self.retention.value_and_grad(angles, index % PARTS))
+
+    def kl(self, x: Point) -> float:
+        """Return the divergence of a point on all contexts, in nats a token."""
+        return self.retention.kl(self.space.angles(x).float())

@@ -44,7 +44,8 @@ class Trial:
             spent waiting since the previous trial.
         gradient: d score / d x, if the search follows the gradient; under a limit, the direction of
             `tarot.search.kl_limit`.
-        kl: divergence from the unedited model on the retained contexts, in nats a token; None without a limit.
+        kl: divergence from the unedited model on the trial's part of the retained contexts, in nats a token; None
+            without a limit.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -59,22 +60,13 @@ class Trial:
     kl: Number | None = None
 
 
-def best_of(trials: Sequence[Trial], max_kl: float = math.inf) -> Trial:
-    """Return the first trial with the highest finite score within the limit of divergence; trial 0 if there is none.
+def best_of(trials: Sequence[Trial]) -> Trial:
+    """Return the first trial with the highest finite score; trial 0 if none is finite.
 
     Args:
         trials: at least one.
-        max_kl: the limit, in nats a token.
     """
-    return max(
-        trials,
-        key=lambda trial: trial.score if math.isfinite(trial.score) and is_within(trial, max_kl) else -math.inf,
-    )
-
-
-def is_within(trial: Trial, max_kl: float) -> bool:
-    """Return whether a trial's divergence is at most `max_kl`; one without a divergence is."""
-    return trial.kl is None or trial.kl <= max_kl
+    return max(trials, key=lambda trial: trial.score if math.isfinite(trial.score) else -math.inf)
 
 
 class Trials(list[Trial]):

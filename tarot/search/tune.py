@@ -22,7 +22,7 @@ from tarot.search.loop import SearchResult, run_search
 from tarot.search.problem import Evaluation, Problem
 from tarot.search.provenance import search_provenance, search_settings
 from tarot.search.registry import check_budget
-from tarot.search.retention import Retention
+from tarot.search.retention import Retention, RetentionLimit
 from tarot.search.space import Angles, Space
 from tarot.search.trials import Trial
 
@@ -158,8 +158,7 @@ def _search(
         if isinstance(objective, DifferentiableObjective)
         else None,
         target_score=objective.target_score,
-        kl_and_grad=(lambda x: space.value_and_grad(x, retention.value_and_grad)) if retention else None,
-        max_kl=math.inf if config.max_kl is None else config.max_kl,
+        limit=RetentionLimit(retention, space) if retention else None,
         trials_per_step=config.trials_per_step,
         evaluate=(lambda points: map(logs.keep_texts, score_batch([_angles(space, x) for x in points])))
         if score_batch
