@@ -49,6 +49,8 @@ class TuneRecipe(TypedDict, total=False):
     apply_chat_template: bool
     trials_per_step: _Positive
     fluency_floor: Name
+    max_kl: Annotated[Number, Gt(0)]
+    retain: list[Name]
 
 
 class BenchRecipe(TypedDict, total=False):
