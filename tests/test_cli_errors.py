@@ -92,6 +92,20 @@ EARLY = [
     ),
     (("evaluate", *MODEL, "--tasks", " , "), "' , '"),
     *(
+        (("try", *EDIT, *option), keyword)
+        for option, keyword in (
+            (("--prompt", " "), "empty"),
+            (("--prompt", "a", "--tasks", "own_choice"), "not both"),
+            (("--limit", "2"), "--tasks"),
+            (("--tasks", "own_chioce"), "'own_chioce'"),
+            (("--tasks", "own_choice,own_generate"), "one task"),
+            (("--tasks", "own_choice", "--limit", "0"), "'0'"),
+            (("--prompt", "a", "--strength", "2"), "2.0"),
+            (("--prompt", "a", "--max-new-tokens", "0"), "--max-new-tokens"),
+            (("--prompt", "a", "--adapter", "nowhere"), "nowhere"),
+        )
+    ),
+    *(
         (("compare", *EDIT, *option), keyword)
         for option, keyword in (
             (("--output-path", ""), "''"),

@@ -76,6 +76,7 @@ SUBSTITUTES = {
 SMALLER_SETTINGS = {
     "tarot tune": "--num-samples 4 --budget 6 --device cpu",
     "--objective sentiment:": "--space head",  # a random model's texts have no sentiment, so no gradient to follow
+    "tarot try": "--limit 1 --device cpu",
     "tarot evaluate": "--limit 4 --device cpu",
     "tarot compare": "--limit 4 --device cpu",
     "tarot bench": "--num-samples 4 --budget 6 --limit 4 --draws 0",
