@@ -141,7 +141,7 @@ def wheel_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def byte_wheel(byte_gguf: Path, wheel_cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Make `wheel:fake` version 7.8 the only wheel, with `byte_gguf` inside; returns where it was unpacked so far."""
-    from tarot.models import wheels
+    from tarot.models import wheel, wheels
 
     folders: list[Path] = []
 
@@ -149,8 +149,9 @@ def byte_wheel(byte_gguf: Path, wheel_cache: Path, monkeypatch: pytest.MonkeyPat
         folders.append(folder)
         return byte_gguf
 
-    monkeypatch.setattr(wheels, "WHEELS", {"fake": wheels.Wheel("fake-wheel", "fake-wheel", locate, 1, 1, 1, 1)})
-    monkeypatch.setattr(wheels, "version", lambda name: "7.8")
+    fake = wheel.InstalledWheel("fake-wheel", 1, 1, 1, 1, "fake-wheel", locate)
+    monkeypatch.setattr(wheels, "WHEELS", {"fake": fake})
+    monkeypatch.setattr(wheel, "version", lambda name: "7.8")
     return folders
 
 

