@@ -18,6 +18,11 @@ cells of seed 0 both were behind (.009 and .022), so they did not run everywhere
 Where `random` or `paper` is ahead of the default on seed 0, that search also runs on the other seeds, to tell a loss
 from a lucky draw of samples. Chance falls back in such a repetition, and settings in which the default is ahead are not
 repeated. So these cells speak of their own settings only, and count in no mean.
+
+*Sizes*, declared later and before any of them was measured: the models of `LARGER` run on all tasks, seed 0, cells
+without shots first, with the methods of `SIZE_METHODS`. The tasks come in the order of `LARGER_TASKS`: one that the
+edit learns on small models, one that hardly moves there, one with a gain over prompting, then the others. Whatever is
+measured when the time is up is reported.
 """
 
 import math
@@ -28,7 +33,10 @@ from typing import Any
 from tarot.models.wheels import WHEELS
 
 MODELS = {"smollm2": "wheel:smollm2-135m", "gemma3": "wheel:gemma3-270m"}
+LARGER = {"qwen0.5b": "wheel:qwen2.5-coder-0.5b", "qwen1.5b": "wheel:qwen2.5-coder-1.5b"}
+REFERENCES = MODELS | LARGER
 TASKS = ("ag_news", "entailed_polarity", "navigate", "color", "winowhy")
+LARGER_TASKS = ("entailed_polarity", "navigate", "ag_news", "winowhy", "color")
 SHOTS = (0, 6)
 SEEDS = (0, 1, 2)
 SAMPLES, BUDGET, DOCUMENTS = 20, 120, 200
@@ -85,6 +93,13 @@ def cells(seeds: tuple[int, ...] = SEEDS) -> Iterator[Cell]:
     return (Cell(model, task, shots, seed) for seed in seeds for shots in SHOTS for task in TASKS for model in MODELS)
 
 
+def size_cells(model: str, shots: tuple[int, ...] = SHOTS) -> Iterator[Cell]:
+    """Yield the cells of a model of `LARGER`, in the order in which they are measured."""
+    return (Cell(model, task, n, SEEDS[0]) for n in shots for task in LARGER_TASKS)
+
+
+SIZE_METHODS = {0: ("base", "default", "few-shot"), 6: ("base", "default")}
+
 # Level with the default on the development cells, and so measured in every cell of seed 0.
 LEVEL = ("oft", "every other layer")
 # Settings in which a search that the default should beat was ahead of it on seed 0.
@@ -101,6 +116,8 @@ def methods(cell: Cell) -> tuple[str, ...]:
 
     The unedited model answers alike for every seed, so the first seed has its record for all.
     """
+    if cell.model in LARGER:
+        return SIZE_METHODS[cell.shots]
     base = ("base",) if cell.seed == SEEDS[0] else ()
     everywhere = ("default", *base, *(("few-shot",) if not cell.shots else ()))
     repeated = AHEAD.get((cell.model, cell.task, cell.shots))
@@ -112,6 +129,6 @@ def methods(cell: Cell) -> tuple[str, ...]:
 def settings_of(cell: Cell, method: str) -> dict[str, Any]:
     """Return the settings of `TaRotConfig` in which a method differs from the default in this cell."""
     if method == "every other layer":
-        layers = WHEELS[MODELS[cell.model].removeprefix("wheel:")].layers
+        layers = WHEELS[REFERENCES[cell.model].removeprefix("wheel:")].layers
         return {"layers": tuple(range(0, layers, 2))}
     return SEARCHES.get(method, {})

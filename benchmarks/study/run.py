@@ -3,6 +3,8 @@
 It can be stopped and started at any time. Each finished cell and method is a small JSON file, a search that was stopped
 resumes from its trials, and several processes may share the work: a cell is locked while it is measured. Searches
 multiply in bfloat16 where the processor can (twice as fast here); every document is answered in float32.
+
+`--model wheel:qwen2.5-coder-0.5b` measures the cells of a larger model instead, into the folder `sizes`.
 """
 
 import argparse
@@ -154,25 +156,51 @@ def parse_methods(text: str) -> list[str]:
     return names
 
 
+def parse_numbers(text: str) -> tuple[int, ...]:
+    """Parse a comma-separated list of numbers."""
+    return tuple(map(int, text.split(",")))
+
+
+def declared(
+    reference: str | None, shots: tuple[int, ...], seeds: tuple[int, ...], methods: list[str]
+) -> list[tuple[str, Cell]]:
+    """Return the methods and cells to measure, in order: of the larger model with this reference, or of the others."""
+    if reference:
+        (model,) = (name for name, each in grid.LARGER.items() if each == reference)
+        return [
+            (method, cell)
+            for cell in grid.size_cells(model, shots)
+            for method in grid.methods(cell)
+            if method in methods
+        ]
+    # Method by method within a seed, so that the most important results come first.
+    return [
+        (method, cell)
+        for seed in seeds
+        for method in methods
+        for cell in grid.cells((seed,))
+        if method in grid.methods(cell)
+    ]
+
+
 def main() -> None:
     """Measure what is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("runs/study"), help="folder of the searches' trials")
-    parser.add_argument("--cells", type=Path, default=HERE / "cells", help="folder of the records")
-    parser.add_argument("--seeds", type=lambda text: tuple(map(int, text.split(","))), default=grid.SEEDS)
+    parser.add_argument("--cells", type=Path, help="folder of the records; default: cells, or sizes with --model")
+    parser.add_argument("--model", choices=list(grid.LARGER.values()), help="a larger model, seed 0 alone")
+    parser.add_argument("--shots", type=parse_numbers, default=grid.SHOTS, help="of a larger model; default: 0,6")
+    parser.add_argument("--seeds", type=parse_numbers, default=grid.SEEDS)
     parser.add_argument("--methods", type=parse_methods, default=list(grid.METHODS), help="default: all")
     options = parser.parse_args()
     models: dict[str, LoadedModel] = {}
-    # Method by method within a seed, so that the most important results come first.
+    folder = options.cells or HERE / ("sizes" if options.model else "cells")
     todo = [
-        (method, cell, options.cells / f"{cell.name}-{method.replace(' ', '_')}.json")
-        for seed in options.seeds
-        for method in options.methods
-        for cell in grid.cells((seed,))
-        if method in grid.methods(cell)
+        (method, cell, folder / f"{cell.name}-{method.replace(' ', '_')}.json")
+        for method, cell in declared(options.model, options.shots, options.seeds, options.methods)
     ]
     n_done = sum(path.exists() for *_, path in todo)
-    print(f"{options.cells} has {n_done} of {len(todo)}", file=sys.stderr, flush=True)
+    print(f"{folder} has {n_done} of {len(todo)}", file=sys.stderr, flush=True)
     options.work.mkdir(parents=True, exist_ok=True)
     for method, cell, path in todo:
         name = path.stem
@@ -180,7 +208,7 @@ def main() -> None:
             if path.exists():
                 continue
             if cell.model not in models:
-                models[cell.model] = load_model(grid.MODELS[cell.model])
+                models[cell.model] = load_model(grid.REFERENCES[cell.model])
             record = measure_cell(models[cell.model], cell, method, options.work / name)
             write_atomically(path, (json.dumps(record) + "\n").encode())
             print(f"{name}: {record['greedy_f1']:.3f} in {record['seconds']} s", file=sys.stderr, flush=True)
