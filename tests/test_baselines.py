@@ -17,7 +17,7 @@ from tarot.evaluation.baselines.eigenpruning import _attention_weights, _counts,
 from tarot.evaluation.baselines.weights import WeightEdit
 from tarot.objectives.answers import AnswerObjective
 
-TRAINED = {"lora": partial(trained.lora, seed=0), "oft": partial(trained.oft, seed=0)}
+TRAINED = {name: partial(train, seed=0) for name, train in trained.BASELINES.items()}
 ALL = {**TRAINED, "eigenpruning": partial(eigenpruning, seed=0)}
 
 
@@ -88,18 +88,28 @@ def test_a_failure_in_training_leaves_the_model_as_it_was(
     before = state(objective.model)
     monkeypatch.setattr(objective, "score_model", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        trained.lora(objective, 9, 0)
+        trained.train("lora", objective, 9, 0)
     assert unchanged(objective.model, before)
 
 
 def test_oft_rotates_pairs_of_the_edited_projections_only(objective: AnswerObjective) -> None:
-    edit = trained.oft(objective, 30, 0)
+    edit = trained.train("oft", objective, 30, 0)
     assert edit.weights.keys() == {f"{site.name}.weight" for site in objective.sites}
     for name, weight in edit.weights.items():
         old = dict(objective.model.named_parameters())[name]
         lengths = [w.unflatten(-1, (-1, 2)).norm(dim=-1) for w in (old, weight)]
         assert not torch.equal(old, weight)
         torch.testing.assert_close(*lengths, atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_that_peft_does_not_train_is_refused() -> None:
+    config = GPT2Config(vocab_size=258, n_positions=64, n_embd=12, n_layer=1, n_head=3, bos_token_id=0, eos_token_id=1)
+    model = GPT2LMHeadModel(config).eval()
+    gpt2 = AnswerObjective(model, SAMPLES, encode, sites=find_sites(model, "heads", 1.0))
+    before = state(model)
+    with pytest.raises(TarotError, match="oft"):
+        trained.train("oft", gpt2, 9, 0)
+    assert unchanged(model, before)
 
 
 def test_a_step_costs_three_evaluations() -> None:

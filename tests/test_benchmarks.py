@@ -350,3 +350,26 @@ def test_interrupted_search_is_not_recorded_by_the_study(monkeypatch: pytest.Mon
     with pytest.raises(KeyboardInterrupt):
         completed(run_search(stopped, 2, search="random", budget=9, seed=0))
     assert len(calls) == 4
+
+
+def test_the_gpu_script_runs_on_the_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every path agrees with itself, a path that does not is reported, and the file has a figure for each kind."""
+    monkeypatch.syspath_prepend(PROJECT)
+    from benchmarks import gpu
+
+    output = tmp_path / "gpu.json"
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--tiny", "--device", "cpu", "--output", str(output)])
+    monkeypatch.setattr(gpu, "REPEATS", 1)
+    monkeypatch.setattr(gpu, "PROMPTS", 2)
+    gpu.main()
+    result = json.loads(output.read_text())
+    paths = {check["path"]: check["difference"] for check in result["checks"]}
+    assert paths.pop("device_map") is None  # accelerate has no second device here
+    assert paths == dict.fromkeys(["hooks", "generation", "merge", "scorer", "objective", "gradient"], 0.0)
+    figures = result["models"]["tiny"]
+    assert {name for name in figures if name.endswith("_seconds")} == {
+        f"{work}_seconds" for work in ("evaluation", "gradient_step", "plain_loop", "bare_passes")
+    }
+    monkeypatch.setattr(gpu, "check_paths", lambda device: [gpu.Check("hooks", 1.0)])
+    with pytest.raises(SystemExit, match="hooks"):
+        gpu.main()

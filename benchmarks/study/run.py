@@ -28,7 +28,7 @@ from tarot._files.atomic import write_atomically
 from tarot.edit.sites import find_sites
 from tarot.evaluation import in_context
 from tarot.evaluation.baselines.eigenpruning import eigenpruning
-from tarot.evaluation.baselines.trained import lora, oft
+from tarot.evaluation.baselines.trained import BASELINES as TRAINED
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import read_answers
 from tarot.evaluation.statistics.gains import weighted_f1
@@ -49,7 +49,7 @@ SEARCHES["published"] = Published
 
 HERE = Path(__file__).parent
 FORMAT = 1
-BASELINES = {"lora": lora, "oft": oft, "eigenpruning": eigenpruning}
+BASELINES = {"lora": TRAINED["lora"], "oft": TRAINED["oft"], "eigenpruning": eigenpruning}
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from tarot.cli.options import (
     SEARCH,
     TASK,
     Address,
+    Baselines,
     Cpus,
     Draws,
     Engine,
@@ -78,6 +79,7 @@ def bench(
         ),
     ] = "0",
     draws: Draws = 5,
+    baseline: Baselines = None,
     search: Annotated[
         list[SearchName] | None,
         typer.Option("--search", help="How to search; may be repeated.", show_default="adam", rich_help_panel=SEARCH),
@@ -150,6 +152,7 @@ def bench(
             limit=limit,
             include_path=str(include_path) if include_path else None,
             draws=draws,
+            baselines=tuple(baseline or ()),
         )
         for reference, task, shots, seed, name in dict.fromkeys(combinations)
     ]

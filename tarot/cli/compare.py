@@ -15,6 +15,7 @@ from tarot.cli.options import (
     OUTPUT,
     PROMPTS,
     AdapterReferences,
+    Baselines,
     BatchSize,
     Device,
     DeviceMap,
@@ -66,6 +67,7 @@ def compare(
         ),
     ] = DEFAULT_SHOTS,
     draws: Draws = 0,
+    baseline: Baselines = None,
     metric: MetricName = "greedy_f1",
     output: Annotated[
         Path | None,
@@ -102,7 +104,7 @@ def compare(
         raise TarotError(f"{output} holds the cells of tarot bench; choose another --output-path.")
     edits = {name: Adapter.from_pretrained(name) for name in adapter}
     controls = {name: Adapter.from_pretrained(name) for name in control or ()}
-    request = Request(include_path, limit, batch_size, output)
+    request = Request(include_path, limit, batch_size, output, tuple(baseline or ()))
     for_reward = {bool(reward) or is_reward(config_of(edit).objective) for edit in edits.values()}
     if for_reward == {False}:
         _check_answers(edits, controls, num_fewshot, draws, request)
@@ -111,8 +113,8 @@ def compare(
         return
     if for_reward != {True}:
         raise TarotError("adapters that are all tuned for a reward, or none", "both", "compare them one by one")
-    if controls or draws or num_fewshot != DEFAULT_SHOTS or metric != "greedy_f1":
-        unused = "--control, --draws, --num-fewshot or --metric"
+    if controls or draws or baseline or num_fewshot != DEFAULT_SHOTS or metric != "greedy_f1":
+        unused = "--control, --draws, --baseline, --num-fewshot or --metric"
         raise TarotError("only options that a reward has a use for", unused, "leave it out")
     for edit in edits.values():
         check_compare_rewards(edit, reward, include_path=include_path, limit=limit)
@@ -127,6 +129,7 @@ class Request:
     limit: float | None
     batch_size: int | None
     output: Path | None
+    baselines: tuple[str, ...] = ()
 
 
 def _check_answers(
@@ -144,7 +147,12 @@ def _check_answers(
         raise TarotError("controls of different searches", ", ".join(searches))
     for edit in [*edits.values(), *controls.values()]:
         check_compare(
-            edit, num_fewshot=num_fewshot, draws=draws, include_path=request.include_path, limit=request.limit
+            edit,
+            num_fewshot=num_fewshot,
+            draws=draws,
+            baselines=request.baselines,
+            include_path=request.include_path,
+            limit=request.limit,
         )
 
 
@@ -166,6 +174,7 @@ def _compare_answers(
     from tarot.evaluation.results import missing_number_notes
     from tarot.evaluation.results_file import comparisons_to_json
     from tarot.evaluation.scored_comparison import score_comparisons
+    from tarot.report.costs import COST_HEADER, cost_rows
     from tarot.report.results_csv import write_comparisons_csv
     from tarot.report.table import ARM_HEADER, arm_rows
 
@@ -185,6 +194,7 @@ def _compare_answers(
             curves=_curves({**searches, name: config_of(edit).search}),
             controls={f"{searches[name]} search": control for name, control in controls.items()},
             draws=draws,
+            baselines=request.baselines,
         )
         comparisons.append(comparison)
         if request.output:  # keep what is measured, even if the next adapter fails
@@ -195,6 +205,8 @@ def _compare_answers(
         documents = f"{len(comparison.gold):,} documents"
         title = f"{comparison.task}, {documents}, {METRICS[metric].title}, seed {comparison.seed}"
         print_table(ARM_HEADER, arm_rows(scored), title)
+        if request.baselines:
+            print_table(COST_HEADER, cost_rows(comparison), "what each arm costs")
         for note in missing_number_notes(comparison):
             out.print(note)
         print_command(comparison)

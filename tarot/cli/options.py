@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from tarot.evaluation.baselines.registry import BASELINES
+
 TASK = "Task"
 PROMPTS = "Prompts"
 EDIT = "Edit"
@@ -229,6 +231,16 @@ Draws = Annotated[
         min=0,
         help="Average few-shot prompting over this many choices and orders of its shots; 0 for one alone.",
         rich_help_panel=PROMPTS,
+    ),
+]
+Baselines = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--baseline",
+        metavar="NAME",
+        help=f"Method to beat, as a further arm; may be repeated: {', '.join(BASELINES)}.",
+        show_default="none",
+        rich_help_panel=EDIT,
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda:N.", rich_help_panel=HARDWARE)]

@@ -8,6 +8,7 @@ from lm_eval.api.task import Task
 
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
+from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.evaluation.evaluate import check_tasks, evaluate
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.text_generation import fork_torch_seed
@@ -66,7 +67,7 @@ def check_as_tuned(
 def evaluate_as_tuned(
     loaded: LoadedModel,
     config: TaRotConfig,
-    edit: Adapter | None = None,
+    edit: Adapter | BaselineEdit | None = None,
     *,
     num_fewshot: int | None = None,
     include_path: str | Path | None = None,
@@ -78,7 +79,7 @@ def evaluate_as_tuned(
     Args:
         loaded: model and tokenizer; unchanged afterwards.
         config: the configuration that the adapter in question was tuned with.
-        edit: the adapter to apply, which may be another one; None for the base model.
+        edit: the adapter to apply, which may be another one, or a baseline's edit; None for the base model.
         num_fewshot: another number of shots than the samples had.
         include_path: folder of further task files.
         limit: number or fraction of the documents, as for `tarot.evaluate`.

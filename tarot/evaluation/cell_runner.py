@@ -95,6 +95,7 @@ class CellRunner:
             curves={name: read_curve(folder, name) for name, (_, folder) in tuned.items()},
             controls={f"{name} search": adapter for name, (adapter, _) in tuned.items() if name != request.search},
             draws=request.draws,
+            baselines=request.baselines,
             base_answers=self.base_answers,
         )
 

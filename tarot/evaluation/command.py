@@ -19,6 +19,7 @@ def repeat_command(
     *,
     num_fewshot: int | None = None,
     draws: int = 0,
+    baselines: Sequence[str] = (),
     limit: int | float | None = None,
     include_path: str | Path | None = None,
     controls: Sequence[Adapter] = (),
@@ -33,6 +34,7 @@ def repeat_command(
         adapter: the edit in question.
         num_fewshot: shots of the few-shot arm; None for a comparison of rewards, which has no such arm.
         draws: further draws of the shots.
+        baselines: names of the baselines.
         limit: number or fraction of the documents.
         include_path: folder of further task files.
         controls: other edits to compare with.
@@ -50,6 +52,7 @@ def repeat_command(
         *(f"--control {folder}" for folder in others),
         *([] if num_fewshot is None else [f"--num-fewshot {num_fewshot}"]),
         *([f"--draws {draws}"] if draws else []),
+        *(f"--baseline {name}" for name in baselines),
         *([f"--reward {shlex.quote(reward)}"] if reward else []),
         *shared,
         *([f"--limit {limit}"] if limit else []),

@@ -16,6 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.evaluation.as_tuned import check_as_tuned, config_of, evaluate_as_tuned, evaluation_shots, tuning_samples
+from tarot.evaluation.baselines.registry import check_baselines
+from tarot.evaluation.baselines.run import count_labels, run_baseline
+from tarot.evaluation.baselines.setting import Setting
 from tarot.evaluation.command import not_repeated, repeat_command
 from tarot.evaluation.evaluate import check_limit
 from tarot.evaluation.in_context import (
@@ -37,7 +40,6 @@ from tarot.evaluation.results import EDITED, FEW_SHOT, FEW_SHOT_SHOTS, ZERO_SHOT
 from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.documents import Doc, check_answers, document_key
-from tarot.objectives.samples import MIXED_SHOTS
 from tarot.objectives.shots import resolve_num_fewshot
 from tarot.objectives.task_loading import load_task
 from tarot.search.config import TaRotConfig
@@ -67,6 +69,7 @@ def compare(
     include_path: str | Path | None = None,
     controls: Mapping[str, Adapter] | None = None,
     draws: int = 0,
+    baselines: Sequence[str] = (),
     curves: Mapping[str, Sequence[float]] | None = None,
     base_answers: BaseAnswers | None = None,
     batch_size: int | None = None,
@@ -89,11 +92,14 @@ def compare(
         controls: other edits to compare with, by the name of their arm.
         draws: number of further draws of the shots and their order: arms "few-shot 1 of 5 (best)" to "few-shot 5 of 5
             (worst)", ranked by right greedy answers. Each takes about as long as the edited arm.
+        baselines: methods to beat, names in `tarot.evaluation.baselines.registry.BASELINES`: an arm each, with the
+            same labels, documents, budget and early stopping.
         curves: score after each evaluation of the searches, by name, for reports.
         base_answers: answers of unedited models from earlier calls; looked up, and extended.
         batch_size: largest number of sequences in one pass; None chooses it.
 
     Raises:
+        UnknownName: no such baseline.
         TarotError: an adapter that does not record how it was tuned, or does not fit the model; a control tuned with
             other labels, prompts or budget than the adapter; other data than the adapter was tuned on; draws of no
             shots; or a task whose answers are not right or wrong.
@@ -107,6 +113,7 @@ def compare(
     loaded = LoadedModel.from_objects(model, tokenizer)
     adapter, others = Adapter.resolve(adapter), dict(controls or {})
     check_limit(limit)
+    check_baselines(baselines)
     config = config_of(adapter)
     check_controls(loaded, adapter, others.values())
     task = load_task(config.task, include_path)
@@ -118,7 +125,8 @@ def compare(
     _check_draws(draws, n_shots)
 
     answering = _Answering(loaded, config, task, labelled, include_path, limit, batch_size, base_answers)
-    n_labels = config.num_samples + (own_shots if config.num_fewshot != "mix" else max(MIXED_SHOTS))
+    setting = Setting(loaded, config, task, labelled, n_shots, _budget(adapter), include_path, limit, batch_size)
+    n_labels = count_labels(setting)
     answers: dict[str, tuple[int, TimedDocuments]] = {ZERO_SHOT: (0, answering.base(0))}
     if n_shots:
         few_shot = answering.base(own_shots) if own_shots else answering.with_shots(labelled[:n_shots])
@@ -134,11 +142,13 @@ def compare(
 
     edited_documents = answers[EDITED][1].documents
     gold, _ = read_answers(task, edited_documents)
-    arms = [_arm(task, name, labels, timed) for name, (labels, timed) in answers.items()]
+    edits = {EDITED: adapter, **others}
+    arms = [_arm(task, name, labels, timed, edits.get(name)) for name, (labels, timed) in answers.items()]
     if n_shots:
         shown = min(n_shots, len(labelled))
         shots = draw_shots(labelled, shown, draws, config.seed)
         arms += _ranked(gold, [_arm(task, "", shown, answering.with_shots(docs)) for docs in shots])
+    arms += [_baseline_arm(name, setting) for name in baselines]
     docs = list(islice(task.eval_docs, len(gold)))
     return Comparison(
         model=loaded.reference,
@@ -155,6 +165,7 @@ def compare(
             adapter,
             num_fewshot=n_shots,
             draws=draws,
+            baselines=baselines,
             limit=limit,
             include_path=include_path,
             controls=list(others.values()),
@@ -252,10 +263,12 @@ def check_compare(
     *,
     num_fewshot: int = FEW_SHOT_SHOTS,
     draws: int = 0,
+    baselines: Sequence[str] = (),
     include_path: str | Path | None = None,
     limit: int | float | None = None,
 ) -> None:
     """Raise what `compare` would raise for these arguments, as far as it can be known without a model."""
+    check_baselines(baselines)
     task = check_as_tuned(adapter, include_path=include_path, limit=limit)
     check_scorable(task)
     labelled_documents(task, tuning_samples(adapter))
@@ -293,8 +306,27 @@ def _budget(adapter: Adapter) -> int:
     return int(budget)
 
 
-def _arm(task: Task, name: str, labels: int, answers: TimedDocuments) -> Arm:
-    return replace(read_answers(task, answers.documents)[1], name=name, labels=labels, seconds=answers.seconds)
+def _arm(task: Task, name: str, labels: int, answers: TimedDocuments, edit: Adapter | None = None) -> Arm:
+    arm = replace(read_answers(task, answers.documents)[1], name=name, labels=labels, seconds=answers.seconds)
+    if edit is None:
+        return arm
+    searched = edit.provenance.get("seconds")
+    seconds = [s for s in searched.values() if isinstance(s, float | int)] if isinstance(searched, Mapping) else []
+    n_bytes = edit.angles.numel() * edit.angles.element_size()
+    return replace(arm, preparation_seconds=round(sum(seconds), 3), stored_bytes=n_bytes)
+
+
+def _baseline_arm(name: str, setting: Setting) -> Arm:
+    answers = run_baseline(name, setting)
+    return replace(
+        read_answers(setting.task, answers.documents)[1],
+        name=name,
+        labels=answers.labels,
+        seconds=answers.seconds,
+        preparation_seconds=answers.preparation_seconds,
+        stored_bytes=answers.stored_bytes,
+        peak_memory=answers.peak_memory,
+    )
 
 
 def _ranked(gold: tuple[int, ...], arms: Sequence[Arm]) -> list[Arm]:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tarot.edit.adapter import Adapter
 from tarot.edit.fingerprint import weights_fingerprint
 from tarot.errors import InvalidValueError, TarotError
-from tarot.evaluation.baselines.weights import WeightEdit
+from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.models.answer_log import AnswerLog, LoggedAnswers
 from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.lm_eval_model import TarotLM
@@ -39,7 +39,7 @@ BOOTSTRAP_ROUNDS = 100
 
 def prepare_tasks(
     tasks: Sequence[str],
-    adapter: Adapter | WeightEdit | None = None,
+    adapter: Adapter | BaselineEdit | None = None,
     *,
     include_path: str | Path | None = None,
     num_fewshot: int | None = None,
@@ -73,7 +73,7 @@ def prepare_tasks(
 
 def check_tasks(
     tasks: Sequence[str],
-    adapter: Adapter | WeightEdit | None = None,
+    adapter: Adapter | BaselineEdit | None = None,
     *,
     include_path: str | Path | None = None,
     num_fewshot: int | None = None,
@@ -144,7 +144,7 @@ def evaluate(
     tokenizer: PreTrainedTokenizerBase,
     tasks: str | Sequence[str],
     *,
-    adapter: Adapter | WeightEdit | str | Path | None = None,
+    adapter: Adapter | BaselineEdit | str | Path | None = None,
     include_path: str | Path | None = None,
     num_fewshot: int | None = None,
     limit: int | float | None = None,
@@ -158,7 +158,7 @@ def evaluate(
         model: a causal language model; unchanged afterwards.
         tokenizer: the model's tokenizer.
         tasks: one or several names of tasks, groups or tags.
-        adapter: the edit to measure, or its folder or hub id, or a baseline's weights; None for the base model.
+        adapter: the edit to measure, or its folder or hub id, or a baseline's edit; None for the base model.
         include_path: folder of further task files.
         num_fewshot: shots in each prompt; None for each task's own number.
         limit: evaluate only the first documents of each task: a number, or a fraction below 1.
@@ -183,12 +183,12 @@ def evaluate(
         True
     """
     loaded = LoadedModel.from_objects(model, tokenizer)
-    edit = adapter if adapter is None or isinstance(adapter, WeightEdit) else Adapter.resolve(adapter)
+    edit = Adapter.resolve(adapter) if isinstance(adapter, str | Path) else adapter
     tasks = [tasks] if isinstance(tasks, str) else tasks
     selected = prepare_tasks(tasks, edit, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")
     lm.reference = loaded.reference
-    lm.adapter = edit  # type: ignore[assignment]  # all it needs is a fingerprint, which a baseline's weights have
+    lm.adapter = edit  # type: ignore[assignment]  # all it needs is a fingerprint, which a baseline's edit has
     templated = get_chat_template(lm, apply_chat_template) is not None
     answering: Any = lm
     if answers:
@@ -257,7 +257,7 @@ def _show_shots(task: Task) -> None:
     task.set_config("metadata", {**(task.config.metadata or {}), "shots_left_out": pool.left_out})
 
 
-def _tuning_keys(edit: Adapter | WeightEdit | None) -> list[str]:
+def _tuning_keys(edit: Adapter | BaselineEdit | None) -> list[str]:
     """Return the keys of the documents that an edit was tuned on."""
     samples = edit.provenance.get("samples_drawn") if edit else None
     if not isinstance(samples, list):

@@ -41,6 +41,7 @@ class CellRequest:
         include_path: folder of further task files.
         control: names of further searches to compare with.
         draws: further draws of few-shot examples.
+        baselines: names of baselines to compare with.
 
     Example:
         >>> CellRequest("wheel:smollm2-135m", "synth_color", num_fewshot=2).id
@@ -59,6 +60,7 @@ class CellRequest:
     include_path: str | None = None
     control: tuple[str, ...] = ()
     draws: int = 5
+    baselines: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -85,9 +87,11 @@ class CellRequest:
 
     def check(self) -> None:
         """Raise TarotError for names and numbers that no search accepts; neither task nor model is loaded."""
+        from tarot.evaluation.baselines.registry import check_baselines
         from tarot.objectives.task_names import check_task_names
         from tarot.search.tune import check_request
 
+        check_baselines(self.baselines)
         check_task_names([self.task], self.include_path)
         for search in (self.search, *self.control):
             check_request(replace(self, search=search).config(), budget=self.budget)
@@ -189,7 +193,9 @@ def request_digest(request: CellRequest) -> str:
     places = (request.model, request.include_path, os.environ.get("TAROT_DATA"))
     files = [_file_stamps(Path(place).expanduser()) for place in places if place]
     versions = [version(name) for name in LIBRARIES]
-    return hashlib.sha256(json.dumps([asdict(request), files, versions]).encode()).hexdigest()[:16]
+    # Without baselines the digest is that of earlier versions, which had none, so their cells are found.
+    fields = {name: value for name, value in asdict(request).items() if value or name != "baselines"}
+    return hashlib.sha256(json.dumps([fields, files, versions]).encode()).hexdigest()[:16]
 
 
 def _file_stamps(place: Path) -> list[tuple[str, int, int]]:

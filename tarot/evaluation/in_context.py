@@ -6,7 +6,7 @@ Source of the calibration: Zhao et al. (2021), Calibrate Before Use, arXiv 2102.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import exp, fsum, log
 from pathlib import Path
 from random import Random
@@ -73,12 +73,23 @@ def evaluate_with_shots(
     task_name: str,
     shots: Sequence[Doc],
     *,
+    choose: Callable[[Task, Doc], Sequence[Doc]] | None = None,
     include_path: str | Path | None = None,
     limit: int | float | None = None,
     apply_chat_template: bool = True,
     batch_size: int | None = None,
 ) -> dict[str, Any]:
-    """Evaluate the unedited model on a task whose prompts all begin with the given shots.
+    """Evaluate the unedited model on a task whose prompts begin with the given shots.
+
+    Args:
+        loaded: the model and its tokenizer.
+        task_name: the task.
+        shots: labelled documents.
+        choose: returns the shots of a document, all of them equally many; None shows every shot in every prompt.
+        include_path: folder of further task files.
+        limit: only the first documents: a number, or a fraction below 1.
+        apply_chat_template: render prompts with the tokenizer's chat template, if there is one.
+        batch_size: largest number of sequences in one pass; None chooses it.
 
     Returns:
         lm-eval's results, with documents and answers under "samples".
@@ -92,8 +103,9 @@ def evaluate_with_shots(
         expected = f"a task that takes shots, not {task_name}"
         raise TarotError(expected, "num_fewshot: 0 in its file", "compare without shots")
     check_disjoint(task, (document_key(task, shot) for shot in shots))
-    task.sampler = FirstNSampler(list(shots))
-    task.set_config("num_fewshot", len(shots))
+    show_shots(task, shots)
+    if choose:
+        _choose_shots(task, choose)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")
     results: dict[str, Any] = evaluator.evaluate(
         lm,
@@ -105,6 +117,24 @@ def evaluate_with_shots(
     )
     record_missing_numbers(results, lm.unanswered)
     return results
+
+
+def show_shots(task: Task, shots: Sequence[Doc]) -> None:
+    """Make every prompt of a task begin with these shots."""
+    task.sampler = FirstNSampler(list(shots))
+    task.set_config("num_fewshot", len(shots))
+
+
+def _choose_shots(task: Task, choose: Callable[[Task, Doc], Sequence[Doc]]) -> None:
+    """Make each prompt of a task begin with the shots that are chosen for its document."""
+    render = task.fewshot_context
+
+    def fewshot_context(doc: Doc, num_fewshot: int, *args: Any, **kwargs: Any) -> Any:
+        shots = choose(task, doc)
+        task.sampler = FirstNSampler(list(shots))
+        return render(doc, len(shots), *args, **kwargs)
+
+    task.fewshot_context = fewshot_context
 
 
 def can_calibrate(task: Task) -> bool:
@@ -181,10 +211,29 @@ def _content_free_prompt(task: Task, document: LoggedDocument, frame: tuple[str,
 def _reweighted(
     document: LoggedDocument, prompts: Sequence[str], log_p: Mapping[tuple[str, str], float]
 ) -> LoggedDocument:
-    n, scored = n_choices(document), document["filtered_resps"]
-    answers = [answer for _, answer in document["arguments"][:n]]
+    answers = [answer for _, answer in document["arguments"][: n_choices(document)]]
     free = [_log_softmax([log_p[prompt, answer] for answer in answers]) for prompt in prompts]
-    prior = [_log_mean_exp(column) for column in zip(*free, strict=True)]
+    return divide_by_prior(document, mean_log_probabilities(free))
+
+
+def log_probabilities(document: LoggedDocument) -> list[float]:
+    """Return the log-probabilities of a document's choices, normalized over them."""
+    return _log_softmax([float(value) for value, _ in document["filtered_resps"][: n_choices(document)]])
+
+
+def mean_log_probabilities(rows: Sequence[Sequence[float]]) -> list[float]:
+    """Return the logarithm of each choice's mean probability over rows of log-probabilities."""
+    return [_log_mean_exp(column) for column in zip(*rows, strict=True)]
+
+
+def divide_by_prior(document: LoggedDocument, prior: Sequence[float]) -> LoggedDocument:
+    """Return a document with log q(c) = log p(c) - prior(c) + const; its greedy answer is the likeliest choice.
+
+    Args:
+        document: a logged document with choices.
+        prior: log-probability of each choice, in nats.
+    """
+    n, scored = n_choices(document), document["filtered_resps"]
     given = [float(value) for value, _ in scored[:n]]
     values = _log_softmax([value - weight for value, weight in zip(given, prior, strict=True)])
     best = max(range(len(values)), key=values.__getitem__)

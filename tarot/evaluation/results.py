@@ -54,10 +54,13 @@ class Arm:
         predicted: the likeliest choice of each document.
         greedy: the choice that greedy decoding over the whole vocabulary writes; OUTSIDE for any other text.
         gold_probability: probability of the right answer, a fraction.
-        seconds: how long its answers took.
+        seconds: how long its answers took; divided by the base's, the overhead of the method at inference.
         draw: for a further draw of few-shot examples its rank by accuracy, from 1; 0 for every other arm.
         without_number: rows of the documents whose log-probabilities are NaN or infinite. Their answers are OUTSIDE
             and their probability is 0.
+        preparation_seconds: how long the method took before it answered, such as a search or training.
+        stored_bytes: what the method has to store besides the model.
+        peak_memory: of a baseline, the most bytes in use while it was prepared and answered; 0 if not measured.
 
     Example:
         >>> Arm("edited", labels=20, predicted=(1,), greedy=(1,), gold_probability=(0.9,), seconds=0.5).name
@@ -72,6 +75,9 @@ class Arm:
     seconds: Number
     draw: Count = 0
     without_number: tuple[Count, ...] = ()
+    preparation_seconds: Number = 0.0
+    stored_bytes: Count = 0
+    peak_memory: Count = 0
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -141,6 +141,8 @@ class AnswerObjective:
             hint = "score texts by a reward, such as --objective sentiment:positive"
             raise InvalidValueError(f"The objective {answer_score!r} needs samples with answers.", hint=hint)
         self.model = model
+        self.samples = tuple(samples)
+        self.encode = encode
         self.answer_score = ANSWER_SCORES[answer_score]
         self.sites = tuple(sites)
         self.rotation = rotation

@@ -107,3 +107,6 @@ def _pruned(factored: list[_FactoredWeight], dropped: list[tuple[float, int, int
         kept[indices] = 0
         weights[each.name] = (each.u * kept) @ each.vh
     return WeightEdit(weights, INDEX_BYTES * len(dropped), {"method": "eigenpruning"})
+
+
+BASELINES = {"eigenpruning": eigenpruning}

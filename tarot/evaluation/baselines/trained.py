@@ -1,26 +1,70 @@
-"""Baselines that train weights with the same labels: LoRA and OFT.
+"""Baselines that train weights with the same labels, by PEFT's own methods.
 
-The rule was fixed before any of them was measured. Both maximize the search's own objective with full batches, a
-constant learning rate and no weight decay. They take as many steps as the search's budget allows: a step costs as much
-as one of a search that follows gradients. They stop at the score at which the search stops, and keep the last step.
+The rule was fixed before any of them was measured. Each method maximizes the search's own objective with full batches,
+AdamW, a constant learning rate and no weight decay. It takes as many steps as the search's budget allows: a step costs
+as much as one of a search that follows gradients. It stops at the score at which the search stops, and keeps the last
+step. Settings are PEFT's defaults with a rank of 8 for LoRA and DoRA. The rate is .001 for these two, and ten times
+that for IA3, RoAd and VeRA, which train few numbers that each scale many weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import torch
-from peft import LoraConfig, OFTConfig, PeftConfig, get_peft_model
+from peft import IA3Config, LoraConfig, OFTConfig, PeftConfig, RoadConfig, VeraConfig, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from tarot.edit.patch import Patch, Step
+from tarot.errors import TarotError
 from tarot.evaluation.baselines.weights import WeightEdit, check_differentiable
 from tarot.objectives.answers import AnswerObjective
 from tarot.search.registry import GRADIENT_COST
 
-LORA_RANK, LORA_RATE = 8, 1e-3
+RANK = 8
+RATE, VECTOR_RATE = 1e-3, 1e-2
 OFT_RATE = 0.025
 """In tan(angle / 2): about 0.05 radians a step, as in the search `adam`."""
+ROAD_GROUP = 2
+"""Numbers that RoAd pairs with each other; PEFT's default of 64 divides few small models."""
+
+
+@dataclass(frozen=True)
+class PeftMethod:
+    """A method of PEFT.
+
+    Attributes:
+        make_config: returns PEFT's configuration for the names of the edited projections.
+        rate: learning rate.
+    """
+
+    make_config: Callable[[list[str]], PeftConfig]
+    rate: float
+
+
+def _oft(targets: list[str]) -> PeftConfig:
+    # The edits are exactly the rotations that the search `adam` finds, in other coordinates.
+    return OFTConfig(r=0, oft_block_size=2, target_modules=targets, use_cayley_neumann=False, task_type="CAUSAL_LM")
+
+
+METHODS: Mapping[str, PeftMethod] = MappingProxyType(
+    {
+        # Hu et al., arXiv 2106.09685.
+        "lora": PeftMethod(lambda targets: LoraConfig(r=RANK, task_type="CAUSAL_LM"), RATE),
+        # Liu et al., arXiv 2402.09353.
+        "dora": PeftMethod(lambda targets: LoraConfig(r=RANK, use_dora=True, task_type="CAUSAL_LM"), RATE),
+        # Liu et al., arXiv 2205.05638.
+        "ia3": PeftMethod(lambda targets: IA3Config(task_type="CAUSAL_LM"), VECTOR_RATE),
+        # Qiu et al., arXiv 2306.07280.
+        "oft": PeftMethod(_oft, OFT_RATE),
+        # Liao and Monz, arXiv 2409.00119.
+        "road": PeftMethod(lambda targets: RoadConfig(group_size=ROAD_GROUP, task_type="CAUSAL_LM"), VECTOR_RATE),
+        # Kopiczko et al., arXiv 2310.11454.
+        "vera": PeftMethod(lambda targets: VeraConfig(task_type="CAUSAL_LM"), VECTOR_RATE),
+    }
+)
 
 
 def n_steps(budget: int) -> int:
@@ -33,44 +77,24 @@ def n_steps(budget: int) -> int:
     return max(1, budget // GRADIENT_COST)
 
 
-def lora(objective: AnswerObjective, budget: int, seed: int) -> WeightEdit:
-    """Train LoRA of rank 8 on PEFT's default projections with AdamW (Hu et al., arXiv 2106.09685).
+def train(method: str, objective: AnswerObjective, budget: int, seed: int) -> WeightEdit:
+    """Train a method of PEFT, and merge what it trained.
 
     Args:
+        method: a name in `METHODS`.
         objective: what is maximized; its model is unchanged afterwards.
         budget: evaluations of the objective; a gradient counts for three.
         seed: seed of the initial weights.
 
     Raises:
-        TarotError: the objective has no gradient.
+        TarotError: the objective has no gradient, or PEFT has no such method for this model.
 
     Example:
-        >>> edit = lora(objective, budget=120, seed=0)
+        >>> edit = train("lora", objective, budget=120, seed=0)
         >>> with edit.apply(objective.model):
         ...     score = objective.score_model()
     """
-    return _train("lora", objective, LoraConfig(r=LORA_RANK, task_type="CAUSAL_LM"), LORA_RATE, budget, seed)
-
-
-def oft(objective: AnswerObjective, budget: int, seed: int) -> WeightEdit:
-    """Train PEFT's orthogonal finetuning in blocks of two with AdamW (Qiu et al., arXiv 2306.07280).
-
-    The edits are exactly the rotations that the search `adam` finds, in other coordinates. Arguments and errors as for
-    `lora`.
-
-    Example:
-        >>> edit = oft(objective, budget=120, seed=0)
-        >>> with edit.apply(objective.model):
-        ...     score = objective.score_model()
-    """
-    targets = [site.name for site in objective.sites]
-    config = OFTConfig(r=0, oft_block_size=2, target_modules=targets, use_cayley_neumann=False, task_type="CAUSAL_LM")
-    return _train("oft", objective, config, OFT_RATE, budget, seed)
-
-
-def _train(
-    method: str, objective: AnswerObjective, config: PeftConfig, rate: float, budget: int, seed: int
-) -> WeightEdit:
+    config, rate = METHODS[method].make_config([site.name for site in objective.sites]), METHODS[method].rate
     check_differentiable(objective)
     model = objective.model
     with Patch(model) as patch:
@@ -80,13 +104,25 @@ def _train(
         patch.apply()
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            wrapped = get_peft_model(model, config)
+            try:
+                wrapped = get_peft_model(model, config)
+            except (ValueError, TypeError) as error:
+                raise TarotError(f"a model that PEFT trains with {method}", type(model).__name__, str(error)) from error
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         n_bytes = sum(parameter.numel() * parameter.element_size() for parameter in trainable)
         optimizer = torch.optim.AdamW(trainable, lr=rate, weight_decay=0.0)
         _descend(objective.score_model, optimizer, n_steps(budget), objective.target_score)
         changed = _merged(wrapped.merge_and_unload, model)  # type: ignore[arg-type]  # PEFT hides its methods
     return WeightEdit(changed, n_bytes, {"method": method})
+
+
+def _trainer(method: str) -> Callable[[AnswerObjective, int, int], WeightEdit]:
+    return partial(train, method)
+
+
+BASELINES: Mapping[str, Callable[[AnswerObjective, int, int], WeightEdit]] = MappingProxyType(
+    {method: _trainer(method) for method in METHODS}
+)
 
 
 def _descend(score: Callable[[], Tensor], optimizer: torch.optim.Optimizer, steps: int, target_score: float) -> None:

@@ -1,0 +1,26 @@
+"""What every baseline that changes a model returns, whatever it changes."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from transformers import PreTrainedModel
+
+
+class BaselineEdit(Protocol):
+    """A change of a model that `tarot.evaluate` accepts in place of an adapter."""
+
+    @property
+    def provenance(self) -> Mapping[str, object]:
+        """How the change was found, as plain JSON values."""
+
+    @property
+    def stored_bytes(self) -> int:
+        """What the method has to store."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the change."""
+
+    def apply(self, model: PreTrainedModel) -> AbstractContextManager[PreTrainedModel]:
+        """Change a model while the context is open."""

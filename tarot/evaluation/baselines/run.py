@@ -1,0 +1,80 @@
+"""Run a baseline: make what it changes, answer the documents, and measure what it costs."""
+
+import time
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from tarot.evaluation.as_tuned import evaluate_as_tuned
+from tarot.evaluation.baselines.edit import BaselineEdit
+from tarot.evaluation.baselines.prompting import Answered
+from tarot.evaluation.baselines.registry import BASELINES
+from tarot.evaluation.baselines.setting import Setting
+from tarot.evaluation.lm_eval_results import LoggedDocument, logged_documents
+from tarot.evaluation.peak_memory import PeakMemory
+from tarot.objectives.samples import MIXED_SHOTS
+
+
+@dataclass(frozen=True)
+class BaselineAnswers:
+    """What a baseline answered, and its cost.
+
+    Attributes:
+        documents: the logged documents.
+        labels: labelled documents that it saw.
+        preparation_seconds: how long it took before the first document.
+        seconds: how long the answers took; of a prompting baseline, with the choice of its shots.
+        stored_bytes: what it has to store.
+        peak_memory: most memory in use meanwhile, in bytes; 0 where it cannot be measured.
+    """
+
+    documents: list[LoggedDocument]
+    labels: int
+    preparation_seconds: float
+    seconds: float
+    stored_bytes: int
+    peak_memory: int
+
+
+def run_baseline(name: str, setting: Setting) -> BaselineAnswers:
+    """Answer a comparison's documents by a baseline; the model is unchanged afterwards.
+
+    Args:
+        name: a name in `BASELINES`.
+        setting: the comparison.
+
+    Raises:
+        TarotError: the baseline does not fit the task or the model.
+    """
+    baseline = BASELINES[name]
+    method: Any = import_module(f"tarot.evaluation.baselines.{baseline.module}").BASELINES[name]
+    started = time.perf_counter()
+    with PeakMemory(setting.loaded.model.device) as peak:
+        if not baseline.changes_model:
+            answered: Answered = method(setting)
+            seconds = round(time.perf_counter() - started, 3)
+            return BaselineAnswers(answered.documents, answered.labels, 0.0, seconds, 0, peak.read())
+        edit: BaselineEdit = method(setting.make_objective(), setting.budget, setting.config.seed)
+        prepared = time.perf_counter()
+        results = evaluate_as_tuned(
+            setting.loaded,
+            setting.config,
+            edit,
+            include_path=setting.include_path,
+            limit=setting.limit,
+            batch_size=setting.batch_size,
+        )
+        return BaselineAnswers(
+            logged_documents(results, setting.config.task),
+            count_labels(setting),
+            round(prepared - started, 3),
+            round(time.perf_counter() - prepared, 3),
+            edit.stored_bytes,
+            peak.read(),
+        )
+
+
+def count_labels(setting: Setting) -> int:
+    """Return the labelled documents that a search with this configuration sees, shots included."""
+    shots = setting.config.num_fewshot
+    return setting.config.num_samples + (shots if isinstance(shots, int) else max(MIXED_SHOTS))

@@ -1,0 +1,82 @@
+"""What every baseline of a comparison gets: the model, the task, and the labels that the search had."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.task import Task
+
+from tarot.errors import TarotError
+from tarot.evaluation.in_context import evaluate_with_shots
+from tarot.models.lm_eval_model import TarotLM
+from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.answers import AnswerObjective
+from tarot.objectives.documents import Doc
+from tarot.objectives.prompts import ChatTemplate, get_chat_template
+from tarot.search.config import TaRotConfig
+from tarot.search.problem import Problem
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A comparison as its baselines see it.
+
+    Attributes:
+        loaded: the model, unedited, and its tokenizer.
+        config: what the compared edit was tuned with.
+        task: the task.
+        labelled: the labelled documents of the search, in its order.
+        n_shots: shots of the few-shot arm.
+        budget: evaluations that the search was allowed.
+        include_path: folder of further task files.
+        limit: number or fraction of the documents that are evaluated.
+        batch_size: largest number of sequences in one pass; None chooses it.
+    """
+
+    loaded: LoadedModel
+    config: TaRotConfig
+    task: Task
+    labelled: Sequence[Doc]
+    n_shots: int
+    budget: int
+    include_path: str | Path | None = None
+    limit: int | float | None = None
+    batch_size: int | None = None
+
+    @cached_property
+    def lm(self) -> TarotLM:
+        """The model as lm-eval's interface."""
+        return TarotLM(self.loaded.model, tokenizer=self.loaded.tokenizer)
+
+    @cached_property
+    def chat_template(self) -> ChatTemplate | None:
+        """What renders the prompts; None for plain text."""
+        return get_chat_template(self.lm, self.config.apply_chat_template)
+
+    def make_objective(self) -> AnswerObjective:
+        """Return the objective that the search maximized, on the same samples.
+
+        Raises:
+            TarotError: the edit was tuned for a reward.
+        """
+        objective = Problem.from_config(self.loaded, self.config, self.include_path, self.batch_size).objective
+        if not isinstance(objective, AnswerObjective):
+            raise TarotError("an edit tuned on labelled answers", f"one tuned for {self.config.objective}")
+        return objective
+
+    def answer_with(
+        self, shots: Sequence[Doc], choose: Callable[[Task, Doc], Sequence[Doc]] | None = None
+    ) -> dict[str, Any]:
+        """Return lm-eval's results of the unedited model with shots; arguments as for `evaluate_with_shots`."""
+        return evaluate_with_shots(
+            self.loaded,
+            self.config.task,
+            shots,
+            choose=choose,
+            include_path=self.include_path,
+            limit=self.limit,
+            apply_chat_template=self.config.apply_chat_template,
+            batch_size=self.batch_size,
+        )
