@@ -64,6 +64,7 @@ class BenchRecipe(TypedDict, total=False):
     limit: Annotated[Number, Gt(0)]
     num_fewshot: _Shots | Annotated[list[_Shots], MinLen(1)]
     draws: _Count
+    baseline: Name | Annotated[list[Name], MinLen(1)]
     search: _Search | Annotated[list[_Search], MinLen(1)]
     space: _Space
     num_samples: _Positive
