@@ -373,3 +373,21 @@ def test_the_gpu_script_runs_on_the_cpu(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(gpu, "check_paths", lambda device: [gpu.Check("hooks", 1.0)])
     with pytest.raises(SystemExit, match="hooks"):
         gpu.main()
+
+
+def test_a_larger_model_stands_in_the_table_as_soon_as_a_task_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(PROJECT)
+    from benchmarks.study import grid, run, sizes
+    from benchmarks.study.recorded import RecordedCells
+
+    declared = run.declared("wheel:qwen2.5-coder-0.5b", (6, 0), grid.SEEDS, list(grid.METHODS))
+    assert [cell.shots for _, cell in declared] == sorted((cell.shots for _, cell in declared), reverse=True)
+    assert {method for method, cell in declared if cell.shots == 0} == {"base", "default", "few-shot"}
+    cells = RecordedCells.load(run.HERE / "cells")
+    small = cells.records[grid.Cell("smollm2", "navigate", 0, 0)]
+    cells.records[grid.Cell("qwen0.5b", "navigate", 0, 0)] = {method: small[method] for method in ("base", "default")}
+    *_, larger = sizes.measured_sizes(cells, 0)
+    assert (larger.model, larger.tasks, larger.prompting) == ("qwen0.5b", 1, None)
+    assert larger.edited - larger.base == pytest.approx(larger.gain.value, abs=1e-3)
+    parameters = [size.parameters for size in sizes.measured_sizes(cells, 0)]
+    assert parameters == sorted(parameters)

@@ -11,7 +11,7 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from benchmarks.study import development_tables, effect_tables, grid, tables
+from benchmarks.study import development_tables, effect_tables, grid, sizes, tables
 from benchmarks.study.effect_tables import RecordedEffects
 from benchmarks.study.figures import Figures, fill
 from benchmarks.study.grid import Cell
@@ -46,6 +46,7 @@ def write_pages(cells: RecordedCells, effects: RecordedEffects) -> dict[Path, st
         "classes": development_tables.classes(),
         "stopping": development_tables.stopping(),
         "remedies": development_tables.remedies(),
+        "sizes": sizes.sizes(),
         "development": development_tables.development(),
     }
     for shots in grid.SHOTS:
@@ -92,6 +93,7 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     cells, effects = RecordedCells.load(HERE / "cells"), RecordedEffects.load(HERE / "effects")
     plot_curves(cells, HERE / "curves.svg")
+    sizes.plot_sizes(HERE / "sizes.svg")
     write_svg(ROOT / "docs" / "_static" / "gains.svg", gains_figure(cells))
     write_svg(HERE / "strengths.svg", trade_off("strengths", effects.strengths))
     for path, text in write_pages(cells, effects).items():
