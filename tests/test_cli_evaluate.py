@@ -2,12 +2,14 @@
 
 import json
 from argparse import Namespace
+from functools import partialmethod
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 from cli_suite import INCLUDE, MODEL, run_in
 from lm_eval._cli import HarnessCLI
+from lm_eval.tasks.manager import TaskManager
 
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
@@ -64,7 +66,11 @@ def test_a_limit_may_be_a_fraction(home: Path) -> None:
     assert {name: len(documents) for name, documents in samples.items()} == {"own_choice": 3, "own_loglikelihood": 3}
 
 
-def test_lm_eval_knows_the_model_and_the_tasks(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lm_eval_knows_the_model_and_the_tasks(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # lm-eval takes six seconds to index its own tasks, which this test does not need.
+    monkeypatch.setattr(TaskManager, "__init__", partialmethod(TaskManager.__init__, include_defaults=False))
     arguments = (
         "--model",
         "tarot",

@@ -265,12 +265,24 @@ def test_a_batch_size_is_a_positive_number(text: str) -> None:
         parse_batch_size(text)
 
 
+WITHOUT_LM_EVALS_TASKS = """
+from functools import partialmethod
+from lm_eval.tasks.manager import TaskManager
+from tarot.__main__ import script
+
+# lm-eval takes six seconds in each process to index its own tasks.
+TaskManager.__init__ = partialmethod(TaskManager.__init__, include_defaults=False)
+script()
+"""
+
+
 def test_two_processes_share_the_documents(adapter: Adapter, tmp_path: Path) -> None:
     """Started as by accelerate, but on the CPU, they give the answers of a single process."""
     save_checkpoint(tmp_path / "model")
     write_tasks(tmp_path / "tasks")
     adapter.save_pretrained(tmp_path / "edit")
-    program = ("-m", "tarot", "lm-eval", "--model", "tarot", "--model_args", "pretrained=model,adapter=edit")
+    (tmp_path / "run.py").write_text(WITHOUT_LM_EVALS_TASKS)
+    program = ("run.py", "lm-eval", "--model", "tarot", "--model_args", "pretrained=model,adapter=edit")
     options = ("--tasks", "own_choice", "--include_path", "tasks", "--output_path", "results", "--log_samples")
     launch = ("-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2")
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
