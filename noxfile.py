@@ -31,7 +31,8 @@ def lint(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run all tests; arguments after `--` go to pytest."""
     install(session, "-e", ".[dev,models,rewards]")
-    session.run("pytest", "-n", "auto", *session.posargs)
+    # A worker gets neighbouring tests, which share their module's fixtures, and takes over those of a slower one.
+    session.run("pytest", "-n", "auto", "--dist", "worksteal", *session.posargs)
 
 
 @nox.session

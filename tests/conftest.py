@@ -89,6 +89,15 @@ socket.socket.connect = _connect
 socket.getaddrinfo = _getaddrinfo
 
 
+# Files with single tests of half a minute, which would leave other workers without work at the end.
+SLOW = ("test_docs.py", "test_ray.py", "test_benchmarks.py", "test_xdist.py", "test_installed_package.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run slow files first."""
+    items.sort(key=lambda item: SLOW.index(item.path.name) if item.path.name in SLOW else len(SLOW))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Sums in one order, and room for the other workers of a parallel run."""

@@ -48,7 +48,7 @@ def test_a_batch_climbs_almost_as_fast_as_single_points() -> None:
     """The points of a step do not know each other's scores, which costs a few evaluations."""
     f = saturating(40, seed=0)
     ones, fours, random = (
-        run_search(f, 40, search=search, budget=32, seed=0, trials_per_step=n).best.score
+        run_search(f, 40, search=search, budget=24, seed=0, trials_per_step=n).best.score
         for search, n in (("bo", 1), ("bo", 4), ("random", 1))
     )
     assert fours > random + 0.5 * (ones - random)

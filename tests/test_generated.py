@@ -168,7 +168,7 @@ def test_a_planted_reward_is_maximised(tmp_path: Path, loaded: LoadedModel, spac
     best = {}
     for name in ("vowels", "consonants"):
         config = replace(CONFIG, objective=f"planted:{name}", space=space)
-        adapter = tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / name, budget=16)
+        adapter = tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / name, budget=10)
         scores = [trial.score for trial in read_trials(tmp_path / name)]
         assert adapter.provenance["scores"] == {"identity": scores[0], "best": max(scores)} and max(scores) > scores[0]
         assert [outcome.reward for outcome in read_text_scores(tmp_path / name).values()] == scores

@@ -55,7 +55,7 @@ def measure_mechanism(
 
     Example:
         >>> loaded = tarot.load_model("wheel:smollm2-135m")
-        >>> for part in measure_mechanism(loaded, adapter, limit=20):
+        >>> for part in measure_mechanism(loaded, adapter, limit=4):
         ...     print(type(part).__name__)
         LensResult
         HeadMaps

@@ -68,7 +68,7 @@ def measure_side_effects(
     Example:
         >>> loaded = tarot.load_model("wheel:smollm2-135m")
         >>> adapters = {"mine": adapter}
-        >>> effects = measure_side_effects(loaded, adapters, ["synth_implicatives"], n_tokens=500, limit=4)
+        >>> effects = measure_side_effects(loaded, adapters, ["synth_implicatives"], n_tokens=100, limit=4)
         >>> effects.curves["mine"][-1].drift.kl.value >= 0
         True
     """

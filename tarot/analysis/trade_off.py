@@ -69,7 +69,7 @@ def measure_trade_off(
     Example:
         >>> from tarot.analysis.neutral_text import neutral_text
         >>> loaded = tarot.load_model("wheel:smollm2-135m")
-        >>> points = measure_trade_off(loaded, adapter, neutral_text(loaded, 500), (0.5, 1.0), limit=20)
+        >>> points = measure_trade_off(loaded, adapter, neutral_text(loaded, 100), (0.5, 1.0), limit=4)
         >>> [point.strength for point in points]
         [0.5, 1.0]
     """

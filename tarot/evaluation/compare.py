@@ -105,9 +105,9 @@ def compare(
             shots; or a task whose answers are not right or wrong.
 
     Example:
-        >>> comparison = tarot.compare(model, tokenizer, adapter, limit=20)
+        >>> comparison = tarot.compare(model, tokenizer, adapter, limit=8)
         >>> comparison.gain("greedy_f1").n
-        20
+        8
     """
     started = time.perf_counter()
     loaded = LoadedModel.from_objects(model, tokenizer)

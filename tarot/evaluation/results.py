@@ -115,11 +115,11 @@ class Comparison:
         description: where the prompts show the task's description, if the chat template has no system role; else "".
 
     Example:
-        >>> comparison = tarot.compare(model, tokenizer, adapter, limit=20)
+        >>> comparison = tarot.compare(model, tokenizer, adapter, limit=8)
         >>> [arm.name for arm in comparison.arms][:3]
         ['zero-shot', 'few-shot', 'edited']
         >>> comparison.gain("greedy_f1").n
-        20
+        8
     """
 
     model: Name

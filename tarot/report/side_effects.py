@@ -28,7 +28,7 @@ def write_side_effects(effects: "SideEffects", folder: str | Path) -> list[Path]
     Example:
         >>> from tarot.analysis.side_effects import measure_side_effects
         >>> loaded = tarot.load_model("wheel:smollm2-135m")
-        >>> effects = measure_side_effects(loaded, {"mine": adapter}, ["synth_color"], n_tokens=500, limit=4)
+        >>> effects = measure_side_effects(loaded, {"mine": adapter}, ["synth_color"], n_tokens=100, limit=4)
         >>> [file.name for file in write_side_effects(effects, "my-effects")]
         ['effects.csv', 'effects.svg', 'tradeoff.csv', 'tradeoff.svg']
     """

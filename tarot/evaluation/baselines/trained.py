@@ -90,7 +90,7 @@ def train(method: str, objective: AnswerObjective, budget: int, seed: int) -> We
         TarotError: the objective has no gradient, or PEFT has no such method for this model.
 
     Example:
-        >>> edit = train("lora", objective, budget=120, seed=0)
+        >>> edit = train("lora", objective, budget=30, seed=0)
         >>> with edit.apply(objective.model):
         ...     score = objective.score_model()
     """
