@@ -6,18 +6,18 @@ PYTEST_DONT_REWRITE
 import functools
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import lm_eval.utils
 import pytest
 from checkpoint import save_checkpoint, write_tasks
 
-# An inner run in this process forgets what it imports, and torch cannot be imported twice: import everything first.
-import tarot.evaluation.adapter_cache
-import tarot.evaluation.compare
-import tarot.pytest_plugin.explanation
-import tarot.report.page  # noqa: F401  # these four
 from tarot.evaluation.results import Arm, Comparison
+
+# An inner run in this process forgets what it imports, and torch cannot be imported twice: import everything first.
+for _module in ("evaluation.adapter_cache", "evaluation.compare", "pytest_plugin.explanation", "report.page"):
+    import_module(f"tarot.{_module}")
 
 SEARCH = ("--tarot-budget=3", "--tarot-space=head", "--tarot-search=random")
 SMALL = ("--tarot-tasks=own_choice", "--tarot-num-samples=6", "--tarot-draws=0", *SEARCH)

@@ -186,7 +186,7 @@ def test_a_planted_reward_is_maximised(tmp_path: Path, loaded: LoadedModel, spac
 
 def test_resumed_equals_uninterrupted(tmp_path: Path, loaded: LoadedModel) -> None:
     def stop(trial: object, result: object) -> None:
-        if len(result.trials) == 3:  # type: ignore[attr-defined]  # a Result
+        if len(result.trials) == 3:
             raise RuntimeError("the machine went away")
 
     config = replace(CONFIG, space="head-gradient", fluency_floor="20%")

@@ -215,5 +215,5 @@ def test_a_request_that_cannot_be_run_is_refused_without_its_model(
 ) -> None:
     models = ModelCache()  # loading "nowhere" would raise another error
     request = CellRequest("nowhere", "own_choice", include_path=str(write_tasks(tmp_path / "tasks")), samples=5)
-    result = CellRunner(tmp_path, models).run(replace(request, **change))  # type: ignore[arg-type]  # fields
+    result = CellRunner(tmp_path, models).run(replace(request, **change))
     assert result.comparison is None and message in result.error and not models

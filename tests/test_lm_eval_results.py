@@ -10,7 +10,7 @@ from test_compare import folder, loaded, tuned
 from tarot.errors import TarotError
 from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
-from tarot.evaluation.lm_eval_results import logged_documents, metric_value, read_answers
+from tarot.evaluation.lm_eval_results import logged_documents, read_answers
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.task_loading import load_task
 
@@ -95,4 +95,4 @@ def test_if_contexts_are_the_choices_the_likeliest_is_the_answer(loaded: LoadedM
     gold, arm = read_answers(task, logged_documents(results, "own_choice"))
     assert arm.greedy == arm.predicted and min(arm.greedy) >= 0
     right = sum(a == b for a, b in zip(gold, arm.predicted, strict=True)) / len(gold)
-    assert right == pytest.approx(metric_value(results, "own_choice", "acc"))
+    assert right == pytest.approx(results["results"]["own_choice"]["acc,none"])

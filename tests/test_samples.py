@@ -65,7 +65,7 @@ def test_a_document_key_depends_on_its_content_only(choice: Task, row: int) -> N
 
 def error_of(*args: object, **kwargs: object) -> str:
     with pytest.raises(TarotError) as error:
-        draw_samples(*args, **kwargs)  # type: ignore[arg-type]  # wrong ones on purpose
+        draw_samples(*args, **kwargs)
     return str(error.value)
 
 

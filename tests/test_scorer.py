@@ -94,7 +94,7 @@ def test_layers_that_keep_more_than_keys_and_values_share_no_prefix(monkeypatch:
 def test_order_and_batch_do_not_change_a_score(made: list[Request], random: object) -> None:
     model = tiny("llama")
     shuffled = list(made)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]  # hypothesis' Random
+    random.shuffle(shuffled)
     scores = dict(zip(shuffled, Scorer(model, shuffled).scores(), strict=True))
     assert_same(Scorer(model, made, batch_size=1).scores(), [scores[request] for request in made])
 

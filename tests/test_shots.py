@@ -46,8 +46,8 @@ def rows(start: int, stop: int) -> list[Row]:
 
 def disguised(row: Row) -> Row:
     """Write the same document with reversed choices, in capitals, with wide spaces."""
-    choices = list(row["choices"])  # type: ignore[call-overload]  # JSON
-    gold = len(choices) - 1 - int(row["gold"])  # type: ignore[call-overload]  # JSON
+    choices = list(row["choices"])
+    gold = len(choices) - 1 - int(row["gold"])
     return {"question": f" {str(row['question']).upper()}\u3000", "choices": choices[::-1], "gold": gold}
 
 

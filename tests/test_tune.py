@@ -146,7 +146,7 @@ def test_the_default_climbs_and_records_what_it_spent(tmp_path: Path, loaded: Lo
     identity, *others = read_curve(tmp_path, "adam")
     assert adapter.provenance["spent"] == 30 == 1 + len(others)
     assert adapter.provenance["search"] == "adam" and adapter.provenance["space"] == "full"
-    assert max(others) == adapter.provenance["scores"]["best"] > identity  # type: ignore[index]  # JSON that tune wrote
+    assert max(others) == adapter.provenance["scores"]["best"] > identity
     assert adapter.edit.layers == (0, 1, 2, 3)
 
 

@@ -136,11 +136,7 @@ def _remove_leftovers(target: Path) -> None:
 
 @contextmanager
 def _flock(part: Path, *, wait: bool) -> Iterator[None]:
-    """Lock a file or folder; the system frees the lock when the process ends.
-
-    Raises:
-        OSError: another process removed `part` or, without `wait`, holds the lock.
-    """
+    """Lock a file or folder until the process ends; OSError if it was removed or, without `wait`, is locked."""
     descriptor = os.open(part, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     try:
         if fcntl is not None:

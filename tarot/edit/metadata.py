@@ -7,27 +7,19 @@ from collections.abc import Mapping
 from typing import Annotated, Any, NotRequired
 
 from annotated_types import Interval, MinLen
-from pydantic import ConfigDict, StringConstraints
+from pydantic import StringConstraints, with_config
 from typing_extensions import TypedDict
 
 from tarot._files.strict_json import Count, Name, Number, validate
 
-_OPEN = ConfigDict(extra="allow")
-
-
 _Scores = dict[Name, Number | None]  # null where the objective gave no finite number
-
-
 _Seed = Annotated[int, Interval(gt=-(2**63), lt=2**63)]
-
-
 _Layer = Annotated[int, Interval(ge=0, lt=2**16)]
 
 
+@with_config(extra="forbid")
 class EditValues(TypedDict):
     """Where and how angles act; an unknown key is refused, as it might change that."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # as below
 
     sites: Name
     layers: Annotated[list[_Layer], MinLen(1)]
@@ -35,27 +27,24 @@ class EditValues(TypedDict):
     model: Name
 
 
+@with_config(extra="allow")
 class Metadata(TypedDict):
     """Contents of `tarot.json`, except the format and the provenance, which are read separately."""
-
-    __pydantic_config__ = _OPEN  # type: ignore[misc]  # how pydantic configures a TypedDict
 
     fingerprint: NotRequired[Name]
     weights_sha256: Name
     edit: EditValues
 
 
+@with_config(extra="allow")
 class _Sample(TypedDict):
-    __pydantic_config__ = _OPEN  # type: ignore[misc]  # as above
-
     key: Name
     id: NotRequired[Annotated[str, StringConstraints(max_length=4096, pattern=r"^[^\n]*/\d{1,9}$")]]
     num_fewshot: NotRequired[Count]
 
 
+@with_config(extra="allow")
 class _Pruned(TypedDict):
-    __pydantic_config__ = _OPEN  # type: ignore[misc]  # as above
-
     keep: Annotated[float, Interval(gt=0, le=1)]
     before: NotRequired["_Pruned | None"]
     heads: NotRequired[Count]
@@ -64,18 +53,16 @@ class _Pruned(TypedDict):
     scores: NotRequired[_Scores]
 
 
+@with_config(extra="allow")
 class _Parent(TypedDict):
-    __pydantic_config__ = _OPEN  # type: ignore[misc]  # as above
-
     strength: Number
     fingerprint: Name
     provenance: "Provenance"
 
 
+@with_config(extra="allow")
 class Provenance(TypedDict, total=False):
     """How an adapter was made; any key may be missing."""
-
-    __pydantic_config__ = _OPEN  # type: ignore[misc]  # as above
 
     # configuration of the search
     model: Name

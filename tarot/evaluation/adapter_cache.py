@@ -119,11 +119,7 @@ def entry_name(loaded: LoadedModel, config: TaRotConfig, budget: int, include_pa
 
 
 def _load_finished(folder: Path) -> Adapter | None:
-    """Return the adapter of an entry if its search has ended and all its files are intact, else None.
-
-    Raises:
-        TarotError: the permission to read a file is missing.
-    """
+    """Return the adapter of an entry if its search has ended and all its files are intact, else None."""
     if not (folder / METADATA).exists():
         return None
     try:

@@ -27,20 +27,6 @@ def logged_documents(results: Mapping[str, Any], task: str) -> list[Any]:
     return [document for document in documents if document["filter"] == documents[0]["filter"]]
 
 
-def metric_value(results: Mapping[str, Any], task: str, name: str) -> float:
-    """Return the value of a task's metric, of the first filter that has it.
-
-    Raises:
-        TarotError: no such metric.
-    """
-    values = results["results"][task]
-    matching = [value for key, value in values.items() if key.split(",")[0] == name]
-    if not matching:
-        known = ", ".join(sorted({key.split(",")[0] for key in values}))
-        raise TarotError(f"a metric of {task}", repr(name), f"it has {known}")
-    return float(matching[0])
-
-
 def n_documents(results: Mapping[str, Any], task: str) -> int:
     """Return how many documents of a task were evaluated."""
     return int(results["n-samples"][task]["effective"])

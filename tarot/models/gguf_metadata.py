@@ -322,11 +322,6 @@ def _fit_llama3(divisors: np.ndarray, theta: float, rotated: int) -> dict[str, A
     The frequency of wavelength w is divided by `1 / ((1 - s) / factor + s)`, where
     `s = (original / w - low) / (high - low)`, clipped to [0, 1]. Any `original` that agrees with all divisors gives the
     same model.
-
-    Args:
-        divisors: the tensor `rope_freqs`, one for each pair of dimensions.
-        theta: base of the frequencies.
-        rotated: rotated dimensions of a head.
     """
     low, high = _LLAMA3_BAND
     factor = float(divisors.max())

@@ -213,13 +213,7 @@ class TarotLM(HFLM):
         names: Sequence[str],
         disable_tqdm: bool,
     ) -> list[tuple[float, bool]]:
-        """Score encoded requests; of a context that is too long, only the end.
-
-        Args:
-            requests: the texts, or None for a window of a longer text; tokens of the context and of the continuation.
-            names: what errors call each request.
-            disable_tqdm: whether to hide progress.
-        """
+        """Score encoded requests, which errors call by `names`; of a context that is too long, only the end."""
         pairs = fit_to_context([each[1:] for each in requests], names, self.max_length)
         scorer = Scorer(self.model, pairs, self.row_limit, names)
         answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)

@@ -40,7 +40,7 @@ class BrokenRows(LogitsProcessor):
         self.rows |= set((~usable).nonzero()[:, 0].tolist())
         ended = torch.full_like(scores, -math.inf)
         ended[:, self.end] = 0.0
-        return torch.where(usable[:, None], scores, ended)  # type: ignore[return-value]  # a tensor of the same kind
+        return torch.where(usable[:, None], scores, ended)  # type: ignore[return-value]  # torch types it as a plain Tensor
 
 
 def is_number(value: object) -> bool:

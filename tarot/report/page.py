@@ -190,7 +190,7 @@ def _forest(scored_comparisons: Sequence[ScoredComparison], metric: str) -> Mark
         for name in compared_arms(group):
             if name == EDITED and len(group) == 1:
                 continue  # the mean would repeat the comparison
-            mean = mean_gain(group, lambda scored, name=name: scored.gains.get(name))  # type: ignore[misc]  # a default
+            mean = mean_gain(group, lambda scored, name=name: scored.gains.get(name))  # type: ignore[misc]  # a lambda with a default has no type
             label = f"mean: {name}" + f", {search}" * bool(search)
             intervals.append(Interval(label, mean.value, mean.low, mean.high, is_mean=True))
     return forest(intervals, f"gain in {metric_named(metric).title} over the base")

@@ -197,15 +197,7 @@ def _choose(trials: Sequence[Trial], limit: DivergenceLimit | None) -> tuple[int
 def _propose(
     strategy: Search, starts: Float[Tensor, "start d"] | None, history: Sequence[Trial], begun: Sequence[Trial], n: int
 ) -> list[tuple[Proposal, float]]:
-    """Return the next n proposals of a step, and the seconds that each took.
-
-    Args:
-        strategy: the search.
-        starts: points to evaluate right after the identity.
-        history: trials of earlier steps.
-        begun: trials of this step, in a resumed log; their scores are not used.
-        n: number of proposals.
-    """
+    """Return the next n proposals of a step, whose logged trials are `begun`, and the seconds that each took."""
     pending = [torch.tensor(trial.x, dtype=torch.float64) for trial in begun]
     proposals = []
     for _ in range(n):

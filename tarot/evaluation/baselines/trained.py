@@ -112,7 +112,7 @@ def train(method: str, objective: AnswerObjective, budget: int, seed: int) -> We
         n_bytes = sum(parameter.numel() * parameter.element_size() for parameter in trainable)
         optimizer = torch.optim.AdamW(trainable, lr=rate, weight_decay=0.0)
         _descend(objective.score_model, optimizer, n_steps(budget), objective.target_score)
-        changed = _merged(wrapped.merge_and_unload, model)  # type: ignore[arg-type]  # PEFT hides its methods
+        changed = _merged(wrapped.merge_and_unload, model)  # type: ignore[arg-type]  # PEFT types a method of the wrapped model as a Tensor
     return WeightEdit(changed, n_bytes, {"method": method})
 
 

@@ -186,13 +186,7 @@ class Scorer:
     def _run(
         self, node: PrefixNode, depth: int, prefix: Cache | None
     ) -> Iterator[tuple[list[int], Float[Tensor, "n v"]]]:
-        """Yield requests and the logits of their continuations, in the requests' order, for a node and all below it.
-
-        Args:
-            node: where to start.
-            depth: length of the prefix that `prefix` holds.
-            prefix: the parent's KV prefix cache.
-        """
+        """Yield requests and their continuations' logits for a node and all below; `prefix` holds `depth` tokens."""
         if node.depth > depth:
             prefix = self._extend_prefix(node, depth, prefix)
         rows = sorted(node.rows, key=lambda i: len(self._rows[i].tokens))
@@ -270,16 +264,7 @@ class Scorer:
         rows: Int[Tensor, " n"],
         positions: Int[Tensor, " n"],
     ) -> Float[Tensor, "n v"]:
-        """Run one pass and return the logits at the given rows and positions.
-
-        Args:
-            key: names the pass for the frozen-layer cache.
-            ids: token ids, without the cached prefix.
-            length: tokens of one row, prefix included.
-            cache: KV prefix cache; None for none.
-            rows: row of each position.
-            positions: positions within `ids`.
-        """
+        """Run one pass and return the logits at these rows and positions; `length` includes the cached prefix."""
         mask = ids.new_ones(len(ids), length)
         rope = nullcontext() if isinf(self._constant_rope) else initial_rope(self.model)
         with rope, predictions_at(self.model, rows, positions), self._frozen_layers.passing(key):
