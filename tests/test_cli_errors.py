@@ -106,6 +106,16 @@ EARLY = [
         )
     ),
     *(
+        (("ui", *EDIT, "--port", "0", *option), keyword)
+        for option, keyword in (
+            (("--tasks", "own_chioce"), "'own_chioce'"),
+            (("--strength", "2"), "2.0"),
+            (("--port", "65536"), "--port"),
+            (("--host", "256.0.0.1"), "256.0.0.1"),
+            (("--adapter", "nowhere"), "nowhere"),
+        )
+    ),
+    *(
         (("compare", *EDIT, *option), keyword)
         for option, keyword in (
             (("--output-path", ""), "''"),

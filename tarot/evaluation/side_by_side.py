@@ -203,6 +203,17 @@ def check_try_task(
     return task, shots
 
 
+def example_prompts(name: str, include_path: str | Path | None = None, limit: int | float | None = None) -> list[str]:
+    """Return the first documents that a task evaluates as prompts for `SideBySide.write`: description and question.
+
+    Raises:
+        UnknownName: no such task.
+        TarotError: a prompt is empty, or a document has no right answer.
+    """
+    task = load_task(name, include_path)
+    return [sample.pairs[sample.gold][0] for sample in _render(task, 0, limit, None)]
+
+
 def _render(task: Task, shots: int, limit: int | float | None, chat_template: ChatTemplate | None) -> list[Sample]:
     return render_evaluation_documents(
         task, num_fewshot=shots, limit=n_evaluated(task, limit), chat_template=chat_template

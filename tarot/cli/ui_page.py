@@ -1,0 +1,111 @@
+"""The web page of `tarot ui`, built with Gradio: everything it loads comes from this machine."""
+
+import importlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tarot.errors import TarotError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from fastapi import FastAPI, Request, Response
+    from gradio import Blocks
+
+    from tarot.edit.adapter import Adapter
+    from tarot.evaluation.side_by_side import SideBySide
+
+FONTS = ["system-ui", "sans-serif"]  # Gradio's own themes load theirs from Google
+POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
+"""Content security policy: the browser loads nothing from other hosts, and sends nothing there."""
+
+
+def import_gradio() -> Any:
+    """Return the package gradio, which takes seconds to import.
+
+    Raises:
+        TarotError: It is not installed.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read during the import
+    try:
+        return importlib.import_module("gradio")
+    except ImportError as error:
+        raise TarotError("tarot ui needs Gradio.", hint="pip install 'tarot-lm[ui]'") from error
+
+
+def build_page(
+    side_by_side: "SideBySide",
+    adapters: "Mapping[str, Adapter]",
+    *,
+    examples: Sequence[str] = (),
+    strength: float = 1.0,
+    title: str = "tarot",
+) -> "Blocks":
+    """Return the page: prompt, adapter and strength above, both texts below, beside each other.
+
+    Args:
+        side_by_side: writes the texts.
+        adapters: the choices, by name; the first is chosen.
+        examples: prompts to click on.
+        strength: where the slider stands.
+        title: heading of the page.
+
+    Raises:
+        TarotError: Gradio is not installed.
+    """
+    gr = import_gradio()
+
+    def write(text: str, name: str, factor: float) -> Iterator[tuple[str, str]]:
+        if not text.strip():
+            yield "", ""
+            return
+        try:
+            for pair in side_by_side.write(text, adapters[name], strength=factor):
+                yield pair.base, pair.edited
+        except TarotError as error:
+            raise gr.Error(str(error)) from error
+
+    with gr.Blocks(title=title, analytics_enabled=False) as page:
+        gr.Markdown(f"# {title}")
+        prompt = gr.Textbox(label="Prompt", lines=3, elem_id="prompt", info="Shift+Enter writes.")
+        with gr.Row():
+            choice = gr.Dropdown([*adapters], value=next(iter(adapters)), label="Adapter", elem_id="adapter")
+            factor = gr.Slider(0, 1, strength, step=0.05, label="Strength", elem_id="strength")
+        button = gr.Button("Write", variant="primary", elem_id="write")
+        with gr.Row():
+            labels = ("Base", "Edited")
+            texts = [gr.Textbox(label=label, lines=8, interactive=False, elem_id=label.lower()) for label in labels]
+        if examples:
+            gr.Examples([[example] for example in examples], [prompt], label="Examples from the task")
+        gr.on(
+            [button.click, prompt.submit, factor.change, choice.change],
+            write,
+            [prompt, choice, factor],
+            texts,
+            show_progress="hidden",
+            trigger_mode="always_last",
+            api_visibility="private",
+        )
+    return page
+
+
+def make_app(page: "Blocks", hosts: Sequence[str]) -> "FastAPI":
+    """Return the web application of a page, which answers only to these host names; `*` stands for any."""
+    gr = import_gradio()
+    from fastapi import FastAPI
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.middleware("http")
+    async def add_policy(request: "Request", call_next: "Callable[[Request], Awaitable[Response]]") -> "Response":
+        response = await call_next(request)
+        response.headers["Content-Security-Policy"] = POLICY
+        return response
+
+    # Another site's script could otherwise reach this one under a name of its own (DNS rebinding).
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    theme = gr.themes.Default(font=FONTS, font_mono=["monospace"])
+    mounted: FastAPI = gr.mount_gradio_app(app, page, path="/", theme=theme, footer_links=[], ssr_mode=False)
+    return mounted
