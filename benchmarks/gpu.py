@@ -109,8 +109,8 @@ def make_objective(model: PreTrainedModel, samples: list[Sample]) -> tuple[Answe
     return AnswerObjective(model, samples, read_tokens, sites=sites), angles
 
 
-def run_paths(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Return what each path of an edit computes, on the CPU."""
+def run_paths(model: Any) -> dict[str, Tensor]:
+    """Return what each path of an edit computes with this model, copied to the CPU."""
     samples = make_samples(TINY_VOCABULARY, question=7, n=6)
     objective, angles = make_objective(model, samples)
     sites, tokens = objective.sites, torch.tensor([read_tokens(*samples[0].pairs[0])[0]], device=model.device)
@@ -120,8 +120,7 @@ def run_paths(model: PreTrainedModel) -> dict[str, Tensor]:
     with torch.no_grad():
         with apply_rotation(model, on_device, sites, ROTARY):
             results["hooks"] = model(tokens).logits
-            generated: Any = model.generate(tokens, max_new_tokens=8, do_sample=False)  # type: ignore[operator]
-            results["generation"] = generated.float()
+            results["generation"] = model.generate(tokens, max_new_tokens=8, do_sample=False)
         with merge_temporarily(model, angles, sites, ROTARY):
             results["merge"] = model(tokens).logits
             results["scorer"] = Scorer(model, requests).log_probabilities()[0]
@@ -137,11 +136,13 @@ def check_paths(device: str) -> list[Check]:
     expected = run_paths(on_cpu)
     with TemporaryDirectory() as folder:
         on_cpu.save_pretrained(folder)
-        found = run_paths(AutoModelForCausalLM.from_pretrained(folder).to(device).eval().requires_grad_(False))
+        moved: Any = AutoModelForCausalLM.from_pretrained(folder)
+        found = run_paths(moved.to(device).eval().requires_grad_(False))
         checks = [Check(name, float((found[name] - value).abs().max())) for name, value in expected.items()]
         if torch.device(device).type == "cpu":
             return [*checks, Check("device_map", None)]
-        placed = run_paths(AutoModelForCausalLM.from_pretrained(folder, device_map="auto").eval().requires_grad_(False))
+        spread: Any = AutoModelForCausalLM.from_pretrained(folder, device_map="auto")
+        placed = run_paths(spread.eval().requires_grad_(False))
     return [*checks, Check("device_map", max(float((placed[n] - value).abs().max()) for n, value in expected.items()))]
 
 
