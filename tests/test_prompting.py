@@ -22,7 +22,8 @@ from tarot.evaluation.baselines.registry import BASELINES as REGISTERED
 from tarot.evaluation.baselines.registry import check_baselines
 from tarot.evaluation.baselines.run import run_baseline
 from tarot.evaluation.baselines.setting import Setting
-from tarot.evaluation.compare import compare
+from tarot.evaluation.compare import check_compare, compare
+from tarot.evaluation.grid import CellRequest, request_digest
 from tarot.evaluation.in_context import labelled_documents
 from tarot.evaluation.lm_eval_results import LoggedDocument, question_text
 from tarot.evaluation.results_file import comparisons_to_json, load_comparisons
@@ -190,6 +191,19 @@ def test_unknown_and_repeated_baselines_are_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("tarot.evaluation.baselines.registry.find_spec", lambda name: None)
     with pytest.raises(TarotError, match=r"tarot-lm\[peft\]"):
         check_baselines(["lora"])
+
+
+def test_an_unknown_baseline_is_refused_before_a_model_is_loaded(setting: Setting, folder: Path) -> None:
+    with pytest.raises(UnknownName, match="'lora'"):
+        check_compare(tuned(setting.loaded, folder), baselines=["lorra"], include_path=folder)
+    with pytest.raises(UnknownName, match="'lora'"):
+        CellRequest("bytes", "own_choice", include_path=str(folder), baselines=("lorra",)).check()
+
+
+def test_a_grid_tells_cells_with_other_baselines_apart() -> None:
+    request = CellRequest("bytes", "own_choice")
+    digests = {request_digest(replace(request, baselines=names)) for names in ((), ("caa",), ("caa", "iti"))}
+    assert len(digests) == 3
 
 
 @pytest.mark.parametrize("name", ["lora", "caa", "nearest-shots"])

@@ -3,11 +3,13 @@
 from tarot.evaluation.results import Comparison
 from tarot.report.table import NONE
 
-COST_HEADER = ("arm", "labels", "prepared in s", "answered in s", "of base", "peak MiB", "stored bytes")
+COST_HEADER = ("arm", "prepare s", "answer s", "of base", "peak MiB", "stored B")
 
 
 def cost_rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    """Return one row an arm, in the order of COST_HEADER; "of base" divides the seconds of the answers by the base's.
+    """Return one row an arm, in the order of COST_HEADER; it fits a terminal of 80 columns.
+
+    "of base" divides the seconds of the answers by those of the base.
 
     Example:
         >>> cost_rows(comparison)[0][0] == comparison.arms[0].name
@@ -17,7 +19,6 @@ def cost_rows(comparison: Comparison) -> list[tuple[str, ...]]:
     return [
         (
             arm.name,
-            str(arm.labels),
             f"{arm.preparation_seconds:.1f}" if arm.preparation_seconds else NONE,
             f"{arm.seconds:.1f}",
             f"{arm.seconds / base:.2f}" if base else NONE,
