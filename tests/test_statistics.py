@@ -289,7 +289,7 @@ def test_at_a_nominal_95_the_interval_covers_93_to_98(gain_of, score, n, case):
     assert 0.93 <= coverage(gain_of, score, n, *population(*case)) <= 0.98
 
 
-@pytest.mark.parametrize(("gained", "lost"), [(0.03, 0), (0.05, 0), (0.08, 0), (0.045, 0.02)])
+@pytest.mark.parametrize(("gained", "lost"), [(0.03, 0), (0.08, 0), (0.045, 0.02)])
 def test_a_few_changes_between_two_choices_are_covered_at_least_as_often(gained, lost):
     """With 44 documents; each changed answer also changes the precision of the other choice."""
     rows = np.array([(0, 0, 0), (0, 0, 1), (1, 1, 1), (1, 0, 0), (1, 0, 1)])

@@ -14,6 +14,7 @@ import pytest
 import torch
 from after_trial import AfterTrial
 from checkpoint import byte_model, byte_tokenizer, save_checkpoint, write_tasks
+from cli_suite import run_in
 
 from tarot.edit.adapter import Adapter
 from tarot.edit.adapter_folder import METADATA, WEIGHTS
@@ -179,7 +180,7 @@ main()
 """
 
 
-def test_a_killed_command_is_resumed(tmp_path: Path, tasks: Path) -> None:
+def test_a_killed_command_is_resumed(tmp_path: Path, tasks: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """After SIGKILL the command with --resume reports where it starts, and ends where an unbroken run does."""
     model = save_checkpoint(tmp_path / "model")
     options = [
@@ -194,11 +195,8 @@ def test_a_killed_command_is_resumed(tmp_path: Path, tasks: Path) -> None:
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (output / METADATA).exists() and not (output / WEIGHTS).exists()
     assert len(read_trials(output)) == 5
-    command = [sys.executable, "-c", "from tarot.cli.main import main; main()", *options]
-    resumed = subprocess.run(
-        [*command, "--output-path", str(output), "--resume"], capture_output=True, text=True, check=True
-    )
-    assert "after 5 trials" in resumed.stderr
+    assert run_in(tmp_path, *options, "--output-path", str(output), "--resume") == 0
+    assert "after 5 trials" in capsys.readouterr().err
     loaded = LoadedModel(str(model), byte_model(), byte_tokenizer())
     tune(*loaded, CONFIG, output_dir=tmp_path / "unbroken", budget=100, include_path=tasks)
     assert scores(output) == scores(tmp_path / "unbroken")
