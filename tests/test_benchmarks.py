@@ -392,7 +392,7 @@ def test_a_larger_model_stands_in_the_table_as_soon_as_a_task_is_measured(monkey
 
     declared = run.declared("wheel:qwen2.5-coder-0.5b", (6, 0), grid.SEEDS, list(grid.METHODS))
     assert [cell.shots for _, cell in declared] == sorted((cell.shots for _, cell in declared), reverse=True)
-    assert {method for method, cell in declared if cell.shots == 0} == {"base", "default", "few-shot"}
+    assert {method for method, cell in declared if cell.shots == 0} == {"base", "default", "few-shot", *grid.PROMPTING}
     cells = RecordedCells.load(run.HERE / "cells")
     small = cells.records[grid.Cell("smollm2", "navigate", 0, 0)]
     cells.records[grid.Cell("qwen0.5b", "navigate", 0, 0)] = {method: small[method] for method in ("base", "default")}

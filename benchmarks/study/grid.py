@@ -70,7 +70,8 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "40 labels": {"num_samples": 40},
 }
 TRAINED = ("lora", "oft", "eigenpruning")
-METHODS = (*UNEDITED, *SEARCHES, *TRAINED)
+PROMPTING = ("all-shots", "best-shots")  # baselines of the product that show further labels
+METHODS = (*UNEDITED, *PROMPTING, *SEARCHES, *TRAINED)
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def size_cells(model: str, shots: tuple[int, ...] = SHOTS) -> Iterator[Cell]:
     return (Cell(model, task, n, SEEDS[0]) for n in shots for task in LARGER_TASKS)
 
 
-SIZE_METHODS = {0: ("base", "default", "few-shot"), 6: ("base", "default")}
+SIZE_METHODS = {0: ("base", "default", "few-shot", *PROMPTING), 6: ("base", "default")}
 
 # Level with the default on the development cells, and so measured in every cell of seed 0.
 LEVEL = ("oft", "every other layer")
@@ -122,7 +123,11 @@ def methods(cell: Cell) -> tuple[str, ...]:
     everywhere = ("default", *base, *(("few-shot",) if not cell.shots else ()))
     repeated = AHEAD.get((cell.model, cell.task, cell.shots))
     baselines = ("lora", "random", "paper", *LEVEL) if cell.seed == 0 else (repeated,) if repeated else ()
-    others = tuple(m for m in METHODS if m not in (*UNEDITED, *everywhere, *baselines)) if cell in DEVELOPMENT else ()
+    others = (
+        tuple(m for m in METHODS if m not in (*UNEDITED, *PROMPTING, *everywhere, *baselines))
+        if cell in DEVELOPMENT
+        else ()
+    )
     return everywhere + baselines + others
 
 

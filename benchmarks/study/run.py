@@ -28,6 +28,8 @@ from tarot._files.atomic import write_atomically
 from tarot.edit.sites import find_sites
 from tarot.evaluation import in_context
 from tarot.evaluation.baselines.eigenpruning import eigenpruning
+from tarot.evaluation.baselines.prompting import BASELINES as PROMPTING
+from tarot.evaluation.baselines.setting import Setting
 from tarot.evaluation.baselines.trained import BASELINES as TRAINED
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import read_answers
@@ -109,20 +111,25 @@ def measure_cell(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> di
     name = f"tarot_{cell.task}"
     edit_record: dict[str, Any] = {}
     started, edit = time.perf_counter(), None
-    if method not in grid.UNEDITED:
+    if method not in (*grid.UNEDITED, *grid.PROMPTING):
         with fast_products(loaded):
             edit, edit_record = edit_with(loaded, cell, method, work)
     seconds = round(time.perf_counter() - started, 1)
     task = load_task(name)
-    if method == "few-shot":
+    if method in ("few-shot", *grid.PROMPTING):
         template = get_chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), True)
         drawn = draw_samples(task, grid.SAMPLES, seed=cell.seed, chat_template=template)
-        shots = in_context.labelled_documents(task, [vars(sample) for sample in drawn])[: grid.FEW_SHOT]
-        results = in_context.evaluate_with_shots(loaded, name, shots, limit=grid.DOCUMENTS)
+        labelled = in_context.labelled_documents(task, [vars(sample) for sample in drawn])
+        config = make_config(cell, method)
+        setting = Setting(loaded, config, task, labelled, grid.FEW_SHOT, grid.BUDGET, limit=grid.DOCUMENTS)
+        if method == "few-shot":
+            documents = setting.answer_with(labelled[: grid.FEW_SHOT])["samples"][name]
+        else:
+            documents = PROMPTING[method](setting).documents
     else:
         options = {"adapter": edit, "num_fewshot": cell.shots, "limit": grid.DOCUMENTS}
-        results = evaluate(loaded.model, loaded.tokenizer, [name], **options)
-    gold, arm = read_answers(task, results["samples"][name])
+        documents = evaluate(loaded.model, loaded.tokenizer, [name], **options)["samples"][name]
+    gold, arm = read_answers(task, documents)
     return {
         "format": FORMAT,
         **vars(cell),
@@ -141,6 +148,8 @@ def measure_cell(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> di
 
 def count_labels(cell: Cell, method: str) -> int:
     """Return the labelled documents that a method sees, shots included."""
+    if method in grid.PROMPTING:
+        return grid.SAMPLES
     if method in grid.UNEDITED:
         return grid.FEW_SHOT if method == "few-shot" else cell.shots
     config = make_config(cell, method)

@@ -16,7 +16,7 @@ from tarot.evaluation.statistics.seeds import MeanGain, mean_over_settings
 from tarot.models.wheels import WHEELS
 
 HERE = Path(__file__).parent
-PROMPTING = ("few-shot",)
+PROMPTING = ("few-shot", *grid.PROMPTING)
 """Prompting arms of the cells without shots; the best of them by the mean over tasks is shown."""
 
 
