@@ -18,6 +18,7 @@ from tarot.analysis.progress import OnStep, ignore_step
 from tarot.analysis.prompt_batches import prompt_batches
 from tarot.analysis.results import LensResult
 from tarot.edit.adapter import Adapter
+from tarot.edit.gate import decide_for
 from tarot.edit.patch import Patch
 from tarot.edit.sites import decoder_layers
 from tarot.errors import TarotError
@@ -99,7 +100,7 @@ def layer_probabilities(
             own = args[0][last]
             return torch.cat([*(norm(layer.to(own.device)) for layer in states[:-1]), own])[None], *args[1:]
 
-        with Patch(head, model) as patch:
+        with decide_for(model, batch.prompts), Patch(head, model) as patch:
             for layer in layers:
                 patch.after(layer, keep)
             patch.before(head, all_layers)

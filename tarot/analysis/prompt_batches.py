@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tarot.edit.gate import decide_for
 from tarot.errors import TarotError
 from tarot.models.scoring.rope import constant_rope_length, pass_group
 from tarot.models.scoring.scorer import Request, predictions_at
@@ -47,12 +48,14 @@ class PromptBatch(NamedTuple):
         ids: their tokens, padded on the right.
         rows: 0 to b - 1.
         last: position of each prompt's last token.
+        prompts: their tokens without padding.
     """
 
     indices: list[int]
     ids: Int[Tensor, "b s"]
     rows: Int[Tensor, " b"]
     last: Int[Tensor, " b"]
+    prompts: list[Sequence[int]]
 
 
 def prompt_batches(
@@ -77,9 +80,10 @@ def prompt_batches(
         n = next((n for n in sizes if n * len(prompts[order[n - 1]]) <= MAX_TOKENS), 1)
         indices, order = order[:n], order[n:]
         width = len(prompts[indices[-1]])
-        ids = [[*prompts[index], *[prompts[index][-1]] * (width - len(prompts[index]))] for index in indices]
-        last = torch.tensor([len(prompts[index]) - 1 for index in indices])
-        yield PromptBatch(indices, torch.tensor(ids, device=model.device), torch.arange(len(indices)), last)
+        own = [prompts[index] for index in indices]
+        ids = [[*prompt, *[prompt[-1]] * (width - len(prompt))] for prompt in own]
+        last = torch.tensor([len(prompt) - 1 for prompt in own])
+        yield PromptBatch(indices, torch.tensor(ids, device=model.device), torch.arange(len(indices)), last, own)
 
 
 @torch.no_grad()
@@ -87,7 +91,7 @@ def next_log_probabilities(model: PreTrainedModel, prompts: Sequence[Sequence[in
     """Return log p(token | prompt) of every token of the vocabulary, in nats."""
     rows: dict[int, Tensor] = {}
     for batch in prompt_batches(model, prompts):
-        with predictions_at(model, batch.rows, batch.last):
+        with decide_for(model, batch.prompts), predictions_at(model, batch.rows, batch.last):
             logits = model(input_ids=batch.ids, use_cache=False).logits[0]
         rows.update(zip(batch.indices, logits.float().log_softmax(-1).cpu(), strict=True))
     return torch.stack([rows[index] for index in range(len(prompts))])

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from tarot.edit import hub
 from tarot.edit.adapter_folder import METADATA, WEIGHTS, AdapterContent, read_adapter_folder, write_adapter_folder
 from tarot.edit.fingerprint import shapes_fingerprint
+from tarot.edit.gate import PromptGate
 from tarot.edit.hooks import apply_rotation
 from tarot.edit.merge import merge_rotation
 from tarot.edit.provenance import Parent, scale_provenance, to_json_values, tuned_tasks
@@ -67,6 +68,7 @@ class Adapter:
         angles: radians, `layer x head x angle`.
         edit: where and how the angles act.
         provenance: plain JSON values on how the angles were found.
+        gate: decides once a sequence whether the edit acts on it; None for always.
 
     Example:
         >>> adapter = tarot.Adapter.from_pretrained("my-edit")
@@ -77,6 +79,7 @@ class Adapter:
     angles: Float[Tensor, "layer head angle"]
     edit: Edit
     provenance: Mapping[str, object]
+    gate: PromptGate | None = None
 
     def __repr__(self) -> str:
         """Name the adapter, without its angles and samples."""
@@ -102,6 +105,9 @@ class Adapter:
         """Digest of everything that determines the edited model's behaviour."""
         digest = hashlib.sha256(json.dumps([*vars(self.edit).values()]).encode())
         digest.update(self.angles.detach().cpu().double().contiguous().numpy().tobytes())
+        if self.gate:
+            digest.update(json.dumps([self.gate.layer, self.gate.bias]).encode())
+            digest.update(self.gate.weight.detach().cpu().double().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     @property
@@ -147,7 +153,7 @@ class Adapter:
     def apply(self, model: PreTrainedModel, *, strength: float = 1.0) -> AbstractContextManager[object]:
         """Edit `model` inside a `with` block; the hooks are gone on exit.
 
-        Threads, nesting and the order of nested edits: see `tarot.edit.hooks.apply_rotation`.
+        A gate decides for each row, in the pass that reads the prompt; see `tarot.edit.gate`. Threads, nesting and the order of nested edits: see `tarot.edit.hooks.apply_rotation`.
 
         Args:
             model: the model that the adapter was made for.
@@ -160,24 +166,36 @@ class Adapter:
             >>> with adapter.apply(model, strength=0.5):
             ...     output = model.generate(**tokenizer("Did Ed leave?", return_tensors="pt"), max_new_tokens=8)
         """
-        return apply_rotation(model, self._angles(strength), self.find_sites(model), self.rotation)
+        return apply_rotation(model, self._angles(strength), self.find_sites(model), self.rotation, self.gate)
 
-    def merge(self, model: PreTrainedModel, *, strength: float = 1.0) -> PreTrainedModel:
+    def merge(
+        self, model: PreTrainedModel, *, strength: float = 1.0, without_gate: bool = False
+    ) -> PreTrainedModel:
         """Fold the edit into the weights of `model`, permanently, and return it. It then costs nothing at inference.
 
         Args:
             model: the model that the adapter was made for.
             strength: factor of every angle.
+            without_gate: merge the edit of a gated adapter so that it acts on every prompt.
 
         Raises:
-            InvalidValueError: the adapter is for another model, the weights are quantised, or the strength is not
-                finite.
+            InvalidValueError: the adapter is for another model or has a gate, the weights are quantised, or the
+                strength is not finite.
 
         Example:
             >>> adapter.merge(model).save_pretrained("my-model")
         """
+        self.check_no_gate(without_gate)
         merge_rotation(model, self._angles(strength), self.find_sites(model), self.rotation)
         return model
+
+    def check_no_gate(self, without_gate: bool = False) -> None:
+        """Raise InvalidValueError if the adapter has a gate, which no weight can hold, unless it is to be left out."""
+        if self.gate and not without_gate:
+            raise InvalidValueError(
+                f"The gate of adapter {self.fingerprint} cannot be merged into weights.",
+                hint="apply the adapter, or merge without its gate: without_gate=True, or --without-gate",
+            )
 
     def _angles(self, strength: float) -> Float[Tensor, "layer head angle"]:
         return self.angles if strength == 1 else self.scaled(strength).angles
@@ -213,7 +231,7 @@ class Adapter:
             >>> adapter.save_pretrained("my-edit")
         """
         edit = {**vars(self.edit), "layers": list(self.edit.layers)}
-        content = AdapterContent(self.angles, edit, self.provenance)
+        content = AdapterContent(self.angles, edit, self.provenance, self.gate)
         write_adapter_folder(Path(folder).expanduser(), content, self.fingerprint)
 
     @classmethod
@@ -243,9 +261,9 @@ class Adapter:
             folder = hub.pull_files(reference, (METADATA, WEIGHTS), revision)
         else:
             raise MissingFileError(f"There is no folder {str(reference)!r}.")
-        angles, edit, provenance = read_adapter_folder(folder)
+        angles, edit, provenance, gate = read_adapter_folder(folder)
         layers = tuple(edit["layers"])
-        return cls(angles, Edit(edit["sites"], layers, edit["rotation"], edit["model"]), provenance)
+        return cls(angles, Edit(edit["sites"], layers, edit["rotation"], edit["model"]), provenance, gate)
 
     @classmethod
     def resolve(cls, adapter: "Adapter | str | Path") -> "Adapter":

@@ -17,7 +17,7 @@ from tarot.errors import InvalidValueError
 def compose(model: PreTrainedModel, *adapters: Adapter) -> Adapter:
     """Return the adapter whose angles are the sum of the adapters' angles, on the union of their layers.
 
-    Scale the adapters first where needed. The provenance names all parents and lists the samples of them all, so that
+    Scale the adapters first where needed. A single adapter keeps its gate; several must have none. The provenance names all parents and lists the samples of them all, so that
     none of these is evaluated.
 
     Args:
@@ -25,14 +25,19 @@ def compose(model: PreTrainedModel, *adapters: Adapter) -> Adapter:
         adapters: one adapter, or several with the same kind of site and the same rotation, which is not `Givens`.
 
     Raises:
-        InvalidValueError: there is no adapter, the rotations do not add up, the kinds of sites differ, or an adapter is
-            for another model.
+        InvalidValueError: there is no adapter, the rotations do not add up, the kinds of sites differ, one of several
+            has a gate, or an adapter is for another model.
 
     Example:
         >>> both = compose(model, first.scaled(0.5), second)
     """
     if not adapters:
         raise InvalidValueError("at least one adapter to compose", "none")
+    if len(adapters) > 1 and (gated := [adapter.fingerprint for adapter in adapters if adapter.gate]):
+        raise InvalidValueError(
+            f"The gate of {', '.join(gated)} decides for that adapter alone, so it cannot be composed with others.",
+            hint="compose adapters without gates, then fit a gate to the result",
+        )
     rotations = sorted({adapter.edit.rotation for adapter in adapters})
     if len(adapters) > 1 and rotations not in ([ROTARY.name], [SCALE.name]):
         got = ", ".join(map(repr, rotations))
@@ -52,4 +57,5 @@ def compose(model: PreTrainedModel, *adapters: Adapter) -> Adapter:
         angles.float(),
         Edit.from_sites(model, kinds[0], sites, rotation),
         compose_provenance([adapter.as_parent() for adapter in adapters]),
+        adapters[0].gate,
     )

@@ -11,14 +11,19 @@ families. On one site,
 - hooks are further from the weight than every merged edit, also one that was merged after the hooks were added.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from tarot.edit.context import EditContext, SiteAngles, angles_by_site
+from tarot.edit.context import Angles, EditContext, SiteAngles, angles_by_site
+from tarot.edit.gate import GateState, PromptGate, find_gate
 from tarot.edit.patch import Patch
-from tarot.edit.rotation import Rotation
+from tarot.edit.rotation import ROTARY, Rotation
 from tarot.edit.sites import Site
+from tarot.errors import TarotError
+
+Turn = Callable[[Tensor], Tensor]
 
 
 class apply_rotation(EditContext):
@@ -35,11 +40,12 @@ class apply_rotation(EditContext):
         angles: radians, `site x head x angle`, as wide as the widest site; a narrower site ignores the rest of its row.
         sites: where to edit. Default: the heads of the first `len(angles)` layers.
         rotation: family that the angles belong to.
+        gate: decides once a sequence whether the edit acts on it (`tarot.edit.gate`); None for always.
 
     Raises:
-        ShapeMismatch: the angles do not fit the sites.
+        ShapeMismatch: the angles or the gate do not fit the model.
         InvalidValueError: the angles are not finite, or the sites belong to another model.
-        TarotError: on entry, if another thread or task has edited the model.
+        TarotError: on entry, if another thread or task has edited the model, or if another gated edit is open.
 
     Example:
         >>> sites = find_sites(model, "heads", [0, 1])
@@ -47,22 +53,54 @@ class apply_rotation(EditContext):
         ...     output = model.generate(**tokenizer("Did Ed leave?", return_tensors="pt"), max_new_tokens=8)
     """
 
+    def __init__(
+        self,
+        model: nn.Module,
+        angles: Angles,
+        sites: Sequence[Site] | None = None,
+        rotation: Rotation = ROTARY,
+        gate: PromptGate | None = None,
+    ) -> None:
+        super().__init__(model, angles, sites, rotation)
+        self.gate = gate
+        if gate:
+            gate.check_fits(model)
+
     def _prepare(self, patch: Patch) -> None:
+        state = self._add_gate(patch, self.gate) if self.gate else None
         for site, angles in angles_by_site(self.angles, self.sites, self.rotation):
             # Zero angles need no hook, which would turn infinities into NaN, unless a gradient has to pass.
             if angles.requires_grad or angles.any():
-                _hook(patch, site, angles, self.rotation)
+                turn = _turn_site(site, angles, self.rotation)
+                _hook(patch, site, _turn_open_rows(turn, state) if state else turn)
+
+    def _add_gate(self, patch: Patch, gate: PromptGate) -> GateState:
+        if find_gate(self.model):
+            raise TarotError("The model has an open gated edit, and its gate would read an edited prompt.", hint="close it")
+        state, decoder = GateState(self.model, gate), self.model.get_decoder()
+        patch.before(decoder, state.before_pass, with_kwargs=True)
+        patch.after(decoder, state.after_pass)
+        return state
 
 
-def _hook(patch: Patch, site: Site, angles: SiteAngles, rotation: Rotation) -> None:
+def _turn_site(site: Site, angles: SiteAngles, rotation: Rotation) -> Turn:
+    """Return the function that edits what passes at a site."""
     turn = rotation.turn(angles, site.d_head)
     shape = (site.n_heads, site.d_head)
+    return lambda z: turn(z.unflatten(-1, shape)).flatten(-2)
 
+
+def _turn_open_rows(turn: Turn, state: GateState) -> Turn:
+    """Return a function that edits only the rows for which the gate is open, and no number of the others."""
+    return lambda z: z if state.is_closed else state.select(z, turn(z))
+
+
+def _hook(patch: Patch, site: Site, turn: Turn) -> None:
     def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return turn(args[0].unflatten(-1, shape)).flatten(-2), *args[1:]
+        return turn(args[0]), *args[1:]
 
     def after(_: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
-        return turn(out.unflatten(-1, shape)).flatten(-2)
+        return turn(out)
 
     if site.side == "input":
         patch.before(site.module, before)

@@ -27,6 +27,14 @@ class EditValues(TypedDict):
     model: Name
 
 
+@with_config(extra="forbid")
+class GateValues(TypedDict):
+    """Where a gate reads and its bias; its weights are in the other file."""
+
+    layer: _Layer
+    bias: Number
+
+
 @with_config(extra="allow")
 class Metadata(TypedDict):
     """Contents of `tarot.json`, except the format and the provenance, which are read separately."""
@@ -34,6 +42,7 @@ class Metadata(TypedDict):
     fingerprint: NotRequired[Name]
     weights_sha256: Name
     edit: EditValues
+    gate: NotRequired[GateValues]
 
 
 @with_config(extra="allow")
@@ -51,6 +60,15 @@ class _Pruned(TypedDict):
     of: NotRequired[Count]
     evaluations: NotRequired[Count]
     scores: NotRequired[_Scores]
+
+
+@with_config(extra="allow")
+class _Gate(TypedDict):
+    layer: Count
+    task_prompts: Count
+    retained_prompts: Count
+    opened_left_out: Number
+    closed_left_out: Number
 
 
 @with_config(extra="allow")
@@ -100,6 +118,7 @@ class Provenance(TypedDict, total=False):
     # changes after the search
     parents: list[_Parent]
     pruned: _Pruned | None
+    gate: _Gate | None
 
 
 def validate_provenance(values: object) -> dict[str, Any]:

@@ -14,6 +14,12 @@ NOT_MEASURED = (
     "`tarot compare` measures the gain."
 )
 
+NOT_GATED = "It was tuned on one prompt format; other prompts, tasks and languages may get worse."
+GATED = (
+    "Its prompt gate was fitted to one prompt format: it may stay closed for other wordings of the task, and open for "
+    "prompts that look like the task. Merged into weights, the edit acts on every prompt."
+)
+
 
 def format_model_card(metadata: Mapping[str, Any], repo_id: str, measured: str = "") -> str:
     """Return the README.md of an adapter: what it is, how to use it, how it was made, and its limits.
@@ -25,7 +31,7 @@ def format_model_card(metadata: Mapping[str, Any], repo_id: str, measured: str =
         repo_id: name of the hub repository.
         measured: paragraph of Markdown on the measured gain; may be empty.
     """
-    edit, provenance = metadata["edit"], metadata["provenance"]
+    edit, provenance, gated = metadata["edit"], metadata["provenance"], "gate" in metadata
     base = str(provenance.get("model") or "REF")
     on_hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", base) and not Path(base).exists()
     data = ModelCardData(
@@ -56,7 +62,7 @@ An edit of {_code(base)} that rotates the outputs of its attention heads, found 
 import tarot
 
 model, tokenizer = tarot.load_model({_literal(base)})
-tarot.Adapter.from_pretrained({_literal(repo_id)}).merge(model)
+{_use(repo_id, gated=gated)}
 ```
 
 ## How it was made
@@ -72,9 +78,16 @@ tarot.Adapter.from_pretrained({_literal(repo_id)}).merge(model)
 ## Limits
 
 - It fits this base model only; tarot refuses to apply it to another one.
-- It was tuned on one prompt format; other prompts, tasks and languages may get worse.
+- {GATED if gated else NOT_GATED}
 - `tarot.json` names the samples it was tuned on; `tarot evaluate` refuses to evaluate on them.
 """
+
+
+def _use(repo_id: str, *, gated: bool) -> str:
+    adapter = f"tarot.Adapter.from_pretrained({_literal(repo_id)})"
+    if not gated:
+        return f"{adapter}.merge(model)"
+    return f"with {adapter}.apply(model):\n    ...  # model.generate; the gate decides for each prompt"
 
 
 def _provenance_rows(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -93,6 +106,13 @@ def _provenance_rows(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]
         "bound": "largest angle allowed, radians",
     }
     yield from ((title, _inline(provenance[name])) for name, title in titles.items() if name in provenance)
+    if gate := provenance.get("gate"):
+        yield (
+            "prompt gate",
+            f"before layer {gate['layer']}; left out of its fit, {gate['opened_left_out']:.0%} of "
+            f"{gate['task_prompts']} task prompts open it and {gate['closed_left_out']:.0%} of "
+            f"{gate['retained_prompts']} retained prompts leave it closed",
+        )
     scores = provenance.get("scores")
     if isinstance(scores, Mapping) and all(isinstance(scores.get(name), float) for name in ("identity", "best")):
         objective = _inline(provenance.get("objective", "objective"))

@@ -63,9 +63,11 @@ class Patch(AbstractContextManager["Patch"]):
         self._beneath: list[Patch] = []
         weakref.finalize(self, self._state.undo).atexit = False
 
-    def before(self, module: nn.Module, hook: Callable[..., Any]) -> None:
-        """Prepare a forward pre-hook of `module`."""
-        self._state.insert(module._forward_pre_hooks, hook)
+    def before(self, module: nn.Module, hook: Callable[..., Any], *, with_kwargs: bool = False) -> None:
+        """Prepare a forward pre-hook of `module`, which may be given the keyword arguments too."""
+        key = self._state.insert(module._forward_pre_hooks, hook)
+        if with_kwargs:
+            self._state.mark(module._forward_pre_hooks_with_kwargs, key)
 
     def after(self, module: nn.Module, hook: Callable[..., Any]) -> None:
         """Prepare a forward hook of `module`."""
@@ -161,6 +163,11 @@ class _State:
         self._prepared.append(partial(setitem, hooks, key, _Hook(self, hook)))
         self._undo.insert(0, partial(hooks.pop, key, None))
         return key
+
+    def mark(self, marks: MutableMapping[int, bool], key: int) -> None:
+        """Prepare a mark of a hook."""
+        self._prepared.append(partial(setitem, marks, key, True))
+        self._undo.insert(0, partial(marks.pop, key, None))
 
     def replace(self, module: nn.Module, apply: Step, undo: Step) -> None:
         """Prepare a change of `module`, and mark the module."""

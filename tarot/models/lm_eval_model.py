@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from math import isinf
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tarot.edit.adapter import Adapter
+from tarot.edit.gate import find_gate
 from tarot.errors import TarotError, UnknownName
 from tarot.models.batch_size import parse_batch_size
 from tarot.models.chat import SYSTEM_MOVED, ChatRenderer
@@ -51,7 +53,7 @@ class TarotLM(HFLM):
 
     Args:
         pretrained: a model reference (`tarot models` lists some), or a loaded transformers model.
-        adapter: folder or hub id of an adapter to merge; None for the base model.
+        adapter: folder or hub id of an adapter to merge, or to apply if it has a gate; None for the base model.
         tokenizer: the tokenizer of a loaded model.
         device: auto, cpu or cuda:N.
         dtype: auto, float32, bfloat16 or float16.
@@ -118,7 +120,12 @@ class TarotLM(HFLM):
             self.accelerator = processes
             self._rank, self._world_size = processes.process_index, processes.num_processes
         self.adapter = Adapter.from_pretrained(adapter) if adapter else None
-        if self.adapter:
+        self._open_edit: AbstractContextManager[object] | None = None
+        if self.adapter and self.adapter.gate:
+            # A gate cannot be merged. The edit stays open as long as this object keeps it.
+            self._open_edit = self.adapter.apply(self.model)
+            self._open_edit.__enter__()
+        elif self.adapter:
             self.adapter.merge(self.model)
 
     @cached_property
@@ -215,7 +222,8 @@ class TarotLM(HFLM):
     ) -> list[tuple[float, bool]]:
         """Score encoded requests, which errors call by `names`; of a context that is too long, only the end."""
         pairs = fit_to_context([each[1:] for each in requests], names, self.max_length)
-        scorer = Scorer(self.model, pairs, self.row_limit, names)
+        prompts = [self._prompt_of(each) for each in requests] if find_gate(self.model) else None
+        scorer = Scorer(self.model, pairs, self.row_limit, names, prompts=prompts)
         answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         with tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Scoring answers") as progress:
             for i, score in scorer.stream():
@@ -224,6 +232,15 @@ class TarotLM(HFLM):
                     self.cache_hook.add_partial("loglikelihood", requests[i][0], answers[i])
                 progress.update()
         return answers
+
+    def _prompt_of(self, request: tuple[tuple[str, str] | None, list[int], list[int]]) -> tuple[int, ...]:
+        """Return the tokens that a gate decides on: those that are generated from; of a text alone, all of them.
+
+        The request's own context lacks the white space at the end of the prompt, which counts as the answer's.
+        """
+        texts, context, continuation = request
+        prompt = [*context, *continuation] if texts is None else self.tok_encode(texts[0]) or context
+        return tuple(prompt[-self.max_length :])
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Generate lm-eval's continuations, in batches.

@@ -29,7 +29,9 @@ from tarot.errors import InvalidValueError
 _MERGE = "tarot merge writes the folder that llama.cpp's converter reads"
 
 
-def to_gguf(model: PreTrainedModel, adapter: Adapter, source: str | Path, output: str | Path) -> tuple[str, ...]:
+def to_gguf(
+    model: PreTrainedModel, adapter: Adapter, source: str | Path, output: str | Path, *, without_gate: bool = False
+) -> tuple[str, ...]:
     """Write a copy of a GGUF file with the edit merged, and return the names of the tensors that differ.
 
     Edited tensors are float16, or float32 if they were before or if a number is too large for float16. Unedited
@@ -40,9 +42,10 @@ def to_gguf(model: PreTrainedModel, adapter: Adapter, source: str | Path, output
         adapter: an adapter of the model, with any rotation and any sites.
         source: the GGUF file.
         output: the new file.
+        without_gate: export the edit of a gated adapter so that it acts on every prompt.
 
     Raises:
-        InvalidValueError: the adapter does not fit the model, `source` is not a GGUF file, or it stores a projection
+        InvalidValueError: the adapter has a gate or does not fit the model, `source` is not a GGUF file, or it stores a projection
             other than the model does.
         FileAccessError: `output` cannot be written.
 
@@ -50,6 +53,7 @@ def to_gguf(model: PreTrainedModel, adapter: Adapter, source: str | Path, output
         >>> to_gguf(model, adapter, "model.gguf", "edited.gguf")
         ('blk.0.attn_output.weight', 'blk.1.attn_output.weight')
     """
+    adapter.check_no_gate(without_gate)
     sites = adapter.find_sites(model)
     before = {id(parameter): parameter.data for site in sites for parameter in site.module.parameters()}
     kinds = {"offloaded weights" if each.is_meta else str(each.dtype) for each in before.values()}

@@ -53,7 +53,9 @@ _KEY = re.compile(r"base_model\.model\.(?P<site>.+)\.oft_R\.weight")
 _MERGE = "tarot merge writes a checkpoint with any edit in it"
 
 
-def to_peft(model: PreTrainedModel, adapter: Adapter, folder: str | Path, reference: str = "") -> None:
+def to_peft(
+    model: PreTrainedModel, adapter: Adapter, folder: str | Path, reference: str = "", *, without_gate: bool = False
+) -> None:
     """Write a folder for `PeftModel.from_pretrained(model, folder)` and lm-eval's `peft=folder`.
 
     With `peft=`, lm-eval resizes a padded vocabulary to the tokenizer's. That changes the log-probabilities of such a
@@ -64,15 +66,17 @@ def to_peft(model: PreTrainedModel, adapter: Adapter, folder: str | Path, refere
         adapter: a `Rotary` edit of heads.
         folder: where `adapter_config.json` and `adapter_model.safetensors` are written.
         reference: name of the base model in the configuration.
+        without_gate: export the edit of a gated adapter so that it acts on every prompt.
 
     Raises:
-        InvalidValueError: the adapter has another rotation or other sites, does not fit the model, or PEFT's OFT does
+        InvalidValueError: the adapter has a gate, another rotation or other sites, does not fit the model, or PEFT's OFT does
             not support the model's projections (Conv1D of GPT-2).
         FileAccessError: the folder cannot be written.
 
     Example:
         >>> to_peft(model, adapter, "my-edit-peft", "HuggingFaceTB/SmolLM2-135M-Instruct")
     """
+    adapter.check_no_gate(without_gate)
     if (adapter.edit.rotation, adapter.edit.sites) != (ROTARY.name, "heads"):
         raise InvalidValueError(
             "an edit that OFT can hold, rotary on heads", f"{adapter.edit.rotation} on {adapter.edit.sites}", _MERGE

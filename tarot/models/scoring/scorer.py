@@ -8,12 +8,15 @@ continuation are projected to the vocabulary.
 A score equals that of one pass over the request's own tokens. Where the length of a pass changes its rotary embeddings
 (`tarot.models.scoring.rope`), longer requests share no prefix and are batched only with those of their own length.
 
+Where a gated edit is open (`tarot.edit.gate`), its gate decides on each request's prompt before anything is scored. The
+requests that it opens for are then scored with the edit, and the others without.
+
 The plan depends on the requests alone: keep one `Scorer` to score the same requests many times.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from functools import cached_property
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property, partial
 from math import isinf
 from typing import Any, NamedTuple
 
@@ -22,6 +25,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
+from tarot.edit.gate import find_gate
 from tarot.edit.patch import Patch
 from tarot.edit.sites import decoder_layers
 from tarot.errors import TarotError
@@ -96,6 +100,7 @@ class Scorer:
         names: what errors call each request.
         n_frozen_layers: number of first layers that do not change while the scorer is used. They run for the first
             scoring only.
+        prompts: what a gate decides on for each request. Default: the contexts.
 
     Raises:
         TarotError: an empty context or continuation, or a request longer than the model's context.
@@ -115,8 +120,11 @@ class Scorer:
         batch_size: int | None = None,
         names: Sequence[str] | None = None,
         n_frozen_layers: int = 0,
+        prompts: Sequence[tuple[int, ...]] | None = None,
     ) -> None:
         self.model = model
+        self.prompts = [request.context for request in requests] if prompts is None else prompts
+        self._hold: Callable[[], AbstractContextManager[None]] = nullcontext
         self._frozen_layers = FrozenLayerCache(
             list(decoder_layers(model))[:n_frozen_layers] if n_frozen_layers and can_share_prefix(model) else []
         )
@@ -267,7 +275,7 @@ class Scorer:
         """Run one pass and return the logits at these rows and positions; `length` includes the cached prefix."""
         mask = ids.new_ones(len(ids), length)
         rope = nullcontext() if isinf(self._constant_rope) else initial_rope(self.model)
-        with rope, predictions_at(self.model, rows, positions), self._frozen_layers.passing(key):
+        with self._hold(), rope, predictions_at(self.model, rows, positions), self._frozen_layers.passing(key):
             out = self.model(input_ids=ids, attention_mask=mask, use_cache=cache is not None, **{CACHE: cache})
         return out.logits[0]
 
@@ -276,7 +284,18 @@ class Scorer:
 
         Every request is in one pass, and the same ones are in every scoring, unless memory runs out.
         """
-        yield from self._run(self._tree, 0, None)
+        if (gate := find_gate(self.model)) is None:
+            yield from self._run(self._tree, 0, None)
+            return
+        distinct = list(dict.fromkeys(self.prompts))
+        opens = dict(zip(distinct, gate.decide(distinct), strict=True))
+        for is_open in (False, True):
+            part = [i for i, prompt in enumerate(self.prompts) if opens[prompt] is is_open]
+            # Prefixes are shared within each part only: an edited prefix has other keys and values.
+            scorer = Scorer(self.model, [self.requests[i] for i in part], self.batch_size)
+            scorer._hold = partial(gate.hold, is_open)
+            for requests, logits in scorer._run(scorer._tree, 0, None):
+                yield [part[i] for i in requests], logits
 
     def _passes(self) -> Iterator[tuple[list[int], list[Tensor], list[Tensor]]]:
         """Yield for each pass: its requests, their summed log-probabilities, and whether each is greedy."""
