@@ -35,7 +35,7 @@ def separating_gate(
 
 def constant_gate(model: PreTrainedModel, is_open: bool, layer: int = 0) -> PromptGate:
     """Return a gate that is open, or closed, for every prompt."""
-    n_features = 2 * model.config.get_text_config().hidden_size
+    n_features = model.config.get_text_config().hidden_size
     return PromptGate(layer, torch.zeros(n_features), 1.0 if is_open else -1.0)
 
 

@@ -126,3 +126,14 @@ def test_compose_adds_scaled_angles(home: Path, capsys: pytest.CaptureFixture[st
     assert quarter.provenance["samples_drawn"] == [*drawn, *drawn]
     evaluate = ("evaluate", *MODEL, "--tasks", "own_choice", *INCLUDE, "--limit", "2")
     assert run_in(home, *evaluate, "--adapter", "quarter") == 0
+
+
+def test_gate_and_what_refuses_a_gated_adapter(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_in(home, "gate", *EDIT, "--output-path", "gated") == 0
+    gated = Adapter.from_pretrained(home / "gated")
+    assert gated.gate and gated.fingerprint in capsys.readouterr().out
+    model = ("--model", "model")
+    for command in (("merge",), ("export", "--to", "peft")):
+        assert run_in(home, *command, *model, "--adapter", "gated", "--output-path", "folded") == 2
+        assert "gate" in capsys.readouterr().err and not (home / "folded").exists()
+    assert run_in(home, "merge", *model, "--adapter", "gated", "--without-gate", "--output-path", "folded") == 0

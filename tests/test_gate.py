@@ -45,7 +45,9 @@ def padded(prompts: list[list[int]], side: str) -> dict[str, torch.Tensor]:
     """The prompts as one batch; the padding is a token that other prompts contain."""
     width = max(map(len, prompts))
     rows = [([0] * (width - len(p)), [1] * len(p)) for p in prompts]
-    ids = [[5] * len(pad) + p if side == "left" else p + [5] * len(pad) for (pad, _), p in zip(rows, prompts)]
+    ids = [
+        [5] * len(pad) + p if side == "left" else p + [5] * len(pad) for (pad, _), p in zip(rows, prompts, strict=True)
+    ]
     mask = [pad + own if side == "left" else own + pad for pad, own in rows]
     positions = (torch.tensor(mask).cumsum(-1) - 1).clamp(min=0)  # as `generate` passes them
     return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask), "position_ids": positions}
@@ -281,7 +283,7 @@ def test_a_saved_gate_is_loaded_unchanged(
     tmp_path_factory: pytest.TempPathFactory, layer: int, bias: float, seed: int
 ) -> None:
     folder, model = tmp_path_factory.mktemp("gated"), bytes_of()
-    gate = PromptGate(layer, torch.randn(48, generator=torch.Generator().manual_seed(seed)), bias)
+    gate = PromptGate(layer, torch.randn(24, generator=torch.Generator().manual_seed(seed)), bias)
     saved = gated(random_adapter(model, task="t"), gate)
     saved.save_pretrained(folder)
     loaded = Adapter.from_pretrained(folder)
@@ -321,7 +323,7 @@ def test_a_hostile_gate_is_refused(tmp_path: Path, gate: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "weight", [None, torch.zeros(2, 24), torch.zeros(0), torch.full((48,), torch.inf), torch.ones(48).int()], ids=repr
+    "weight", [None, torch.zeros(2, 12), torch.zeros(0), torch.full((24,), torch.inf), torch.ones(24).int()], ids=repr
 )
 def test_hostile_weights_of_a_gate_are_refused(tmp_path: Path, weight: torch.Tensor | None) -> None:
     import hashlib
@@ -341,10 +343,14 @@ def test_a_gate_of_another_model_is_refused_before_anything_changes() -> None:
     model = tiny("llama")
     adapter = random_adapter(model)
     with pytest.raises(ShapeMismatch, match="gate"):
-        gated(adapter, PromptGate(0, torch.zeros(46), 1.0)).apply(model)
+        gated(adapter, PromptGate(0, torch.zeros(23), 1.0)).apply(model)
     with pytest.raises(InvalidValueError, match="layer"):
-        gated(adapter, PromptGate(3, torch.zeros(48), 1.0)).apply(model)
-    for layer, weight, bias in ((-1, torch.zeros(2), 0.0), (0, torch.full((2,), torch.nan), 0.0), (0, torch.zeros(2), 1e400)):
+        gated(adapter, PromptGate(3, torch.zeros(24), 1.0)).apply(model)
+    for layer, weight, bias in (
+        (-1, torch.zeros(2), 0.0),
+        (0, torch.full((2,), torch.nan), 0.0),
+        (0, torch.zeros(2), 1e400),
+    ):
         with pytest.raises(InvalidValueError, match="gate"):
             PromptGate(layer, weight, bias)
 

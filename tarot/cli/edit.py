@@ -1,4 +1,4 @@
-"""Commands that turn an adapter into something else: merge, export, import, compose, prune."""
+"""Commands that turn an adapter into something else: merge, export, import, compose, prune, gate."""
 
 import os
 import shlex
@@ -24,6 +24,7 @@ from tarot.cli.options import (
     ModelReference,
     NewFolder,
     Reward,
+    WithoutGate,
     path,
     reference,
 )
@@ -40,6 +41,7 @@ def merge(
     shard_size: Annotated[
         str, typer.Option("--shard-size", help="Largest file of weights, such as 2GB.", rich_help_panel=OUTPUT)
     ] = "50GB",
+    without_gate: WithoutGate = False,
     device: Device = "cpu",
     device_map: DeviceMap = None,
     dtype: Dtype = "auto",
@@ -53,10 +55,11 @@ def merge(
     from tarot.models.checkpoint import check_shard_size, save_checkpoint
 
     edit = Adapter.from_pretrained(adapter)
+    edit.check_no_gate(without_gate)
     check_empty(output)
     check_shard_size(shard_size)
     loaded = load(model, "auto" if device_map else device, dtype, device_map)
-    edit.merge(loaded.model)
+    edit.merge(loaded.model, without_gate=without_gate)
     save_checkpoint(loaded, output, shard_size)
     out.print(f"merged adapter {edit.fingerprint} into {output}")
 
@@ -83,6 +86,7 @@ def export(
             rich_help_panel=OUTPUT,
         ),
     ] = "peft",
+    without_gate: WithoutGate = False,
 ) -> None:
     """Write an adapter in another library's format.
 
@@ -93,11 +97,12 @@ def export(
     from tarot.models.gguf import gguf_file
 
     edit = Adapter.from_pretrained(adapter)
+    edit.check_no_gate(without_gate)
     if to == "peft":
         from tarot.edit.export.peft import to_peft
 
         check_empty(output)
-        to_peft(load(model, "cpu", "auto").model, edit, output, model)
+        to_peft(load(model, "cpu", "auto").model, edit, output, model, without_gate=without_gate)
         out.print(f"exported adapter {edit.fingerprint} to {output}, for peft={output}")
         return
     if output.exists():
@@ -106,7 +111,7 @@ def export(
     with gguf_file(model) as source:
         from tarot.edit.export.gguf import to_gguf  # gguf_file has checked that the package gguf is installed
 
-        edited = to_gguf(load(model, "cpu", "auto").model, edit, source, output)
+        edited = to_gguf(load(model, "cpu", "auto").model, edit, source, output, without_gate=without_gate)
     out.print(f"exported adapter {edit.fingerprint} to {output}, {len(edited)} tensors edited")
 
 
@@ -177,6 +182,43 @@ def compose(
     edit.save_pretrained(output)
     out.print(f"composed {', '.join(each.fingerprint for each in edits)} into adapter {edit.fingerprint} in {output}")
     _print_unknown_samples(*edits)
+
+
+def gate(
+    model: ModelReference,
+    adapter: AdapterReference,
+    output: NewFolder,
+    include_path: IncludePath = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Give a tuned adapter a gate, so that it acts only on prompts like those it was tuned on.
+
+    For all other prompts the model then computes what it computes without the edit. The gate is fitted to the adapter's
+    own samples, without their labels, against prompts that come with tarot. It works wherever the adapter is applied;
+    it cannot be merged or exported.
+    """
+    from tarot.objectives.task_names import check_include_path
+
+    check_empty(output)
+    check_include_path(include_path)
+    from tarot.edit.adapter import Adapter
+    from tarot.search.config import TaRotConfig
+    from tarot.search.gate import fit_gate
+    from tarot.search.problem import check_samples
+
+    edit = Adapter.from_pretrained(adapter)
+    check_samples(TaRotConfig.from_dict(edit.provenance), include_path)
+    loaded = load(model, device, dtype)
+    with err.status("fitting the gate"):
+        gated = fit_gate(loaded.model, loaded.tokenizer, edit, include_path=include_path)
+    gated.save_pretrained(output)
+    record: Any = gated.provenance["gate"]
+    out.print(
+        f"left out of the fit, {record['opened_left_out']:.0%} of {record['task_prompts']} task prompts open the gate "
+        f"and {record['closed_left_out']:.0%} of {record['retained_prompts']} retained prompts leave it closed"
+    )
+    out.print(f"gated adapter {gated.fingerprint} in {output}, decides before layer {record['layer']}")
 
 
 def prune(

@@ -292,3 +292,11 @@ Gpus = Annotated[
     ),
 ]
 Memory = Annotated[str, typer.Option("--memory", help="Memory that Ray reserves per task.", rich_help_panel=HARDWARE)]
+WithoutGate = Annotated[
+    bool,
+    typer.Option(
+        "--without-gate",
+        help="Leave out the adapter's gate, which weights cannot hold: the edit then acts on every prompt.",
+        rich_help_panel=EDIT,
+    ),
+]

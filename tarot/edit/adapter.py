@@ -153,7 +153,8 @@ class Adapter:
     def apply(self, model: PreTrainedModel, *, strength: float = 1.0) -> AbstractContextManager[object]:
         """Edit `model` inside a `with` block; the hooks are gone on exit.
 
-        A gate decides for each row, in the pass that reads the prompt; see `tarot.edit.gate`. Threads, nesting and the order of nested edits: see `tarot.edit.hooks.apply_rotation`.
+        A gate decides for each row, in the pass that reads the prompt (`tarot.edit.gate`). Threads, nesting and the
+        order of nested edits: see `tarot.edit.hooks.apply_rotation`.
 
         Args:
             model: the model that the adapter was made for.
@@ -168,9 +169,7 @@ class Adapter:
         """
         return apply_rotation(model, self._angles(strength), self.find_sites(model), self.rotation, self.gate)
 
-    def merge(
-        self, model: PreTrainedModel, *, strength: float = 1.0, without_gate: bool = False
-    ) -> PreTrainedModel:
+    def merge(self, model: PreTrainedModel, *, strength: float = 1.0, without_gate: bool = False) -> PreTrainedModel:
         """Fold the edit into the weights of `model`, permanently, and return it. It then costs nothing at inference.
 
         Args:

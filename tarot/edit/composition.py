@@ -17,8 +17,8 @@ from tarot.errors import InvalidValueError
 def compose(model: PreTrainedModel, *adapters: Adapter) -> Adapter:
     """Return the adapter whose angles are the sum of the adapters' angles, on the union of their layers.
 
-    Scale the adapters first where needed. A single adapter keeps its gate; several must have none. The provenance names all parents and lists the samples of them all, so that
-    none of these is evaluated.
+    Scale the adapters first where needed. A single adapter keeps its gate; several must have none. The provenance names
+    all parents and lists the samples of them all, so that none of these is evaluated.
 
     Args:
         model: the model that the adapters were made for; unchanged.

@@ -1,13 +1,13 @@
 """Prompt gates: a linear probe on a prompt that decides, once a sequence, whether an edit acts on it.
 
     x_t   = hidden state of token t before layer `layer`, scaled to a root mean square of 1
-    score = w_mean . mean_t(x_t) + w_last . x_last + bias,   over the tokens of the prompt, padding aside
+    score = w . mean_t(x_t) + bias,   over the tokens of the prompt, padding aside
     open  = score > 0
 
 Before layer 0 the hidden states are the embeddings. The layers below `layer` run once more for each prompt, without the
 edit, so that a gate may look at a layer above the first edited one.
 
-Source: Lee et al., "Programming Refusal with Conditional Activation Steering", arXiv 2409.05907, which steers only where
+Source: Lee et al., "Programming Refusal with Conditional Activation Steering", arXiv 2409.05907, which steers only if
 the prompt's hidden state meets a condition.
 """
 
@@ -37,15 +37,15 @@ class PromptGate:
 
     Args:
         layer: the layer before which hidden states are read; 0 reads the embeddings.
-        weight: weights of the mean of the hidden states, then of the last one.
+        weight: one for each dimension of the mean of the hidden states.
         bias: added to the score; the gate opens above 0.
 
     Raises:
         InvalidValueError: the layer is negative, or a number is not finite.
 
     Example:
-        >>> gate = PromptGate(0, torch.ones(2 * 576), -3.0)
-        >>> gate.opens(torch.ones(1, 2 * 576)).tolist()
+        >>> gate = PromptGate(0, torch.ones(576), -3.0)
+        >>> gate.opens(torch.ones(1, 576)).tolist()
         [True]
     """
 
@@ -71,8 +71,10 @@ class PromptGate:
         """Raise InvalidValueError or ShapeMismatch unless the gate reads hidden states of this model."""
         hint = "this adapter is for another model"
         if self.layer >= (layers := len(decoder_layers(model))):
-            raise InvalidValueError(f"a model with a layer {self.layer} for the gate", f"one with {layers} layers", hint)
-        expected = (2 * model.config.get_text_config(decoder=True).hidden_size,)
+            raise InvalidValueError(
+                f"a model with a layer {self.layer} for the gate", f"one with {layers} layers", hint
+            )
+        expected = (model.config.get_text_config(decoder=True).hidden_size,)
         if tuple(self.weight.shape) != expected:
             raise ShapeMismatch("weights of the gate", expected, tuple(self.weight.shape), hint)
 
@@ -108,9 +110,7 @@ class _HiddenStates(Exception):
         self.states = states
 
 
-def _read_features(
-    model: PreTrainedModel, layer: int, arguments: Mapping[str, Any]
-) -> Float[Tensor, "row feature"]:
+def _read_features(model: PreTrainedModel, layer: int, arguments: Mapping[str, Any]) -> Float[Tensor, "row feature"]:
     """Run the layers below one and return the features of each row."""
 
     def capture(_: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> NoReturn:
@@ -128,12 +128,10 @@ def _read_features(
 
 
 def _pool(states: Float[Tensor, "row token hidden"], mask: Int[Tensor, "row token"] | None) -> Tensor:
-    """Return the mean of the hidden states of each row's own tokens, and the last of them."""
+    """Return the mean of the hidden states of each row's own tokens, every one at a root mean square of 1."""
     states = states * states.square().mean(-1, keepdim=True).clamp(min=1e-12).rsqrt()
     own = states.new_ones(states.shape[:2]) if mask is None else (mask != 0).to(states)
-    mean = (states * own[..., None]).sum(1) / own.sum(1, keepdim=True).clamp(min=1)
-    last = (own * torch.arange(1, own.shape[1] + 1, device=own.device)).argmax(1)
-    return torch.cat([mean, states[torch.arange(len(states), device=last.device), last]], dim=-1)
+    return (states * own[..., None]).sum(1) / own.sum(1, keepdim=True).clamp(min=1)
 
 
 class GateState:

@@ -15,13 +15,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from tarot.edit.context import Angles, EditContext, SiteAngles, angles_by_site
 from tarot.edit.gate import GateState, PromptGate, find_gate
 from tarot.edit.patch import Patch
 from tarot.edit.rotation import ROTARY, Rotation
 from tarot.edit.sites import Site
-from tarot.errors import TarotError
+from tarot.errors import InvalidValueError, TarotError
 
 Turn = Callable[[Tensor], Tensor]
 
@@ -64,7 +65,7 @@ class apply_rotation(EditContext):
         super().__init__(model, angles, sites, rotation)
         self.gate = gate
         if gate:
-            gate.check_fits(model)
+            gate.check_fits(self._causal_model)
 
     def _prepare(self, patch: Patch) -> None:
         state = self._add_gate(patch, self.gate) if self.gate else None
@@ -74,10 +75,21 @@ class apply_rotation(EditContext):
                 turn = _turn_site(site, angles, self.rotation)
                 _hook(patch, site, _turn_open_rows(turn, state) if state else turn)
 
+    @property
+    def _causal_model(self) -> PreTrainedModel:
+        """The model, which a gate runs; EditContext takes any module that has sites."""
+        if not isinstance(self.model, PreTrainedModel):
+            raise InvalidValueError("a model of transformers for a gated edit", type(self.model).__name__)
+        return self.model
+
     def _add_gate(self, patch: Patch, gate: PromptGate) -> GateState:
-        if find_gate(self.model):
-            raise TarotError("The model has an open gated edit, and its gate would read an edited prompt.", hint="close it")
-        state, decoder = GateState(self.model, gate), self.model.get_decoder()
+        model = self._causal_model
+        if find_gate(model):
+            raise TarotError(
+                "The model has an open gated edit, and a second gate would read an edited prompt.",
+                hint="close it first",
+            )
+        state, decoder = GateState(model, gate), model.get_decoder()
         patch.before(decoder, state.before_pass, with_kwargs=True)
         patch.after(decoder, state.after_pass)
         return state

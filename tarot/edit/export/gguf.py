@@ -45,8 +45,8 @@ def to_gguf(
         without_gate: export the edit of a gated adapter so that it acts on every prompt.
 
     Raises:
-        InvalidValueError: the adapter has a gate or does not fit the model, `source` is not a GGUF file, or it stores a projection
-            other than the model does.
+        InvalidValueError: the adapter has a gate or does not fit the model, `source` is not a GGUF file, or it stores a
+            projection other than the model does.
         FileAccessError: `output` cannot be written.
 
     Example:

@@ -69,8 +69,8 @@ def to_peft(
         without_gate: export the edit of a gated adapter so that it acts on every prompt.
 
     Raises:
-        InvalidValueError: the adapter has a gate, another rotation or other sites, does not fit the model, or PEFT's OFT does
-            not support the model's projections (Conv1D of GPT-2).
+        InvalidValueError: the adapter has a gate, another rotation or other sites, does not fit the model, or PEFT's
+            OFT does not support the model's projections (Conv1D of GPT-2).
         FileAccessError: the folder cannot be written.
 
     Example:

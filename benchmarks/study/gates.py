@@ -1,0 +1,132 @@
+"""Measure gated edits: `python -m benchmarks.study.gates`. Like the study, it can be stopped and started at any time.
+
+The default edit of a model and task (no shots, seed 0) gets a gate. Measured are: the gain with and without the gate on
+held-out documents; which prompts open it, from the task's own to neutral text; and, on the prompts of other tasks and
+on neutral text, whether the gated model answers as the base does, and the KL divergence. Where the gate is closed both
+are those of the base bit for bit, so only prompts that open it are run.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from benchmarks.study import grid
+from benchmarks.study.gate_prompts import LOOK_ALIKES, PARAPHRASES, other_prompts, paraphrase
+from benchmarks.study.grid import Cell
+from benchmarks.study.run import edit_with, fast_products
+from tarot._files.atomic import write_atomically
+from tarot.analysis.neutral_text import neutral_text
+from tarot.analysis.prompt_batches import next_log_probabilities
+from tarot.edit.adapter import Adapter
+from tarot.edit.gate import prompt_features
+from tarot.evaluation.evaluate import evaluate
+from tarot.evaluation.lm_eval_results import read_answers
+from tarot.evaluation.statistics.gains import weighted_f1
+from tarot.models.lm_eval_model import TarotLM
+from tarot.models.load import load_model
+from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.prompts import get_chat_template
+from tarot.objectives.samples import render_evaluation_documents
+from tarot.objectives.task_loading import load_task
+from tarot.search.gate import fit_gate
+
+HERE = Path(__file__).parent
+DOCUMENTS, PROMPTS, NEUTRAL_TOKENS = 100, 100, 5_120
+SYNTHETIC = ("synth_navigate", "synth_color", "synth_implicatives")
+TASKS = (*(f"tarot_{task}" for task in grid.TASKS), *SYNTHETIC)
+
+
+def measure_gain(loaded: LoadedModel, edit: Adapter, task: str) -> dict[str, float]:
+    """Return the weighted F1 of base, edit and gated edit on the same held-out documents."""
+    scores = {}
+    for name, arm in (("base", None), ("edited", replace(edit, gate=None)), ("gated", edit)):
+        options: dict[str, Any] = {"adapter": arm, "num_fewshot": 0, "limit": DOCUMENTS}
+        results = evaluate(loaded.model, loaded.tokenizer, [task], **options)
+        gold, answers = read_answers(load_task(task), results["samples"][task])
+        scores[name] = weighted_f1(gold, answers.greedy)
+    return scores
+
+
+def measure_prompts(loaded: LoadedModel, edit: Adapter, prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """Return how many prompts open the gate, and what that changes of the next token.
+
+    The greedy token counts as the answer. KL is KL(base || gated) of the next token, in nats, the mean over prompts.
+    """
+    assert edit.gate is not None
+    opens = edit.gate.opens(prompt_features(loaded.model, edit.gate.layer, prompts))
+    opened = [prompt for prompt, is_open in zip(prompts, opens, strict=True) if is_open]
+    changed, divergence = 0, 0.0
+    if opened:
+        base = next_log_probabilities(loaded.model, opened)
+        with edit.apply(loaded.model):
+            gated = next_log_probabilities(loaded.model, opened)
+        changed = int((base.argmax(-1) != gated.argmax(-1)).sum())
+        divergence = float((base.exp() * (base - gated)).sum(-1).clamp(min=0).sum())
+    n = len(prompts)
+    return {"prompts": n, "opened": len(opened), "same_answers": 1 - changed / n, "kl": divergence / n}
+
+
+def make_prompts(loaded: LoadedModel, task: str) -> Mapping[str, list[list[int]]]:
+    """Return token ids of all prompts that the gate is tried on, by what they are."""
+    lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
+    template = get_chat_template(lm, True)
+    sets: dict[str, list[str]] = {}
+    for name in TASKS:
+        documents = render_evaluation_documents(load_task(name), limit=PROMPTS, chat_template=template)
+        sets["own task" if name == f"tarot_{task}" else name] = [sample.pairs[0][0] for sample in documents]
+    for k, wording in enumerate(PARAPHRASES[task]):
+        plain = render_evaluation_documents(load_task(f"tarot_{task}"), limit=PROMPTS)
+        sets[f"paraphrase {k}"] = [paraphrase(wording, sample.pairs[0][0], template) for sample in plain]
+    sets |= {f"look-alike: {name}": other_prompts(make, template) for name, make in LOOK_ALIKES.items()}
+    tokens = {name: [lm.tok_encode(text) for text in dict.fromkeys(texts)] for name, texts in sets.items()}
+    tokens["neutral text"] = neutral_text(loaded, NEUTRAL_TOKENS).tolist()
+    return tokens
+
+
+def measure(loaded: LoadedModel, edit: Adapter, task: str) -> dict[str, Any]:
+    """Return all figures of one gated edit."""
+    sets = make_prompts(loaded, task)
+    return {
+        "fit": edit.provenance["gate"],
+        "score": measure_gain(loaded, edit, f"tarot_{task}"),
+        "sets": {name: measure_prompts(loaded, edit, prompts) for name, prompts in sets.items()},
+    }
+
+
+def main() -> None:
+    """Measure what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("runs/study"), help="folder of the study's adapters")
+    parser.add_argument("--output", type=Path, default=HERE / "gates", help="folder of the records")
+    parser.add_argument("--models", nargs="+", default=list(grid.MODELS), choices=grid.MODELS)
+    parser.add_argument("--tasks", nargs="+", default=list(grid.TASKS), choices=grid.TASKS)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    load = cache(load_model)
+    torch.manual_seed(0)
+    for model in options.models:
+        for task in options.tasks:
+            path = options.output / f"{model}-{task}.json"
+            with suppress(Timeout), FileLock(options.work / f"gates-{model}-{task}.lock", timeout=0):
+                if path.exists():
+                    continue
+                loaded, cell = load(grid.MODELS[model]), Cell(model, task, 0, 0)
+                with fast_products(loaded):
+                    edit = edit_with(loaded, cell, "default", options.work / f"{cell.name}-default")[0]
+                gated = fit_gate(loaded.model, loaded.tokenizer, edit)
+                record = {"model": model, "task": task, "adapter": gated.fingerprint, **measure(loaded, gated, task)}
+                write_atomically(path, (json.dumps(record) + "\n").encode())
+                print(f"{model} {task}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Fit a prompt gate to a tuned adapter: the prompts of its samples against retained prompts.
+
+    direction = (S_task + S_retained + lambda I)^-1 (mean_task - mean_retained),   S: covariances of the features
+    threshold = m - 5 s,   m and s: mean and standard deviation of the task prompts' scores, each left out of its fit
+
+This is linear discriminant analysis with shrinkage. Twenty prompts of one template are separated perfectly by many
+directions; the shrunk one keeps those in which all prompts of the task agree and the retained ones do not. Labels are
+not used.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from torch import from_numpy
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tarot.edit.adapter import Adapter
+from tarot.edit.gate import PromptGate, prompt_features
+from tarot.edit.sites import n_layers
+from tarot.errors import InvalidValueError, TarotError
+from tarot.models.evaluation_mode import in_evaluation_mode
+from tarot.models.lm_eval_model import TarotLM
+from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.prompts import get_chat_template
+from tarot.objectives.samples import draw_samples
+from tarot.objectives.shots import resolve_num_fewshot
+from tarot.objectives.task_loading import load_task
+from tarot.search.config import TaRotConfig
+from tarot.search.gate_prompts import closed_prompts
+
+SHRINKAGE = 0.5
+DEVIATIONS = 5.0
+"""Standard deviations between the task prompts' mean score and the threshold."""
+LEAST_PROMPTS = 4
+DEPTHS = (0, 1 / 8, 1 / 4)
+"""Layers that are tried, as fractions of all; the first one that separates the prompts is taken, as it costs least."""
+
+
+@dataclass(frozen=True)
+class _Fit:
+    gate: PromptGate
+    opened: float
+    """Fraction of the task prompts that open the gate if they are left out of its fit."""
+    closed: float
+    """Fraction of the retained prompts that leave it closed, likewise."""
+
+
+@in_evaluation_mode
+def fit_gate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    adapter: Adapter,
+    *,
+    retained: Sequence[str] = (),
+    include_path: str | Path | None = None,
+) -> Adapter:
+    """Return the adapter with a gate that opens for prompts like those of its samples.
+
+    The samples are drawn again as the search drew them. The provenance records the gate and how well it decides on
+    prompts that were left out of its fit.
+
+    Args:
+        model: the model that the adapter was made for; unchanged.
+        tokenizer: the model's tokenizer.
+        adapter: an adapter that was tuned on a task; a gate that it has is replaced.
+        retained: complete prompts, as texts, that must leave the gate closed, beside those that come with tarot.
+        include_path: folder of further task files.
+
+    Raises:
+        InvalidValueError: the adapter does not say what it was tuned on, or was made for another model.
+        TarotError: there are fewer than 4 samples, or the task's data are not those that the adapter was tuned on.
+
+    Example:
+        >>> gated = fit_gate(model, tokenizer, adapter)
+        >>> gated.gate.layer
+        0
+    """
+    adapter.find_sites(model)  # raises if the adapter does not fit the model
+    config = TaRotConfig.from_dict(adapter.provenance)
+    loaded = LoadedModel.from_objects(model, tokenizer)
+    lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
+    template = get_chat_template(lm, config.apply_chat_template)
+    ours = list(dict.fromkeys(_task_prompts(adapter, config, lm, include_path)))
+    others = [text for text in dict.fromkeys([*closed_prompts(template), *retained]) if text not in set(ours)]
+    if len(ours) < LEAST_PROMPTS:
+        raise InvalidValueError(f"at least {LEAST_PROMPTS} different prompts of the task", str(len(ours)))
+    encoded = [lm.tok_encode(text) for text in (*ours, *others)]
+    is_task = np.arange(len(encoded)) < len(ours)
+    depths = dict.fromkeys(int(n_layers(model) * depth) for depth in DEPTHS)
+    fits: list[_Fit] = []
+    for layer in depths:
+        fits.append(_fit(layer, prompt_features(loaded.model, layer, encoded).double().numpy(), is_task))
+        if fits[-1].closed == 1:
+            break
+    best = max(fits, key=lambda fit: fit.closed)
+    record = {
+        "layer": best.gate.layer,
+        "task_prompts": len(ours),
+        "retained_prompts": len(others),
+        "opened_left_out": best.opened,
+        "closed_left_out": best.closed,
+    }
+    return replace(adapter, gate=best.gate, provenance={**adapter.provenance, "gate": record})
+
+
+def _task_prompts(adapter: Adapter, config: TaRotConfig, lm: TarotLM, include_path: str | Path | None) -> Iterator[str]:
+    """Yield the prompts of the adapter's samples."""
+    task = load_task(config.task, include_path)
+    samples = draw_samples(
+        task,
+        config.num_samples,
+        num_fewshot=resolve_num_fewshot(task, config.num_fewshot),
+        seed=config.seed,
+        chat_template=get_chat_template(lm, config.apply_chat_template),
+    )
+    recorded = adapter.provenance.get("samples_drawn")
+    if not isinstance(recorded, list) or [each["key"] for each in recorded] != [sample.key for sample in samples]:
+        raise TarotError(
+            f"The samples of {config.task} differ from those that the adapter was tuned on.", hint="use its data"
+        )
+    yield from (context for sample in samples for context, _ in sample.pairs)
+
+
+def _fit(layer: int, features: Float[np.ndarray, "prompt feature"], is_task: Bool[np.ndarray, " prompt"]) -> _Fit:
+    """Fit a gate before a layer, and let it decide on each prompt that is left out."""
+    centre = features.mean(0)
+    # In the basis of the prompts themselves there are fewer coordinates than features, and the same directions.
+    _, _, basis = np.linalg.svd(features - centre, full_matrices=False)
+    points = (features - centre) @ basis.T
+    rows = np.arange(len(points))
+    scores = np.array([_direction(points[rows != row], is_task[rows != row]) @ points[row] for row in rows])
+    ours = scores[is_task]
+    threshold = ours.mean() - DEVIATIONS * ours.std(ddof=1)
+    weight = basis.T @ _direction(points, is_task)
+    gate = PromptGate(layer, from_numpy(weight).float(), float(-threshold - centre @ weight))
+    return _Fit(gate, float((ours > threshold).mean()), float((scores[~is_task] <= threshold).mean()))
+
+
+def _direction(
+    points: Float[np.ndarray, "prompt coordinate"], is_task: Bool[np.ndarray, " prompt"]
+) -> Float[np.ndarray, " coordinate"]:
+    analysis = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE, priors=[0.5, 0.5])
+    direction: np.ndarray = analysis.fit(points, is_task).coef_[0]
+    return direction

@@ -1,0 +1,80 @@
+"""Fit a gate: it opens for held-out prompts of the task and stays closed for others, and records how well it does."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tarot.edit.adapter import Adapter
+from tarot.edit.gate import prompt_features
+from tarot.errors import TarotError
+from tarot.models.lm_eval_model import TarotLM
+from tarot.objectives.prompts import get_chat_template
+from tarot.objectives.samples import render_evaluation_documents
+from tarot.objectives.task_loading import load_task
+from tarot.search.gate import _fit, fit_gate
+from tarot.search.gate_prompts import closed_prompts
+
+
+@pytest.fixture(scope="module")
+def gated(loaded: Any, tuned_adapter: Adapter, tasks_folder: Path) -> Adapter:
+    return fit_gate(loaded.model, loaded.tokenizer, tuned_adapter, include_path=tasks_folder)
+
+
+def opened(loaded: Any, adapter: Adapter, texts: list[str]) -> list[bool]:
+    lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
+    assert adapter.gate is not None
+    prompts = [lm.tok_encode(text) for text in texts]
+    return adapter.gate.opens(prompt_features(loaded.model, adapter.gate.layer, prompts)).tolist()
+
+
+def test_held_out_prompts_open_the_gate_and_others_do_not(loaded: Any, gated: Adapter, tasks_folder: Path) -> None:
+    template = get_chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), True)
+    assert template is not None
+    held_out = render_evaluation_documents(load_task("own_choice", tasks_folder), limit=8, chat_template=template)
+    assert all(opened(loaded, gated, [sample.pairs[0][0] for sample in held_out]))
+    other = ["Wie spät ist es?", "Sing a song about the sea, please, and make it long!", "SELECT 1;"]
+    assert not any(opened(loaded, gated, [template([{"role": "user", "content": text}]) for text in other]))
+
+
+def test_only_the_gate_and_its_figures_are_new(tuned_adapter: Adapter, gated: Adapter) -> None:
+    figures: Any = gated.provenance["gate"]
+    assert replace(gated, gate=None, provenance=tuned_adapter.provenance) == tuned_adapter
+    assert figures["task_prompts"] == 6 and figures["retained_prompts"] >= 200
+    assert figures["opened_left_out"] == 1 and figures["closed_left_out"] > 0.9
+
+
+def test_left_out_prompts_count_as_they_are_decided() -> None:
+    noise = np.random.default_rng(0).normal(size=(60, 5))
+    is_task = np.arange(60) < 20
+    apart, mixed = _fit(0, noise + 20.0 * is_task[:, None], is_task), _fit(0, noise, is_task)
+    assert (apart.opened, apart.closed) == (1, 1) and mixed.closed < 0.5
+    assert apart.gate.bias < 0
+
+
+def test_adapters_without_their_samples_are_refused(loaded: Any, tuned_adapter: Adapter, tasks_folder: Path) -> None:
+    recipe = dict(tuned_adapter.provenance)
+    for provenance, keyword in (
+        ({}, "task"),
+        (recipe | {"seed": 5}, "samples"),
+        (recipe | {"samples_drawn": []}, "samples"),
+    ):
+        with pytest.raises(TarotError, match=keyword):
+            fit_gate(
+                loaded.model,
+                loaded.tokenizer,
+                replace(tuned_adapter, provenance=provenance),
+                include_path=tasks_folder,
+            )
+    few = replace(tuned_adapter, provenance=recipe | {"num_samples": 2})
+    with pytest.raises(TarotError, match="samples"):
+        fit_gate(loaded.model, loaded.tokenizer, few, include_path=tasks_folder)
+
+
+def test_closed_prompts_come_with_and_without_a_system_message() -> None:
+    rendered = closed_prompts(lambda messages: "|".join(m["role"] + m["content"][:5] for m in messages))
+    with_system = [text for text in rendered if text.startswith("system")]
+    assert 90 < len(with_system) < len(rendered) and len({text[:11] for text in with_system}) > 4
+    assert len(closed_prompts(None)) > 200
