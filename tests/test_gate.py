@@ -169,6 +169,20 @@ def test_a_decision_stays_with_its_cache_and_the_next_prompt_decides_anew() -> N
     assert torch.equal(interleaved[0], edited[0]) and torch.equal(interleaved[1], base[1])
 
 
+def test_a_decision_outlives_the_context_and_is_not_copied() -> None:
+    model, ids = tiny("llama"), torch.tensor([[3, 4, 5]])
+    adapter = gated(random_adapter(model), separating_gate(model, ids.tolist(), [[6, 7, 8]]))
+    with adapter.apply(model):
+        cache = model(ids, use_cache=True)[CACHE]
+    with adapter.apply(model):  # as a stream of tokens opens the edit for each token
+        continued = model(torch.tensor([[6]]), **{CACHE: cache}).logits
+    with replace(adapter, gate=None).apply(model):
+        cache = model(ids, use_cache=True)[CACHE]
+        expected = model(torch.tensor([[6]]), **{CACHE: cache}).logits
+    assert torch.equal(continued, expected)
+    assert adapter.gate is not None and not copy.deepcopy(adapter.gate).decisions
+
+
 def test_a_cache_that_the_gate_did_not_see_is_refused() -> None:
     model, ids = tiny("llama"), torch.tensor([[3, 4, 5]])
     adapter = gated(random_adapter(model), constant_gate(model, True))

@@ -27,6 +27,7 @@ from tarot._files.atomic import write_atomically
 from tarot.analysis.neutral_text import neutral_text
 from tarot.analysis.prompt_batches import next_log_probabilities
 from tarot.edit.adapter import Adapter
+from tarot.edit.adapter_folder import METADATA
 from tarot.edit.gate import prompt_features
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import read_answers
@@ -43,6 +44,16 @@ HERE = Path(__file__).parent
 DOCUMENTS, PROMPTS, NEUTRAL_TOKENS = 100, 100, 5_120
 SYNTHETIC = ("synth_navigate", "synth_color", "synth_implicatives")
 TASKS = (*(f"tarot_{task}" for task in grid.TASKS), *SYNTHETIC)
+
+
+def find_edit(loaded: LoadedModel, cell: Cell, work: Path) -> Adapter:
+    """Return the cell's default edit, from its folder if the study has made it."""
+    folder = work / f"{cell.name}-default"
+    if (folder / METADATA).is_file():
+        return Adapter.from_pretrained(folder)
+    with fast_products(loaded):
+        edit: Adapter = edit_with(loaded, cell, "default", folder)[0]
+    return edit
 
 
 def measure_gain(loaded: LoadedModel, edit: Adapter, task: str) -> dict[str, float]:
@@ -120,9 +131,7 @@ def main() -> None:
                 if path.exists():
                     continue
                 loaded, cell = load(grid.MODELS[model]), Cell(model, task, 0, 0)
-                with fast_products(loaded):
-                    edit = edit_with(loaded, cell, "default", options.work / f"{cell.name}-default")[0]
-                gated = fit_gate(loaded.model, loaded.tokenizer, edit)
+                gated = fit_gate(loaded.model, loaded.tokenizer, find_edit(loaded, cell, options.work))
                 record = {"model": model, "task": task, "adapter": gated.fingerprint, **measure(loaded, gated, task)}
                 write_atomically(path, (json.dumps(record) + "\n").encode())
                 print(f"{model} {task}", file=sys.stderr, flush=True)

@@ -13,7 +13,7 @@ the prompt's hidden state meets a condition.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
@@ -52,6 +52,12 @@ class PromptGate:
     layer: int
     weight: Float[Tensor, " feature"]
     bias: float
+    decisions: WeakKeyDictionary[Cache, Tensor] = field(default_factory=WeakKeyDictionary, init=False, repr=False)
+    """What was decided for the rows of each KV cache, kept with the gate so that an edit may be closed and opened again."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy the gate without its decisions, since caches are not copied with it."""
+        return PromptGate, (self.layer, self.weight, self.bias)
 
     def __post_init__(self) -> None:
         if self.layer < 0:
@@ -149,7 +155,6 @@ class GateState:
         self.model, self.gate = model, gate
         self._rows: bool | Tensor = False
         self._held: bool | Tensor | None = None
-        self._kept: WeakKeyDictionary[Cache, Tensor] = WeakKeyDictionary()
         self._current: Tensor | None = None
 
     def before_pass(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -177,7 +182,7 @@ class GateState:
 
     def _recall(self, cache: Cache, n_rows: int) -> None:
         """Use the decision that was made when the cache was filled."""
-        if (kept := self._kept.get(cache)) is None:
+        if (kept := self.gate.decisions.get(cache)) is None:
             raise TarotError(
                 "The gate has not seen the prompt whose keys and values are in this cache.",
                 hint="fill the cache while this edit is open",
@@ -195,7 +200,7 @@ class GateState:
         values = output.values() if isinstance(output, Mapping) else output
         cache = None if decided is None else next((each for each in values if isinstance(each, Cache)), None)
         if cache is not None and decided is not None:
-            self._kept[cache] = decided
+            self.gate.decisions[cache] = decided
 
     def _set_rows(self, rows: Bool[Tensor, " row"]) -> None:
         # Rows that agree need no selection: all closed, the hooks return what they were given.
