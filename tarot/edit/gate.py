@@ -53,7 +53,7 @@ class PromptGate:
     weight: Float[Tensor, " feature"]
     bias: float
     decisions: WeakKeyDictionary[Cache, Tensor] = field(default_factory=WeakKeyDictionary, init=False, repr=False)
-    """What was decided for the rows of each KV cache, kept with the gate so that an edit may be closed and opened again."""
+    """What was decided for the rows of each KV cache; kept here, so that an edit may be closed and opened again."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy the gate without its decisions, since caches are not copied with it."""

@@ -1,7 +1,7 @@
 """Fit a prompt gate to a tuned adapter: the prompts of its samples against retained prompts.
 
     direction = (S_task + S_retained + lambda I)^-1 (mean_task - mean_retained),   S: covariances of the features
-    threshold = m - 5 s,   m and s: mean and standard deviation of the task prompts' scores, each left out of its fit
+    threshold = m - 6 s,   m and s: mean and standard deviation of the task prompts' scores, each left out of its fit
 
 This is linear discriminant analysis with shrinkage. Twenty prompts of one template are separated perfectly by many
 directions; the shrunk one keeps those in which all prompts of the task agree and the retained ones do not. Labels are
@@ -33,7 +33,7 @@ from tarot.search.config import TaRotConfig
 from tarot.search.gate_prompts import closed_prompts
 
 SHRINKAGE = 0.5
-DEVIATIONS = 5.0
+DEVIATIONS = 6.0
 """Standard deviations between the task prompts' mean score and the threshold."""
 LEAST_PROMPTS = 4
 DEPTHS = (0, 1 / 8, 1 / 4)
