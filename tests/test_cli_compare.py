@@ -71,7 +71,8 @@ def test_the_printed_command_repeats_a_comparison_with_its_controls(home: Path, 
         assert run_in(tmp_path, *shlex.split(line)[1:], "--device", "cpu", *output) == 0
     (again,) = load_comparisons(tmp_path / "again.json")
     assert [arm.name for arm in again.arms][:4] == ["zero-shot", "few-shot", "edited", "bo search"]
-    assert [replace(arm, seconds=0) for arm in first.arms] == [replace(arm, seconds=0) for arm in again.arms]
+    untimed = {"seconds": 0.0, "preparation_seconds": 0.0}
+    assert [replace(arm, **untimed) for arm in first.arms] == [replace(arm, **untimed) for arm in again.arms]
     assert first.curves == again.curves and first.curves.keys() == {"random", "bo"}
 
 

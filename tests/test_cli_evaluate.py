@@ -108,3 +108,15 @@ def test_lm_eval_gets_the_users_device_and_folders(
     monkeypatch.setattr(HarnessCLI, "execute", lambda _, args: executed.append(args))
     assert run_in(home, "lm-eval", "--model", "tarot", "--tasks", "synth_color", *arguments) == 0
     assert executed[0].device == device and executed[0].include_path[1:] == folders
+
+
+def test_a_reward_has_its_name_and_another_than_the_tuned_one_is_named(
+    home: Path, capsys: pytest.CaptureFixture[str], reward_adapter: Adapter
+) -> None:
+    reward_adapter.save_pretrained(home / "fluent")
+    texts = ("evaluate", *MODEL, "--tasks", "openings", "--limit", "2", "--adapter", "fluent")
+    for reward, is_named in (("fluency", False), ("sentiment:positive", True)):
+        assert run_in(home, *texts, "--reward", reward) == 0
+        printed = " ".join(capsys.readouterr().out.split())
+        assert f"reward {reward}" in printed
+        assert ("scored by sentiment:positive; the edit was tuned for fluency" in printed) == is_named

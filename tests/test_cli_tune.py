@@ -38,7 +38,7 @@ def test_tune_prints_scores_and_writes_the_adapter(home: Path, capsys: pytest.Ca
     assert run_in(home, *TUNE, "--output-path", "again") == 0
     printed = capsys.readouterr()
     assert "log_probability on 5 samples: identity" in printed.out and "of 0-3)" in printed.out
-    assert "4/4" in printed.err
+    assert "budget spent after 4 of 4 evaluations" in printed.err
     adapter = Adapter.from_pretrained(home / "again")
     assert adapter.fingerprint in printed.out
     assert adapter.fingerprint == Adapter.from_pretrained(home / "adapter").fingerprint
@@ -49,7 +49,7 @@ def test_resuming_a_finished_search_shows_it_finished(home: Path, capsys: pytest
     capsys.readouterr()
     assert run_in(home, *TUNE, "--output", "finished", "--resume") == 0
     printed = capsys.readouterr().err
-    assert "resuming after 4 trials" in printed and "4/4" in printed
+    assert "resuming after 4 trials" in printed and "after 4 of 4 evaluations" in printed
 
 
 def test_the_older_names_of_options_tune_the_same_adapter(home: Path) -> None:

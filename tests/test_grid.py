@@ -186,7 +186,7 @@ def test_the_command_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     tasks = ("--task", "own_choice", "--task", "dataless")
     assert run_in(tmp_path, *bench, *small, *tasks[:2], "--seeds", "0,1") == 0
     printed = capsys.readouterr()
-    assert "2 of 2 cells in cells.json" in printed.out and "2/2" in printed.err
+    assert "2 of 2 cells in cells.json" in printed.out and "cell 2 of 2: edited, arm 3 of 5" in printed.err
     first = load_comparisons(tmp_path / "cells.json")
     assert [(c.seed, c.search, len(c.gold)) for c in first] == [(0, "random", 4), (1, "random", 4)]
     os.remove(next((tmp_path / "cells.json.work").glob("*-0-0-*/tarot.json")))  # a needless search would write it again

@@ -299,3 +299,11 @@ def test_a_run_without_its_fixtures_imports_nothing_heavy(tmp_path: Path, small_
     assert used == {"tarot"}
     assert not collected & {"torch", "lm_eval", "botorch", "transformers", "numpy", "scipy"}
     assert "scipy" in heavy  # the check can fail
+
+
+def test_phases_are_lines_under_v(pytester: pytest.Pytester, small_cell: tuple[str, ...]) -> None:
+    pytester.makepyfile(GAIN)
+    quiet = pytester.runpytest_inprocess(*small_cell)
+    quiet.stdout.no_fnmatch_line("tarot: *")
+    loud = pytester.runpytest_inprocess(*small_cell, "-v")
+    loud.stdout.re_match_lines([r"tarot: zero-shot, arm 1 of \d+", r"tarot: edited, arm 3 of \d+", r".*1 passed.*"])

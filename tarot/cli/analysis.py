@@ -25,6 +25,7 @@ from tarot.cli.options import (
     path,
     split_names,
 )
+from tarot.cli.progress import announce
 from tarot.cli.tables import print_table
 from tarot.errors import TarotError
 
@@ -63,16 +64,17 @@ def analysis(
 
     check_output(output, folder=True)
     check_include_path(include_path)
+    announce("analysis")
     from tarot.analysis.adapter_objective import check_adapter_objective
     from tarot.analysis.mechanism import measure_mechanism
-    from tarot.cli.progress import step_progress
+    from tarot.cli.progress import evaluation_progress
     from tarot.edit.adapter import Adapter
     from tarot.report.mechanism import write_mechanism
 
     edit = Adapter.from_pretrained(adapter)
     check_adapter_objective(edit, reward=reward, include_path=include_path, limit=limit)
     loaded = load(model, device, dtype)
-    with step_progress() as show:
+    with evaluation_progress() as show:
         parts = measure_mechanism(
             loaded,
             edit,
@@ -130,15 +132,16 @@ def effects(
     """Measure what edits change that they were not tuned for, and the gain and cost of each strength."""
     check_output(output, folder=True)
     check_tasks_exist(tasks, include_path)
+    announce("effects")
     from tarot.analysis.side_effects import check_side_effects, measure_side_effects
-    from tarot.cli.progress import step_progress
+    from tarot.cli.progress import evaluation_progress
     from tarot.report.side_effects import write_side_effects
 
     factors = _split_strengths(strengths)
     edits = load_adapters(adapter)
     check_side_effects(edits, tasks, strengths=factors, n_tokens=tokens, include_path=include_path, limit=limit)
     loaded = load(model, device, dtype)
-    with step_progress() as show:
+    with evaluation_progress() as show:
         measured = measure_side_effects(
             loaded,
             edits,

@@ -33,7 +33,9 @@ from tarot.cli.options import (
     path,
     reference,
 )
+from tarot.cli.progress import announce
 from tarot.cli.recipe import RECIPE, BenchRecipeFile
+from tarot.cli.tables import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -125,6 +127,7 @@ def bench(
     folder = (work or output.with_name(f"{output.name}.work")).absolute()
     check_output(folder, folder=True)
     check_tasks_exist(tasks, include_path)
+    announce("bench")
     from tarot._files.recipe_file import write_recipe
     from tarot.cli.progress import CellProgress
     from tarot.evaluation.grid import CellRequest, parse_seeds, parse_shots, run_grid
@@ -188,7 +191,7 @@ def bench(
 
         def run(missing: "Sequence[CellRequest]") -> "Iterator[tuple[CellRequest, CellResult]]":
             if engine == "local" or not missing:
-                return run_locally(missing, folder, resources)
+                return run_locally(missing, folder, resources, lambda cell, phase: bar.begin_phase(cell.id, phase))
             return stack.enter_context(RayEngine(folder, resources, address)).run(missing)
 
         try:
@@ -204,17 +207,15 @@ def bench(
 
 
 def _print_summary(comparisons: "Sequence[Comparison]", metric: str) -> None:
-    """Print one line a cell, however narrow the terminal is, and the documents without a number."""
+    """Print a row for each cell, and the documents without a number."""
     from tarot.evaluation.metrics import METRICS
     from tarot.evaluation.results import missing_number_notes
-    from tarot.report.table import aligned, summary_rows
+    from tarot.report.table import summary_rows
 
     if not comparisons:
         return
     header, rows = summary_rows(comparisons, metric)
-    out.print(METRICS[metric].title)
-    for line in aligned([header, *rows]):
-        out.print(line, soft_wrap=True, highlight=False)
+    print_table(header, rows, METRICS[metric].title)
     for comparison in comparisons:
         for note in missing_number_notes(comparison):
             out.print(note, soft_wrap=True)

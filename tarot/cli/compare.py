@@ -29,6 +29,7 @@ from tarot.cli.options import (
     path,
     reference,
 )
+from tarot.cli.progress import announce, evaluation_progress
 from tarot.cli.tables import print_command, print_table
 from tarot.errors import TarotError
 
@@ -94,6 +95,7 @@ def compare(
 
     check_output(output)
     check_include_path(include_path)
+    announce("compare")
     from tarot.edit.adapter import Adapter
     from tarot.evaluation.as_tuned import config_of
     from tarot.evaluation.compare_rewards import check_compare_rewards
@@ -183,19 +185,21 @@ def _compare_answers(
         check_controls(loaded, edit, controls.values())
     comparisons = []
     for name, edit in edits.items():
-        comparison = compare_answers(
-            loaded.model,
-            loaded.tokenizer,
-            edit,
-            num_fewshot=num_fewshot,
-            include_path=request.include_path,
-            limit=request.limit,
-            batch_size=request.batch_size,
-            curves=_curves({**searches, name: config_of(edit).search}),
-            controls={f"{searches[name]} search": control for name, control in controls.items()},
-            draws=draws,
-            baselines=request.baselines,
-        )
+        with evaluation_progress() as show:
+            comparison = compare_answers(
+                loaded.model,
+                loaded.tokenizer,
+                edit,
+                num_fewshot=num_fewshot,
+                include_path=request.include_path,
+                limit=request.limit,
+                batch_size=request.batch_size,
+                curves=_curves({**searches, name: config_of(edit).search}),
+                controls={f"{searches[name]} search": control for name, control in controls.items()},
+                draws=draws,
+                baselines=request.baselines,
+                on_arm=show.begin_part,
+            )
         comparisons.append(comparison)
         if request.output:  # keep what is measured, even if the next adapter fails
             write_atomically(request.output, comparisons_to_json(comparisons).encode())
@@ -234,15 +238,17 @@ def _compare_rewards(
         edit.find_sites(loaded.model)  # raises if it does not fit
     comparisons = []
     for folder, edit in edits.items():
-        comparison = compare_rewards(
-            loaded,
-            edit,
-            reward=reward,
-            include_path=request.include_path,
-            limit=request.limit,
-            batch_size=request.batch_size,
-            outcomes=read_text_scores(folder) if Path(folder, TEXT_SCORES_FILE).exists() else None,
-        )
+        with evaluation_progress() as show:
+            comparison = compare_rewards(
+                loaded,
+                edit,
+                reward=reward,
+                include_path=request.include_path,
+                limit=request.limit,
+                batch_size=request.batch_size,
+                outcomes=read_text_scores(folder) if Path(folder, TEXT_SCORES_FILE).exists() else None,
+                on_arm=show.begin_part,
+            )
         comparisons.append(comparison)
         if request.output:
             write_atomically(request.output, rewards_to_json(comparisons).encode())

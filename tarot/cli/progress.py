@@ -1,27 +1,26 @@
-"""Progress bars of the commands."""
+"""Progress of the commands, in one style: what is being done, and how much of it is done.
+
+A terminal shows a bar for the current step. Elsewhere each step is one line, printed when it begins.
+"""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from tarot.cli.console import PlainConsole, err
 from tarot.errors import printable
 
 if TYPE_CHECKING:
-    from tarot.search import SearchResult, Trial
+    from collections.abc import Sequence
+
+    from tarot.edit.adapter import Adapter
     from tarot.search.callbacks import Callback
+    from tarot.search.loop import SearchResult
+    from tarot.search.trials import Trial
 
 
 class DescriptionColumn(TextColumn):
@@ -35,9 +34,81 @@ class DescriptionColumn(TextColumn):
         return Text(printable(task.description))
 
 
+class StepProgress:
+    """Show one step of a longer work after another.
+
+    Args:
+        console: where to show them.
+
+    Attributes:
+        part: what the next steps belong to, such as an arm; stands before their names.
+    """
+
+    def __init__(self, console: PlainConsole = err) -> None:
+        self._console = console
+        self._bars = Progress(
+            DescriptionColumn(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+        )
+        self._step: str | None = None
+        self._bar: TaskID | None = None
+        self.part = ""
+
+    def __enter__(self) -> "StepProgress":
+        """Start showing."""
+        if self._console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the last bar as it is."""
+        if self._console.is_terminal:
+            self._bars.stop()
+
+    def __call__(self, step: str, done: int, total: int, note: str = "") -> None:
+        """Show a step.
+
+        Args:
+            step: what is being done; the first call with another name begins another step.
+            done: how much of it is done.
+            total: how much there is.
+            note: what the bar says beside it; not printed elsewhere.
+        """
+        name = f"{self.part}: {step}" if self.part else step
+        if name != self._step:
+            self._step = name
+            if not self._console.is_terminal:
+                self.print(name)
+            elif self._bar is not None:
+                self._bars.remove_task(self._bar)
+            self._bar = self._bars.add_task(name)
+        if self._bar is not None:
+            self._bars.update(self._bar, completed=done, total=total, description=f"{name}  {note}".rstrip())
+
+    def begin_part(self, name: str, number: int, total: int, kind: str = "arm") -> None:
+        """Name the part that the next steps belong to: `edited, arm 3 of 7`."""
+        self.part = f"{name}, {kind} {number} of {total}"
+
+    def print(self, line: str) -> None:
+        """Print a message above the bar."""
+        self._console.print(line)
+
+
+@contextmanager
+def evaluation_progress() -> Iterator[StepProgress]:
+    """Show the steps of a longer work, lm-eval's own among them.
+
+    Yields:
+        A function to call with a step's name, how much of it is done, and how much there is to do.
+    """
+    from tarot.models.lm_eval_bars import bars_as_steps
+
+    with StepProgress() as show, bars_as_steps(show):
+        yield show
+
+
 @contextmanager
 def trial_progress(budget: int, cost: int) -> "Iterator[Callback]":
-    """Show the progress of a search: evaluations spent, best score, time left.
+    """Show the progress of a search: evaluations spent, best score, time left, and why it ended.
 
     Args:
         budget: Evaluations of the whole search.
@@ -48,78 +119,91 @@ def trial_progress(budget: int, cost: int) -> "Iterator[Callback]":
     """
     from tarot.search.callbacks import Callback  # imports torch
 
-    columns = (DescriptionColumn(), TimeRemainingColumn())
-    with Progress(
-        TextColumn("evaluation"), MofNCompleteColumn(), BarColumn(), TaskProgressColumn(), *columns, console=err
-    ) as progress:
-        bar = progress.add_task("", total=budget)
+    step = f"searching, {budget} evaluations"
+    with StepProgress() as show:
 
         class ShowProgress(Callback):
             """Update the bar."""
 
             def on_search_begin(self, *_: object, resumed: "Sequence[Trial]", **__: object) -> None:
                 if resumed:
-                    progress.console.print(f"resuming after {len(resumed)} trials")
-                    progress.update(bar, completed=len(resumed) * cost)
+                    show.print(f"resuming after {len(resumed)} trials")
+                show(step, len(resumed) * cost, budget)
 
             def on_trial(self, trial: "Trial", result: "SearchResult") -> None:
                 if trial.score != trial.score:
-                    progress.console.print(f"trial {trial.index}: no finite score, or refused; skipped")
-                description = f"best {result.best.score:.4f}  identity {result.identity.score:.4f}"
-                progress.update(bar, completed=result.spent, description=description)
+                    show.print(f"trial {trial.index}: no finite score, or refused; skipped")
+                note = f"best {result.best.score:.4f}  identity {result.identity.score:.4f}"
+                show(step, result.spent, budget, note)
+
+            def on_search_end(self, adapter: "Adapter | None") -> None:
+                if adapter is not None:
+                    if not adapter.provenance["interrupted"]:
+                        show(step, budget, budget)
+                    show.print(why_ended(adapter.provenance, budget, cost))
 
         yield ShowProgress()
 
 
-@contextmanager
-def step_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Show one bar for each step of a longer work.
+def why_ended(provenance: Any, budget: int, cost: int) -> str:
+    """Return why a search ended, and after how many evaluations.
 
-    Yields:
-        A function to call with a step's name, how much of it is done, and how much there is to do.
+    Args:
+        provenance: the adapter's.
+        budget: evaluations of the whole search.
+        cost: evaluations that one trial counts for.
     """
-    columns = (DescriptionColumn(), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
-    bars: dict[str, TaskID] = {}
-    with Progress(*columns, console=err) as progress:
-
-        def show(step: str, done: int, total: int) -> None:
-            if step not in bars:
-                bars[step] = progress.add_task(step)
-            progress.update(bars[step], completed=done, total=total)
-
-        yield show
+    spent = provenance["spent"]
+    if provenance["interrupted"]:
+        reason = "interrupted"
+    elif spent + cost > budget:
+        reason = "budget spent"
+    else:
+        reason = "training samples fitted" if provenance["fitted"] else "no gradient to follow"
+    return f"{reason} after {spent} of {budget} evaluations"
 
 
 class CellProgress:
-    """Progress bar of a grid, by cells, with messages above it."""
+    """Progress of a grid: which cell of how many, what is being done in it, and messages above."""
 
     def __init__(self, total: int) -> None:
+        self._total = total
         # Cells run with stderr redirected; a console of its own keeps writing to the real one.
-        console = PlainConsole(file=sys.stderr)
-        self.progress = Progress(
-            TextColumn("cells"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), console=console
-        )
-        self.bar = self.progress.add_task("", total=total)
+        self._show = StepProgress(PlainConsole(file=sys.stderr))
+        self._done = 0
 
     def __enter__(self) -> "CellProgress":
-        """Return the bar, which is shown from `start` on."""
+        """Return the progress, which is shown from `start` on."""
         return self
 
     def __exit__(self, *_: object) -> None:
         """Leave the bar as it is."""
-        self.progress.stop()
+        self._show.__exit__()
 
     def start(self, done: int) -> None:
-        """Show the bar, with the number of cells that are in the file already."""
+        """Show the progress, with the number of cells that are in the file already."""
         if done:
             self.print(f"cells that are in the file already: {done}")
-        self.progress.start()
-        self.progress.update(self.bar, completed=done)
+        self._done = done
+        self._show.__enter__()
+
+    def begin_phase(self, cell: str, phase: str) -> None:
+        """Show what is being done in the cell that is measured now."""
+        self._show(f"{cell}, cell {self._done + 1} of {self._total}: {phase}", self._done, self._total)
 
     def advance(self) -> None:
         """Count one more cell."""
-        self.progress.advance(self.bar)
+        self._done += 1
 
     def print(self, line: str) -> None:
         """Print a message above the bar."""
-        self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._show.print(line)
+
+
+def announce(command: str) -> None:
+    """Print a first line before a command imports torch, transformers and lm-eval, which takes seconds.
+
+    Call it after the checks that need none of them: a mistake of the user's ends in one line.
+    """
+    if "torch" not in sys.modules:
+        err.print(f"{command}: importing libraries")

@@ -28,6 +28,7 @@ from tarot.cli.options import (
 from tarot.cli.options import (
     limit as parse_limit,
 )
+from tarot.cli.progress import announce
 from tarot.errors import TarotError
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def try_(
         raise TarotError("--limit counts the documents of a task; add --tasks.")
     if prompt is not None and not prompt.strip():
         raise TarotError("The prompt is empty.", hint="leave --prompt out to type prompts")
+    announce("try")
     from tarot.analysis.trade_off import check_strength
     from tarot.edit.adapter import Adapter
     from tarot.evaluation.side_by_side import SideBySide, check_try_task

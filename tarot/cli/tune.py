@@ -33,6 +33,7 @@ from tarot.cli.options import (
     Space,
     optional_names,
 )
+from tarot.cli.progress import announce
 from tarot.cli.recipe import TuneRecipeFile
 from tarot.errors import TarotError
 
@@ -170,6 +171,7 @@ def tune(
     """Find angles that raise a task's score on a few labelled samples, and save them as an adapter."""
     check_output(output, folder=True)
     check_tasks_exist(tasks, include_path)
+    announce("tune")
     from tarot.analysis.held_out_retention import measure_held_out
     from tarot.cli.progress import trial_progress
     from tarot.edit.layers import parse_layers
@@ -235,23 +237,21 @@ def tune(
         if config.max_kl is not None:
             adapter = measure_held_out(loaded, adapter, batch_size)
             adapter.save_pretrained(output)
-    _print_outcome(adapter, config, budget - trial_cost(config.search))
+    _print_outcome(adapter, config)
     if config.max_kl is not None:
         _print_retention(adapter, config.max_kl)
     interrupted = ", interrupted" if adapter.provenance["interrupted"] else ""
     out.print(f"adapter {adapter.fingerprint} in {output}{interrupted}")
 
 
-def _print_outcome(adapter: "Adapter", config: "TaRotConfig", last_start: int) -> None:
-    """Print scores and times; `last_start` is the number of evaluations after which no further trial fits."""
+def _print_outcome(adapter: "Adapter", config: "TaRotConfig") -> None:
+    """Print scores and times."""
     provenance: Mapping[str, Any] = adapter.provenance
     scores, seconds = provenance["scores"], provenance["seconds"]
     out.print(
         f"{config.objective} on {config.num_samples} samples: identity {scores['identity']:.4f}, "
         f"best {scores['best']:.4f} (trial {provenance['best_trial']} of 0-{provenance['trials'] - 1})"
     )
-    if provenance["fitted"] and provenance["spent"] <= last_start:
-        out.print(f"stopped early after {provenance['spent']} evaluations: the samples are fitted")
     total = sum(seconds.values())
     out.print(f"{total:.0f} s, {seconds['proposing'] / total:.0%} of them spent on proposing")
 

@@ -21,6 +21,7 @@ from tarot.cli.options import (
     ModelReference,
     single_name,
 )
+from tarot.cli.progress import announce
 from tarot.cli.try_ import MAX_NEW_TOKENS, MaxNewTokens, Strength
 from tarot.errors import TarotError
 
@@ -67,6 +68,7 @@ def ui(
     The page has a prompt, a choice of adapters and a slider for the strength. It listens on the loopback address, and
     loads and sends nothing elsewhere. Ctrl-C ends it.
     """
+    announce("ui")
     from tarot.analysis.trade_off import check_strength
     from tarot.cli.ui_page import build_page, import_gradio, make_app
 

@@ -4,6 +4,7 @@ torch is imported when the first cell runs: pytest and `--help` import this modu
 """
 
 import logging
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field, replace
 from io import StringIO
@@ -46,6 +47,7 @@ class CellRunner:
         notes: what happened to searches that were interrupted or damaged, one line each; extended.
         adapters: adapters so far, with their folders.
         base_answers: answers of unedited models so far.
+        on_phase: called with what is done next, such as `edited, arm 3 of 7`.
     """
 
     work: Path
@@ -53,6 +55,7 @@ class CellRunner:
     notes: list[str] = field(default_factory=list)
     adapters: dict[tuple[CellRequest, "LoadedModel"], tuple["Adapter", Path]] = field(default_factory=dict)
     base_answers: dict[Any, Any] = field(default_factory=dict)
+    on_phase: Callable[[str], None] = lambda phase: None
 
     def tune(self, request: CellRequest, model: "LoadedModel") -> tuple["Adapter", Path]:
         """Return the adapter that the request's search finds, or has found, and its folder.
@@ -63,6 +66,7 @@ class CellRunner:
         from tarot.evaluation.adapter_cache import tune_cached
 
         if (request, model) not in self.adapters:
+            self.on_phase(f"tuning by {request.search}, {request.budget} evaluations")
             self.adapters[request, model] = tune_cached(
                 model,
                 request.config(),
@@ -97,6 +101,7 @@ class CellRunner:
             draws=request.draws,
             baselines=request.baselines,
             base_answers=self.base_answers,
+            on_arm=lambda name, number, total: self.on_phase(f"{name}, arm {number} of {total}"),
         )
 
     def check(self, request: CellRequest) -> None:

@@ -54,6 +54,8 @@ class TimedDocuments(NamedTuple):
     description: str = ""
 
 
+OnArm = Callable[[str, int, int], None]
+"""Called with the name of an arm, its number from 1, and how many there are."""
 BaseAnswers = MutableMapping[tuple[object, ...], TimedDocuments]
 """Answers of unedited models, which comparisons that differ by their adapter share."""
 
@@ -73,6 +75,7 @@ def compare(
     curves: Mapping[str, Sequence[float]] | None = None,
     base_answers: BaseAnswers | None = None,
     batch_size: int | None = None,
+    on_arm: OnArm = lambda name, number, total: None,
 ) -> Comparison:
     """Answer the held-out documents of the adapter's task with the base model, few-shot prompting and the edit.
 
@@ -97,6 +100,7 @@ def compare(
         curves: score after each evaluation of the searches, by name, for reports.
         base_answers: answers of unedited models from earlier calls; looked up, and extended.
         batch_size: largest number of sequences in one pass; None chooses it.
+        on_arm: called before each arm is measured.
 
     Raises:
         UnknownName: no such baseline.
@@ -127,18 +131,27 @@ def compare(
     answering = _Answering(loaded, config, task, labelled, include_path, limit, batch_size, base_answers)
     setting = Setting(loaded, config, task, labelled, n_shots, _budget(adapter), include_path, limit, batch_size)
     n_labels = count_labels(setting)
+    prompted = [ZERO_SHOT, FEW_SHOT] if n_shots else [ZERO_SHOT]
+    calibrated = [f"{name} calibrated" for name in prompted] if can_calibrate(task) else []
+    drawn = [f"{FEW_SHOT}, other shots {i + 1}" for i in range(draws)]
+    planned = [*prompted, EDITED, *others, *calibrated, *drawn, *baselines]
+
+    def begin(name: str) -> None:
+        on_arm(name, planned.index(name) + 1, len(planned))
+
+    begin(ZERO_SHOT)
     answers: dict[str, tuple[int, TimedDocuments]] = {ZERO_SHOT: (0, answering.base(0))}
     if n_shots:
+        begin(FEW_SHOT)
         few_shot = answering.base(own_shots) if own_shots else answering.with_shots(labelled[:n_shots])
         answers[FEW_SHOT] = (n_shots, few_shot)
-    answers[EDITED] = (n_labels, answering.edited(adapter))
-    answers |= {name: (n_labels, answering.edited(control)) for name, control in others.items()}
-    if can_calibrate(task):
-        answers |= {
-            f"{name} calibrated": (answers[name][0], answering.calibrated(answers[name][1]))
-            for name in (ZERO_SHOT, FEW_SHOT)
-            if name in answers
-        }
+    for name, edit in {EDITED: adapter, **others}.items():
+        begin(name)
+        answers[name] = (n_labels, answering.edited(edit))
+    for name in calibrated:
+        begin(name)
+        labels, uncalibrated = answers[name.removesuffix(" calibrated")]
+        answers[name] = (labels, answering.calibrated(uncalibrated))
 
     edited_documents = answers[EDITED][1].documents
     gold, _ = read_answers(task, edited_documents)
@@ -147,8 +160,14 @@ def compare(
     if n_shots:
         shown = min(n_shots, len(labelled))
         shots = draw_shots(labelled, shown, draws, config.seed)
-        arms += _ranked(gold, [_arm(task, "", shown, answering.with_shots(docs)) for docs in shots])
-    arms += [_baseline_arm(name, setting) for name in baselines]
+        few_shot_arms = []
+        for name, docs in zip(drawn, shots, strict=True):
+            begin(name)
+            few_shot_arms.append(_arm(task, "", shown, answering.with_shots(docs)))
+        arms += _ranked(gold, few_shot_arms)
+    for name in baselines:
+        begin(name)
+        arms.append(_baseline_arm(name, setting))
     docs = list(islice(task.eval_docs, len(gold)))
     return Comparison(
         model=loaded.reference,

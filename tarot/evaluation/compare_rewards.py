@@ -7,6 +7,7 @@ from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError, describe_missing_numbers
 from tarot.evaluation.as_tuned import check_as_tuned, config_of, evaluate_as_tuned
 from tarot.evaluation.command import not_repeated, repeat_command
+from tarot.evaluation.compare import OnArm
 from tarot.evaluation.lm_eval_results import logged_documents, question_text
 from tarot.evaluation.reward_metrics import score_logged_texts, unscored_rows
 from tarot.evaluation.reward_results import RewardComparison
@@ -29,6 +30,7 @@ def compare_rewards(
     limit: int | float | None = None,
     batch_size: int | None = None,
     outcomes: Mapping[int, TextScores] | None = None,
+    on_arm: OnArm = lambda name, number, total: None,
 ) -> RewardComparison:
     """Generate texts for the held-out documents of the adapter's task with base and edited model, and score both.
 
@@ -42,6 +44,7 @@ def compare_rewards(
         limit: only the first documents: a number, or a fraction below 1.
         batch_size: largest number of prompts in one pass; None chooses it.
         outcomes: scores of the search's trials by index, for reports.
+        on_arm: called before each model generates.
 
     Raises:
         TarotError: the adapter was not tuned for a reward, or for one that runs code and was not requested; it does not
@@ -56,10 +59,12 @@ def compare_rewards(
     adapter.find_sites(loaded.model)  # raises if it does not fit, before the base model generates
     check_generates(task := load_task(config.task, include_path), name)
 
-    both = [
-        evaluate_as_tuned(loaded, config, edit, include_path=include_path, limit=limit, batch_size=batch_size)
-        for edit in (None, adapter)
-    ]
+    both = []
+    for number, (arm, edit) in enumerate((("base", None), ("edited", adapter)), start=1):
+        on_arm(arm, number, 2)
+        both.append(
+            evaluate_as_tuned(loaded, config, edit, include_path=include_path, limit=limit, batch_size=batch_size)
+        )
     base, edited = (score_logged_texts(loaded, results, config.task, name) for results in both)
     for side, texts in (("unedited", base), ("edited", edited)):
         if broken := unscored_rows(texts):

@@ -79,11 +79,20 @@ class SessionState:
         with redirect_stderr(StringIO()) if is_captured else nullcontext():
             return self.runner.compare(request, model)
 
+    def show_phase(self, phase: str) -> None:
+        """Print what is measured next, under `-v` and in the controlling process."""
+        reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
+        capture: Any = self.config.pluginmanager.get_plugin("capturemanager")
+        if reporter is not None and self.config.option.verbose > 0:
+            with capture.global_and_fixture_disabled() if capture else nullcontext():
+                reporter.ensure_newline()
+                reporter.write_line(f"tarot: {phase}")
+
     @property
     def runner(self) -> CellRunner:
         """What measures cells in this process."""
         if self._runner is None:
-            self._runner = CellRunner(self._cache_folder(), self.models, self.unsent_notes)
+            self._runner = CellRunner(self._cache_folder(), self.models, self.unsent_notes, on_phase=self.show_phase)
         return self._runner
 
     @property

@@ -4,7 +4,8 @@ Both give the same comparisons: both run the same code with the same number of t
 another one resumes its search from the trials, which lie in a folder that all machines share.
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,10 @@ from tarot.evaluation.ray.cluster import Cluster, Resources
 
 
 def run_locally(
-    requests: Sequence[CellRequest], work: Path, resources: Resources
+    requests: Sequence[CellRequest],
+    work: Path,
+    resources: Resources,
+    on_phase: Callable[[CellRequest, str], None] = lambda request, phase: None,
 ) -> Iterator[tuple[CellRequest, CellResult]]:
     """Run cells in this process, in their order.
 
@@ -25,11 +29,14 @@ def run_locally(
         requests: the cells.
         work: folder of the searches.
         resources: what each cell may use.
+        on_phase: called with a cell and what is done next in it.
     """
     try:
         for request in requests:
+            runner = _cell_runner(request.model, work, resources)
+            runner.on_phase = functools.partial(on_phase, request)
             with resources.threads():
-                result = _cell_runner(request.model, work, resources).run(request)
+                result = runner.run(request)
             yield request, result
     finally:
         _cell_runner.cache_clear()

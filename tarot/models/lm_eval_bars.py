@@ -1,0 +1,58 @@
+"""lm-eval's progress bars, as steps that a command shows in its own way."""
+
+import io
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+from lm_eval.api import task
+from lm_eval.models import huggingface
+from tqdm import tqdm
+
+STEPS = {
+    "": "preparing prompts",
+    "Tokenizing inputs": "preparing prompts",
+    "Scoring answers": "scoring answers",
+    "Running generate_until requests": "generating texts",
+}
+"""What users read, by the description of the bar."""
+LM = "tarot.models.lm_eval_model"
+
+
+@contextmanager
+def bars_as_steps(on_step: Callable[[str, int, int], None]) -> Iterator[None]:
+    """Report lm-eval's bars inside the context to a function, instead of drawing them.
+
+    The bars have no hook, so the name `tqdm` is replaced in the modules that draw them. Use it in one thread.
+
+    Args:
+        on_step: called with what is being done, how much of it is done, and how much there is.
+
+    Example:
+        >>> with bars_as_steps(lambda step, done, total: print(step) if done == total else None):
+        ...     results = tarot.evaluate(model, tokenizer, "synth_color", limit=2)
+        preparing prompts
+        preparing prompts
+        scoring answers
+    """
+
+    class StepBar(tqdm):
+        """A bar that draws nothing."""
+
+        monitor_interval = 0  # no thread that redraws it
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "file": io.StringIO(), "leave": True})
+
+        def display(self, *_: object, **__: object) -> None:
+            if self.total:
+                description = self.desc.removesuffix(": ") if self.desc else ""
+                on_step(STEPS.get(description, description), self.n, int(self.total))
+
+    with ExitStack() as stack:
+        for module in (task, huggingface, sys.modules.get(LM)):
+            if module is not None:
+                stack.enter_context(mock.patch.object(module, "tqdm", StepBar))
+        yield

@@ -1,0 +1,49 @@
+"""Tables of the terminal: they fit it, by columns above each other, and no word is cut."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tarot.cli import tables
+from tarot.cli.console import PlainConsole
+from tarot.cli.tables import PADDING, fold_columns, print_table
+
+WORDS = st.text("abcdef/-. ", min_size=1, max_size=30)
+
+
+@st.composite
+def cells(draw: st.DrawFn) -> list[list[str]]:
+    width = draw(st.integers(1, 12))
+    return draw(st.lists(st.lists(WORDS, min_size=width, max_size=width), min_size=2, max_size=4))
+
+
+@given(cells(), st.integers(20, 120))
+def test_folding_keeps_every_cell_in_order_and_fits_if_it_can(rows: list[list[str]], width: int) -> None:
+    folded = fold_columns(rows, width)
+    assert [[text for cell in row for text in cell.split("\n")] for row in folded] == rows
+    needed = [max(len(word) for text in column for word in [*text.split(), ""]) for column in zip(*folded, strict=True)]
+    assert len(folded[0]) == 1 or sum(each + PADDING for each in needed) <= width
+
+
+@given(cells())
+def test_a_printed_table_fits_and_cuts_no_word(rows: list[list[str]]) -> None:
+    console = PlainConsole(width=80, record=True, file=None)
+    with pytest.MonkeyPatch.context() as patch, console.capture() as captured:
+        patch.setattr(tables, "out", console)
+        print_table(rows[0], rows[1:])
+    text = captured.get()
+    assert all(len(line) <= 80 for line in text.splitlines())
+    shown = text.split()
+    assert all(word in shown for row in rows for cell in row for word in cell.split())
+
+
+def test_a_wide_table_is_folded() -> None:
+    header = [f"column-{number}" for number in range(12)]
+    folded = fold_columns([header, header], 79)
+    assert len(folded[0]) < 12 and fold_columns([header, header], 200)[0] == header
+
+
+def test_lines_of_text_are_not_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
+    path = "a/very/long/path/" * 10
+    PlainConsole(width=80).print(f"adapter in {path}")
+    assert capsys.readouterr().out == f"adapter in {path}\n"
