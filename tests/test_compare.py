@@ -11,7 +11,7 @@ from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import ShapeMismatch, TarotError
-from tarot.evaluation.compare import compare, time_reference_workload
+from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import check_scorable, read_answers
 from tarot.evaluation.results import Comparison
@@ -257,7 +257,3 @@ def test_an_adapter_of_another_model_is_refused_before_the_base_answers(
             controls={"random": tuned(loaded, folder, num_fewshot=2)},
             include_path=folder,
         )
-
-
-def test_the_reference_workload_takes_time() -> None:
-    assert 0 < time_reference_workload() < 60

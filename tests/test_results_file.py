@@ -59,12 +59,19 @@ def test_one_changed_answer_is_a_short_diff() -> None:
         (("seed",), True, "seed: .* valid integer"),
         (("head_angles",), [["a"]], "head_angles.0.0: .* valid number"),
         (("curves",), {"bo": ["a"]}, "curves.bo.0: .*"),
+        (("choices",), [["a", "b"]], "3 documents and 1 in choices"),
+        (("choices", 1), ["a"], "gold.1: 1, but the document has 1 choices"),
+        (("choices", 0, 0), "a" * 301, "choices.0.0: .* at most 300"),
+        (("arms", 1, "written"), ["a"], "3 documents and 1 in written of edited"),
+        (("arms", 1, "written"), ["a", "b", 3], "arms.1.written.2: .* valid string"),
         (("versions",), {"torch": 2}, "versions.torch: .* valid string"),
     ],
 )
 def test_damaged_values_are_named(tmp_path: Path, place: tuple[str | int, ...], value: object, message: str) -> None:
     path = tmp_path / "cells.json"
-    intact = comparison([True] * 3, layers=(0,), head_angles=((0.5,),), curves={"bo": (0.5,)})
+    intact = comparison(
+        [True] * 3, layers=(0,), head_angles=((0.5,),), curves={"bo": (0.5,)}, choices=(("a", "b"),) * 3
+    )
     path.write_text(comparisons_to_json([intact]), encoding="utf-8")
     content = json.loads(path.read_text())
     assert load_comparisons(path)
@@ -75,6 +82,16 @@ def test_damaged_values_are_named(tmp_path: Path, place: tuple[str | int, ...], 
     path.write_text(json.dumps(content))
     with pytest.raises(TarotError, match=f"expected results as tarot writes them .*, got .*{message}"):
         load_comparisons(path)
+
+
+def test_a_file_without_the_later_fields_is_read(tmp_path: Path) -> None:
+    content = json.loads(comparisons_to_json([comparison([True] * 3)]))
+    for name in ("choices", "date", "machine", "reference_times"):
+        del content["cells"][0][name]
+    for arm in content["cells"][0]["arms"]:
+        del arm["written"]
+    (tmp_path / "cells.json").write_text(json.dumps(content))
+    assert load_comparisons(tmp_path / "cells.json") == [comparison([True] * 3)]
 
 
 @pytest.mark.parametrize(

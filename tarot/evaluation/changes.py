@@ -15,6 +15,9 @@ class ChangedDocument:
         gold: the right choice, an index.
         base: the choice of the arm that is compared with, an index; `OUTSIDE` (-1) for an answer outside the choices.
         edited: the choice of the arm in question, likewise.
+        right_text: the right choice in words.
+        base_text: the answer of the arm that is compared with, in words: a choice, or what the model wrote instead.
+        edited_text: the answer of the arm in question, likewise.
     """
 
     row: int
@@ -22,6 +25,9 @@ class ChangedDocument:
     gold: int
     base: int
     edited: int
+    right_text: str = ""
+    base_text: str = ""
+    edited_text: str = ""
 
 
 class ChangedDocuments(NamedTuple):

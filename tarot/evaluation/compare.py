@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import islice
 from operator import eq
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from lm_eval.api.task import Task
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -32,11 +32,14 @@ from tarot.evaluation.in_context import (
 from tarot.evaluation.lm_eval_results import (
     LoggedDocument,
     check_scorable,
+    choice_texts,
     logged_documents,
     question_text,
     read_answers,
 )
+from tarot.evaluation.reference_workload import describe_machine, time_reference_workload
 from tarot.evaluation.results import EDITED, FEW_SHOT, FEW_SHOT_SHOTS, ZERO_SHOT, Arm, Comparison
+from tarot.evaluation.written import write_outside
 from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.documents import Doc, check_answers, document_key
@@ -47,11 +50,16 @@ from tarot.search.provenance import LIBRARIES
 
 
 class TimedDocuments(NamedTuple):
-    """Logged documents of one arm, the seconds that their answers took, and where the prompts show the description."""
+    """Logged documents of one arm, and the seconds that their answers took.
+
+    `description` says where the prompts show the task's description. `written` is what the arm wrote outside the
+    choices, which is not generated for draws of shots.
+    """
 
     documents: list[LoggedDocument]
     seconds: float
     description: str = ""
+    written: tuple[str, ...] = ()
 
 
 OnArm = Callable[[str, int, int], None]
@@ -113,7 +121,7 @@ def compare(
         >>> comparison.gain("greedy_f1").n
         8
     """
-    started = time.perf_counter()
+    started, reference_times = time.perf_counter(), time_reference_workload()
     loaded = LoadedModel.from_objects(model, tokenizer)
     adapter, others = Adapter.resolve(adapter), dict(controls or {})
     check_limit(limit)
@@ -143,7 +151,9 @@ def compare(
     answers: dict[str, tuple[int, TimedDocuments]] = {ZERO_SHOT: (0, answering.base(0))}
     if n_shots:
         begin(FEW_SHOT)
-        few_shot = answering.base(own_shots) if own_shots else answering.with_shots(labelled[:n_shots])
+        few_shot = (
+            answering.base(own_shots) if own_shots else answering.written(answering.with_shots(labelled[:n_shots]))
+        )
         answers[FEW_SHOT] = (n_shots, few_shot)
     for name, edit in {EDITED: adapter, **others}.items():
         begin(name)
@@ -169,6 +179,7 @@ def compare(
         begin(name)
         arms.append(_baseline_arm(name, setting))
     docs = list(islice(task.eval_docs, len(gold)))
+    reference_times += time_reference_workload()
     return Comparison(
         model=loaded.reference,
         task=config.task,
@@ -197,13 +208,17 @@ def compare(
         texts=tuple(question_text(task, doc) for doc in docs),
         arms=tuple(arms),
         seconds=round(time.perf_counter() - started, 3),
-        reference_seconds=round(time_reference_workload(), 6),
+        reference_seconds=min(reference_times),
         adapter=adapter.fingerprint,
         mixed=config.num_fewshot == "mix",
         layers=adapter.edit.layers,
         head_angles=tuple(tuple(round(float(a), 6) for a in row) for row in adapter.angles.square().mean(-1).sqrt()),
         curves={name: tuple(curve) for name, curve in (curves or {}).items()},
         versions={name: version(name) for name in LIBRARIES},
+        choices=choice_texts(task, edited_documents),
+        date=datetime.now(UTC).date().isoformat(),
+        machine=describe_machine(loaded.model.device),
+        reference_times=reference_times,
     )
 
 
@@ -249,6 +264,11 @@ class _Answering:
             )
         )
 
+    def written(self, answers: TimedDocuments, edit: Adapter | None = None) -> TimedDocuments:
+        """Return the same answers with what the model wrote outside the choices."""
+        texts = write_outside(self.loaded, self.task, answers.documents, edit, self.batch_size)
+        return answers._replace(written=texts)
+
     def calibrated(self, answers: TimedDocuments) -> TimedDocuments:
         """Return the same answers after contextual calibration."""
         started = time.perf_counter()
@@ -257,7 +277,7 @@ class _Answering:
         return TimedDocuments(documents, round(answers.seconds + time.perf_counter() - started, 3))
 
     def _as_tuned(self, edit: Adapter | None, num_fewshot: int) -> TimedDocuments:
-        return self._timed(
+        answers = self._timed(
             lambda: evaluate_as_tuned(
                 self.loaded,
                 self.config,
@@ -268,6 +288,7 @@ class _Answering:
                 batch_size=self.batch_size,
             )
         )
+        return self.written(answers, edit)
 
     def _timed(self, run: Callable[[], dict[str, Any]]) -> TimedDocuments:
         started = time.perf_counter()
@@ -326,7 +347,8 @@ def _budget(adapter: Adapter) -> int:
 
 
 def _arm(task: Task, name: str, labels: int, answers: TimedDocuments, edit: Adapter | None = None) -> Arm:
-    arm = replace(read_answers(task, answers.documents)[1], name=name, labels=labels, seconds=answers.seconds)
+    _, arm = read_answers(task, answers.documents)
+    arm = replace(arm, name=name, labels=labels, seconds=answers.seconds, written=answers.written)
     if edit is None:
         return arm
     searched = edit.provenance.get("seconds")
@@ -356,15 +378,3 @@ def _ranked(gold: tuple[int, ...], arms: Sequence[Arm]) -> list[Arm]:
         replace(arm, name=f"{FEW_SHOT} {rank} of {len(ranked)}{ends.get(rank, '')}", draw=rank)
         for rank, arm in enumerate(ranked, start=1)
     ]
-
-
-def time_reference_workload() -> float:
-    """Return the seconds of a fixed matrix product, the least of three: a unit in which sessions' times compare."""
-    times = []
-    for _ in range(3):
-        matrix = torch.ones(512, 512)
-        started = time.perf_counter()
-        for _ in range(10):
-            matrix = (matrix @ matrix).clamp(-1, 1)
-        times.append(time.perf_counter() - started)
-    return min(times)

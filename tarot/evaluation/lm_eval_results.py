@@ -6,8 +6,8 @@ from typing import Any
 
 from lm_eval.api.task import Task
 
-from tarot.errors import TarotError
-from tarot.evaluation.results import OUTSIDE, Arm
+from tarot.errors import TarotError, printable
+from tarot.evaluation.results import LONGEST_ANSWER, OUTSIDE, Arm
 from tarot.models.missing_numbers import has_number
 from tarot.objectives.documents import right_choice
 
@@ -43,6 +43,30 @@ def question_text(task: Task, doc: Any) -> str:
     text, prefix = task.doc_to_text(doc), task.doc_to_prefix(doc)
     question = text if isinstance(text, str) else str(task.doc_to_choice(doc))
     return f"{question} {prefix}" if prefix else question
+
+
+def choice_texts(task: Task, documents: Sequence[LoggedDocument]) -> tuple[tuple[str, ...], ...]:
+    """Return the text of each choice of each document; of a document without choices, its one right answer."""
+    return tuple(tuple(shorten_answer(str(text)) for text in _choices(task, document)) for document in documents)
+
+
+def _choices(task: Task, document: LoggedDocument) -> Sequence[Any]:
+    if task.OUTPUT_TYPE == "generate_until":
+        return [document["target"]]
+    if task.OUTPUT_TYPE == "multiple_choice" and task.multiple_input:
+        return list(task.doc_to_choice(document["doc"]))
+    return [answer for _, answer in document["arguments"][: n_choices(document)]]
+
+
+def shorten_answer(text: str) -> str:
+    r"""Return the beginning of an answer in printable characters: a line break becomes `\n`.
+
+    Example:
+        >>> shorten_answer(" I'm sorry\n")
+        " I'm sorry\\n"
+    """
+    text = printable(text)
+    return text if len(text) <= LONGEST_ANSWER else f"{text[: LONGEST_ANSWER - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def check_scorable(task: Task) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
-from annotated_types import Interval
+from annotated_types import Interval, MaxLen
 
 from tarot._files.strict_json import Count, Fraction, Name, Number
 from tarot.errors import TarotError, describe_missing_numbers
@@ -32,6 +32,10 @@ HEADLINE = "greedy_f1"
 
 Choice = Annotated[int, Interval(ge=OUTSIDE, lt=100_000)]
 """Index of a choice, or OUTSIDE."""
+LONGEST_ANSWER = 300
+"""Characters of an answer's text that are kept."""
+Answer = Annotated[str, MaxLen(LONGEST_ANSWER)]
+"""Text of a choice, or the beginning of what a model wrote, in printable characters."""
 
 SEARCH_SETTINGS: Mapping[str, str] = {
     "search": "{}",
@@ -61,6 +65,8 @@ class Arm:
         preparation_seconds: how long the method took before it answered, such as a search or training.
         stored_bytes: what the method has to store besides the model.
         peak_memory: of a baseline, the most bytes in use while it was prepared and answered; 0 if not measured.
+        written: the beginning of what greedy decoding writes, for each document whose greedy answer is OUTSIDE; ""
+            for the others, and where it was not generated. Empty for an arm of which no text is known.
 
     Example:
         >>> Arm("edited", labels=20, predicted=(1,), greedy=(1,), gold_probability=(0.9,), seconds=0.5).name
@@ -78,6 +84,7 @@ class Arm:
     preparation_seconds: Number = 0.0
     stored_bytes: Count = 0
     peak_memory: Count = 0
+    written: tuple[Answer, ...] = ()
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -113,6 +120,11 @@ class Comparison:
         not_repeated: what became of the edit besides its search, such as scaling; "" if nothing did.
         dtype: dtype that the model was loaded with.
         description: where the prompts show the task's description, if the chat template has no system role; else "".
+        choices: the text of each choice of each document; empty if they are not known.
+        date: day on which it was measured, in UTC, such as `2026-11-27`; "" if it is not known.
+        machine: operating system, processor, threads and device; "" if they are not known.
+        reference_times: seconds of the fixed workload each time it ran, before and after the comparison. They differ
+            on a busy machine.
 
     Example:
         >>> comparison = tarot.compare(model, tokenizer, adapter, limit=8)
@@ -148,6 +160,10 @@ class Comparison:
     not_repeated: str = ""
     dtype: Name = "auto"
     description: str = ""
+    choices: tuple[tuple[Answer, ...], ...] = ()
+    date: Name = ""
+    machine: Name = ""
+    reference_times: tuple[Number, ...] = ()
 
     def __repr__(self) -> str:
         """Name the comparison and its arms; the answers would fill pages."""
@@ -265,12 +281,45 @@ class Comparison:
         from tarot.evaluation.metrics import metric_named  # imports NumPy and SciPy
 
         answers = metric_named(metric).answers
-        base, edited = answers(self.base if over is None else self.arm(over)), answers(self.arm(arm))
+        before, after = self.base if over is None else self.arm(over), self.arm(arm)
+        base, edited = answers(before), answers(after)
         fixed, broken = (
-            tuple(ChangedDocument(row, self.texts[row], self.gold[row], base[row], edited[row]) for row in rows)
+            tuple(
+                ChangedDocument(
+                    row,
+                    self.texts[row],
+                    self.gold[row],
+                    base[row],
+                    edited[row],
+                    self.answer_text(row, self.gold[row]),
+                    self.answer_text(row, base[row], before),
+                    self.answer_text(row, edited[row], after),
+                )
+                for row in rows
+            )
             for rows in changed_rows(self.gold, base, edited)
         )
         return ChangedDocuments(fixed, broken)
+
+    def answer_text(self, row: int, answer: int, arm: Arm | None = None) -> str:
+        """Return an answer in words: the choice's text, or what the model wrote instead.
+
+        Args:
+            row: the document's place in the comparison, from 0.
+            answer: index of a choice, or OUTSIDE.
+            arm: the arm that gave the answer.
+
+        Example:
+            >>> comparison.answer_text(0, comparison.gold[0]) in comparison.choices[0]
+            True
+        """
+        if answer != OUTSIDE:
+            return self.choices[row][answer].strip() if self.choices else f"choice {answer}"
+        if arm and row in arm.without_number:
+            return "no number"
+        if arm and arm.written and (written := arm.written[row].strip()):
+            return f"wrote \N{LEFT DOUBLE QUOTATION MARK}{written}\N{RIGHT DOUBLE QUOTATION MARK}"
+        return "none of the choices"
 
     def to_pandas(self) -> "DataFrame":
         """Return a table with one row a document and arm; needs pandas, which lm-eval installs.

@@ -105,7 +105,12 @@ def comparison_from_values(values: object) -> Comparison:
         if not all(row < n for row in arm.without_number):
             raise ValueError(f"{n} documents, but without_number of {arm.name} lists others")
         columns |= {f"{name} of {arm.name}": getattr(arm, name) for name in ("predicted", "greedy", "gold_probability")}
+        if arm.written:
+            columns[f"written of {arm.name}"] = arm.written
+    if comparison.choices:
+        columns["choices"] = comparison.choices
     check_lengths(n, columns)
+    check_choices(comparison)
     if comparison.head_angles and len(comparison.head_angles) != len(comparison.layers):
         raise ValueError(f"{len(comparison.layers)} layers and {len(comparison.head_angles)} rows in head_angles")
     if (n_heads := sum(map(len, comparison.head_angles))) > MOST_HEADS:
@@ -116,6 +121,17 @@ def comparison_from_values(values: object) -> Comparison:
 def _with_nan(curve: object) -> object:
     """Replace null by NaN: JSON has no NaN, so a trial without a finite score is null."""
     return [math.nan if score is None else score for score in curve] if isinstance(curve, list) else curve
+
+
+def check_choices(comparison: Comparison) -> None:
+    """Raise ValueError for an answer that is not among the choices of its document."""
+    answers = {"gold": comparison.gold}
+    for arm in comparison.arms:
+        answers |= {f"predicted of {arm.name}": arm.predicted, f"greedy of {arm.name}": arm.greedy}
+    for name, column in answers.items():
+        for row, (choices, answer) in enumerate(zip(comparison.choices, column, strict=False)):
+            if answer >= len(choices):
+                raise ValueError(f"{name}.{row}: {answer}, but the document has {len(choices)} choices")
 
 
 def check_lengths(n: int, columns: Mapping[str, Sequence[object]]) -> None:
