@@ -125,7 +125,7 @@ def page_of_comparisons():
 class Page(HTMLParser):
     """The elements of a page; raises AssertionError if they are not nested correctly."""
 
-    VOID = frozenset({"meta", "link", "br", "img"})
+    VOID = frozenset({"meta", "link", "br", "img", "input"})
 
     def __init__(self, text):
         super().__init__()
@@ -164,6 +164,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=2
 ALLOWED_TAGS = frozenset(
     {"html", "head", "meta", "link", "title", "style", "body", "header", "nav", "main", "section", "article"}
     | {"h1", "h2", "h3", "h4", "p", "br", "span", "a", "ul", "ol", "li", "dl", "dt", "dd", "pre", "code", "div"}
+    | {"script", "button", "label", "input", "output", "bdi"}
     | {"details", "summary", "table", "thead", "tbody", "tr", "th", "td", "figure", "figcaption"}
     | {"svg", "desc", "g", "defs", "path", "use", "text", "clippath", "rect"}
 )

@@ -195,7 +195,8 @@ def _cell() -> Comparison:
     gold, text = (0, 1, 2, 0, 1, 2), tuple(f"document {i}" for i in range(6))
 
     def arm(name: str, answers: tuple[int, ...]) -> Arm:
-        return Arm(name, 2, answers, answers, (0.5,) * 6, 1.5)
+        written = tuple("wrote" if answer < 0 else "" for answer in answers)
+        return Arm(name, 2, answers, answers, (0.5,) * 6, 1.5, written=written)
 
     return Comparison(
         model="folder/model",
@@ -218,6 +219,11 @@ def _cell() -> Comparison:
         head_angles=((0.5, -0.25, 0.0), (0.1, 0.2, 0.3)),
         curves={"adam": (-3.5, -1.5, float("nan"))},
         versions={"torch": "2.13"},
+        choices=((" no", " yes", " maybe"),) * 6,
+        date="2026-11-27",
+        machine="Linux",
+        reference_times=(0.5, 0.6),
+        n_angles=12,
     )
 
 

@@ -69,7 +69,8 @@ def five_documents() -> Comparison:
     gold, texts = (0, 1, 0, 1, 1), ("first " + "long " * 40, "second", "third", "fourth", "fifth")
     arm = Arm("zero-shot", 0, (1, 1, 0, 0, 0), (-1,) * 5, (0.5,) * 5, 1.0)
     arms = (arm, replace(arm, name="edited", predicted=(0, 1, 1, 1, 1)))
-    return replace(comparison, keys=tuple("abcde"), gold=gold, texts=texts, arms=arms)
+    choices = ((" no", " yes"),) * 5
+    return replace(comparison, keys=tuple("abcde"), gold=gold, texts=texts, arms=arms, choices=choices)
 
 
 def right_answers(n: int, seed: int, documents: int = 40) -> Comparison:
@@ -79,4 +80,4 @@ def right_answers(n: int, seed: int, documents: int = 40) -> Comparison:
     arms = [Arm(name, 0, gold, gold, (0.5,) * documents, 1.0) for name in ("zero-shot", "edited")]
     arms[1] = replace(arms[1], predicted=answers, greedy=answers)
     keys = tuple(map(str, range(documents)))
-    return replace(five_documents(), seed=seed, keys=keys, gold=gold, texts=keys, arms=tuple(arms))
+    return replace(five_documents(), seed=seed, keys=keys, gold=gold, texts=keys, arms=tuple(arms), choices=())

@@ -1,19 +1,39 @@
 """The page shows the results and runs nothing that their texts contain."""
 
+import base64
+import csv
+import hashlib
 import html
+import io
 import re
+from collections import Counter
 from dataclasses import replace
 
 import matplotlib
 import pytest
-from fabricated import ALLOWED_TAGS, BARE, COMPARISONS, EVIL, NAMES, Page, all_figures, fabricated, page_of_comparisons
+from fabricated import (
+    ALLOWED_TAGS,
+    BARE,
+    COMPARISONS,
+    EVIL,
+    NAMES,
+    Page,
+    all_figures,
+    fabricated,
+    page_of_comparisons,
+    reward_comparison,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tarot.errors import TarotError, UnknownName
-from tarot.report.page import render, write_report
+from tarot.evaluation.regression import check_regressions
+from tarot.evaluation.results import OUTSIDE
+from tarot.report.data_files import FILES
+from tarot.report.document_table import OUTCOMES
+from tarot.report.page import Gate, render, write_report
 from tarot.report.pictures import read_pictures
-from tarot.report.svg import write_svg
+from tarot.report.svg import without_controls, write_svg
 from tarot.report.table import summary_rows
 
 
@@ -30,7 +50,7 @@ def test_texts_are_escaped(texts, model, task, arm):
     assert {tag for tag, _ in page.elements if not tag.startswith("text of")} <= ALLOWED_TAGS
     shown = page.texts_of("div")
     assert all(text in shown for text in texts)
-    assert page.texts_of("code") == [task]
+    assert page.texts_of("code")[1:] == [task, task]
     assert {model, task} <= set(page.texts_of("dd"))
 
 
@@ -39,10 +59,11 @@ def test_elements_are_nested_and_references_are_internal():
     ids = page.values("id")
     assert len(ids) == len(set(ids))
     for reference in page.values("href"):
-        assert reference == "data:," or reference[1:] in ids
+        assert reference == "data:," or reference[1:] in ids or reference.removesuffix(".csv") in FILES
     assert set(" ".join(page.values("aria-labelledby")).split()) <= set(ids)
     assert not page.values("src")
     assert {tag for tag, _ in page.elements if not tag.startswith("text of")} <= ALLOWED_TAGS
+    assert [tag for tag, _ in page.elements].count("script") == 1
     assert not [
         name for _, attrs in page.elements if isinstance(attrs, dict) for name in attrs if name.startswith("on")
     ]
@@ -56,7 +77,7 @@ def test_no_network_is_used():
 
 def test_markup_in_documents_and_names_is_shown_as_text():
     text = page_of_comparisons()
-    assert "<script" not in text
+    assert text.count("<script") == 1
     assert "&lt;script&gt;alert(" in text
     page = Page(text)
     assert any(EVIL in text for text in page.texts_of("div"))
@@ -65,7 +86,7 @@ def test_markup_in_documents_and_names_is_shown_as_text():
 
 
 def test_the_order_of_comparisons_does_not_change_the_bytes(tmp_path):
-    path = write_report(COMPARISONS[::-1], tmp_path / "new" / "folder")
+    path = write_report(COMPARISONS[::-1], tmp_path / "new" / "folder", gate=Gate())
     assert path == tmp_path / "new" / "folder" / "index.html"
     assert path.read_bytes() == page_of_comparisons().encode()
 
@@ -85,8 +106,10 @@ def test_a_page_without_results_states_it(tmp_path):
 
 def test_a_section_has_everything_to_repeat_the_comparison():
     page = Page(render([COMPARISONS[0]]))
-    assert page.texts_of("code") == [COMPARISONS[0].command]
-    settings = dict(zip(page.texts_of("dt"), page.texts_of("dd"), strict=True))
+    effects = "tarot effects --model fabricated/model --adapter DIR --output-path effects"
+    assert page.texts_of("code") == [effects, COMPARISONS[0].command, COMPARISONS[0].command]
+    terms = dict(zip(page.texts_of("dt"), page.texts_of("dd"), strict=True))
+    settings = dict([*terms.items()][[*terms].index("model") :])
     assert settings == {
         "model": "fabricated/model",
         "task": "made_up",
@@ -96,30 +119,138 @@ def test_a_section_has_everything_to_repeat_the_comparison():
         "search": "bo in head, a budget of 30 evaluations, log_probability",
         "adapter": "fab1234567890abc",
         "documents": "40, digest 7c4886fedc077b5d",
-        "time": "80 s, 10 times the reference workload",
+        "time": "80.0 s; the machine's speed was not recorded",
+        "date": "not recorded",
+        "machine": "not recorded",
         "versions": "torch 0.0.fabricated",
     }
 
 
-def test_changed_documents_are_listed_each_way():
-    comparison = COMPARISONS[2]
-    base, edited = comparison.arm("few-shot").predicted, comparison.arm("edited").predicted
-    gained = [i for i, gold in enumerate(comparison.gold) if base[i] != gold == edited[i]]
-    lost = [i for i, gold in enumerate(comparison.gold) if base[i] == gold != edited[i]]
-    assert gained and lost
-    page = Page(render([comparison], "f1"))
-    assert page.texts_of("summary") == [
-        f"Wrong with the base, right when edited: {len(gained)}",
-        f"Right with the base, wrong when edited: {len(lost)}",
-    ]
-    shown = [text for text in page.texts_of("div") if text.startswith("Fabricated document")]
-    assert shown == [comparison.texts[i] for i in gained + lost]
-    i = lost[0]
-    assert page.texts_of("p")[-len(lost)] == f"right {comparison.gold[i]}, base {base[i]}, edited {edited[i]}"
+def test_every_document_is_listed_with_its_answers_in_words():
+    choices = ((" red", " green", " blue"),) * 40
+    arms = tuple(
+        replace(arm, written=tuple("I\\'m" if answer == OUTSIDE else "" for answer in arm.greedy))
+        for arm in COMPARISONS[2].arms
+    )
+    comparison = replace(COMPARISONS[2], choices=choices, arms=arms)
+    page = Page(render([comparison]))
+    base, edited = comparison.arm("few-shot").greedy, comparison.arm("edited").greedy
+    rights = [(b == gold, e == gold) for gold, b, e in zip(comparison.gold, base, edited, strict=True)]
+    outcomes = {
+        (True, False): "broken",
+        (False, True): "fixed",
+        (False, False): "wrong both",
+        (True, True): "right both",
+    }
+    expected = Counter(outcomes[right] for right in rights)
+    assert Counter(page.values("data-outcome")) == expected
+    counted = ", ".join(f"{expected[outcome]} {outcome}" for outcome in OUTCOMES)
+    assert any(text.startswith(counted) for text in page.texts_of("p"))
+    words = ("red", "green", "blue", "wrote \N{LEFT DOUBLE QUOTATION MARK}I\\'m\N{RIGHT DOUBLE QUOTATION MARK}")
+    cells = iter(page.texts_of("bdi"))
+    shown = {(text, *(next(cells) for _ in range(3))) for text in documents_of(page)}
+    assert shown == {
+        (comparison.texts[i], words[comparison.gold[i]], words[base[i]], words[edited[i]]) for i in range(40)
+    }
 
 
-def test_an_answer_outside_the_choices_is_named():
-    assert "edited none of the choices" in render([COMPARISONS[2]], metric="greedy_f1")
+def documents_of(page):
+    return [text for text in page.texts_of("div") if re.fullmatch("Fabricated document [0-9]+ of [a-z_]+", text)]
+
+
+def test_documents_beyond_a_limit_are_listed_if_they_changed(monkeypatch):
+    monkeypatch.setattr("tarot.report.document_table.MOST_DOCUMENTS", 39)
+    page = Page(render([COMPARISONS[2]]))
+    changed = COMPARISONS[2].changed()
+    assert len(page.values("data-outcome")) == len(changed.fixed) + len(changed.broken) < 40
+    assert "The page lists those that changed" in " ".join(page.texts_of("p"))
+
+
+def test_the_page_opens_with_the_answer():
+    comparison = fabricated(draws=5, date="2026-11-27", machine="a machine", n_angles=480)
+    page = Page(render([comparison]))
+    facts = dict(zip(page.texts_of("dt"), page.texts_of("dd"), strict=True))
+    gain = comparison.gain()
+    assert page.texts_of("p")[0] == "The edit helped." and gain.low > 0
+    assert facts["edited"] == "15 attention heads (480 angles) in 3 layers of fabricated/model"
+    before, after = comparison.score(arm="zero-shot"), comparison.score()
+    assert facts["score"].startswith(
+        f"weighted F1 of the greedy answer from {before:.3f} to {after:.3f} on 40 held-out documents"
+    )
+    assert facts["gain"].startswith(f"+{gain.value:.3f}, 95% interval +{gain.low:.3f} to +{gain.high:.3f}, p ")
+    assert f"{gain.gained} fixed, {gain.lost} broken" in facts["answers"]
+    assert f"6 of the same 20 labels reaches {comparison.score(arm='few-shot'):.3f}" in facts["few-shot"]
+    assert "over the mean of 5 draws" in facts["few-shot"]
+    assert "not measured" in facts["elsewhere"] and "tarot effects" in page.texts_of("code")[0]
+    assert "Measured 2026-11-27 on a machine with torch 0.0.fabricated." in page.texts_of("p")
+
+
+@pytest.mark.parametrize(
+    ("edited_right", "verdict"), [(0.05, "The edit did harm."), (0.35, "The edit may or may not help"), (0.9, "helped")]
+)
+def test_the_verdict_follows_the_interval(edited_right, verdict):
+    comparison = fabricated(edited_right=edited_right, n=300)
+    gain = comparison.gain()
+    assert (verdict == "helped") == (gain.low > 0) and ("harm" in verdict) == (gain.high < 0)
+    assert verdict in Page(render([comparison])).texts_of("p")[0]
+
+
+def test_measured_costs_replace_the_command_that_would_measure_them():
+    page = Page(render([COMPARISONS[0]], costs=["Of 3 other tasks, the score fell in 1."]))
+    facts = dict(zip(page.texts_of("dt"), page.texts_of("dd"), strict=True))
+    assert facts["elsewhere"] == "Of 3 other tasks, the score fell in 1."
+    assert not any("tarot effects" in text for text in page.texts_of("code"))
+    assert "Side effects" in page.texts_of("h2")
+
+
+def test_controls_have_rows_of_their_own():
+    page = Page(render(COMPARISONS[:2]))
+    headings = page.texts_of("th")
+    assert {"base", "edited", "few-shot", "random search"} <= set(headings)
+    assert not any(text.startswith("mean: ") for text in headings)
+    single = Page(render([COMPARISONS[0]]))
+    assert "Summary" not in single.texts_of("h2")  # it would repeat the table of arms
+    assert "of its shots" not in render([COMPARISONS[0], COMPARISONS[2]])  # no draws, so no sentence on them
+
+
+def test_the_policy_allows_this_script_and_no_other():
+    text = render([COMPARISONS[0]])
+    (script,) = re.findall("<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text
+    assert script == without_controls(script)  # or the written page would have another hash
+    assert not re.search(r"innerHTML|eval|fetch|https?:", script)
+
+
+def test_numbers_behind_tables_and_pictures_are_files(tmp_path):
+    (tmp_path / "gate.csv").write_text("of an earlier page")
+    figures = tmp_path / "figures"
+    write_svg(figures / "lens.svg", all_figures()["lens"])
+    (figures / "lens.csv").write_text("layer,value\n0,0.5\n")
+    path = write_report(COMPARISONS, tmp_path, analyses=[figures], rewarded=[reward_comparison()])
+    links = {name for name in Page(path.read_text()).values("href") if name.endswith(".csv")}
+    assert links == {file.name for file in tmp_path.glob("*.csv")}
+    assert links == {f"{name}.csv" for name in FILES if name != "gate"} | {"figures-1-lens.csv"}
+    assert (tmp_path / "figures-1-lens.csv").read_bytes() == (figures / "lens.csv").read_bytes()
+    tables = {name: list(csv.DictReader(io.StringIO((tmp_path / name).read_text(encoding="utf-8")))) for name in links}
+    n = sum(len(comparison.keys) for comparison in COMPARISONS)
+    assert len(tables["documents.csv"]) == n and len(tables["summary.csv"]) == len(COMPARISONS)
+    (row,) = [row for row in tables["summary.csv"] if row["comparison"] == COMPARISONS[2].id]
+    assert float(row["gain"]) == pytest.approx(COMPARISONS[2].gain().value, rel=1e-5)
+    assert len(tables["angles.csv"]) == 15 * len(COMPARISONS)
+
+
+def test_the_gate_is_on_the_page():
+    comparison = COMPARISONS[0]
+    worse = replace(comparison, arms=(*comparison.arms[:2], replace(comparison.arms[0], name="edited")))
+    verdicts = check_regressions([comparison], [worse], 0.02)
+    page = Page(render([worse], gate=Gate(verdicts, "do this", "The test run failed: 1 of 2 tests.")))
+    assert verdicts[0].failed and "The test run failed: 1 of 2 tests." in page.texts_of("p")
+    assert any(text.startswith(f"FAILED {comparison.id}: weighted F1") for text in page.texts_of("h3"))
+    change = verdicts[0].scores[0]
+    assert {f"{change.then:.3f}", f"{change.now:.3f}"} <= set(page.texts_of("td"))
+    assert f"Right then and wrong now: {len(verdicts[0].lost)}" in page.texts_of("summary")
+    assert "To accept an intended change: do this." in page.texts_of("p")
 
 
 def test_figures_have_titles_and_descriptions():
@@ -133,7 +264,7 @@ def test_figures_have_titles_and_descriptions():
         "Root-mean-square angle of each head, layer by layer",
     ]
     gain, search, angles = page.texts_of("desc")
-    assert gain.startswith("made_up, 0-shot +") and "; mean: few-shot +" in gain
+    assert gain.startswith("edited +") and "; few-shot +" in gain
     reaches = "random reaches -1.8 after 4 evaluations; bo reaches -1 after 4 evaluations"
     assert search == f"{reaches}; the identity scores -2"
     assert re.fullmatch("largest: [+]0[.][0-9]{3} radians at layer [014], head [0-4]", angles)
@@ -158,7 +289,7 @@ def test_figures_use_the_pages_colours():
 def test_control_characters_and_text_direction_are_removed(tmp_path):
     name = "\x1b[2J\x9b\u202e\u2066<script>\u2028"
     page = write_report([fabricated(model=name, n=4)], tmp_path).read_text()
-    assert not set(page) & set("\x1b\x9b\u202e\u2066\u2028") and "<script>" not in page
+    assert not set(page) & set("\x1b\x9b\u202e\u2066\u2028") and page.count("<script>") == 1
 
 
 def test_losses_are_marked():
@@ -168,7 +299,7 @@ def test_losses_are_marked():
     classes = [attrs.get("class") for tag, attrs in page.elements if tag == "td"]
     assert classes.count("negative") >= len(losses)
     assert all(loss.replace("-", "\N{MINUS SIGN}") in page.texts_of("td") for loss in losses)
-    assert "below zero in 1," in " ".join(page.texts_of("p")[0].split())
+    assert any("below zero in 1," in text for text in page.texts_of("dd"))
 
 
 def test_several_seeds_have_a_table():
@@ -196,7 +327,7 @@ def test_figures_of_an_analysis_are_images(tmp_path):
     assert len(images) == 7 and all(image["src"].startswith("data:image/svg+xml;base64,") for image in images)
     assert images[3]["alt"].startswith(EVIL)
     assert images[6]["alt"].startswith("The answer's probability after each layer, edited minus base: mean over 9")
-    assert not any(tag == "script" for tag, _ in page.elements)
+    assert [tag for tag, _ in page.elements].count("script") == 1
     assert (
         "Mechanism" in page.texts_of("h2")
         and "Side effects" in page.texts_of("h2")

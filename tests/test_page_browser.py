@@ -16,6 +16,22 @@ from tarot.report.page import render
 FRAME = """<!DOCTYPE html><link rel="icon" href="data:,">
 <iframe src="index.html" style="width:WIDTHpx;height:900px;border:0"></iframe>
 <pre id="seen"></pre><script>
+const use = table => {
+  if (!table) return {};
+  const rows = () => [...table.querySelectorAll("tbody tr")].filter(row => !row.hidden), seen = {};
+  const search = table.querySelector("input");
+  table.querySelector("button[value=fixed]").click();
+  seen.filtered = rows().map(row => row.dataset.outcome);
+  table.querySelector("button[value='']").click();
+  search.value = "\u6f22\u5b57 17 ";
+  search.dispatchEvent(new Event("input"));
+  seen.searched = rows().length;
+  search.value = "";
+  search.dispatchEvent(new Event("input"));
+  for (let i = 0; i < 2; i++) table.querySelector("thead button").click();
+  seen.sorted = rows().map(row => Number(row.cells[0].textContent));
+  return seen;
+};
 document.querySelector("iframe").onload = event => {
   const page = event.target.contentDocument, root = page.documentElement, style = getComputedStyle(page.body);
   const box = svg => { const {width, height} = svg.getBBox(); return [Math.round(width), Math.round(height)]; };
@@ -25,6 +41,9 @@ document.querySelector("iframe").onload = event => {
     lines: [...new Set([...page.querySelectorAll("svg *")].map(e => getComputedStyle(e).stroke))],
     fetched: event.target.contentWindow.performance.getEntriesByType("resource").length,
     text: page.body.textContent, scripts: page.scripts.length,
+    tools: [...page.querySelectorAll(".tools")].map(tools => tools.hidden),
+    commands: page.querySelectorAll(".command").length, copies: page.querySelectorAll(".command button").length,
+    ...use(page.querySelector(".documents")),
   });
 };
 </script>"""
@@ -89,7 +108,11 @@ def test_a_browser_shows_the_page(tmp_path, width, dark):
     assert complaints == []
     assert (sorted(browser.requests), seen["fetched"]) == (["/frame.html", "/index.html"], 0)
     assert seen["client"] == width and seen["scroll"] <= width
-    assert seen["scripts"] == 0 and EVIL in seen["text"]
+    assert seen["scripts"] == 1 and EVIL in seen["text"]
+    assert seen["tools"] == [False] * len(COMPARISONS) and seen["copies"] == seen["commands"] > 0  # the script ran
+    assert seen["filtered"] and set(seen["filtered"]) == {"fixed"}
+    assert seen["searched"] == 1
+    assert seen["sorted"] == sorted(seen["sorted"], reverse=True) and seen["sorted"][0] == 39
     assert len(seen["pictures"]) == 1 + 2 * len(COMPARISONS) + 1
     assert all(wide > 100 and high > 80 and marks > 5 for wide, high, marks in seen["pictures"])
     ink, paper = (sum(map(int, re.findall(r"\d+", color)[:3])) for color in seen["colors"])

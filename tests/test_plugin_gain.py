@@ -42,8 +42,8 @@ def test_gains_in_each_metric() -> None:
 def test_an_explanation_names_documents_that_changed_either_way() -> None:
     text = explain(five_documents())
     assert "gained, likeliest choice: 3\n  0: first long long" in text
-    assert " ... (right 0, zero-shot 1, edited 0)\n  3: fourth (right 1, zero-shot 0, edited 1)" in text
-    assert "lost, likeliest choice: 1\n  2: third (right 0, zero-shot 0, edited 1)" in text
+    assert " ... (right: no, zero-shot: yes, edited: no)\n  3: fourth (right: yes, zero-shot: no, edited: yes)" in text
+    assert "lost, likeliest choice: 1\n  2: third (right: no, zero-shot: no, edited: yes)" in text
     assert "gained, greedy answer: 0\n" in text and "few-shot" not in text
     assert max(map(len, text.splitlines())) < 200
 

@@ -57,6 +57,12 @@ def test_a_failed_gate_is_a_failed_item(gated: pytest.Pytester, options: tuple[s
     assert failed == ["m t 0-shot seed 1"]
     page = (gated.path / "report" / "index.html").read_text()
     assert "FAILED m t 0-shot seed 1: " in page and "FAILED, compared with the reference run" in page
+    assert "The test run failed: 1 of 4 tests." in page
+    (failure,) = suite.iter("failure")
+    shown = failure.text or ""
+    assert "fell from 1.000 to 0.000" in (failure.get("message") or "")
+    assert "right then and wrong now: 40" in shown and "and 37 more" in shown
+    assert "repeat it with:" in shown and "--tarot-save-baseline=then.json" in shown
 
 
 def test_a_failed_gate_under_xdist(gated: pytest.Pytester) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
-from tarot.evaluation.regression import Verdict, check_regressions, save_reference, update_reference
+from tarot.evaluation.regression import check_regressions, save_reference, update_reference
 from tarot.evaluation.results import Arm, Comparison
 from tarot.evaluation.results_file import load_comparisons
+from tarot.evaluation.verdict import LostDocument, Verdict
 from tarot.models.loaded_model import LoadedModel
 
 TOLERANCE = 0.02
@@ -88,7 +90,9 @@ def test_scrambled_angles_fail(lesson: tuple[LoadedModel, Path, Adapter, Compari
         [then], [compare(loaded.model, loaded.tokenizer, scrambled, include_path=folder)], TOLERANCE
     )
     assert verdict.failed
-    assert "weighted F1 among the choices fell by 0." in verdict.reasons[1]
+    assert "weighted F1 among the choices fell from 1.000 to 0." in verdict.reasons[0]
+    assert len(verdict.lost) == next(change.gain.lost for change in verdict.scores if change.regressed)
+    assert all(each.right == each.then != each.now for each in verdict.lost)
     assert f"another edit: {then.adapter} then, {scrambled.fingerprint} now" in verdict.reasons
 
 
@@ -160,7 +164,7 @@ def test_missing_and_new_comparisons_are_named() -> None:
     )
     assert failed(verdicts) == [False, False, True]
     assert [(verdict.name.partition("seed ")[2], verdict.reasons[0]) for verdict in verdicts] == [
-        ("0, budget 60", "weighted F1 of the greedy answer +0.000 since then"),
+        ("0, budget 60", "weighted F1 of the greedy answer 1.000 then, 1.000 now"),
         ("0, budget 9", "new, not in the reference run"),
         ("1, budget 60", "in the reference run, but not measured now"),
     ]
@@ -311,16 +315,41 @@ def test_a_repeated_document_is_matched_in_order() -> None:
 
 
 def test_versions_and_times() -> None:
-    now = comparison([True] * 20, versions={"torch": "2.14", "botorch": "0.18"}, reference_seconds=0.1)
-    (verdict,) = check_regressions([comparison([True] * 20)], [now], TOLERANCE)
-    assert verdict == Verdict(
-        "model task 0-shot seed 0",
-        False,
-        (
-            "weighted F1 of the greedy answer +0.000 since then",
-            "other versions: botorch none then, 0.18 now; torch 2.13 then, 2.14 now",
-            "takes 0.50 times as long",  # the same seconds on a machine that is half as fast
-        ),
+    then = comparison([True] * 20, reference_times=(0.05, 0.05))
+    now = comparison([True] * 20, versions={"torch": "2.14", "botorch": "0.18"}, reference_times=(0.11, 0.1))
+    (verdict,) = check_regressions([then], [now], TOLERANCE)
+    assert verdict.reasons == (
+        "weighted F1 of the greedy answer 1.000 then, 1.000 now",
+        "other versions: botorch none then, 0.18 now; torch 2.13 then, 2.14 now",
+        # The same seconds on a machine that is half as fast.
+        "takes 0.50 times as long, 0.45 to 0.50 by the reference workload",
+    )
+    assert not verdict.failed and verdict.command == now.command and verdict.lost == ()
+
+
+@pytest.mark.parametrize(
+    ("times", "reason"), [((), "was not recorded then"), ((0.05, 0.1), "was busy then .* a factor of 2.0")]
+)
+def test_times_of_a_busy_machine_are_not_compared(times: tuple[float, ...], reason: str) -> None:
+    then, now = (comparison([True] * 20, reference_times=each) for each in (times, (0.05, 0.05)))
+    (verdict,) = check_regressions([then], [now], TOLERANCE)
+    assert re.search(f"^times are not compared: .*{reason}", verdict.reasons[-1])
+    assert not any("times as long" in reason for reason in verdict.reasons)
+
+
+def test_a_loss_names_scores_then_and_now_and_the_documents() -> None:
+    texts = tuple(f"text {i}" for i in range(40))
+    then = comparison([True] * 40, choices=((" no", " yes"),) * 40)
+    now = comparison([i >= 10 for i in range(40)], choices=((" no", " yes"),) * 40, texts=texts)
+    (verdict,) = check_regressions([then], [now], TOLERANCE)
+    assert verdict.failed
+    for change in verdict.scores:
+        assert change.regressed and change.then == then.score(change.metric) == 1
+        assert change.now == now.score(change.metric) < 1
+        assert change.gain.low <= change.now - change.then <= change.gain.high < 0
+    words = ("no", "yes")
+    assert verdict.lost == tuple(
+        LostDocument(f"text {i}", words[i % 2], words[i % 2], words[1 - i % 2]) for i in range(10)
     )
 
 

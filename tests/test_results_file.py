@@ -86,7 +86,7 @@ def test_damaged_values_are_named(tmp_path: Path, place: tuple[str | int, ...], 
 
 def test_a_file_without_the_later_fields_is_read(tmp_path: Path) -> None:
     content = json.loads(comparisons_to_json([comparison([True] * 3)]))
-    for name in ("choices", "date", "machine", "reference_times"):
+    for name in ("choices", "date", "machine", "reference_times", "n_angles"):
         del content["cells"][0][name]
     for arm in content["cells"][0]["arms"]:
         del arm["written"]

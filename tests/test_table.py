@@ -12,7 +12,7 @@ from tarot.evaluation.statistics.gains import accuracy_gain, f1_gain, weighted_f
 from tarot.evaluation.statistics.seeds import mean_over_seeds
 from tarot.evaluation.statistics.significance import holm
 from tarot.report.page import render
-from tarot.report.table import ARM_HEADER, arm_rows, summary_rows, with_interval
+from tarot.report.table import ARM_HEADER, arm_mean_rows, arm_means, arm_rows, summary_rows, with_interval
 
 
 def test_comparisons_come_in_order_before_the_means():
@@ -24,12 +24,7 @@ def test_comparisons_come_in_order_before_the_means():
         ("fabricated/model", "made_up", "0", "0"),
         ("fabricated/model", "made_up", "0", "1"),
         ("fabricated/model", "made_up", "6", "0"),
-        ("mean", "edited", "", "of 4"),
-        ("mean", "few-shot", "", "of 3"),
-        ("mean", "random search", "", "of 4"),
-        ("mean", "few-shot, mean of 5 draws", "", "of 1"),
-        ("mean", "few-shot 1 of 5 (best)", "", "of 1"),
-        ("mean", "few-shot 5 of 5 (worst)", "", "of 1"),
+        ("mean", "", "", "of 4"),
     ]
 
 
@@ -50,7 +45,7 @@ def test_searches_are_labelled_and_have_means_of_their_own():
         ("1", "bo, in full"),
         ("1", "bo, in head"),
     ]
-    means = [(row[3], row[4]) for row in rows if row[:2] == ("mean", "edited")]
+    means = [(row[3], row[4]) for row in rows if row[0] == "mean"]
     assert sorted(means) == [("of 2", "bo, in full"), ("of 2", "bo, in head"), ("of 3", "adam, in full")]
     page = Page(render(comparisons))
     headings = page.texts_of("h3")
@@ -87,14 +82,24 @@ def test_the_base_is_the_unedited_model_under_the_same_prompts():
 
 
 def test_a_mean_counts_each_setting_once():
-    header, rows = summary_rows(COMPARISONS)
+    scored_comparisons = score_comparisons(COMPARISONS)
     means = [
         mean_over_seeds([scored.gains["random search"] for scored in group]).value
-        for group in group_by_setting(score_comparisons(COMPARISONS))
+        for group in group_by_setting(scored_comparisons)
     ]
     assert len(means) == 3
-    (row,) = [row for row in rows if row[1] == "random search"]
-    assert row[header.index("gain")].startswith(f"{np.mean(means):+.3f} [")
+    (arm,) = [arm for arm in arm_means(scored_comparisons) if arm.name == "random search"]
+    assert arm.gain.value == pytest.approx(np.mean(means)) and (arm.count, arm.total) == (4, 4)
+
+
+def test_the_mean_of_the_base_is_of_the_base_of_each_comparison():
+    scored_comparisons = score_comparisons(COMPARISONS)
+    base, edited, *_ = arm_means(scored_comparisons)
+    by_setting = group_by_setting(scored_comparisons)
+    assert base.score == pytest.approx(np.mean([np.mean([s.scores[s.base] for s in group]) for group in by_setting]))
+    assert (base.name, base.gain, edited.name) == ("base", None, "edited")
+    assert edited.score - base.score == pytest.approx(edited.gain.value)
+    assert arm_mean_rows([base])[0][2] == "-"
 
 
 def test_repeated_comparisons_and_other_edits_are_no_further_seeds():
@@ -128,14 +133,13 @@ def test_draws_of_shots_have_a_mean_a_best_and_a_worst():
     assert rows[name]["p"] == "-" and rows[name]["labels"] == "6"
     best, worst = (float(rows[f"few-shot {rank}"]["score"]) for rank in ("1 of 5 (best)", "5 of 5 (worst)"))
     assert worst <= float(rows[name]["score"]) <= best
-    _, means = summary_rows([DRAWN])
-    assert [row[1] for row in means[1:]] == [
-        *("few-shot", "random search", name),
+    assert len(summary_rows([DRAWN])[1]) == 1
+    assert [arm.name for arm in arm_means([scored])] == [
+        *("base", "edited", "few-shot", "random search", name),
         *("few-shot 1 of 5 (best)", "few-shot 5 of 5 (worst)"),  # those between them are in the mean
     ]
     page = Page(render([DRAWN]))
     assert {name, "few-shot 3 of 5"} <= set(page.texts_of("th"))
-    assert any(text.startswith(f"mean: {name}") for text in page.texts_of("th"))
     over = with_interval(scored.over_draws).replace("-", "\N{MINUS SIGN}")
     assert any(f"averaged over the draws of shots: {over}." in text for text in page.texts_of("p"))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from tarot.cli import analysis, bench, compare, edit, evaluate, lm_eval, models, report, try_, tune, ui
+from tarot.cli import analysis, bench, compare, diff, edit, evaluate, lm_eval, models, report, try_, tune, ui
 from tarot.cli.console import err, escape_log_records, out
 from tarot.errors import TarotError
 
@@ -48,6 +48,7 @@ _add(ui.ui, MEASURE, f"ui --model {MODEL} --adapter my-edit --tasks synth_implic
 _add(evaluate.evaluate, MEASURE, f"evaluate --model {MODEL} --adapter my-edit --tasks synth_navigate --limit 100")
 _add(compare.compare, MEASURE, f"compare --model {MODEL} --adapter my-edit --output-path results.json")
 _add(bench.bench, MEASURE, f"bench --model {MODEL} --tasks synth_color --seeds 0,1 --output-path grid.json")
+_add(diff.diff, MEASURE, "diff old-results.json results.json")
 _add(report.report, MEASURE, "report results.json --output-path report")
 _add(analysis.analysis, MEASURE, f"analysis --model {MODEL} --adapter my-edit --output-path figures")
 _add(analysis.effects, MEASURE, f"effects --model {MODEL} --adapter my-edit --output-path effects")

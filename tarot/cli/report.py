@@ -39,7 +39,10 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Write one HTML page of results: tables, figures, changed documents, rewarded texts, commands that repeat them."""
+    """Write one HTML page of results: the answer in words, tables, figures, documents, and commands that repeat it.
+
+    The numbers behind tables and figures are written beside it as CSV files.
+    """
     from tarot.evaluation.reward_results import load_results
     from tarot.report.page import write_report
 

@@ -219,6 +219,7 @@ def compare(
         date=datetime.now(UTC).date().isoformat(),
         machine=describe_machine(loaded.model.device),
         reference_times=reference_times,
+        n_angles=int(adapter.angles.count_nonzero()),
     )
 
 

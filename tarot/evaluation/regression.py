@@ -6,7 +6,7 @@ correction for all comparisons. So noise does not fail the gate, but a real loss
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -22,8 +22,10 @@ from tarot.evaluation.results import (
     missing_number_notes,
 )
 from tarot.evaluation.results_file import comparisons_to_json
+from tarot.evaluation.speed import describe_speed_change
 from tarot.evaluation.statistics.gains import Gain, f1_gain
 from tarot.evaluation.statistics.significance import holm, regressed
+from tarot.evaluation.verdict import LostDocument, ScoreChange, Verdict
 
 LEVEL = 0.95
 RESAMPLES = 10_000
@@ -31,21 +33,6 @@ GUARDED = (HEADLINE, "f1")
 """Metrics that must not fall."""
 Rows = list[tuple[int, int]]
 """Documents that two comparisons share: the row of each in the one and in the other."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The gate's verdict on one comparison.
-
-    Attributes:
-        name: name of the comparison.
-        failed: whether it fails the gate.
-        reasons: why it fails, or what else differs, in phrases.
-    """
-
-    name: str
-    failed: bool
-    reasons: tuple[str, ...]
 
 
 def save_reference(comparisons: Sequence[Comparison], path: str | Path) -> None:
@@ -113,22 +100,37 @@ def check_regressions(
     verdicts = []
     for k, ((i, j), shared) in enumerate(zip(pairs, rows, strict=True)):
         by_metric = dict(zip(GUARDED, corrected[k * len(GUARDED) : (k + 1) * len(GUARDED)], strict=True))
-        failures, notes = _judge(then[i], now[j], shared, by_metric, tolerance, len(gains))
+        scores = _score_changes(then[i], now[j], shared, by_metric, tolerance)
+        failures, notes = _judge(then[i], now[j], shared, scores, tolerance, len(gains))
         if missing := _n_missing(then[i], now):
             note = f"{missing} of the {len(then[i].keys)} documents of the reference run were not measured"
             (notes if allow_missing else failures).append(note)
-        change = f"{METRICS[HEADLINE].title} {by_metric[HEADLINE].value:+.3f} since then"
-        verdicts.append(Verdict(names[now[j].identity], bool(failures), (change, *failures, *notes)))
+        unchanged = [
+            f"{METRICS[change.metric].title} {change.then:.3f} then, {change.now:.3f} now"
+            for change in scores
+            if change.metric == HEADLINE and not change.regressed
+        ]
+        verdicts.append(
+            Verdict(
+                names[now[j].identity],
+                bool(failures),
+                (*failures, *unchanged, *notes),
+                scores,
+                _lost_documents(then[i], now[j], shared, scores),
+                now[j].command,
+            )
+        )
     compared_then, compared_now = {i for i, _ in pairs}, {j for _, j in pairs}
     for i, comparison in enumerate(then):
         if i not in compared_then:
             reasons = ("in the reference run, but not measured now", *_nearest(comparison, now))
-            verdicts.append(Verdict(names[comparison.identity], not (allow_missing and pairs), reasons))
+            failed = not (allow_missing and pairs)
+            verdicts.append(Verdict(names[comparison.identity], failed, reasons, command=comparison.command))
     for j, comparison in enumerate(now):
         if j not in compared_now:
             broken = missing_number_notes(comparison)
             reasons = ("new, not in the reference run", *broken)
-            verdicts.append(Verdict(names[comparison.identity], bool(broken), reasons))
+            verdicts.append(Verdict(names[comparison.identity], bool(broken), reasons, command=comparison.command))
     return sorted(verdicts, key=lambda verdict: (verdict.name, verdict.reasons))
 
 
@@ -228,15 +230,48 @@ def _answers(then: Comparison, now: Comparison, rows: Rows, metric: str) -> tupl
     return [now.gold[j] for _, j in rows], [old[i] for i, _ in rows], [new[j] for _, j in rows]
 
 
+def _score_changes(
+    then: Comparison, now: Comparison, rows: Rows, gains: Mapping[str, Gain], tolerance: float
+) -> tuple[ScoreChange, ...]:
+    """Return the guarded scores of a pair, then and now, on the documents that they share; none without documents."""
+    if not rows:
+        return ()
+    changes = []
+    for metric, gain in gains.items():
+        gold, old, new = _answers(then, now, rows, metric)
+        score = METRICS[metric].score
+        changes.append(ScoreChange(metric, score(gold, old), score(gold, new), gain, regressed(gain, tolerance)))
+    return tuple(changes)
+
+
+def _lost_documents(
+    then: Comparison, now: Comparison, rows: Rows, scores: Sequence[ScoreChange]
+) -> tuple[LostDocument, ...]:
+    """Return the documents that were right then and are wrong now, by the first metric that fell."""
+    metric = next((change.metric for change in scores if change.regressed), HEADLINE)
+    gold, old, new = _answers(then, now, rows, metric)
+    before, after = then.arm(EDITED), now.arm(EDITED)
+    return tuple(
+        LostDocument(
+            now.texts[j],
+            now.answer_text(j, right),
+            then.answer_text(i, old_answer, before),
+            now.answer_text(j, new_answer, after),
+        )
+        for (i, j), right, old_answer, new_answer in zip(rows, gold, old, new, strict=True)
+        if old_answer == right != new_answer
+    )
+
+
 def _judge(
-    then: Comparison, now: Comparison, rows: Rows, gains: Mapping[str, Gain], tolerance: float, n_tests: int
+    then: Comparison, now: Comparison, rows: Rows, scores: Sequence[ScoreChange], tolerance: float, n_tests: int
 ) -> tuple[list[str], list[str]]:
     """Return why a pair of comparisons fails, and what else differs between them."""
     failures = [
-        f"{METRICS[name].title} fell by {-gain.value:.3f}, more than {tolerance:g}, on {gain.n} documents "
-        f"({gain.lost} lost, {gain.gained} gained, p {gain.p:.3g})"
-        for name, gain in gains.items()
-        if regressed(gain, tolerance)
+        f"{METRICS[change.metric].title} fell from {change.then:.3f} to {change.now:.3f}, by more than {tolerance:g}, "
+        f"on {change.gain.n} documents ({change.gain.lost} lost, {change.gain.gained} gained)"
+        for change in scores
+        if change.regressed
     ]
     failures += _lost_numbers(then, now, rows)
     notes: list[str] = []
@@ -256,10 +291,5 @@ def _judge(
         notes.append("other versions: " + "; ".join(changed))
     if then.adapter != now.adapter:
         notes.append(f"another edit: {then.adapter} then, {now.adapter} now")
-    notes.append(f"takes {_relative_time(now) / _relative_time(then):.2f} times as long")
+    notes.append(describe_speed_change(then, now))
     return failures, notes
-
-
-def _relative_time(comparison: Comparison) -> float:
-    """Return the seconds of the edited arm in units of the same session's reference workload."""
-    return max(comparison.arm(EDITED).seconds, 1e-3) / max(comparison.reference_seconds, 1e-6)

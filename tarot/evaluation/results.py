@@ -125,6 +125,7 @@ class Comparison:
         machine: operating system, processor, threads and device; "" if they are not known.
         reference_times: seconds of the fixed workload each time it ran, before and after the comparison. They differ
             on a busy machine.
+        n_angles: angles that the edit turns by more than zero; 0 if it is not known.
 
     Example:
         >>> comparison = tarot.compare(model, tokenizer, adapter, limit=8)
@@ -164,6 +165,7 @@ class Comparison:
     date: Name = ""
     machine: Name = ""
     reference_times: tuple[Number, ...] = ()
+    n_angles: Count = 0
 
     def __repr__(self) -> str:
         """Name the comparison and its arms; the answers would fill pages."""

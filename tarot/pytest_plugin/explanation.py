@@ -4,7 +4,7 @@ from textwrap import shorten
 
 from tarot.errors import printable
 from tarot.evaluation.metrics import METRICS
-from tarot.evaluation.results import FEW_SHOT, OUTSIDE, Comparison
+from tarot.evaluation.results import FEW_SHOT, Comparison
 from tarot.evaluation.scored_comparison import named_arms
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.seeds import MeanGain
@@ -64,11 +64,7 @@ def _changed_documents(comparison: Comparison) -> list[str]:
             documents = getattr(change, direction)
             lines.append(f"{title}, {kind}: {len(documents)}")
             for each in documents[:SHOWN_DOCUMENTS]:
-                answers = f"right {each.gold}, {base} {_answer(each.base)}, edited {_answer(each.edited)}"
+                answers = f"right: {each.right_text}, {base}: {each.base_text}, edited: {each.edited_text}"
                 text = shorten(each.text, TEXT_WIDTH, placeholder=" ...")
                 lines.append(f"  {each.row}: {text} ({answers})")
     return lines
-
-
-def _answer(choice: int) -> str:
-    return "none" if choice == OUTSIDE else str(choice)

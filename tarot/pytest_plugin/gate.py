@@ -31,38 +31,48 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     ended = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
     failed = session.shouldstop or session.shouldfail or session.testsfailed or state.measuring_failed
     comparisons = sorted(state.comparisons.values(), key=lambda comparison: comparison.id)
-    for cell, message in _judge(state, comparisons):
-        fail_item(session, cell, message)
-        state.failures.append(f"{cell}: {message}")
+    for cell, lines in _judge(state, comparisons):
+        fail_item(session, cell, lines)
+        state.failures.append(f"{cell}: {lines[0]}")
     try:
         _save(state, comparisons, complete=bool(ended and not failed))
     except TarotError as error:
-        fail_item(session, "--tarot-save-baseline", str(error))
+        fail_item(session, "--tarot-save-baseline", [str(error)])
         state.failures.append(str(error))
     try:
-        _write_report(state, comparisons)
+        _write_report(state, comparisons, _outcome(session, state))
     except TarotError as error:
-        fail_item(session, "--tarot-report", str(error))
+        fail_item(session, "--tarot-report", [str(error)])
         state.failures.append(str(error))
     if state.failures and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def _judge(state: SessionState, comparisons: "list[Comparison]") -> list[tuple[str, str]]:
-    """Compare with the baseline; return the cells that fail, and why."""
+def _judge(state: SessionState, comparisons: "list[Comparison]") -> list[tuple[str, list[str]]]:
+    """Compare with the baseline; return the cells that fail, and why, in lines of which the first is the short form."""
     if state.baseline is None:
         return []
     from tarot.evaluation.regression import check_regressions
+    from tarot.report.verdict_text import verdict_lines
 
     try:
         state.verdicts = check_regressions(
             state.baseline, comparisons, state.values[TOLERANCE], allow_missing=state.values["allow-missing"]
         )
     except TarotError as error:
-        return [("--tarot-baseline", str(error))]
-    texts = [(verdict.name, "; ".join(verdict.reasons), verdict.failed) for verdict in state.verdicts]
-    state.notes += [f"{cell}: {text}" for cell, text, failed in texts if not failed]
-    return [(cell, text) for cell, text, failed in texts if failed]
+        return [("--tarot-baseline", [str(error)])]
+    passed = [verdict for verdict in state.verdicts if not verdict.failed]
+    state.notes += [f"{verdict.name}: {'; '.join(verdict.reasons)}" for verdict in passed]
+    accept = accept_change(state)
+    return [(verdict.name, verdict_lines(verdict, accept)) for verdict in state.verdicts if verdict.failed]
+
+
+def accept_change(state: SessionState) -> str:
+    """Say how to make this run the reference run."""
+    name, folder = state.values["baseline"], state.config.invocation_params.dir
+    if name and Path(name).is_relative_to(folder):
+        name = Path(name).relative_to(folder)
+    return f"run pytest with --tarot-save-baseline={name} instead of --tarot-baseline, and commit the file"
 
 
 def _save(state: SessionState, comparisons: "list[Comparison]", *, complete: bool) -> None:
@@ -86,13 +96,22 @@ def _save(state: SessionState, comparisons: "list[Comparison]", *, complete: boo
     )
 
 
-def _write_report(state: SessionState, comparisons: "list[Comparison]") -> None:
+def _outcome(session: pytest.Session, state: SessionState) -> str:
+    """Say how the run ends, as its exit code will; "" if it passes."""
+    if session.exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
+        return "The test run did not finish."
+    if session.testsfailed:
+        return f"The test run failed: {session.testsfailed} of {session.testscollected} tests."
+    return "The test run failed." if state.failures else ""
+
+
+def _write_report(state: SessionState, comparisons: "list[Comparison]", outcome: str) -> None:
     folder = state.values["report"]
     if not folder:
         return
     if not (comparisons or state.verdicts):
         raise TarotError("cells to report", "none", "run a test that uses tarot_gain")
-    from tarot.report.page import write_report
+    from tarot.report.page import Gate, write_report
 
-    verdicts = [(verdict.name, verdict.failed, "; ".join(verdict.reasons)) for verdict in state.verdicts]
-    state.notes.append(f"report: {write_report(comparisons, folder, verdicts=verdicts)}")
+    page = write_report(comparisons, folder, gate=Gate(state.verdicts, accept_change(state), outcome))
+    state.notes.append(f"report: {page}")

@@ -1,5 +1,7 @@
 """A failure of the gate as a failed item, which every plugin counts as it counts a failed test."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from tarot.errors import printable
@@ -7,15 +9,15 @@ from tarot.errors import printable
 GATE = "tarot gate"  # stands where the node ids of tests have a file
 
 
-def fail_item(session: pytest.Session, name: str, message: str) -> None:
+def fail_item(session: pytest.Session, name: str, lines: Sequence[str]) -> None:
     """Report a failed item `tarot gate::NAME` to all plugins.
 
     Args:
         session: the run.
         name: the cell that fails, or an option.
-        message: why; names from files are escaped.
+        lines: why; the short summary shows the first. Names from files are escaped.
     """
-    name, message = printable(name), printable(message)
+    name, message = printable(name), "\n".join(map(printable, lines))
     try:
         pytest.fail(message, pytrace=False)
     except pytest.fail.Exception:

@@ -15,8 +15,8 @@ from tarot.evaluation.grid import CellRequest
 if TYPE_CHECKING:
     from tarot.edit.adapter import Adapter
     from tarot.evaluation.ray.cells import RayEngine
-    from tarot.evaluation.regression import Verdict
     from tarot.evaluation.results import Comparison
+    from tarot.evaluation.verdict import Verdict
     from tarot.models.loaded_model import LoadedModel
     from tarot.pytest_plugin.gain import TarotGain
 

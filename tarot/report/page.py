@@ -1,21 +1,20 @@
-"""The report: one HTML file that needs no network, no script and no other file."""
+"""The report: one HTML page that needs no network and no other file, with the numbers behind it as CSV beside it."""
 
+import base64
 import hashlib
-import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from statistics import fmean
+from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from tarot._files.atomic import write_atomically
-from tarot.evaluation.changes import ChangedDocument
-from tarot.evaluation.metrics import METRICS, metric_named
-from tarot.evaluation.results import EDITED, HEADLINE, OUTSIDE, Arm, Comparison, missing_number_notes
+from tarot.evaluation.metrics import metric_named
+from tarot.evaluation.results import EDITED, HEADLINE, Comparison, missing_number_notes
 from tarot.evaluation.reward_results import RewardComparison
 from tarot.evaluation.scored_comparison import (
     ScoredComparison,
@@ -26,56 +25,40 @@ from tarot.evaluation.scored_comparison import (
     mean_gain,
     score_comparisons,
 )
-from tarot.evaluation.statistics.gains import Gain
-from tarot.evaluation.statistics.means import Difference
-from tarot.evaluation.statistics.seeds import mean_over_seeds
+from tarot.evaluation.statistics.seeds import MeanGain, mean_over_seeds
+from tarot.evaluation.verdict import Verdict
 from tarot.report import table
-from tarot.report.comparison_figures import Interval, forest, has_scores, search_curves
-from tarot.report.head_figures import angle_kind, angle_map
+from tarot.report.answer import Answer, answer_reward, answer_several
+from tarot.report.comparison_figures import Interval, forest
+from tarot.report.side_effect_words import describe_costs
+from tarot.report.data_files import Tables, comparison_tables, overview_tables, reward_tables, write_tables
+from tarot.report.document_table import document_rows, shown_documents
 from tarot.report.pictures import Picture, read_pictures
 from tarot.report.rewards import FRONT_HEADER, TEXTS_HEADER, reward_section
+from tarot.report.sections import ARMS_HEADER, section
 from tarot.report.svg import without_controls
+from tarot.report.verdict_text import HEADER, SHOWN_DOCUMENTS, score_rows
 
 PAGE = "index.html"
 SIDE_EFFECT_FIGURES = frozenset({"effects", "tradeoff"})
 """Figures of `tarot effects`; the page shows all others under the mechanism."""
+ANSWERS_SHOWN = 3
+"""Reward comparisons whose answer opens the page; of more, the sections have them."""
 
 
 @dataclass(frozen=True)
-class Answers:
-    """A document that exactly one of base and edited model answers right, with their answers in words."""
+class Gate:
+    """What a regression gate and the test run around it found.
 
-    text: str
-    right: str
-    base: str
-    edited: str
+    Attributes:
+        verdicts: the gate's verdict on each comparison.
+        accept: how to accept an intended change, a sentence.
+        outcome: how the test run ended, a sentence; "" if it passed, or if there was none.
+    """
 
-
-@dataclass(frozen=True)
-class GainCounts:
-    """How many gains there are, and how many of their intervals lie above zero, below it, or contain it."""
-
-    total: int
-    above: int
-    below: int
-    across: int
-
-
-@dataclass(frozen=True)
-class Section:
-    """What the page shows of one comparison; `name` is unique on the page."""
-
-    comparison: Comparison
-    name: str
-    base: str
-    arms: Sequence[Sequence[str]]
-    over_draws: str
-    curves: Markup | None
-    angles: Markup | None
-    angle_kind: str
-    fixed: Sequence[Answers]
-    broken: Sequence[Answers]
-    settings: Sequence[tuple[str, str]]
+    verdicts: Sequence[Verdict] = ()
+    accept: str = ""
+    outcome: str = ""
 
 
 def write_report(
@@ -84,9 +67,9 @@ def write_report(
     metric: str = HEADLINE,
     analyses: Sequence[str | Path] = (),
     rewarded: Sequence[RewardComparison] = (),
-    verdicts: Sequence[tuple[str, bool, str]] = (),
+    gate: Gate | None = None,
 ) -> Path:
-    """Write `folder/index.html` and return its path; the same results and figures give the same bytes.
+    """Write `folder/index.html` and CSV files, and return the page's path; the same results give the same bytes.
 
     Args:
         comparisons: what `tarot.compare` or `tarot bench` measured.
@@ -94,7 +77,7 @@ def write_report(
         metric: one of METRICS.
         analyses: folders that `tarot analysis` and `tarot effects` wrote; the page shows their figures.
         rewarded: comparisons of texts, scored by a reward.
-        verdicts: what a regression gate found: the name of a comparison, whether it failed, and the reasons.
+        gate: what a regression gate found.
 
     Raises:
         UnknownName: no such metric.
@@ -105,10 +88,15 @@ def write_report(
         >>> write_report([comparison], "my-report")
         PosixPath('my-report/index.html')
     """
-    path = Path(folder) / PAGE
-    page = render(comparisons, metric, [read_pictures(analysis) for analysis in analyses], rewarded, verdicts)
-    write_atomically(path, without_controls(page).encode())
-    return path
+    folder = Path(folder)
+    pictures = [_with_unique_data(i, read_pictures(analysis)) for i, analysis in enumerate(analyses, start=1)]
+    costs = [sentence for analysis in analyses for sentence in describe_costs(analysis)]
+    page, tables = _render(comparisons, metric, pictures, rewarded, gate or Gate(), costs)
+    write_atomically(folder / PAGE, without_controls(page).encode())
+    write_tables(tables, folder)
+    for picture in (picture for each in pictures for picture in each if picture.data):
+        write_atomically(folder / picture.data_name, picture.data)
+    return folder / PAGE
 
 
 def render(
@@ -116,42 +104,96 @@ def render(
     metric: str = HEADLINE,
     analyses: Sequence[Sequence[Picture]] = (),
     rewarded: Sequence[RewardComparison] = (),
-    verdicts: Sequence[tuple[str, bool, str]] = (),
+    gate: Gate | None = None,
+    costs: Sequence[str] = (),
 ) -> str:
-    """Return the page as text; arguments and errors are those of `write_report`, with figures instead of folders."""
-    scored_comparisons = score_comparisons(comparisons, metric)
-    reward_comparisons = sorted(rewarded, key=lambda each: (each.id, each.adapter))
-    labels = comparison_labels(scored_comparisons)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["minus"] = lambda text: re.sub(r"-(?=\d)", "\N{MINUS SIGN}", text)
-    template, style = (files("tarot.report").joinpath(name).read_text(encoding="utf-8") for name in _TEMPLATE)
-    return environment.from_string(template).render(
-        title=_title([*comparisons, *reward_comparisons]),
+    """Return the page as text; arguments and errors are those of `write_report`, with figures instead of folders.
+
+    Args:
+        comparisons: as for `write_report`.
+        metric: as for `write_report`.
+        analyses: figures of each analysis.
+        rewarded: as for `write_report`.
+        gate: as for `write_report`.
+        costs: measured side effects, sentences.
+    """
+    return _render(comparisons, metric, analyses, rewarded, gate or Gate(), costs)[0]
+
+
+def _render(
+    comparisons: Sequence[Comparison],
+    metric: str,
+    analyses: Sequence[Sequence[Picture]],
+    rewarded: Sequence[RewardComparison],
+    gate: Gate,
+    costs: Sequence[str],
+) -> tuple[str, Tables]:
+    """Return the page and the tables that it links."""
+    scored = score_comparisons(comparisons, metric)
+    rewards = sorted(rewarded, key=lambda each: (each.id, each.adapter))
+    names = [
+        each.comparison.id + f", {label}" * bool(label)
+        for each, label in zip(scored, comparison_labels(scored), strict=True)
+    ]
+    documents = [document_rows(each.comparison, metric) for each in scored]
+    shown = shown_documents(documents)
+    intervals = _intervals(scored)
+    means = table.arm_means(scored) if len(scored) > 1 else []
+    seeds = _means_over_seeds(scored)
+    tables = (
+        comparison_tables(scored, names, documents)
+        | overview_tables(means, intervals, seeds, gate.verdicts)
+        | reward_tables(rewards)
+    )
+    parts = enumerate(zip(scored, names, documents, shown, strict=True), start=1)
+    sections = [
+        section(number, each, name, metric, every, listed, costs) for number, (each, name, every, listed) in parts
+    ]
+    template, style, script = (files("tarot.report").joinpath(name).read_text(encoding="utf-8") for name in _FILES)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    title, unit = _title([*comparisons, *rewards]), metric_named(metric).title
+    values = dict(
+        title=title,
         style=Markup(style),
-        metric=metric_named(metric).title,
-        notes=[note for scored in scored_comparisons for note in missing_number_notes(scored.comparison)],
-        verdicts=verdicts,
-        gain_counts=_count_gains([scored.gain for scored in scored_comparisons]),
-        reward_counts=_count_gains([each.gain for each in reward_comparisons]),
+        script=Markup(script),
+        script_hash=digest,
+        tables=tables,
+        metric=unit,
+        answers=_answers(scored, metric, rewards, costs, [each.answer for each in sections]),
+        provenance=_provenance([each.comparison for each in scored]),
+        notes=[note for each in scored for note in missing_number_notes(each.comparison)],
+        gate=gate,
+        gate_header=HEADER,
+        gate_rows=score_rows,
+        lost_shown=SHOWN_DOCUMENTS,
         header=table.HEADER,
-        rows=table.summary(scored_comparisons),
-        has_draws=any(scored.over_draws for scored in scored_comparisons),
-        forest=_forest(scored_comparisons, metric) if scored_comparisons else None,
-        seeds=list(_seed_rows(scored_comparisons)),
+        rows=table.summary(scored),
+        arm_means_header=table.ARM_MEANS_HEADER,
+        arm_means=table.arm_mean_rows(means),
+        has_draws=any(each.over_draws for each in scored),
+        forest=forest(intervals, f"gain in {unit} over the base") if scored else None,
+        has_means=any(interval.is_mean for interval in intervals),
+        seeds=_seed_rows(seeds),
         side_effects=_select_pictures(analyses, lambda name: name in SIDE_EFFECT_FIGURES),
+        costs=costs,
         mechanism=_select_pictures(analyses, lambda name: name not in SIDE_EFFECT_FIGURES),
-        arm_header=("arm", "gain", "p", *METRICS, "gold prob.", "labels", "seconds"),
-        sections=[
-            _section(number, scored, label, metric)
-            for number, (scored, label) in enumerate(zip(scored_comparisons, labels, strict=True), start=1)
-        ],
+        arm_header=ARMS_HEADER,
+        sections=sections,
         texts_header=TEXTS_HEADER,
         front_header=FRONT_HEADER,
-        rewards=[reward_section(number, each) for number, each in enumerate(reward_comparisons, start=1)],
+        rewards=[(reward_section(n, each), answer_reward(each)) for n, each in enumerate(rewards, start=1)],
     )
+    return _environment().from_string(template).render(values), tables
 
 
-_TEMPLATE = ("page.html", "page.css")
+_FILES = ("page.html", "page.css", "page.js")
+
+
+def _environment() -> Environment:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["minus"] = lambda text: re.sub(r"(?<!\w)-(?=\d)", "\N{MINUS SIGN}", text)
+    environment.filters["address"] = quote
+    return environment
 
 
 def _title(comparisons: Sequence[Comparison | RewardComparison]) -> str:
@@ -165,18 +207,48 @@ def _title(comparisons: Sequence[Comparison | RewardComparison]) -> str:
     return f"tarot report: {parts[0]} with {parts[1]}" if comparisons else "tarot report"
 
 
+def _answers(
+    scored: Sequence[ScoredComparison],
+    metric: str,
+    rewards: Sequence[RewardComparison],
+    costs: Sequence[str],
+    own: Sequence[Answer],
+) -> list[Answer]:
+    """Return the answers that open the page: of the one comparison, or of all together, and of a few rewards."""
+    answers = list(own) if len(own) < 2 else [answer_several(scored, metric, costs)]
+    return answers + [answer_reward(each) for each in rewards[:ANSWERS_SHOWN]]
+
+
+def _provenance(comparisons: Sequence[Comparison]) -> str:
+    """Say when, where and with what the comparisons were measured, as far as they record it."""
+    dates = sorted({comparison.date for comparison in comparisons if comparison.date})
+    machines = sorted({comparison.machine for comparison in comparisons if comparison.machine})
+    versions = sorted({f"{name} {version}" for each in comparisons for name, version in each.versions.items()})
+    parts = [
+        f"measured {dates[0]}" + f" to {dates[-1]}" * (len(dates) > 1) if dates else "",
+        f"on {'; '.join(machines)}" if machines else "",
+        f"with {', '.join(versions)}" if versions else "",
+    ]
+    text = " ".join(filter(None, parts))
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _with_unique_data(number: int, pictures: Sequence[Picture]) -> list[Picture]:
+    """Name the pictures' tables so that several folders do not overwrite each other's."""
+    return [
+        replace(picture, data_name=f"figures-{number}-{picture.data_name}") if picture.data_name else picture
+        for picture in pictures
+    ]
+
+
 def _select_pictures(analyses: Sequence[Sequence[Picture]], select: Callable[[str], bool]) -> list[list[Picture]]:
     """Return the selected figures of each analysis that has any."""
     selected = ([picture for picture in pictures if select(picture.name)] for pictures in analyses)
     return [pictures for pictures in selected if pictures]
 
 
-def _count_gains(gains: Sequence[Gain | Difference]) -> GainCounts:
-    above, below = sum(gain.low > 0 for gain in gains), sum(gain.high < 0 for gain in gains)
-    return GainCounts(len(gains), above, below, len(gains) - above - below)
-
-
-def _forest(scored_comparisons: Sequence[ScoredComparison], metric: str) -> Markup:
+def _intervals(scored_comparisons: Sequence[ScoredComparison]) -> list[Interval]:
+    """Return the lines of the figure of gains: each comparison, then the arms of each search."""
     # Labels are short, so leave out what all comparisons share.
     several_models = len({scored.comparison.model for scored in scored_comparisons}) > 1
     several_seeds = len({scored.comparison.seed for scored in scored_comparisons}) > 1
@@ -185,98 +257,42 @@ def _forest(scored_comparisons: Sequence[ScoredComparison], metric: str) -> Mark
         comparison, gain = scored.comparison, scored.gain
         label = f"{comparison.task}, {comparison.shots}-shot" + f", seed {comparison.seed}" * several_seeds
         label += f", {search}" * bool(search) + f", {comparison.model}" * several_models
+        label = EDITED if len(scored_comparisons) == 1 else label  # the title names the rest
         intervals.append(Interval(label, gain.value, gain.low, gain.high))
     for search, group in group_by_search(scored_comparisons).items():
         for name in compared_arms(group):
             if name == EDITED and len(group) == 1:
                 continue  # the mean would repeat the comparison
-            mean = mean_gain(group, lambda scored, name=name: scored.gains.get(name))  # type: ignore[misc]  # a lambda with a default has no type
-            label = f"mean: {name}" + f", {search}" * bool(search)
-            intervals.append(Interval(label, mean.value, mean.low, mean.high, is_mean=True))
-    return forest(intervals, f"gain in {metric_named(metric).title} over the base")
+            mean = _mean_gain_of(group, name)
+            label = "mean: " * (len(group) > 1) + name + f", {search}" * bool(search)
+            intervals.append(Interval(label, mean.value, mean.low, mean.high, is_mean=len(group) > 1))
+    return intervals
 
 
-def _seed_rows(scored_comparisons: Sequence[ScoredComparison]) -> Iterator[tuple[str, ...]]:
-    """Yield one row for each setting that was measured with several seeds."""
+def _mean_gain_of(scored_comparisons: Sequence[ScoredComparison], name: str) -> MeanGain:
+    return mean_gain(scored_comparisons, lambda scored: scored.gains.get(name))
+
+
+def _means_over_seeds(scored_comparisons: Sequence[ScoredComparison]) -> list[tuple[tuple[str, ...], MeanGain]]:
+    """Return model, task, shots and search, and the mean gain, of each setting measured with several seeds."""
+    means = []
     for search, group in group_by_search(scored_comparisons).items():
         for same_setting in group_by_setting(group):
             mean = mean_over_seeds([scored.gain for scored in same_setting])
             if mean.between is not None:
                 comparison = same_setting[0].comparison
-                yield (
-                    comparison.model,
-                    comparison.task,
-                    comparison.shots,
-                    search,
-                    table.with_interval(mean),
-                    table.fraction(mean.between),
-                    table.fraction(mean.within),
-                    str(mean.count),
-                )
+                means.append(((comparison.model, comparison.task, comparison.shots, search), mean))
+    return means
 
 
-def _section(number: int, scored: ScoredComparison, label: str, metric: str) -> Section:
-    comparison = scored.comparison
-    own_search = comparison.search if comparison.search in comparison.curves else next(iter(comparison.curves), "")
-    curves = angles = None
-    if has_scores(comparison.curves):
-        curves = search_curves(f"curves-{number}", comparison.curves, own_search, comparison.objective)
-    if comparison.head_angles:
-        angles = angle_map(f"angles-{number}", comparison.head_angles, comparison.layers)
-    changed = comparison.changed(metric)
-    return Section(
-        comparison=comparison,
-        name=comparison.id + f", {label}" * bool(label),
-        base=scored.base,
-        arms=[_arm_row(scored, name) for name in scored.arms],
-        over_draws=table.with_interval(scored.over_draws) if scored.over_draws else "",
-        curves=curves,
-        angles=angles,
-        angle_kind=angle_kind(comparison.head_angles),
-        fixed=[_answers(document) for document in changed.fixed],
-        broken=[_answers(document) for document in changed.broken],
-        settings=list(_settings(comparison)),
-    )
-
-
-def _arm_row(scored: ScoredComparison, name: str) -> tuple[str, ...]:
-    gold, gain, arms = scored.comparison.gold, scored.gains.get(name), scored.arms[name]
-
-    def mean(value: Callable[[Arm], float]) -> float:
-        return fmean(value(arm) for arm in arms)
-
-    return (
-        name,
-        table.with_interval(gain) if gain else "base",
-        table.p_of(gain) if gain else "",
-        *(table.fraction(metric.mean_score(gold, arms)) for metric in METRICS.values()),
-        table.fraction(mean(lambda arm: fmean(arm.gold_probability or (0.0,)))),
-        str(arms[0].labels),
-        table.duration(mean(lambda arm: arm.seconds)),
-    )
-
-
-def _answers(document: ChangedDocument) -> Answers:
-    right, base, edited = (
-        "none of the choices" if index == OUTSIDE else str(index)
-        for index in (document.gold, document.base, document.edited)
-    )
-    return Answers(document.text, right, base, edited)
-
-
-def _settings(comparison: Comparison) -> Iterator[tuple[str, str]]:
-    yield "model", comparison.model
-    yield "task", comparison.task
-    yield "shots", comparison.shots
-    yield "seed", str(comparison.seed)
-    yield "labelled samples", str(comparison.samples)
-    budget = f"a budget of {comparison.budget} evaluations"
-    yield "search", f"{comparison.search} in {comparison.space}, {budget}, {comparison.objective}"
-    yield "adapter", comparison.adapter
-    digest = hashlib.sha256(json.dumps(comparison.keys).encode()).hexdigest()[:16]
-    yield "documents", f"{len(comparison.keys)}, digest {digest}"
-    ratio = ""
-    if comparison.reference_seconds:
-        ratio = f", {comparison.seconds / comparison.reference_seconds:.3g} times the reference workload"
-    yield "time", f"{table.duration(comparison.seconds)} s{ratio}"
-    yield "versions", ", ".join(f"{name} {version}" for name, version in sorted(comparison.versions.items()))
+def _seed_rows(means: Sequence[tuple[tuple[str, ...], MeanGain]]) -> list[tuple[str, ...]]:
+    return [
+        (
+            *setting,
+            table.with_interval(mean),
+            table.fraction(mean.between or 0.0),
+            table.fraction(mean.within),
+            str(mean.count),
+        )
+        for setting, mean in means
+    ]

@@ -22,12 +22,16 @@ class Picture:
         title: what the figure shows.
         description: its main numbers in words.
         source: the file as a data URL.
+        data_name: name of the CSV file with its numbers; "" if there is none.
+        data: content of that file.
     """
 
     name: str
     title: str
     description: str
     source: str
+    data_name: str = ""
+    data: bytes = b""
 
 
 def read_pictures(folder: str | Path) -> list[Picture]:
@@ -62,4 +66,7 @@ def _read_picture(path: Path) -> Picture:
         return html.unescape(match[1]) if match else ""
 
     source = f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
-    return Picture(path.stem, text_of("title") or path.stem, text_of("desc"), source)
+    numbers = path.with_suffix(".csv")
+    data = read_file(numbers, MAX_BYTES) if numbers.exists() else b""
+    name = numbers.name if data else ""
+    return Picture(path.stem, text_of("title") or path.stem, text_of("desc"), source, name, data)

@@ -1,11 +1,9 @@
-"""The summary of comparisons as rows of text: one a comparison, then the means of each search.
-
-Each search has a mean for the edited arm, and one for every arm that it is compared with.
-"""
+"""Comparisons as rows of text: the summary, one row a comparison and a mean for each search, and the table of arms."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple
 
 from tarot.errors import printable
 from tarot.evaluation.results import EDITED, FEW_SHOT, HEADLINE, Comparison
@@ -40,7 +38,10 @@ HEADER = (
     "seconds",
 )
 ARM_HEADER = ("arm", "labels", "score", "gain over base", "p")
+ARM_MEANS_HEADER = ("arm", "score", "gain over base", "comparisons")
 NONE = "-"
+BASE = "base"
+"""What `arm_means` calls the base arm of each comparison."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,22 @@ class Row:
 
     Attributes:
         texts: columns in the order of HEADER. "search" is empty if all comparisons have the same search and one edit
-            each. In another arm's mean, that arm is in the column "edited". "labels" counts the labelled documents
-            that base, few-shot and edited arm may use.
+            each. "labels" counts the labelled documents that base, few-shot and edited arm may use.
         comparison: number of the comparison, from 1; None for a mean.
     """
 
     texts: tuple[str, ...]
     comparison: int | None
+
+
+class ArmMean(NamedTuple):
+    """An arm's mean score and gain over the base, in `count` of `total` comparisons."""
+
+    name: str
+    score: float | None
+    gain: MeanGain | None
+    count: int
+    total: int
 
 
 def summary_rows(
@@ -86,17 +96,54 @@ def summary_rows(
 def summary(scored_comparisons: Sequence[ScoredComparison]) -> list[Row]:
     """Return one row a comparison, then the means; p is corrected for the number of comparisons (Holm).
 
-    A single comparison has no mean of its edited arm, which would repeat its row.
+    A search of one comparison has no mean, which would repeat its row.
     """
     p_values = holm([scored.gain.p for scored in scored_comparisons])
     columns = zip(scored_comparisons, comparison_labels(scored_comparisons), p_values, strict=True)
     rows = [_comparison_row(number, *values) for number, values in enumerate(columns, start=1)]
     return rows + [
-        _mean_row(group, label, name)
-        for label, group in group_by_search(scored_comparisons).items()
-        for name in compared_arms(group)
-        if name != EDITED or len(group) > 1
+        _mean_row(group, label) for label, group in group_by_search(scored_comparisons).items() if len(group) > 1
     ]
+
+
+def arm_means(scored_comparisons: Sequence[ScoredComparison]) -> list[ArmMean]:
+    """Return the mean of each arm of each search, the base first.
+
+    Score and gain are means over the comparisons that have the arm; each setting counts once. Of several draws of
+    shots, there are the mean, the best and the worst.
+    """
+    return [
+        _arm_mean(group, f"{name}, {label}" if label else name, name)
+        for label, group in group_by_search(scored_comparisons).items()
+        for name in (BASE, *compared_arms(group))
+    ]
+
+
+def arm_mean_rows(means: Sequence[ArmMean]) -> list[tuple[str, ...]]:
+    """Return one row for each arm, in the order of ARM_MEANS_HEADER."""
+    return [
+        (
+            mean.name,
+            NONE if mean.score is None else fraction(mean.score),
+            with_interval(mean.gain) if mean.gain else NONE,
+            f"{mean.count} of {mean.total}",
+        )
+        for mean in means
+    ]
+
+
+def _arm_mean(scored_comparisons: Sequence[ScoredComparison], title: str, name: str) -> ArmMean:
+    def score(scored: ScoredComparison) -> float | None:
+        return scored.scores.get(scored.base if name == BASE else name)
+
+    others = [scored for scored in scored_comparisons if name in scored.gains]
+    return ArmMean(
+        title,
+        _mean_over_settings(scored_comparisons, score),
+        mean_gain(others, lambda scored: scored.gains.get(name)) if others else None,
+        sum(score(scored) is not None for scored in scored_comparisons),
+        len(scored_comparisons),
+    )
 
 
 def arm_rows(scored: ScoredComparison) -> list[tuple[str, ...]]:
@@ -127,49 +174,55 @@ def _comparison_row(number: int, scored: ScoredComparison, search: str, p: float
         with_interval(scored.over_few_shot) if scored.over_few_shot else NONE,
         p_value(p),
         f"{gain.n:,}",
-        _labels([scored], EDITED),
+        _labels([scored]),
         duration(comparison.seconds),
     )
     return Row(texts, number)
 
 
-def _mean_row(scored_comparisons: Sequence[ScoredComparison], search: str, name: str) -> Row:
-    with_arm = [scored for scored in scored_comparisons if name in scored.gains]
-
+def _mean_row(scored_comparisons: Sequence[ScoredComparison], search: str) -> Row:
     def mean(score: Callable[[ScoredComparison], float | None]) -> str:
-        groups = [[s for scored in group if (s := score(scored)) is not None] for group in group_by_setting(with_arm)]
-        return fraction(fmean(fmean(scores) for scores in groups if scores)) if any(groups) else NONE
+        value = _mean_over_settings(scored_comparisons, score)
+        return NONE if value is None else fraction(value)
 
-    gain = mean_gain(with_arm, lambda scored: scored.gains[name])
-    over_few_shot = name == EDITED and any(scored.over_few_shot for scored in with_arm)
-    documents = {key: None for scored in with_arm for key in scored.comparison.keys}
+    over_few_shot = any(scored.over_few_shot for scored in scored_comparisons)
+    documents = {key: None for scored in scored_comparisons for key in scored.comparison.keys}
     texts = (
         "mean",
-        name,
         "",
-        f"of {len(with_arm)}",
+        "",
+        f"of {len(scored_comparisons)}",
         search,
         mean(lambda scored: scored.scores[scored.base]),
         mean(lambda scored: scored.scores.get(FEW_SHOT)),
-        mean(lambda scored: scored.scores[name]),
-        with_interval(gain),
-        with_interval(mean_gain(with_arm, lambda scored: scored.over_few_shot)) if over_few_shot else NONE,
+        mean(lambda scored: scored.scores[EDITED]),
+        with_interval(mean_gain(scored_comparisons, lambda scored: scored.gain)),
+        with_interval(mean_gain(scored_comparisons, lambda scored: scored.over_few_shot)) if over_few_shot else NONE,
         "",
         f"{len(documents):,}",
-        _labels(with_arm, name),
-        duration(fmean(scored.comparison.seconds for scored in with_arm)) if name == EDITED else NONE,
+        _labels(scored_comparisons),
+        duration(fmean(scored.comparison.seconds for scored in scored_comparisons)),
     )
     return Row(texts, None)
 
 
-def _labels(scored_comparisons: Sequence[ScoredComparison], name: str) -> str:
-    """Return the labels of base, few-shot and the arm, as a range where comparisons differ."""
+def _mean_over_settings(
+    scored_comparisons: Sequence[ScoredComparison], score: Callable[[ScoredComparison], float | None]
+) -> float | None:
+    """Return the mean of a score over seeds, then over settings; None if no comparison has it."""
+    groups = group_by_setting(scored_comparisons)
+    scores = [[value for scored in group if (value := score(scored)) is not None] for group in groups]
+    return fmean(fmean(values) for values in scores if values) if any(scores) else None
+
+
+def _labels(scored_comparisons: Sequence[ScoredComparison]) -> str:
+    """Return the labels of base, few-shot and edited arm, as a range where comparisons differ."""
     columns = []
     for column in range(3):
         counts = {
             arm.labels
             for scored in scored_comparisons
-            for arm in scored.arms.get((scored.base, FEW_SHOT, name)[column], ())
+            for arm in scored.arms.get((scored.base, FEW_SHOT, EDITED)[column], ())
         }
         columns.append(f"{min(counts)}-{max(counts)}" if len(counts) > 1 else str(*counts) or NONE)
     return "/".join(columns)

@@ -1,0 +1,53 @@
+"""`tarot diff`: compare two results files, and fail if the newer one is worse."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tarot.cli.console import out
+from tarot.cli.options import OUTPUT, path
+from tarot.errors import InvalidValueError
+
+REGRESSED = 1
+"""Exit code of a regression; errors have 2."""
+
+
+def diff(
+    old: Annotated[Path, typer.Argument(parser=path, metavar="OLD", help="Results of the reference run.")],
+    new: Annotated[Path, typer.Argument(parser=path, metavar="NEW", help="Results to judge.")],
+    tolerance: Annotated[
+        float,
+        typer.Option("--tolerance", metavar="FRACTION", help="How much a score may fall.", rich_help_panel=OUTPUT),
+    ] = 0.02,
+    allow_missing: Annotated[
+        bool,
+        typer.Option(
+            "--allow-missing",
+            help="Pass cells and documents of OLD that NEW does not have.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+) -> None:
+    """Compare two results files as the regression gate does; exit with 1 if the newer one is worse.
+
+    The files are those of `tarot compare`, `tarot bench` and `pytest --tarot-save-baseline`.
+    """
+    if not 0 <= tolerance <= 1:
+        raise InvalidValueError("a tolerance from 0 to 1", str(tolerance))
+    from tarot.evaluation.regression import check_regressions
+    from tarot.evaluation.results_file import load_comparisons
+    from tarot.report.verdict_text import verdict_lines
+
+    verdicts = check_regressions(load_comparisons(old), load_comparisons(new), tolerance, allow_missing=allow_missing)
+    accept = f"cp {shlex.quote(str(new))} {shlex.quote(str(old))}"
+    for verdict in verdicts:
+        out.print(f"{'FAILED' if verdict.failed else 'passed'} {verdict.name}", markup=False, highlight=False)
+        for line in verdict_lines(verdict, accept):
+            out.print(f"  {line}".rstrip(), markup=False, highlight=False, soft_wrap=True)
+        out.print()
+    failed = sum(verdict.failed for verdict in verdicts)
+    out.print(f"{failed} of {len(verdicts)} cells failed" if failed else f"all {len(verdicts)} cells passed")
+    if failed:
+        raise typer.Exit(REGRESSED)

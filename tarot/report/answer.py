@@ -1,0 +1,223 @@
+"""The answer of a report in words: what was edited, whether it helped, how sure that is, what it cost.
+
+Terms and texts, for the first screen of the page.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from shlex import quote
+from statistics import fmean
+
+from tarot.evaluation.changes import changed_rows
+from tarot.evaluation.metrics import metric_named
+from tarot.evaluation.results import EDITED, FEW_SHOT, OUTSIDE, Comparison
+from tarot.evaluation.reward_results import RewardComparison
+from tarot.evaluation.scored_comparison import ScoredComparison, mean_gain
+from tarot.evaluation.statistics.gains import Gain
+from tarot.evaluation.statistics.means import Difference
+from tarot.evaluation.statistics.seeds import MeanGain
+from tarot.report.table import fraction, p_value, signed
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the first screen says.
+
+    Attributes:
+        verdict: whether the edit helped, a sentence.
+        helped: True, False, or None if the interval contains zero.
+        facts: terms and their texts.
+        command: shell line that repeats it; "" for several comparisons.
+        not_repeated: what the command does not repeat.
+        cost_command: shell line that measures side effects; "" if they were measured, or for several comparisons.
+    """
+
+    verdict: str
+    helped: bool | None
+    facts: Sequence[tuple[str, str]]
+    command: str = ""
+    not_repeated: str = ""
+    cost_command: str = ""
+
+
+def answer(scored: ScoredComparison, metric: str, costs: Sequence[str] = ()) -> Answer:
+    """Return the answer of one comparison.
+
+    Args:
+        scored: the comparison.
+        metric: name of the metric that it was scored by.
+        costs: measured side effects, sentences; empty if they were not measured.
+    """
+    comparison, gain = scored.comparison, scored.gain
+    title = metric_named(metric).title
+    facts = [("edited", describe_edit(comparison))]
+    before, after = scored.scores[scored.base], scored.scores[EDITED]
+    scores = f"{title} from {fraction(before)} to {fraction(after)} on {_documents(gain.n)}"
+    facts.append(("score", scores + _among_choices(comparison, metric)))
+    facts.append(("gain", f"{_interval(gain)}, p {p_value(gain.p)}"))
+    facts.append(("answers", _changes(comparison, metric)))
+    facts += _outside(comparison, metric)
+    facts += _few_shot(scored)
+    facts.append(("elsewhere", " ".join(costs) or NOT_MEASURED))
+    return Answer(
+        _verdict(gain),
+        _helped(gain),
+        facts,
+        comparison.command,
+        comparison.not_repeated,
+        "" if costs else effects_command(comparison),
+    )
+
+
+def answer_several(scored_comparisons: Sequence[ScoredComparison], metric: str, costs: Sequence[str] = ()) -> Answer:
+    """Return the answer of several comparisons: means, and how many gains are above and below zero."""
+    scored, title = list(scored_comparisons), metric_named(metric).title
+    gain = mean_gain(scored, lambda each: each.gain)
+    above, below = (sum(map(test, scored)) for test in (lambda s: s.gain.low > 0, lambda s: s.gain.high < 0))
+    n = len({(each.comparison.task, key) for each in scored for key in each.comparison.keys})
+    before = fmean(each.scores[each.base] for each in scored)
+    after = fmean(each.scores[EDITED] for each in scored)
+    facts = [
+        ("edited", _edited_several([each.comparison for each in scored])),
+        ("score", f"mean {title} from {fraction(before)} to {fraction(after)} on {_documents(n)}"),
+        ("gain", f"mean {_interval(gain)}"),
+        (
+            "each",
+            f"the interval lies above zero in {above} of {len(scored)} comparisons, below zero in {below}, "
+            f"and contains zero in {len(scored) - above - below}",
+        ),
+    ]
+    over_few_shot = [each for each in scored if each.over_few_shot and each.base != FEW_SHOT]
+    if over_few_shot:
+        mean = mean_gain(over_few_shot, lambda each: each.over_few_shot)
+        reached = fmean(each.scores[FEW_SHOT] for each in over_few_shot)
+        facts.append(("few-shot", f"prompting with the same labels reaches {fraction(reached)}; {_over(mean)}"))
+    facts.append(("elsewhere", " ".join(costs) or f"{NOT_MEASURED} Each comparison below has the command."))
+    return Answer(_verdict(gain, "On average, the"), _helped(gain), facts)
+
+
+def answer_reward(comparison: RewardComparison) -> Answer:
+    """Return the answer of a comparison of texts."""
+    base, edited = comparison.base.summary, comparison.edited.summary
+    fluency, n = comparison.fluency_gain, comparison.gain.n
+    return Answer(
+        _verdict(comparison.gain),
+        _helped(comparison.gain),
+        [
+            ("edited", f"{comparison.model} for {comparison.reward}"),
+            ("score", f"mean reward from {base.reward:.3f} to {edited.reward:.3f} on {_documents(n)}"),
+            ("gain", f"{_interval(comparison.gain)}, p {p_value(comparison.gain.p)}"),
+            ("fluency", f"{_interval(fluency)} nats a token under the unedited model"),
+            ("elsewhere", NOT_MEASURED),
+        ],
+        comparison.command,
+        comparison.not_repeated,
+        _effects_command(comparison.model, comparison.command),
+    )
+
+
+NOT_MEASURED = "What it costs on other tasks and texts was not measured."
+
+
+def effects_command(comparison: Comparison) -> str:
+    """Return the shell line that measures what the edit costs elsewhere; it finds the adapter in the same folder."""
+    return _effects_command(comparison.model, comparison.command)
+
+
+def _effects_command(model: str, command: str) -> str:
+    words = command.split()
+    adapter = next((after for word, after in pairwise(words) if word == "--adapter"), "DIR")
+    return f"tarot effects --model {quote(model)} --adapter {adapter} --output-path effects"
+
+
+def describe_edit(comparison: Comparison) -> str:
+    """Return how many heads, angles and layers of which model the edit turns."""
+    heads = [[angle for angle in row if angle] for row in comparison.head_angles]
+    if not comparison.head_angles:
+        return comparison.model
+    angles = f" ({comparison.n_angles:,} angles)" if comparison.n_angles else ""
+    n_heads, n_layers = sum(map(len, heads)), sum(map(bool, heads))
+    return f"{_count(n_heads, 'attention head')}{angles} in {_count(n_layers, 'layer')} of {comparison.model}"
+
+
+def _edited_several(comparisons: Sequence[Comparison]) -> str:
+    counts = {
+        kind: len({getattr(comparison, kind) for comparison in comparisons}) for kind in ("model", "task", "seed")
+    }
+    return ", ".join(_count(n, kind) for kind, n in counts.items())
+
+
+def _among_choices(comparison: Comparison, metric: str) -> str:
+    """Return the scores of the likeliest choices, since a gain may be one of the form of the answer."""
+    among = metric.removeprefix("greedy_")
+    if among == metric:
+        return ""
+    before, after = (comparison.score(among, arm=arm) for arm in (comparison.base.name, EDITED))
+    return f"; {metric_named(among).title} from {fraction(before)} to {fraction(after)}"
+
+
+def _outside(comparison: Comparison, metric: str) -> list[tuple[str, str]]:
+    """Say how often the base wrote none of the choices, and what it wrote most often."""
+    base = comparison.base
+    outside = sum(answer == OUTSIDE for answer in base.greedy)
+    if not (outside and metric.startswith("greedy_")):
+        return []
+    text = f"none of the choices in {outside:,} of {_count(len(base.greedy), 'document')}"
+    if written := Counter(text for text in base.written if text):
+        most, n = written.most_common(1)[0]
+        text += f", most often \N{LEFT DOUBLE QUOTATION MARK}{most.strip()}\N{RIGHT DOUBLE QUOTATION MARK} ({n:,})"
+    return [("base wrote", text)]
+
+
+def _few_shot(scored: ScoredComparison) -> list[tuple[str, str]]:
+    """Say what few-shot prompting reaches with the labels that the edit used, and how far the edit is from it."""
+    if scored.over_few_shot is None:
+        return []
+    shots = scored.arms[FEW_SHOT][0].labels
+    if scored.base == FEW_SHOT:
+        return [("few-shot", f"the base has {_count(shots, 'shot')} in its prompts, as the edited model has")]
+    text = (
+        f"prompting with {shots} of the same {scored.comparison.samples} labels reaches "
+        f"{fraction(scored.scores[FEW_SHOT])}; {_over(scored.over_few_shot)}"
+    )
+    if scored.over_draws:
+        text += f"; over the mean of {len(scored.comparison.draws)} draws of them, {_interval(scored.over_draws)}"
+    return [("few-shot", text)]
+
+
+def _over(gain: Gain | MeanGain) -> str:
+    return f"the edit against it: {_interval(gain)}"
+
+
+def _changes(comparison: Comparison, metric: str) -> str:
+    answers = metric_named(metric).answers
+    base, edited = answers(comparison.base), answers(comparison.arm(EDITED))
+    fixed, broken = map(len, changed_rows(comparison.gold, base, edited))
+    right = sum(gold == before == after for gold, before, after in zip(comparison.gold, base, edited, strict=True))
+    wrong = len(comparison.gold) - fixed - broken - right
+    return f"{fixed:,} fixed, {broken:,} broken, {right:,} right with both, {wrong:,} wrong with both"
+
+
+def _helped(gain: Gain | MeanGain | Difference) -> bool | None:
+    return True if gain.low > 0 else False if gain.high < 0 else None
+
+
+def _verdict(gain: Gain | MeanGain | Difference, subject: str = "The") -> str:
+    helped = _helped(gain)
+    if helped is None:
+        return f"{subject} edit may or may not help: the 95% interval of the gain contains zero."
+    return f"{subject} edit helped." if helped else f"{subject} edit did harm."
+
+
+def _interval(gain: Gain | MeanGain | Difference) -> str:
+    return f"{signed(gain.value)}, 95% interval {signed(gain.low)} to {signed(gain.high)}"
+
+
+def _documents(n: int) -> str:
+    return _count(n, "held-out document")
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

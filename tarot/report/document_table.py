@@ -1,0 +1,83 @@
+"""The documents of a comparison with their answers in words, those that changed first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tarot.evaluation.metrics import metric_named
+from tarot.evaluation.results import EDITED, FEW_SHOT, Comparison
+
+OUTCOMES = ("broken", "fixed", "wrong both", "right both")
+"""What became of a document: right and wrong with base and edited model. In the order of the table."""
+MOST_DOCUMENTS = 5_000
+"""Documents of all comparisons that a page lists; beyond these it lists only those that changed."""
+
+
+@dataclass(frozen=True)
+class DocumentRow:
+    """A document, with the right answer and those of the arms in words.
+
+    Attributes:
+        row: place in the comparison, from 0.
+        text: the document as the prompt shows it.
+        right: the right answer.
+        base: answer of the base arm.
+        few_shot: answer of the few-shot arm; "" if there is none, or if it is the base.
+        edited: answer of the edited arm.
+        outcome: one of OUTCOMES.
+    """
+
+    row: int
+    text: str
+    right: str
+    base: str
+    few_shot: str
+    edited: str
+    outcome: str
+
+
+def document_rows(comparison: Comparison, metric: str) -> list[DocumentRow]:
+    """Return every document of a comparison, in the order of OUTCOMES.
+
+    Args:
+        comparison: what was measured.
+        metric: decides whether greedy answers or likeliest choices are shown.
+
+    Example:
+        >>> len(document_rows(comparison, "greedy_f1")) == len(comparison.keys)
+        True
+    """
+    answers = metric_named(metric).answers
+    base, edited = comparison.base, comparison.arm(EDITED)
+    few_shot = next((arm for arm in comparison.arms if arm.name == FEW_SHOT != base.name), None)
+    rows = []
+    for row, (gold, before, after) in enumerate(zip(comparison.gold, answers(base), answers(edited), strict=True)):
+        rows.append(
+            DocumentRow(
+                row,
+                comparison.texts[row],
+                comparison.answer_text(row, gold),
+                comparison.answer_text(row, before, base),
+                comparison.answer_text(row, answers(few_shot)[row], few_shot) if few_shot else "",
+                comparison.answer_text(row, after, edited),
+                _outcome(before == gold, after == gold),
+            )
+        )
+    return sorted(rows, key=lambda each: OUTCOMES.index(each.outcome))
+
+
+def shown_documents(rows: Sequence[Sequence[DocumentRow]]) -> list[Sequence[DocumentRow]]:
+    """Return the documents to list for each comparison: all, or those that changed if there are too many.
+
+    Example:
+        >>> shown_documents([[]])
+        [[]]
+    """
+    if sum(map(len, rows)) <= MOST_DOCUMENTS:
+        return list(rows)
+    return [[each for each in documents if each.outcome in ("broken", "fixed")] for documents in rows]
+
+
+def _outcome(base_right: bool, edited_right: bool) -> str:
+    if base_right == edited_right:
+        return "right both" if base_right else "wrong both"
+    return "fixed" if edited_right else "broken"

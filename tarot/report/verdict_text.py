@@ -1,0 +1,64 @@
+"""A verdict of the regression gate as lines of text: for a terminal, a failed test and JUnit XML."""
+
+from textwrap import shorten
+
+from tarot.errors import printable
+from tarot.evaluation.verdict import Verdict
+from tarot.report.table import aligned, fraction, p_value, signed
+
+HEADER = ("edited arm", "then", "now", "change", "95% CI", "p", "lost", "gained")
+SHOWN_DOCUMENTS = 3
+TEXT_WIDTH = 200
+"""Characters of a document's text."""
+
+
+def verdict_lines(verdict: Verdict, accept: str) -> list[str]:
+    """Return a verdict as lines of printable characters; the first line is the reason in brief.
+
+    Args:
+        verdict: what the gate found.
+        accept: how to accept an intended change, a sentence; shown for a failure.
+
+    Example:
+        >>> verdict = Verdict("my cell", True, ("in the reference run, but not measured now",))
+        >>> verdict_lines(verdict, "measure it")[0]
+        'in the reference run, but not measured now'
+    """
+    lines = [*verdict.reasons[:1]]
+    if verdict.scores:
+        lines += ["", *aligned([HEADER, *score_rows(verdict)])]
+    lines += [*verdict.reasons[1:]]
+    if verdict.failed:
+        if verdict.lost:
+            lines += ["", *_lost_lines(verdict)]
+        if verdict.command:
+            lines += ["", "repeat it with:", verdict.command]
+        lines += ["", f"to accept an intended change: {accept}"]
+    return [printable(line) for line in lines]
+
+
+def score_rows(verdict: Verdict) -> list[tuple[str, ...]]:
+    """Return one row for each guarded score, in the order of HEADER."""
+    return [
+        (
+            change.metric,
+            fraction(change.then),
+            fraction(change.now),
+            signed(change.gain.value),
+            f"[{signed(change.gain.low)}, {signed(change.gain.high)}]",
+            p_value(change.gain.p),
+            str(change.gain.lost),
+            str(change.gain.gained),
+        )
+        for change in verdict.scores
+    ]
+
+
+def _lost_lines(verdict: Verdict) -> list[str]:
+    lines = [f"right then and wrong now: {len(verdict.lost)}"]
+    for each in verdict.lost[:SHOWN_DOCUMENTS]:
+        lines.append(f"  {shorten(each.text, TEXT_WIDTH, placeholder=' ...')}")
+        lines.append(f"    right: {each.right}; then: {each.then}; now: {each.now}")
+    if (more := len(verdict.lost) - SHOWN_DOCUMENTS) > 0:
+        lines.append(f"  and {more} more")
+    return lines

@@ -1,0 +1,55 @@
+"""`tarot diff`: its exit code agrees with what it prints."""
+
+from pathlib import Path
+
+import pytest
+from cli_suite import run_in
+from test_regression import comparison
+
+from tarot.evaluation.regression import save_reference
+
+pytest_plugins = ["cli_suite"]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """Results of two cells; in `worse.json` one of them is lost, and `part.json` lacks it."""
+    good, lost = comparison([True] * 40), comparison([False] * 40, seed=1)
+    save_reference([good, comparison([True] * 40, seed=1)], tmp_path / "old.json")
+    save_reference([good, lost], tmp_path / "worse.json")
+    save_reference([good], tmp_path / "part.json")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "last"),
+    [
+        (("old.json", "old.json"), 0, "all 2 cells passed"),
+        (("old.json", "worse.json"), 1, "1 of 2 cells failed"),
+        (("worse.json", "old.json"), 0, "all 2 cells passed"),
+        (("old.json", "worse.json", "--tolerance", "1"), 0, "all 2 cells passed"),
+        (("old.json", "part.json"), 1, "1 of 2 cells failed"),
+        (("old.json", "part.json", "--allow-missing"), 0, "all 2 cells passed"),
+    ],
+)
+def test_the_exit_code_is_that_of_the_last_line(
+    files: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: int, last: str
+) -> None:
+    assert run_in(files, "diff", *arguments) == code
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1] == last
+    assert sum(line.startswith("FAILED ") for line in printed) == code
+
+
+def test_a_failure_says_how_to_accept_it(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_in(files, "diff", "old.json", "worse.json")
+    printed = capsys.readouterr().out
+    assert "right then and wrong now: 40" in printed
+    assert printed.count("to accept an intended change: cp worse.json old.json") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [("missing.json", "old.json"), ("old.json", "old.json", "--tolerance", "nan"), ("old.json",)]
+)
+def test_errors_have_their_own_code(files: Path, arguments: tuple[str, ...]) -> None:
+    assert run_in(files, "diff", *arguments) == 2
