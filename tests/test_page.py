@@ -185,6 +185,17 @@ def test_the_page_opens_with_the_answer():
     assert "Measured 2026-11-27 on a machine with torch 0.0.fabricated." in page.texts_of("p")
 
 
+def test_several_comparisons_have_one_answer_whose_means_agree():
+    page = Page(render(COMPARISONS))
+    facts = dict(reversed([*zip(page.texts_of("dt"), page.texts_of("dd"), strict=True)]))  # the first of each
+    before, after = map(float, re.findall(r"[0-9]\.[0-9]{3}", facts["score"]))
+    gain = float(re.findall(r"[+-][0-9]\.[0-9]{3}", facts["gain"].replace("\N{MINUS SIGN}", "-"))[0])
+    assert after - before == pytest.approx(gain, abs=0.0011)
+    assert facts["edited"] == "2 models, 2 tasks, 2 seeds"
+    above = sum(comparison.gain().low > 0 for comparison in COMPARISONS)
+    assert f"above zero in {above} of 4 comparisons" in facts["each"]
+
+
 @pytest.mark.parametrize(
     ("edited_right", "verdict"), [(0.05, "The edit did harm."), (0.35, "The edit may or may not help"), (0.9, "helped")]
 )

@@ -23,7 +23,7 @@ const use = table => {
   table.querySelector("button[value=fixed]").click();
   seen.filtered = rows().map(row => row.dataset.outcome);
   table.querySelector("button[value='']").click();
-  search.value = "\u6f22\u5b57 17 ";
+  search.value = " 17 LONG";
   search.dispatchEvent(new Event("input"));
   seen.searched = rows().length;
   search.value = "";

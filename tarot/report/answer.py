@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from shlex import quote
-from statistics import fmean
 
 from tarot.evaluation.changes import changed_rows
 from tarot.evaluation.metrics import metric_named
@@ -18,7 +17,7 @@ from tarot.evaluation.scored_comparison import ScoredComparison, mean_gain
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.means import Difference
 from tarot.evaluation.statistics.seeds import MeanGain
-from tarot.report.table import fraction, p_value, signed
+from tarot.report.table import fraction, mean_over_settings, p_value, signed
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,8 @@ def answer_several(scored_comparisons: Sequence[ScoredComparison], metric: str, 
     gain = mean_gain(scored, lambda each: each.gain)
     above, below = (sum(map(test, scored)) for test in (lambda s: s.gain.low > 0, lambda s: s.gain.high < 0))
     n = len({(each.comparison.task, key) for each in scored for key in each.comparison.keys})
-    before = fmean(each.scores[each.base] for each in scored)
-    after = fmean(each.scores[EDITED] for each in scored)
+    before = mean_over_settings(scored, lambda each: each.scores[each.base]) or 0.0
+    after = mean_over_settings(scored, lambda each: each.scores[EDITED]) or 0.0
     facts = [
         ("edited", _edited_several([each.comparison for each in scored])),
         ("score", f"mean {title} from {fraction(before)} to {fraction(after)} on {_documents(n)}"),
@@ -92,7 +91,7 @@ def answer_several(scored_comparisons: Sequence[ScoredComparison], metric: str, 
     over_few_shot = [each for each in scored if each.over_few_shot and each.base != FEW_SHOT]
     if over_few_shot:
         mean = mean_gain(over_few_shot, lambda each: each.over_few_shot)
-        reached = fmean(each.scores[FEW_SHOT] for each in over_few_shot)
+        reached = mean_over_settings(over_few_shot, lambda each: each.scores[FEW_SHOT]) or 0.0
         facts.append(("few-shot", f"prompting with the same labels reaches {fraction(reached)}; {_over(mean)}"))
     facts.append(("elsewhere", " ".join(costs) or f"{NOT_MEASURED} Each comparison below has the command."))
     return Answer(_verdict(gain, "On average, the"), _helped(gain), facts)
