@@ -197,7 +197,7 @@ def test_several_comparisons_have_one_answer_whose_means_agree():
 
 
 @pytest.mark.parametrize(
-    ("edited_right", "verdict"), [(0.05, "The edit did harm."), (0.35, "The edit may or may not help"), (0.9, "helped")]
+    ("edited_right", "verdict"), [(0.05, "The edit did harm."), (0.3, "The edit may or may not help"), (0.9, "helped")]
 )
 def test_the_verdict_follows_the_interval(edited_right, verdict):
     comparison = fabricated(edited_right=edited_right, n=300)

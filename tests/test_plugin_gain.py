@@ -78,7 +78,7 @@ def test_the_summary_is_sorted_and_losses_are_red(pytestconfig: pytest.Config) -
     assert header[0].split()[:7] == ["model", "task", "shots", "seed", "base", "few-shot", "edited"]
     assert (first[0].split()[3], first[1]) == ("0", False) and " +0.381" in first[0]
     assert (second[0].split()[3], second[1]) == ("1", True) and " -0.381" in second[0]
-    assert mean[0].startswith("mean   edited") and "of 2" in mean[0]
+    assert mean[0].startswith("mean ") and "of 2" in mean[0]
     assert rest == [("note", False), (r"FAILED failure \x1b[2J", True)]
 
 
