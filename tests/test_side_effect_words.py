@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tarot.errors import TarotError
-from tarot.report.side_effect_words import describe_costs
 from tarot.report.csv_file import write_csv
+from tarot.report.side_effect_words import describe_costs
 
 EFFECTS = ("adapter", "task", "tuned_on", "base", "edited", "change", "low", "high", "p", "documents")
 TRADE_OFF = ("adapter", "strength", "kl_nats", "base_perplexity", "perplexity")

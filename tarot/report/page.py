@@ -30,12 +30,12 @@ from tarot.evaluation.verdict import Verdict
 from tarot.report import table
 from tarot.report.answer import Answer, answer_reward, answer_several
 from tarot.report.comparison_figures import Interval, forest
-from tarot.report.side_effect_words import describe_costs
 from tarot.report.data_files import Tables, comparison_tables, overview_tables, reward_tables, write_tables
 from tarot.report.document_table import document_rows, shown_documents
 from tarot.report.pictures import Picture, read_pictures
 from tarot.report.rewards import FRONT_HEADER, TEXTS_HEADER, reward_section
 from tarot.report.sections import ARMS_HEADER, section
+from tarot.report.side_effect_words import describe_costs
 from tarot.report.svg import without_controls
 from tarot.report.verdict_text import HEADER, SHOWN_DOCUMENTS, score_rows
 
