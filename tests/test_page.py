@@ -171,7 +171,7 @@ def test_the_page_opens_with_the_answer():
     page = Page(render([comparison]))
     facts = dict(zip(page.texts_of("dt"), page.texts_of("dd"), strict=True))
     gain = comparison.gain()
-    assert page.texts_of("p")[0] == "The edit helped." and gain.low > 0
+    assert page.texts_of("p")[0].startswith("The edit helped") and gain.low > 0
     assert facts["edited"] == "15 attention heads (480 angles) in 3 layers of fabricated/model"
     before, after = comparison.score(arm="zero-shot"), comparison.score()
     assert facts["score"].startswith(
@@ -204,6 +204,19 @@ def test_the_verdict_follows_the_interval(edited_right, verdict):
     gain = comparison.gain()
     assert (verdict == "helped") == (gain.low > 0) and ("harm" in verdict) == (gain.high < 0)
     assert verdict in Page(render([comparison])).texts_of("p")[0]
+
+
+def test_a_gain_of_the_form_alone_is_called_so():
+    comparison = fabricated()
+    right = tuple(i % 4 != 0 for i in range(40))
+    predicted = tuple(gold if r else (gold + 1) % 3 for gold, r in zip(comparison.gold, right, strict=True))
+    base = replace(comparison.arms[0], predicted=predicted, greedy=(OUTSIDE,) * 40)
+    edited = replace(comparison.arms[2], predicted=predicted, greedy=predicted)
+    form = replace(comparison, arms=(base, comparison.arms[1], edited))
+    assert "form of the answers, not" in Page(render([form])).texts_of("p")[0]
+    assert "contains zero" in Page(render([form], metric="f1")).texts_of("p")[0]
+    better = replace(form, arms=(base, form.arms[1], replace(edited, predicted=form.gold, greedy=form.gold)))
+    assert Page(render([better])).texts_of("p")[0] == "The edit helped."
 
 
 def test_measured_costs_replace_the_command_that_would_measure_them():

@@ -89,7 +89,7 @@ def test_a_mean_counts_each_setting_once():
     ]
     assert len(means) == 3
     (arm,) = [arm for arm in arm_means(scored_comparisons) if arm.name == "random search"]
-    assert arm.gain.value == pytest.approx(np.mean(means)) and (arm.count, arm.total) == (4, 4)
+    assert arm.gain.value == pytest.approx(np.mean(means)) and (arm.n, arm.n_total) == (4, 4)
 
 
 def test_the_mean_of_the_base_is_of_the_base_of_each_comparison():

@@ -30,6 +30,8 @@ def test_a_loss_in_lines() -> None:
     assert f"  and {20 - SHOWN_DOCUMENTS} more" in lines
     assert lines[-1] == "to accept an intended change: say so"
     assert lines[lines.index("repeat it with:") + 1] == "tarot tune"
+    scaled = verdict([False] * 40, not_repeated="scaled by 0.3")
+    assert "which does not repeat all of this edit: scaled by 0.3" in verdict_lines(scaled, "say so")
 
 
 def test_a_passed_verdict_needs_no_acceptance() -> None:

@@ -118,6 +118,7 @@ def check_regressions(
                 scores,
                 _lost_documents(then[i], now[j], shared, scores),
                 now[j].command,
+                now[j].not_repeated,
             )
         )
     compared_then, compared_now = {i for i, _ in pairs}, {j for _, j in pairs}

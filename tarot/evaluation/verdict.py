@@ -45,6 +45,7 @@ class Verdict:
         scores: the guarded metrics; empty if no run measured the comparison as the other did.
         lost: every document that was lost, by the metric that fell, or by the headline metric if none did.
         command: shell line that repeats the comparison; "" if there is none.
+        not_repeated: what the command does not repeat of the edit; "" if it repeats all.
     """
 
     name: str
@@ -53,3 +54,4 @@ class Verdict:
     scores: tuple[ScoreChange, ...] = ()
     lost: tuple[LostDocument, ...] = ()
     command: str = ""
+    not_repeated: str = ""

@@ -61,7 +61,7 @@ def answer(scored: ScoredComparison, metric: str, costs: Sequence[str] = ()) -> 
     facts += _few_shot(scored)
     facts.append(("elsewhere", " ".join(costs) or NOT_MEASURED))
     return Answer(
-        _verdict(gain),
+        _verdict(gain) if _helps_among_choices(comparison, gain, metric) else FORM_ONLY,
         _helped(gain),
         facts,
         comparison.command,
@@ -117,6 +117,7 @@ def answer_reward(comparison: RewardComparison) -> Answer:
     )
 
 
+FORM_ONLY = "The edit helped with the form of the answers, not with the choice among them."
 NOT_MEASURED = "What it costs on other tasks and texts was not measured."
 
 
@@ -155,6 +156,12 @@ def _among_choices(comparison: Comparison, metric: str) -> str:
         return ""
     before, after = (comparison.score(among, arm=arm) for arm in (comparison.base.name, EDITED))
     return f"; {metric_named(among).title} from {fraction(before)} to {fraction(after)}"
+
+
+def _helps_among_choices(comparison: Comparison, gain: Gain, metric: str) -> bool:
+    """Return whether a gain in what the model writes is one among the choices too; True for every other gain."""
+    among = metric.removeprefix("greedy_")
+    return among == metric or gain.low <= 0 or comparison.gain(among).low > 0
 
 
 def _outside(comparison: Comparison, metric: str) -> list[tuple[str, str]]:

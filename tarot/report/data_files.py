@@ -120,7 +120,7 @@ def overview_tables(
     tables: Tables = {
         "arm-means": (
             ("arm", "score", *gain, "comparisons"),
-            [(arm.name, "" if arm.score is None else arm.score, *_interval(arm.gain), arm.count) for arm in arms],
+            [(arm.name, "" if arm.score is None else arm.score, *_interval(arm.gain), arm.n) for arm in arms],
         ),
         "gains": (
             ("label", *gain, "is_mean"),

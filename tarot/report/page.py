@@ -275,7 +275,7 @@ def _mean_gain_of(scored_comparisons: Sequence[ScoredComparison], name: str) -> 
 
 def _means_over_seeds(scored_comparisons: Sequence[ScoredComparison]) -> list[tuple[tuple[str, ...], MeanGain]]:
     """Return model, task, shots and search, and the mean gain, of each setting measured with several seeds."""
-    means = []
+    means: list[tuple[tuple[str, ...], MeanGain]] = []
     for search, group in group_by_search(scored_comparisons).items():
         for same_setting in group_by_setting(group):
             mean = mean_over_seeds([scored.gain for scored in same_setting])

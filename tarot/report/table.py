@@ -59,13 +59,13 @@ class Row:
 
 
 class ArmMean(NamedTuple):
-    """An arm's mean score and gain over the base, in `count` of `total` comparisons."""
+    """An arm's mean score and gain over the base, in `n` of `n_total` comparisons."""
 
     name: str
     score: float | None
     gain: MeanGain | None
-    count: int
-    total: int
+    n: int
+    n_total: int
 
 
 def summary_rows(
@@ -126,7 +126,7 @@ def arm_mean_rows(means: Sequence[ArmMean]) -> list[tuple[str, ...]]:
             mean.name,
             NONE if mean.score is None else fraction(mean.score),
             with_interval(mean.gain) if mean.gain else NONE,
-            f"{mean.count} of {mean.total}",
+            f"{mean.n} of {mean.n_total}",
         )
         for mean in means
     ]

@@ -33,6 +33,8 @@ def verdict_lines(verdict: Verdict, accept: str) -> list[str]:
             lines += ["", *_lost_lines(verdict)]
         if verdict.command:
             lines += ["", "repeat it with:", verdict.command]
+        if verdict.not_repeated:
+            lines.append(f"which does not repeat all of this edit: {verdict.not_repeated}")
         lines += ["", f"to accept an intended change: {accept}"]
     return [printable(line) for line in lines]
 
