@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
+import yaml
+
 REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
 
 
@@ -89,7 +91,9 @@ class _Handler(BaseHTTPRequestHandler):
             if commit := self._commit(found["repo"], found["revision"] or "main"):
                 oid, files = commit
                 siblings = [{"rfilename": name} for name in files]
-                return self._json({"id": found["repo"], "_id": "0", "sha": oid, "siblings": siblings, "tags": []})
+                info = {"id": found["repo"], "_id": "0", "sha": oid, "siblings": siblings, "tags": []}
+                card = yaml.safe_load(files.get("README.md", b"---\n---").decode().split("---")[1])
+                return self._json({**info, "cardData": card or {}})
         elif found := re.fullmatch(rf"/api/models/{REPO}/tree/(?P<revision>\w+)", path):
             if commit := self._commit(found["repo"], found["revision"]):
                 entries = [

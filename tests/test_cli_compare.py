@@ -1,6 +1,8 @@
 """`tarot compare` and `tarot report`: comparisons on the same documents, and their page."""
 
+import csv
 import json
+import math
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +38,34 @@ def test_comparisons_are_kept_if_the_next_one_fails(
     assert run_in(home, *compare, *control) == 2
     assert "control" in capsys.readouterr().err
     assert not measured and not (home / "refused.json").exists()
+
+
+def test_every_arm_is_logged_for_inspect_and_every_answer_stands_in_the_csv(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = pytest.importorskip("inspect_ai.log", reason="needs tarot-lm[inspect]")
+    compare = ("compare", *MODEL, "--adapter", "adapter", *INCLUDE, "--limit", "2", "--draws", "2", "--log-format")
+    assert run_in(home, *compare, "inspect") == 2
+    assert "--output-path" in capsys.readouterr().err
+    assert run_in(home, *compare, "inspect", "--output-path", "logged.json") == 0
+    assert "inspect view --log-dir logged.logs" in capsys.readouterr().out
+    (comparison,) = load_comparisons(home / "logged.json")
+    logs = {
+        each.eval.task_args["arm"]: each
+        for each in map(log.read_eval_log, log.list_eval_logs(str(home / "logged.logs")))
+    }
+    assert logs.keys() == {arm.name for arm in comparison.arms}
+    for arm in comparison.arms:
+        for row, sample in enumerate(logs[arm.name].samples):
+            numbers = sample.metadata["log_probabilities"]
+            assert math.exp(numbers[comparison.choices[row][comparison.gold[row]]]) == pytest.approx(
+                arm.gold_probability[row]
+            )
+            assert max(numbers, key=numbers.__getitem__) == comparison.choices[row][arm.predicted[row]]
+    shown = {name: logs[name].samples[0].input for name in ("zero-shot", "edited")}
+    assert shown["edited"].endswith(comparison.texts[0]) or comparison.texts[0] in shown["edited"]
+    with (home / "logged.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 2 * len(comparison.arms)
 
 
 def test_compare_and_report(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

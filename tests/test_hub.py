@@ -4,14 +4,17 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from checkpoint import byte_model
+from fabricated import fabricated
 from hub_endpoint import Hub, run_hub
-from huggingface_hub import constants
+from huggingface_hub import ModelCard, constants
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -19,6 +22,7 @@ from markdown_it import MarkdownIt
 from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.adapter_folder import METADATA, WEIGHTS
 from tarot.edit.hub import README
+from tarot.edit.measurement import Measurement
 from tarot.edit.model_card import format_model_card
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
@@ -123,9 +127,22 @@ def test_without_a_network_the_cache_is_read(hub: Hub, monkeypatch: pytest.Monke
         Adapter.from_pretrained("me/other")
 
 
-def write_card(tmp_path: Path, adapter: Adapter, measured: str = "") -> str:
+MEASURED = Measurement(
+    "synth_color",
+    "greedy_f1",
+    "weighted F1 of the greedy answer",
+    300,
+    (("zero-shot", 0, 0.1), ("edited", 20, 0.45678), ("base", None, 0.2)),
+    "edited",
+    (0.35678, 0.3, 0.4),
+    "tarot tune --model m && tarot compare",
+    "f" * 16,
+)
+
+
+def write_card(tmp_path: Path, adapter: Adapter, *measured: Measurement, license: str | None = None) -> str:
     adapter.save_pretrained(tmp_path)
-    return format_model_card(json.loads((tmp_path / METADATA).read_text()), "me/color", measured)
+    return format_model_card(json.loads((tmp_path / METADATA).read_text()), "me/color", measured, license)
 
 
 def test_the_card_describes_the_edit_and_its_search(tmp_path: Path) -> None:
@@ -146,8 +163,46 @@ def test_the_card_describes_the_edit_and_its_search(tmp_path: Path) -> None:
     ):
         assert line in text.splitlines()
     assert "No gain on held-out documents is recorded here" in text
-    measured = write_card(tmp_path, an_adapter(**PROVENANCE), "Weighted F1 +.10 [+.05, +.15] on 300 documents.")
-    assert "+.10 [+.05, +.15]" in measured and "No gain" not in measured
+    measured = write_card(tmp_path, an_adapter(**PROVENANCE), MEASURED)
+    assert "gain +0.357 over the unedited model, 95% CI [+0.300, +0.400]" in measured and "No gain" not in measured
+    for line in ("| edited | 20 | 0.457 |", "| base |  | 0.200 |", f"    {MEASURED.command}"):
+        assert line in measured.splitlines()
+
+
+def test_the_hub_reads_the_metadata(tmp_path: Path) -> None:
+    """By its own classes: licence, base model, tags, and the results as `model-index`."""
+    other = replace(MEASURED, metric="acc", title="accuracy", task="synth_size")
+    data = ModelCard(write_card(tmp_path, an_adapter(**PROVENANCE), MEASURED, other, license="apache-2.0")).data
+    assert (data.license, data.base_model, data.library_name) == ("apache-2.0", PROVENANCE["model"], "tarot")
+    assert "model-editing" in data.tags and data.model_name == "color"
+    read = [(each.dataset_type, each.metric_type, each.metric_name, each.metric_value) for each in data.eval_results]
+    assert read == [
+        ("synth_color", "f1", MEASURED.title, 0.4568),
+        ("synth_size", "accuracy", "accuracy", 0.4568),
+    ]
+
+
+def test_the_licence_of_a_base_model_on_the_hub_is_taken(hub: Hub) -> None:
+    base = str(PROVENANCE["model"])
+    assert "license" not in pushed_header(hub, an_adapter(**PROVENANCE))  # there is no such repository
+    hub.repos[base] = [{"README.md": b"---\nlicense: openrail\n---\n"}]
+    assert pushed_header(hub, an_adapter(**PROVENANCE))["license"] == "openrail"
+    assert pushed_header(hub, an_adapter(**PROVENANCE), license="mit")["license"] == "mit"
+
+
+def pushed_header(hub: Hub, adapter: Adapter, **options: Any) -> Any:
+    adapter.push_to_hub("me/color", **options)
+    return yaml.safe_load(hub.repos["me/color"][-1][README].decode().split("---")[1])
+
+
+def test_results_are_pushed(hub: Hub) -> None:
+    adapter = an_adapter(**PROVENANCE)
+    comparison = fabricated(adapter=adapter.fingerprint)
+    header = pushed_header(hub, adapter, results=[comparison])
+    (result,) = header["model-index"][0]["results"]
+    assert result["metrics"][0]["value"] == round(comparison.score(), 4)
+    with pytest.raises(InvalidValueError, match="another adapter"):
+        adapter.push_to_hub("me/color", results=[fabricated()])
 
 
 @pytest.mark.parametrize("model", ["wheel:smollm2-135m", "./folder", "models/x.gguf", "/a/b", None])
@@ -218,11 +273,15 @@ def test_names_form_no_markup_in_the_card(model: str, task: str) -> None:
     parents = [{"fingerprint": task, "strength": 0.5, "provenance": {"task": model}}]
     made = {"model": model, "task": task, "space": model, "parents": parents, "objective": task}
     scores = {"scores": {"identity": -1.5, "best": -0.5}}
-    text = format_model_card({"edit": edit, "fingerprint": task, "provenance": {**made, **scores}}, f"owner/{task}")
+    measured = Measurement(task, model, task, 3, ((model, 0, 0.5),), model, (0.1, 0.0, 0.2), f"tarot {model}", task)
+    metadata = {"edit": edit, "fingerprint": task, "provenance": {**made, **scores}}
+    text = format_model_card(metadata, f"owner/{task}", [measured], task)
     front, _, body = text.removeprefix("---\n").partition("\n---\n")
-    assert set(yaml.safe_load(front)) <= {"base_model", "library_name", "tags"}
+    assert set(yaml.safe_load(front)) <= {"base_model", "library_name", "license", "model-index", "tags"}
     plain = format_model_card(
-        {"edit": {**edit, "rotation": "a", "sites": "a"}, "fingerprint": "a", "provenance": {}}, "owner/a"
+        {"edit": {**edit, "rotation": "a", "sites": "a"}, "fingerprint": "a", "provenance": {}},
+        "owner/a",
+        [MEASURED],
     )
     tokens = MarkdownIt("commonmark", {"linkify": False}).enable("table").parse(body)
     kinds = [token.type for token in tokens if "heading" in token.type or token.type in ("fence", "html_block", "hr")]
@@ -239,7 +298,7 @@ def test_names_form_no_markup_in_the_card(model: str, task: str) -> None:
     strings = [node.value for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.Constant)]
     assert strings == [model, f"owner/{task}"] or strings == [f"owner/{task}", model]
     cells = [line.count("|") - line.count(r"\|") for line in body.splitlines() if line.startswith("| ")]
-    assert cells and set(cells) == {3}
+    assert cells and set(cells) == {3, 4} and cells.count(4) == 2
 
 
 def test_an_invalid_provenance_is_not_pushed(hub: Hub) -> None:

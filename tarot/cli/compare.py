@@ -1,9 +1,10 @@
 """`tarot compare`: measure base, few-shot and edited model on the same held-out documents."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -82,6 +83,15 @@ def compare(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    log_format: Annotated[
+        Literal["inspect"] | None,
+        typer.Option(
+            "--log-format",
+            help="Write each arm as a log too, for `inspect view --log-dir FILE.logs`.",
+            show_default="none",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     device: Device = "auto",
     device_map: DeviceMap = None,
     dtype: Dtype = "auto",
@@ -92,9 +102,14 @@ def compare(
     For adapters tuned for a reward: generate texts with base and edited model, and score both.
     """
     from tarot.objectives.task_names import check_include_path
+    from tarot.report.inspect_log import check_inspect
 
     check_output(output)
     check_include_path(include_path)
+    if log_format:
+        if not output:
+            raise TarotError("--log-format writes logs beside the results; add --output-path.")
+        check_inspect()
     announce("compare")
     from tarot.edit.adapter import Adapter
     from tarot.evaluation.as_tuned import config_of
@@ -106,7 +121,8 @@ def compare(
         raise TarotError(f"{output} holds the cells of tarot bench; choose another --output-path.")
     edits = {name: Adapter.from_pretrained(name) for name in adapter}
     controls = {name: Adapter.from_pretrained(name) for name in control or ()}
-    request = Request(include_path, limit, batch_size, output, tuple(baseline or ()))
+    logs = output.with_suffix(".logs") if output and log_format else None
+    request = Request(include_path, limit, batch_size, output, tuple(baseline or ()), logs)
     for_reward = {bool(reward) or is_reward(config_of(edit).objective) for edit in edits.values()}
     if for_reward == {False}:
         _check_answers(edits, controls, num_fewshot, draws, request)
@@ -132,6 +148,7 @@ class Request:
     batch_size: int | None
     output: Path | None
     baselines: tuple[str, ...] = ()
+    logs: Path | None = None
 
 
 def _check_answers(
@@ -170,13 +187,14 @@ def _compare_answers(
     """Compare each adapter with the base model, write the file after each, and print a table for each."""
     from tarot._files.atomic import write_atomically
     from tarot.evaluation.as_tuned import config_of
-    from tarot.evaluation.compare import check_controls
+    from tarot.evaluation.compare import LoggedAnswers, check_controls
     from tarot.evaluation.compare import compare as compare_answers
     from tarot.evaluation.metrics import METRICS
     from tarot.evaluation.results import missing_number_notes
     from tarot.evaluation.results_file import comparisons_to_json
     from tarot.evaluation.scored_comparison import score_comparisons
     from tarot.report.costs import COST_HEADER, cost_rows
+    from tarot.report.inspect_log import write_inspect_logs
     from tarot.report.results_csv import write_comparisons_csv
     from tarot.report.table import ARM_HEADER, arm_rows
 
@@ -185,6 +203,7 @@ def _compare_answers(
         check_controls(loaded, edit, controls.values())
     comparisons = []
     for name, edit in edits.items():
+        logged: LoggedAnswers = {}
         with evaluation_progress() as show:
             comparison = compare_answers(
                 loaded.model,
@@ -199,11 +218,14 @@ def _compare_answers(
                 draws=draws,
                 baselines=request.baselines,
                 on_arm=show.begin_part,
+                logged=logged,
             )
         comparisons.append(comparison)
         if request.output:  # keep what is measured, even if the next adapter fails
             write_atomically(request.output, comparisons_to_json(comparisons).encode())
             write_comparisons_csv(request.output, comparisons)
+        if request.logs:
+            write_inspect_logs(request.logs, comparison, logged)
     for scored in score_comparisons(comparisons, metric):
         comparison = scored.comparison
         documents = f"{len(comparison.gold):,} documents"
@@ -214,6 +236,7 @@ def _compare_answers(
         for note in missing_number_notes(comparison):
             out.print(note)
         print_command(comparison)
+    _print_logs(request)
 
 
 def _curves(searches: Mapping[str, str]) -> dict[str, Sequence[float]]:
@@ -231,6 +254,7 @@ def _compare_rewards(
     from tarot.evaluation.compare_rewards import compare_rewards
     from tarot.evaluation.reward_results import rewards_to_json
     from tarot.objectives.text_scores import TEXT_SCORES_FILE, read_text_scores
+    from tarot.report.inspect_log import write_reward_logs
     from tarot.report.results_csv import write_rewards_csv
     from tarot.report.rewards import FRONT_HEADER, REWARD_HEADER, front_rows, reward_rows
 
@@ -253,6 +277,8 @@ def _compare_rewards(
         if request.output:
             write_atomically(request.output, rewards_to_json(comparisons).encode())
             write_rewards_csv(request.output, comparisons)
+        if request.logs:
+            write_reward_logs(request.logs, comparison)
     for comparison in comparisons:
         title = f"{comparison.task}, {comparison.gain.n:,} documents, {comparison.reward}, seed {comparison.seed}"
         rows = reward_rows(comparison.base, comparison.edited, comparison.gain, comparison.fluency_gain)
@@ -261,3 +287,9 @@ def _compare_rewards(
             title = "trials that no other trial beats in both scores, on the samples"
             print_table(FRONT_HEADER, front_rows(comparison.outcomes, comparison.front), title)
         print_command(comparison)
+    _print_logs(request)
+
+
+def _print_logs(request: Request) -> None:
+    if request.logs:
+        out.print(f"logs of each arm: inspect view --log-dir {shlex.quote(str(request.logs))}", soft_wrap=True)

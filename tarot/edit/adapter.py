@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,6 +21,7 @@ from tarot.edit.adapter_folder import METADATA, WEIGHTS, AdapterContent, read_ad
 from tarot.edit.fingerprint import shapes_fingerprint
 from tarot.edit.gate import PromptGate
 from tarot.edit.hooks import apply_rotation
+from tarot.edit.measurement import Measured
 from tarot.edit.merge import merge_rotation
 from tarot.edit.provenance import Parent, scale_provenance, to_json_values, tuned_tasks
 from tarot.edit.rotation import ROTATIONS, Rotation
@@ -282,24 +283,32 @@ class Adapter:
             f"{short(adapter)} is no adapter; give a tarot.Adapter, the folder of one, or its hub id."
         )
 
-    def push_to_hub(self, repo_id: str, *, private: bool = False, measured: str = "") -> str:
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = False, results: Sequence[Measured] = (), license: str | None = None
+    ) -> str:
         """Save the adapter and a model card to the hub in one commit, and return its address.
 
         Args:
             repo_id: `name` or `owner/name`; created if it does not exist.
             private: whether a new repository is private.
-            measured: Markdown paragraph for the card on the gain on held-out documents, which `tarot compare` measures.
+            results: comparisons of this adapter, which the card shows as tables and in the hub's metadata.
+            license: licence of the adapter, as the hub calls it, such as `apache-2.0`; None for that of a base model on
+                the hub, if the hub knows it.
 
         Raises:
+            InvalidValueError: a comparison is of another adapter.
             FileAccessError: the hub refuses or cannot be reached.
 
         Example:
             >>> adapter.push_to_hub("me/color", private=True)
             'https://huggingface.co/me/color/commit/0a1b2c'
         """
+        measured = [result.to_measurement() for result in results]
+        if other := [each.adapter for each in measured if each.adapter != self.fingerprint]:
+            raise InvalidValueError(f"The results are of another adapter, {other[0]}, not of {self.fingerprint}.")
         with TemporaryDirectory(prefix="tarot-") as scratch:
             self.save_pretrained(scratch)
-            return hub.push_folder(repo_id, Path(scratch), private=private, measured=measured)
+            return hub.push_folder(repo_id, Path(scratch), private=private, measured=measured, license=license)
 
 
 def _format_layers(layers: tuple[int, ...]) -> str:

@@ -1,12 +1,13 @@
 """Model card of an adapter on the hub: its README.md, written from its `tarot.json`."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 
+from tarot.edit.measurement import Measurement
 from tarot.errors import printable
 
 NOT_MEASURED = (
@@ -21,7 +22,22 @@ GATED = (
 )
 
 
-def format_model_card(metadata: Mapping[str, Any], repo_id: str, measured: str = "") -> str:
+def base_on_hub(metadata: Mapping[str, Any]) -> str | None:
+    """Return the hub id of an adapter's base model; None if it came from elsewhere.
+
+    Args:
+        metadata: the values of the adapter's `tarot.json`.
+    """
+    base = str(metadata["provenance"].get("model") or "")
+    return base if re.fullmatch(r"\w[\w.-]*/[\w.-]+", base) and not Path(base).exists() else None
+
+
+def format_model_card(
+    metadata: Mapping[str, Any],
+    repo_id: str,
+    measured: Sequence[Measurement] = (),
+    license: str | None = None,
+) -> str:
     """Return the README.md of an adapter: what it is, how to use it, how it was made, and its limits.
 
     Names from the file appear as text only: they form no Markdown, HTML, YAML or Python of their own.
@@ -29,15 +45,18 @@ def format_model_card(metadata: Mapping[str, Any], repo_id: str, measured: str =
     Args:
         metadata: the values of the adapter's `tarot.json`.
         repo_id: name of the hub repository.
-        measured: paragraph of Markdown on the measured gain; may be empty.
+        measured: what was measured on held-out documents; stands in the hub's metadata too.
+        license: licence of the adapter; None if it is not known.
     """
     edit, provenance, gated = metadata["edit"], metadata["provenance"], "gate" in metadata
     base = str(provenance.get("model") or "REF")
-    on_hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", base) and not Path(base).exists()
     data = ModelCardData(
-        base_model=base if on_hub else None,
+        base_model=base_on_hub(metadata),
         library_name="tarot",
+        license=printable(license) if license else None,
         tags=["tarot", "model-editing", "attention-heads"],
+        model_name=printable(repo_id.split("/")[-1]) if measured else None,
+        eval_results=[_eval_result(each) for each in measured] or None,
     )
     layers = ", ".join(map(str, edit["layers"]))
     rows = [
@@ -46,7 +65,7 @@ def format_model_card(metadata: Mapping[str, Any], repo_id: str, measured: str =
         ("fingerprint", _code(metadata["fingerprint"])),
         *_provenance_rows(provenance),
     ]
-    table = "\n".join("| " + " | ".join(cell.replace("|", r"\x7c") for cell in row) + " |" for row in rows)
+    table = "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows)
     return f"""---
 {data.to_yaml()}
 ---
@@ -73,7 +92,7 @@ model, tokenizer = tarot.load_model({_literal(base)})
 
 ## Measured
 
-{measured or NOT_MEASURED}
+{_measured_section(measured) if measured else NOT_MEASURED}
 
 ## Limits
 
@@ -88,6 +107,41 @@ def _use(repo_id: str, *, gated: bool) -> str:
     if not gated:
         return f"{adapter}.merge(model)"
     return f"with {adapter}.apply(model):\n    ...  # model.generate; the gate decides for each prompt"
+
+
+def _eval_result(measured: Measurement) -> EvalResult:
+    """Return the score of the edited model as the hub's metadata has it."""
+    metric_type = {"f1": "f1", "acc": "accuracy"}.get(measured.metric.removeprefix("greedy_"), measured.metric)
+    return EvalResult(
+        task_type="text-generation",
+        dataset_type=printable(measured.task),
+        dataset_name=printable(measured.task),
+        metric_type=printable(metric_type),
+        metric_name=printable(measured.title),
+        metric_value=round(measured.edited_score, 4),
+    )
+
+
+def _measured_section(measured: Sequence[Measurement]) -> str:
+    """Return a paragraph, a table and the command that repeats it, for each measurement."""
+    parts = []
+    for each in measured:
+        value, low, high = each.gain
+        parts.append(
+            f"{_inline(each.task)}, {_inline(each.title)} on {each.n_documents} held-out documents: "
+            f"gain {value:+.3f} over the unedited model, 95% CI [{low:+.3f}, {high:+.3f}]."
+        )
+        rows = [
+            f"| {_cell(_inline(name))} | {'' if labels is None else labels} | {score:.3f} |"
+            for name, labels, score in each.scores
+        ]
+        parts.append("\n".join(("| arm | labelled documents seen | score |", "|---|---|---|", *rows)))
+        parts.append(f"Repeat it with\n\n    {printable(each.command)}" if each.command else "")
+    return "\n\n".join(filter(None, parts))
+
+
+def _cell(markdown: str) -> str:
+    return markdown.replace("|", r"\x7c")
 
 
 def _provenance_rows(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

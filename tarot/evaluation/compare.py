@@ -67,6 +67,9 @@ OnArm = Callable[[str, int, int], None]
 BaseAnswers = MutableMapping[tuple[object, ...], TimedDocuments]
 """Answers of unedited models, which comparisons that differ by their adapter share."""
 
+LoggedAnswers = MutableMapping[str, Sequence[LoggedDocument]]
+"""Documents of each arm as lm-eval logs them, by the arm's name."""
+
 
 @in_evaluation_mode
 def compare(
@@ -82,6 +85,7 @@ def compare(
     baselines: Sequence[str] = (),
     curves: Mapping[str, Sequence[float]] | None = None,
     base_answers: BaseAnswers | None = None,
+    logged: LoggedAnswers | None = None,
     batch_size: int | None = None,
     on_arm: OnArm = lambda name, number, total: None,
 ) -> Comparison:
@@ -107,6 +111,7 @@ def compare(
             same labels, documents, budget and early stopping.
         curves: score after each evaluation of the searches, by name, for reports.
         base_answers: answers of unedited models from earlier calls; looked up, and extended.
+        logged: receives each arm's documents, with the prompts and the log-probability of each choice.
         batch_size: largest number of sequences in one pass; None chooses it.
         on_arm: called before each arm is measured.
 
@@ -166,15 +171,19 @@ def compare(
     edited_documents = answers[EDITED][1].documents
     gold, _ = read_answers(task, edited_documents)
     edits = {EDITED: adapter, **others}
-    arms = [_arm(task, name, labels, timed, edits.get(name)) for name, (labels, timed) in answers.items()]
+    pairs = [(_arm(task, name, labels, timed, edits.get(name)), timed) for name, (labels, timed) in answers.items()]
     if n_shots:
         shown = min(n_shots, len(labelled))
         shots = draw_shots(labelled, shown, draws, config.seed)
-        few_shot_arms = []
+        few_shot_pairs = []
         for name, docs in zip(drawn, shots, strict=True):
             begin(name)
-            few_shot_arms.append(_arm(task, "", shown, answering.with_shots(docs)))
-        arms += _ranked(gold, few_shot_arms)
+            timed = answering.with_shots(docs)
+            few_shot_pairs.append((_arm(task, "", shown, timed), timed))
+        pairs += _ranked(gold, few_shot_pairs)
+    if logged is not None:
+        logged.update((arm.name, timed.documents) for arm, timed in pairs)
+    arms = [arm for arm, _ in pairs]
     for name in baselines:
         begin(name)
         arms.append(_baseline_arm(name, setting))
@@ -371,11 +380,11 @@ def _baseline_arm(name: str, setting: Setting) -> Arm:
     )
 
 
-def _ranked(gold: tuple[int, ...], arms: Sequence[Arm]) -> list[Arm]:
+def _ranked(gold: tuple[int, ...], arms: Sequence[tuple[Arm, TimedDocuments]]) -> list[tuple[Arm, TimedDocuments]]:
     """Name draws by their rank, so that the best of one comparison stands beside the best of another."""
-    ranked = sorted(arms, key=lambda arm: -sum(map(eq, gold, arm.greedy)))
+    ranked = sorted(arms, key=lambda each: -sum(map(eq, gold, each[0].greedy)))
     ends = {1: " (best)", len(ranked): " (worst)"} if len(ranked) > 1 else {}
     return [
-        replace(arm, name=f"{FEW_SHOT} {rank} of {len(ranked)}{ends.get(rank, '')}", draw=rank)
-        for rank, arm in enumerate(ranked, start=1)
+        (replace(arm, name=f"{FEW_SHOT} {rank} of {len(ranked)}{ends.get(rank, '')}", draw=rank), timed)
+        for rank, (arm, timed) in enumerate(ranked, start=1)
     ]

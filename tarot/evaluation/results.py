@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Interval, MaxLen
 
 from tarot._files.strict_json import Count, Fraction, Name, Number
+from tarot.edit.measurement import Measurement
 from tarot.errors import TarotError, describe_missing_numbers
 from tarot.evaluation.changes import ChangedDocument, ChangedDocuments, changed_rows
 
@@ -347,6 +348,34 @@ class Comparison:
             }
             for arm in self.arms
             for row in range(len(self.keys))
+        )
+
+    def to_measurement(self, metric: str = HEADLINE) -> Measurement:
+        """Return scores and gain as the model card of the adapter shows them.
+
+        Args:
+            metric: `greedy_f1`, `greedy_acc`, `f1` or `acc`.
+
+        Raises:
+            UnknownName: no such metric.
+
+        Example:
+            >>> comparison.to_measurement().edited_score == comparison.score()
+            True
+        """
+        from tarot.evaluation.metrics import metric_named  # imports NumPy and SciPy
+
+        gain = self.gain(metric)
+        return Measurement(
+            task=self.task,
+            metric=metric,
+            title=metric_named(metric).title,
+            n_documents=gain.n,
+            scores=tuple((arm.name, arm.labels, self.score(metric, arm=arm.name)) for arm in self.arms),
+            edited=EDITED,
+            gain=(gain.value, gain.low, gain.high),
+            command=self.command,
+            adapter=self.adapter,
         )
 
     def _repr_html_(self) -> str:

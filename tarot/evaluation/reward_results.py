@@ -11,6 +11,7 @@ from reprlib import repr as short
 from typing import TYPE_CHECKING
 
 from tarot._files.strict_json import Name, validate
+from tarot.edit.measurement import Measurement
 from tarot.evaluation.results import Comparison
 from tarot.evaluation.results_file import FORMAT, check_lengths, load_comparisons, open_results
 from tarot.evaluation.statistics.means import Difference
@@ -67,6 +68,20 @@ class RewardComparison:
     def id(self) -> str:
         """What a page calls the comparison."""
         return f"{self.model} {self.task} {self.reward} seed {self.seed}"
+
+    def to_measurement(self) -> Measurement:
+        """Return the mean rewards and the gain as the model card of the adapter shows them."""
+        return Measurement(
+            task=self.task,
+            metric=self.reward,
+            title=f"reward {self.reward}",
+            n_documents=self.gain.n,
+            scores=(("base", None, self.base.summary.reward), ("edited", None, self.edited.summary.reward)),
+            edited="edited",
+            gain=(self.gain.value, self.gain.low, self.gain.high),
+            command=self.command,
+            adapter=self.adapter,
+        )
 
     def to_pandas(self) -> "DataFrame":
         """Return a table with one row a document and arm; needs pandas, which lm-eval installs.
