@@ -1,6 +1,6 @@
 """Build the documentation: `sphinx-build -W --keep-going -n docs FOLDER`. It needs no network.
 
-Prose is MyST. The Python reference comes from the docstrings, the commands from typer, and the pytest options from the
+Prose is MyST, in Markdown and notebooks. The Python reference comes from the docstrings, the commands from typer, and the pytest options from the
 plugin's list. Equations become MathML, which browsers draw without a script.
 """
 
@@ -23,11 +23,13 @@ project = "tarot"
 author = "the authors of tarot"
 version = release = tarot.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
 napoleon_use_ivar = True
 myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 3
+# The outputs in the notebooks are those of a real model; a test runs the cells on a tiny one.
+nb_execution_mode = "off"
 # Typer repeats a few headings for each command.
 suppress_warnings = ["myst.header"]
 
@@ -44,7 +46,7 @@ html_title = f"tarot {version}"
 html_static_path = ["_static"]
 html_css_files = ["tarot.css"]
 html_math_renderer = "mathml"
-html_show_sourcelink = html_copy_source = False
+html_show_sourcelink = html_copy_source = html_show_copyright = False
 
 
 def quote_formulas(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from checkpoint import byte_model, save_checkpoint, write_gguf
+from chromium import CHROMIUM, Chromium
 from hub_endpoint import run_hub
 from huggingface_hub import constants
 from lm_eval.tasks.manager import TaskManager
@@ -304,6 +305,24 @@ def test_reference_has_every_public_name_and_command(built: tuple[Path, str]) ->
 
     names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
     assert [name for name in names if f'id="tarot-{name}"' not in listed] == []
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_browser_draws_matrices_lists_and_copy_buttons(built: tuple[Path, str]) -> None:
+    with Chromium() as page:
+        page.open((built[0] / "method.html").as_uri())
+        page.wait_for("document.readyState == 'complete'")
+        (status,) = page.evaluate("document.fonts.ready.then(fonts => [...fonts].map(font => font.status))")
+        assert status == "loaded"
+        height = "element => element.getBoundingClientRect().height"
+        rows = f"[...document.querySelectorAll('mtable')].map(e => [e, e.previousElementSibling].map({height}))"
+        assert all(bracket >= matrix > 30 for matrix, bracket in page.evaluate(rows))
+        assert "opyright" not in page.evaluate("document.querySelector('footer').innerText")
+        page.open((built[0] / "glossary.html").as_uri())
+        page.wait_for("document.readyState == 'complete'")
+        assert page.evaluate("document.querySelectorAll('dl.simple > dt + dd').length") > 20
+        page.open((built[0] / "tutorial.html").as_uri())
+        page.wait_for("document.querySelectorAll('button.copybtn').length > 5")
 
 
 class Loads(HTMLParser):
