@@ -1,7 +1,7 @@
 """Build the documentation: `sphinx-build -W --keep-going -n docs FOLDER`. It needs no network.
 
-Prose is MyST, in Markdown and notebooks. The Python reference comes from the docstrings, the commands from typer, and the
-pytest options from the plugin's list. Equations become MathML, which browsers draw without a script.
+Prose is MyST, in Markdown and notebooks. The Python reference comes from the docstrings, the commands from typer, and
+the pytest options from the plugin's list. Equations become MathML, which browsers draw without a script.
 """
 
 import importlib
