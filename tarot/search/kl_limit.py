@@ -9,9 +9,9 @@ Each trial reads one part of the retained contexts, in turn, so that all of them
 mean over the last trials has read them all. Whether a trial is within the limit is decided on all contexts.
 
 The multiplier m grows while the divergence is above the limit and falls while it is below, so nobody has to choose a
-weight. Both gradients are scaled to length 1, because scores have scales of their own: the weight is then m |g| / |h|,
-and m = 1 where no direction raises the score without raising the divergence. Everything depends on the logged trials
-alone, so a resumed search continues as it would have.
+weight. Both gradients are scaled to length 1, because scores have scales of their own: the weight is then
+`m |g| / |h|`, and m = 1 where no direction raises the score without raising the divergence. Everything depends
+on the logged trials alone, so a resumed search continues as it would have.
 
 Sources: Bertsekas, Constrained Optimization and Lagrange Multiplier Methods, 1982, for inequalities; Stooke, Achiam and
 Abbeel, Responsive Safety in Reinforcement Learning by PID Lagrangian Methods, arXiv 2007.03964, for adding the current
