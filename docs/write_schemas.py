@@ -38,6 +38,9 @@ def schemas() -> dict[str, str]:
 
 def _schema(kind: Any) -> dict[str, Any]:
     schema: dict[str, Any] = TypeAdapter(kind).json_schema()
+    for part in (schema, *schema.get("$defs", {}).values()):
+        if "description" in part:  # a whole docstring
+            part["description"] = " ".join(part["description"].partition("\n\n")[0].split())
     return schema
 
 
