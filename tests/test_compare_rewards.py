@@ -36,7 +36,7 @@ def loaded() -> LoadedModel:
 
 def tuned(loaded: LoadedModel, **change: object) -> Adapter:
     """Return an adapter with random angles that records that it was tuned for a reward."""
-    config = replace(TaRotConfig("openings", objective="fluency"), **change)
+    config = replace(TaRotConfig("openings", objective="fluency", search="bo"), **change)
     angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
     edit = Edit.from_sites(loaded.model, "heads", find_sites(loaded.model, "heads", 0.5), ROTARY)
     return Adapter(angles, edit, {**asdict(config), "budget": 3, "samples_drawn": []})

@@ -51,8 +51,8 @@ NOT_RUN = {
     "ray start --head": "starts processes that outlive it; tests/test_ray.py has a cluster",
     "tarot bench --model wheel:smollm2-135m --tasks synth_implicatives --seeds 0,1,2 --engine ray --address auto "
     "--output-path grid.json": "needs that cluster",
-    "tarot tune --model wheel:smollm2-135m --tasks openings --objective sentiment:positive --trials-per-step 4 "
-    "--engine ray --address auto --output-path happy": "the same",
+    "tarot tune --model wheel:smollm2-135m --tasks openings --reward sentiment:positive --search bo "
+    "--trials-per-step 4 --engine ray --address auto --output-path happy": "the same",
     "pytest --tarot-engine ray --tarot-address auto": "the same",
     "accelerate launch --multi_gpu -m tarot lm-eval --model tarot --model_args pretrained=REF,adapter=my-edit "
     "--tasks arc_easy": "needs GPUs; tests/test_lm_eval_model.py has two processes on the CPU",
@@ -79,8 +79,8 @@ SUBSTITUTES = {
 
 SMALLER_SETTINGS = {
     "tarot tune": "--num-samples 4 --budget 6 --device cpu",
-    "--objective sentiment:": "--space head",  # a random model's texts have no sentiment, so no gradient to follow
     "tarot try": "--max-new-tokens 4 --device cpu",
+    "tarot tune --model wheel:smollm2-135m --tasks openings --reward": "--budget 17",  # one trial of a policy gradient
     "tarot evaluate": "--limit 4 --device cpu",
     "tarot compare": "--limit 4 --device cpu",
     "tarot bench": "--num-samples 4 --budget 6 --limit 4 --draws 0",

@@ -1,22 +1,20 @@
 """Generation objective: against plain transformers, and a planted reward that holds its direction."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from after_trial import AfterTrial
-from checkpoint import byte_model, byte_tokenizer, write_tasks
+from checkpoint import write_tasks
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from letters import PROMPTS, lettered, plant_rewards, vowels
 
 from tarot.edit.hooks import apply_rotation
 from tarot.edit.sites import find_sites
 from tarot.errors import TarotError, UnknownName
-from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.fluency import FluencyFloor, make_fluency
 from tarot.objectives.generated import GenerationObjective
@@ -29,30 +27,10 @@ from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_trials
 from tarot.search.tune import tune
 
-PROMPTS = ("is it red? ", "was it? ", "and the actors, all of them, ")
-
-
 OPTIONS = {"max_gen_toks": 6, "until": [], "do_sample": False}
 
 
 CONFIG = TaRotConfig("openings", num_samples=4, space="head", search="random", objective="planted:vowels")
-
-
-@cache
-def lettered() -> TarotLM:
-    """Return a random model that writes only lower-case letters and spaces, one token each."""
-    tokenizer = byte_tokenizer()
-    model = byte_model()
-    letters = tokenizer("abcdefghijklmnopqrstuvwxyz ").input_ids
-    bias = torch.full((258,), -1e4)
-    bias[letters] = 0.0
-    model.get_output_embeddings().bias = torch.nn.Parameter(bias, requires_grad=False)
-    return TarotLM(model, tokenizer=tokenizer)
-
-
-def vowels(prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
-    """Score texts by a planted reward, the fraction of vowels."""
-    return [sum(text.count(v) for v in "aeiou") / max(len(text), 1) for text in continuations]
 
 
 def objective(reward=vowels, options=OPTIONS, **settings: object) -> GenerationObjective:
@@ -153,13 +131,7 @@ def test_an_edit_below_the_floor_is_refused() -> None:
 
 @pytest.fixture
 def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedModel:
-    (tmp_path / "planted.py").write_text(
-        "def vowels(prompts, continuations):\n"
-        "    return [sum(t.count(v) for v in 'aeiou') / max(len(t), 1) for t in continuations]\n"
-        "def consonants(prompts, continuations):\n    return [1 - v for v in vowels(prompts, continuations)]\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    return LoadedModel("letters", lettered().model, lettered().tokenizer)
+    return plant_rewards(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("space", ["head", "head-gradient"])

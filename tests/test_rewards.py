@@ -15,9 +15,27 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel
 from tarot.errors import TarotError, UnknownName
 from tarot.objectives import rewards
 from tarot.objectives.fluency import Fluency
-from tarot.objectives.rewards import Reward, check_reward, is_reward, make_reward, needs_consent, refuse_unrequested
+from tarot.objectives.rewards import (
+    Reward,
+    check_reward,
+    check_reward_name,
+    is_reward,
+    make_reward,
+    needs_consent,
+    refuse_unrequested,
+    split_sum,
+)
 
 END = 1
+KNOWN = (
+    *rewards.WORD_LISTS,
+    "length:short",
+    "format:json",
+    "keywords:a,b c",
+    "fluency",
+    "classifier:a/b#c",
+    "my.module:f",
+)
 
 
 def encode(context: str, continuation: str) -> tuple[list[int], list[int]]:
@@ -220,6 +238,27 @@ def test_a_file_chooses_neither_code_nor_a_model(name: str, what: str, option: s
     assert str(error.value) == (
         f"an adapter names the reward {name!r}, which {what}; if you trust it, pass --reward {option}"
     )
+
+
+def test_several_rewards_are_weighted() -> None:
+    texts = ("a wonderful film", "a film of two hours, in which a baker moves to another town")
+    name = "sentiment:positive*0.7+length:short*0.3"
+    positive, short = rewards_of("sentiment:positive", *texts), rewards_of("length:short", *texts)
+    assert rewards_of(name, *texts) == pytest.approx([0.7 * a + 0.3 * b for a, b in zip(positive, short, strict=True)])
+    assert is_reward("fluency*0.5+fluency*0.5") and not needs_consent(name)
+    assert needs_consent("length:short*0.3+os:system*0.7")
+    assert rewards_of("length:short*0.3+regex:film|town*2", *texts) == pytest.approx([0.3 * a + 2 for a in short])
+
+
+@given(st.lists(st.tuples(st.sampled_from(KNOWN), st.floats(0.1, 100)), min_size=1, max_size=4))
+def test_a_sum_is_read_as_it_is_written(terms: list[tuple[str, float]]) -> None:
+    assert split_sum("+".join(f"{term}*{weight}" for term, weight in terms)) == tuple(terms)
+
+
+@pytest.mark.parametrize("name", ["length:short*0", "sentiment:positive*0.7+sentiment:good*0.3", "length:medium"])
+def test_a_wrong_sum_is_an_error(name: str) -> None:
+    with pytest.raises(TarotError, match=r"weights|sentiment:good|length:medium"):
+        check_reward_name(name)
 
 
 def test_a_missing_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

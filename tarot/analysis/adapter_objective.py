@@ -10,6 +10,7 @@ from tarot.evaluation.as_tuned import check_as_tuned, config_of
 from tarot.evaluation.lm_eval_results import check_scorable
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
+from tarot.objectives.black_box import BlackBoxObjective, is_black_box
 from tarot.objectives.generated import GenerationObjective
 from tarot.objectives.rewards import check_reward, is_reward, refuse_unrequested
 from tarot.search.config import TaRotConfig
@@ -50,6 +51,7 @@ def adapter_objective(
         raise TarotError(
             f"The samples of {config.task} differ from those that the adapter was tuned on.", hint="use its data"
         )
+    assert not isinstance(problem.objective, BlackBoxObjective)  # refused above
     return problem.objective
 
 
@@ -78,7 +80,10 @@ def check_adapter_objective(
 def _requested_config(adapter: Adapter, reward: str | None) -> TaRotConfig:
     """Return the adapter's configuration, with the reward as its objective; its search is one without gradients."""
     config = config_of(adapter)
+    if reward is None and is_black_box(config.objective):
+        raise TarotError("an adapter with samples", "one tuned for a function of the model", "give --reward")
     if reward is None:
         refuse_unrequested(config.objective, "an adapter")
         return config
-    return replace(config, objective=reward, search="", max_kl=None, retain=())
+    search = config.search if is_reward(config.objective) else "random"
+    return replace(config, objective=reward, search=search, max_kl=None, retain=())

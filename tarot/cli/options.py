@@ -27,6 +27,7 @@ class SearchName(StrEnum):
     ADAM = "adam"
     BO = "bo"
     PAPER = "paper"
+    POLICY_GRADIENT = "policy-gradient"
     RANDOM = "random"
 
 

@@ -107,17 +107,18 @@ def evaluation_progress() -> Iterator[StepProgress]:
 
 
 @contextmanager
-def trial_progress(budget: int, cost: int) -> "Iterator[Callback]":
+def trial_progress(budget: int, search: str) -> "Iterator[Callback]":
     """Show the progress of a search: evaluations spent, best score, time left, and why it ended.
 
     Args:
         budget: Evaluations of the whole search.
-        cost: Evaluations that one trial counts for.
+        search: Name of the search.
 
     Yields:
         A callback for `tune`.
     """
     from tarot.search.callbacks import Callback  # imports torch
+    from tarot.search.registry import spent
 
     step = f"searching, {budget} evaluations"
     with StepProgress() as show:
@@ -128,7 +129,7 @@ def trial_progress(budget: int, cost: int) -> "Iterator[Callback]":
             def on_search_begin(self, *_: object, resumed: "Sequence[Trial]", **__: object) -> None:
                 if resumed:
                     show.print(f"resuming after {len(resumed)} trials")
-                show(step, len(resumed) * cost, budget)
+                show(step, spent(search, len(resumed)), budget)
 
             def on_trial(self, trial: "Trial", result: "SearchResult") -> None:
                 if trial.score != trial.score:

@@ -41,6 +41,7 @@ class TuneRecipe(TypedDict, total=False):
     space: _Space
     search: _Search
     objective: Name
+    reward: Name
     sites: Literal["heads", "mlp"]
     layers: Number | Annotated[list[_Count], MinLen(1)]
     bound: Annotated[Number, Gt(0)]

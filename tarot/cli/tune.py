@@ -49,20 +49,34 @@ def tune(
     recipe: TuneRecipeFile = None,
     include_path: IncludePath = None,
     objective: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--objective",
-            metavar="NAME",
-            help="What to maximise: log_probability, probability, margin or accuracy of the right answers; or a reward "
-            "of generated texts: sentiment:positive, sentiment:negative, toxicity:low, fluency, classifier:REF#LABEL, "
-            "MODULE:FUNCTION.",
+            metavar="NAME|MODULE:FUNCTION",
+            help="What to maximise: log_probability, probability, margin or accuracy of the right answers; or your "
+            "function of the edited model and the tokenizer.",
+            show_default="log_probability",
             rich_help_panel=SEARCH,
         ),
-    ] = "log_probability",
+    ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            "--reward",
+            metavar="NAME|MODULE:FUNCTION",
+            help="Maximise a reward of generated texts instead: sentiment:positive, sentiment:negative, toxicity:low, "
+            "length:short, format:json, keywords:A,B, refusal:low, regex:PATTERN, fluency, classifier:REF#LABEL, your "
+            "function of prompts and continuations, or a sum such as sentiment:positive*0.7+length:short*0.3.",
+            show_default="none",
+            rich_help_panel=SEARCH,
+        ),
+    ] = None,
     num_samples: NumSamples = 20,
     search: Annotated[
         SearchName | None,
-        typer.Option("--search", help="How to search.", show_default="adam; bo for a reward", rich_help_panel=SEARCH),
+        typer.Option(
+            "--search", help="How to search.", show_default="adam; policy-gradient for a reward", rich_help_panel=SEARCH
+        ),
     ] = None,
     space: Space = None,
     budget: Annotated[
@@ -178,7 +192,6 @@ def tune(
     from tarot.evaluation.grid import parse_shots
     from tarot.evaluation.ray.candidates import RayScorer
     from tarot.evaluation.ray.cluster import Resources
-    from tarot.search import trial_cost
     from tarot.search.config import TaRotConfig
     from tarot.search.problem import check_samples
     from tarot.search.trackers import make_trackers
@@ -194,7 +207,7 @@ def tune(
         num_samples=num_samples,
         space=space or "",
         search=search.value if search else "",
-        objective=objective,
+        objective=_objective_name(objective, reward),
         sites=sites,
         layers=parse_layers(layers),
         rotation=rotation,
@@ -221,7 +234,7 @@ def tune(
         )
         stack.enter_context(resources.threads())
         loaded = load(model, device, dtype, device_map)
-        bar = stack.enter_context(trial_progress(budget, trial_cost(config.search)))
+        bar = stack.enter_context(trial_progress(budget, config.search))
         adapter = run_search(
             loaded.model,
             loaded.tokenizer,
@@ -242,6 +255,23 @@ def tune(
         _print_retention(adapter, config.max_kl)
     interrupted = ", interrupted" if adapter.provenance["interrupted"] else ""
     out.print(f"adapter {adapter.fingerprint} in {output}{interrupted}")
+
+
+def _objective_name(objective: str | None, reward: str | None) -> str:
+    """Return the configuration's objective: a reward's name, or `model:` before a function of the edited model."""
+    from tarot.objectives.rewards import is_reward, needs_consent, split_sum
+
+    if objective and reward:
+        raise TarotError("--objective or --reward", "both", "add the reward of texts to your function, or choose one")
+    if reward:
+        if not is_reward(reward):
+            raise TarotError("a reward of texts", repr(reward), "a score of answers is --objective")
+        return reward
+    name = objective or "log_probability"
+    # Named rewards were given as --objective before --reward existed, and are clear without it. A function is not.
+    kind = name.partition(":")[0]
+    is_function = needs_consent(name) and len(split_sum(name)) == 1 and kind not in ("classifier", "regex")
+    return f"model:{name}" if is_function else name
 
 
 def _print_outcome(adapter: "Adapter", config: "TaRotConfig") -> None:

@@ -5,9 +5,12 @@ A reward's name states its direction, so that nobody has to remember a sign:
     sentiment:positive       valence of the text in [-1, 1], from a word list (VADER)
     sentiment:negative       the same, negated
     toxicity:low             -(fraction of profane words), in [-1, 0], from a word list (Obscenity)
+    length:short, format:json, keywords:A,B, refusal:low, regex:PATTERN and more: see `tarot.objectives.text_rewards`
     fluency                  negative log perplexity under the unedited model: mean log p(token), in nats
     classifier:REF#LABEL     p(LABEL | text) of a text classifier, a folder or a hub id
     module:function          yours: function(prompts, continuations) -> one number for each continuation
+
+    A*0.7+B*0.3              a weighted sum of rewards, such as sentiment:positive*0.7+length:short*0.3
 
 Rewards score the continuation alone, except `fluency` and `module:function`, which may read the prompt.
 
@@ -18,11 +21,9 @@ import importlib
 import math
 import re
 import shlex
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
-from pathlib import Path
+from operator import mul
 from types import MappingProxyType
 
 import torch
@@ -30,6 +31,9 @@ import torch
 from tarot._files.strict_json import LARGEST_NUMBER
 from tarot.errors import InvalidValueError, TarotError, UnknownName
 from tarot.models.load import load_classifier
+from tarot.objectives.black_box import import_function, is_black_box
+from tarot.objectives.text_rewards import NAMES as TEXT_REWARDS
+from tarot.objectives.text_rewards import is_text_reward, make_text_reward
 
 # (prompts, continuations) -> score of each continuation, higher is better
 Reward = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
@@ -39,8 +43,9 @@ FLUENCY = "fluency"
 WORD_LISTS: Mapping[str, str] = MappingProxyType(
     {"sentiment:positive": "vaderSentiment", "sentiment:negative": "vaderSentiment", "toxicity:low": "pyobscenity"}
 )
-KNOWN = (*WORD_LISTS, FLUENCY, "classifier:REF#LABEL", "module:function")
+KNOWN = (*WORD_LISTS, *TEXT_REWARDS, FLUENCY, "classifier:REF#LABEL", "module:function")
 CLASSIFIER_BATCH_SIZE = 32  # texts of one forward pass
+_WEIGHT = r"\*([0-9]+(?:\.[0-9]+)?)"
 
 
 def is_reward(name: str) -> bool:
@@ -50,19 +55,41 @@ def is_reward(name: str) -> bool:
         >>> is_reward("sentiment:positive"), is_reward("log_probability")
         (True, False)
     """
-    return name == FLUENCY or ":" in name
+    return not is_black_box(name) and (name == FLUENCY or ":" in name or len(split_sum(name)) > 1)
+
+
+def split_sum(name: str) -> tuple[tuple[str, float], ...]:
+    """Return the rewards and weights of a weighted sum; the name itself, with weight 1, if it is none.
+
+    Each term of a sum ends with `*` and a positive weight. A name that begins with `regex:` is one pattern.
+
+    Example:
+        >>> split_sum("sentiment:positive*0.7+length:short*0.3")
+        (('sentiment:positive', 0.7), ('length:short', 0.3))
+    """
+    if name.startswith("regex:") or not re.fullmatch(rf"(.+?{_WEIGHT}\+)*.+?{_WEIGHT}", name):
+        return ((name, 1.0),)
+    return tuple((term, float(weight)) for term, weight in re.findall(rf"(.+?){_WEIGHT}(?:\+|$)", name))
 
 
 def needs_consent(name: str) -> bool:
-    """Return whether a reward imports code (`module:function`) or loads a model (`classifier:REF#LABEL`).
+    """Return whether a reward imports code (`module:function`), loads a model (`classifier:REF#LABEL`), or can hang.
 
-    Only the user may choose these, on the command line or in Python: never a file.
+    A regular expression can take forever. Only the user may choose these, on the command line or in Python: never a
+    file.
 
     Example:
         >>> needs_consent("os:system"), needs_consent("toxicity:low")
         (True, False)
     """
-    return is_reward(name) and name != FLUENCY and name.partition(":")[0] not in ("sentiment", "toxicity")
+    if not is_reward(name):
+        return False
+    return any(
+        term != FLUENCY
+        and term.partition(":")[0] not in ("sentiment", "toxicity")
+        and (not is_text_reward(term) or term.startswith("regex:"))
+        for term, _ in split_sum(name)
+    )
 
 
 def check_reward_name(name: str) -> None:
@@ -72,7 +99,17 @@ def check_reward_name(name: str) -> None:
         UnknownName: There is no such reward.
         TarotError: A classifier has no label.
     """
+    terms = split_sum(name)
+    if len(terms) > 1 or terms[0][0] != name:
+        if any(not 0 < weight <= LARGEST_NUMBER for _, weight in terms):
+            raise InvalidValueError("positive weights", repr(name), "a reward's name states its direction")
+        for term, _ in terms:
+            check_reward_name(term)
+        return
     if name == FLUENCY or name in WORD_LISTS:
+        return
+    if is_text_reward(name):
+        make_text_reward(name)
         return
     if name.startswith("classifier:"):
         reference, _, label = name.removeprefix("classifier:").rpartition("#")
@@ -92,12 +129,13 @@ def check_reward(name: str) -> None:
         TarotError: A classifier has no label, a package is not installed, or a function cannot be imported.
     """
     check_reward_name(name)
-    if name in WORD_LISTS:
-        if not find_spec(WORD_LISTS[name]):
-            hint = "python -m pip install 'tarot-lm[rewards]'"
-            raise TarotError(f"The reward {name} needs the package {WORD_LISTS[name]}.", hint=hint)
-    elif name != FLUENCY and not name.startswith("classifier:"):
-        _function_reward(*name.split(":"))
+    for term, _ in split_sum(name):
+        if term in WORD_LISTS:
+            if not find_spec(WORD_LISTS[term]):
+                hint = "python -m pip install 'tarot-lm[rewards]'"
+                raise TarotError(f"The reward {term} needs the package {WORD_LISTS[term]}.", hint=hint)
+        elif term != FLUENCY and not is_text_reward(term) and not term.startswith("classifier:"):
+            _function_reward(*term.split(":"))
 
 
 def refuse_unrequested(name: str, where: str) -> None:
@@ -108,7 +146,8 @@ def refuse_unrequested(name: str, where: str) -> None:
         where: names the file in the error.
     """
     if needs_consent(name):
-        what = "loads a model" if name.startswith("classifier:") else "runs code"
+        kinds = {"classifier": "loads a model", "regex": "matches a pattern"}
+        what = kinds.get(name.partition(":")[0], "runs code")
         hint = f"if you trust it, pass --reward {shlex.quote(name)}"
         raise TarotError(f"{where} names the reward {name!r}, which {what}.", hint=hint)
 
@@ -130,7 +169,13 @@ def make_reward(name: str, fluency: Reward) -> Reward:
         [0.5719]
     """
     check_reward(name)
+    terms = split_sum(name)
+    if len(terms) > 1 or terms[0][0] != name:
+        return _weighted_sum([(make_reward(term, fluency), weight) for term, weight in terms])
     kind, _, rest = name.partition(":")
+    if is_text_reward(name):
+        score = make_text_reward(name)
+        return lambda prompts, continuations: [score(continuation) for continuation in continuations]
     if name == FLUENCY:
         return fluency
     if kind == "sentiment":
@@ -140,6 +185,15 @@ def make_reward(name: str, fluency: Reward) -> Reward:
     if kind == "classifier":
         return _classifier_reward(*rest.rsplit("#", 1))
     return _function_reward(kind, rest)
+
+
+def _weighted_sum(terms: Sequence[tuple[Reward, float]]) -> Reward:
+    def weighted(prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
+        scored = [reward(prompts, continuations) for reward, _ in terms]
+        weights = [weight for _, weight in terms]
+        return [sum(map(mul, weights, scores)) for scores in zip(*scored, strict=True)]
+
+    return weighted
 
 
 def _sentiment_reward(sign: float) -> Reward:
@@ -191,15 +245,7 @@ def _classifier_reward(reference: str, label: str) -> Reward:
 
 def _function_reward(module: str, name: str) -> Reward:
     """Import the user's function and check what it returns at each call."""
-    try:
-        with _working_folder_importable():
-            function = getattr(importlib.import_module(module), name)
-    except Exception as error:  # importing the module can raise anything
-        hint = f"known rewards: {', '.join(KNOWN)}"
-        reason = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
-        raise TarotError(f"the function {name} of the module {module}", reason, hint) from error
-    if not callable(function):
-        raise TarotError(f"a function {module}:{name}(prompts, continuations)", type(function).__name__)
+    function = import_function(module, name, "prompts, continuations")
 
     def checked_rewards(prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
         try:
@@ -218,13 +264,3 @@ def _function_reward(module: str, name: str) -> Reward:
         return values
 
     return checked_rewards
-
-
-@contextmanager
-def _working_folder_importable() -> Iterator[None]:
-    """Let the body import modules from the working folder, as `python -m` does."""
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(Path.cwd()))

@@ -42,6 +42,7 @@ Scores = Float[Tensor, "n 1"]
 
 # Posterior standard deviation, relative to that of the scores, below which the surrogate cannot tell points apart.
 MIN_SPREAD = 1e-6
+MIN_NOISE = 1e-4  # smallest variance of a score, relative to the largest: with none, decompositions fail
 
 
 class SurrogateFailed(Exception):
@@ -56,6 +57,17 @@ def to_tensors(history: Sequence[Trial]) -> tuple[Points, Scores]:
     return X, Y
 
 
+def noise_variances(history: Sequence[Trial]) -> Scores | None:
+    """Return the variance of each score, `n x 1`; None if no trial has a standard error.
+
+    A score without one among scores that have one counts as nearly exact.
+    """
+    if not any(trial.error for trial in history):
+        return None
+    errors = torch.tensor([[trial.error] for trial in history], dtype=torch.float64)
+    return errors.square().clamp(min=MIN_NOISE * float(errors.square().max()))
+
+
 def cube_bounds(d: int) -> Float[Tensor, "2 d"]:
     """Return the bounds of [0, 1]^d in BoTorch's form: lower and upper ones, `2 x d`."""
     return torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, d)
@@ -68,6 +80,7 @@ def make_gaussian_process(
     mean: Mean | None = None,
     likelihood: Likelihood | None = None,
     input_transform: InputTransform | None = None,
+    variances: Scores | None = None,
 ) -> SingleTaskGP:
     """Return the process Y ~ N(mean, kernel + noise), conditioned on standardised scores.
 
@@ -78,10 +91,12 @@ def make_gaussian_process(
         mean: None takes BoTorch's constant mean.
         likelihood: None takes BoTorch's noise with a log-normal prior.
         input_transform: applied to points before the kernel.
+        variances: of the scores' noise, `n x 1`; None fits one variance for all.
     """
     return SingleTaskGP(
         X,
         Y,
+        train_Yvar=variances,
         likelihood=likelihood,
         covar_module=kernel,
         mean_module=mean,
@@ -91,10 +106,15 @@ def make_gaussian_process(
 
 
 def fit_gaussian_process(
-    X: Points, Y: Scores, kernel: Kernel, max_steps: int, input_transform: InputTransform | None = None
+    X: Points,
+    Y: Scores,
+    kernel: Kernel,
+    max_steps: int,
+    input_transform: InputTransform | None = None,
+    variances: Scores | None = None,
 ) -> SingleTaskGP:
     """Return the process with maximum a posteriori hyperparameters, after at most `max_steps` steps of L-BFGS-B."""
-    model = make_gaussian_process(X, Y, kernel, input_transform=input_transform)
+    model = make_gaussian_process(X, Y, kernel, input_transform=input_transform, variances=variances)
     fit_gpytorch_mll(
         ExactMarginalLogLikelihood(model.likelihood, model), optimizer_kwargs={"options": {"maxiter": max_steps}}
     )
@@ -122,7 +142,8 @@ def maximise_acquisition(
         restarts: local searches of the acquisition function, from the best of `raw_samples` points.
         raw_samples: points at which the acquisition function is evaluated first.
         options: for BoTorch's `optimize_acqf`.
-        incumbent: maps the scores to the value to improve on.
+        incumbent: maps the scores to the value to improve on. If scores have a standard error, it is the highest
+            posterior mean at a trial instead: the highest score owes much to its noise.
     """
     X, Y = to_tensors(history)
     index, d = len(X) + len(pending), X.shape[1]
@@ -131,7 +152,8 @@ def maximise_acquisition(
             if not 0 < Y.std() < math.inf:
                 raise SurrogateFailed
             model = surrogate(X, Y)
-            best = incumbent(Y)
+            noisy = any(trial.error for trial in history)
+            best = model.posterior(X).mean.detach().max() if noisy else incumbent(Y)
             x, _ = optimize_acqf(
                 qLogExpectedImprovement(model, best_f=best, X_pending=torch.stack(list(pending)))
                 if pending

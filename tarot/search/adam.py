@@ -35,6 +35,8 @@ class Adam:
 
     follows_gradient: ClassVar[bool] = True
     in_batches: ClassVar[bool] = False
+    rate: ClassVar[float] = RATE
+    halving: ClassVar[int] = HALVING
 
     def __init__(self, d: int, seed: int) -> None:
         self.d = d
@@ -47,7 +49,7 @@ class Adam:
         last = _point(history[-1])
         if not history[-1].gradient:
             return Proposal((last + _point(succeeded[-1])) / 2, "gradient")
-        rate = RATE / (1 + (len(succeeded) - 1) / HALVING)
+        rate = self.rate / (1 + (len(succeeded) - 1) / self.halving)
         return Proposal((last + rate * _step([trial.gradient for trial in succeeded])).clamp(0, 1), "gradient")
 
 

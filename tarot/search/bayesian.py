@@ -1,12 +1,13 @@
 """Bayesian optimisation: a Gaussian process with dimension-scaled priors and log expected improvement.
 
-It serves objectives without a gradient.
+It serves objectives without a gradient. Where these return a standard error, it is the noise of the process.
 
 Source of the priors: Hvarfner et al., Vanilla Bayesian Optimization Performs Great in High Dimensions,
 arXiv 2402.02229.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from tarot.search.acquisition import (
     fit_gaussian_process,
     make_gaussian_process,
     maximise_acquisition,
+    noise_variances,
 )
 from tarot.search.points import identity, local_rng, sobol, uniform
 from tarot.search.protocol import Point, Proposal
@@ -58,7 +60,7 @@ class BayesianOptimisation:
         proposal = maximise_acquisition(
             history,
             self.seed,
-            self._model,
+            partial(self._model, variances=noise_variances(history)),
             pending=pending,
             restarts=RESTARTS,
             raw_samples=RAW_SAMPLES,
@@ -70,17 +72,19 @@ class BayesianOptimisation:
             return Proposal(uniform(self.d, self.seed, index), "random")
         return proposal
 
-    def _model(self, X: Points, Y: Scores) -> SingleTaskGP:
+    def _model(self, X: Points, Y: Scores, variances: Scores | None) -> SingleTaskGP:
         """Return the process given all trials, with the hyperparameters of the last refit."""
         m = last_refit(len(Y))
-        fit = self._fitted(X[:m], Y[:m])
-        return make_gaussian_process(X, Y, fit.covar_module, fit.mean_module, fit.likelihood).eval()
+        fit = self._fitted(X[:m], Y[:m], None if variances is None else variances[:m])
+        likelihood = fit.likelihood if variances is None else None  # known noise belongs to the trials, not to the fit
+        return make_gaussian_process(X, Y, fit.covar_module, fit.mean_module, likelihood, variances=variances).eval()
 
-    def _fitted(self, X: Points, Y: Scores) -> SingleTaskGP:
+    def _fitted(self, X: Points, Y: Scores, variances: Scores | None) -> SingleTaskGP:
         fit = self._last_fit
         if fit is None or not (torch.equal(fit.X, X) and torch.equal(fit.Y, Y)):
             with local_rng(self.seed, -len(Y)):
-                model = fit_gaussian_process(X, Y, get_covar_module_with_dim_scaled_prior(self.d), max_steps=50)
+                kernel = get_covar_module_with_dim_scaled_prior(self.d)
+                model = fit_gaussian_process(X, Y, kernel, max_steps=50, variances=variances)
             self._last_fit = fit = _Fit(X, Y, model.requires_grad_(False))
         return fit.model
 

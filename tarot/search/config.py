@@ -10,6 +10,7 @@ from tarot.edit.rotation import ROTATIONS
 from tarot.edit.sites import check_site_kind
 from tarot.errors import InvalidValueError, UnknownName
 from tarot.objectives.answers import check_answer_score
+from tarot.objectives.black_box import check_black_box_name, is_black_box
 from tarot.objectives.fluency import NO_FLOOR, FluencyFloor
 from tarot.objectives.rewards import check_reward_name, is_reward
 from tarot.search.registry import SEARCHES, check_trials_per_step
@@ -18,6 +19,7 @@ from tarot.search.space import SPACES, check_bound
 # RESULTS.md: a Gaussian process needs few coordinates that all matter; a gradient scales to every angle.
 DEFAULT_SPACES = {"bo": "head-gradient"}
 MAX_KL = 0.03  # nats a token, the limit where something is retained and no limit is named
+POLICY_GRADIENT = "policy-gradient"
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,9 +33,11 @@ class TaRotConfig:
         num_fewshot: labelled examples in each prompt; `"mix"` draws 0, 2, 4 or 6 for each sample.
         num_samples: labelled training samples that the objective is computed on.
         space: name in `tarot.search.space.SPACES`; "" takes the search's default.
-        search: name in `tarot.search.registry.SEARCHES`; "" takes `adam`, or `bo` for a reward.
-        objective: a score of labelled answers (`tarot.objectives.answers`), or a reward of generated texts
-            (`tarot.objectives.rewards`).
+        search: name in `tarot.search.registry.SEARCHES`; "" takes `adam`, `policy-gradient` for a
+            reward, `bo` for a function of the edited model.
+        objective: a score of labelled answers (`tarot.objectives.answers`), a reward of generated texts
+            (`tarot.objectives.rewards`), or a function of the edited model: `model` or `model:MODULE:FUNCTION`
+            (`tarot.objectives.black_box`).
         sites: `heads` or `mlp`.
         layers: fraction of the layers, from the first (`0.5`) or the last (`-0.5`); or the indices of the layers.
         bound: largest magnitude of an angle, in radians.
@@ -82,7 +86,9 @@ class TaRotConfig:
 
     def __post_init__(self) -> None:
         objective = _text("objective", self.objective)
-        if is_reward(objective):
+        if is_black_box(objective):
+            check_black_box_name(objective)
+        elif is_reward(objective):
             check_reward_name(objective)
         else:
             check_answer_score(objective)
@@ -93,7 +99,7 @@ class TaRotConfig:
             "task": _text("task", self.task),
             "num_fewshot": _shots(self.num_fewshot),
             "num_samples": _whole_number("num_samples", self.num_samples, least=1),
-            "space": _name("space", _default_space(search) if self.space == "" else self.space, SPACES),
+            "space": _name("space", _default_space(search, objective) if self.space == "" else self.space, SPACES),
             "search": search,
             "layers": _layers(self.layers),
             "bound": check_bound(self.bound),
@@ -107,14 +113,25 @@ class TaRotConfig:
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        if is_reward(objective) and SEARCHES[search].follows_gradient:
-            # Its estimate takes several draws of texts at every step.
-            raise InvalidValueError(f"the search {search!r} needs a gradient, and {objective!r} has none; try 'bo'.")
+        if SEARCHES[search].follows_gradient and search != _default_search(objective):
+            hint = f"try {_default_search(objective)!r}"
+            raise InvalidValueError(f"the search {search!r} cannot follow a gradient of {objective!r}.", hint=hint)
+
+    @property
+    def n_drawn(self) -> int:
+        """Number of samples to draw.
+
+        A policy gradient is scored on as many prompts again, which it does not follow. A function of the edited model
+        gets none.
+        """
+        if is_black_box(self.objective):
+            return 0
+        return self.num_samples * (2 if self.search == POLICY_GRADIENT else 1)
 
     def __repr__(self) -> str:
         """Return the call that makes this configuration, without the values that are defaults."""
         defaults = {field.name: field.default for field in fields(self)}
-        defaults |= {"search": _default_search(self.objective), "space": _default_space(self.search)}
+        defaults |= {"search": _default_search(self.objective), "space": _default_space(self.search, self.objective)}
         values = ((name, value) for name, value in vars(self).items() if value != defaults[name])
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in values)})"
 
@@ -146,11 +163,14 @@ def check_seed(seed: object) -> int:
 
 
 def _default_search(objective: str) -> str:
-    return "bo" if is_reward(objective) else "adam"
+    if is_black_box(objective):
+        return "bo"
+    return POLICY_GRADIENT if is_reward(objective) else "adam"
 
 
-def _default_space(search: str) -> str:
-    return DEFAULT_SPACES.get(search, "full")
+def _default_space(search: str, objective: str) -> str:
+    default = DEFAULT_SPACES.get(search, "full")
+    return "head" if default == "head-gradient" and is_black_box(objective) else default
 
 
 def _text(name: str, value: object) -> str:

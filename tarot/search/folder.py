@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ from tarot._files.lock import hold_lock
 from tarot._files.paths import check_writable
 from tarot.edit.adapter_folder import METADATA
 from tarot.errors import TarotError
+from tarot.objectives.black_box import Measured
 from tarot.objectives.text_scores import TextScoreLog
+from tarot.search.policy_gradient import DrawLog
 from tarot.search.problem import Evaluation
 from tarot.search.registry import trial_cost
 from tarot.search.trials import Trial, TrialLog, Trials
@@ -27,21 +29,23 @@ class SearchLogs:
     Attributes:
         trials: log of the trials; None keeps nothing on disk.
         texts: log of what each trial's texts scored; None if no texts are generated or nothing is kept.
+        draws: log of the texts that a policy gradient follows.
     """
 
     trials: TrialLog | None = None
     texts: TextScoreLog | None = None
+    draws: DrawLog = field(default_factory=lambda: DrawLog(None))
 
     @property
     def logged_trials(self) -> tuple[Trial, ...]:
         """The trials that are logged."""
         return tuple(self.trials.trials) if self.trials else ()
 
-    def keep_texts(self, evaluation: Evaluation) -> float:
+    def keep_texts(self, evaluation: Evaluation) -> Measured:
         """Log the text scores of the next trial and return its score."""
         if self.texts and evaluation.texts:
             self.texts.add(len(self.logged_trials), evaluation.texts)
-        return evaluation.score
+        return Measured(evaluation.score, evaluation.error)
 
 
 @contextmanager
@@ -64,7 +68,7 @@ def open_logs(
         return
     with hold_lock(folder / LOCK, wait=False):
         trials = TrialLog.open(folder / TRIALS, settings, resume)
-        yield SearchLogs(trials, TextScoreLog(folder) if with_texts else None)
+        yield SearchLogs(trials, TextScoreLog(folder) if with_texts else None, DrawLog(folder))
 
 
 def check_free(folder: Path, *, resume: bool) -> None:
@@ -113,4 +117,4 @@ def read_curve(folder: str | Path, search: str) -> list[float]:
         >>> len(read_curve("my-edit", "adam"))
         6
     """
-    return [trial.score for trial in read_trials(folder) for _ in range(trial_cost(search))]
+    return [trial.score for trial in read_trials(folder) for _ in range(trial_cost(search, trial.index))]

@@ -13,18 +13,20 @@ from torch import Tensor
 from tarot.errors import TarotError
 from tarot.search.kl_limit import DivergenceLimit, limited_direction, multiplier, recent_kl
 from tarot.search.protocol import Point, Proposal, Search
-from tarot.search.registry import SEARCHES, check_budget, check_trials_per_step, trial_cost
+from tarot.search.registry import SEARCHES, check_budget, check_trials_per_step, spent, trial_cost
 from tarot.search.trials import Trial, TrialLog, best_of
 
+Scored = float | tuple[float, float]  # a score, or a score and its standard error
 NO_GRADIENT = torch.zeros(0, dtype=torch.float64)
 
 
 class _Evaluated(NamedTuple):
-    """Score of a point, the gradient to follow from there, and its divergence."""
+    """Score of a point, the gradient to follow from there, its divergence, and the standard error of the score."""
 
     score: float
     gradient: Point = NO_GRADIENT
     kl: float | None = None
+    error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class SearchResult:
 
 
 def run_search(
-    f: Callable[[Point], float],
+    f: Callable[[Point], Scored],
     d: int,
     *,
     search: str = "bo",
@@ -69,8 +71,9 @@ def run_search(
     value_and_grad: Callable[[Point], tuple[float, Point]] | None = None,
     target_score: float = math.inf,
     limit: DivergenceLimit | None = None,
+    patience: float = math.inf,
     trials_per_step: int = 1,
-    evaluate: Callable[[Sequence[Point]], Iterable[float]] | None = None,
+    evaluate: Callable[[Sequence[Point]], Iterable[Scored]] | None = None,
     log: TrialLog | None = None,
     on_trial: Callable[[Trial, SearchResult], None] | None = None,
 ) -> SearchResult:
@@ -80,11 +83,12 @@ def run_search(
     log can be resumed.
 
     Args:
-        f: maps a float64 point to its score, higher is better. A trial whose score is not finite has failed.
+        f: maps a float64 point to its score, higher is better, or to a score and its standard error. A trial whose
+            score is not finite has failed.
         d: number of coordinates.
         search: a name in `SEARCHES`.
         budget: number of evaluations, those of a resumed log included. A trial of a search that follows the gradient
-            counts for `GRADIENT_COST`. If the log already covers the budget, nothing is evaluated.
+            counts for more (`trial_cost`). If the log already covers the budget, nothing is evaluated.
         seed: seeds the proposals.
         starts: points to evaluate right after the identity, in this order, instead of the search's own design. A search
             that follows the gradient ignores them.
@@ -92,6 +96,7 @@ def run_search(
             gradient. The search ends with the identity if that has no finite gradient.
         target_score: end with the step in which a trial within the limit reaches this score, even if budget is left.
         limit: how far a chosen point may diverge; only for a search that follows the gradient.
+        patience: end after this many trials without a better score.
         trials_per_step: points that are proposed together, before the score of any of them is known.
         evaluate: maps the points of a step to their scores, in order; None calls `f` for one after another.
         log: receives each trial as soon as its score is known; the search continues from the trials in it.
@@ -115,7 +120,6 @@ def run_search(
     strategy = SEARCHES[search](d, seed)
     if strategy.follows_gradient and value_and_grad is None:
         raise TarotError(f"a gradient for the search {search!r}", "none", "try the search 'bo' in the space 'head'")
-    cost = trial_cost(search)
     trials = list(log.trials) if log else []
     resumed = len(trials)
     for trial in trials:
@@ -123,7 +127,7 @@ def run_search(
             raise TarotError(f"trials of {d} coordinates", f"{len(trial.x)} in the log", "choose another folder")
 
     def result(interrupted: bool, chosen: int | None = None, kl: float | None = None) -> SearchResult:
-        return SearchResult(tuple(trials), resumed, cost * len(trials), interrupted, chosen, kl)
+        return SearchResult(tuple(trials), resumed, spent(search, len(trials)), interrupted, chosen, kl)
 
     def follow(x: Point) -> _Evaluated:
         assert value_and_grad is not None
@@ -132,16 +136,16 @@ def run_search(
             return _Evaluated(score, gradient)
         kl, kl_gradient = limit.value_and_grad(x, len(trials))
         # Beyond the target a higher score would only overfit.
-        gain = gradient if score < target_score else torch.zeros_like(gradient)
+        gain = torch.zeros_like(gradient) if score >= target_score else gradient
         weight = multiplier([*(trial.kl for trial in trials if trial.kl is not None), kl], limit.max_kl)
         return _Evaluated(score, limited_direction(gain, kl_gradient, weight), kl)
 
     try:
-        while (remaining := budget // cost - len(trials)) > 0:
+        while (remaining := _affordable(search, budget, len(trials))) > 0:
             # A resumed log may end inside a step: complete it without looking at the scores that it has so far.
             n_done = len(trials) % trials_per_step
             history, begun = trials[: len(trials) - n_done], trials[len(trials) - n_done :]
-            if _is_over(strategy, history, target_score, limit):
+            if _is_over(strategy, history, target_score, patience, limit):
                 break
             proposals = _propose(strategy, starts, history, begun, min(trials_per_step - n_done, remaining))
             points = [proposal.x for proposal, _ in proposals]
@@ -162,14 +166,27 @@ def run_search(
     return result(False, *_choose(trials, limit))
 
 
-def _is_over(strategy: Search, history: Sequence[Trial], target_score: float, limit: DivergenceLimit | None) -> bool:
-    """Return whether the budget cannot help: no gradient to follow, or the target is reached within the limit."""
-    lost = strategy.follows_gradient and bool(history) and not history[0].gradient
-    if limit is None or lost:
-        return lost or any(trial.score >= target_score for trial in history)
-    # The trials before the last did not end the search, in this process or in the one that logged them.
+def _affordable(search: str, budget: int, done: int) -> int:
+    """Return how many more trials a budget pays for, after those that are done."""
+    left, n = budget - spent(search, done), 0
+    while (left := left - trial_cost(search, done + n)) >= 0:
+        n += 1
+    return n
+
+
+def _is_over(
+    strategy: Search, history: Sequence[Trial], target_score: float, patience: float, limit: DivergenceLimit | None
+) -> bool:
+    """Return whether the budget cannot help: no gradient, no better score for long, or the target within the limit."""
+    if not history:
+        return False
     last = len(history) - 1
-    return last >= 0 and history[last].score >= target_score and _kl_within(history, last, limit) is not None
+    if (strategy.follows_gradient and not history[0].gradient) or last - best_of(history).index >= patience:
+        return True
+    if limit is None:
+        return any(trial.score >= target_score for trial in history)
+    # The trials before the last did not end the search, in this process or in the one that logged them.
+    return history[last].score >= target_score and _kl_within(history, last, limit) is not None
 
 
 def _kl_within(trials: Sequence[Trial], index: int, limit: DivergenceLimit) -> float | None:
@@ -213,9 +230,13 @@ def _propose(
 
 
 def _without_gradient(
-    f: Callable[[Point], float], evaluate: Callable[[Sequence[Point]], Iterable[float]] | None, points: Sequence[Point]
+    f: Callable[[Point], Scored],
+    evaluate: Callable[[Sequence[Point]], Iterable[Scored]] | None,
+    points: Sequence[Point],
 ) -> Iterator[_Evaluated]:
-    return (_Evaluated(score) for score in (evaluate(points) if evaluate else map(f, points)))
+    for scored in evaluate(points) if evaluate else map(f, points):
+        score, error = scored if isinstance(scored, tuple) else (scored, 0.0)
+        yield _Evaluated(score, error=error)
 
 
 def _timed(evaluations: Iterator[_Evaluated]) -> Iterator[tuple[_Evaluated, float]]:
@@ -232,9 +253,13 @@ def _timed(evaluations: Iterator[_Evaluated]) -> Iterator[tuple[_Evaluated, floa
 def _trial(
     index: int, proposal: Proposal, evaluated: _Evaluated, propose_seconds: float, evaluate_seconds: float
 ) -> Trial:
-    """Return the trial of an evaluated proposal; its score is NaN unless all of its numbers are finite."""
-    score, gradient, kl = evaluated
-    finite = math.isfinite(score) and bool(gradient.isfinite().all()) and (kl is None or math.isfinite(kl))
+    """Return the trial of an evaluated proposal; its score is NaN unless all of its numbers are finite.
+
+    A refused edit has no score, but a search may follow its gradient.
+    """
+    score, gradient, kl, error = evaluated
+    has_gradient = bool(gradient.isfinite().all()) and (kl is None or math.isfinite(kl))
+    finite = math.isfinite(score) and has_gradient
     return Trial(
         index=index,
         x=tuple(proposal.x.tolist()),
@@ -242,6 +267,7 @@ def _trial(
         origin=proposal.origin,
         propose_seconds=propose_seconds,
         evaluate_seconds=evaluate_seconds,
-        gradient=tuple(gradient.tolist()) if finite else (),
-        kl=kl if finite else None,
+        gradient=tuple(gradient.tolist()) if has_gradient else (),
+        kl=kl if has_gradient else None,
+        error=error if finite else 0.0,
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tarot.edit.adapter import Edit
 from tarot.edit.rotation import ROTATIONS
 from tarot.edit.sites import angle_mask, find_sites
 from tarot.models.chat import SYSTEM_MOVED
@@ -12,8 +13,10 @@ from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.quiet_loggers import quiet_loggers
 from tarot.objectives.answers import AnswerObjective
+from tarot.objectives.black_box import BlackBoxObjective, ModelFunction, Serve, is_black_box, resolve_function
 from tarot.objectives.fluency import FluencyFloor
 from tarot.objectives.generated import GenerationObjective, check_generates, make_generation_objective
+from tarot.objectives.policy import make_policy_objective
 from tarot.objectives.prompts import ChatTemplate, get_chat_template
 from tarot.objectives.retained import check_retain
 from tarot.objectives.rewards import is_reward
@@ -22,7 +25,8 @@ from tarot.objectives.shots import resolve_num_fewshot
 from tarot.objectives.task_loading import load_task
 from tarot.objectives.text_scores import TextScores
 from tarot.objectives.tuning_split import find_tuning_documents
-from tarot.search.config import TaRotConfig
+from tarot.search.config import POLICY_GRADIENT, TaRotConfig
+from tarot.search.policy_gradient import PolicySteps
 from tarot.search.space import Angles, Space, make_space
 
 
@@ -31,11 +35,13 @@ class Evaluation(NamedTuple):
 
     Attributes:
         score: higher is better; NaN if the edit is refused.
-        texts: what the generated texts scored; None for an objective over labelled answers.
+        texts: what the generated texts scored; None for objectives without texts.
+        error: standard error of the score; 0 if it is exact.
     """
 
     score: float
     texts: TextScores | None
+    error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -44,17 +50,19 @@ class Problem:
 
     Attributes:
         config: the configuration, without shots if the task allows none.
-        samples: the labelled training samples.
+        samples: the labelled training samples; those that only score a policy gradient come last.
         objective: what the search maximises.
         template: renders prompts as chats; None leaves them plain.
         prompt_notes: how prompts and samples differ from the task's own, for the provenance.
+        policy: what a policy gradient follows; None for other searches.
     """
 
     config: TaRotConfig
     samples: list[Sample]
-    objective: AnswerObjective | GenerationObjective
+    objective: AnswerObjective | GenerationObjective | BlackBoxObjective
     template: ChatTemplate | None
     prompt_notes: Mapping[str, Any]
+    policy: PolicySteps | None = None
 
     @classmethod
     def from_config(
@@ -63,6 +71,8 @@ class Problem:
         config: TaRotConfig,
         include_path: str | Path | None = None,
         batch_size: int | None = None,
+        function: ModelFunction | None = None,
+        serve: Serve | None = None,
     ) -> "Problem":
         """Draw the samples of a configuration and make its objective; the same on every machine.
 
@@ -71,6 +81,8 @@ class Problem:
             config: what to search.
             include_path: folder of further task files.
             batch_size: sequences per forward pass; None chooses.
+            function: what the objective `model` measures.
+            serve: turns model and adapter into what the function is given.
 
         Raises:
             UnknownName: no task has this name.
@@ -87,8 +99,20 @@ class Problem:
         task = load_task(config.task, include_path)
         config = replace(config, num_fewshot=resolve_num_fewshot(task, config.num_fewshot))
         template = get_chat_template(lm, config.apply_chat_template)
+        if is_black_box(config.objective):
+            rotation = ROTATIONS[config.rotation]
+            black_box = BlackBoxObjective(
+                loaded.model,
+                loaded.tokenizer,
+                resolve_function(config.objective, function),
+                edit=Edit.from_sites(loaded.model, config.sites, sites, rotation),
+                sites=sites,
+                rotation=rotation,
+                serve=serve,
+            )
+            return cls(config, [], black_box, template, {})
         samples = draw_samples(
-            task, config.num_samples, num_fewshot=config.num_fewshot, seed=config.seed, chat_template=template
+            task, config.n_drawn, num_fewshot=config.num_fewshot, seed=config.seed, chat_template=template
         )
         documents = find_tuning_documents(task)
         prompt_notes: dict[str, Any] = {
@@ -99,9 +123,15 @@ class Problem:
         objective: AnswerObjective | GenerationObjective
         if is_reward(config.objective):
             floor = FluencyFloor.parse(config.fluency_floor)
+            followed = samples[: config.num_samples]
+            checked = samples[config.num_samples :] or followed
             objective = make_generation_objective(
-                lm, task, samples, config.objective, floor=floor, seed=config.seed, **common
+                lm, task, checked, config.objective, floor=floor, seed=config.seed, **common
             )
+            if config.search == POLICY_GRADIENT:
+                policy = make_policy_objective(lm, task, followed, objective.reward, **common)
+                steps = PolicySteps(policy, objective, floor, config.seed)
+                return cls(config, samples, objective, template, prompt_notes, steps)
         else:
             objective = AnswerObjective(loaded.model, samples, lm.encode, answer_score=config.objective, **common)
         return cls(config, samples, objective, template, prompt_notes)
@@ -115,6 +145,9 @@ class Problem:
         """Score an edit with these angles, in radians."""
         if isinstance(self.objective, AnswerObjective):
             return Evaluation(self.objective(angles), None)
+        if isinstance(self.objective, BlackBoxObjective):
+            score, error = self.objective.measure(angles)
+            return Evaluation(score, None, error)
         texts = self.objective.evaluate(angles)
         return Evaluation(texts.score, texts)
 
@@ -130,7 +163,9 @@ def check_samples(config: TaRotConfig, include_path: str | Path | None = None) -
     """
     task = load_task(config.task, include_path)
     check_retain(config.retain, config.task, include_path)
+    if is_black_box(config.objective):
+        return
     if is_reward(config.objective):
         check_generates(task, config.objective)
     with quiet_loggers("tarot"):  # tune logs the same notes again
-        draw_samples(task, config.num_samples, num_fewshot=config.num_fewshot, seed=config.seed)
+        draw_samples(task, config.n_drawn, num_fewshot=config.num_fewshot, seed=config.seed)

@@ -42,10 +42,11 @@ class Trial:
         propose_seconds: time spent on proposing the point.
         evaluate_seconds: time spent on the objective and its gradient; for a step that is evaluated elsewhere, the time
             spent waiting since the previous trial.
-        gradient: d score / d x, if the search follows the gradient; under a limit, the direction of
-            `tarot.search.kl_limit`.
+        gradient: d score / d x, or its estimate from sampled texts, if the search follows the gradient; under a limit,
+            the direction of `tarot.search.kl_limit`.
         kl: divergence from the unedited model on the trial's part of the retained contexts, in nats a token; None
             without a limit.
+        error: standard error of the score; 0 if it is exact.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -58,6 +59,7 @@ class Trial:
     evaluate_seconds: Number
     gradient: tuple[Number, ...] = ()
     kl: Number | None = None
+    error: Number = 0.0
 
 
 def best_of(trials: Sequence[Trial]) -> Trial:
@@ -181,6 +183,8 @@ class TrialLog:
             del fields["gradient"]
         if trial.kl is None:
             del fields["kl"]
+        if not trial.error:
+            del fields["error"]
         _append(self.path, _line(fields))
         self.trials.append(trial)
 

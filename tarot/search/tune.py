@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -13,12 +14,14 @@ from tarot.edit.adapter import Adapter, Edit
 from tarot.errors import InvalidValueError, TarotError
 from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.black_box import BLACK_BOX, ModelFunction, Serve, is_black_box, resolve_function
 from tarot.objectives.objective import DifferentiableObjective
 from tarot.objectives.rewards import check_reward, is_reward
 from tarot.search.callbacks import Callback, notify_callbacks
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import RECIPE, SearchLogs, check_free, open_logs
 from tarot.search.loop import SearchResult, run_search
+from tarot.search.policy_gradient import PATIENCE
 from tarot.search.problem import Evaluation, Problem
 from tarot.search.provenance import search_provenance, search_settings
 from tarot.search.registry import check_budget
@@ -38,6 +41,8 @@ def tune(
     budget: int = 120,
     output_dir: str | Path | None = None,
     include_path: str | Path | None = None,
+    objective: ModelFunction | None = None,
+    serve: Serve | None = None,
     resume: bool = False,
     batch_size: int | None = None,
     score_batch: ScoreBatch | None = None,
@@ -57,6 +62,10 @@ def tune(
         budget: number of evaluations of the objective; a gradient counts for three.
         output_dir: folder for the trials and the adapter, new or empty unless resuming; None keeps nothing on disk.
         include_path: folder of further task files.
+        objective: function of the edited model and the tokenizer that returns a number, higher is better, or a number
+            and its standard error. For a configuration whose objective is `"model"`.
+        serve: context manager that maps the unedited model and an adapter to what `objective` gets instead of the
+            edited model, such as an engine that has loaded an exported file.
         resume: continue the search in `output_dir`; yields exactly the trials of an uninterrupted search.
         batch_size: sequences per forward pass; None chooses.
         score_batch: scores the edits of a step, in order; None scores them here, one after another.
@@ -80,7 +89,8 @@ def tune(
     loaded = LoadedModel.from_objects(model, tokenizer)
     folder = None if output_dir is None else Path(output_dir)
     check_request(config, budget=budget, output_dir=folder, resume=resume)
-    problem = Problem.from_config(loaded, config, include_path, batch_size)
+    _check_function(config, objective, serve)
+    problem = Problem.from_config(loaded, config, include_path, batch_size, objective, serve)
     space = problem.make_space()
     retention = None if config.max_kl is None else Retention.from_problem(loaded, problem, include_path, batch_size)
     settings = search_settings(loaded, problem.config, problem.samples, retention)
@@ -98,10 +108,9 @@ def tune(
             raise TarotError(
                 "a finite score in some trial", f"none in {n}", "try --dtype float32, or a smaller --bound"
             )
-        objective = problem.objective
         adapter = Adapter(
             _angles(space, torch.tensor(result.best.x, dtype=torch.float64)),
-            Edit.from_sites(loaded.model, config.sites, objective.sites, objective.rotation),
+            Edit.from_sites(loaded.model, config.sites, problem.objective.sites, problem.objective.rotation),
             search_provenance(loaded, problem, result, budget, retention),
         )
         if folder:
@@ -113,7 +122,7 @@ def tune(
 def check_request(config: TaRotConfig, *, budget: int, output_dir: Path | None = None, resume: bool = False) -> None:
     """Raise what `tune` would raise that is known without the model and the task.
 
-    The module of a reward `module:function` is imported: call this only for a reward that the user requested.
+    The module of a reward or objective `module:function` is imported: call this only for what the user requested.
 
     Raises:
         InvalidValueError: the budget does not pay for one trial, or `config` is not a TaRotConfig.
@@ -127,7 +136,19 @@ def check_request(config: TaRotConfig, *, budget: int, output_dir: Path | None =
         raise InvalidValueError("resume needs an output_dir to resume from.")
     if is_reward(config.objective):
         check_reward(config.objective)
+    if is_black_box(config.objective) and config.objective != BLACK_BOX:
+        resolve_function(config.objective, None)
     check_budget(config.search, budget)
+
+
+def _check_function(config: TaRotConfig, objective: ModelFunction | None, serve: Serve | None) -> None:
+    """Raise TarotError unless a function of the edited model is given exactly where the configuration asks for one."""
+    if is_black_box(config.objective):
+        resolve_function(config.objective, objective)
+    elif objective or serve:
+        raise InvalidValueError(
+            f"objective= and serve= need TaRotConfig(..., objective='model'), not {config.objective!r}."
+        )
 
 
 def _search(
@@ -154,11 +175,10 @@ def _search(
         budget=budget,
         seed=config.seed,
         starts=space.starts,
-        value_and_grad=(lambda x: space.value_and_grad(x, objective.value_and_grad))
-        if isinstance(objective, DifferentiableObjective)
-        else None,
+        value_and_grad=_follow(problem, space, logs),
         target_score=objective.target_score,
         limit=RetentionLimit(retention, space) if retention else None,
+        patience=PATIENCE if problem.policy else math.inf,
         trials_per_step=config.trials_per_step,
         evaluate=(lambda points: map(logs.keep_texts, score_batch([_angles(space, x) for x in points])))
         if score_batch
@@ -179,7 +199,25 @@ def _write_recipe(
         "budget": budget,
         **config.to_dict(),
     }
+    if is_reward(config.objective):  # as an option, --objective MODULE:FUNCTION is a function of the edited model
+        settings["reward"] = settings.pop("objective")
     write_recipe(path, settings, f"tarot tune {path.name} --output-path NEW repeats this search.")
+
+
+def _follow(problem: Problem, space: Space, logs: SearchLogs) -> Callable[[Tensor], tuple[float, Tensor]] | None:
+    """Return the function that a search which follows the gradient calls once for each trial; None if there is none."""
+    objective, policy = problem.objective, problem.policy
+    if policy:
+        indices = count(len(logs.logged_trials))
+
+        def step(angles: Angles) -> tuple[float, Angles]:
+            texts, gradient = policy(next(indices), angles, logs.draws)
+            return logs.keep_texts(Evaluation(texts.score, texts)).score, gradient
+
+        return lambda x: space.value_and_grad(x, step)
+    if isinstance(objective, DifferentiableObjective):
+        return lambda x: space.value_and_grad(x, objective.value_and_grad)
+    return None
 
 
 def _angles(space: Space, x: Tensor) -> Angles:

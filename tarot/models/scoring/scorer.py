@@ -298,13 +298,20 @@ class Scorer:
                 yield [part[i] for i in requests], logits
 
     def _passes(self) -> Iterator[tuple[list[int], list[Tensor], list[Tensor]]]:
-        """Yield for each pass: its requests, their summed log-probabilities, and whether each is greedy."""
+        """Yield for each pass: its requests, the log-probabilities of their tokens, and whether each is greedy."""
         for requests, logits in self.logits():
             tokens = torch.tensor([t for i in requests for t in self.requests[i].continuation], device=logits.device)
             chosen = logits.float().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
             matches = logits.argmax(-1) == tokens
             lengths = [len(self.requests[i].continuation) for i in requests]
-            yield requests, [t.sum() for t in chosen.split(lengths)], [t.all() for t in matches.split(lengths)]
+            yield requests, list(chosen.split(lengths)), [t.all() for t in matches.split(lengths)]
+
+    def token_log_probabilities(self) -> list[Float[Tensor, " token"]]:
+        """Return the log-probability of every token of each continuation in nats, differentiably."""
+        scores: dict[int, Tensor] = {}
+        for requests, tokens, _ in self._passes():
+            scores.update(zip(requests, tokens, strict=True))
+        return [scores[i] for i in range(len(self.requests))]
 
     def log_probabilities(self) -> tuple[Float[Tensor, " request"], Bool[Tensor, " request"]]:
         """Score every request, differentiably.
@@ -313,10 +320,10 @@ class Scorer:
             Summed log-probability of each continuation in nats, and whether greedy decoding would write it.
         """
         scores: dict[int, tuple[Tensor, Tensor]] = {}
-        for requests, totals, greedy in self._passes():
-            scores.update(zip(requests, zip(totals, greedy, strict=True), strict=True))
+        for requests, tokens, greedy in self._passes():
+            scores.update(zip(requests, zip(tokens, greedy, strict=True), strict=True))
         return (
-            torch.stack([scores[i][0] for i in range(len(self.requests))]),
+            torch.stack([scores[i][0].sum() for i in range(len(self.requests))]),
             torch.stack([scores[i][1] for i in range(len(self.requests))]),
         )
 
@@ -328,8 +335,8 @@ class Scorer:
                 done = next(passes, None)
             if done is None:
                 return
-            for i, total, greedy in zip(*done, strict=True):
-                yield i, Score(total.item(), bool(greedy))
+            for i, tokens, greedy in zip(*done, strict=True):
+                yield i, Score(tokens.sum().item(), bool(greedy))
 
     def scores(self) -> list[Score]:
         """Score every request, in the order given."""

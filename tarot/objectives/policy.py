@@ -1,0 +1,223 @@
+"""Policy objective: sampled texts, and the gradient of their expected return in the angles.
+
+    return of a draw = reward / spread of the rewards + multiplier * fluency - KL_WEIGHT * (log p - log p of the base)
+
+The last term is one sample of the KL divergence of the edited from the unedited model, as in RLOO (arXiv 2402.14740).
+Fluency is the mean log-probability of the text's tokens under the unedited model, so both need one pass of that model.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from lm_eval.api.task import Task
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
+from torch import Tensor
+
+from tarot._files.strict_json import Count, Number
+from tarot.edit.hooks import apply_rotation
+from tarot.edit.merge import merge_temporarily
+from tarot.edit.rotation import Rotation
+from tarot.edit.sites import Site
+from tarot.errors import InvalidValueError
+from tarot.models.lm_eval_model import TarotLM
+from tarot.models.sampling import Sampler, Stops
+from tarot.models.scoring.scorer import Request, Scorer
+from tarot.objectives.rewards import Reward
+from tarot.objectives.samples import Sample
+from tarot.objectives.surrogate import clipped_surrogate, leave_one_out, spread
+
+N_DRAWS = 4  # texts of each prompt
+CLIP = 0.2  # PPO's
+KL_WEIGHT = 0.02  # spreads of the reward for one nat of a text
+PASS_TEXTS = 16  # texts of one backward pass, which keeps every layer's activations
+
+Angles = Float[Tensor, "layer head angle"]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One sampled text.
+
+    Attributes:
+        text: the text.
+        tokens: as sampled, with the one that ended the text.
+        reward: in the reward's units.
+        base: log-probability of all tokens under the unedited model, in nats.
+        drawn_with: log-probability of each token under the edit that drew it, in nats.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    text: str
+    tokens: tuple[Count, ...]
+    reward: Number
+    base: Number
+    drawn_with: tuple[Number, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.tokens) == len(self.drawn_with) > 0:
+            raise ValueError(f"{len(self.tokens)} tokens and {len(self.drawn_with)} log-probabilities")
+
+    @property
+    def fluency(self) -> float:
+        """Mean log-probability of a token under the unedited model, in nats."""
+        return self.base / len(self.tokens)
+
+    @property
+    def excess(self) -> float:
+        """Log-probability of the text under the edit minus that under the unedited model, in nats."""
+        return sum(self.drawn_with) - self.base
+
+
+@dataclass(frozen=True)
+class DrawSet:
+    """The draws that several steps follow.
+
+    Attributes:
+        seed: random seed of the draws.
+        multiplier: weight of the fluency in the return.
+        draws: by prompt.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    seed: int
+    multiplier: Number
+    draws: tuple[tuple[Draw, ...], ...]
+
+    @property
+    def digest(self) -> str:
+        """Digest of all texts."""
+        texts = "\0".join(draw.text for drawn in self.draws for draw in drawn)
+        return hashlib.sha256(texts.encode()).hexdigest()[:16]
+
+    def advantages(self) -> Float[Tensor, "prompt draw"]:
+        """Return the advantage of each draw, in spreads of the reward."""
+        rewards = torch.tensor([[draw.reward for draw in drawn] for drawn in self.draws], dtype=torch.float64)
+        scale = spread(rewards) or 1.0
+        penalties = torch.tensor(
+            [[self.multiplier * draw.fluency - KL_WEIGHT * draw.excess for draw in drawn] for drawn in self.draws],
+            dtype=torch.float64,
+        )
+        return leave_one_out(rewards / scale + penalties)
+
+
+class PolicyObjective:
+    """Sample texts under an edit, and compute the gradient of the clipped surrogate on them.
+
+    Args:
+        sampler: draws the texts; its model is the one that is edited, and is unchanged after every call.
+        prompts: the prompts as the model sees them.
+        reward: scores (prompts, continuations).
+        sites: where to rotate.
+        rotation: how angles become a rotation.
+    """
+
+    def __init__(
+        self, sampler: Sampler, prompts: Sequence[str], reward: Reward, *, sites: Sequence[Site], rotation: Rotation
+    ) -> None:
+        self.model = sampler.model
+        self.sampler = sampler
+        self.prompts = prompts
+        self.reward = reward
+        self.sites = tuple(sites)
+        self.rotation = rotation
+
+    def draw(self, angles: Angles, seed: int, multiplier: float = 0.0, n_draws: int = N_DRAWS) -> DrawSet:
+        """Sample and score texts under the edit of these angles, in radians."""
+        with torch.no_grad(), merge_temporarily(self.model, angles, self.sites, self.rotation):
+            texts = self.sampler.sample(n_draws, seed)
+        flat = [text for drawn in texts for text in drawn]
+        prompts = [prompt for prompt in self.prompts for _ in range(n_draws)]
+        rewards = self.reward(prompts, [text.text for text in flat])
+        requests = self._requests([[text.tokens for text in drawn] for drawn in texts])
+        with torch.no_grad():
+            base = Scorer(self.model, requests, self.sampler.batch_size).log_probabilities()[0].tolist()
+        draws = [
+            Draw(text.text, text.tokens, float(reward), total, text.log_probabilities)
+            for text, reward, total in zip(flat, rewards, base, strict=True)
+        ]
+        by_prompt = (tuple(draws[begin : begin + n_draws]) for begin in range(0, len(draws), n_draws))
+        return DrawSet(seed, multiplier, tuple(by_prompt))
+
+    def gradient(self, angles: Angles, draws: DrawSet) -> Angles:
+        """Return the gradient of the surrogate at these angles (radians), per radian and draw.
+
+        Raises:
+            TarotError: the draws are not of the objective's prompts.
+        """
+        if len(draws.draws) != len(self.prompts) or not all(len(drawn) > 1 for drawn in draws.draws):
+            raise InvalidValueError(
+                f"Each of the {len(self.prompts)} prompts needs at least two draws.", hint="tune again"
+            )
+        requests = self._requests([[draw.tokens for draw in drawn] for drawn in draws.draws])
+        advantages = draws.advantages().flatten().float()
+        drawn_with = [torch.tensor(draw.drawn_with) for drawn in draws.draws for draw in drawn]
+        total = torch.zeros(angles.shape)
+        for begin in range(0, len(requests), PASS_TEXTS):
+            part = slice(begin, begin + PASS_TEXTS)
+            total += self._surrogate_gradient(angles, requests[part], drawn_with[part], advantages[part])
+        return total / len(requests)
+
+    def _surrogate_gradient(
+        self,
+        angles: Angles,
+        requests: Sequence[Request],
+        drawn_with: Sequence[Float[Tensor, " token"]],
+        advantages: Float[Tensor, " draw"],
+    ) -> Angles:
+        angles = angles.detach().to(self.model.device, copy=True).requires_grad_()
+        with torch.enable_grad(), apply_rotation(self.model, angles, self.sites, self.rotation):
+            now = Scorer(self.model, requests).token_log_probabilities()
+            before = [each.to(now[0]) for each in drawn_with]
+            surrogate = clipped_surrogate(now, before, advantages.to(now[0]), CLIP)
+            (gradient,) = torch.autograd.grad(surrogate, angles)
+        return gradient.cpu()
+
+    def _requests(self, tokens: Sequence[Sequence[tuple[int, ...]]]) -> list[Request]:
+        contexts = self.sampler.contexts
+        return [
+            Request(tuple(context), text) for context, drawn in zip(contexts, tokens, strict=True) for text in drawn
+        ]
+
+
+def make_policy_objective(
+    lm: TarotLM,
+    task: Task,
+    samples: Sequence[Sample],
+    reward: Reward,
+    *,
+    sites: Sequence[Site],
+    rotation: Rotation,
+    batch_size: int | None,
+) -> PolicyObjective:
+    """Make the policy objective of a reward on a generating task's samples; their answers are not used.
+
+    Texts have the task's length and stops. They are sampled at temperature 1, whatever the task's own sampling.
+
+    Args:
+        lm: the unedited model.
+        task: the task, for its generation options.
+        samples: the samples, for their prompts.
+        reward: scores (prompts, continuations).
+        sites: where to rotate.
+        rotation: how angles become a rotation.
+        batch_size: most texts of one pass of sampling; None chooses it.
+    """
+    options = normalize_gen_kwargs(dict(task.config.generation_kwargs), lm.max_gen_toks)
+    n_tokens = int(options["max_gen_toks"])
+    end = lm.tok_decode(lm.eot_token_id, skip_special_tokens=False)
+    strings = [stop for stop in handle_stop_sequences(options.get("until"), eos=end) if stop != end]
+    own_ends = lm.model.generation_config.eos_token_id if lm.model.generation_config else None
+    ends = own_ends if isinstance(own_ends, list) else [own_ends]
+    end_tokens = {lm.eot_token_id, *(token for token in ends if token is not None)}
+    stops = Stops(n_tokens, frozenset(end_tokens), tuple(strings), lm.tok_decode)
+    prompts = [sample.pairs[sample.gold][0] for sample in samples]
+    longest = max(1, lm.max_length - n_tokens)
+    contexts = [lm.tok_encode(prompt, left_truncate_len=longest) for prompt in prompts]
+    sampler = Sampler(lm.model, contexts, stops, batch_size)
+    return PolicyObjective(sampler, prompts, reward, sites=sites, rotation=rotation)

@@ -1,0 +1,144 @@
+"""Policy gradient: a planted reward, the floor's multiplier, and a resumed run that is the uninterrupted one."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from after_trial import AfterTrial
+from hypothesis import given
+from hypothesis import strategies as st
+from letters import plant_rewards
+
+from tarot.errors import TarotError
+from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.fluency import NO_FLOOR, FluencyFloor
+from tarot.objectives.policy import DrawSet
+from tarot.objectives.text_scores import TextScores, read_text_scores
+from tarot.search.config import TaRotConfig
+from tarot.search.folder import read_curve, read_trials
+from tarot.search.policy_gradient import STEPS, DrawLog, PolicyGradient, PolicySteps, read_draws
+from tarot.search.problem import Problem
+from tarot.search.registry import spent, trial_cost
+from tarot.search.tune import tune
+
+BUDGET = spent("policy-gradient", 5)
+FOLLOW = TaRotConfig("openings", num_samples=4, objective="planted:vowels")
+
+
+@pytest.fixture
+def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedModel:
+    return plant_rewards(tmp_path, monkeypatch)
+
+
+def test_it_is_the_default_for_rewards_alone() -> None:
+    assert TaRotConfig("openings", objective="fluency").search == "policy-gradient"
+    assert TaRotConfig("openings").search == "adam"
+    for objective, search in (("fluency", "adam"), ("log_probability", "policy-gradient")):
+        with pytest.raises(TarotError, match="gradient"):
+            TaRotConfig("openings", objective=objective, search=search)
+
+
+def test_a_planted_reward_is_maximised(tmp_path: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reward and its opposite must diverge on the texts that the gradient follows."""
+    monkeypatch.setattr(PolicyGradient, "rate", 1 / 8)  # few steps on few texts
+    sampled = {}
+    for name in ("vowels", "consonants"):
+        config = replace(FOLLOW, objective=f"planted:{name}")
+        tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / name, budget=spent(config.search, 7))
+        sets = read_draws(tmp_path / name)
+        rewards = [[draw.reward for drawn in sets[i].draws for draw in drawn] for i in sorted(sets)]
+        sampled[name] = [sum(each) / len(each) for each in rewards]
+    assert sampled["vowels"][-1] > 1 - sampled["consonants"][-1] + 0.05
+
+
+@pytest.mark.parametrize("stopped_after", [2, 3])  # within a set of draws, and before the next
+def test_resumed_equals_uninterrupted(tmp_path: Path, loaded: LoadedModel, stopped_after: int) -> None:
+    def stop(trial: object, result: object) -> None:
+        if len(result.trials) == stopped_after:
+            raise RuntimeError("the machine went away")
+
+    config = replace(FOLLOW, fluency_floor="20%")
+    whole = tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "whole", budget=BUDGET)
+    with pytest.raises(RuntimeError, match="the machine went away"):
+        tune(
+            loaded.model,
+            loaded.tokenizer,
+            config,
+            output_dir=tmp_path / "cut",
+            budget=BUDGET,
+            callbacks=[AfterTrial(stop)],
+        )
+    again = tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "cut", budget=BUDGET, resume=True)
+    assert again.fingerprint == whole.fingerprint
+    assert [trial.x for trial in read_trials(tmp_path / "cut")] == [
+        trial.x for trial in read_trials(tmp_path / "whole")
+    ]
+    assert read_draws(tmp_path / "cut") == read_draws(tmp_path / "whole")
+    assert read_text_scores(tmp_path / "cut") == read_text_scores(tmp_path / "whole")
+    # Without a folder nothing is kept, and the edit is the same.
+    assert tune(loaded.model, loaded.tokenizer, config, budget=BUDGET).fingerprint == whole.fingerprint
+
+
+def test_the_budget_counts_draws_gradients_and_scores(tmp_path: Path, loaded: LoadedModel) -> None:
+    adapter = tune(loaded.model, loaded.tokenizer, FOLLOW, output_dir=tmp_path / "out", budget=BUDGET + 1)
+    assert adapter.provenance["trials"] == 5 and adapter.provenance["spent"] == BUDGET
+    assert len(read_curve(tmp_path / "out", "policy-gradient")) == BUDGET
+    costs = [trial_cost("policy-gradient", i) for i in range(2 * STEPS)]
+    assert costs[:STEPS] == costs[STEPS:] and costs[0] > costs[1] == costs[2]
+
+
+def test_scores_are_of_prompts_that_no_gradient_follows(loaded: LoadedModel) -> None:
+    problem = Problem.from_config(loaded, FOLLOW)
+    assert problem.policy is not None
+    followed, scored = set(problem.policy.policy.prompts), set(problem.objective.prompts)
+    assert len(followed) == len(scored) == FOLLOW.num_samples and not followed & scored
+
+
+class Texts:
+    """Stands for the scored texts and for the draws: what they would be does not matter to the multiplier."""
+
+    base = TextScores(reward=0.0, fluency=-1.0, distinct_2=1.0, repetition=0.0)
+
+    def __init__(self, fluency: float) -> None:
+        self.fluency = fluency
+
+    def evaluate(self, angles: torch.Tensor) -> TextScores:
+        return replace(self.base, fluency=self.fluency)
+
+    def draw(self, angles: torch.Tensor, seed: int, multiplier: float) -> DrawSet:
+        return DrawSet(seed, multiplier, ())
+
+    def gradient(self, angles: torch.Tensor, draws: DrawSet) -> torch.Tensor:
+        return torch.zeros_like(angles)
+
+
+@given(st.floats(-5, 0), st.floats(0, 2))
+def test_the_multiplier_grows_while_texts_are_below_the_middle_of_the_floor(fluency: float, width: float) -> None:
+    texts, log = Texts(fluency), DrawLog(None)
+    steps = PolicySteps(texts, texts, FluencyFloor(nats=width), seed=0)
+    for trial in range(2 * STEPS + 1):
+        steps(trial, torch.zeros(1, 1, 2), log)
+    multipliers = [log.sets[trial].multiplier for trial in (0, STEPS, 2 * STEPS)]
+    assert list(log.sets) == [0, STEPS, 2 * STEPS]
+    if fluency < -1 - width / 2 - 0.01:
+        assert 0 < multipliers[0] < multipliers[1] < multipliers[2]
+    elif fluency >= -1:
+        assert multipliers == [0, 0, 0]
+
+
+def test_without_a_floor_fluency_has_no_weight() -> None:
+    texts, log = Texts(-50.0), DrawLog(None)
+    PolicySteps(texts, texts, NO_FLOOR, seed=0)(0, torch.zeros(1, 1, 2), log)
+    assert log.sets[0].multiplier == 0
+
+
+@pytest.mark.parametrize("damage", ["[", '{"0": {}}', '{"0": {"seed": 0, "multiplier": 0, "draws": []}}'])
+def test_damaged_draws_are_an_error(tmp_path: Path, loaded: LoadedModel, damage: str) -> None:
+    out = tmp_path / "out"
+    tune(loaded.model, loaded.tokenizer, FOLLOW, output_dir=out, budget=spent("policy-gradient", 1))
+    assert json.loads((out / "draws.json").read_text())
+    (out / "draws.json").write_text(damage)
+    with pytest.raises(TarotError, match="draws"):
+        tune(loaded.model, loaded.tokenizer, FOLLOW, output_dir=out, budget=BUDGET, resume=True)
