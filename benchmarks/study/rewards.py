@@ -1,0 +1,166 @@
+"""Rewards on generated texts: `python -m benchmarks.study.rewards`.
+
+Declared before it was measured: SmolLM2, the task `openings`, `sentiment:positive`, bound .3 for `bo` and `random` and
+the default for the policy gradient, 20 samples, budget 120, a fluency floor of 10%, seeds 0 to 2; then the same with
+`format:json`. Arms: `prompt` asks for it in words, `best-of-4` keeps the best of four sampled texts of the base, and
+the searches `policy-gradient`, `bo` and `random`. The held-out documents are the first of the test split, the same for
+every arm. Each pair of arm and seed is one small file, and a file that exists is not measured again.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tarot._files.atomic import write_atomically
+from tarot.edit.adapter import Adapter
+from tarot.edit.rotation import ROTARY
+from tarot.edit.sites import find_sites
+from tarot.evaluation.statistics.means import difference
+from tarot.models.lm_eval_model import TarotLM
+from tarot.models.load import load_model
+from tarot.models.loaded_model import LoadedModel
+from tarot.models.scoring.scorer import Scorer
+from tarot.objectives.fluency import make_fluency
+from tarot.objectives.generated import score_texts
+from tarot.objectives.policy import N_DRAWS, make_policy_objective
+from tarot.objectives.prompts import get_chat_template
+from tarot.objectives.rewards import make_reward
+from tarot.objectives.samples import Sample, render_evaluation_documents
+from tarot.objectives.task_loading import load_task
+from tarot.objectives.text_generation import TextGenerator
+from tarot.objectives.text_scores import ScoredTexts
+from tarot.search.config import TaRotConfig
+from tarot.search.tune import tune
+
+MODEL, TASK, SEEDS, BUDGET = "wheel:smollm2-135m", "openings", (0, 1, 2), 120
+# What the prompt says in place of the task's own instruction.
+INSTRUCTIONS = {"sentiment:positive": "Write a positive review:", "format:json": "Answer with a JSON object:"}
+OWN_INSTRUCTION = "A film review:"
+SEARCHES: dict[str, dict[str, Any]] = {
+    "policy-gradient": {"search": "policy-gradient"},
+    "bo": {"search": "bo", "bound": 0.3},
+    "random": {"search": "random", "space": "head", "bound": 0.3},
+}
+ARMS = ("prompt", "best-of-4", *SEARCHES)
+
+
+class Study:
+    """Measure arms on the same held-out documents.
+
+    Args:
+        loaded: the model.
+        reward: name of the reward.
+        n_documents: number of held-out documents.
+    """
+
+    def __init__(self, loaded: LoadedModel, reward: str, n_documents: int) -> None:
+        self.loaded = loaded
+        self.name = reward
+        self.lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
+        self.task = load_task(TASK)
+        template = get_chat_template(self.lm, True)
+        self.documents = render_evaluation_documents(self.task, limit=n_documents, chat_template=template)
+        self.fluency = make_fluency(self.lm)
+        self.reward = make_reward(reward, self.fluency)
+        self.base = self.score(self.prompts, self.write(self.prompts))
+
+    @property
+    def prompts(self) -> list[str]:
+        """The prompts of the held-out documents."""
+        return [prompt_of(document) for document in self.documents]
+
+    def write(self, prompts: Sequence[str]) -> list[str]:
+        """Return the model's texts as the task generates them."""
+        return TextGenerator(self.lm, prompts, self.task.config.generation_kwargs).generate(seed=0)
+
+    def score(self, prompts: Sequence[str], texts: Sequence[str]) -> ScoredTexts:
+        """Score texts; call it while the model is unedited."""
+        return score_texts(prompts, texts, self.reward, self.fluency)
+
+    def prompted(self, seed: int) -> ScoredTexts:
+        """Ask for it in words. Fluency is that of the text after the original prompt."""
+        asking = [prompt.replace(OWN_INSTRUCTION, INSTRUCTIONS[self.name]) for prompt in self.prompts]
+        if asking == self.prompts:
+            raise ValueError(f"{OWN_INSTRUCTION!r} is not in the prompts of {TASK}")
+        return self.score(self.prompts, self.write(asking))
+
+    def best_of_four(self, seed: int) -> ScoredTexts:
+        """Keep the text with the highest reward of four that the base samples for each document."""
+        sites = find_sites(self.loaded.model, "heads", 1.0)
+        policy = make_policy_objective(
+            self.lm, self.task, self.documents, self.reward, sites=sites, rotation=ROTARY, batch_size=None
+        )
+        drawn = policy.sampler.sample(N_DRAWS, seed)
+        texts = []
+        for prompt, candidates in zip(self.prompts, drawn, strict=True):
+            written = [candidate.text for candidate in candidates]
+            rewards = list(self.reward([prompt] * len(written), written))
+            texts.append(written[rewards.index(max(rewards))])
+        return self.score(self.prompts, texts)
+
+    def tuned(self, arm: str, seed: int, folder: Path) -> tuple[Adapter, ScoredTexts]:
+        """Tune an edit, resuming what an earlier run left in the folder, and score its texts."""
+        config = TaRotConfig(TASK, objective=self.name, seed=seed, fluency_floor="10%", **SEARCHES[arm])
+        model, tokenizer = self.loaded
+        adapter = tune(model, tokenizer, config, budget=BUDGET, output_dir=folder, resume=folder.exists())
+        with adapter.apply(model):
+            texts = self.write(self.prompts)
+        return adapter, self.score(self.prompts, texts)
+
+    def divergence(self, adapter: Adapter, texts: Sequence[str]) -> float:
+        """Return the mean log-ratio of edited to unedited model on the texts of the edited one, in nats a token."""
+        requests = [self.fluency.request(*pair) for pair in zip(self.prompts, texts, strict=True)]
+        scorer = Scorer(self.loaded.model, requests)
+        with torch.no_grad():
+            base = scorer.log_probabilities()[0].sum()
+            with adapter.apply(self.loaded.model):
+                edited = Scorer(self.loaded.model, requests).log_probabilities()[0].sum()
+        return float(edited - base) / sum(len(request.continuation) for request in requests)
+
+    def measure(self, arm: str, seed: int, folder: Path) -> dict[str, Any]:
+        """Return one record: the arm's scores, its gain with its 95% CI, and texts to read."""
+        record: dict[str, Any] = {"arm": arm, "seed": seed, "reward": self.name, "documents": len(self.documents)}
+        baselines: dict[str, Callable[[int], ScoredTexts]] = {"prompt": self.prompted, "best-of-4": self.best_of_four}
+        if arm in baselines:
+            scored = baselines[arm](seed)
+        else:
+            adapter, scored = self.tuned(arm, seed, folder / f"{arm}-{seed}")
+            record |= {"kl": self.divergence(adapter, scored.texts), "spent": adapter.provenance["spent"]}
+        gain = difference(self.base.rewards, scored.rewards)
+        return record | {
+            "base": vars(self.base.summary),
+            "scores": vars(scored.summary),
+            "gain": [gain.value, gain.low, gain.high],
+            "texts": scored.texts[:5],
+        }
+
+
+def prompt_of(document: Sample) -> str:
+    """Return the prompt of a document without answers."""
+    return document.pairs[document.gold][0]
+
+
+def main() -> None:
+    """Measure what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True, help="where the records and searches are kept")
+    parser.add_argument("--reward", default="sentiment:positive", choices=INSTRUCTIONS)
+    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--documents", type=int, default=160)
+    arguments = parser.parse_args()
+    folder = arguments.folder / arguments.reward.replace(":", "-")
+    study = Study(load_model(arguments.model), arguments.reward, arguments.documents)
+    for seed in SEEDS:
+        for arm in ARMS:
+            file = folder / f"{arm}-{seed}.json"
+            if not file.exists():
+                record = study.measure(arm, seed, folder)
+                write_atomically(file, (json.dumps(record, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
