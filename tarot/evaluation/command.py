@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from tarot.edit.adapter import Adapter
 from tarot.edit.layers import format_layers
 from tarot.evaluation.as_tuned import config_of
 from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.rewards import is_reward
 from tarot.search.config import TaRotConfig
 
 
@@ -77,14 +77,14 @@ def _making(model: str, adapter: Adapter, folder: str, shared: list[str]) -> tup
     """Return the lines that make an adapter, and the folder that they leave it in."""
     config, provenance = config_of(adapter), adapter.provenance
     # The default of a space depends on the search, and that of a search on the objective.
-    default_search = TaRotConfig(config.task, objective=config.objective).search
-    default = replace(TaRotConfig(config.task, search=config.search), search=default_search)
+    defaults = vars(TaRotConfig(config.task, objective=config.objective, search=config.search))
+    defaults |= {"search": TaRotConfig(config.task, objective=config.objective).search, "objective": "log_probability"}
     reference = f"--model {shlex.quote(model)}"
     dtype = _dtype_option(str(provenance.get("dtype", "auto")))
     changed = [
-        f"--{name.replace('_', '-')} {shlex.quote(format_layers(value) if name == 'layers' else str(value))}"
+        f"--{_option(name, value)} {shlex.quote(format_layers(value) if name == 'layers' else str(value))}"
         for name, value in vars(config).items()
-        if name not in ("task", "apply_chat_template") and value != getattr(default, name)
+        if name not in ("task", "apply_chat_template") and value != defaults[name]
     ]
     tune = ["tarot tune", reference, f"--tasks {shlex.quote(config.task)}", *dtype, *shared, *changed]
     tune += [f"--budget {provenance['budget']}", *([] if config.apply_chat_template else ["--no-chat"])]
@@ -95,6 +95,11 @@ def _making(model: str, adapter: Adapter, folder: str, shared: list[str]) -> tup
     prune = ["tarot prune", reference, *dtype, f"--adapter {folder}", *shared, f"--keep {pruned['keep']:g}"]
     prune += [f"--output-path {folder}-pruned"]
     return [" ".join(tune), " ".join(prune)], f"{folder}-pruned"
+
+
+def _option(name: str, value: object) -> str:
+    """Return the option of `tarot tune` that sets a field of the configuration."""
+    return "reward" if name == "objective" and is_reward(str(value)) else name.replace("_", "-")
 
 
 def _dtype_option(dtype: str) -> list[str]:
