@@ -118,7 +118,7 @@ def trial_progress(budget: int, search: str) -> "Iterator[Callback]":
         A callback for `tune`.
     """
     from tarot.search.callbacks import Callback  # imports torch
-    from tarot.search.registry import spent
+    from tarot.search.registry import spent, trial_cost
 
     step = f"searching, {budget} evaluations"
     with StepProgress() as show:
@@ -141,7 +141,8 @@ def trial_progress(budget: int, search: str) -> "Iterator[Callback]":
                 if adapter is not None:
                     if not adapter.provenance["interrupted"]:
                         show(step, budget, budget)
-                    show.print(why_ended(adapter.provenance, budget, cost))
+                    trials: Any = adapter.provenance["trials"]
+                    show.print(why_ended(adapter.provenance, budget, trial_cost(search, trials)))
 
         yield ShowProgress()
 
@@ -152,7 +153,7 @@ def why_ended(provenance: Any, budget: int, cost: int) -> str:
     Args:
         provenance: the adapter's.
         budget: evaluations of the whole search.
-        cost: evaluations that one trial counts for.
+        cost: evaluations that a further trial would have counted for.
     """
     spent = provenance["spent"]
     if provenance["interrupted"]:
@@ -160,7 +161,9 @@ def why_ended(provenance: Any, budget: int, cost: int) -> str:
     elif spent + cost > budget:
         reason = "budget spent"
     else:
-        reason = "training samples fitted" if provenance["fitted"] else "no gradient to follow"
+        # Only a policy gradient ends for want of a better score, and only the identity can have no gradient to follow.
+        unfitted = "no gradient to follow" if provenance["trials"] == 1 else "no better score for many trials"
+        reason = "training samples fitted" if provenance["fitted"] else unfitted
     return f"{reason} after {spent} of {budget} evaluations"
 
 
