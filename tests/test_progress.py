@@ -51,11 +51,12 @@ def test_a_terminal_has_one_bar_for_the_current_step() -> None:
         (119, True, False, "budget spent after 119 of 120"),
         (45, True, False, "training samples fitted after 45 of 120"),
         (3, False, False, "no gradient to follow after 3 of 120"),
+        (45, False, False, "no better score for many trials after 45 of 120"),
         (45, False, True, "interrupted after 45 of 120"),
     ],
 )
 def test_why_a_search_ended(spent: int, fitted: bool, interrupted: bool, reason: str) -> None:
-    provenance = {"spent": spent, "fitted": fitted, "interrupted": interrupted}
+    provenance = {"spent": spent, "fitted": fitted, "interrupted": interrupted, "trials": spent // 3}
     assert why_ended(provenance, 120, 3) == f"{reason} evaluations"
 
 
