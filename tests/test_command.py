@@ -14,6 +14,7 @@ from test_config import configs
 from typer.main import get_command
 
 from tarot.cli.main import app
+from tarot.cli.tune import objective_name
 from tarot.edit.layers import parse_layers
 from tarot.evaluation.command import not_repeated, repeat_command
 from tarot.evaluation.compare import compare
@@ -56,6 +57,7 @@ def test_the_cli_reads_the_printed_commands(
     values = {field.name: tune[field.name] for field in fields(TaRotConfig) if field.name in tune}
     (values["num_fewshot"],) = parse_shots(tune["num_fewshot"])
     values |= {"task": tune["tasks"][0], "layers": parse_layers(tune["layers"])}
+    values["objective"] = objective_name(tune["objective"], tune["reward"])
     values |= {name: tune[name] or "" for name in ("search", "space")}  # None takes the default
     assert TaRotConfig(**values) == config
     others = ("model", "dtype", "budget", "include_path")

@@ -207,7 +207,7 @@ def tune(
         num_samples=num_samples,
         space=space or "",
         search=search.value if search else "",
-        objective=_objective_name(objective, reward),
+        objective=objective_name(objective, reward),
         sites=sites,
         layers=parse_layers(layers),
         rotation=rotation,
@@ -257,7 +257,7 @@ def tune(
     out.print(f"adapter {adapter.fingerprint} in {output}{interrupted}")
 
 
-def _objective_name(objective: str | None, reward: str | None) -> str:
+def objective_name(objective: str | None, reward: str | None) -> str:
     """Return the configuration's objective: a reward's name, or `model:` before a function of the edited model."""
     from tarot.objectives.rewards import is_reward, needs_consent, split_sum
 
