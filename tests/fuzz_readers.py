@@ -178,7 +178,7 @@ def _read_template(folder: Path, rng: random.Random) -> object:
 
 def _read_task(folder: Path, rng: random.Random) -> object:
     names = task_names_in(folder)
-    check_task_names(["choice"], folder)
+    check_task_names(["own_choice"], folder)
     return names
 
 
