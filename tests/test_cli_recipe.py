@@ -46,7 +46,7 @@ def defaults(command: str, file: Path, *arguments: str) -> dict[str, Any]:
 
 def test_a_recipe_of_tune_has_the_fields_of_the_configuration() -> None:
     names = {field.name for field in fields(TaRotConfig)}
-    assert TuneRecipe.__annotations__.keys() - names == {"model", "dtype", "include_path", "budget"}
+    assert TuneRecipe.__annotations__.keys() - names == {"model", "dtype", "include_path", "budget", "reward"}
     assert names <= TuneRecipe.__annotations__.keys()
     assert RECIPE == folder.RECIPE
 

@@ -18,6 +18,8 @@ pytest_plugins = ["cli_suite"]
 def test_tune_has_the_defaults_of_the_configuration() -> None:
     defaults = {name: parameter.default for name, parameter in signature(tune).parameters.items()}
     shared = {field.name: field.default for field in fields(TaRotConfig)} | {"search": None, "space": None}
+    shared |= {"objective": None}  # or --reward
+    shared |= {"retain": None}  # a list, where the configuration has a tuple
     shared.pop("task")
     assert defaults.keys() >= shared.keys()
     assert {name: str(defaults[name]) for name in shared} == {name: str(value) for name, value in shared.items()}
