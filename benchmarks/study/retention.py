@@ -1,0 +1,195 @@
+"""Measure what a limit of divergence keeps: `python -m benchmarks.study.retention`.
+
+Declared before it was measured. A *cell* is a model, a task, a number of shots and a seed, as in the study. An *arm* is
+one way to make the edit. Each arm of each cell is one small JSON file: the answers to the own task and to every other
+task, the divergence and perplexity on neutral text that no search has read, and what the search cost. The unedited
+model has a file of its own for each model, task and number of shots. A task's gain, change and share of equal answers
+follow from the two files (`summarize`).
+
+Of the other tasks, two are named in the arm `named`; nobody tunes on the three synthetic ones. It can be stopped and
+started at any time, and several processes may share the work.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from benchmarks.study import grid
+from benchmarks.study.grid import Cell
+from benchmarks.study.run import fast_products
+from tarot._files.atomic import write_atomically
+from tarot.analysis.divergence import measure_divergence
+from tarot.analysis.neutral_text import neutral_text
+from tarot.edit.adapter import Adapter
+from tarot.evaluation.evaluate import evaluate
+from tarot.evaluation.lm_eval_results import read_answers
+from tarot.evaluation.statistics.gains import weighted_f1
+from tarot.models.load import load_model
+from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.task_loading import load_task
+from tarot.search.config import TaRotConfig
+from tarot.search.tune import tune
+
+HERE = Path(__file__).parent
+FORMAT = 1
+MAX_KL = 0.03  # nats a token
+NAMED = ("synth_navigate", "synth_color")
+OTHERS = (*(f"tarot_{task}" for task in grid.TASKS), "synth_implicatives", *NAMED)
+DOCUMENTS, NEUTRAL_TOKENS = 100, 5_000
+
+# Settings of `TaRotConfig` in which an arm differs from the default, and the strength at which its edit is measured.
+ARMS: Mapping[str, tuple[dict[str, Any], float]] = {
+    "default": ({}, 1.0),
+    "strength .75": ({}, 0.75),
+    "strength .5": ({}, 0.5),
+    "limit": ({"max_kl": MAX_KL}, 1.0),
+    "named": ({"max_kl": MAX_KL, "retain": NAMED}, 1.0),
+    "tighter": ({"max_kl": MAX_KL / 3}, 1.0),
+    "second half": ({"max_kl": MAX_KL, "layers": -0.5}, 1.0),
+}
+BASE = "base"
+
+
+def cells(seeds: tuple[int, ...], shots: tuple[int, ...] = grid.SHOTS) -> Iterator[Cell]:
+    """Yield the cells, those without shots first, then seed by seed."""
+    return (
+        Cell(model, task, n_shots, seed)
+        for n_shots in shots
+        for seed in seeds
+        for task in grid.TASKS
+        for model in grid.MODELS
+    )
+
+
+def make_edit(loaded: LoadedModel, cell: Cell, arm: str, work: Path) -> Adapter:
+    """Tune the edit of an arm, or continue to tune it; arms that differ in strength share one search."""
+    settings, strength = ARMS[arm]
+    config = TaRotConfig(
+        f"tarot_{cell.task}", num_fewshot=cell.shots, num_samples=grid.SAMPLES, seed=cell.seed, **settings
+    )
+    shared = next(name for name, (others, _) in ARMS.items() if others == settings)
+    folder = work / f"{cell.name}-{shared.replace(' ', '_')}"
+    with fast_products(loaded):
+        adapter = tune(
+            loaded.model, loaded.tokenizer, config, output_dir=folder, budget=grid.BUDGET, resume=folder.exists()
+        )
+    if adapter.provenance["interrupted"]:  # its best so far is not this cell's result
+        raise KeyboardInterrupt
+    return adapter if strength == 1 else adapter.scaled(strength)
+
+
+def answer_tasks(loaded: LoadedModel, cell: Cell, edit: Adapter | None) -> dict[str, Any]:
+    """Return right and greedy answers of every task; the own one has the cell's shots, the others have none."""
+    own = f"tarot_{cell.task}"
+    answers = {}
+    for name in OTHERS:
+        options = {"adapter": edit, "num_fewshot": cell.shots if name == own else 0, "limit": DOCUMENTS}
+        results = evaluate(loaded.model, loaded.tokenizer, [name], **options)
+        gold, arm = read_answers(load_task(name), results["samples"][name])
+        answers[name] = {"gold": gold, "greedy": arm.greedy}
+    return answers
+
+
+def measure(loaded: LoadedModel, cell: Cell, arm: str, work: Path) -> dict[str, Any]:
+    """Return the record of an arm in a cell; of the arm `base`, what the unedited model answers."""
+    record: dict[str, Any] = {"format": FORMAT, **vars(cell), "arm": arm}
+    if arm == BASE:
+        return record | {"tasks": answer_tasks(loaded, cell, None)}
+    started = time.perf_counter()
+    edit = make_edit(loaded, cell, arm, work)
+    seconds = time.perf_counter() - started
+    (divergence,) = measure_divergence(loaded.model, [edit], neutral_text(loaded, NEUTRAL_TOKENS))
+    return record | {
+        "adapter": edit.fingerprint,
+        "seconds": round(seconds, 1),
+        "spent": edit.provenance["spent"],
+        "fitted": edit.provenance["fitted"],
+        "retention": edit.provenance.get("retention"),
+        "kl": vars(divergence.kl),
+        "perplexity_ratio": divergence.perplexity / divergence.base_perplexity,
+        "tasks": answer_tasks(loaded, cell, edit),
+    }
+
+
+def summarize(record: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the gain on the own task, and change and share of equal answers on the others.
+
+    Args:
+        record: an arm's.
+        base: the unedited model's, with the same number of shots on the own task.
+    """
+
+    def change(name: str) -> float:
+        before, after = base["tasks"][name], record["tasks"][name]
+        return weighted_f1(after["gold"], after["greedy"]) - weighted_f1(before["gold"], before["greedy"])
+
+    def agreement(name: str) -> float:
+        pairs = zip(base["tasks"][name]["greedy"], record["tasks"][name]["greedy"], strict=True)
+        return fmean(before == after for before, after in pairs)
+
+    own = f"tarot_{record['task']}"
+    others = [name for name in OTHERS if name != own]
+    return {
+        "gain": change(own),
+        "changes": {name: change(name) for name in others},
+        "agreement": {name: agreement(name) for name in others},
+        "kl": record["kl"]["value"],
+        "perplexity_ratio": record["perplexity_ratio"],
+    }
+
+
+def todo(seeds: tuple[int, ...], shots: tuple[int, ...], arms: list[str]) -> Iterator[tuple[str, Cell, str]]:
+    """Yield the name of each record's file, its cell and its arm; the unedited model has no seed."""
+    for cell in cells(seeds, shots):
+        if cell.seed == seeds[0]:
+            yield f"{cell.model}-{cell.task}-{cell.shots}-{BASE}", cell, BASE
+        for arm in arms:
+            yield f"{cell.name}-{arm.replace(' ', '_')}", cell, arm
+
+
+def parse_numbers(text: str) -> tuple[int, ...]:
+    """Parse a comma-separated list of whole numbers."""
+    return tuple(map(int, text.split(",")))
+
+
+def parse_arms(text: str) -> list[str]:
+    """Parse a comma-separated list of arms."""
+    names = text.split(",")
+    if unknown := [name for name in names if name not in ARMS]:
+        raise argparse.ArgumentTypeError(f"unknown arm {unknown[0]!r}; choose from {', '.join(ARMS)}")
+    return names
+
+
+def main() -> None:
+    """Measure what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("runs/retention"), help="folder of the searches' trials")
+    parser.add_argument("--output", type=Path, default=HERE / "retention", help="folder of the records")
+    parser.add_argument("--seeds", type=parse_numbers, default=grid.SEEDS)
+    parser.add_argument("--shots", type=parse_numbers, default=grid.SHOTS)
+    parser.add_argument("--arms", type=parse_arms, default=list(ARMS), help="default: all")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    load = cache(load_model)
+    for name, cell, arm in todo(options.seeds, options.shots, options.arms):
+        path = options.output / f"{name}.json"
+        with suppress(Timeout), FileLock(options.work / f"{name}.lock", timeout=0):
+            if path.exists():
+                continue
+            started = time.perf_counter()
+            record = measure(load(grid.MODELS[cell.model]), cell, arm, options.work)
+            write_atomically(path, (json.dumps(record) + "\n").encode())
+            print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""The study of retention: what it declares, and how its records are summarised."""
+
+from typing import Any
+
+import pytest
+
+from benchmarks.study import grid
+from benchmarks.study.retention import ARMS, BASE, OTHERS, parse_arms, summarize, todo
+from tarot.search.config import TaRotConfig
+
+
+def test_every_arm_is_a_configuration_and_every_record_has_a_file_of_its_own() -> None:
+    for settings, strength in ARMS.values():
+        assert TaRotConfig("tarot_color", **settings).search == "adam" and 0 < strength <= 1
+    names = [name for name, _, _ in todo(grid.SEEDS, grid.SHOTS, list(ARMS))]
+    n_cells = len(grid.MODELS) * len(grid.TASKS) * len(grid.SHOTS)
+    assert len(set(names)) == len(names) == n_cells * (1 + len(grid.SEEDS) * len(ARMS))
+    assert parse_arms("limit,named") == ["limit", "named"]
+
+
+def record(greedy: dict[str, list[int]], **values: Any) -> dict[str, Any]:
+    tasks = {name: {"gold": [0, 1, 0, 1], "greedy": greedy.get(name, [0, 0, 0, 0])} for name in OTHERS}
+    return {"task": "color", "kl": {"value": 0.02}, "perplexity_ratio": 1.01, "tasks": tasks, **values}
+
+
+def test_summary_of_a_record() -> None:
+    edited = record({"tarot_color": [0, 1, 0, 1], "synth_color": [0, 0, 0, -1]}, arm="limit")
+    summary = summarize(edited, record({}, arm=BASE))
+    assert summary["gain"] == pytest.approx(2 / 3)
+    assert summary["agreement"]["synth_color"] == 0.75
+    assert "tarot_color" not in summary["agreement"]
+    assert summary["changes"]["synth_navigate"] == 0
+    assert (summary["kl"], summary["perplexity_ratio"]) == (0.02, 1.01)
