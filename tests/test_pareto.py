@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tarot.objectives.text_scores import TextScores
-from tarot.search.pareto import pareto_front
+from tarot.search.pareto import pareto_front, retention_front
+from tarot.search.trials import Trial
 
 reward_and_fluency = st.lists(st.tuples(st.integers(0, 4), st.integers(-4, 0)), max_size=8)
 
@@ -15,3 +16,21 @@ def test_the_front_is_what_no_other_trial_beats(values: list[tuple[int, int]]) -
     front = pareto_front(scores)
     best = {(r, f) for r, f in values if not any(r2 >= r and f2 >= f and (r2, f2) != (r, f) for r2, f2 in values)}
     assert [(scores[i].reward, scores[i].fluency) for i in front] == sorted(best, key=lambda pair: pair[1])
+
+
+@given(st.lists(st.tuples(st.integers(-4, 4), st.integers(0, 4)), max_size=8))
+def test_the_front_of_retention_is_what_no_other_trial_beats(values: list[tuple[int, int]]) -> None:
+    trials = [Trial(i, (0.5,), float(s), "gradient", 0.0, 0.0, kl=float(kl)) for i, (s, kl) in enumerate(values)]
+    # The divergence of a trial is estimated by the mean over the last four, which together read all contexts.
+    recent = [sum(kl for _, kl in values[max(0, i - 3) : i + 1]) / min(4, i + 1) for i in range(len(values))]
+    points = [(s, kl) for (s, _), kl in zip(values, recent, strict=True)]
+    best = {(s, kl) for s, kl in points if not any(s2 >= s and k2 <= kl and (s2, k2) != (s, kl) for s2, k2 in points)}
+    front = retention_front(trials)
+    assert [(point.score, point.kl) for point in front] == sorted(best, key=lambda point: point[1])
+
+
+def test_failed_trials_are_not_on_the_front() -> None:
+    failed = Trial(1, (0.5,), float("nan"), "gradient", 0.0, 0.0)
+    assert [
+        point.index for point in retention_front([Trial(0, (0.5,), 0.0, "identity", 0.0, 0.0, kl=0.0), failed])
+    ] == [0]

@@ -5,6 +5,7 @@ older one. Each option belongs to one of the help panels below.
 """
 
 import math
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -81,6 +82,20 @@ def batch_size(text: str) -> int | None:
     if not (text.isascii() and text.isdigit() and int(text)):
         raise typer.BadParameter(f"expected a batch size from 1, or auto, got {text!r}")
     return int(text)
+
+
+def trial_or_kl(text: str) -> int | float:
+    """Read the number of a trial, or a divergence in nats, which has a decimal point.
+
+    Raises:
+        typer.BadParameter: The text is neither.
+    """
+    with suppress(ValueError):
+        if text.isascii() and text.isdigit():
+            return int(text)
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise typer.BadParameter(f"expected the number of a trial, or nats a token such as 0.02, got {text!r}")
 
 
 def split_names(values: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -32,9 +33,11 @@ from tarot.cli.options import (
     SingleTask,
     Space,
     optional_names,
+    trial_or_kl,
 )
 from tarot.cli.progress import announce
 from tarot.cli.recipe import TuneRecipeFile
+from tarot.cli.tables import print_table
 from tarot.errors import TarotError
 
 if TYPE_CHECKING:
@@ -124,6 +127,26 @@ def tune(
             rich_help_panel=SEARCH,
         ),
     ] = None,
+    front: Annotated[
+        bool,
+        typer.Option(
+            "--front",
+            help="With --max-kl: print the trials that no other beats in both score and divergence.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    pick: Annotated[
+        float | None,
+        typer.Option(
+            "--pick",
+            parser=trial_or_kl,
+            metavar="N|NATS",
+            help="With --max-kl: save trial N, or the best trial within this divergence (0.02). With --resume, a finished "
+            "search is not run again.",
+            show_default="the best within --max-kl",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     seed: Annotated[
         int,
         typer.Option("--seed", help="Random seed for drawing samples, shots and proposals.", rich_help_panel=SEARCH),
@@ -193,6 +216,7 @@ def tune(
     from tarot.evaluation.ray.candidates import RayScorer
     from tarot.evaluation.ray.cluster import Resources
     from tarot.search.config import TaRotConfig
+    from tarot.search.pick import check_pick
     from tarot.search.problem import check_samples
     from tarot.search.trackers import make_trackers
     from tarot.search.tune import check_request
@@ -221,6 +245,7 @@ def tune(
     )
     resources = Resources.parse(cpus, gpus, memory)
     check_request(config, budget=budget, output_dir=output, resume=resume)
+    check_pick(config, pick)
     trackers = make_trackers(report_to or (), output)
     check_samples(config, include_path)
     with ExitStack() as stack:
@@ -244,6 +269,7 @@ def tune(
             include_path=include_path,
             resume=resume,
             batch_size=batch_size,
+            pick=pick,
             score_batch=remote,
             callbacks=[bar, *trackers],
         )
@@ -253,6 +279,8 @@ def tune(
     _print_outcome(adapter, config)
     if config.max_kl is not None:
         _print_retention(adapter, config.max_kl)
+        if front:
+            _print_front(output)
     interrupted = ", interrupted" if adapter.provenance["interrupted"] else ""
     out.print(f"adapter {adapter.fingerprint} in {output}{interrupted}")
 
@@ -284,6 +312,14 @@ def _print_outcome(adapter: "Adapter", config: "TaRotConfig") -> None:
     )
     total = sum(seconds.values())
     out.print(f"{total:.0f} s, {seconds['proposing'] / total:.0%} of them spent on proposing")
+
+
+def _print_front(output: Path) -> None:
+    from tarot.search.folder import read_trials
+    from tarot.search.pareto import retention_front
+
+    rows = [(str(index), f"{score:.4f}", f"{kl:.4f}") for index, score, kl in retention_front(read_trials(output))]
+    print_table(("trial", "score on the samples", "KL, nats a token"), rows, "front of score and divergence")
 
 
 def _print_retention(adapter: "Adapter", max_kl: float) -> None:

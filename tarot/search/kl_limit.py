@@ -22,8 +22,11 @@ import math
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from tarot.search.trials import Trial
 
 INITIAL, INTEGRAL, PROPORTIONAL, LARGEST = 0.5, 0.1, 0.3, 3.0
 PARTS = 4
@@ -56,6 +59,31 @@ def recent_kl(kls: Sequence[float | None]) -> float:
     """Return the mean divergence of the last trials that together have read all contexts; failed ones are left out."""
     known = [kl for kl in kls if kl is not None][-PARTS:]
     return sum(known) / len(known) if known else math.inf
+
+
+def kl_within(trials: Sequence[Trial], index: int, limit: DivergenceLimit) -> float | None:
+    """Return the divergence of a trial on all contexts if it is within the limit, else None."""
+    if index == 0:
+        return 0.0
+    kls = [trial.kl for trial in trials[: index + 1]]
+    if min(recent_kl(kls), recent_kl(kls[-1:])) > 2 * limit.max_kl:
+        return None  # not worth reading all contexts
+    kl = limit.kl(torch.tensor(trials[index].x, dtype=torch.float64))
+    return kl if kl <= limit.max_kl else None
+
+
+def choose_trial(trials: Sequence[Trial], limit: DivergenceLimit | None) -> tuple[int | None, float | None]:
+    """Return the index of the trial with the best score within the limit, the identity at least, and its divergence.
+
+    Both are None without a limit.
+    """
+    if limit is None:
+        return None, None
+    finite = [trial for trial in trials if math.isfinite(trial.score)]
+    for trial in sorted(finite, key=lambda trial: (-trial.score, trial.index)):
+        if (kl := kl_within(trials, trial.index, limit)) is not None:
+            return trial.index, kl
+    return 0, 0.0
 
 
 def multiplier(kls: Sequence[float], limit: float) -> float:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tarot.errors import TarotError
-from tarot.search.kl_limit import DivergenceLimit, limited_direction, multiplier, recent_kl
+from tarot.search.kl_limit import DivergenceLimit, choose_trial, kl_within, limited_direction, multiplier
 from tarot.search.protocol import Point, Proposal, Search
 from tarot.search.registry import SEARCHES, check_budget, check_trials_per_step, spent, trial_cost
 from tarot.search.trials import Trial, TrialLog, best_of
@@ -162,8 +162,8 @@ def run_search(
     except KeyboardInterrupt:
         if not trials:
             raise
-        return result(True, *_choose(trials, limit))
-    return result(False, *_choose(trials, limit))
+        return result(True, *choose_trial(trials, limit))
+    return result(False, *choose_trial(trials, limit))
 
 
 def _affordable(search: str, budget: int, done: int) -> int:
@@ -186,29 +186,7 @@ def _is_over(
     if limit is None:
         return any(trial.score >= target_score for trial in history)
     # The trials before the last did not end the search, in this process or in the one that logged them.
-    return history[last].score >= target_score and _kl_within(history, last, limit) is not None
-
-
-def _kl_within(trials: Sequence[Trial], index: int, limit: DivergenceLimit) -> float | None:
-    """Return the divergence of a trial on all contexts if it is within the limit, else None."""
-    if index == 0:
-        return 0.0
-    kls = [trial.kl for trial in trials[: index + 1]]
-    if min(recent_kl(kls), recent_kl(kls[-1:])) > 2 * limit.max_kl:
-        return None  # not worth reading all contexts
-    kl = limit.kl(torch.tensor(trials[index].x, dtype=torch.float64))
-    return kl if kl <= limit.max_kl else None
-
-
-def _choose(trials: Sequence[Trial], limit: DivergenceLimit | None) -> tuple[int | None, float | None]:
-    """Return the index of the best trial within the limit, the identity at least, and its divergence."""
-    if limit is None:
-        return None, None
-    finite = [trial for trial in trials if math.isfinite(trial.score)]
-    for trial in sorted(finite, key=lambda trial: (-trial.score, trial.index)):
-        if (kl := _kl_within(trials, trial.index, limit)) is not None:
-            return trial.index, kl
-    return 0, 0.0
+    return history[last].score >= target_score and kl_within(history, last, limit) is not None
 
 
 def _propose(

@@ -1,11 +1,15 @@
-"""The Pareto front of a search: trials that no other trial beats in both reward and fluency."""
+"""The Pareto front of a search: trials that no other trial beats in both of two respects."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from botorch.utils.multi_objective.pareto import is_non_dominated
 
 from tarot.objectives.text_scores import TextScores
+from tarot.search.kl_limit import recent_kl
+from tarot.search.trials import Trial
 
 
 def pareto_front(scores: Mapping[int, TextScores]) -> list[int]:
@@ -19,9 +23,50 @@ def pareto_front(scores: Mapping[int, TextScores]) -> list[int]:
         >>> pareto_front({0: worse, 1: better})
         [1]
     """
-    trials = sorted(scores)
-    if not trials:
+    kept = _non_dominated({i: (scores[i].reward, scores[i].fluency) for i in sorted(scores)})
+    return sorted(kept, key=lambda i: scores[i].fluency)
+
+
+class FrontPoint(NamedTuple):
+    """A trial of the front of score against divergence.
+
+    Attributes:
+        index: of the trial.
+        score: on the samples.
+        kl: mean divergence of this trial and those before it, in nats a token: an estimate, since each reads a part of
+            the retained contexts.
+    """
+
+    index: int
+    score: float
+    kl: float
+
+
+def retention_front(trials: Sequence[Trial]) -> list[FrontPoint]:
+    """Return the trials that no other equals or beats in both score and divergence, by rising divergence.
+
+    Args:
+        trials: of a search with a limit of divergence.
+
+    Example:
+        >>> first = Trial(0, (0.5,), -2.0, "identity", 0.0, 0.1, kl=0.0)
+        >>> second = Trial(1, (0.6,), -3.0, "gradient", 0.0, 0.1, kl=0.02)
+        >>> retention_front([first, second])
+        [FrontPoint(index=0, score=-2.0, kl=0.0)]
+    """
+    points = [
+        FrontPoint(trial.index, trial.score, recent_kl([each.kl for each in trials[: trial.index + 1]]))
+        for trial in trials
+        if math.isfinite(trial.score) and trial.kl is not None
+    ]
+    kept = _non_dominated({point.index: (point.score, -point.kl) for point in points})
+    return sorted((point for point in points if point.index in kept), key=lambda point: point.kl)
+
+
+def _non_dominated(points: Mapping[int, tuple[float, float]]) -> list[int]:
+    """Return the keys of the points that no other equals or beats in both numbers; of equal points the first."""
+    if not points:
         return []
-    both = torch.tensor([[scores[i].reward, scores[i].fluency] for i in trials], dtype=torch.float64)
+    both = torch.tensor(list(points.values()), dtype=torch.float64)
     kept = is_non_dominated(both, deduplicate=True).tolist()
-    return sorted((i for i, keep in zip(trials, kept, strict=True) if keep), key=lambda i: scores[i].fluency)
+    return [key for key, keep in zip(points, kept, strict=True) if keep]

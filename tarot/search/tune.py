@@ -21,6 +21,7 @@ from tarot.search.callbacks import Callback, notify_callbacks
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import RECIPE, SearchLogs, check_free, open_logs
 from tarot.search.loop import SearchResult, run_search
+from tarot.search.pick import check_pick, pick_trial
 from tarot.search.policy_gradient import PATIENCE
 from tarot.search.problem import Evaluation, Problem
 from tarot.search.provenance import search_provenance, search_settings
@@ -45,6 +46,7 @@ def tune(
     serve: Serve | None = None,
     resume: bool = False,
     batch_size: int | None = None,
+    pick: int | float | None = None,
     score_batch: ScoreBatch | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Adapter:
@@ -68,6 +70,8 @@ def tune(
             edited model, such as an engine that has loaded an exported file.
         resume: continue the search in `output_dir`; yields exactly the trials of an uninterrupted search.
         batch_size: sequences per forward pass; None chooses.
+        pick: the trial to return instead of the best one, by its number (int), or the best within another limit of
+            divergence, in nats a token (float); only with `config.max_kl`.
         score_batch: scores the edits of a step, in order; None scores them here, one after another.
         callbacks: called when the search begins, after each trial, and at the end.
 
@@ -89,6 +93,7 @@ def tune(
     loaded = LoadedModel.from_objects(model, tokenizer)
     folder = None if output_dir is None else Path(output_dir)
     check_request(config, budget=budget, output_dir=folder, resume=resume)
+    check_pick(config, pick)
     _check_function(config, objective, serve)
     problem = Problem.from_config(loaded, config, include_path, batch_size, objective, serve)
     space = problem.make_space()
@@ -108,6 +113,8 @@ def tune(
             raise TarotError(
                 "a finite score in some trial", f"none in {n}", "try --dtype float32, or a smaller --bound"
             )
+        if pick is not None and retention is not None:
+            result = pick_trial(result, RetentionLimit(retention, space), pick)
         adapter = Adapter(
             _angles(space, torch.tensor(result.best.x, dtype=torch.float64)),
             Edit.from_sites(loaded.model, config.sites, problem.objective.sites, problem.objective.rotation),

@@ -1,0 +1,56 @@
+"""Pick another trial of a search than the best one within its limit of divergence."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from tarot.errors import InvalidValueError
+from tarot.search.config import TaRotConfig
+from tarot.search.kl_limit import DivergenceLimit, choose_trial
+from tarot.search.loop import SearchResult
+from tarot.search.protocol import Point
+
+
+@dataclass(frozen=True)
+class _OtherLimit:
+    """A limit at another divergence."""
+
+    limit: DivergenceLimit
+    max_kl: float
+
+    def value_and_grad(self, x: Point, index: int) -> tuple[float, Point]:
+        return self.limit.value_and_grad(x, index)
+
+    def kl(self, x: Point) -> float:
+        return self.limit.kl(x)
+
+
+def check_pick(config: TaRotConfig, pick: int | float | None) -> None:
+    """Raise InvalidValueError unless `pick` is None, or the number of a trial or a divergence, under a limit."""
+    if pick is None:
+        return
+    if config.max_kl is None:
+        raise InvalidValueError("pick chooses among trials of a search with a limit of divergence; give max_kl.")
+    if isinstance(pick, bool) or not isinstance(pick, int | float) or not 0 <= pick < math.inf:
+        raise InvalidValueError(f"pick must be the number of a trial, or nats a token such as 0.02, not {pick!r}.")
+
+
+def pick_trial(result: SearchResult, limit: DivergenceLimit, pick: int | float) -> SearchResult:
+    """Return a result with another chosen trial.
+
+    Args:
+        result: of a search with a limit.
+        limit: its limit.
+        pick: number of a trial (int), or another limit in nats a token (float).
+
+    Raises:
+        InvalidValueError: there is no such trial, or it failed.
+    """
+    if isinstance(pick, float):
+        chosen, kl = choose_trial(result.trials, _OtherLimit(limit, pick))
+        return replace(result, chosen=chosen, kl=kl)
+    if pick >= len(result.trials) or not math.isfinite(result.trials[pick].score):
+        raise InvalidValueError(f"There is no trial {pick} with a score among the {len(result.trials)} trials.")
+    x = torch.tensor(result.trials[pick].x, dtype=torch.float64)
+    return replace(result, chosen=pick, kl=limit.kl(x) if pick else 0.0)

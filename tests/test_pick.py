@@ -1,0 +1,41 @@
+"""Picking another trial of a search with a limit of divergence."""
+
+import pytest
+from test_kl_limit import LIMIT, Limit, kl_of, search
+
+from tarot.errors import InvalidValueError
+from tarot.search.config import TaRotConfig
+from tarot.search.pick import check_pick, pick_trial
+
+
+def test_by_number() -> None:
+    result = search(30)
+    picked = pick_trial(result, Limit(), 4)
+    assert picked.best == result.trials[4]
+    assert picked.kl == kl_of(result.trials[4])
+    assert pick_trial(result, Limit(), 0).kl == 0.0
+
+
+@pytest.mark.parametrize("limit", [LIMIT / 4, 2 * LIMIT])
+def test_by_divergence(limit: float) -> None:
+    result = search(60)
+    picked = pick_trial(result, Limit(), limit)
+    assert picked.best.score == max(trial.score for trial in result.trials if kl_of(trial) <= limit)
+    assert picked.best != result.best
+
+
+def test_a_trial_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(InvalidValueError, match="trial 10"):
+        pick_trial(search(30), Limit(), 10)
+
+
+@pytest.mark.parametrize("pick", [-1, True, float("inf"), float("nan"), "3"])
+def test_wrong_values_are_refused(pick: object) -> None:
+    with pytest.raises(InvalidValueError, match="pick"):
+        check_pick(TaRotConfig("a", max_kl=0.03), pick)
+
+
+def test_a_limit_is_needed() -> None:
+    check_pick(TaRotConfig("a"), None)
+    with pytest.raises(InvalidValueError, match="max_kl"):
+        check_pick(TaRotConfig("a"), 3)
