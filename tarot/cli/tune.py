@@ -141,8 +141,8 @@ def tune(
             "--pick",
             parser=trial_or_kl,
             metavar="N|NATS",
-            help="With --max-kl: save trial N, or the best trial within this divergence (0.02). With --resume, a finished "
-            "search is not run again.",
+            help="With --max-kl: save trial N, or the best trial within this divergence (0.02). With --resume, a "
+            "finished search is not run again.",
             show_default="the best within --max-kl",
             rich_help_panel=OUTPUT,
         ),
