@@ -29,7 +29,7 @@ from tarot.objectives.tuning_split import find_tuning_documents
 
 ANSWER_TOKENS = 4
 TASK_PROMPTS = 24
-N_TEXTS, TEXT_TOKENS = 12, 32
+N_TEXTS, TEXT_TOKENS = 16, 64
 _TEXT_SEED = 2**40  # far from the seeds of neutral text, which measures retention
 
 
