@@ -29,7 +29,7 @@ def measure_held_out(
         >>> loaded = tarot.load_model("wheel:smollm2-135m")
         >>> measured = measure_held_out(loaded, adapter, n_tokens=500)
         >>> measured.provenance["retention"]["held_out"]["tokens"]
-        500
+        512
     """
     (divergence,) = measure_divergence(loaded.model, [adapter], neutral_text(loaded, n_tokens), batch_size)
     held_out = {
