@@ -65,5 +65,5 @@ def test_examples(
     if "compare_rewards" in example.name:
         example.globs["adapter"] = tuned_for_reward(loaded)
     failures: list[str] = []
-    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=failures.append)
+    doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS).run(example, out=failures.append)
     assert not failures, "".join(failures)

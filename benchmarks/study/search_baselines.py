@@ -29,6 +29,7 @@ from tarot.search.acquisition import (
     handle_numerical_errors,
     make_gaussian_process,
     maximise_acquisition,
+    noise_variances,
     to_tensors,
 )
 from tarot.search.bayesian import BayesianOptimisation, last_refit
@@ -46,10 +47,11 @@ class Matern(BayesianOptimisation):
     def _kernel(self) -> Kernel:
         return get_covar_module_with_dim_scaled_prior(self.d, use_rbf_kernel=False)
 
-    def _fitted(self, X: Points, Y: Scores) -> SingleTaskGP:
+    def _fitted(self, X: Points, Y: Scores, variances: Scores | None) -> SingleTaskGP:
         if self._last is None or len(self._last[0]) != len(Y):
             with local_rng(self.seed, -len(Y)):
-                self._last = (Y, fit_gaussian_process(X, Y, self._kernel(), max_steps=50).requires_grad_(False))
+                model = fit_gaussian_process(X, Y, self._kernel(), max_steps=50, variances=variances)
+            self._last = (Y, model.requires_grad_(False))
         return self._last[1]
 
 
@@ -92,14 +94,16 @@ class SphericalLinear(Matern):
 class Saas(BayesianOptimisation):
     """`bo` with a sparse prior on inverse length-scales, at its maximum (Eriksson and Jankowiak, arXiv 2103.00349)."""
 
-    def _model(self, X: Points, Y: Scores) -> SingleTaskGP:
+    def _model(self, X: Points, Y: Scores, variances: Scores | None) -> SingleTaskGP:
         m = last_refit(len(Y))
         with local_rng(self.seed, -m):
-            past = get_map_saas_model(X[:m], Y[:m], outcome_transform=Standardize(m=1))
+            noise = None if variances is None else variances[:m]
+            past = get_map_saas_model(X[:m], Y[:m], noise, outcome_transform=Standardize(m=1))
             mll = ExactMarginalLogLikelihood(past.likelihood, past)
             fit_gpytorch_mll(mll, optimizer_kwargs={"options": {"maxiter": 50}})
         past.requires_grad_(False)
-        return make_gaussian_process(X, Y, past.covar_module, past.mean_module, past.likelihood).eval()
+        likelihood = past.likelihood if variances is None else None
+        return make_gaussian_process(X, Y, past.covar_module, past.mean_module, likelihood, variances=variances).eval()
 
 
 class Turbo(BayesianOptimisation):
@@ -128,7 +132,7 @@ class Turbo(BayesianOptimisation):
         centre = X[Y[:, 0].argmax()]
         try:
             with handle_numerical_errors(self.seed, len(history)):
-                model = self._model(X, Y)
+                model = self._model(X, Y, noise_variances(history))
                 engine = SobolEngine(self.d, scramble=True, seed=stable_seed(self.seed, len(history)))
                 inside = centre + length * (engine.draw(1000, dtype=torch.float64) - 0.5)
                 moved = torch.rand(1000, self.d, dtype=torch.float64) < min(1, 20 / self.d)

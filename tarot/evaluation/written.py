@@ -43,6 +43,8 @@ def write_outside(
         no number.
 
     Example:
+        >>> from tarot.evaluation.lm_eval_results import logged_documents
+        >>> from tarot.objectives.task_loading import load_task
         >>> task = load_task("synth_color")
         >>> documents = logged_documents(tarot.evaluate(model, tokenizer, "synth_color", limit=4), "synth_color")
         >>> len(write_outside(LoadedModel.from_objects(model, tokenizer), task, documents))

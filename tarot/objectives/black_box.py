@@ -116,10 +116,12 @@ class BlackBoxObjective:
         serve: turns the unedited model and an adapter into the function's first argument; None edits the model itself.
 
     Example:
+        >>> from tarot.edit.rotation import ROTARY
         >>> def mean_logit(model, tokenizer):
         ...     return float(model(**tokenizer("It is", return_tensors="pt")).logits.mean())
+        >>> sites = adapter.find_sites(model)
         >>> objective = BlackBoxObjective(
-        ...     model, tokenizer, mean_logit, edit=adapter.edit, sites=adapter.find_sites(model), rotation=ROTARY
+        ...     model, tokenizer, mean_logit, edit=adapter.edit, sites=sites, rotation=ROTARY
         ... )
         >>> objective.measure(adapter.angles).error
         0.0

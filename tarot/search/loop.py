@@ -120,6 +120,7 @@ def run_search(
     strategy = SEARCHES[search](d, seed)
     if strategy.follows_gradient and value_and_grad is None:
         raise TarotError(f"a gradient for the search {search!r}", "none", "try the search 'bo' in the space 'head'")
+    keep_gradient = bool(getattr(strategy, "follows_refused", False))
     trials = list(log.trials) if log else []
     resumed = len(trials)
     for trial in trials:
@@ -153,7 +154,7 @@ def run_search(
             for (proposal, propose_seconds), (evaluated, seconds) in zip(
                 proposals, _timed(iter(evaluations)), strict=True
             ):
-                trial = _trial(len(trials), proposal, evaluated, propose_seconds, seconds)
+                trial = _trial(len(trials), proposal, evaluated, propose_seconds, seconds, keep_gradient)
                 if log:
                     log.append(trial)
                 trials.append(trial)
@@ -229,15 +230,21 @@ def _timed(evaluations: Iterator[_Evaluated]) -> Iterator[tuple[_Evaluated, floa
 
 
 def _trial(
-    index: int, proposal: Proposal, evaluated: _Evaluated, propose_seconds: float, evaluate_seconds: float
+    index: int,
+    proposal: Proposal,
+    evaluated: _Evaluated,
+    propose_seconds: float,
+    evaluate_seconds: float,
+    keep_gradient: bool,
 ) -> Trial:
     """Return the trial of an evaluated proposal; its score is NaN unless all of its numbers are finite.
 
-    A refused edit has no score, but a search may follow its gradient.
+    With `keep_gradient` a trial without a finite score keeps its gradient: the search follows that of refused edits.
     """
     score, gradient, kl, error = evaluated
     has_gradient = bool(gradient.isfinite().all()) and (kl is None or math.isfinite(kl))
     finite = math.isfinite(score) and has_gradient
+    has_gradient = finite or (has_gradient and keep_gradient)
     return Trial(
         index=index,
         x=tuple(proposal.x.tolist()),

@@ -37,6 +37,7 @@ DRAWS_FILE = "draws.json"
 class PolicyGradient(Adam):
     """Propose the identity, then steps of Adam at its own rate; see `Adam`."""
 
+    follows_refused: ClassVar[bool] = True  # from below the fluency floor the gradient leads back
     rate: ClassVar[float] = 1 / 80
     halving: ClassVar[int] = 24
 
