@@ -71,7 +71,10 @@ def _adapter() -> dict[str, Any]:
     """Return the schema of an adapter's `tarot.json`."""
     metadata, provenance = _schema(Metadata), _schema(Provenance)
     properties = {**metadata["properties"], "provenance": {"$ref": "#/$defs/Provenance"}}
-    return _file(properties, metadata, provenance, optional=("fingerprint", "provenance"))
+    optional = properties.keys() - set(metadata["required"])
+    schema = _file(properties, metadata, provenance, optional=sorted(optional))
+    schema["properties"]["format"] = {"enum": [1, 2]}  # 2 is a gated adapter's, which earlier versions must refuse
+    return schema
 
 
 def _trial() -> dict[str, Any]:

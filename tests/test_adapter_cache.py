@@ -138,7 +138,7 @@ def test_ctrl_c_stops_the_run_and_keeps_the_trials(tuned, monkeypatch: pytest.Mo
         with pytest.raises(KeyboardInterrupt):
             tuned()
     _, folder, notes, evaluated = tuned()
-    assert evaluated == [2, 3] and "after 2 trials" in notes[0]
+    assert evaluated == [3] and "after 3 trials" in notes[0]
     assert not Adapter.from_pretrained(folder).provenance["interrupted"]
 
 

@@ -98,7 +98,7 @@ def test_options_override_the_recipe(home: Path, tmp_path: Path) -> None:
 def test_the_recipe_that_bench_writes_repeats_it(home: Path) -> None:
     (home / "grid.yaml").write_text(GRID)
     assert run_in(home, "bench", "grid.yaml", "--output-path", "grid.json") == 0
-    assert run_in(home, "bench", "grid.recipe.yaml", "--output-path", "again.json") == 0
+    assert run_in(home, "bench", "grid.recipe.yml", "--output-path", "again.json") == 0
     grids = [load_comparisons(home / name) for name in ("grid.json", "again.json")]
     assert [cell.request_digest for cell in grids[0]] == [cell.request_digest for cell in grids[1]]
     assert [cell.num_fewshot for cell in grids[0]] == [0, 2] and len(grids[0][0].gold) == 4

@@ -54,11 +54,7 @@ def test_a_gain_a_report_and_a_gate(
             "model * task *shots*seed*base*few-shot*edited*gain*documents*seconds",
             f"{suite_folder / 'model'} *own_choice * 0 *",
             f"{suite_folder / 'model'} *own_choice * 2 *",
-            "mean * edited *of 2*",
-            "mean * bo search *",
-            "mean * few-shot, mean of 2 draws *",
-            "mean * few-shot 1 of 2 (best) *",
-            "mean * few-shot 2 of 2 (worst) *",
+            "mean *of 2*",
             "baseline of 2 cells saved in *baseline.json",
             "report: *index.html",
         ]
@@ -75,9 +71,7 @@ def test_a_gain_a_report_and_a_gate(
     )
     again.assert_outcomes(passed=4)
     assert again.ret == pytest.ExitCode.OK
-    again.stdout.fnmatch_lines(
-        ["*2-shot seed 0: weighted F1 of the greedy answer +0.000 since then; takes * times as long"]
-    )
+    again.stdout.fnmatch_lines(["*2-shot seed 0: weighted F1 of the greedy answer *0.000*"])
 
     # If the baseline were perfect, this would be a regression: the tests pass, and the run fails.
     perfect = [
@@ -95,7 +89,7 @@ def test_a_gain_a_report_and_a_gate(
     assert worse.ret == pytest.ExitCode.TESTS_FAILED
     worse.stdout.fnmatch_lines(
         [
-            "FAILED *0-shot seed 0: *among the choices fell by *",
+            "FAILED *0-shot seed 0: *among the choices fell from *",
             "FAILED *2-shot seed 0: in the reference run, but not measured now*",
         ]
     )

@@ -77,8 +77,8 @@ def cluster() -> Iterator["cluster_utils.Cluster"]:
 
 def without_times(result: CellResult) -> Comparison:
     assert result.comparison, result.error
-    arms = tuple(replace(arm, seconds=0) for arm in result.comparison.arms)
-    return replace(result.comparison, seconds=0, reference_seconds=0, arms=arms)
+    arms = tuple(replace(arm, seconds=0, preparation_seconds=0) for arm in result.comparison.arms)
+    return replace(result.comparison, seconds=0, reference_seconds=0, reference_times=(), date="", arms=arms)
 
 
 def kill_where(cluster: "cluster_utils.Cluster", title: str) -> None:

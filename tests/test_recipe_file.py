@@ -38,7 +38,7 @@ settings = st.fixed_dictionaries(
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("recipes") / "recipe.yaml"
+    return tmp_path_factory.mktemp("recipes") / "recipe.yml"
 
 
 @given(settings)
@@ -84,7 +84,7 @@ def test_what_is_wrong_is_named(file: Path, text: str, keywords: tuple[str, ...]
     file.write_text(text)
     with pytest.raises(TarotError) as caught:
         read_recipe(file, Settings)
-    assert [keyword for keyword in (*keywords, "recipe.yaml") if keyword not in str(caught.value)] == []
+    assert [keyword for keyword in (*keywords, "recipe.yml") if keyword not in str(caught.value)] == []
 
 
 def test_unknown_keys_have_a_class_of_their_own(file: Path) -> None:

@@ -50,7 +50,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory, loaded: Any, tasks_folder
 
 def test_files_of_a_search_fit(searched: Path) -> None:
     assert accepts("adapter", json.loads((searched / "tarot.json").read_text()))
-    assert accepts("tune-recipe", yaml.safe_load((searched / "recipe.yaml").read_text()))
+    assert accepts("tune-recipe", yaml.safe_load((searched / "recipe.yml").read_text()))
     _, *trials = (searched / "trials.jsonl").read_text().splitlines()
     assert len(trials) == 2 and all(accepts("trial", json.loads(line)) for line in trials)
 
@@ -78,7 +78,7 @@ def test_a_grid_fits() -> None:
     ],
 )
 def test_a_wrong_file_does_not_fit(searched: Path, name: str, change: Callable[[Any], Any]) -> None:
-    file = searched / {"adapter": "tarot.json", "tune-recipe": "recipe.yaml"}[name]
+    file = searched / {"adapter": "tarot.json", "tune-recipe": "recipe.yml"}[name]
     values = yaml.safe_load(file.read_text())
     change(values)
     assert not accepts(name, values)

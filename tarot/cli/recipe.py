@@ -13,7 +13,7 @@ from tarot._files.strict_json import Name, Number
 from tarot.cli.options import TASK, path
 from tarot.edit.layers import format_layers
 
-RECIPE = "recipe.yaml"  # as tarot.search.folder, without the import
+RECIPE = "recipe.yml"  # as tarot.search.folder, without the import
 
 _Positive = Annotated[int, Interval(ge=1, lt=2**53)]
 _Count = Annotated[int, Interval(ge=0, lt=2**53)]

@@ -18,7 +18,7 @@ from tarot.search.registry import trial_cost
 from tarot.search.trials import Trial, TrialLog, Trials
 
 TRIALS = "trials.jsonl"
-RECIPE = "recipe.yaml"
+RECIPE = "recipe.yml"  # lm-eval would read a .yaml file in a folder of tasks as a task
 LOCK = ".lock"
 
 
