@@ -22,7 +22,7 @@ repeated. So these cells speak of their own settings only, and count in no mean.
 *Sizes*, declared later and before any of them was measured: the models of `LARGER` run on all tasks, seed 0, cells
 without shots first, with the methods of `SIZE_METHODS`. The tasks come in the order of `LARGER_TASKS`: one that the
 edit learns on small models, one that hardly moves there, one with a gain over prompting, then the others. Whatever is
-measured when the time is up is reported.
+measured when the time is up is reported. The arms `all-shots` and `best-shots` joined after the first record, a base.
 """
 
 import math
