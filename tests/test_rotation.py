@@ -237,6 +237,11 @@ def test_a_plane_with_zero_angle_keeps_its_bits():
     assert same_bits(apply(ROTARY, x, torch.tensor([0.0, 1.0]))[:2], x[:2])
 
 
+def test_vectors_keep_their_dtype_beside_angles_of_more_precision():
+    angles = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    assert apply(ROTARY, torch.ones(4), angles).dtype == torch.float32
+
+
 def test_the_registry_is_read_only():
     assert list(ROTATIONS) == ["rotary", "givens", "scale"]
     assert ROTATIONS["rotary"] is ROTARY and type(ROTARY)() == ROTARY
@@ -297,7 +302,7 @@ def test_the_size_must_be_positive(rotation):
 def test_a_wrong_number_of_angles(rotation):
     for wrong in (torch.zeros(3, 9), torch.zeros(0)):
         for turn in (partial(apply, rotation), partial(invert, rotation)):
-            with pytest.raises(ShapeMismatch) as error:
+            with pytest.raises(ShapeMismatch, match=r"\bangles\b") as error:
                 turn(torch.zeros(3, 6), wrong)
             expected = (*wrong.shape[:-1], rotation.n_angles(6))
             assert f"shape {expected}, got shape {tuple(wrong.shape)}" in str(error.value)
