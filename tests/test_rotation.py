@@ -242,6 +242,12 @@ def test_vectors_keep_their_dtype_beside_angles_of_more_precision():
     assert apply(ROTARY, torch.ones(4), angles).dtype == torch.float32
 
 
+@EVERY
+def test_angles_of_16_bits_are_computed_in_float32(rotation):
+    angles = random(rotation.n_angles(4), dtype=torch.bfloat16)
+    assert torch.equal(apply(rotation, torch.ones(4), angles), apply(rotation, torch.ones(4), angles.float()))
+
+
 def test_the_registry_is_read_only():
     assert list(ROTATIONS) == ["rotary", "givens", "scale"]
     assert ROTATIONS["rotary"] is ROTARY and type(ROTARY)() == ROTARY
