@@ -245,7 +245,7 @@ def test_vectors_keep_their_dtype_beside_angles_of_more_precision():
 @EVERY
 def test_angles_of_16_bits_are_computed_in_float32(rotation):
     angles = random(rotation.n_angles(4), dtype=torch.bfloat16)
-    assert torch.equal(apply(rotation, torch.ones(4), angles), apply(rotation, torch.ones(4), angles.float()))
+    assert torch.equal(rotation.turn(angles, 4)(torch.ones(4)), rotation.turn(angles.float(), 4)(torch.ones(4)))
 
 
 def test_the_registry_is_read_only():
