@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoint import byte_model, byte_tokenizer
 from edits import hooks, snapshot, unchanged
 
 import tarot
@@ -13,6 +14,12 @@ from tarot.errors import InvalidValueError, TarotError
 from tarot.evaluation.side_by_side import SideBySide, check_try_task
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.text_stream import TextStream
+
+
+@pytest.fixture(scope="session")
+def loaded() -> LoadedModel:
+    """A model of this module's own, so that what others leave on the shared one does not count."""
+    return LoadedModel("bytes", byte_model(), byte_tokenizer())
 
 
 def direct_text(loaded: LoadedModel, prompt: str, n: int) -> str:
