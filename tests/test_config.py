@@ -80,7 +80,7 @@ def test_search_and_space_have_defaults(given: dict[str, Any], search: str, spac
     ("field", "value", "suggestion"),
     [
         ("search", "adm", "adam"),
-        ("search", "published", "known"),
+        ("search", "publish", "known"),
         ("space", "heads", "head"),
         ("space", "random:3", "known"),
         ("space", "layer", "known"),

@@ -88,15 +88,21 @@ def test_wandb_keeps_the_scores_offline(
         monkeypatch.setenv(f"WANDB_{name}", value)
     logged: list[dict[str, Any]] = []
     log = wandb.sdk.wandb_run.Run.log
-    monkeypatch.setattr(wandb.sdk.wandb_run.Run, "log", lambda run, data: (logged.append(data), log(run, data)))
+
+    def keep(run: Any, data: dict[str, Any]) -> None:
+        logged.append({**run.config, **data})
+        log(run, data)
+
+    monkeypatch.setattr(wandb.sdk.wandb_run.Run, "log", keep)
     adapter = tune(
         loaded.model, loaded.tokenizer, CONFIG, budget=2, output_dir=tmp_path / "edit", include_path=tasks_folder,
         callbacks=make_trackers(["wandb"], tmp_path),
     )  # fmt: skip  # as the calls above
     assert [each["score"] for each in logged] == [trial.score for trial in read_trials(tmp_path / "edit")]
     assert wandb.run is None and adapter.provenance["trials"] == 2
-    (file,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
-    assert b"own_choice" in file.read_bytes() and b"best_score" in file.read_bytes()
+    assert all("own_choice" in each.values() and "best_score" in each for each in logged)
+    # A process of W&B fills the file, possibly after the run has ended, so its content is not read here.
+    assert len(list((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))) == 1
 
 
 def test_an_unknown_tracker_is_named() -> None:
