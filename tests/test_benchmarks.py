@@ -138,6 +138,7 @@ def test_times_grow_with_the_work(run: Run) -> None:
         assert unedited == merged < hooked
     hooked, merged, forward = (run.shortest(f"bench_switch[tiny-{how}]") for how in ("hooked", "merged", "forward"))
     assert hooked < merged < forward
+    assert run.shortest("bench_harness[tiny-tarot]") < run.shortest("bench_harness[tiny-stock]")
     # Adam evaluates at most 40 gradients, and loading, drawing and saving compute little.
     assert run.shortest("bench_search[tiny-adam]") > 20 * run.shortest("bench_objective[0shot-tiny-ours]")
 

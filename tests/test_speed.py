@@ -1,4 +1,4 @@
-"""Times as multiples of the reference workload, and what is said of a busy machine."""
+"""Times as multiples of the reference workload, and the warning that the machine was busy."""
 
 from hypothesis import given
 from hypothesis import strategies as st
