@@ -34,7 +34,7 @@ pytest_plugins = ["cli_suite"]
 
 GROUP: Any = get_command(app)
 COMMANDS = {name: command for name, command in GROUP.commands.items() if name != "lm-eval"}
-PANELS = {options.TASK, options.PROMPTS, options.EDIT, options.SEARCH, options.HARDWARE, options.OUTPUT}
+PANELS = {"Task", "Prompts", "Edit", "Search", "Hardware", "Output"}
 # What lm-eval calls an option, and what else tarot accepts for it.
 OLDER = {"tasks": "task", "output_path": "output", "num_samples": "samples", "trials_per_step": "batch"}
 

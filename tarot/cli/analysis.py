@@ -3,16 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from tarot.cli.adapters import load_adapters
 from tarot.cli.checks import check_output, check_tasks_exist
 from tarot.cli.console import out
 from tarot.cli.models import load
 from tarot.cli.options import (
-    EDIT,
-    OUTPUT,
-    TASK,
     AdapterReference,
     AdapterReferences,
     BatchSize,
@@ -22,8 +17,11 @@ from tarot.cli.options import (
     Limit,
     ModelReference,
     Reward,
-    path,
+    edit_option,
+    output_path_option,
     split_names,
+    task_option,
+    tasks_option,
 )
 from tarot.cli.progress import announce
 from tarot.cli.tables import print_table
@@ -32,17 +30,7 @@ from tarot.errors import TarotError
 if TYPE_CHECKING:
     from tarot.analysis.side_effects import SideEffects
 
-FigureFolder = Annotated[
-    Path,
-    typer.Option(
-        "--output-path",
-        "--output",
-        parser=path,
-        metavar="DIR",
-        help="Folder for the figures and their data.",
-        rich_help_panel=OUTPUT,
-    ),
-]
+FigureFolder = Annotated[Path, output_path_option(metavar="DIR", help="Folder for the figures and their data.")]
 
 
 def analysis(
@@ -98,32 +86,18 @@ def effects(
     output: FigureFolder,
     tasks: Annotated[
         list[str],
-        typer.Option(
-            "--tasks",
-            "--task",
+        tasks_option(
             callback=split_names,
             metavar="NAMES",
             help="Other tasks to evaluate: lm-eval tasks, groups or tags, separated by commas.",
-            rich_help_panel=TASK,
         ),
     ] = ["tarot_synthetic"],  # noqa: B006  # typer copies it
-    tokens: Annotated[
-        int,
-        typer.Option("--tokens", help="Least number of tokens of neutral text to measure.", rich_help_panel=TASK),
-    ] = 20_000,
-    seed: Annotated[
-        int, typer.Option("--seed", help="Random seed for generating the neutral text.", rich_help_panel=TASK)
-    ] = 0,
+    tokens: Annotated[int, task_option("--tokens", help="Least number of tokens of neutral text to measure.")] = 20_000,
+    seed: Annotated[int, task_option("--seed", help="Random seed for generating the neutral text.")] = 0,
     include_path: IncludePath = None,
     limit: Limit = None,
     strengths: Annotated[
-        str,
-        typer.Option(
-            "--strengths",
-            metavar="NUMBERS",
-            help="Factors of the angles, 0 to 1, separated by commas.",
-            rich_help_panel=EDIT,
-        ),
+        str, edit_option("--strengths", metavar="NUMBERS", help="Factors of the angles, 0 to 1, separated by commas.")
     ] = "0,0.25,0.5,0.75,1",
     device: Device = "auto",
     dtype: Dtype = "auto",

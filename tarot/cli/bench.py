@@ -11,11 +11,6 @@ import typer
 from tarot.cli.checks import check_output, check_tasks_exist
 from tarot.cli.console import out
 from tarot.cli.options import (
-    HARDWARE,
-    OUTPUT,
-    PROMPTS,
-    SEARCH,
-    TASK,
     Address,
     Baselines,
     Cpus,
@@ -30,8 +25,13 @@ from tarot.cli.options import (
     SearchName,
     Space,
     Tasks,
+    hardware_option,
+    output_path_option,
     path,
+    prompt_option,
     reference,
+    search_option,
+    task_option,
 )
 from tarot.cli.progress import announce
 from tarot.cli.recipe import RECIPE, BenchRecipeFile
@@ -47,70 +47,45 @@ if TYPE_CHECKING:
 def bench(
     model: Annotated[
         list[str],
-        typer.Option(
-            "--model",
-            parser=reference,
-            metavar="REF",
-            help="Hub id, folder, PATH.gguf or wheel:NAME; may be repeated.",
-            rich_help_panel=TASK,
+        task_option(
+            "--model", parser=reference, metavar="REF", help="Hub id, folder, PATH.gguf or wheel:NAME; may be repeated."
         ),
     ],
     tasks: Tasks,
     output: Annotated[
         Path,
-        typer.Option(
-            "--output-path",
-            "--output",
-            parser=path,
-            metavar="FILE",
-            help="JSON file of cells; those in it stay, and are not measured again.",
-            rich_help_panel=OUTPUT,
-        ),
+        output_path_option(metavar="FILE", help="JSON file of cells; those in it stay, and are not measured again."),
     ],
     recipe: BenchRecipeFile = None,
     include_path: IncludePath = None,
     limit: Limit = None,
     num_fewshot: Annotated[
         str,
-        typer.Option(
+        prompt_option(
             "--num-fewshot",
             "--shots",
             metavar="N|mix,...",
             help="Shots in each prompt: 0,6 measures both; mix draws 0, 2, 4 or 6 for each sample.",
-            rich_help_panel=PROMPTS,
         ),
     ] = "0",
     draws: Draws = 5,
     baseline: Baselines = None,
     search: Annotated[
-        list[SearchName] | None,
-        typer.Option("--search", help="How to search; may be repeated.", show_default="adam", rich_help_panel=SEARCH),
+        list[SearchName] | None, search_option("--search", help="How to search; may be repeated.", show_default="adam")
     ] = None,
     space: Space = None,
     num_samples: NumSamples = 20,
-    budget: Annotated[
-        int,
-        typer.Option("--budget", min=1, help="Evaluations of a search.", rich_help_panel=SEARCH),
-    ] = 120,
-    seeds: Annotated[
-        str,
-        typer.Option(
-            "--seeds",
-            metavar="N,...",
-            help="Random seeds: 0,1,2 measures three.",
-            rich_help_panel=SEARCH,
-        ),
-    ] = "0",
+    budget: Annotated[int, search_option("--budget", min=1, help="Evaluations of a search.")] = 120,
+    seeds: Annotated[str, search_option("--seeds", metavar="N,...", help="Random seeds: 0,1,2 measures three.")] = "0",
     metric: MetricName = "greedy_f1",
     work: Annotated[
         Path | None,
-        typer.Option(
+        hardware_option(
             "--work",
             parser=path,
             metavar="DIR",
             help="Folder of the searches, which all machines can read and write.",
             show_default="OUTPUT.work",
-            rich_help_panel=HARDWARE,
         ),
     ] = None,
     engine: Engine = "local",

@@ -6,15 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
-
 from tarot.cli.checks import check_output
 from tarot.cli.console import out
 from tarot.cli.models import load
 from tarot.cli.options import (
-    EDIT,
-    OUTPUT,
-    PROMPTS,
     AdapterReferences,
     Baselines,
     BatchSize,
@@ -27,7 +22,10 @@ from tarot.cli.options import (
     MetricName,
     ModelReference,
     Reward,
-    path,
+    edit_option,
+    output_option,
+    output_path_option,
+    prompt_option,
     reference,
 )
 from tarot.cli.progress import announce, evaluation_progress
@@ -46,13 +44,12 @@ def compare(
     adapter: AdapterReferences,
     control: Annotated[
         list[str] | None,
-        typer.Option(
+        edit_option(
             "--control",
             parser=reference,
             metavar="REF",
             help="Adapter of another search, as a further arm; may be repeated.",
             show_default="none",
-            rich_help_panel=EDIT,
         ),
     ] = None,
     include_path: IncludePath = None,
@@ -60,12 +57,11 @@ def compare(
     reward: Reward = None,
     num_fewshot: Annotated[
         int,
-        typer.Option(
+        prompt_option(
             "--num-fewshot",
             "--shots",
             min=0,
             help="Shots of the few-shot arm; an adapter tuned on shots keeps its own number.",
-            rich_help_panel=PROMPTS,
         ),
     ] = DEFAULT_SHOTS,
     draws: Draws = 0,
@@ -73,23 +69,16 @@ def compare(
     metric: MetricName = "greedy_f1",
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output-path",
-            "--output",
-            parser=path,
-            metavar="FILE",
-            help="JSON file for the comparisons, which `tarot report` reads.",
-            show_default="none",
-            rich_help_panel=OUTPUT,
+        output_path_option(
+            metavar="FILE", help="JSON file for the comparisons, which `tarot report` reads.", show_default="none"
         ),
     ] = None,
     log_format: Annotated[
         Literal["inspect"] | None,
-        typer.Option(
+        output_option(
             "--log-format",
             help="Write each arm as a log too, for `inspect view --log-dir FILE.logs`.",
             show_default="none",
-            rich_help_panel=OUTPUT,
         ),
     ] = None,
     device: Device = "auto",

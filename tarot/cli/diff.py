@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tarot.cli.console import out
-from tarot.cli.options import OUTPUT, path
+from tarot.cli.options import output_option, path
 from tarot.errors import InvalidValueError
 
 REGRESSED = 1
@@ -18,16 +18,10 @@ def diff(
     old: Annotated[Path, typer.Argument(parser=path, metavar="OLD", help="Results of the reference run.")],
     new: Annotated[Path, typer.Argument(parser=path, metavar="NEW", help="Results to judge.")],
     tolerance: Annotated[
-        float,
-        typer.Option("--tolerance", metavar="FRACTION", help="How much a score may fall.", rich_help_panel=OUTPUT),
+        float, output_option("--tolerance", metavar="FRACTION", help="How much a score may fall.")
     ] = 0.02,
     allow_missing: Annotated[
-        bool,
-        typer.Option(
-            "--allow-missing",
-            help="Pass cells and documents of OLD that NEW does not have.",
-            rich_help_panel=OUTPUT,
-        ),
+        bool, output_option("--allow-missing", help="Pass cells and documents of OLD that NEW does not have.")
     ] = False,
 ) -> None:
     """Compare two results files as the regression gate does; exit with 1 if the newer one is worse.

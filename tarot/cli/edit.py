@@ -12,9 +12,6 @@ from tarot.cli.checks import check_empty, check_output
 from tarot.cli.console import err, out
 from tarot.cli.models import load
 from tarot.cli.options import (
-    EDIT,
-    OUTPUT,
-    TASK,
     AdapterReference,
     BatchSize,
     Device,
@@ -25,8 +22,12 @@ from tarot.cli.options import (
     NewFolder,
     Reward,
     WithoutGate,
+    edit_option,
+    output_option,
+    output_path_option,
     path,
     reference,
+    task_option,
 )
 from tarot.cli.progress import announce
 from tarot.errors import TarotError
@@ -39,9 +40,7 @@ def merge(
     model: ModelReference,
     adapter: AdapterReference,
     output: NewFolder,
-    shard_size: Annotated[
-        str, typer.Option("--shard-size", help="Largest file of weights, such as 2GB.", rich_help_panel=OUTPUT)
-    ] = "50GB",
+    shard_size: Annotated[str, output_option("--shard-size", help="Largest file of weights, such as 2GB.")] = "50GB",
     without_gate: WithoutGate = False,
     device: Device = "cpu",
     device_map: DeviceMap = None,
@@ -69,23 +68,11 @@ def merge(
 def export(
     model: ModelReference,
     adapter: AdapterReference,
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output-path",
-            "--output",
-            parser=path,
-            metavar="PATH",
-            help="New folder to write; for gguf, a new file.",
-            rich_help_panel=OUTPUT,
-        ),
-    ],
+    output: Annotated[Path, output_path_option(metavar="PATH", help="New folder to write; for gguf, a new file.")],
     to: Annotated[
         Literal["peft", "gguf"],
-        typer.Option(
-            "--to",
-            help="peft: an OFT adapter for PEFT and stock lm-eval; gguf: the model's GGUF file, edited.",
-            rich_help_panel=OUTPUT,
+        output_option(
+            "--to", help="peft: an OFT adapter for PEFT and stock lm-eval; gguf: the model's GGUF file, edited."
         ),
     ] = "peft",
     without_gate: WithoutGate = False,
@@ -122,12 +109,11 @@ def import_(
     model: ModelReference,
     from_peft: Annotated[
         Path,
-        typer.Option(
+        edit_option(
             "--from-peft",
             parser=path,
             metavar="DIR",
             help="Folder of a PEFT OFT adapter with blocks of 2 and the exact Cayley form.",
-            rich_help_panel=EDIT,
         ),
     ],
     output: NewFolder,
@@ -153,23 +139,21 @@ def compose(
     output: NewFolder,
     model: Annotated[
         str | None,
-        typer.Option(
+        task_option(
             "--model",
             parser=reference,
             metavar="REF",
             help="The adapters' model.",
             show_default="the model that they name, if it is on this machine",
-            rich_help_panel=TASK,
         ),
     ] = None,
     strength: Annotated[
         list[float] | None,
-        typer.Option(
+        edit_option(
             "--strength",
             metavar="NUMBER",
             help="Factor of an adapter's angles; one for each adapter, in order.",
             show_default="1 for each",
-            rich_help_panel=EDIT,
         ),
     ] = None,
 ) -> None:
@@ -231,8 +215,7 @@ def prune(
     adapter: AdapterReference,
     output: NewFolder,
     keep: Annotated[
-        float,
-        typer.Option("--keep", help="Fraction of the gain on the samples to keep, above 0 to 1.", rich_help_panel=EDIT),
+        float, edit_option("--keep", help="Fraction of the gain on the samples to keep, above 0 to 1.")
     ] = 0.9,
     reward: Reward = None,
     include_path: IncludePath = None,

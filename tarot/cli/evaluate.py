@@ -5,15 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from tarot.cli.checks import check_output, check_tasks_exist
 from tarot.cli.console import err, out
 from tarot.cli.models import load
 from tarot.cli.options import (
-    EDIT,
-    OUTPUT,
-    PROMPTS,
     BatchSize,
     ChatTemplate,
     Device,
@@ -24,7 +19,9 @@ from tarot.cli.options import (
     ModelReference,
     Reward,
     Tasks,
-    path,
+    edit_option,
+    output_path_option,
+    prompt_option,
     reference,
 )
 from tarot.cli.progress import announce, evaluation_progress
@@ -36,14 +33,8 @@ if TYPE_CHECKING:
 
 ResultsFile = Annotated[
     Path | None,
-    typer.Option(
-        "--output-path",
-        "--output",
-        parser=path,
-        metavar="FILE",
-        help="JSON file for the results and the answer to each document.",
-        show_default="none",
-        rich_help_panel=OUTPUT,
+    output_path_option(
+        metavar="FILE", help="JSON file for the results and the answer to each document.", show_default="none"
     ),
 ]
 
@@ -56,26 +47,20 @@ def evaluate(
     tasks: Tasks,
     adapter: Annotated[
         str | None,
-        typer.Option(
+        edit_option(
             "--adapter",
             parser=reference,
             metavar="REF",
             help="Adapter: a folder or a hub id.",
             show_default="the base model",
-            rich_help_panel=EDIT,
         ),
     ] = None,
-    strength: Annotated[
-        float, typer.Option("--strength", help="Factor of the adapter's angles, 0 to 1.", rich_help_panel=EDIT)
-    ] = 1.0,
+    strength: Annotated[float, edit_option("--strength", help="Factor of the adapter's angles, 0 to 1.")] = 1.0,
     include_path: IncludePath = None,
     limit: Limit = None,
     reward: Reward = None,
     num_fewshot: Annotated[
-        int | None,
-        typer.Option(
-            "--num-fewshot", help="Shots in each prompt.", show_default="each task's own", rich_help_panel=PROMPTS
-        ),
+        int | None, prompt_option("--num-fewshot", help="Shots in each prompt.", show_default="each task's own")
     ] = None,
     apply_chat_template: ChatTemplate = True,
     output: ResultsFile = None,

@@ -2,11 +2,10 @@
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.text import Text
 
 from tarot.cli.console import err, out
-from tarot.cli.options import OUTPUT
+from tarot.cli.options import output_option
 from tarot.cli.progress import StepProgress
 from tarot.cli.tables import print_table
 from tarot.errors import printable
@@ -30,12 +29,7 @@ def load(reference: str, device: str, dtype: str, device_map: str | None = None)
 def models(
     fetch: Annotated[
         str | None,
-        typer.Option(
-            "--fetch",
-            metavar="NAME",
-            help="Download a model in the list that is not fetched, and keep it.",
-            rich_help_panel=OUTPUT,
-        ),
+        output_option("--fetch", metavar="NAME", help="Download a model in the list that is not fetched, and keep it."),
     ] = None,
 ) -> None:
     """List the models that can be loaded on this machine, or fetch one of the others."""

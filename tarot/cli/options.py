@@ -1,12 +1,13 @@
 """Options that several commands share, and how their values are read.
 
 Spellings are those of lm-eval (`--tasks`, `--num-fewshot`, `--output-path`); the second spelling of an option is an
-older one. Each option belongs to one of the help panels below.
+older one. Each option is made by the function of its help panel. What cannot be read raises typer.BadParameter.
 """
 
 import math
 from contextlib import suppress
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,11 +16,13 @@ import typer
 from tarot.evaluation.baselines.registry import BASELINES
 
 TASK = "Task"
-PROMPTS = "Prompts"
-EDIT = "Edit"
-SEARCH = "Search"
-HARDWARE = "Hardware"
-OUTPUT = "Output"
+
+task_option = partial(typer.Option, rich_help_panel=TASK)
+prompt_option = partial(typer.Option, rich_help_panel="Prompts")
+edit_option = partial(typer.Option, rich_help_panel="Edit")
+search_option = partial(typer.Option, rich_help_panel="Search")
+hardware_option = partial(typer.Option, rich_help_panel="Hardware")
+output_option = partial(typer.Option, rich_help_panel="Output")
 
 
 class SearchName(StrEnum):
@@ -33,33 +36,21 @@ class SearchName(StrEnum):
 
 
 def path(text: str) -> Path:
-    """Read a path.
-
-    Raises:
-        typer.BadParameter: The text is blank, which would mean the current folder.
-    """
+    """Read a path."""
     if not str(text).strip():
         raise typer.BadParameter(f"expected a path, got {text!r}")
     return Path(text)
 
 
 def reference(text: str) -> str:
-    """Read a reference to a model or an adapter: a folder or a hub id.
-
-    Raises:
-        typer.BadParameter: The text is blank.
-    """
+    """Read a reference to a model or an adapter: a folder or a hub id."""
     if not text.strip():
         raise typer.BadParameter(f"expected a folder or a hub id, got {text!r}")
     return text
 
 
 def limit(text: str) -> float:
-    """Read a number of documents (from 1), or a fraction of them (above 0 and below 1).
-
-    Raises:
-        typer.BadParameter: The text is neither.
-    """
+    """Read a number of documents (from 1), or a fraction of them (above 0 and below 1)."""
     try:
         value = float(text)
     except ValueError:
@@ -72,11 +63,7 @@ def limit(text: str) -> float:
 
 
 def batch_size(text: str) -> int | None:
-    """Read a number of sequences; None for `auto`.
-
-    Raises:
-        typer.BadParameter: The text is neither `auto` nor a number from 1.
-    """
+    """Read a number of sequences; None for `auto`."""
     if text == "auto":
         return None
     if not (text.isascii() and text.isdigit() and int(text)):
@@ -85,11 +72,7 @@ def batch_size(text: str) -> int | None:
 
 
 def trial_or_kl(text: str) -> int | float:
-    """Read the number of a trial, or a divergence in nats, which has a decimal point.
-
-    Raises:
-        typer.BadParameter: The text is neither.
-    """
+    """Read the number of a trial, or a divergence in nats, which has a decimal point."""
     with suppress(ValueError):
         if text.isascii() and text.isdigit():
             return int(text)
@@ -99,11 +82,7 @@ def trial_or_kl(text: str) -> int | float:
 
 
 def split_names(values: list[str]) -> list[str]:
-    """Return the names in values such as `a,b`, without repetitions.
-
-    Raises:
-        typer.BadParameter: There is no name.
-    """
+    """Return the names in values such as `a,b`, without repetitions."""
     names = [name.strip() for value in values for name in value.split(",") if name.strip()]
     if not names:
         raise typer.BadParameter(f"expected names separated by commas, got {', '.join(map(repr, values))}")
@@ -116,203 +95,136 @@ def optional_names(values: list[str] | None) -> list[str]:
 
 
 def single_name(values: list[str]) -> list[str]:
-    """Return the only name, in a list.
-
-    Raises:
-        typer.BadParameter: There is none, or there are several.
-    """
+    """Return the only name, in a list."""
     names = split_names(values)
     if len(names) > 1:
         raise typer.BadParameter(f"an edit is tuned on one task, got {', '.join(names)}")
     return names
 
 
+tasks_option = partial(task_option, "--tasks", "--task")
+output_path_option = partial(output_option, "--output-path", "--output", parser=path)
 ModelReference = Annotated[
     str,
-    typer.Option(
-        "--model",
-        parser=reference,
-        metavar="REF",
-        help="Hub id, folder, PATH.gguf or wheel:NAME; see `tarot models`.",
-        rich_help_panel=TASK,
+    task_option(
+        "--model", parser=reference, metavar="REF", help="Hub id, folder, PATH.gguf or wheel:NAME; see `tarot models`."
     ),
 ]
 Tasks = Annotated[
     list[str],
-    typer.Option(
-        "--tasks",
-        "--task",
-        callback=split_names,
-        metavar="NAMES",
-        help="lm-eval tasks, separated by commas; may be repeated.",
-        rich_help_panel=TASK,
-    ),
+    tasks_option(callback=split_names, metavar="NAMES", help="lm-eval tasks, separated by commas; may be repeated."),
 ]
 SingleTask = Annotated[
-    list[str],
-    typer.Option(
-        "--tasks",
-        "--task",
-        callback=single_name,
-        metavar="NAME",
-        help="lm-eval task with a training split.",
-        rich_help_panel=TASK,
-    ),
+    list[str], tasks_option(callback=single_name, metavar="NAME", help="lm-eval task with a training split.")
 ]
 IncludePath = Annotated[
     Path | None,
-    typer.Option(
+    task_option(
         "--include-path",
         parser=path,
         metavar="DIR",
         help="Folder of further lm-eval task files. They can run any code: use only folders that you trust.",
-        rich_help_panel=TASK,
     ),
 ]
 Limit = Annotated[
     float | None,
-    typer.Option(
+    task_option(
         "--limit",
         parser=limit,
         metavar="N|FRACTION",
         help="Evaluate only the first documents of each task: a number, or a fraction below 1.",
         show_default="all",
-        rich_help_panel=TASK,
     ),
 ]
 AdapterReference = Annotated[
-    str,
-    typer.Option(
-        "--adapter", parser=reference, metavar="REF", help="Adapter: a folder or a hub id.", rich_help_panel=EDIT
-    ),
+    str, edit_option("--adapter", parser=reference, metavar="REF", help="Adapter: a folder or a hub id.")
 ]
 AdapterReferences = Annotated[
     list[str],
-    typer.Option(
-        "--adapter",
-        parser=reference,
-        metavar="REF",
-        help="Adapter: a folder or a hub id; may be repeated.",
-        rich_help_panel=EDIT,
-    ),
+    edit_option("--adapter", parser=reference, metavar="REF", help="Adapter: a folder or a hub id; may be repeated."),
 ]
-NewFolder = Annotated[
-    Path,
-    typer.Option(
-        "--output-path", "--output", parser=path, metavar="DIR", help="New folder to write.", rich_help_panel=OUTPUT
-    ),
-]
+NewFolder = Annotated[Path, output_path_option(metavar="DIR", help="New folder to write.")]
 MetricName = Annotated[
     Literal["greedy_f1", "greedy_acc", "f1", "acc"],
-    typer.Option(
+    output_option(
         "--metric",
         help="Score of the answers: weighted F1 or accuracy, of the greedy answer or of the likeliest choice.",
-        rich_help_panel=OUTPUT,
     ),
 ]
 Reward = Annotated[
     str | None,
-    typer.Option(
+    task_option(
         "--reward",
         help="Judge generated texts by this reward: sentiment:positive, toxicity:low, MODULE:FUNCTION ...",
         show_default="the adapter's own",
-        rich_help_panel=TASK,
     ),
 ]
 ChatTemplate = Annotated[
     bool,
-    typer.Option(
+    prompt_option(
         "--apply-chat-template/--no-chat",
         help="Apply the tokenizer's chat template, if it has one, or use plain text prompts.",
-        rich_help_panel=PROMPTS,
     ),
 ]
-NumSamples = Annotated[
-    int,
-    typer.Option("--num-samples", "--samples", min=1, help="Labelled samples to tune on.", rich_help_panel=SEARCH),
-]
+NumSamples = Annotated[int, search_option("--num-samples", "--samples", min=1, help="Labelled samples to tune on.")]
 Space = Annotated[
     Literal["full", "head-gradient", "head"] | None,
-    typer.Option(
+    search_option(
         "--space",
         help="Coordinates to search: every angle, one a head along the gradient, or one plain angle a head.",
         show_default="the search's own",
-        rich_help_panel=SEARCH,
     ),
 ]
 Draws = Annotated[
     int,
-    typer.Option(
+    prompt_option(
         "--draws",
         min=0,
         help="Average few-shot prompting over this many choices and orders of its shots; 0 for one alone.",
-        rich_help_panel=PROMPTS,
     ),
 ]
 Baselines = Annotated[
     list[str] | None,
-    typer.Option(
+    edit_option(
         "--baseline",
         metavar="NAME",
         help=f"Method to beat, as a further arm; may be repeated: {', '.join(BASELINES)}.",
         show_default="none",
-        rich_help_panel=EDIT,
     ),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda:N.", rich_help_panel=HARDWARE)]
+Device = Annotated[str, hardware_option("--device", help="auto, cpu or cuda:N.")]
 DeviceMap = Annotated[
     Literal["auto", "balanced", "balanced_low_0", "sequential"] | None,
-    typer.Option(
-        "--device-map", help="Spread the model over several devices.", show_default="one", rich_help_panel=HARDWARE
-    ),
+    hardware_option("--device-map", help="Spread the model over several devices.", show_default="one"),
 ]
 Dtype = Annotated[
-    Literal["auto", "float32", "bfloat16", "float16"],
-    typer.Option("--dtype", help="Type of the weights.", rich_help_panel=HARDWARE),
+    Literal["auto", "float32", "bfloat16", "float16"], hardware_option("--dtype", help="Type of the weights.")
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option(
-        "--batch-size",
-        parser=batch_size,
-        metavar="N|auto",
-        help="Most sequences of one pass.",
-        show_default="auto",
-        rich_help_panel=HARDWARE,
+    hardware_option(
+        "--batch-size", parser=batch_size, metavar="N|auto", help="Most sequences of one pass.", show_default="auto"
     ),
 ]
 Engine = Annotated[
-    Literal["local", "ray"],
-    typer.Option("--engine", help="Run in this process, or on a Ray cluster.", rich_help_panel=HARDWARE),
+    Literal["local", "ray"], hardware_option("--engine", help="Run in this process, or on a Ray cluster.")
 ]
 Address = Annotated[
     str | None,
-    typer.Option(
-        "--address",
-        help="Ray cluster: HOST:PORT, ray://HOST:PORT or auto.",
-        show_default="start one here",
-        rich_help_panel=HARDWARE,
+    hardware_option(
+        "--address", help="Ray cluster: HOST:PORT, ray://HOST:PORT or auto.", show_default="start one here"
     ),
 ]
-Cpus = Annotated[
-    int | None,
-    typer.Option("--cpus", help="Threads per task.", show_default="as many as torch takes", rich_help_panel=HARDWARE),
-]
+Cpus = Annotated[int | None, hardware_option("--cpus", help="Threads per task.", show_default="as many as torch takes")]
 Gpus = Annotated[
     float | None,
-    typer.Option(
-        "--gpus",
-        help="GPUs per task (fractions allowed).",
-        show_default="1 if a GPU is present",
-        rich_help_panel=HARDWARE,
-    ),
+    hardware_option("--gpus", help="GPUs per task (fractions allowed).", show_default="1 if a GPU is present"),
 ]
-Memory = Annotated[str, typer.Option("--memory", help="Memory that Ray reserves per task.", rich_help_panel=HARDWARE)]
+Memory = Annotated[str, hardware_option("--memory", help="Memory that Ray reserves per task.")]
 WithoutGate = Annotated[
     bool,
-    typer.Option(
+    edit_option(
         "--without-gate",
         help="Leave out the adapter's gate, which weights cannot hold: the edit then acts on every prompt.",
-        rich_help_panel=EDIT,
     ),
 ]

@@ -7,7 +7,7 @@ import typer
 
 from tarot.cli.checks import check_output
 from tarot.cli.console import out
-from tarot.cli.options import OUTPUT, MetricName, path
+from tarot.cli.options import MetricName, output_option, output_path_option, path
 
 
 def report(
@@ -15,27 +15,16 @@ def report(
         list[Path],
         typer.Argument(parser=path, metavar="RESULTS...", help="Files that `tarot compare` or `tarot bench` wrote."),
     ],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output-path",
-            "--output",
-            parser=path,
-            metavar="DIR",
-            help="Folder for the page.",
-            rich_help_panel=OUTPUT,
-        ),
-    ],
+    output: Annotated[Path, output_path_option(metavar="DIR", help="Folder for the page.")],
     metric: MetricName = "greedy_f1",
     analysis: Annotated[
         list[Path] | None,
-        typer.Option(
+        output_option(
             "--analysis",
             parser=path,
             metavar="DIR",
             help="Folder that `tarot analysis` or `tarot effects` wrote; may be repeated.",
             show_default="none",
-            rich_help_panel=OUTPUT,
         ),
     ] = None,
 ) -> None:

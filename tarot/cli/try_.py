@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich import box
 from rich.live import Live
 from rich.table import Table
@@ -13,9 +12,6 @@ from rich.table import Table
 from tarot.cli.console import out
 from tarot.cli.models import load
 from tarot.cli.options import (
-    EDIT,
-    PROMPTS,
-    TASK,
     AdapterReference,
     ChatTemplate,
     Device,
@@ -23,7 +19,11 @@ from tarot.cli.options import (
     Dtype,
     IncludePath,
     ModelReference,
+    edit_option,
+    prompt_option,
     single_name,
+    task_option,
+    tasks_option,
 )
 from tarot.cli.options import (
     limit as parse_limit,
@@ -37,13 +37,8 @@ if TYPE_CHECKING:
 FEW_DOCUMENTS = 5
 MAX_NEW_TOKENS = 40  # as in tarot.evaluation.side_by_side, without the import
 
-Strength = Annotated[
-    float, typer.Option("--strength", help="Factor of the adapter's angles, 0 to 1.", rich_help_panel=EDIT)
-]
-MaxNewTokens = Annotated[
-    int,
-    typer.Option("--max-new-tokens", min=1, help="Most tokens to write after a prompt.", rich_help_panel=PROMPTS),
-]
+Strength = Annotated[float, edit_option("--strength", help="Factor of the adapter's angles, 0 to 1.")]
+MaxNewTokens = Annotated[int, prompt_option("--max-new-tokens", min=1, help="Most tokens to write after a prompt.")]
 
 
 def try_(
@@ -51,36 +46,28 @@ def try_(
     adapter: AdapterReference,
     prompt: Annotated[
         str | None,
-        typer.Option(
-            "--prompt",
-            metavar="TEXT",
-            help="What to say to the model.",
-            show_default="each line of the standard input",
-            rich_help_panel=PROMPTS,
+        prompt_option(
+            "--prompt", metavar="TEXT", help="What to say to the model.", show_default="each line of the standard input"
         ),
     ] = None,
     tasks: Annotated[
         list[str] | None,
-        typer.Option(
-            "--tasks",
-            "--task",
+        tasks_option(
             callback=lambda values: single_name(values) if values else None,
             metavar="NAME",
             help="Show the answers to the first documents that this lm-eval task evaluates.",
             show_default="none",
-            rich_help_panel=TASK,
         ),
     ] = None,
     include_path: IncludePath = None,
     limit: Annotated[
         float | None,
-        typer.Option(
+        task_option(
             "--limit",
             parser=parse_limit,
             metavar="N|FRACTION",
             help="How many documents of the task: a number, or a fraction below 1.",
             show_default=str(FEW_DOCUMENTS),
-            rich_help_panel=TASK,
         ),
     ] = None,
     strength: Strength = 1.0,

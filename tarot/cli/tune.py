@@ -5,16 +5,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
-
 from tarot.cli.checks import check_output, check_tasks_exist
 from tarot.cli.console import out
 from tarot.cli.models import load
 from tarot.cli.options import (
-    EDIT,
-    OUTPUT,
-    PROMPTS,
-    SEARCH,
     Address,
     BatchSize,
     ChatTemplate,
@@ -32,7 +26,11 @@ from tarot.cli.options import (
     SearchName,
     SingleTask,
     Space,
+    edit_option,
     optional_names,
+    output_option,
+    prompt_option,
+    search_option,
     trial_or_kl,
 )
 from tarot.cli.progress import announce
@@ -53,148 +51,120 @@ def tune(
     include_path: IncludePath = None,
     objective: Annotated[
         str | None,
-        typer.Option(
+        search_option(
             "--objective",
             metavar="NAME|MODULE:FUNCTION",
             help="What to maximise: log_probability, probability, margin or accuracy of the right answers; or your "
             "function of the edited model and the tokenizer.",
             show_default="log_probability",
-            rich_help_panel=SEARCH,
         ),
     ] = None,
     reward: Annotated[
         str | None,
-        typer.Option(
+        search_option(
             "--reward",
             metavar="NAME|MODULE:FUNCTION",
             help="Maximise a reward of generated texts instead: sentiment:positive, sentiment:negative, toxicity:low, "
             "length:short, format:json, keywords:A,B, refusal:low, regex:PATTERN, fluency, classifier:REF#LABEL, your "
             "function of prompts and continuations, or a sum such as sentiment:positive*0.7+length:short*0.3.",
             show_default="none",
-            rich_help_panel=SEARCH,
         ),
     ] = None,
     num_samples: NumSamples = 20,
     search: Annotated[
         SearchName | None,
-        typer.Option(
-            "--search", help="How to search.", show_default="adam; policy-gradient for a reward", rich_help_panel=SEARCH
-        ),
+        search_option("--search", help="How to search.", show_default="adam; policy-gradient for a reward"),
     ] = None,
     space: Space = None,
     budget: Annotated[
-        int,
-        typer.Option("--budget", help="Evaluations of the objective; a gradient counts for 3.", rich_help_panel=SEARCH),
+        int, search_option("--budget", help="Evaluations of the objective; a gradient counts for 3.")
     ] = 120,
     trials_per_step: Annotated[
         int,
-        typer.Option(
-            "--trials-per-step",
-            "--batch",
-            help="Points proposed before the score of any is known; for bo and random.",
-            rich_help_panel=SEARCH,
+        search_option(
+            "--trials-per-step", "--batch", help="Points proposed before the score of any is known; for bo and random."
         ),
     ] = 1,
     fluency_floor: Annotated[
         str | None,
-        typer.Option(
+        search_option(
             "--fluency-floor",
             metavar="NATS|PERCENT",
             help="With a reward: how far fluency may fall, in nats a token (0.3) or percent (10%).",
             show_default="any",
-            rich_help_panel=SEARCH,
         ),
     ] = None,
     max_kl: Annotated[
         float | None,
-        typer.Option(
+        search_option(
             "--max-kl",
             metavar="NATS",
             help="Largest change of the model elsewhere: KL(base || edited) in nats a token, such as 0.03.",
             show_default="any; 0.03 with --retain",
-            rich_help_panel=SEARCH,
         ),
     ] = None,
     retain: Annotated[
         list[str] | None,
-        typer.Option(
+        search_option(
             "--retain",
             callback=optional_names,
             metavar="TASKS|FILE",
             help="What to leave alone beside tarot's own prompts: tasks, or prompts in FILE.jsonl or FILE.txt; may be "
             "repeated.",
             show_default="tarot's own prompts",
-            rich_help_panel=SEARCH,
         ),
     ] = None,
     front: Annotated[
         bool,
-        typer.Option(
-            "--front",
-            help="With --max-kl: print the trials that no other beats in both score and divergence.",
-            rich_help_panel=OUTPUT,
+        output_option(
+            "--front", help="With --max-kl: print the trials that no other beats in both score and divergence."
         ),
     ] = False,
     pick: Annotated[
         float | None,
-        typer.Option(
+        output_option(
             "--pick",
             parser=trial_or_kl,
             metavar="N|NATS",
             help="With --max-kl: save trial N, or the best trial within this divergence (0.02). With --resume, a "
             "finished search is not run again.",
             show_default="the best within --max-kl",
-            rich_help_panel=OUTPUT,
         ),
     ] = None,
-    seed: Annotated[
-        int,
-        typer.Option("--seed", help="Random seed for drawing samples, shots and proposals.", rich_help_panel=SEARCH),
-    ] = 0,
+    seed: Annotated[int, search_option("--seed", help="Random seed for drawing samples, shots and proposals.")] = 0,
     num_fewshot: Annotated[
         str,
-        typer.Option(
-            "--num-fewshot",
-            metavar="N|mix",
-            help="Shots in each prompt; mix draws 0, 2, 4 or 6 for each sample.",
-            rich_help_panel=PROMPTS,
+        prompt_option(
+            "--num-fewshot", metavar="N|mix", help="Shots in each prompt; mix draws 0, 2, 4 or 6 for each sample."
         ),
     ] = "0",
     apply_chat_template: ChatTemplate = True,
     sites: Annotated[
-        Literal["heads", "mlp"],
-        typer.Option("--sites", help="Where to edit: attention heads or MLP outputs.", rich_help_panel=EDIT),
+        Literal["heads", "mlp"], edit_option("--sites", help="Where to edit: attention heads or MLP outputs.")
     ] = "heads",
     layers: Annotated[
         str,
-        typer.Option(
+        edit_option(
             "--layers",
             help="Layers to edit: a fraction from the first (0.5) or the last (-0.5), or a list (4-11 or 0,3,5).",
-            rich_help_panel=EDIT,
         ),
     ] = "1.0",
     rotation: Annotated[
         Literal["rotary", "givens", "scale"],
-        typer.Option(
-            "--rotation", help="Form of the edit; scale multiplies a head and does not rotate it.", rich_help_panel=EDIT
-        ),
+        edit_option("--rotation", help="Form of the edit; scale multiplies a head and does not rotate it."),
     ] = "rotary",
-    bound: Annotated[float, typer.Option("--bound", help="Largest angle, in radians.", rich_help_panel=EDIT)] = 0.785,
+    bound: Annotated[float, edit_option("--bound", help="Largest angle, in radians.")] = 0.785,
     report_to: Annotated[
         list[str] | None,
-        typer.Option(
+        output_option(
             "--report-to",
             callback=optional_names,
             metavar="NAMES",
             help="Show the trials in tensorboard, mlflow or wandb; several are separated by commas.",
             show_default="none",
-            rich_help_panel=OUTPUT,
         ),
     ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Continue the search in the output folder.", rich_help_panel=OUTPUT),
-    ] = False,
+    resume: Annotated[bool, output_option("--resume", help="Continue the search in the output folder.")] = False,
     engine: Engine = "local",
     address: Address = None,
     cpus: Cpus = None,

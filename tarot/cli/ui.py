@@ -4,14 +4,10 @@ import socket
 from contextlib import suppress
 from typing import Annotated
 
-import typer
-
 from tarot.cli.adapters import load_adapters
 from tarot.cli.console import out
 from tarot.cli.models import load
 from tarot.cli.options import (
-    HARDWARE,
-    TASK,
     AdapterReferences,
     ChatTemplate,
     Device,
@@ -19,7 +15,9 @@ from tarot.cli.options import (
     Dtype,
     IncludePath,
     ModelReference,
+    hardware_option,
     single_name,
+    tasks_option,
 )
 from tarot.cli.progress import announce
 from tarot.cli.try_ import MAX_NEW_TOKENS, MaxNewTokens, Strength
@@ -34,14 +32,11 @@ def ui(
     adapter: AdapterReferences,
     tasks: Annotated[
         list[str] | None,
-        typer.Option(
-            "--tasks",
-            "--task",
+        tasks_option(
             callback=lambda values: single_name(values) if values else None,
             metavar="NAME",
             help="Offer the first documents that this lm-eval task evaluates as examples.",
             show_default="none",
-            rich_help_panel=TASK,
         ),
     ] = None,
     include_path: IncludePath = None,
@@ -50,15 +45,11 @@ def ui(
     max_new_tokens: MaxNewTokens = MAX_NEW_TOKENS,
     host: Annotated[
         str,
-        typer.Option(
-            "--host",
-            help="Address to listen on. Anyone who reaches another one than the default can use the model.",
-            rich_help_panel=HARDWARE,
+        hardware_option(
+            "--host", help="Address to listen on. Anyone who reaches another one than the default can use the model."
         ),
     ] = LOOPBACK,
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.", rich_help_panel=HARDWARE)
-    ] = 7860,
+    port: Annotated[int, hardware_option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 7860,
     device: Device = "auto",
     device_map: DeviceMap = None,
     dtype: Dtype = "auto",
