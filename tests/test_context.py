@@ -15,7 +15,7 @@ from edits import (
 from tiny import LAYERS, tiny_model, tokens
 
 from tarot.edit.hooks import apply_rotation
-from tarot.edit.merge import merge_rotation, merge_temporarily, unmerge_rotation
+from tarot.edit.merge import merge_rotation, merge_temporarily
 from tarot.edit.rotation import GIVENS, ROTARY, Rotary
 from tarot.edit.sites import Site, find_sites
 from tarot.errors import ShapeMismatch
@@ -183,7 +183,7 @@ def test_each_entry_reads_the_angles_of_the_optimiser():
     assert losses[0] > losses[1] > losses[2]
 
 
-EDITS = pytest.mark.parametrize("edit", [apply_rotation, merge_temporarily, merge_rotation, unmerge_rotation])
+EDITS = pytest.mark.parametrize("edit", [apply_rotation, merge_temporarily, merge_rotation])
 
 
 @EDITS

@@ -48,7 +48,7 @@ class merge_temporarily(EditContext):
     def _prepare(self, patch: Patch) -> None:
         _check_mergeable(self.model, self.sites)
         for site, angles in angles_by_site(self.angles.detach(), self.sites, self.rotation):
-            folded = _fold(site, angles, self.rotation, backwards=False)
+            folded = _fold(site, angles, self.rotation)
             if hook := offload_hook(site.module):
                 patch.replace(site.module, hook, "weights_map", folded)
                 continue
@@ -79,30 +79,17 @@ def merge_rotation(
     Example:
         >>> merge_rotation(model, angles, find_sites(model, "heads", [0, 1]))
     """
-    _write(model, angles, sites, rotation, backwards=False)
-
-
-def unmerge_rotation(
-    model: nn.Module, angles: Angles, sites: Sequence[Site] | None = None, rotation: Rotation = ROTARY
-) -> None:
-    """Undo `merge_rotation`, up to rounding.
-
-    Of several merged edits of one site, unmerge the last one first. Another order restores the weights only where the
-    edits commute, as two `Rotary` edits do.
-
-    Args:
-        model: a causal language model of transformers.
-        angles: radians, `site x head x angle`, as for `merge_rotation`.
-        sites: where the angles were merged.
-        rotation: family that the angles belong to.
-
-    Raises:
-        As `merge_rotation`.
-
-    Example:
-        >>> unmerge_rotation(model, angles, find_sites(model, "heads", [0, 1]))
-    """
-    _write(model, angles, sites, rotation, backwards=True)
+    fitting = resolve_sites(model, angles, sites, rotation)
+    _check_mergeable(model, fitting)
+    with unpatched(fitting[0].module, model), torch.no_grad():
+        steps: list[Step] = []
+        for site, row in angles_by_site(angles.detach(), fitting, rotation):
+            folded = _fold(site, row, rotation)
+            if hook := offload_hook(site.module):
+                steps.append(partial(setattr, hook, "weights_map", folded))
+                continue
+            steps += [partial(site.module.get_parameter(name).copy_, weight) for name, weight in folded.items()]
+        run_at_once(steps)
 
 
 def _check_mergeable(model: nn.Module, sites: Sequence[Site]) -> None:
@@ -130,10 +117,10 @@ def _address(parameter: nn.Parameter) -> int:
 
 
 @torch.no_grad()
-def _fold(site: Site, angles: SiteAngles, rotation: Rotation, *, backwards: bool) -> dict[str, Tensor]:
+def _fold(site: Site, angles: SiteAngles, rotation: Rotation) -> dict[str, Tensor]:
     """Return the site's parameters by name, those that the edit reaches edited."""
     # An edited input needs W R^T. R^T is R^-1 or, for a scale, R itself.
-    invert = backwards != (site.side == "input" and rotation.orthogonal)
+    invert = site.side == "input" and rotation.orthogonal
     hook = offload_hook(site.module)
     weights = {
         name: hook.weights_map[name] if hook else parameter.data for name, parameter in site.module.named_parameters()
@@ -150,20 +137,3 @@ def _fold(site: Site, angles: SiteAngles, rotation: Rotation, *, backwards: bool
     if site.side == "output" and "bias" in weights:
         weights["bias"] = fold(weights["bias"])
     return weights
-
-
-def _write(
-    model: nn.Module, angles: Angles, sites: Sequence[Site] | None, rotation: Rotation, *, backwards: bool
-) -> None:
-    """Write the edited weights, all of them in one instruction."""
-    fitting = resolve_sites(model, angles, sites, rotation)
-    _check_mergeable(model, fitting)
-    with unpatched(fitting[0].module, model), torch.no_grad():
-        steps: list[Step] = []
-        for site, row in angles_by_site(angles.detach(), fitting, rotation):
-            folded = _fold(site, row, rotation, backwards=backwards)
-            if hook := offload_hook(site.module):
-                steps.append(partial(setattr, hook, "weights_map", folded))
-                continue
-            steps += [partial(site.module.get_parameter(name).copy_, weight) for name, weight in folded.items()]
-        run_at_once(steps)
