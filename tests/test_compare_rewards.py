@@ -101,6 +101,7 @@ def test_base_and_edited_texts_for_the_same_documents(loaded: LoadedModel) -> No
     for edit, scored_texts in ((None, compared.base), (tuned(loaded), compared.edited)):
         results = evaluate(loaded.model, loaded.tokenizer, ["openings"], adapter=edit, limit=6)
         assert tuple(document["filtered_resps"][0] for document in results["samples"]["openings"]) == scored_texts.texts
+    assert compared.date and compared.machine and {"torch", "transformers"} <= compared.versions.keys()
     assert compared.front == (1, 0)  # by rising fluency
     assert len(compared.prompts) == 6
     assert compared.prompts[-1].startswith("A film review: There is a new film about a clerk who finds an old map. ")

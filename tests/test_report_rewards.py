@@ -51,6 +51,13 @@ def test_texts_have_a_section_with_or_without_other_comparisons():
         assert set(" ".join(page.values("aria-labelledby")).split()) <= set(ids)
 
 
+def test_the_page_says_when_and_where_texts_were_measured():
+    page = Page(render([], rewarded=[reward_comparison(date="2026-11-27", machine="a machine")]))
+    assert "Measured 2026-11-27 on a machine." in page.texts_of("p")
+    facts = dict(zip(page.texts_of("dt"), page.texts_of("dd"), strict=True))
+    assert (facts["date"], facts["machine"], facts["versions"]) == ("2026-11-27", "a machine", "not recorded")
+
+
 def test_reward_fluency_and_variety_have_intervals():
     compared = reward_comparison()
     comparisons = [text.replace("\N{MINUS SIGN}", "-") for text in Page(render([], rewarded=[compared])).texts_of("td")]

@@ -1,6 +1,8 @@
 """Compare the texts of base and edited model on the same held-out documents, scored by a reward."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 from tarot.edit.adapter import Adapter
@@ -9,6 +11,7 @@ from tarot.evaluation.as_tuned import check_as_tuned, config_of, evaluate_as_tun
 from tarot.evaluation.command import not_repeated, repeat_command
 from tarot.evaluation.compare import OnArm
 from tarot.evaluation.lm_eval_results import logged_documents, question_text
+from tarot.evaluation.reference_workload import describe_machine
 from tarot.evaluation.reward_metrics import score_logged_texts, unscored_rows
 from tarot.evaluation.reward_results import RewardComparison
 from tarot.evaluation.statistics.means import difference
@@ -19,6 +22,7 @@ from tarot.objectives.rewards import check_reward, is_reward, refuse_unrequested
 from tarot.objectives.task_loading import load_task
 from tarot.objectives.text_scores import TextScores
 from tarot.search.pareto import pareto_front
+from tarot.search.provenance import LIBRARIES
 
 
 def compare_rewards(
@@ -85,6 +89,9 @@ def compare_rewards(
         front=tuple(pareto_front(outcomes or {})),
         command=repeat_command(loaded, adapter, limit=limit, include_path=include_path, reward=reward),
         not_repeated=not_repeated(adapter),
+        versions={name: version(name) for name in LIBRARIES},
+        date=datetime.now(UTC).date().isoformat(),
+        machine=describe_machine(loaded.model.device),
     )
 
 

@@ -5,7 +5,7 @@ This module does not import torch, as `tarot.evaluation.results`: a report reads
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from reprlib import repr as short
 from typing import TYPE_CHECKING
@@ -40,6 +40,9 @@ class RewardComparison:
         front: trials that no other trial exceeds in both reward and fluency.
         command: shell line that repeats the comparison, except for what `not_repeated` lists.
         not_repeated: what became of the edit besides its search; "" if nothing did.
+        versions: version of each library, by name.
+        date: day on which it was measured, in UTC, such as `2026-11-27`; "" if it is not known.
+        machine: operating system, processor, threads and device; "" if they are not known.
     """
 
     model: Name
@@ -56,6 +59,9 @@ class RewardComparison:
     front: tuple[int, ...]
     command: str
     not_repeated: str = ""
+    versions: Mapping[Name, Name] = field(default_factory=dict)
+    date: Name = ""
+    machine: Name = ""
 
     def __repr__(self) -> str:
         """Name the comparison; its texts would fill pages."""

@@ -160,7 +160,7 @@ def _render(
         tables=tables,
         metric=unit,
         answers=_answers(scored, metric, rewards, costs, [each.answer for each in sections]),
-        provenance=_provenance([each.comparison for each in scored]),
+        provenance=_provenance([*(each.comparison for each in scored), *rewards]),
         notes=[note for each in scored for note in missing_number_notes(each.comparison)],
         gate=gate,
         gate_header=HEADER,
@@ -219,7 +219,7 @@ def _answers(
     return answers + [answer_reward(each) for each in rewards[:ANSWERS_SHOWN]]
 
 
-def _provenance(comparisons: Sequence[Comparison]) -> str:
+def _provenance(comparisons: Sequence[Comparison | RewardComparison]) -> str:
     """Say when, where and with what the comparisons were measured, as far as they record it."""
     dates = sorted({comparison.date for comparison in comparisons if comparison.date})
     machines = sorted({comparison.machine for comparison in comparisons if comparison.machine})

@@ -11,6 +11,7 @@ from tarot.evaluation.statistics.means import Difference, Mean, jackknife, mean_
 from tarot.objectives.text_metrics import distinct, distinct_without, repetition
 from tarot.objectives.text_scores import ScoredTexts, TextScores
 from tarot.report.comparison_figures import reward_against_fluency
+from tarot.report.sections import provenance
 from tarot.report.table import NONE, p_value, with_interval
 
 REWARD_HEADER = ("arm", "reward", "gain", "p", "fluency", "change", "distinct", "repeats")
@@ -117,6 +118,7 @@ def reward_section(number: int, comparison: RewardComparison) -> RewardSection:
             ("seed", str(comparison.seed)),
             ("adapter", comparison.adapter),
             ("documents", f"{comparison.gain.n:,}"),
+            *provenance(comparison),
         ],
     )
 

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from tarot.evaluation.metrics import METRICS
 from tarot.evaluation.results import Arm, Comparison
+from tarot.evaluation.reward_results import RewardComparison
 from tarot.evaluation.scored_comparison import ScoredComparison
 from tarot.evaluation.speed import describe_time, is_busy
 from tarot.report import table
@@ -113,6 +114,12 @@ def _settings(comparison: Comparison) -> Iterator[tuple[str, str]]:
     digest = hashlib.sha256(json.dumps(comparison.keys).encode()).hexdigest()[:16]
     yield "documents", f"{len(comparison.keys)}, digest {digest}"
     yield "time", describe_time(comparison)
+    yield from provenance(comparison)
+
+
+def provenance(comparison: Comparison | RewardComparison) -> Iterator[tuple[str, str]]:
+    """Yield when, where and with which versions a comparison was measured, as terms and texts."""
     yield "date", comparison.date or "not recorded"
     yield "machine", comparison.machine or "not recorded"
-    yield "versions", ", ".join(f"{name} {version}" for name, version in sorted(comparison.versions.items()))
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(comparison.versions.items()))
+    yield "versions", versions or "not recorded"
