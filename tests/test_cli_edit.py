@@ -20,7 +20,8 @@ def test_analysis_prune_and_effects(home: Path, capsys: pytest.CaptureFixture[st
     assert run_in(home, "prune", *EDIT, "--keep", "0.5", "--output-path", "pruned") == 0
     smaller = Adapter.from_pretrained(home / "pruned")
     heads = smaller.provenance["pruned"]["heads"]
-    printed = capsys.readouterr().out
+    printed, progress = capsys.readouterr()
+    assert progress.splitlines()[-1] == "dropping heads"
     assert f"{heads} of 12 heads, found with" in printed and smaller.fingerprint in printed
     assert run_in(home, "prune", *EDIT, "--output-path", "pruned") == 2
     assert run_in(home, "compare", *EDIT, "--adapter", "pruned", "--limit", "2") == 0
@@ -131,7 +132,8 @@ def test_compose_adds_scaled_angles(home: Path, capsys: pytest.CaptureFixture[st
 def test_gate_and_what_refuses_a_gated_adapter(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_in(home, "gate", *EDIT, "--output-path", "gated") == 0
     gated = Adapter.from_pretrained(home / "gated")
-    assert gated.gate and gated.fingerprint in capsys.readouterr().out
+    printed, progress = capsys.readouterr()
+    assert gated.gate and gated.fingerprint in printed and progress.splitlines()[-1] == "fitting the gate"
     model = ("--model", "model")
     for command in (("merge",), ("export", "--to", "peft")):
         assert run_in(home, *command, *model, "--adapter", "gated", "--output-path", "folded") == 2

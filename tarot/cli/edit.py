@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from tarot.cli.checks import check_empty, check_output
-from tarot.cli.console import err, out
+from tarot.cli.console import out
 from tarot.cli.models import load
 from tarot.cli.options import (
     AdapterReference,
@@ -29,7 +29,7 @@ from tarot.cli.options import (
     reference,
     task_option,
 )
-from tarot.cli.progress import announce
+from tarot.cli.progress import StepProgress, announce, show_wait
 from tarot.errors import TarotError
 
 if TYPE_CHECKING:
@@ -191,6 +191,7 @@ def gate(
 
     check_empty(output)
     check_include_path(include_path)
+    announce("gate")
     from tarot.edit.adapter import Adapter
     from tarot.search.config import TaRotConfig
     from tarot.search.gate import fit_gate
@@ -199,7 +200,7 @@ def gate(
     edit = Adapter.from_pretrained(adapter)
     check_samples(TaRotConfig.from_dict(edit.provenance), include_path)
     loaded = load(model, device, dtype)
-    with err.status("fitting the gate"):
+    with show_wait("fitting the gate"):
         gated = fit_gate(loaded.model, loaded.tokenizer, edit, include_path=include_path)
     gated.save_pretrained(output)
     record: Any = gated.provenance["gate"]
@@ -230,6 +231,7 @@ def prune(
     check_include_path(include_path)
     announce("prune")
     from tarot.analysis.adapter_objective import check_adapter_objective
+    from tarot.analysis.heads import edited_heads
     from tarot.analysis.pruning import check_keep, prune_adapter
     from tarot.edit.adapter import Adapter
 
@@ -237,7 +239,8 @@ def prune(
     check_keep(keep)
     check_adapter_objective(edit, reward=reward, include_path=include_path)
     loaded = load(model, device, dtype)
-    with err.status("") as status:
+    n_edited = len(edited_heads(edit.angles))
+    with StepProgress() as show:
         smaller = prune_adapter(
             loaded,
             edit,
@@ -245,8 +248,11 @@ def prune(
             reward=reward,
             include_path=include_path,
             batch_size=batch_size,
-            on_score=lambda evaluations, heads: status.update(f"{heads} heads after {evaluations} evaluations"),
+            on_score=lambda evaluations, heads: show(
+                "dropping heads", n_edited - heads, n_edited, f"{heads} left after {evaluations} evaluations"
+            ),
         )
+        show("dropping heads", n_edited, n_edited)
     smaller.save_pretrained(output)
     pruned: Any = smaller.provenance["pruned"]
     out.print(f"{pruned['heads']} of {pruned['of']} heads, found with {pruned['evaluations']} evaluations")

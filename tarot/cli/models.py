@@ -2,13 +2,10 @@
 
 from typing import TYPE_CHECKING, Annotated
 
-from rich.text import Text
-
-from tarot.cli.console import err, out
+from tarot.cli.console import out
 from tarot.cli.options import output_option
-from tarot.cli.progress import StepProgress
+from tarot.cli.progress import StepProgress, show_wait
 from tarot.cli.tables import print_table
-from tarot.errors import printable
 
 if TYPE_CHECKING:
     from tarot.models.fetched_wheel import FetchedWheel
@@ -20,9 +17,7 @@ def load(reference: str, device: str, dtype: str, device_map: str | None = None)
     """Load a model while the console shows that it is being loaded; arguments and errors as for `load_model`."""
     from tarot.models.load import load_model
 
-    if not err.is_terminal:
-        err.print(f"loading {reference}")
-    with err.status(Text(printable(f"loading {reference}"))):
+    with show_wait(f"loading {reference}"):
         return load_model(reference, device=device, dtype=dtype, device_map=device_map)
 
 

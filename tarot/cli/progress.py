@@ -172,8 +172,7 @@ class CellProgress:
 
     def __init__(self, total: int) -> None:
         self._total = total
-        # Cells run with stderr redirected; a console of its own keeps writing to the real one.
-        self._show = StepProgress(PlainConsole(file=sys.stderr))
+        self._show = StepProgress()
         self._done = 0
 
     def __enter__(self) -> "CellProgress":
@@ -211,3 +210,12 @@ def announce(command: str) -> None:
     """
     if "torch" not in sys.modules:
         err.print(f"{command}: importing libraries")
+
+
+@contextmanager
+def show_wait(step: str) -> Iterator[None]:
+    """Show a step whose length is not known: a spinner at a terminal, one line elsewhere."""
+    if not err.is_terminal:
+        err.print(step)
+    with err.status(Text(printable(step))):
+        yield
