@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoint import byte_model, byte_tokenizer, write_tasks
+from lm_eval.api import task as lm_eval_task
 
 from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.rotation import ROTARY
@@ -16,6 +17,7 @@ from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import check_scorable, read_answers
 from tarot.evaluation.results import Comparison
 from tarot.evaluation.results_file import comparisons_to_json, load_comparisons
+from tarot.models import lm_eval_model
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.prompts import get_chat_template
@@ -53,6 +55,26 @@ def tuned(loaded: LoadedModel, folder: Path, seed: int = 1, **change: object) ->
     ids = [{"id": sample.id, "key": sample.key, "num_fewshot": sample.num_fewshot} for sample in drawn]
     provenance = {**asdict(config), "budget": 3, "samples_drawn": ids}
     return Adapter(angles, Edit.from_sites(loaded.model, "heads", sites, ROTARY), provenance)
+
+
+def test_calls_of_the_library_draw_no_bars(
+    loaded: LoadedModel, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit, before = tuned(loaded, folder), [module.tqdm for module in (lm_eval_task, lm_eval_model)]
+    capsys.readouterr()  # the library datasets shows that it reads the files
+    evaluate(loaded.model, loaded.tokenizer, ["own_choice", "openings"], include_path=folder, limit=2)
+    compare(
+        loaded.model,
+        loaded.tokenizer,
+        edit,
+        include_path=folder,
+        limit=2,
+        num_fewshot=2,
+        draws=1,
+        baselines=["all-shots"],
+    )
+    assert capsys.readouterr().err == ""
+    assert [module.tqdm for module in (lm_eval_task, lm_eval_model)] == before
 
 
 def names(comparison: Comparison) -> list[str]:

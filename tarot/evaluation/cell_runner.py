@@ -5,9 +5,7 @@ torch is imported when the first cell runs: pytest and `--help` import this modu
 
 import logging
 from collections.abc import Callable
-from contextlib import redirect_stderr
 from dataclasses import dataclass, field, replace
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,10 +121,9 @@ class CellRunner:
         """Run a cell; any error but Ctrl-C becomes the result, so that the other cells go on."""
         self.notes.clear()
         try:
-            with redirect_stderr(StringIO()):  # hides lm-eval's progress bars
-                self.check(request)
-                model = self.models[request.model]
-                comparison = self.compare(request, model)
+            self.check(request)
+            model = self.models[request.model]
+            comparison = self.compare(request, model)
             return CellResult(comparison, str(self.tune(request, model)[1]), notes=tuple(self.notes))
         except TarotError as error:
             return CellResult(error=str(error), notes=tuple(self.notes))

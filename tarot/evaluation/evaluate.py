@@ -22,6 +22,7 @@ from tarot.errors import InvalidValueError, TarotError
 from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.models.answer_log import AnswerLog, LoggedAnswers
 from tarot.models.evaluation_mode import in_evaluation_mode
+from tarot.models.lm_eval_bars import hidden_bars
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.missing_numbers import record_missing_numbers
@@ -200,7 +201,7 @@ def evaluate(
     for name, task in selected["tasks"].items():
         task.aggregation = _recording(name, task.aggregation, aggregated)
     try:
-        with edit.apply(loaded.model) if edit else nullcontext(), quiet_loggers("lm_eval.api.task"):
+        with edit.apply(loaded.model) if edit else nullcontext(), quiet_loggers("lm_eval.api.task"), hidden_bars():
             results = evaluator.evaluate(
                 answering,
                 selected,

@@ -20,6 +20,7 @@ from lm_eval.api.task import Task
 from tarot.errors import TarotError
 from tarot.evaluation.evaluate import BOOTSTRAP_ROUNDS
 from tarot.evaluation.lm_eval_results import LoggedDocument, n_choices
+from tarot.models.lm_eval_bars import hidden_bars
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.missing_numbers import record_missing_numbers
@@ -107,14 +108,15 @@ def evaluate_with_shots(
     if choose:
         _choose_shots(task, choose)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")
-    results: dict[str, Any] = evaluator.evaluate(
-        lm,
-        selected,
-        limit=limit,
-        apply_chat_template=get_chat_template(lm, apply_chat_template) is not None,
-        fewshot_as_multiturn=True,
-        bootstrap_iters=BOOTSTRAP_ROUNDS,
-    )
+    with hidden_bars():
+        results: dict[str, Any] = evaluator.evaluate(
+            lm,
+            selected,
+            limit=limit,
+            apply_chat_template=get_chat_template(lm, apply_chat_template) is not None,
+            fewshot_as_multiturn=True,
+            bootstrap_iters=BOOTSTRAP_ROUNDS,
+        )
     record_missing_numbers(results, lm.unanswered)
     return results
 

@@ -1,9 +1,9 @@
-"""lm-eval's progress bars, as steps that a command shows in its own way."""
+"""lm-eval's progress bars: hidden, or as steps that a command shows in its own way."""
 
 import io
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -19,6 +19,18 @@ STEPS = {
 }
 """What users read, by the description of the bar."""
 LM = "tarot.models.lm_eval_model"
+
+
+class SilentBar(tqdm):
+    """A bar that draws nothing."""
+
+    monitor_interval = 0  # no thread that redraws it
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**options, "file": io.StringIO(), "leave": True})
+
+    def display(self, *_: object, **__: object) -> None:
+        """Draw nothing."""
 
 
 @contextmanager
@@ -38,21 +50,28 @@ def bars_as_steps(on_step: Callable[[str, int, int], None]) -> Iterator[None]:
         scoring answers
     """
 
-    class StepBar(tqdm):
-        """A bar that draws nothing."""
-
-        monitor_interval = 0  # no thread that redraws it
-
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **{**options, "file": io.StringIO(), "leave": True})
+    class StepBar(SilentBar):
+        """A bar that reports how far it is."""
 
         def display(self, *_: object, **__: object) -> None:
+            """Report it."""
             if self.total:
                 description = self.desc.removesuffix(": ") if self.desc else ""
                 on_step(STEPS.get(description, description), self.n, int(self.total))
 
+    with _replaced_bars(StepBar):
+        yield
+
+
+def hidden_bars() -> AbstractContextManager[None]:
+    """Draw none of lm-eval's bars inside the context; where `bars_as_steps` reports them, it goes on doing so."""
+    return nullcontext() if issubclass(task.tqdm, SilentBar) else _replaced_bars(SilentBar)
+
+
+@contextmanager
+def _replaced_bars(bar: type[SilentBar]) -> Iterator[None]:
     with ExitStack() as stack:
         for module in (task, huggingface, sys.modules.get(LM)):
             if module is not None:
-                stack.enter_context(mock.patch.object(module, "tqdm", StepBar))
+                stack.enter_context(mock.patch.object(module, "tqdm", bar))
         yield

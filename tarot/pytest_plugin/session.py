@@ -1,8 +1,7 @@
 """What one process of a test run holds, and how it measures a cell."""
 
-from contextlib import nullcontext, redirect_stderr
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,10 +73,7 @@ class SessionState:
         """Return the comparison of a cell; `model` is None on a Ray cluster."""
         if model is None:
             return self._measure_on_ray(request)[1]
-        # lm-eval's progress bars would fill the captured output of every failed test.
-        is_captured = self.config.getoption("capture") != "no"
-        with redirect_stderr(StringIO()) if is_captured else nullcontext():
-            return self.runner.compare(request, model)
+        return self.runner.compare(request, model)
 
     def show_phase(self, phase: str) -> None:
         """Print what is measured next, under `-v` and in the controlling process."""
