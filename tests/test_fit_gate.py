@@ -14,8 +14,7 @@ from tarot.models.lm_eval_model import TarotLM
 from tarot.objectives.prompts import get_chat_template
 from tarot.objectives.samples import render_evaluation_documents
 from tarot.objectives.task_loading import load_task
-from tarot.search.gate import _fit, fit_gate
-from tarot.search.gate_prompts import closed_prompts
+from tarot.search.gate import _fit, closed_prompts, fit_gate
 
 
 @pytest.fixture(scope="module")

@@ -25,9 +25,8 @@ from tarot.edit.sites import find_sites
 from tarot.errors import TarotError, UnknownName
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import n_documents
-from tarot.models.batch_size import parse_batch_size
 from tarot.models.checkpoint import save_checkpoint as save_merged
-from tarot.models.lm_eval_model import TarotLM
+from tarot.models.lm_eval_model import TarotLM, parse_batch_size
 from tarot.models.load import load_model
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective

@@ -12,9 +12,9 @@ import tarot.pytest_plugin.explanation
 import tarot.pytest_plugin.gain
 from tarot.errors import TarotError, printable
 from tarot.evaluation.results_file import comparisons_to_json
-from tarot.pytest_plugin.collector import Collector
 from tarot.pytest_plugin.explanation import explain
 from tarot.pytest_plugin.gain import TarotGain
+from tarot.pytest_plugin.hooks import Collector
 from tarot.pytest_plugin.session import STATE, SessionState
 from tarot.pytest_plugin.summary import pytest_terminal_summary
 

@@ -6,16 +6,19 @@ Each token of a text is predicted from those before it.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import exp
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from tarot.analysis.neutral_text import neutral_text
 from tarot.analysis.progress import OnStep, ignore_step
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError, describe_missing_numbers
 from tarot.evaluation.statistics.means import Mean, mean_intervals
+from tarot.models.loaded_model import LoadedModel
 from tarot.models.missing_numbers import BROKEN_MODEL_HINT
 
 # Elements of the largest tensor of a pass, the logits: 128 MB in float32.
@@ -117,3 +120,38 @@ def _log_probabilities(model: PreTrainedModel, ids: Int[Tensor, "b s"]) -> Float
 def _mean_loss(log_probabilities: Float[Tensor, "b t v"], ids: Int[Tensor, "b s"]) -> Float[Tensor, " b"]:
     """Return the mean of -log p over each text's tokens, in nats."""
     return -log_probabilities.gather(-1, ids[:, 1:, None])[..., 0].double().mean(-1)
+
+
+HELD_OUT_TOKENS = 5000
+
+
+def measure_held_out(
+    loaded: LoadedModel, adapter: Adapter, batch_size: int | None = None, n_tokens: int = HELD_OUT_TOKENS
+) -> Adapter:
+    """Return an adapter whose provenance has its divergence on neutral text, with the 95% CI over the texts.
+
+    Args:
+        loaded: model and tokenizer; unchanged afterwards.
+        adapter: an edit that was tuned under a limit.
+        batch_size: most texts of a forward pass; None to choose it automatically.
+        n_tokens: least number of tokens of neutral text.
+
+    Raises:
+        TarotError: the adapter does not fit the model, or a log-probability is not finite.
+
+    Example:
+        >>> loaded = tarot.load_model("wheel:smollm2-135m")
+        >>> measured = measure_held_out(loaded, adapter, n_tokens=500)
+        >>> measured.provenance["retention"]["held_out"]["tokens"]
+        512
+    """
+    (divergence,) = measure_divergence(loaded.model, [adapter], neutral_text(loaded, n_tokens), batch_size)
+    held_out = {
+        "tokens": divergence.tokens,
+        "kl": divergence.kl.value,
+        "low": divergence.kl.low,
+        "high": divergence.kl.high,
+        "perplexity_ratio": divergence.perplexity / divergence.base_perplexity,
+    }
+    retention: Any = adapter.provenance.get("retention", {})
+    return replace(adapter, provenance={**adapter.provenance, "retention": {**retention, "held_out": held_out}})

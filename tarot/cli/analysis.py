@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tarot.cli.adapters import load_adapters
 from tarot.cli.checks import check_output, check_tasks_exist
 from tarot.cli.console import out
-from tarot.cli.models import load
+from tarot.cli.models import load, load_adapters
 from tarot.cli.options import (
     AdapterReference,
     AdapterReferences,

@@ -109,7 +109,7 @@ def bench(
     from tarot.evaluation.ray.cells import RayEngine, run_locally
     from tarot.evaluation.ray.cluster import Resources
     from tarot.evaluation.results_file import load_comparisons
-    from tarot.models.reference import check_reference
+    from tarot.models.load import check_reference
     from tarot.report.results_csv import write_comparisons_csv
 
     if engine == "local":  # the machines of a cluster may have models that this one lacks

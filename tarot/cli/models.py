@@ -1,5 +1,7 @@
 """`tarot models`, and loading the model that a command names."""
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tarot.cli.console import out
@@ -8,6 +10,7 @@ from tarot.cli.progress import StepProgress, show_wait
 from tarot.cli.tables import print_table
 
 if TYPE_CHECKING:
+    from tarot.edit.adapter import Adapter
     from tarot.models.fetched_wheel import FetchedWheel
     from tarot.models.listing import ModelInfo
     from tarot.models.loaded_model import LoadedModel
@@ -19,6 +22,16 @@ def load(reference: str, device: str, dtype: str, device_map: str | None = None)
 
     with show_wait(f"loading {reference}"):
         return load_model(reference, device=device, dtype=dtype, device_map=device_map)
+
+
+def load_adapters(references: Iterable[str]) -> "dict[str, Adapter]":
+    """Load adapters, by the last part of their references where these differ, else by the references."""
+    from tarot.edit.adapter import Adapter
+
+    references = list(references)
+    short = [Path(reference).resolve().name for reference in references]
+    names = short if len(set(short)) == len(references) else references
+    return {name: Adapter.from_pretrained(reference) for name, reference in zip(names, references, strict=True)}
 
 
 def models(

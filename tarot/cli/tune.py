@@ -179,7 +179,7 @@ def tune(
     check_output(output, folder=True)
     check_tasks_exist(tasks, include_path)
     announce("tune")
-    from tarot.analysis.held_out_retention import measure_held_out
+    from tarot.analysis.divergence import measure_held_out
     from tarot.cli.progress import trial_progress
     from tarot.edit.layers import parse_layers
     from tarot.evaluation.grid import parse_shots

@@ -4,9 +4,8 @@ import socket
 from contextlib import suppress
 from typing import Annotated
 
-from tarot.cli.adapters import load_adapters
 from tarot.cli.console import out
-from tarot.cli.models import load
+from tarot.cli.models import load, load_adapters
 from tarot.cli.options import (
     AdapterReferences,
     ChatTemplate,

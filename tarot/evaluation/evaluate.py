@@ -26,7 +26,7 @@ from tarot.models.lm_eval_bars import hidden_bars
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.missing_numbers import record_missing_numbers
-from tarot.models.quiet_loggers import quiet_loggers
+from tarot.models.offline import quiet_loggers
 from tarot.objectives.prompts import get_chat_template
 from tarot.objectives.shots import ShotPool, resolve_num_fewshot
 from tarot.objectives.task_loading import load_tasks

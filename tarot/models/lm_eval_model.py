@@ -4,6 +4,7 @@
 `tarot.models.scoring.scorer`.
 """
 
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -11,24 +12,23 @@ from math import isinf
 from typing import Any
 
 import transformers
+from accelerate import Accelerator
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
-from torch import Tensor
+from torch import Tensor, distributed
 from tqdm import tqdm
 
 from tarot.edit.adapter import Adapter
 from tarot.edit.gate import find_gate
 from tarot.errors import TarotError, UnknownName
-from tarot.models.batch_size import parse_batch_size
+from tarot.models.answer_log import claim_response_cache
 from tarot.models.chat import SYSTEM_MOVED, ChatRenderer
 from tarot.models.load import load_model
 from tarot.models.missing_numbers import BrokenRows, check_some_number, documents_by_task, is_number
-from tarot.models.processes import accelerate_processes, process_device
+from tarot.models.offline import quiet_loggers
 from tarot.models.prompt_encoder import PromptEncoder, fit_to_context
-from tarot.models.quiet_loggers import quiet_loggers
-from tarot.models.response_cache import claim_response_cache
 from tarot.models.scoring.rope import constant_rope_length
 from tarot.models.scoring.scorer import Scorer
 
@@ -308,3 +308,37 @@ class TarotLM(HFLM):
         """Return what lm-eval writes beside results, with the adapter's fingerprint (or `base`)."""
         info = {**super().get_model_info(), "adapter": self.fingerprint, "reference": self.reference}
         return {**info, "description": SYSTEM_MOVED} if self.chat_renderer.system_moved else info
+
+
+def parse_batch_size(text: int | str) -> int:
+    """Parse a positive number of sequences.
+
+    Raises:
+        TarotError: the text is anything else.
+    """
+    try:
+        size = int(text)
+    except ValueError:
+        size = 0
+    if size < 1:
+        raise TarotError("a batch size from 1, or 'auto'", repr(text))
+    return size
+
+
+def accelerate_processes() -> Accelerator | None:
+    """Return the processes that `accelerate launch` started, if there are several."""
+    return Accelerator() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
+
+
+def leave_processes() -> None:
+    """Leave the group of processes that share the documents, if there is one; call it before this process ends.
+
+    A process that ends as a member can abort. Its launcher then stops the others before they have written results.
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def process_device(processes: Accelerator) -> str:
+    """Return this process's device. accelerate numbers CPUs too, of which there is one."""
+    return "cpu" if processes.device.type == "cpu" else str(processes.device)

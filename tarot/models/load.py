@@ -40,8 +40,8 @@ from tarot.models.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from tarot.models.gguf import read_gguf, unpack_wheel
-from tarot.models.hub_cache import fetch_model
+from tarot.models.gguf import check_gguf_file, read_gguf, unpack_wheel
+from tarot.models.hub_cache import fetch_model, find_model
 from tarot.models.library_errors import reported_as
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.offline import hub_offline, quiet_transformers
@@ -170,3 +170,23 @@ def _parse_device(text: str) -> torch.device:
     if text != "cpu" and int(match[1] or 0) >= gpus:
         raise TarotError(f"a device of this machine, which has {gpus} GPUs", repr(text), "try --device auto")
     return torch.device(text)
+
+
+def check_reference(reference: str) -> None:
+    """Check that a hub id, folder, `PATH.gguf` or `wheel:NAME` names a model; nothing is loaded or downloaded.
+
+    Raises:
+        UnknownName: No wheel has that name.
+        TarotError: The wheel is not installed, the file is no GGUF file, or the hub has no such model.
+
+    Example:
+        >>> check_reference("wheel:smollm2-135m")
+    """
+    kind, _, name = reference.partition(":")
+    path = Path(reference).expanduser()
+    if kind == "wheel":
+        installed_wheel(name)
+    elif path.suffix.lower() == ".gguf":
+        check_gguf_file(path)
+    elif not path.is_dir():
+        find_model(reference)

@@ -1,13 +1,14 @@
-"""Call transformers without requests to the hub, progress bars or warnings."""
+"""Call libraries without requests to the hub, progress bars or warnings."""
 
 import functools
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from huggingface_hub import constants
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
 
 
 @contextmanager
@@ -24,12 +25,12 @@ def hub_offline() -> Iterator[None]:
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Silence the bars and warnings of transformers: commands show their own progress, and real faults raise."""
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    bars, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     # The GGUF reader's own bar has no switch.
     reader: Any = sys.modules.get("transformers.modeling_gguf_pytorch_utils")
     bar = getattr(reader, "tqdm", None)
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
         if bar:
             reader.tqdm = functools.partial(bar, disable=True)
@@ -37,6 +38,19 @@ def quiet_transformers() -> Iterator[None]:
     finally:
         if bar:
             reader.tqdm = bar
-        logging.set_verbosity(level)
+        transformers_logging.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def quiet_loggers(*loggers: str) -> Iterator[None]:
+    """Let only errors through from some loggers, whose warnings users can do nothing about."""
+    levels = {name: logging.getLogger(name).level for name in loggers}
+    try:
+        for name in loggers:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

@@ -94,8 +94,6 @@ def check_answer_score(name: str) -> None:
 class AnswerObjective:
     """Score an edit by the answers to labelled samples.
 
-    Implements `tarot.objectives.objective.DifferentiableObjective`.
-
     Args:
         model: a causal language model; unchanged after every call.
         samples: the samples.

@@ -41,8 +41,7 @@ SAMPLING: Mapping[str, Any] = {"do_sample": True, "temperature": 1.0, "top_k": 0
 class GenerationObjective:
     """Score an edit by the mean reward of what the edited model generates.
 
-    Implements `tarot.objectives.objective.Objective`. An edit that loses more fluency than `floor` allows scores NaN,
-    which a search treats as a failed trial.
+    An edit that loses more fluency than `floor` allows scores NaN, which a search treats as a failed trial.
 
     Args:
         generator: generates with the model that is edited; the model is unchanged after every call.

@@ -1,6 +1,5 @@
 """Task loading: from names of tasks, groups and tags to lm-eval's task objects."""
 
-import logging
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -9,6 +8,7 @@ from lm_eval.api.task import Task
 from lm_eval.tasks.manager import TaskDict, TaskManager
 
 from tarot.errors import InvalidValueError, TarotError
+from tarot.models.offline import quiet_loggers
 from tarot.objectives.task_code import guard_task_code
 from tarot.objectives.task_names import check_task_names, tasks_folder, unknown_task_error
 
@@ -64,12 +64,9 @@ def load_tasks(names: Sequence[str], include_path: str | Path | None = None) -> 
         ['synth_color', 'synth_implicatives', 'synth_navigate']
     """
     manager = make_task_manager(names, include_path)
-    # lm-eval warns about the arguments of every custom data set.
-    logger = logging.getLogger("lm_eval.api.task")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
     try:
-        selected = manager.load(list(names))
+        with quiet_loggers("lm_eval.api.task"):  # lm-eval warns about the arguments of every custom data set
+            selected = manager.load(list(names))
     # Loading runs templates, loaders and hub clients, which can raise anything.
     except (Exception, SystemExit) as error:
         reason = str(error).strip().splitlines()
@@ -80,8 +77,6 @@ def load_tasks(names: Sequence[str], include_path: str | Path | None = None) -> 
             f"{type(error).__name__}: {reason[0] if reason else 'no message'}",
             "check the task file, the network, or name a local copy with TAROT_DATA",
         ) from error
-    finally:
-        logger.setLevel(level)
     for task in selected["tasks"].values():
         guard_task_code(task)
     return selected

@@ -1,12 +1,12 @@
 """The end of a run: judge by the baseline, save a baseline, write a report."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tarot.errors import TarotError
-from tarot.pytest_plugin.gate_item import fail_item
+from tarot.errors import TarotError, printable
 from tarot.pytest_plugin.options import TOLERANCE
 from tarot.pytest_plugin.session import STATE, SessionState, is_worker
 
@@ -115,3 +115,31 @@ def _write_report(state: SessionState, comparisons: "list[Comparison]", outcome:
 
     page = write_report(comparisons, folder, gate=Gate(state.verdicts, accept_change(state), outcome))
     state.notes.append(f"report: {page}")
+
+
+GATE = "tarot gate"  # stands where the node ids of tests have a file
+
+
+def fail_item(session: pytest.Session, name: str, lines: Sequence[str]) -> None:
+    """Report a failed item `tarot gate::NAME` to all plugins.
+
+    Args:
+        session: the run.
+        name: the cell that fails, or an option.
+        lines: why; the short summary shows the first. Names from files are escaped.
+    """
+    name, message = printable(name), "\n".join(map(printable, lines))
+    try:
+        pytest.fail(message, pytrace=False)
+    except pytest.fail.Exception:
+        shown = pytest.ExceptionInfo.from_current().getrepr(style="value")
+    nodeid, location, hook = f"{GATE}::{name}", (GATE, None, name), session.config.hook
+    session.testscollected += 1  # or the progress would exceed 100%
+    if terminal := session.config.pluginmanager.get_plugin("terminalreporter"):
+        terminal.ensure_newline()
+    for when in ("setup", "call", "teardown"):
+        failed = when == "call"
+        report = pytest.TestReport(
+            nodeid, location, {}, "failed" if failed else "passed", shown if failed else None, when
+        )
+        hook.pytest_runtest_logreport(report=report)

@@ -8,8 +8,9 @@ directions; the shrunk one keeps those in which all prompts of the task agree an
 not used.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,12 @@ from tarot.errors import InvalidValueError, TarotError
 from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.prompts import get_chat_template
+from tarot.objectives.prompts import ChatTemplate, get_chat_template
+from tarot.objectives.retained import bundled_prompts
 from tarot.objectives.samples import draw_samples
 from tarot.objectives.shots import resolve_num_fewshot
 from tarot.objectives.task_loading import load_task
 from tarot.search.config import TaRotConfig
-from tarot.search.gate_prompts import closed_prompts
 
 SHRINKAGE = 0.5
 DEVIATIONS = 6.0
@@ -146,3 +147,41 @@ def _direction(
     analysis = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE, priors=[0.5, 0.5])
     direction: np.ndarray = analysis.fit(points, is_task).coef_[0]
     return direction
+
+
+# Descriptions of no task, for prompts that must leave the gate closed.
+SYSTEM_MESSAGES = (
+    "Answer the question.",
+    "Answer in one word.",
+    "You are a friendly assistant.",
+    "Choose one of the options.",
+    "Say whether the statement is true or false.",
+    "Answer with yes or no.",
+    "Read the text and do what the user asks.",
+    "Give a short answer.",
+    "Continue the text.",
+    "You are an expert. Explain your answer.",
+    "Answer with a number.",
+    "Decide which label fits the text best. Answer with the label only.",
+)
+
+
+def closed_prompts(template: ChatTemplate | None) -> list[str]:
+    """Return prompts of no task, rendered as tasks render theirs.
+
+    Args:
+        template: renders messages; None for plain text.
+
+    Example:
+        >>> len(closed_prompts(None)) > 200
+        True
+    """
+    systems = cycle(SYSTEM_MESSAGES)
+
+    def describe(messages: Sequence[Mapping[str, str]]) -> str:
+        system = next(systems)
+        if template is None:
+            return f"{system}\n\n{messages[0]['content']}"
+        return template([{"role": "system", "content": system}, *messages])
+
+    return list(dict.fromkeys([*bundled_prompts(template), *bundled_prompts(describe)]))

@@ -11,7 +11,7 @@ from tarot.edit.sites import angle_mask, find_sites
 from tarot.models.chat import SYSTEM_MOVED
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
-from tarot.models.quiet_loggers import quiet_loggers
+from tarot.models.offline import quiet_loggers
 from tarot.objectives.answers import AnswerObjective
 from tarot.objectives.black_box import BlackBoxObjective, ModelFunction, Serve, is_black_box, resolve_function
 from tarot.objectives.fluency import FluencyFloor

@@ -14,8 +14,8 @@ from tarot.edit.adapter import Adapter, Edit
 from tarot.errors import InvalidValueError, TarotError
 from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.answers import AnswerObjective
 from tarot.objectives.black_box import BLACK_BOX, ModelFunction, Serve, is_black_box, resolve_function
-from tarot.objectives.objective import DifferentiableObjective
 from tarot.objectives.rewards import check_reward, is_reward
 from tarot.search.callbacks import Callback, notify_callbacks
 from tarot.search.config import TaRotConfig
@@ -222,7 +222,7 @@ def _follow(problem: Problem, space: Space, logs: SearchLogs) -> Callable[[Tenso
             return logs.keep_texts(Evaluation(texts.score, texts)).score, gradient
 
         return lambda x: space.value_and_grad(x, step)
-    if isinstance(objective, DifferentiableObjective):
+    if isinstance(objective, AnswerObjective):
         return lambda x: space.value_and_grad(x, objective.value_and_grad)
     return None
 
