@@ -44,10 +44,6 @@ def write_recipe(path: Path, settings: Mapping[str, Any], comment: str) -> None:
 def read_recipe(path: Path, schema: Any) -> dict[str, Any]:
     """Read a recipe.
 
-    Args:
-        path: the file.
-        schema: a TypedDict of the names that it may have, and their types.
-
     Raises:
         MissingFileError: there is no such file.
         TarotError: the file is not YAML, an unknown name, or a value of another type; names the key and its line.

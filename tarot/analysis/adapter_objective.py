@@ -27,13 +27,6 @@ def adapter_objective(
 ) -> AnswerObjective | GenerationObjective:
     """Return the objective that the adapter was tuned with, or a reward, on the samples that it was tuned on.
 
-    Args:
-        loaded: model and tokenizer.
-        adapter: what `tarot.tune` returned or saved.
-        reward: the reward to score texts by; None for what the adapter was tuned for.
-        include_path: folder of further task files.
-        batch_size: most sequences of a forward pass; None to choose it automatically.
-
     Raises:
         TarotError: the adapter has no recipe, does not fit the model, or was tuned on other data; the reward needs a
             task that generates; or the adapter, not the user, asks for a reward that runs code.

@@ -59,12 +59,6 @@ def find_patterns(
 ) -> list[AttentionPattern]:
     """Return the patterns of the `n_heads` heads turned most, then of as many others that changed most.
 
-    Args:
-        model: a causal language model, unedited.
-        adapter: the edit.
-        tokens: one prompt.
-        n_heads: heads of each kind.
-
     Raises:
         TarotError: some layers of the model have no attention weights.
     """
@@ -98,11 +92,6 @@ def find_patterns(
 
 def measure_attention(loaded: LoadedModel, adapter: Adapter, prompt: Sequence[int]) -> AttentionResult:
     """Measure where heads look in one prompt.
-
-    Args:
-        loaded: model and tokenizer; unchanged afterwards.
-        adapter: the edit.
-        prompt: tokens.
 
     Raises:
         TarotError: some layers of the model have no attention weights.

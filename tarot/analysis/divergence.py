@@ -130,12 +130,6 @@ def measure_held_out(
 ) -> Adapter:
     """Return an adapter whose provenance has its divergence on neutral text, with the 95% CI over the texts.
 
-    Args:
-        loaded: model and tokenizer; unchanged afterwards.
-        adapter: an edit that was tuned under a limit.
-        batch_size: most texts of a forward pass; None to choose it automatically.
-        n_tokens: least number of tokens of neutral text.
-
     Raises:
         TarotError: the adapter does not fit the model, or a log-probability is not finite.
 

@@ -118,11 +118,6 @@ def attribute_heads(
     The shares add up to score(angles) - score(0), except for the error of a mean over few strengths.
 
     Source: Sundararajan, Taly and Yan, arXiv 1703.01365.
-
-    Args:
-        value_and_grad: returns the score of angles and its gradient per radian.
-        angles: radians.
-        points: number of strengths t, evenly spaced in (0, 1).
     """
     gradients = [value_and_grad(angles * (i + 0.5) / points)[1] for i in range(points)]
     return (torch.stack(gradients).mean(0) * angles).sum(-1)

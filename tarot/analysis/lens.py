@@ -76,11 +76,6 @@ def layer_probabilities(
 ) -> Float[Tensor, "prompt layer"]:
     """Return the probability of each continuation's first token after each layer, a fraction.
 
-    Args:
-        model: a causal language model, edited or not.
-        requests: prompts and answers as tokens.
-        on_prompts: called after each forward pass with the number of prompts in it.
-
     Raises:
         TarotError: the model has no single norm before its output embedding.
     """
@@ -117,12 +112,6 @@ def measure_lens(
     model: PreTrainedModel, adapter: Adapter, requests: Sequence[Request], on_step: OnStep = ignore_step
 ) -> LensResult:
     """Measure the answer's probability after each layer, without and with the edit.
-
-    Args:
-        model: a causal language model; unchanged afterwards.
-        adapter: the edit.
-        requests: prompts and right answers as tokens, one a document.
-        on_step: shows the progress.
 
     Raises:
         TarotError: the model has no single norm before its output embedding.

@@ -40,15 +40,6 @@ def measure_mechanism(
     Rewards have no right answers, and writing texts is too slow to do it for each head. For an adapter tuned for a
     reward the parts are: where heads look in the first document, and what the heads of each layer bring together.
 
-    Args:
-        loaded: model and tokenizer; unchanged afterwards.
-        adapter: what `tarot.tune` returned or saved.
-        reward: the reward to score texts by; None for what the adapter was tuned for.
-        include_path: folder of further task files.
-        limit: number or fraction of the documents, the first ones; None for all.
-        batch_size: most sequences of a forward pass on the samples; None to choose it automatically.
-        on_step: shows the progress.
-
     Raises:
         TarotError: the adapter has no recipe, does not fit the model, or was tuned on other data; no metric scores the
             task's answers; or the model has no logit lens or no attention weights.

@@ -123,15 +123,6 @@ def prune_adapter(
 
     The provenance records the pruning under "pruned".
 
-    Args:
-        loaded: model and tokenizer; unchanged afterwards.
-        adapter: the adapter to prune.
-        keep: share of the gain to keep, above 0 and at most 1.
-        reward: the reward to score by; None for what the adapter was tuned for.
-        include_path: folder of further task files.
-        batch_size: most sequences of a forward pass; None to choose it automatically.
-        on_score: called after each evaluation with their number, and with the number of heads still turned.
-
     Raises:
         TarotError: `keep` is out of range, or the adapter gains nothing or cannot be scored (see `adapter_objective`).
 

@@ -38,17 +38,6 @@ def measure_task_changes(
 ) -> list[dict[str, TaskChange]]:
     """Measure what each adapter changes on each task; the base model answers every document once.
 
-    Args:
-        loaded: model and tokenizer; unchanged afterwards.
-        adapters: the edits.
-        tasks: names of tasks, groups or tags.
-        include_path: folder of further task files.
-        num_fewshot: shots in each prompt; None for each task's own number.
-        limit: number or fraction of each task's documents, the first ones; None for all.
-        apply_chat_template: whether prompts are rendered as chats.
-        batch_size: most sequences of a forward pass; None to choose it automatically.
-        on_step: shows the progress.
-
     Returns:
         For each adapter its changes by the name of the task.
 

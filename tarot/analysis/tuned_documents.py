@@ -18,12 +18,6 @@ def tuned_documents(
 ) -> list[Sample]:
     """Return the documents that the adapter's task evaluates, with as many shots as its samples (none for `mix`).
 
-    Args:
-        loaded: model and tokenizer.
-        adapter: what `tarot.tune` returned or saved.
-        include_path: folder of further task files.
-        limit: number or fraction of the documents, the first ones; None for all.
-
     Raises:
         TarotError: the adapter has no recipe, or `limit` is out of range.
 

@@ -37,9 +37,6 @@ class DescriptionColumn(TextColumn):
 class StepProgress:
     """Show one step of a longer work after another.
 
-    Args:
-        console: where to show them.
-
     Attributes:
         part: what the next steps belong to, such as an arm; stands before their names.
     """
@@ -110,10 +107,6 @@ def evaluation_progress() -> Iterator[StepProgress]:
 def trial_progress(budget: int, search: str) -> "Iterator[Callback]":
     """Show the progress of a search: evaluations spent, best score, time left, and why it ended.
 
-    Args:
-        budget: Evaluations of the whole search.
-        search: Name of the search.
-
     Yields:
         A callback for `tune`.
     """
@@ -148,13 +141,7 @@ def trial_progress(budget: int, search: str) -> "Iterator[Callback]":
 
 
 def why_ended(provenance: Any, budget: int, cost: int) -> str:
-    """Return why a search ended, and after how many evaluations.
-
-    Args:
-        provenance: the adapter's.
-        budget: evaluations of the whole search.
-        cost: evaluations that a further trial would have counted for.
-    """
+    """Return why a search ended, and after how many evaluations."""
     spent = provenance["spent"]
     if provenance["interrupted"]:
         reason = "interrupted"

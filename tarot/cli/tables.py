@@ -34,10 +34,6 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str
 def fold_columns(rows: Sequence[Sequence[str]], width: int) -> list[list[str]]:
     """Put neighbouring columns above each other, as two lines of one, until the longest words fit.
 
-    Args:
-        rows: cells of a table, the header first.
-        width: characters of a line.
-
     Returns:
         The same cells in fewer columns; in one column if the words fit in no other way.
     """

@@ -145,10 +145,6 @@ class GateState:
 
     The decision is made in the pass that fills a KV cache, or in a pass without one, and kept with the cache for the
     passes that extend it. Beam search reorders rows within one prompt only, which share their decision.
-
-    Args:
-        model: the edited model.
-        gate: what decides.
     """
 
     def __init__(self, model: PreTrainedModel, gate: PromptGate) -> None:

@@ -23,11 +23,7 @@ GATED = (
 
 
 def base_on_hub(metadata: Mapping[str, Any]) -> str | None:
-    """Return the hub id of an adapter's base model; None if it came from elsewhere.
-
-    Args:
-        metadata: the values of the adapter's `tarot.json`.
-    """
+    """Return the hub id of an adapter's base model; None if it came from elsewhere."""
     base = str(metadata["provenance"].get("model") or "")
     return base if re.fullmatch(r"\w[\w.-]*/[\w.-]+", base) and not Path(base).exists() else None
 

@@ -47,11 +47,6 @@ class ChangedRows(NamedTuple):
 def changed_rows(gold: Sequence[int], base: Sequence[int], edited: Sequence[int]) -> ChangedRows:
     """Return the rows that exactly one of two arms answers right, each list in rising order.
 
-    Args:
-        gold: right choices, one a document.
-        base: answers of the arm that is compared with, in the same order.
-        edited: answers of the arm in question, in the same order.
-
     Example:
         >>> changed_rows(gold=[0, 1, 1], base=[0, 0, 1], edited=[0, 1, 0])
         ChangedRows(fixed=[1], broken=[2])

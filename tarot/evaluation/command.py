@@ -28,17 +28,6 @@ def repeat_command(
     """Return the shell line that tunes an adapter and its controls again and compares them.
 
     The adapter is written to DIR and each control to DIR-SEARCH. `not_repeated` says what the line does not repeat.
-
-    Args:
-        loaded: model and tokenizer.
-        adapter: the edit in question.
-        num_fewshot: shots of the few-shot arm; None for a comparison of rewards, which has no such arm.
-        draws: further draws of the shots.
-        baselines: names of the baselines.
-        limit: number or fraction of the documents.
-        include_path: folder of further task files.
-        controls: other edits to compare with.
-        reward: the reward that scores texts; None for the adapter's own.
     """
     shared = [f"--include-path {shlex.quote(str(include_path))}"] if include_path else []
     edits = {"DIR": adapter, **{f"DIR-{config_of(control).search}": control for control in controls}}

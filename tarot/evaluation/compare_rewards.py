@@ -40,16 +40,6 @@ def compare_rewards(
 
     Both models generate from the same prompts and the same seed.
 
-    Args:
-        loaded: model and tokenizer; unchanged afterwards.
-        adapter: an adapter that was tuned for a reward.
-        reward: name of the reward to score by; None for the one that the adapter was tuned for.
-        include_path: folder of further task files.
-        limit: only the first documents: a number, or a fraction below 1.
-        batch_size: largest number of prompts in one pass; None chooses it.
-        outcomes: scores of the search's trials by index, for reports.
-        on_arm: called before each model generates.
-
     Raises:
         TarotError: the adapter was not tuned for a reward, or for one that runs code and was not requested; it does not
             fit the model; its task does not generate; or a text has no finite reward and fluency.

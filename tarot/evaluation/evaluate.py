@@ -48,13 +48,6 @@ def prepare_tasks(
 ) -> TaskDict:
     """Load tasks for an evaluation, and check everything that needs no model.
 
-    Args:
-        tasks: names of tasks, groups or tags.
-        adapter: the edit that will be evaluated; None for the base model.
-        include_path: folder of further task files.
-        num_fewshot: shots in each prompt; None for each task's own number.
-        limit: number or fraction of the documents, as for `evaluate`.
-
     Raises:
         UnknownName: no such task.
         TarotError: the adapter was tuned on a document that is evaluated; or a task has fewer documents than the

@@ -229,12 +229,7 @@ def mean_log_probabilities(rows: Sequence[Sequence[float]]) -> list[float]:
 
 
 def divide_by_prior(document: LoggedDocument, prior: Sequence[float]) -> LoggedDocument:
-    """Return a document with log q(c) = log p(c) - prior(c) + const; its greedy answer is the likeliest choice.
-
-    Args:
-        document: a logged document with choices.
-        prior: log-probability of each choice, in nats.
-    """
+    """Return a document with log q(c) = log p(c) - prior(c) + const; its greedy answer is the likeliest choice."""
     n, scored = n_choices(document), document["filtered_resps"]
     given = [float(value) for value, _ in scored[:n]]
     values = _log_softmax([value - weight for value, weight in zip(given, prior, strict=True)])

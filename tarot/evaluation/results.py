@@ -353,9 +353,6 @@ class Comparison:
     def to_measurement(self, metric: str = HEADLINE) -> Measurement:
         """Return scores and gain as the model card of the adapter shows them.
 
-        Args:
-            metric: `greedy_f1`, `greedy_acc`, `f1` or `acc`.
-
         Raises:
             UnknownName: no such metric.
 

@@ -63,11 +63,6 @@ def unscored_rows(scored_texts: ScoredTexts) -> list[int]:
 def add_rewards(loaded: LoadedModel, results: dict[str, Any], requested: str | None = None) -> None:
     """Add reward, fluency and variety to lm-eval's results, for each task that has a reward and each document of it.
 
-    Args:
-        loaded: the unedited model, whatever model the results are of.
-        results: what `tarot.evaluate` returned; changed in place.
-        requested: the reward that the user requests; None for the tasks' own.
-
     Raises:
         TarotError: no text of a task has a number as reward and fluency.
 

@@ -69,10 +69,6 @@ class ScoredComparison:
 def score_comparisons(comparisons: Sequence[Comparison], metric: str = HEADLINE) -> list[ScoredComparison]:
     """Score comparisons, sorted by setting and seed; a comparison that occurs twice is scored once.
 
-    Args:
-        comparisons: what to score.
-        metric: a name in METRICS.
-
     Raises:
         UnknownName: no such metric.
         TarotError: a comparison without a base or an edited arm.

@@ -31,13 +31,6 @@ def write_outside(
 
     A task that generates has its texts already. No text is known if the choices are contexts of one continuation.
 
-    Args:
-        loaded: model and tokenizer; unchanged afterwards.
-        task: the documents' task.
-        documents: logged documents with the answers of the same model and edit.
-        edit: the adapter to apply; None for the base model.
-        batch_size: largest number of prompts in one pass; None chooses it.
-
     Returns:
         A text for each document in printable characters, "" for a document that is answered by a choice or that has
         no number.

@@ -125,10 +125,6 @@ OWNER = "tarot:owner"
 def claim_response_cache(cache: Any, owner: str) -> None:
     """Record whose answers a cache holds: lm-eval's own keys contain only the prompts.
 
-    Args:
-        cache: lm-eval's table of responses, such as an SqliteDict.
-        owner: names model and edit.
-
     Raises:
         TarotError: the cache belongs to another owner.
     """

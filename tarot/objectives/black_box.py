@@ -75,11 +75,6 @@ def resolve_function(name: str, passed: ModelFunction | None) -> ModelFunction:
 def import_function(module: str, name: str, arguments: str = "model, tokenizer") -> Callable[..., Any]:
     """Import a user's function, from the working folder too.
 
-    Args:
-        module: the module.
-        name: of the function.
-        arguments: what the function takes, for errors.
-
     Raises:
         TarotError: the module cannot be imported, or has no such function.
     """

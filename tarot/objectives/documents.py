@@ -165,11 +165,6 @@ def _digest(content: object) -> str:
 def right_choice(task: Task, id: str, doc: Doc) -> int:
     """Return the index of the right answer among a document's choices.
 
-    Args:
-        task: an lm-eval task with choices.
-        id: names the document in errors.
-        doc: the document.
-
     Raises:
         TarotError: There is no right answer or more than one, or a choice is empty.
 

@@ -190,17 +190,6 @@ def make_generation_objective(
 ) -> GenerationObjective:
     """Make the objective of a reward by name, on a generating task's samples; their answers are not used.
 
-    Args:
-        lm: the unedited model.
-        task: the task, for its generation options.
-        samples: the samples, for their prompts.
-        reward: name of the reward.
-        sites: where to rotate.
-        rotation: how angles become a rotation.
-        floor: how far fluency may fall.
-        seed: random seed for sampling.
-        batch_size: largest number of prompts in one forward pass; None for the default.
-
     Raises:
         UnknownName: There is no such reward.
         TarotError: The task does not generate, or the reward's package, classifier or function is missing.

@@ -198,15 +198,6 @@ def make_policy_objective(
     """Make the policy objective of a reward on a generating task's samples; their answers are not used.
 
     Texts have the task's length and stops. They are sampled at temperature 1, whatever the task's own sampling.
-
-    Args:
-        lm: the unedited model.
-        task: the task, for its generation options.
-        samples: the samples, for their prompts.
-        reward: scores (prompts, continuations).
-        sites: where to rotate.
-        rotation: how angles become a rotation.
-        batch_size: most texts of one pass of sampling; None chooses it.
     """
     options = normalize_gen_kwargs(dict(task.config.generation_kwargs), lm.max_gen_toks)
     n_tokens = int(options["max_gen_toks"])

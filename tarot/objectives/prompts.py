@@ -35,13 +35,6 @@ def render_pairs(
 ) -> tuple[tuple[tuple[str, str], ...], int]:
     """Render a document as (context, continuation) texts, one pair for each answer.
 
-    Args:
-        task: an lm-eval task of output type multiple_choice, loglikelihood or generate_until.
-        id: names the document in errors.
-        doc: the document.
-        num_fewshot: number of shots in the prompt.
-        chat_template: renders messages; None for plain text.
-
     Returns:
         The pairs, and the index of the right one. A task that generates has one pair, with the reference answer.
 

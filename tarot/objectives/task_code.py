@@ -21,12 +21,7 @@ DOCUMENT_STEPS = (
 
 @contextmanager
 def as_tarot_error(expected: str, hint: str = "check the task file") -> Iterator[None]:
-    """Raise any exception of the body, `SystemExit` included, as a TarotError.
-
-    Args:
-        expected: what should have worked.
-        hint: what to do.
-    """
+    """Raise any exception of the body, `SystemExit` included, as a TarotError."""
     try:
         yield
     except TarotError:
@@ -36,11 +31,7 @@ def as_tarot_error(expected: str, hint: str = "check the task file") -> Iterator
 
 
 def guard_task_code(task: Task) -> None:
-    """Wrap a task's steps, so that each exception becomes a TarotError that names step, task and document.
-
-    Args:
-        task: an lm-eval task; changed in place.
-    """
+    """Wrap a task's steps, so that each exception becomes a TarotError that names step, task and document."""
     name = task.config.task
     for step in DOCUMENT_STEPS:
         setattr(task, step, _guarded(task, f"{step} of {name}", getattr(task, step)))

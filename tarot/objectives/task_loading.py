@@ -16,10 +16,6 @@ from tarot.objectives.task_names import check_task_names, tasks_folder, unknown_
 def make_task_manager(names: Iterable[str], include_path: str | Path | None = None) -> TaskManager:
     """Index tarot's tasks and the user's, and lm-eval's own (6 s) only if a name is in neither.
 
-    Args:
-        names: tasks, groups and tags to find.
-        include_path: folder of further task files.
-
     Raises:
         UnknownName: A name is in none of them.
         TarotError: The folder does not exist, or a name is missing and a file of the folder cannot be read.
@@ -47,10 +43,6 @@ def _full_index(paths: tuple[str, ...], stamp: int) -> TaskManager:
 
 def load_tasks(names: Sequence[str], include_path: str | Path | None = None) -> TaskDict:
     """Load tasks, resolving groups and tags into their members.
-
-    Args:
-        names: tasks, groups and tags.
-        include_path: folder of further task files.
 
     Returns:
         lm-eval's selection; its entry "tasks" holds the task objects by name.
@@ -84,10 +76,6 @@ def load_tasks(names: Sequence[str], include_path: str | Path | None = None) -> 
 
 def load_task(name: str, include_path: str | Path | None = None) -> Task:
     """Load one task.
-
-    Args:
-        name: the task.
-        include_path: folder of further task files.
 
     Raises:
         UnknownName: No task has the name.

@@ -60,10 +60,6 @@ def check_include_path(include_path: str | Path | None) -> None:
 def check_task_names(names: Iterable[str], include_path: str | Path | None = None) -> None:
     """Check that each name is a task, group or tag of tarot, of the user's folder or of lm-eval.
 
-    Args:
-        names: as a user gives them.
-        include_path: folder of further task files.
-
     Raises:
         UnknownName: A name is in none of them. The message suggests the nearest, tarot's and the user's first.
         TarotError: The folder does not exist, or a name is missing and a file of the folder cannot be read.

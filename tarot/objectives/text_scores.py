@@ -76,9 +76,6 @@ class TextScoreLog:
 
     A trial that was interrupted before the search logged it is scored again, to the same numbers.
 
-    Args:
-        folder: the search's folder; scores that are already there are kept.
-
     Attributes:
         scores: by the trial's index.
 

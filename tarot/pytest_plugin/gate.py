@@ -121,13 +121,7 @@ GATE = "tarot gate"  # stands where the node ids of tests have a file
 
 
 def fail_item(session: pytest.Session, name: str, lines: Sequence[str]) -> None:
-    """Report a failed item `tarot gate::NAME` to all plugins.
-
-    Args:
-        session: the run.
-        name: the cell that fails, or an option.
-        lines: why; the short summary shows the first. Names from files are escaped.
-    """
+    """Report a failed item `tarot gate::NAME` to all plugins."""
     name, message = printable(name), "\n".join(map(printable, lines))
     try:
         pytest.fail(message, pytrace=False)

@@ -149,7 +149,7 @@ def _direction(
     return direction
 
 
-# Descriptions of no task, for prompts that must leave the gate closed.
+# Most tasks describe themselves in a system message. Without other prompts that have one, a gate would open for any.
 SYSTEM_MESSAGES = (
     "Answer the question.",
     "Answer in one word.",
@@ -168,9 +168,6 @@ SYSTEM_MESSAGES = (
 
 def closed_prompts(template: ChatTemplate | None) -> list[str]:
     """Return prompts of no task, rendered as tasks render theirs.
-
-    Args:
-        template: renders messages; None for plain text.
 
     Example:
         >>> len(closed_prompts(None)) > 200

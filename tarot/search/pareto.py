@@ -46,9 +46,6 @@ class FrontPoint:
 def retention_front(trials: Sequence[Trial]) -> list[FrontPoint]:
     """Return the trials that no other equals or beats in both score and divergence, by rising divergence.
 
-    Args:
-        trials: of a search with a limit of divergence.
-
     Example:
         >>> first = Trial(0, (0.5,), -2.0, "identity", 0.0, 0.1, kl=0.0)
         >>> second = Trial(1, (0.6,), -3.0, "gradient", 0.0, 0.1, kl=0.02)

@@ -32,14 +32,7 @@ def library_versions() -> dict[str, str]:
 def search_settings(
     loaded: LoadedModel, config: TaRotConfig, samples: Sequence[Sample], retention: Retention | None = None
 ) -> dict[str, Any]:
-    """Return everything that decides the trials of a search, but the budget and the libraries' versions.
-
-    Args:
-        loaded: the model that is edited.
-        config: what is searched.
-        samples: the samples that the configuration draws.
-        retention: what is retained; None for nothing.
-    """
+    """Return everything that decides the trials of a search, but the budget and the libraries' versions."""
     prompts = json.dumps([vars(sample) for sample in samples])
     return {
         "model": loaded.reference,

@@ -21,10 +21,6 @@ GRADIENT_COST = 3  # evaluations that a score with its gradient counts for: the 
 def trial_cost(search: str, index: int = 0) -> int:
     """Return the number of evaluations that one trial of this search counts for.
 
-    Args:
-        search: name of the search.
-        index: of the trial; the trials of a policy gradient that draw texts cost more.
-
     Raises:
         UnknownName: no search has this name.
 

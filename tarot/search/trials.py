@@ -63,11 +63,7 @@ class Trial:
 
 
 def best_of(trials: Sequence[Trial]) -> Trial:
-    """Return the first trial with the highest finite score; trial 0 if none is finite.
-
-    Args:
-        trials: at least one.
-    """
+    """Return the first trial with the highest finite score; trial 0 if none is finite."""
     return max(trials, key=lambda trial: trial.score if math.isfinite(trial.score) else -math.inf)
 
 

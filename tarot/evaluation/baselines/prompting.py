@@ -110,11 +110,7 @@ BASELINES: Mapping[str, Callable[[Setting], Answered]] = MappingProxyType(
 
 
 def batch_calibrate(documents: Sequence[LoggedDocument]) -> list[LoggedDocument]:
-    """Calibrate answers: log q(c) = log p(c) - log mean of p(c) over the documents with as many choices + const.
-
-    Args:
-        documents: logged documents with uncalibrated answers.
-    """
+    """Calibrate answers: log q(c) = log p(c) - log mean of p(c) over the documents with as many choices + const."""
     rows: dict[int, list[list[float]]] = defaultdict(list)
     for document in filter(has_number, documents):
         rows[n_choices(document)].append(log_probabilities(document))

@@ -39,10 +39,6 @@ class BaselineAnswers:
 def run_baseline(name: str, setting: Setting) -> BaselineAnswers:
     """Answer a comparison's documents by a baseline; the model is unchanged afterwards.
 
-    Args:
-        name: a name in `BASELINES`.
-        setting: the comparison.
-
     Raises:
         TarotError: the baseline does not fit the task or the model.
     """

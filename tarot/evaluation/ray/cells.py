@@ -23,14 +23,7 @@ def run_locally(
     resources: Resources,
     on_phase: Callable[[CellRequest, str], None] = lambda request, phase: None,
 ) -> Iterator[tuple[CellRequest, CellResult]]:
-    """Run cells in this process, in their order.
-
-    Args:
-        requests: the cells.
-        work: folder of the searches.
-        resources: what each cell may use.
-        on_phase: called with a cell and what is done next in it.
-    """
+    """Run cells in this process, in their order."""
     try:
         for request in requests:
             runner = _cell_runner(request.model, work, resources)

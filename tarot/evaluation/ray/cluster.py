@@ -57,11 +57,6 @@ class Resources:
     def parse(cls, cpus: int | None, gpus: float | None, memory: str) -> "Resources":
         """Parse a user's options; None takes what a process uses on this machine.
 
-        Args:
-            cpus: threads.
-            gpus: GPUs.
-            memory: a size such as `500MB` or `4GB`.
-
         Raises:
             TarotError: a number of CPUs or GPUs that no task can have, or a malformed size.
 

@@ -62,11 +62,6 @@ def predictions_at(model: PreTrainedModel, rows: Int[Tensor, " n"], positions: I
     """Project only some positions to the vocabulary: logits come out `1 x n x vocabulary`.
 
     Selecting at the output head's input is exact: models change logits afterwards (scale, soft cap) element by element.
-
-    Args:
-        model: a causal language model.
-        rows: row of each position in the batch.
-        positions: the positions, within what the pass is given.
     """
     head = model.get_output_embeddings()
 
