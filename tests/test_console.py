@@ -65,4 +65,4 @@ def test_log_records_of_any_library(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_rows_of_a_plain_table() -> None:
-    assert aligned([["a", "b"], [HOSTILE, "c\nd"]]) == [f"a{' ' * (len(SHOWN) - 1)}  b", f"{SHOWN}  c\\nd"]
+    assert aligned([["a", "b"], [HOSTILE, "c\nd"]]) == [[f"a{' ' * (len(SHOWN) - 1)}  b"], [f"{SHOWN}  c\\nd"]]

@@ -3,7 +3,7 @@
 import doctest
 import json
 from dataclasses import asdict, replace
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from plugin_suite import five_documents
@@ -46,6 +46,7 @@ def test_an_explanation_names_documents_that_changed_either_way() -> None:
     assert "lost, likeliest choice: 1\n  2: third (right: no, zero-shot: no, edited: yes)" in text
     assert "gained, greedy answer: 0\n" in text and "few-shot" not in text
     assert max(map(len, text.splitlines())) < 200
+    assert all(len(line) <= 80 for line in text.split("gained, likeliest choice")[0].splitlines())
 
 
 class Terminal:
@@ -72,13 +73,20 @@ def test_the_summary_is_sorted_and_losses_are_red(pytestconfig: pytest.Config) -
     stash = pytest.Stash()
     stash[STATE] = state
     terminal = Terminal()
-    pytest_terminal_summary(terminal, type("Config", (), {"stash": stash}))
+    writer = SimpleNamespace(fullwidth=200)
+    pytest_terminal_summary(terminal, SimpleNamespace(stash=stash, get_terminal_writer=lambda: writer))  # type: ignore[arg-type]
     title, header, first, second, mean, *rest = terminal.lines
     assert title[0] == "tarot: weighted F1 of the greedy answer"
     assert header[0].split()[:7] == ["model", "task", "shots", "seed", "base", "few-shot", "edited"]
     assert (first[0].split()[3], first[1]) == ("0", False) and " +0.381" in first[0]
     assert (second[0].split()[3], second[1]) == ("1", True) and " -0.381" in second[0]
     assert mean[0].startswith("mean ") and "of 2" in mean[0]
+    narrow = Terminal()
+    writer.fullwidth = 80
+    pytest_terminal_summary(narrow, SimpleNamespace(stash=stash, get_terminal_writer=lambda: writer))  # type: ignore[arg-type]
+    assert max(len(line) for line, _ in narrow.lines) <= 80 < len(header[0])
+    loss = " ".join(line for line, red in narrow.lines if red)
+    assert sorted(loss.split()) == sorted([*second[0].split(), "FAILED", "failure", r"\x1b[2J"])
     assert rest == [("note", False), (r"FAILED failure \x1b[2J", True)]
 
 

@@ -1,12 +1,14 @@
 """Tables of the terminal: they fit it, by columns above each other, and no word is cut."""
 
 import pytest
+from fabricated import COMPARISONS
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tarot.cli import tables
 from tarot.cli.console import PlainConsole
-from tarot.cli.tables import PADDING, fold_columns, print_table
+from tarot.cli.tables import PADDING, print_table
+from tarot.report.table import aligned, fold_columns, longest_word, summary_rows
 
 WORDS = st.text("abcdef/-. ", min_size=1, max_size=30)
 
@@ -19,7 +21,7 @@ def cells(draw: st.DrawFn) -> list[list[str]]:
 
 @given(cells(), st.integers(20, 120))
 def test_folding_keeps_every_cell_in_order_and_fits_if_it_can(rows: list[list[str]], width: int) -> None:
-    folded = fold_columns(rows, width)
+    folded = fold_columns(rows, width, PADDING, longest_word)
     assert [[text for cell in row for text in cell.split("\n")] for row in folded] == rows
     needed = [max(len(word) for text in column for word in [*text.split(), ""]) for column in zip(*folded, strict=True)]
     assert len(folded[0]) == 1 or sum(each + PADDING for each in needed) <= width
@@ -39,8 +41,26 @@ def test_a_printed_table_fits_and_cuts_no_word(rows: list[list[str]]) -> None:
 
 def test_a_wide_table_is_folded() -> None:
     header = [f"column-{number}" for number in range(12)]
-    folded = fold_columns([header, header], 79)
-    assert len(folded[0]) < 12 and fold_columns([header, header], 200)[0] == header
+    folded = fold_columns([header, header], 79, PADDING, longest_word)
+    assert len(folded[0]) < 12 and fold_columns([header, header], 200, PADDING, longest_word)[0] == header
+
+
+@given(cells(), st.integers(20, 120))
+def test_aligned_rows_keep_every_cell_and_fit_if_they_can(rows: list[list[str]], width: int) -> None:
+    shown = aligned(rows, width)
+    assert len(shown) == len(rows)
+    for row, lines in zip(rows, shown, strict=True):
+        words = " ".join(row).split()
+        assert sorted(words) == sorted(" ".join(lines).split())
+    longest = max(len(text) for row in rows for text in row)
+    assert max(len(line) for lines in shown for line in lines) <= max(width, longest)
+
+
+def test_the_summary_of_a_run_fits_80_columns() -> None:
+    shown = aligned([summary_rows(COMPARISONS)[0], *summary_rows(COMPARISONS)[1]])
+    assert max(len(line) for lines in shown for line in lines) <= 80
+    wide = aligned([summary_rows(COMPARISONS)[0], *summary_rows(COMPARISONS)[1]], 300)
+    assert {len(lines) for lines in wide} == {1}
 
 
 def test_lines_of_text_are_not_wrapped(capsys: pytest.CaptureFixture[str]) -> None:

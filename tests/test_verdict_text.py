@@ -34,6 +34,13 @@ def test_a_loss_in_lines() -> None:
     assert "which does not repeat all of this edit: scaled by 0.3" in verdict_lines(scaled, "say so")
 
 
+def test_prose_fits_80_columns() -> None:
+    long = verdict([False] * 40, texts=("word " * 60,) * 40, versions={f"library-{n}": "9" for n in range(30)})
+    lines = verdict_lines(long, "say so")[1:]
+    assert max(map(len, lines)) <= 78
+    assert sum(line.split()[:1] == ["word"] for line in lines) > SHOWN_DOCUMENTS
+
+
 def test_a_passed_verdict_needs_no_acceptance() -> None:
     lines = verdict_lines(verdict([True] * 40), "say so")
     assert not any("accept" in line or "repeat" in line for line in lines)

@@ -1,13 +1,13 @@
 """Tables that the commands print."""
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from tarot.cli.console import out
 from tarot.errors import printable
+from tarot.report.table import fold_columns, longest_word
 
 if TYPE_CHECKING:
     from tarot.evaluation.results import Comparison
@@ -20,7 +20,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str
     """Print a table that fits the terminal: columns too many stand above each other, and no word is cut."""
     # A line break would add a row, and rich counts white space before a word as part of it.
     cells = [[" ".join(printable(text).split()) for text in row] for row in (header, *rows)]
-    folded = fold_columns(cells, out.width - 1)
+    folded = fold_columns(cells, out.width - 1, PADDING, longest_word)
     is_folded = len(folded[0]) < len(cells[0])
     table = Table(title=title, title_justify="left", show_lines=is_folded)
     columns = list(zip(*folded, strict=True))
@@ -31,34 +31,15 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str
     out.print(table)
 
 
-def fold_columns(rows: Sequence[Sequence[str]], width: int) -> list[list[str]]:
-    """Put neighbouring columns above each other, as two lines of one, until the longest words fit.
-
-    Returns:
-        The same cells in fewer columns; in one column if the words fit in no other way.
-    """
-    columns = [list(column) for column in zip(*rows, strict=True)]
-    while len(columns) > 1 and sum(_longest_word(column) + PADDING for column in columns) > width:
-        # The narrowest pair, so that the columns stay even.
-        widths = [max(map(_longest_word, pair)) for pair in pairwise(columns)]
-        first = widths.index(min(widths))
-        columns[first : first + 2] = [[f"{a}\n{b}" for a, b in zip(*columns[first : first + 2], strict=True)]]
-    return [list(row) for row in zip(*columns, strict=True)]
-
-
 def _widths(columns: Sequence[Sequence[str]], width: int) -> list[int]:
     """Return the width of each column: its longest word, and what is left for those whose lines are longer."""
-    widths = [_longest_word(column) for column in columns]
+    widths = [max(map(longest_word, column)) for column in columns]
     lines = [max(len(line) for text in column for line in text.split("\n")) for column in columns]
     for _ in range(width - sum(each + PADDING for each in widths)):
         missing = [line - each for line, each in zip(lines, widths, strict=True)]
         if max(missing) > 0:
             widths[missing.index(max(missing))] += 1
     return widths
-
-
-def _longest_word(texts: Iterable[str]) -> int:
-    return max((len(word) for text in texts for word in text.split()), default=0)
 
 
 def print_command(comparison: "Comparison | RewardComparison") -> None:

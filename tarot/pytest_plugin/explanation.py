@@ -1,5 +1,6 @@
 """What a failed assertion on a gain shows: arms, intervals, changed documents, the command that repeats the cell."""
 
+from itertools import chain
 from textwrap import shorten
 
 from tarot.errors import printable
@@ -25,7 +26,8 @@ def explain(comparison: Comparison) -> str:
     gains = TarotGain(comparison)
     changed = _changed_documents(comparison)
     repeat = ["repeat it with:", comparison.command]
-    lines = [comparison.id, "", *_arm_table(comparison), "", *_gain_table(gains), "", *changed, "", *repeat]
+    documents = f"{len(comparison.gold):,} documents"
+    lines = [comparison.id, documents, "", *_arm_table(comparison), "", *_gain_table(gains), "", *changed, "", *repeat]
     return "\n".join(map(printable, lines))
 
 
@@ -34,25 +36,24 @@ def _arm_table(comparison: Comparison) -> list[str]:
         (name, str(arms[0].labels), *(f"{metric.mean_score(comparison.gold, arms):.3f}" for metric in METRICS.values()))
         for name, arms in named_arms(comparison).items()
     ]
-    return aligned([("arm", "labels", *METRICS), *rows])
+    return [*chain(*aligned([("arm", "labels", *METRICS), *rows]))]
 
 
 def _gain_table(gains: TarotGain) -> list[str]:
     """Return the gains over base, over few-shot prompting, and over the mean of its draws, which has no p-value."""
-    rows = [("edited minus", "metric", "gain", f"{gains.f1.level:.0%} CI", "p", "gained", "lost", "documents")]
+    rows = [("edited minus", "metric", "gain", f"{gains.f1.level:.0%} CI", "p", "gained", "lost")]
     compared: list[Gains[Gain] | Gains[MeanGain]] = [gains]
     if gains.before != FEW_SHOT and any(arm.name == FEW_SHOT for arm in gains.comparison.arms):
         compared.append(gains.over_few_shot)
     if len(gains.comparison.draws) > 1:
         compared.append(gains.over_draws)
-    documents = str(len(gains.comparison.gold))
     for over in compared:
         for metric in ("f1", "accuracy", "greedy_f1", "greedy_accuracy"):
             gain: Gain | MeanGain = getattr(over, metric)
             test = (f"{gain.p:.3f}", str(gain.gained), str(gain.lost)) if isinstance(gain, Gain) else ("", "", "")
             interval = f"[{gain.low:+.3f}, {gain.high:+.3f}]"
-            rows.append((over.before, metric, f"{gain.value:+.3f}", interval, *test, documents))
-    return aligned(rows)
+            rows.append((over.before, metric, f"{gain.value:+.3f}", interval, *test))
+    return [*chain(*aligned(rows))]
 
 
 def _changed_documents(comparison: Comparison) -> list[str]:

@@ -18,11 +18,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         header, rows = summary_rows(list(state.comparisons.values()))
         gain = header.index("gain")
         terminalreporter.section(f"tarot: {METRICS[HEADLINE].title}")
-        title, *lines = aligned([header, *rows])
-        terminalreporter.write_line(title, bold=True)
-        for row, line in zip(rows, lines, strict=True):
+        titles, *lines_of_rows = aligned([header, *rows], config.get_terminal_writer().fullwidth)
+        for line in titles:
+            terminalreporter.write_line(line, bold=True)
+        for row, lines in zip(rows, lines_of_rows, strict=True):
             is_loss = row[gain].startswith("-")
-            terminalreporter.write_line(line, red=is_loss, bold=is_loss)
+            for line in lines:
+                terminalreporter.write_line(line, red=is_loss, bold=is_loss)
     elif state.notes or state.failures:
         terminalreporter.section("tarot")
     for note in state.notes:

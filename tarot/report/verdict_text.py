@@ -1,6 +1,7 @@
 """A verdict of the regression gate as lines of text: for a terminal, a failed test and JUnit XML."""
 
-from textwrap import shorten
+from itertools import chain
+from textwrap import shorten, wrap
 
 from tarot.errors import printable
 from tarot.evaluation.verdict import Verdict
@@ -10,6 +11,8 @@ HEADER = ("edited arm", "then", "now", "change", "95% CI", "p", "lost", "gained"
 SHOWN_DOCUMENTS = 3
 TEXT_WIDTH = 200
 """Characters of a document's text."""
+WIDTH = 78
+"""Characters of a line of prose, which `tarot diff` indents by two."""
 
 
 def verdict_lines(verdict: Verdict, accept: str) -> list[str]:
@@ -26,8 +29,9 @@ def verdict_lines(verdict: Verdict, accept: str) -> list[str]:
     """
     lines = [*verdict.reasons[:1]]
     if verdict.scores:
-        lines += ["", *aligned([HEADER, *score_rows(verdict)])]
-    lines += [*verdict.reasons[1:]]
+        lines += ["", *chain(*aligned([HEADER, *score_rows(verdict)]))]
+    for reason in verdict.reasons[1:]:
+        lines += _wrapped(reason, "")
     if verdict.failed:
         if verdict.lost:
             lines += ["", *_lost_lines(verdict)]
@@ -59,8 +63,20 @@ def score_rows(verdict: Verdict) -> list[tuple[str, ...]]:
 def _lost_lines(verdict: Verdict) -> list[str]:
     lines = [f"right then and wrong now: {len(verdict.lost)}"]
     for each in verdict.lost[:SHOWN_DOCUMENTS]:
-        lines.append(f"  {shorten(each.text, TEXT_WIDTH, placeholder=' ...')}")
-        lines.append(f"    right: {each.right}; then: {each.then}; now: {each.now}")
+        lines += _wrapped(shorten(each.text, TEXT_WIDTH, placeholder=" ..."), "  ")
+        lines += _wrapped(f"right: {each.right}; then: {each.then}; now: {each.now}", "    ")
     if (more := len(verdict.lost) - SHOWN_DOCUMENTS) > 0:
         lines.append(f"  and {more} more")
     return lines
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    """Return a text as lines that cut no word, the further ones with more indentation."""
+    return wrap(
+        text,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
