@@ -46,6 +46,23 @@ def test_the_texts_are_those_of_the_base_and_the_edited_model(
     assert shorter and all(complete.edited.startswith(pair.edited) for pair in shorter)
 
 
+@pytest.mark.parametrize("chat", [True, False])
+def test_examples_are_the_prompts_of_an_evaluation(loaded: LoadedModel, tasks_folder: Path, chat: bool) -> None:
+    examples = SideBySide(loaded, apply_chat_template=chat).example_prompts("own_choice", tasks_folder, 2)
+    assert list(examples) == [f"Name what it says.\nitem {row}\nA:" for row in (1000, 1001)]
+    results = tarot.evaluate(
+        loaded.model,
+        loaded.tokenizer,
+        "own_choice",
+        include_path=tasks_folder,
+        limit=2,
+        apply_chat_template=chat,
+    )
+    documents = results["samples"]["own_choice"]
+    assert list(examples.values()) == [document["arguments"][0][0] for document in documents]
+    assert (list(examples.values()) == list(examples)) != chat
+
+
 def test_the_scores_are_those_of_an_evaluation(loaded: LoadedModel, tuned_adapter: Adapter, tasks_folder: Path) -> None:
     tried = list(SideBySide(loaded).try_task("own_choice", tuned_adapter, include_path=tasks_folder, limit=3))
     for side, adapter in (("base", None), ("edited", tuned_adapter)):

@@ -17,7 +17,7 @@ from cli_suite import INCLUDE, MODEL, run_in
 from webdriver import CHROMEDRIVER, CHROMIUM, Browser, open_browser
 
 from tarot.edit.adapter import Adapter
-from tarot.evaluation.side_by_side import SideBySide, TextPair, example_prompts
+from tarot.evaluation.side_by_side import SideBySide, TextPair
 from tarot.models.load import load_model
 
 pytest_plugins = ["cli_suite"]
@@ -98,6 +98,28 @@ def test_examples_come_from_the_task(home: Path, browser: Browser) -> None:
 
 @needs_gradio
 @needs_browser
+def test_an_example_is_sent_as_evaluate_sends_it_until_it_is_changed(home: Path, browser: Browser) -> None:
+    loaded = load_model(str(home / "model"), device="cpu")
+    side_by_side, edit = SideBySide(loaded, max_new_tokens=6), Adapter.from_pretrained(home / "adapter")
+    ((text, prompt),) = side_by_side.example_prompts("own_choice", home / "tasks", 1).items()
+    *_, pair = side_by_side.continue_prompt(prompt, edit)
+    as_message = side_by_side.write_all(f"{text}!", edit)
+    assert pair != as_message
+    browser.run("location.reload()")
+    browser.find("#prompt textarea")
+    browser.wait(lambda: browser.run("return document.body.innerText.includes('item 1000')"))
+    browser.run("[...document.querySelectorAll('td, button')].find(e => e.innerText.includes('item 1000')).click()")
+    box = "return document.querySelector('#prompt textarea').value"
+    browser.wait(lambda: browser.run(box) == text)
+    browser.click("#write")
+    assert shown(browser, pair)
+    browser.type("#prompt textarea", "!")
+    browser.click("#write")
+    assert shown(browser, as_message)
+
+
+@needs_gradio
+@needs_browser
 def test_nothing_is_loaded_from_elsewhere(address: str, browser: Browser) -> None:
     loaded = "return performance.getEntriesByType('resource').map(entry => entry.name)"
     assert {url.split("/")[2] for url in browser.run(loaded) if not url.startswith("data:")} == {address.split("/")[2]}
@@ -126,8 +148,3 @@ def test_a_missing_gradio_is_one_line(
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert run_in(home, *UI) == 2
     assert "tarot-lm[ui]" in capsys.readouterr().err.splitlines()[-1]
-
-
-def test_examples_are_prompts_with_the_tasks_description(tasks_folder: Path) -> None:
-    prompts = example_prompts("own_choice", tasks_folder, 2)
-    assert prompts == [f"Name what it says.\nitem {row}\nA:" for row in (1000, 1001)]

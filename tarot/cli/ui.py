@@ -67,13 +67,15 @@ def ui(
     listening = _listen(host, port)
     with listening:
         edits = load_adapters(adapter)
-        from tarot.evaluation.side_by_side import SideBySide, example_prompts
+        from tarot.evaluation.evaluate import check_tasks
+        from tarot.evaluation.side_by_side import SideBySide
 
-        examples = example_prompts(tasks[0], include_path, EXAMPLES) if tasks else []
+        check_tasks(tasks or [], include_path=include_path, limit=EXAMPLES)
         loaded = load(model, device, dtype, device_map)
         for edit in edits.values():
             edit.find_sites(loaded.model)  # raises if it does not fit
         side_by_side = SideBySide(loaded, apply_chat_template=apply_chat_template, max_new_tokens=max_new_tokens)
+        examples = side_by_side.example_prompts(tasks[0], include_path, EXAMPLES) if tasks else {}
         import uvicorn
 
         page = build_page(side_by_side, edits, examples=examples, strength=strength, title=f"tarot: {model}")

@@ -3,6 +3,7 @@
 import importlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tarot.errors import TarotError
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 FONTS = ["system-ui", "sans-serif"]  # Gradio's own themes load theirs from Google
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 """Content security policy: the browser loads nothing from other hosts, and sends nothing there."""
+
+EXAMPLES = "Examples from the task; unchanged, the model gets them as `tarot evaluate` renders them"
 
 
 def import_gradio() -> Any:
@@ -38,7 +41,7 @@ def build_page(
     side_by_side: "SideBySide",
     adapters: "Mapping[str, Adapter]",
     *,
-    examples: Sequence[str] = (),
+    examples: Mapping[str, str] = MappingProxyType({}),
     strength: float = 1.0,
     title: str = "tarot",
 ) -> "Blocks":
@@ -47,7 +50,7 @@ def build_page(
     Args:
         side_by_side: writes the texts.
         adapters: the choices, by name; the first is chosen.
-        examples: prompts to click on.
+        examples: texts to click on, with the rendered prompt that the model gets if the text is not changed.
         strength: where the slider stands.
         title: heading of the page.
 
@@ -61,7 +64,11 @@ def build_page(
             yield "", ""
             return
         try:
-            for pair in side_by_side.write(text, adapters[name], strength=factor):
+            if text in examples:
+                pairs = side_by_side.continue_prompt(examples[text], adapters[name], strength=factor)
+            else:
+                pairs = side_by_side.write(text, adapters[name], strength=factor)
+            for pair in pairs:
                 yield pair.base, pair.edited
         except TarotError as error:
             raise gr.Error(str(error)) from error
@@ -77,7 +84,7 @@ def build_page(
             labels = ("Base", "Edited")
             texts = [gr.Textbox(label=label, lines=8, interactive=False, elem_id=label.lower()) for label in labels]
         if examples:
-            gr.Examples([[example] for example in examples], [prompt], label="Examples from the task")
+            gr.Examples([[example] for example in examples], [prompt], label=EXAMPLES)
         gr.on(
             [button.click, prompt.submit, factor.change, choice.change],
             write,

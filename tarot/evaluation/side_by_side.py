@@ -119,12 +119,62 @@ class SideBySide:
         if not text.strip():
             raise InvalidValueError("The prompt is empty.")
         prompt = self._chat_template([{"role": "user", "content": text}]) if self._chat_template else text
-        yield from self._write(prompt, adapter, strength)
+        yield from self.continue_prompt(prompt, adapter, strength=strength)
 
     def write_all(self, text: str, adapter: Adapter, *, strength: float = 1.0) -> TextPair:
         """Write both continuations of a text and return them complete; arguments and errors as for `write`."""
         *_, texts = self.write(text, adapter, strength=strength)
         return texts
+
+    def continue_prompt(
+        self, prompt: str, adapter: Adapter, *, strength: float = 1.0, until: Sequence[str] = ()
+    ) -> Iterator[TextPair]:
+        """Write both continuations of a rendered prompt, and yield them each time they have grown.
+
+        Args:
+            prompt: the prompt as the model sees it, chat template included.
+            adapter: the edit.
+            strength: factor of its angles; 0 is the base model.
+            until: texts that end a continuation.
+
+        Raises:
+            InvalidValueError: the adapter is for another model, or the strength is not finite.
+        """
+        tokens = self._lm.tok_encode(prompt)[self.max_new_tokens - self._lm.max_length :]
+        base, edited = (
+            TextStream(self._model, self._lm.tokenizer, tokens, max_new_tokens=self.max_new_tokens, until=until)
+            for _ in range(2)
+        )
+        while not (base.is_finished and edited.is_finished):
+            with self._lock:
+                base.advance()
+                with self._edited(adapter, strength):
+                    edited.advance()
+            yield TextPair(base.text, edited.text)
+
+    def example_prompts(
+        self, name: str, include_path: str | Path | None = None, limit: int | float | None = None
+    ) -> dict[str, str]:
+        """Return the prompts of the first documents that a task evaluates, as `tarot.evaluate` renders them.
+
+        Args:
+            name: the task.
+            include_path: folder of further task files.
+            limit: number or fraction of the documents; None for all.
+
+        Returns:
+            Each prompt by its text without the chat template: description and question.
+
+        Raises:
+            UnknownName: no such task.
+            TarotError: a prompt is empty, or a document has no right answer.
+        """
+        task = load_task(name, include_path)
+        shots = int(task.config.num_fewshot or 0)
+        texts, prompts = (_render(task, shots, limit, template) for template in (None, self._chat_template))
+        return {
+            text.pairs[text.gold][0]: prompt.pairs[prompt.gold][0] for text, prompt in zip(texts, prompts, strict=True)
+        }
 
     def try_task(
         self,
@@ -165,26 +215,13 @@ class SideBySide:
             )
         texts = None
         if not in_prompt:
-            *_, texts = self._write(prompt, adapter, strength, until)
+            *_, texts = self.continue_prompt(prompt, adapter, strength=strength, until=until)
         return TriedDocument(sample.id, prompt, answers, texts)
 
     def _score(self, sample: Sample, adapter: Adapter | None = None, strength: float = 1.0) -> list[float]:
         requests = [Instance("loglikelihood", {}, pair, row) for row, pair in enumerate(sample.pairs)]
         with self._lock, self._edited(adapter, strength):
             return [value for value, _ in self._lm.loglikelihood(requests, disable_tqdm=True)]
-
-    def _write(self, prompt: str, adapter: Adapter, strength: float, until: Sequence[str] = ()) -> Iterator[TextPair]:
-        tokens = self._lm.tok_encode(prompt)[self.max_new_tokens - self._lm.max_length :]
-        base, edited = (
-            TextStream(self._model, self._lm.tokenizer, tokens, max_new_tokens=self.max_new_tokens, until=until)
-            for _ in range(2)
-        )
-        while not (base.is_finished and edited.is_finished):
-            with self._lock:
-                base.advance()
-                with self._edited(adapter, strength):
-                    edited.advance()
-            yield TextPair(base.text, edited.text)
 
     def _edited(self, adapter: Adapter | None, strength: float) -> AbstractContextManager[object]:
         return adapter.apply(self._model, strength=strength) if adapter else nullcontext()
@@ -201,17 +238,6 @@ def check_try_task(
     shots = int(task.config.num_fewshot or 0) if shots is None else shots
     _render(task, shots, limit, None)
     return task, shots
-
-
-def example_prompts(name: str, include_path: str | Path | None = None, limit: int | float | None = None) -> list[str]:
-    """Return the first documents that a task evaluates as prompts for `SideBySide.write`: description and question.
-
-    Raises:
-        UnknownName: no such task.
-        TarotError: a prompt is empty, or a document has no right answer.
-    """
-    task = load_task(name, include_path)
-    return [sample.pairs[sample.gold][0] for sample in _render(task, 0, limit, None)]
 
 
 def _render(task: Task, shots: int, limit: int | float | None, chat_template: ChatTemplate | None) -> list[Sample]:
