@@ -12,6 +12,7 @@ from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import ShapeMismatch, TarotError, UnknownName
+from tarot.evaluation.compare import LoggedAnswers
 from tarot.evaluation.compare_rewards import compare_rewards
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.reward_metrics import add_rewards
@@ -92,7 +93,8 @@ def test_no_file_can_call_a_function(loaded: LoadedModel, tmp_path: Path, monkey
 
 
 def test_base_and_edited_texts_for_the_same_documents(loaded: LoadedModel) -> None:
-    compared = compare_rewards(loaded, tuned(loaded), limit=6, outcomes=OUTCOMES)
+    logged: LoggedAnswers = {}
+    compared = compare_rewards(loaded, tuned(loaded), limit=6, outcomes=OUTCOMES, logged=logged)
     assert (compared.reward, compared.gain.n, compared.task) == ("fluency", 6, "openings")
     assert compared.gain == compared.fluency_gain  # the reward is fluency here
     assert compared.gain.value == pytest.approx(fmean(compared.edited.rewards) - fmean(compared.base.rewards))
@@ -101,6 +103,10 @@ def test_base_and_edited_texts_for_the_same_documents(loaded: LoadedModel) -> No
     for edit, scored_texts in ((None, compared.base), (tuned(loaded), compared.edited)):
         results = evaluate(loaded.model, loaded.tokenizer, ["openings"], adapter=edit, limit=6)
         assert tuple(document["filtered_resps"][0] for document in results["samples"]["openings"]) == scored_texts.texts
+        documents = logged["edited" if edit else "base"]
+        assert [each["arguments"] for each in documents] == [
+            each["arguments"] for each in results["samples"]["openings"]
+        ]
     assert compared.date and compared.machine and {"torch", "transformers"} <= compared.versions.keys()
     assert compared.front == (1, 0)  # by rising fluency
     assert len(compared.prompts) == 6

@@ -78,8 +78,12 @@ def test_without_the_logged_documents_the_question_is_the_prompt(tmp_path: Path)
 
 def test_rewards_are_logged_with_their_texts(tmp_path: Path) -> None:
     comparison = reward_comparison()
-    base, edited = (log.read_eval_log(str(file)) for file in write_reward_logs(tmp_path, comparison))
-    for read, texts in ((base, comparison.base), (edited, comparison.edited)):
+    prompts = {name: [f"{name} prompt {row}" for row in range(len(comparison.prompts))] for name in ("base", "edited")}
+    documents = {name: [{"arguments": [(text, {})]} for text in texts] for name, texts in prompts.items()}
+    base, edited = (log.read_eval_log(str(file)) for file in write_reward_logs(tmp_path, comparison, documents))
+    for name, read, texts in (("base", base, comparison.base), ("edited", edited, comparison.edited)):
+        assert [sample.input for sample in read.samples] == prompts[name]
+        assert [sample.metadata["document"] for sample in read.samples] == list(comparison.prompts)
         assert [sample.output.completion for sample in read.samples] == list(texts.texts)
         assert [sample.scores["reward"].value for sample in read.samples] == list(texts.rewards)
         assert read.results.scores[0].metrics["mean"].value == texts.summary.reward

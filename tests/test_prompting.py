@@ -222,10 +222,20 @@ def test_costs_are_measured_and_the_model_is_left_as_it_was(setting: Setting, na
 def test_baselines_are_arms_of_a_comparison(setting: Setting, folder: Path, tmp_path: Path) -> None:
     loaded = setting.loaded
     names = ["batch-calibration", "ia3"]
+    logged: LoggedAnswers = {}
     comparison = compare(
-        loaded.model, loaded.tokenizer, tuned(loaded, folder), include_path=folder, num_fewshot=2, baselines=names
+        loaded.model,
+        loaded.tokenizer,
+        tuned(loaded, folder),
+        include_path=folder,
+        num_fewshot=2,
+        baselines=names,
+        logged=logged,
     )
     assert [arm.name for arm in comparison.arms][-2:] == names
+    prompts = {name: [document["arguments"][0][0] for document in logged[name]] for name in logged}
+    assert list(prompts) == [arm.name for arm in comparison.arms]
+    assert prompts["batch-calibration"] == prompts["few-shot"] and prompts["ia3"] == prompts["zero-shot"]
     assert [comparison.arm(name).labels for name in names] == [2, 6]
     assert "--baseline batch-calibration --baseline ia3" in comparison.command
     assert comparison.arm("ia3").stored_bytes > 0

@@ -240,6 +240,7 @@ def _compare_rewards(
 ) -> None:
     """Score the texts of base and edited model for each adapter, write the file after each, and print the tables."""
     from tarot._files.atomic import write_atomically
+    from tarot.evaluation.compare import LoggedAnswers
     from tarot.evaluation.compare_rewards import compare_rewards
     from tarot.evaluation.reward_results import rewards_to_json
     from tarot.objectives.text_scores import TEXT_SCORES_FILE, read_text_scores
@@ -251,6 +252,7 @@ def _compare_rewards(
         edit.find_sites(loaded.model)  # raises if it does not fit
     comparisons = []
     for folder, edit in edits.items():
+        logged: LoggedAnswers = {}
         with evaluation_progress() as show:
             comparison = compare_rewards(
                 loaded,
@@ -260,6 +262,7 @@ def _compare_rewards(
                 limit=request.limit,
                 batch_size=request.batch_size,
                 outcomes=read_text_scores(folder) if Path(folder, TEXT_SCORES_FILE).exists() else None,
+                logged=logged,
                 on_arm=show.begin_part,
             )
         comparisons.append(comparison)
@@ -267,7 +270,7 @@ def _compare_rewards(
             write_atomically(request.output, rewards_to_json(comparisons).encode())
             write_rewards_csv(request.output, comparisons)
         if request.logs:
-            write_reward_logs(request.logs, comparison)
+            write_reward_logs(request.logs, comparison, logged)
     for comparison in comparisons:
         title = f"{comparison.task}, {comparison.gain.n:,} documents, {comparison.reward}, seed {comparison.seed}"
         rows = reward_rows(comparison.base, comparison.edited, comparison.gain, comparison.fluency_gain)

@@ -17,7 +17,7 @@ from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.evaluation.as_tuned import check_as_tuned, config_of, evaluate_as_tuned, evaluation_shots, tuning_samples
 from tarot.evaluation.baselines.registry import check_baselines
-from tarot.evaluation.baselines.run import count_labels, run_baseline
+from tarot.evaluation.baselines.run import BaselineAnswers, count_labels, run_baseline
 from tarot.evaluation.baselines.setting import Setting
 from tarot.evaluation.command import not_repeated, repeat_command
 from tarot.evaluation.evaluate import check_limit
@@ -186,7 +186,10 @@ def compare(
     arms = [arm for arm, _ in pairs]
     for name in baselines:
         begin(name)
-        arms.append(_baseline_arm(name, setting))
+        baseline = run_baseline(name, setting)
+        arms.append(_baseline_arm(task, name, baseline))
+        if logged is not None:
+            logged[name] = baseline.documents
     docs = list(islice(task.eval_docs, len(gold)))
     reference_times += time_reference_workload()
     return Comparison(
@@ -367,10 +370,9 @@ def _arm(task: Task, name: str, labels: int, answers: TimedDocuments, edit: Adap
     return replace(arm, preparation_seconds=round(sum(seconds), 3), stored_bytes=n_bytes)
 
 
-def _baseline_arm(name: str, setting: Setting) -> Arm:
-    answers = run_baseline(name, setting)
+def _baseline_arm(task: Task, name: str, answers: BaselineAnswers) -> Arm:
     return replace(
-        read_answers(setting.task, answers.documents)[1],
+        read_answers(task, answers.documents)[1],
         name=name,
         labels=answers.labels,
         seconds=answers.seconds,

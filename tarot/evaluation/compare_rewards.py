@@ -9,7 +9,7 @@ from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError, describe_missing_numbers
 from tarot.evaluation.as_tuned import check_as_tuned, config_of, evaluate_as_tuned
 from tarot.evaluation.command import not_repeated, repeat_command
-from tarot.evaluation.compare import OnArm
+from tarot.evaluation.compare import LoggedAnswers, OnArm
 from tarot.evaluation.lm_eval_results import logged_documents, question_text
 from tarot.evaluation.reference_workload import describe_machine
 from tarot.evaluation.reward_metrics import score_logged_texts, unscored_rows
@@ -34,11 +34,13 @@ def compare_rewards(
     limit: int | float | None = None,
     batch_size: int | None = None,
     outcomes: Mapping[int, TextScores] | None = None,
+    logged: LoggedAnswers | None = None,
     on_arm: OnArm = lambda name, number, total: None,
 ) -> RewardComparison:
     """Generate texts for the held-out documents of the adapter's task with base and edited model, and score both.
 
-    Both models generate from the same prompts and the same seed.
+    Both models generate from the same prompts and the same seed. `logged` receives the documents of `base` and `edited`
+    as lm-eval logs them, with the prompts.
 
     Raises:
         TarotError: the adapter was not tuned for a reward, or for one that runs code and was not requested; it does not
@@ -59,6 +61,8 @@ def compare_rewards(
         both.append(
             evaluate_as_tuned(loaded, config, edit, include_path=include_path, limit=limit, batch_size=batch_size)
         )
+    if logged is not None:
+        logged.update(zip(("base", "edited"), (logged_documents(each, config.task) for each in both), strict=True))
     base, edited = (score_logged_texts(loaded, results, config.task, name) for results in both)
     for side, texts in (("unedited", base), ("edited", edited)):
         if broken := unscored_rows(texts):

@@ -54,19 +54,23 @@ def write_inspect_logs(
     return files
 
 
-def write_reward_logs(folder: Path, comparison: RewardComparison) -> list[Path]:
+def write_reward_logs(
+    folder: Path, comparison: RewardComparison, answers: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> list[Path]:
     """Write a log for base and edited model of a comparison by a reward; otherwise as `write_inspect_logs`."""
     log = _log()
     files = []
     for arm, texts in (("base", comparison.base), ("edited", comparison.edited)):
         samples = []
-        for row, (prompt, text) in enumerate(zip(comparison.prompts, texts.texts, strict=True)):
+        for row, (question, text) in enumerate(zip(comparison.prompts, texts.texts, strict=True)):
+            prompt = _prompt(answers.get(arm, ()), row, question)
             score = _score()(value=texts.rewards[row], answer=text, metadata={"fluency": texts.fluencies[row]})
-            samples.append(_make_sample(log, comparison.model, row, prompt, "", text, {"reward": score}, {}))
+            scores, metadata = {"reward": score}, {"document": question}
+            samples.append(_make_sample(log, comparison.model, row, prompt, "", text, scores, metadata))
         mean = log.EvalMetric(name="mean", value=texts.summary.reward)
-        scores = [log.EvalScore(name="reward", scorer="reward", metrics={"mean": mean})]
+        totals = [log.EvalScore(name="reward", scorer="reward", metrics={"mean": mean})]
         settings = {"arm": arm, "reward": comparison.reward}
-        files.append(_write(log, folder, comparison, arm, settings, samples, scores, 0.0))
+        files.append(_write(log, folder, comparison, arm, settings, samples, totals, 0.0))
     return files
 
 
@@ -85,7 +89,7 @@ def _sample(log: Any, comparison: Comparison, arm: Arm, row: int, documents: Seq
     """Return the sample of a document: its prompt, choices, log-probabilities, text and scores."""
     gold, texts = comparison.gold[row], comparison.choices[row] if comparison.choices else ()
     document = documents[row] if documents else None
-    prompt = str(document["arguments"][0][0]) if document else comparison.texts[row]
+    prompt = _prompt(documents, row, comparison.texts[row])
     numbers = _log_probabilities(document, texts) if document else {}
     table = "\n".join(f"- `{text}`: {value:.4f}" for text, value in numbers.items())
     explanation = f"Log-probability of each choice:\n\n{table}" if numbers else None
@@ -108,6 +112,11 @@ def _sample(log: Any, comparison: Comparison, arm: Arm, row: int, documents: Seq
     }
     target = comparison.answer_text(row, gold)
     return _make_sample(log, comparison.model, row, prompt, target, text, scores, metadata, list(texts) or None)
+
+
+def _prompt(documents: Sequence[Mapping[str, Any]], row: int, question: str) -> str:
+    """Return the prompt that the model was given, or the question if no documents were logged."""
+    return str(documents[row]["arguments"][0][0]) if documents else question
 
 
 def _log_probabilities(document: Mapping[str, Any], texts: Sequence[str]) -> dict[str, float]:
