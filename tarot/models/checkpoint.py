@@ -23,6 +23,7 @@ from tarot._files.atomic import replace_folder
 from tarot.errors import TarotError
 from tarot.models.causal import check_causal_config
 from tarot.models.gguf_metadata import apply_metadata
+from tarot.models.gguf_tokenizer import apply_tokenizer_metadata
 from tarot.models.library_errors import brief, reported_as
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.offline import hub_offline, quiet_transformers
@@ -185,6 +186,8 @@ def read_checkpoint(
         )
     with reported_as(f"a tokenizer in {shown}"), quiet_transformers(), hub_offline():
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file, **LOCAL_FILES)
+        if gguf:
+            apply_tokenizer_metadata(tokenizer, gguf)
         tokenizer("text")  # some damage shows only now, such as a maximum length that is no number
     model, info = loaded
     if missing := sorted(info["missing_keys"]):

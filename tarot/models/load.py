@@ -49,7 +49,7 @@ from tarot.models.wheels import installed_wheel
 
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")  # accelerate's names
 # Version of the conversion from GGUF. Raise it when files are read differently, so that older kept weights are unused.
-_CONVERSION = 2
+_CONVERSION = 3
 
 
 def load_model(
