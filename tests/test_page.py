@@ -251,17 +251,19 @@ def test_numbers_behind_tables_and_pictures_are_files(tmp_path):
     figures = tmp_path / "figures"
     write_svg(figures / "lens.svg", all_figures()["lens"])
     (figures / "lens.csv").write_text("layer,value\n0,0.5\n")
-    path = write_report(COMPARISONS, tmp_path, analyses=[figures], rewarded=[reward_comparison()])
+    limited = fabricated(seed=2, trade_off=((0.0, -2.0), (0.02, -1.0)), max_kl=0.03)
+    compared = [*COMPARISONS, limited]
+    path = write_report(compared, tmp_path, analyses=[figures], rewarded=[reward_comparison()])
     links = {name for name in Page(path.read_text()).values("href") if name.endswith(".csv")}
     assert links == {file.name for file in tmp_path.glob("*.csv")}
     assert links == {f"{name}.csv" for name in FILES if name != "gate"} | {"figures-1-lens.csv"}
     assert (tmp_path / "figures-1-lens.csv").read_bytes() == (figures / "lens.csv").read_bytes()
     tables = {name: list(csv.DictReader(io.StringIO((tmp_path / name).read_text(encoding="utf-8")))) for name in links}
-    n = sum(len(comparison.keys) for comparison in COMPARISONS)
-    assert len(tables["documents.csv"]) == n and len(tables["summary.csv"]) == len(COMPARISONS)
+    n = sum(len(comparison.keys) for comparison in compared)
+    assert len(tables["documents.csv"]) == n and len(tables["summary.csv"]) == len(compared)
     (row,) = [row for row in tables["summary.csv"] if row["comparison"] == COMPARISONS[2].id]
     assert float(row["gain"]) == pytest.approx(COMPARISONS[2].gain().value, rel=1e-5)
-    assert len(tables["angles.csv"]) == 15 * len(COMPARISONS)
+    assert len(tables["angles.csv"]) == 15 * len(compared)
 
 
 def test_the_gate_is_on_the_page():

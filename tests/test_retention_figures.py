@@ -1,12 +1,44 @@
-"""The figure of a search under a limit of divergence."""
+"""The figure of a search under a limit of divergence, in the page."""
 
-from tarot.report.retention_figures import retention_front_figure
+from fabricated import Page, fabricated
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tarot.report.page import render, write_report
+from tarot.report.retention_figures import trade_off_figure, trade_off_front
+
+TRIALS = ((0.0, -2.0), (0.02, -1.0), (0.05, -1.5))
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(-3, 0)), min_size=1, max_size=8))
+def test_the_front_has_every_trial_that_no_other_beats(points: list[tuple[float, float]]) -> None:
+    front = trade_off_front(points)
+    assert front == sorted(front) and set(front) <= set(points)
+    for kl, score in points:  # each is on the front, or another is as good in both
+        assert any(other <= kl and better >= score for other, better in front)
+    for kl, score in front:
+        assert not any(other <= kl and better >= score and (other, better) != (kl, score) for other, better in points)
 
 
 def test_draws_the_trials_the_front_and_the_limit() -> None:
-    trials = [(0.0, -2.0), (0.02, -1.0), (0.05, -1.5)]
-    drawn = retention_front_figure("front", trials, trials[:2], 0.03)
-    assert drawn.startswith("<svg") or "<svg" in drawn
-    assert "limit" in drawn and "score -1.000 at KL 0.020" in drawn
-    assert drawn == retention_front_figure("front", trials, trials[:2], 0.03)
-    assert drawn != retention_front_figure("front", trials, trials[:2], 0.04)
+    drawn = trade_off_figure("front", TRIALS, 0.03, "log_probability")
+    assert "limit 0.03" in drawn and "score -1.000 at KL 0.020" in drawn and "at KL 0.050" not in drawn
+    assert drawn == trade_off_figure("front", TRIALS, 0.03, "log_probability")
+    assert drawn != trade_off_figure("front", TRIALS, 0.04, "log_probability")
+
+
+def test_only_the_page_of_a_limited_search_shows_it(tmp_path) -> None:
+    limited = fabricated(trade_off=TRIALS, max_kl=0.03)
+    page = Page(render([limited]))
+    assert "Score and divergence of the trials" in page.texts_of("title")
+    facts = dict(zip(page.texts_of("dt"), page.texts_of("dd"), strict=True))
+    assert facts["limit of divergence"] == "0.03 nats a token on retained prompts"
+    write_report([limited], tmp_path)
+    assert (tmp_path / "trade-off.csv").read_text().splitlines()[1].endswith(",0,-2")
+    assert "Score and divergence of the trials" not in render([fabricated()])
+
+
+def test_the_page_shows_what_arms_cost() -> None:
+    comparison = fabricated()
+    cells = Page(render([comparison])).texts_of("td")
+    assert cells.count("1.00") == len(comparison.arms)  # seconds, as a multiple of the base's

@@ -203,6 +203,7 @@ def _compare_answers(
                 limit=request.limit,
                 batch_size=request.batch_size,
                 curves=_curves({**searches, name: config_of(edit).search}),
+                trade_off=_trade_off(name) if config_of(edit).max_kl is not None else (),
                 controls={f"{searches[name]} search": control for name, control in controls.items()},
                 draws=draws,
                 baselines=request.baselines,
@@ -233,6 +234,16 @@ def _curves(searches: Mapping[str, str]) -> dict[str, Sequence[float]]:
     from tarot.search.folder import TRIALS, read_curve
 
     return {search: read_curve(folder, search) for folder, search in searches.items() if Path(folder, TRIALS).exists()}
+
+
+def _trade_off(folder: str) -> Sequence[tuple[float, float]]:
+    """Return divergence and score of the trials in an adapter's folder, if they are there."""
+    from tarot.search.folder import TRIALS, read_trials
+    from tarot.search.pareto import trade_off
+
+    return (
+        [(point.kl, point.score) for point in trade_off(read_trials(folder))] if Path(folder, TRIALS).exists() else []
+    )
 
 
 def _compare_rewards(

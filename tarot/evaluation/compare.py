@@ -84,6 +84,7 @@ def compare(
     draws: int = 0,
     baselines: Sequence[str] = (),
     curves: Mapping[str, Sequence[float]] | None = None,
+    trade_off: Sequence[tuple[float, float]] = (),
     base_answers: BaseAnswers | None = None,
     logged: LoggedAnswers | None = None,
     batch_size: int | None = None,
@@ -110,6 +111,7 @@ def compare(
         baselines: methods to beat, names in `tarot.evaluation.baselines.registry.BASELINES`: an arm each, with the
             same labels, documents, budget and early stopping.
         curves: score after each evaluation of the searches, by name, for reports.
+        trade_off: divergence and score of the trials of a search under a limit, for reports.
         base_answers: answers of unedited models from earlier calls; looked up, and extended.
         logged: receives each arm's documents, with the prompts and the log-probability of each choice.
         batch_size: largest number of sequences in one pass; None chooses it.
@@ -232,6 +234,8 @@ def compare(
         machine=describe_machine(loaded.model.device),
         reference_times=reference_times,
         n_angles=int(adapter.angles.count_nonzero()),
+        trade_off=tuple(trade_off),
+        max_kl=config.max_kl or 0.0,
     )
 
 

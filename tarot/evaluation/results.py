@@ -127,6 +127,8 @@ class Comparison:
         reference_times: seconds of the fixed workload each time it ran, before and after the comparison. They differ
             on a busy machine.
         n_angles: angles that the edit turns by more than zero; 0 if it is not known.
+        trade_off: divergence in nats a token, and score, of each trial of a search under a limit of divergence.
+        max_kl: that limit, in nats a token; 0 without one.
 
     Example:
         >>> comparison = tarot.compare(model, tokenizer, adapter, limit=8)
@@ -167,6 +169,8 @@ class Comparison:
     machine: Name = ""
     reference_times: tuple[Number, ...] = ()
     n_angles: Count = 0
+    trade_off: tuple[tuple[Number, float], ...] = ()
+    max_kl: Number = 0.0
 
     def __repr__(self) -> str:
         """Name the comparison and its arms; the answers would fill pages."""

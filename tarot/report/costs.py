@@ -1,7 +1,11 @@
 """What each arm of a comparison costs, as rows of text."""
 
-from tarot.evaluation.results import Comparison
-from tarot.report.table import NONE
+from collections.abc import Sequence
+from statistics import fmean
+
+from tarot.evaluation.results import Arm, Comparison
+from tarot.evaluation.scored_comparison import named_arms
+from tarot.report.table import NONE, duration
 
 COST_HEADER = ("arm", "prepare s", "answer s", "of base", "peak MiB", "stored B")
 
@@ -15,15 +19,16 @@ def cost_rows(comparison: Comparison) -> list[tuple[str, ...]]:
         >>> cost_rows(comparison)[0][0] == comparison.arms[0].name
         True
     """
-    base = comparison.base.seconds
-    return [
-        (
-            arm.name,
-            f"{arm.preparation_seconds:.1f}" if arm.preparation_seconds else NONE,
-            f"{arm.seconds:.1f}",
-            f"{arm.seconds / base:.2f}" if base else NONE,
-            f"{arm.peak_memory / 2**20:,.0f}" if arm.peak_memory else NONE,
-            f"{arm.stored_bytes:,}" if arm.stored_bytes else NONE,
-        )
-        for arm in comparison.arms
-    ]
+    return [_cost_row(name, arms, comparison.base.seconds) for name, arms in named_arms(comparison).items()]
+
+
+def _cost_row(name: str, arms: Sequence[Arm], base: float) -> tuple[str, ...]:
+    arm, seconds = arms[0], fmean(arm.seconds for arm in arms)
+    return (
+        name,
+        duration(arm.preparation_seconds) if arm.preparation_seconds else NONE,
+        duration(seconds),
+        f"{seconds / base:.2f}" if base else NONE,
+        f"{arm.peak_memory / 2**20:,.0f}" if arm.peak_memory else NONE,
+        f"{arm.stored_bytes:,}" if arm.stored_bytes else NONE,
+    )

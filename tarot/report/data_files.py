@@ -22,9 +22,12 @@ Tables = dict[str, tuple[Sequence[str], list[Row]]]
 """Header and rows of each file, by the file's name without its ending."""
 
 FILES = (
-    *("summary", "arm-means", "gains", "seeds", "arms", "curves", "angles", "documents", "texts", "trials", "gate"),
+    *("summary", "arm-means", "gains", "seeds", "arms", "curves", "trade-off", "angles", "documents"),
+    *("texts", "trials", "gate"),
 )
 """Every file that a page may have; those of an earlier page that a new one does not have are removed."""
+
+COSTS = ("seconds", "preparation_seconds", "stored_bytes", "peak_memory")
 
 
 def write_tables(tables: Tables, folder: Path) -> None:
@@ -74,7 +77,7 @@ def comparison_tables(
             ],
         ),
         "arms": (
-            ("comparison", "arm", *gain, "p", *METRICS, "gold_probability", "labels", "seconds"),
+            ("comparison", "arm", *gain, "p", *METRICS, "gold_probability", "labels", *COSTS),
             [(name, *row) for name, scored in named for row in _arms(scored)],
         ),
         "curves": (
@@ -85,6 +88,10 @@ def comparison_tables(
                 for search, curve in scored.comparison.curves.items()
                 for i, values in enumerate(zip(curve, best_so_far(curve), strict=True))
             ],
+        ),
+        "trade-off": (
+            ("comparison", "kl", "score"),
+            [(name, *trial) for name, scored in named for trial in scored.comparison.trade_off],
         ),
         "angles": (
             ("comparison", "layer", "head", "radians"),
@@ -193,6 +200,9 @@ def _arms(scored: ScoredComparison) -> Iterator[Row]:
             fmean(fmean(arm.gold_probability or (0.0,)) for arm in arms),
             arms[0].labels,
             fmean(arm.seconds for arm in arms),
+            arms[0].preparation_seconds,
+            arms[0].stored_bytes,
+            arms[0].peak_memory,
         )
 
 

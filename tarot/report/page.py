@@ -30,6 +30,7 @@ from tarot.evaluation.verdict import Verdict
 from tarot.report import table
 from tarot.report.answer import Answer, answer_reward, answer_several
 from tarot.report.comparison_figures import Interval, forest
+from tarot.report.costs import COST_HEADER
 from tarot.report.data_files import Tables, comparison_tables, overview_tables, reward_tables, write_tables
 from tarot.report.document_table import document_rows, shown_documents
 from tarot.report.pictures import Picture, read_pictures
@@ -178,6 +179,7 @@ def _render(
         costs=costs,
         mechanism=_select_pictures(analyses, lambda name: name not in SIDE_EFFECT_FIGURES),
         arm_header=ARMS_HEADER,
+        cost_header=COST_HEADER,
         sections=sections,
         texts_header=TEXTS_HEADER,
         front_header=FRONT_HEADER,

@@ -5,28 +5,53 @@ from collections.abc import Sequence
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from tarot.report.svg import GAIN, INK, LOSS, MUTED, style, svg
+from tarot.analysis.results import OBJECTIVE_UNITS
+from tarot.report.svg import GAIN, INK, LOSS, MUTED, OTHER, shorten, style, svg
 
 
-def retention_front_figure(
-    name: str, trials: Sequence[tuple[float, float]], front: Sequence[tuple[float, float]], max_kl: float
-) -> Markup:
-    """Draw the trials of a search, the front among them, and the limit.
+def trade_off_figure(name: str, trials: Sequence[tuple[float, float]], max_kl: float, objective: str) -> Markup:
+    """Draw the trials of a search under a limit, the front among them, and the limit.
 
     Args:
         name: identifier of the figure in the page.
         trials: divergence (nats a token) and score of each trial.
-        front: those of the trials on the front, in rising divergence.
         max_kl: the limit, in nats a token.
+        objective: what the search maximised.
     """
+    front, unit = trade_off_front(trials), OBJECTIVE_UNITS.get(objective)
     with style(name):
-        figure = Figure(figsize=(4.6, 2.8))
+        figure = Figure(figsize=(4.1, 2.5))
         axes = figure.add_axes((0, 0, 1, 1))
-        axes.axvline(max_kl, color=LOSS, linewidth=0.8, linestyle="--")
-        axes.plot(*zip(*trials, strict=True), "o", color=MUTED, markersize=3)
-        axes.plot(*zip(*front, strict=True), "o-", color=GAIN, markersize=4)
-        axes.text(max_kl, 1, " limit", color=INK, va="top", transform=axes.get_xaxis_transform())
+        axes.axvline(max_kl, color=LOSS, linewidth=1, linestyle="--", label="limit")
+        axes.plot(*zip(*trials, strict=True), "o", color=OTHER, markersize=4, alpha=0.7, label="trial")
+        axes.step(*zip(*front, strict=True), where="post", color=MUTED, linewidth=1, zorder=0)
+        axes.plot(*zip(*front, strict=True), "o", color=GAIN, markersize=5, label="no other beats both")
+        axes.plot(*trials[0], "o", color=INK, markersize=8, markerfacecolor="none", label="identity")
         axes.set_xlabel("KL(base || edited) on retained prompts, nats a token")
-        axes.set_ylabel("score on the samples")
+        axes.set_ylabel(f"{shorten(objective, 30)}" + f", {unit}" * bool(unit))
+        axes.legend(
+            frameon=False,
+            loc="lower right",
+            bbox_to_anchor=(1, 1),
+            ncols=4,
+            borderaxespad=0,
+            fontsize=8,
+            columnspacing=1,
+            handletextpad=0.3,
+        )
         described = "; ".join(f"score {score:.3f} at KL {kl:.3f}" for kl, score in front)
-        return svg(figure, name, "Score and divergence of the trials (line: the front)", described)
+        return svg(figure, name, "Score and divergence of the trials", f"limit {max_kl:g}; {described}")
+
+
+def trade_off_front(trials: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the trials that no other equals or beats in both score and divergence, by rising divergence.
+
+    Example:
+        >>> trade_off_front([(0.0, -2.0), (0.02, -1.0), (0.05, -1.5)])
+        [(0.0, -2.0), (0.02, -1.0)]
+    """
+    front: list[tuple[float, float]] = []
+    for kl, score in sorted(trials, key=lambda trial: (trial[0], -trial[1])):
+        if not front or score > front[-1][1]:
+            front.append((kl, score))
+    return front

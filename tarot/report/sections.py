@@ -16,10 +16,12 @@ from tarot.evaluation.speed import describe_time, is_busy
 from tarot.report import table
 from tarot.report.answer import Answer, answer
 from tarot.report.comparison_figures import has_scores, search_curves
+from tarot.report.costs import cost_rows
 from tarot.report.document_table import OUTCOMES, DocumentRow
 from tarot.report.head_figures import angle_kind, angle_map
+from tarot.report.retention_figures import trade_off_figure
 
-ARMS_HEADER = ("arm", "gain", "p", *METRICS, "gold prob.", "labels", "seconds")
+ARMS_HEADER = ("arm", "gain", "p", *METRICS, "gold prob.", "labels")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Section:
     curves: Markup | None
     angles: Markup | None
     angle_kind: str
+    trade_off: Markup | None
+    costs: Sequence[Sequence[str]]
     documents: Sequence[DocumentRow]
     outcomes: Sequence[tuple[str, int]]
     settings: Sequence[tuple[str, str]]
@@ -63,11 +67,15 @@ def section(
     """
     comparison = scored.comparison
     own_search = comparison.search if comparison.search in comparison.curves else next(iter(comparison.curves), "")
-    curves = angles = None
+    curves = angles = trade_off = None
     if has_scores(comparison.curves):
         curves = search_curves(f"curves-{number}", comparison.curves, own_search, comparison.objective)
     if comparison.head_angles:
         angles = angle_map(f"angles-{number}", comparison.head_angles, comparison.layers)
+    if comparison.trade_off:
+        trade_off = trade_off_figure(
+            f"trade-off-{number}", comparison.trade_off, comparison.max_kl, comparison.objective
+        )
     return Section(
         comparison=comparison,
         name=name,
@@ -79,6 +87,8 @@ def section(
         curves=curves,
         angles=angles,
         angle_kind=angle_kind(comparison.head_angles),
+        trade_off=trade_off,
+        costs=cost_rows(comparison),
         documents=shown,
         outcomes=[(outcome, sum(each.outcome == outcome for each in documents)) for outcome in OUTCOMES],
         settings=list(_settings(comparison)),
@@ -98,7 +108,6 @@ def _arm_row(scored: ScoredComparison, name: str) -> tuple[str, ...]:
         *(table.fraction(metric.mean_score(gold, arms)) for metric in METRICS.values()),
         table.fraction(mean(lambda arm: fmean(arm.gold_probability or (0.0,)))),
         str(arms[0].labels),
-        table.duration(mean(lambda arm: arm.seconds)),
     )
 
 
@@ -110,6 +119,8 @@ def _settings(comparison: Comparison) -> Iterator[tuple[str, str]]:
     yield "labelled samples", str(comparison.samples)
     budget = f"a budget of {comparison.budget} evaluations"
     yield "search", f"{comparison.search} in {comparison.space}, {budget}, {comparison.objective}"
+    if comparison.max_kl:
+        yield "limit of divergence", f"{comparison.max_kl:g} nats a token on retained prompts"
     yield "adapter", comparison.adapter
     digest = hashlib.sha256(json.dumps(comparison.keys).encode()).hexdigest()[:16]
     yield "documents", f"{len(comparison.keys)}, digest {digest}"

@@ -29,7 +29,7 @@ def pareto_front(scores: Mapping[int, TextScores]) -> list[int]:
 
 @dataclass(frozen=True)
 class FrontPoint:
-    """A trial of the front of score against divergence.
+    """A trial by score and divergence.
 
     Attributes:
         index: of the trial.
@@ -52,13 +52,23 @@ def retention_front(trials: Sequence[Trial]) -> list[FrontPoint]:
         >>> retention_front([first, second])
         [FrontPoint(index=0, score=-2.0, kl=0.0)]
     """
-    points = [
+    points = trade_off(trials)
+    kept = _non_dominated({point.index: (point.score, -point.kl) for point in points})
+    return sorted((point for point in points if point.index in kept), key=lambda point: point.kl)
+
+
+def trade_off(trials: Sequence[Trial]) -> list[FrontPoint]:
+    """Return score and divergence of each trial that has both.
+
+    Example:
+        >>> trade_off([Trial(0, (0.5,), -2.0, "identity", 0.0, 0.1, kl=0.0)])
+        [FrontPoint(index=0, score=-2.0, kl=0.0)]
+    """
+    return [
         FrontPoint(trial.index, trial.score, recent_kl([each.kl for each in trials[: trial.index + 1]]))
         for trial in trials
         if math.isfinite(trial.score) and trial.kl is not None
     ]
-    kept = _non_dominated({point.index: (point.score, -point.kl) for point in points})
-    return sorted((point for point in points if point.index in kept), key=lambda point: point.kl)
 
 
 def _non_dominated(points: Mapping[int, tuple[float, float]]) -> list[int]:
