@@ -53,7 +53,7 @@ def padded(prompts: list[list[int]], side: str) -> dict[str, torch.Tensor]:
     return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask), "position_ids": positions}
 
 
-def answers(model, inputs: dict[str, torch.Tensor]) -> torch.Tensor:  # type: ignore[no-untyped-def]
+def answers(model, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     return model(**inputs, use_cache=False).logits
 
 

@@ -195,7 +195,7 @@ def test_a_response_cache_belongs_to_one_model_and_edit(tmp_path: Path, loaded: 
     first = CachingLM(base, path).loglikelihood(requests)
     assert CachingLM(TarotLM(loaded.model, tokenizer=loaded.tokenizer), path).loglikelihood(requests) == first
     edited = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
-    edited.adapter = adapter
+    edited.fingerprint = adapter.fingerprint
     with pytest.raises(TarotError, match=f"{adapter.fingerprint}.* base"):
         CachingLM(edited, path)
 

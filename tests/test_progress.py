@@ -62,7 +62,7 @@ def test_why_a_search_ended(spent: int, fitted: bool, interrupted: bool, reason:
 
 def test_an_early_stop_ends_complete_and_says_why(home: os.PathLike[str], capsys: pytest.CaptureFixture[str]) -> None:
     early = ("--objective", "accuracy", "--search", "random", "--budget", "40")
-    assert run_in(home, "tune", *MODEL, *TASK, *SMALL, *early, "--output-path", "early") == 0  # type: ignore[arg-type]
+    assert run_in(home, "tune", *MODEL, *TASK, *SMALL, *early, "--output-path", "early") == 0
     lines = capsys.readouterr().err.splitlines()
     assert "searching, 40 evaluations" in lines and lines[-1].endswith("of 40 evaluations")
 
@@ -81,7 +81,7 @@ def test_a_grid_names_cell_and_phase(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_arms_are_named_and_lm_evals_bars_are_gone(home: os.PathLike[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_in(home, "compare", *MODEL, "--adapter", "adapter", *INCLUDE, "--limit", "3") == 0  # type: ignore[arg-type]
+    assert run_in(home, "compare", *MODEL, "--adapter", "adapter", *INCLUDE, "--limit", "3") == 0
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if "%" in line or "it/s" in line] == []
     assert "edited, arm 3 of 5: scoring answers" in lines

@@ -24,7 +24,7 @@ class Numbers:
 
 
 def written(model: Any, prompt: list[int], n: int) -> list[int]:
-    stream = TextStream(model, Numbers(), prompt, max_new_tokens=n)  # type: ignore[arg-type]
+    stream = TextStream(model, Numbers(), prompt, max_new_tokens=n)
     list(stream)
     return stream.tokens
 
@@ -65,7 +65,7 @@ def test_a_text_grows_to_the_length_that_was_asked_for(prompt: str, n: int) -> N
 def test_streams_of_one_model_take_turns() -> None:
     model = tiny_model("llama")
     prompts = [tokens(1, 7, seed=seed)[0].tolist() for seed in range(2)]
-    streams = [TextStream(model, Numbers(), prompt, max_new_tokens=9) for prompt in prompts]  # type: ignore[arg-type]
+    streams = [TextStream(model, Numbers(), prompt, max_new_tokens=9) for prompt in prompts]
     while not all(stream.is_finished for stream in streams):
         for stream in streams:
             stream.advance()
@@ -79,7 +79,7 @@ def test_a_stop_text_ends_the_text_and_is_left_out() -> None:
     model, prompt = tiny_model("llama"), tokens(1, 7)[0].tolist()
     everything = " ".join(map(str, written(model, prompt, 9)))
     stop = everything.split()[5]
-    stream = TextStream(model, Numbers(), prompt, max_new_tokens=9, until=["nowhere", stop])  # type: ignore[arg-type]
+    stream = TextStream(model, Numbers(), prompt, max_new_tokens=9, until=["nowhere", stop])
     list(stream)
     assert stream.text == everything[: everything.index(stop)] and stream.is_finished
 

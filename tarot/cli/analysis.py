@@ -89,8 +89,10 @@ def effects(
             callback=split_names,
             metavar="NAMES",
             help="Other tasks to evaluate: lm-eval tasks, groups or tags, separated by commas.",
+            default_factory=lambda: ["tarot_synthetic"],
+            show_default="tarot_synthetic",
         ),
-    ] = ["tarot_synthetic"],  # noqa: B006  # typer copies it
+    ],
     tokens: Annotated[int, task_option("--tokens", help="Least number of tokens of neutral text to measure.")] = 20_000,
     seed: Annotated[int, task_option("--seed", help="Random seed for generating the neutral text.")] = 0,
     include_path: IncludePath = None,

@@ -14,8 +14,7 @@ def lm_eval(context: typer.Context) -> None:
     from lm_eval.config.evaluate_config import EvaluatorConfig
     from lm_eval.utils import setup_logging
 
-    import tarot.models.lm_eval_model  # noqa: F401  # registers the model `tarot`
-    from tarot.models.lm_eval_model import leave_processes
+    from tarot.models.lm_eval_model import leave_processes  # the import registers the model `tarot`
     from tarot.objectives.task_names import check_include_path, tasks_folder
 
     sys.argv = ["tarot lm-eval", *context.args]

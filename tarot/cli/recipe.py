@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 from annotated_types import Gt, Interval, MinLen
-from pydantic import ConfigDict
+from pydantic import with_config
 from typing_extensions import TypedDict
 
 from tarot._files.strict_json import Name, Number
@@ -23,13 +23,9 @@ _Search = Literal["adam", "bo", "paper", "policy-gradient", "random"]
 _Space = Literal["full", "head-gradient", "head"]
 
 
-_CLOSED = ConfigDict(extra="forbid")
-
-
+@with_config(extra="forbid")
 class TuneRecipe(TypedDict, total=False):
     """Settings of `tarot tune`: the fields of `TaRotConfig`, and what is not part of it."""
-
-    __pydantic_config__ = _CLOSED  # type: ignore[misc]  # how pydantic configures a TypedDict
 
     model: Name
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
@@ -54,10 +50,9 @@ class TuneRecipe(TypedDict, total=False):
     retain: list[Name]
 
 
+@with_config(extra="forbid")
 class BenchRecipe(TypedDict, total=False):
     """Settings of `tarot bench`; where a list is allowed, each value makes cells of its own."""
-
-    __pydantic_config__ = _CLOSED  # type: ignore[misc]  # how pydantic configures a TypedDict
 
     model: Name | Annotated[list[Name], MinLen(1)]
     tasks: Name | Annotated[list[Name], MinLen(1)]

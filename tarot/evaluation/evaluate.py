@@ -182,7 +182,7 @@ def evaluate(
     selected = prepare_tasks(tasks, edit, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")
     lm.reference = loaded.reference
-    lm.adapter = edit  # type: ignore[assignment]  # all it needs is a fingerprint, which a baseline's edit has
+    lm.fingerprint = edit.fingerprint if edit else "base"
     templated = get_chat_template(lm, apply_chat_template) is not None
     answering: Any = lm
     if answers:

@@ -119,14 +119,15 @@ class TarotLM(HFLM):
         if processes:  # HFLM leaves this to the caller that passes a loaded model
             self.accelerator = processes
             self._rank, self._world_size = processes.process_index, processes.num_processes
-        self.adapter = Adapter.from_pretrained(adapter) if adapter else None
+        edit = Adapter.from_pretrained(adapter) if adapter else None
+        self.fingerprint = edit.fingerprint if edit else "base"
         self._open_edit: AbstractContextManager[object] | None = None
-        if self.adapter and self.adapter.gate:
+        if edit and edit.gate:
             # A gate cannot be merged. The edit stays open as long as this object keeps it.
-            self._open_edit = self.adapter.apply(self.model)
+            self._open_edit = edit.apply(self.model)
             self._open_edit.__enter__()
-        elif self.adapter:
-            self.adapter.merge(self.model)
+        elif edit:
+            edit.merge(self.model)
 
     @cached_property
     def chat_renderer(self) -> ChatRenderer:
@@ -286,11 +287,6 @@ class TarotLM(HFLM):
         """Return the most tokens of a prompt and its generated text together."""
         most = int(normalize_gen_kwargs(options, self.max_gen_toks)["max_gen_toks"])
         return max(len(self.tok_encode(prompt)) + most, int(options.get("max_length") or 0))
-
-    @property
-    def fingerprint(self) -> str:
-        """The adapter's fingerprint, or `base`."""
-        return self.adapter.fingerprint if self.adapter else "base"
 
     def set_cache_hook(self, cache_hook: Any) -> None:
         """Use a response cache, unless it belongs to another model or edit: lm-eval's keys contain only the prompts.

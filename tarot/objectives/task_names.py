@@ -35,7 +35,10 @@ _SCAN_VERSION = 2  # part of the cache's stamp; increase it when the scan finds 
 _MIN_SIMILARITY = 0.6  # of a suggested name
 
 
-class _TaskFile(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc]  # mypy wants one base
+_SafeLoader: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+
+
+class _TaskFile(_SafeLoader):
     """Read a task file as data: functions are named, not imported."""
 
 

@@ -48,13 +48,6 @@ def parse_limit(text: str) -> int | float:
     return int(text)
 
 
-def parse_number(text: str) -> float:
-    """Return a finite number from 0."""
-    if (value := _number(text)) < 0:
-        raise TarotError("a number from 0", repr(text))
-    return value
-
-
 def parse_fraction(text: str) -> float:
     """Return a number from 0 to 1."""
     if not 0 <= (value := _number(text)) <= 1:
@@ -190,7 +183,6 @@ OPTIONS: Mapping[str, Option] = {
     "engine": Option(parse_engine, "where cells are measured: local, or ray for a cluster", "local"),
     "address": Option(parse_name, "Ray cluster, HOST:PORT (default: start one on this machine)", None),
     "cpus": Option(parse_positive, "with ray: threads per cell", None),
-    "gpus": Option(parse_number, "with ray: GPUs per cell (fractions allowed)", None),
     "memory": Option(parse_name, "with ray: memory per cell", "4GB"),
     "cache": Option(parse_name, "folder of tuned adapters (default: in pytest's cache)", None, path=True),
     "baseline": Option(parse_name, "fail if a cell is worse than in this file, or not measured", None, path=True),

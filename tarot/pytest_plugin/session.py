@@ -98,7 +98,7 @@ class SessionState:
             from tarot.evaluation.ray.cells import RayEngine
             from tarot.evaluation.ray.cluster import Resources
 
-            resources = Resources.parse(self.values["cpus"], self.values["gpus"], self.values["memory"])
+            resources = Resources.parse(self.values["cpus"], None, self.values["memory"])
             self._ray = RayEngine(self._cache_folder(), resources, self.values["address"])
         return self._ray
 

@@ -127,7 +127,7 @@ def from_peft(model: PreTrainedModel, folder: str | Path) -> Adapter:
         read_file(path)  # refuses irregular and large files
         with safe_open(path, "pt") as file:
             metadata: Mapping[str, str] = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
+            tensors = {key: file.get_tensor(key) for key in sorted(file.keys())}
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         got = shorten(str(error), 200)
         raise InvalidValueError(f"safetensors in {path}", got, "pickled weights are never read") from error

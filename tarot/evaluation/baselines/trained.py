@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from peft import IA3Config, LoraConfig, OFTConfig, PeftConfig, RoadConfig, VeraConfig, get_peft_model
@@ -105,14 +106,14 @@ def train(method: str, objective: AnswerObjective, budget: int, seed: int) -> We
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             try:
-                wrapped = get_peft_model(model, config)
+                wrapped: Any = get_peft_model(model, config)
             except (ValueError, TypeError) as error:
                 raise TarotError(f"a model that PEFT trains with {method}", type(model).__name__, str(error)) from error
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         n_bytes = sum(parameter.numel() * parameter.element_size() for parameter in trainable)
         optimizer = torch.optim.AdamW(trainable, lr=rate, weight_decay=0.0)
         _descend(objective.score_model, optimizer, n_steps(budget), objective.target_score)
-        changed = _merged(wrapped.merge_and_unload, model)  # type: ignore[arg-type]  # PEFT types a method of the wrapped model as a Tensor
+        changed = _merged(wrapped.merge_and_unload, model)
     return WeightEdit(changed, n_bytes, {"method": method})
 
 
