@@ -1,10 +1,12 @@
 """Documents: digests that tell whether two documents of a task are the same, and the index of the right answer.
 
 Two documents are the same if they ask the same question with the same choices. Letter case, Unicode form, invisible
-characters, white space, punctuation at the end of a word and the order of the choices make no difference.
+characters, forms of quotation marks and dashes, HTML entities, white space, punctuation at the end of a word and the
+order of the choices make no difference.
 """
 
 import hashlib
+import html
 import json
 import re
 import string
@@ -18,35 +20,43 @@ from tarot.errors import TarotError
 
 Doc = dict[str, object]
 
-# Invisible code points: Unicode's Default_Ignorable_Code_Point.
+# Unicode's Default_Ignorable_Code_Point, and control characters that are no white space.
 _INVISIBLE = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
-    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+    "[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff]"
 )
 _PLAIN_PUNCTUATION = {
-    **dict.fromkeys([0x2018, 0x2019, 0x201A, 0x201B], "'"),  # typographic quotation marks
-    **dict.fromkeys([0x201C, 0x201D, 0x201E, 0x201F, 0x00AB, 0x00BB], '"'),
-    **dict.fromkeys([*range(0x2010, 0x2016), 0x2212], "-"),  # dashes and the minus sign
+    # Apostrophes, single quotation marks, primes and accents that stand alone.
+    **dict.fromkeys([*b"`\xb4", 0x2B9, 0x2BB, 0x2BC, *range(0x2018, 0x201C), 0x2032, 0x2035, 0x2039, 0x203A], "'"),
+    **dict.fromkeys([*range(0x201C, 0x2020), 0x2033, 0x2036, 0x00AB, 0x00BB, 0x301D, 0x301E, 0x301F], '"'),
+    **dict.fromkeys([*range(0x2010, 0x2016), 0x2043, 0x2212], "-"),  # dashes, the hyphen bullet and the minus sign
+    **dict.fromkeys([0x2044, 0x2215], "/"),  # fractions
+    0x131: "i",  # Turkish capital letters without and with a dot: I and \u0130
 }
-_PUNCTUATION_AT_END = re.compile(r"[.,;:!?。、]+(?=\s|$)")
+_PUNCTUATION_AT_END = re.compile(r"[.,;:!?。、؟،؛।॥]+(?=\s|$)")
 _SHOT_TEMPLATES = ("doc_to_text", "doc_to_choice", "doc_to_target", "gen_prefix")  # `fewshot_config` may replace them
 # A line such as "A. blue", "(b) blue" or "1) blue": an answer listed in the question.
 _LISTED_ANSWER = re.compile(r"^[^\S\n]*[(\[]?([A-Za-z]|\d{1,2})[)\].:][^\S\n]*(\S.*)$", re.MULTILINE)
 
 
 def normalize_text(text: str) -> str:
-    r"""Return the text without differences in letter case, Unicode form, white space, and punctuation after words.
+    r"""Return the text without differences that make no other document (see above).
 
     Example:
         >>> normalize_text("Is it\u00a0RED?") == normalize_text("is it red")
         True
     """
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text).translate(_PLAIN_PUNCTUATION))
-    text = text.casefold()
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)  # case folding can undo the normal form
+    while (plain := _normalize_characters(text)) != text:  # one step can bring about another: "&#8203;" is invisible
+        text = plain
     return " ".join(_PUNCTUATION_AT_END.sub("", text).split())
+
+
+def _normalize_characters(text: str) -> str:
+    text = html.unescape(_INVISIBLE.sub("", text)).translate(_PLAIN_PUNCTUATION)
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return text.casefold().replace("i\u0307", "i").replace("''", '"')
 
 
 def document_key(task: Task, doc: Doc) -> str:
