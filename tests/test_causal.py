@@ -43,6 +43,18 @@ def prefix_model() -> PreTrainedModel:
     return model
 
 
+def block_model(size: int) -> PreTrainedModel:
+    """Return a model whose tokens see the next one of their own block."""
+    model = tiny_model("llama")
+
+    def look(_: object, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        sees = torch.arange(1, args[0].shape[1] + 1) % size != 0
+        return (args[0] + args[0].roll(-1, dims=1) * sees[:, None], *args[1:])
+
+    model.model.layers[0].register_forward_pre_hook(look)
+    return model
+
+
 def encoder_decoder() -> PreTrainedModel:
     return T5ForConditionalGeneration(T5Config(vocab_size=61, d_model=24, d_kv=8, d_ff=28, num_layers=1, num_heads=2))
 
@@ -70,6 +82,12 @@ def with_setting(architecture: str, name: str, value: object) -> PreTrainedModel
 def test_models_that_look_ahead_are_refused(build: Any) -> None:
     with pytest.raises(TarotError, match="causal"):
         check_causal(build().eval())
+
+
+@pytest.mark.parametrize("size", range(2, 13))
+def test_a_model_that_looks_ahead_within_blocks_is_refused(size: int) -> None:
+    with pytest.raises(TarotError, match="a later token changes"):
+        check_causal(block_model(size))
 
 
 def test_an_encoder_used_as_a_decoder_passes() -> None:

@@ -15,7 +15,10 @@ from tarot.errors import TarotError
 from tarot.models.evaluation_mode import evaluation_mode
 
 _HINT = "see `tarot models` for some"
-_PREFIX_TOKENS = _SUFFIX_TOKENS = 6
+_LENGTH = 13
+# Positions from which a row differs from the first one. No blocks of equal length end at both, so that a model whose
+# tokens see all of their own block is noticed.
+_CHANGED_FROM = (6, 7)
 # Largest change of a logit that is rounding, as a share of the largest logit.
 _ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-4}
 _ROUNDING_16_BITS = 2e-2
@@ -55,8 +58,8 @@ def _parts(config: PretrainedConfig) -> Iterator[PretrainedConfig]:
 def check_causal(model: PreTrainedModel) -> None:
     """Raise TarotError if a later token changes the logits at an earlier position, or the model takes no token ids.
 
-    Two sequences that differ in their second half run as one batch; their logits must agree on the first half. This
-    costs one forward pass over two rows of a dozen tokens, once for each model object.
+    Sequences that differ in their second half run as one batch; their logits must agree on the first half. This costs
+    one forward pass over three rows of a dozen tokens, once for each model object.
 
     Example:
         >>> from tarot.models.causal import check_causal
@@ -69,21 +72,23 @@ def check_causal(model: PreTrainedModel) -> None:
     ids = _token_ids(model).to(model.device if model.device.type != "meta" else "cpu")
     try:
         with evaluation_mode(model):
-            logits = model(input_ids=ids, use_cache=False).logits[:, :_PREFIX_TOKENS].float()
+            logits = model(input_ids=ids, use_cache=False).logits.float()
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise TarotError(
             "a causal language model over token ids", f"{type(model).__name__} that fails: {reason}", _HINT
         ) from error
-    change = (logits[0] - logits[1]).abs().max()
-    if change > _ROUNDING.get(model.dtype, _ROUNDING_16_BITS) * logits.abs().max():
+    changes = [
+        (row[:start] - logits[0, :start]).abs().max() for start, row in zip(_CHANGED_FROM, logits[1:], strict=True)
+    ]
+    if max(changes) > _ROUNDING.get(model.dtype, _ROUNDING_16_BITS) * logits.abs().max():
         got = f"{type(model).__name__} in {source}, where a later token changes the logits of earlier ones"
         raise TarotError("a causal language model", got, _HINT)
     _passed.add(model)
 
 
 def _token_ids(model: PreTrainedModel) -> torch.Tensor:
-    """Return `2 x 12` ordinary token ids: equal in the first half, different at each position of the second."""
+    """Return `3 x 13` ordinary token ids; a further row differs from the first at each position from a given one on."""
     embeddings: Any = model.get_input_embeddings()
     vocabulary = embeddings.weight.shape[0]
     config = model.config.get_text_config(decoder=True)
@@ -91,9 +96,8 @@ def _token_ids(model: PreTrainedModel) -> torch.Tensor:
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
         value = getattr(config, name, None)
         special |= set(value) if isinstance(value, list) else {value} if value is not None else set()
-    count = _PREFIX_TOKENS + 2 * _SUFFIX_TOKENS
-    step = max(1, vocabulary // (4 * count))
+    step = max(1, vocabulary // (8 * _LENGTH))
     ordinary = [token for token in range(0, vocabulary, step) if token not in special] or [0]
-    chosen = torch.tensor([ordinary[(7 * i) % len(ordinary)] for i in range(count)])
-    prefix, first, second = chosen.split([_PREFIX_TOKENS, _SUFFIX_TOKENS, _SUFFIX_TOKENS])
-    return torch.stack([torch.cat([prefix, first]), torch.cat([prefix, second])])
+    chosen = torch.tensor([ordinary[(7 * i) % len(ordinary)] for i in range(2 * _LENGTH)])
+    first, other = chosen.split(_LENGTH)
+    return torch.stack([first, *(torch.cat([first[:start], other[start:]]) for start in _CHANGED_FROM)])
