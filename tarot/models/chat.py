@@ -21,8 +21,8 @@ Problem = int | str | None
 class ChatRenderer:
     r"""Render messages, each of a role and a content, by a tokenizer's chat template.
 
-    If the template has no system role, the system text goes to the beginning of the first user message. White space may
-    change, since many templates strip each message.
+    If the template has no system role, the system text goes to the beginning of the first user message. White space at
+    both ends of a message may change, since many templates strip it.
 
     Attributes:
         system_moved: whether some rendering moved the system text.
@@ -105,11 +105,11 @@ def _find_lost(messages: Sequence[Message], text: str) -> int | None:
 
     Some templates put the system text into the last user message, so it may be anywhere.
     """
-    prompt = rest = "".join(text.split())
+    rest = text
     for index, message in enumerate(messages):
-        content = "".join(message["content"].split())
+        content = message["content"].strip()
         if message["role"] == "system":
-            is_kept = content in prompt
+            is_kept = content in text
         else:
             is_kept = content in rest
             rest = rest[rest.find(content) + len(content) :]
