@@ -1,6 +1,7 @@
 """Gains: exact symmetries, agreement with scikit-learn and slow oracles, and coverage by simulation."""
 
 import math
+from dataclasses import replace
 from itertools import combinations, product
 
 import numpy as np
@@ -385,6 +386,25 @@ def test_a_planted_loss_is_a_regression_and_noise_is_not():
         assert not regressed(f1_gain(gold, same, same), tolerance=0.0)
     one_worse = [1, *right[1:]]
     assert not regressed(accuracy_gain(gold, right, one_worse), tolerance=0.0)
+
+
+def test_a_loss_as_large_as_the_tolerance_or_as_likely_as_chance_is_no_regression():
+    loss = Gain(-0.25, -0.5, 0.0, 50, 0.01, 0, 9)
+    assert regressed(loss, 0.2) and not regressed(loss, 0.25)
+    assert not regressed(replace(loss, p=1 - loss.level), 0.2)
+
+
+@pytest.mark.parametrize("values", [(-0.1,), (0.5, 1.5), (math.nan,)])
+def test_what_is_no_probability_is_not_corrected(values):
+    with pytest.raises(TarotError, match=f"p-values from 0 to 1, got {values[-1]}"):
+        holm(values)
+
+
+@pytest.mark.parametrize("changes", [{"value": math.nan}, {"p": math.nan}, {"tolerance": math.nan}])
+def test_a_loss_that_is_no_number_is_not_judged(changes):
+    tolerance = changes.pop("tolerance", 0.0)
+    with pytest.raises(TarotError, match="tolerance, got NaN"):
+        regressed(replace(Gain(-0.25, -0.5, 0.0, 50, 0.01, 0, 9), **changes), tolerance)
 
 
 def test_the_mean_of_no_gains():
