@@ -62,6 +62,17 @@ def test_help_has_an_example_that_parses(
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_complete_in_80_columns(
+    home: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run_in(home, name, "--help") == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown  # where a name is cut
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_is_in_a_panel_and_explained(name: str) -> None:
     parsed = [each for each in COMMANDS[name].params if each.param_type_name == "option" and each.name != "help"]
     assert [each.name for each in parsed if each.rich_help_panel not in PANELS or not each.help] == []

@@ -11,6 +11,7 @@ import typer
 from tarot.cli.checks import check_output, check_tasks_exist
 from tarot.cli.console import out
 from tarot.cli.options import (
+    SEARCHES,
     Address,
     Baselines,
     Cpus,
@@ -71,11 +72,14 @@ def bench(
     draws: Draws = 5,
     baseline: Baselines = None,
     search: Annotated[
-        list[SearchName] | None, search_option("--search", help="How to search; may be repeated.", show_default="adam")
+        list[SearchName] | None,
+        search_option(
+            "--search", metavar="NAME", help=f"How to search: {SEARCHES}; may be repeated.", show_default="adam"
+        ),
     ] = None,
     space: Space = None,
     num_samples: NumSamples = 20,
-    budget: Annotated[int, search_option("--budget", min=1, help="Evaluations of a search.")] = 120,
+    budget: Annotated[int, search_option("--budget", min=1, metavar="N", help="Evaluations of a search.")] = 120,
     seeds: Annotated[str, search_option("--seeds", metavar="N,...", help="Random seeds: 0,1,2 measures three.")] = "0",
     metric: MetricName = "greedy_f1",
     work: Annotated[

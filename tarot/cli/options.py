@@ -35,6 +35,10 @@ class SearchName(StrEnum):
     RANDOM = "random"
 
 
+SEARCHES = ", ".join(SearchName)
+"""The names of the searches, for help."""
+
+
 def path(text: str) -> Path:
     """Read a path."""
     if not str(text).strip():
@@ -148,7 +152,9 @@ MetricName = Annotated[
     Literal["greedy_f1", "greedy_acc", "f1", "acc"],
     output_option(
         "--metric",
-        help="Score of the answers: weighted F1 or accuracy, of the greedy answer or of the likeliest choice.",
+        metavar="NAME",
+        help="Score of the answers: weighted F1 or accuracy of the greedy answer (greedy_f1, greedy_acc), or of the "
+        "likeliest choice (f1, acc).",
     ),
 ]
 Reward = Annotated[
@@ -166,12 +172,16 @@ ChatTemplate = Annotated[
         help="Apply the tokenizer's chat template, if it has one, or use plain text prompts.",
     ),
 ]
-NumSamples = Annotated[int, search_option("--num-samples", "--samples", min=1, help="Labelled samples to tune on.")]
+NumSamples = Annotated[
+    int, search_option("--num-samples", "--samples", min=1, metavar="N", help="Labelled samples to tune on.")
+]
 Space = Annotated[
     Literal["full", "head-gradient", "head"] | None,
     search_option(
         "--space",
-        help="Coordinates to search: every angle, one a head along the gradient, or one plain angle a head.",
+        metavar="NAME",
+        help="Coordinates to search: every angle (full), one a head along the gradient (head-gradient), or one plain "
+        "angle a head (head).",
         show_default="the search's own",
     ),
 ]
@@ -180,6 +190,7 @@ Draws = Annotated[
     prompt_option(
         "--draws",
         min=0,
+        metavar="N",
         help="Average few-shot prompting over this many choices and orders of its shots; 0 for one alone.",
     ),
 ]
@@ -195,10 +206,16 @@ Baselines = Annotated[
 Device = Annotated[str, hardware_option("--device", help="auto, cpu or cuda:N.")]
 DeviceMap = Annotated[
     Literal["auto", "balanced", "balanced_low_0", "sequential"] | None,
-    hardware_option("--device-map", help="Spread the model over several devices.", show_default="one"),
+    hardware_option(
+        "--device-map",
+        metavar="NAME",
+        help="Spread the model over several devices: auto, balanced, balanced-low-0 or sequential.",
+        show_default="one",
+    ),
 ]
 Dtype = Annotated[
-    Literal["auto", "float32", "bfloat16", "float16"], hardware_option("--dtype", help="Type of the weights.")
+    Literal["auto", "float32", "bfloat16", "float16"],
+    hardware_option("--dtype", metavar="NAME", help="Type of the weights: auto, float32, bfloat16 or float16."),
 ]
 BatchSize = Annotated[
     int | None,

@@ -38,7 +38,9 @@ FEW_DOCUMENTS = 5
 MAX_NEW_TOKENS = 40  # as in tarot.evaluation.side_by_side, without the import
 
 Strength = Annotated[float, edit_option("--strength", help="Factor of the adapter's angles, 0 to 1.")]
-MaxNewTokens = Annotated[int, prompt_option("--max-new-tokens", min=1, help="Most tokens to write after a prompt.")]
+MaxNewTokens = Annotated[
+    int, prompt_option("--max-new-tokens", min=1, metavar="N", help="Most tokens to write after a prompt.")
+]
 
 
 def try_(

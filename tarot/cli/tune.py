@@ -9,6 +9,7 @@ from tarot.cli.checks import check_output, check_tasks_exist
 from tarot.cli.console import out
 from tarot.cli.models import load
 from tarot.cli.options import (
+    SEARCHES,
     Address,
     BatchSize,
     ChatTemplate,
@@ -53,9 +54,9 @@ def tune(
         str | None,
         search_option(
             "--objective",
-            metavar="NAME|MODULE:FUNCTION",
+            metavar="NAME",
             help="What to maximise: log_probability, probability, margin or accuracy of the right answers; or your "
-            "function of the edited model and the tokenizer.",
+            "function of the edited model and the tokenizer (MODULE:FUNCTION).",
             show_default="log_probability",
         ),
     ] = None,
@@ -63,26 +64,35 @@ def tune(
         str | None,
         search_option(
             "--reward",
-            metavar="NAME|MODULE:FUNCTION",
+            metavar="NAME",
             help="Maximise a reward of generated texts instead: sentiment:positive, sentiment:negative, toxicity:low, "
             "length:short, format:json, keywords:A,B, refusal:low, regex:PATTERN, fluency, classifier:REF#LABEL, your "
-            "function of prompts and continuations, or a sum such as sentiment:positive*0.7+length:short*0.3.",
+            "function of prompts and continuations (MODULE:FUNCTION), or a weighted sum such as "
+            "fluency*0.3+length:short*0.7.",
             show_default="none",
         ),
     ] = None,
     num_samples: NumSamples = 20,
     search: Annotated[
         SearchName | None,
-        search_option("--search", help="How to search.", show_default="adam; policy-gradient for a reward"),
+        search_option(
+            "--search",
+            metavar="NAME",
+            help=f"How to search: {SEARCHES}.",
+            show_default="adam; policy-gradient for a reward",
+        ),
     ] = None,
     space: Space = None,
     budget: Annotated[
-        int, search_option("--budget", help="Evaluations of the objective; a gradient counts for 3.")
+        int, search_option("--budget", metavar="N", help="Evaluations of the objective; a gradient counts for 3.")
     ] = 120,
     trials_per_step: Annotated[
         int,
         search_option(
-            "--trials-per-step", "--batch", help="Points proposed before the score of any is known; for bo and random."
+            "--trials-per-step",
+            "--batch",
+            metavar="N",
+            help="Points proposed before the score of any is known; for bo and random.",
         ),
     ] = 1,
     fluency_floor: Annotated[
