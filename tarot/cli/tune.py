@@ -291,7 +291,8 @@ def _print_outcome(adapter: "Adapter", config: "TaRotConfig") -> None:
         f"best {scores['best']:.4f} (trial {provenance['best_trial']} of 0-{provenance['trials'] - 1})"
     )
     total = sum(seconds.values())
-    out.print(f"{total:.0f} s, {seconds['proposing'] / total:.0%} of them spent on proposing")
+    share = seconds["proposing"] / total
+    out.print(f"{total:.0f} s" + f", {share:.0%} of them to propose points" * (share >= 0.01))
 
 
 def _print_front(output: Path) -> None:
