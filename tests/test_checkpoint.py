@@ -135,6 +135,36 @@ def test_a_folder_that_is_not_one_causal_model_is_refused(
     assert keyword in message and str(copied) in message
 
 
+def add_weight(folder: Path, name: str) -> None:
+    weights = load_file(folder / "model.safetensors")
+    save_file({**weights, name: torch.ones(24)}, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize("name", ["self_attn.q_proj.bias", "self_attn.q_norm.weight", "mlp.gate.weight", "norm.bias"])
+@pytest.mark.parametrize("prefix", ["model.", ""])
+def test_a_weight_that_the_layers_do_not_use_is_refused(copied: Path, name: str, prefix: str) -> None:
+    """transformers drops a bias, for example, if the configuration does not state that the layer has one."""
+    add_weight(copied, f"{prefix}layers.2.{name}")
+    assert f"{prefix}layers.2.{name}" in load_error(copied)
+
+
+@pytest.mark.parametrize("name", ["model.layers.4.mlp.gate_proj.weight", "vision_tower.embed.weight"])
+def test_a_weight_beside_the_layers_is_named(copied: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    add_weight(copied, name)
+    load_model(str(copied))
+    (record,) = caplog.records
+    assert name in record.getMessage() and str(copied) in record.getMessage()
+
+
+@pytest.mark.parametrize("name", ["self_attn.bias", "self_attn.masked_bias", "self_attn.rotary_emb.inv_freq"])
+def test_masks_and_frequencies_of_old_checkpoints_are_left_out(
+    copied: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_weight(copied, f"model.layers.0.{name}")
+    assert torch.equal(logits(load_model(str(copied))), logits(LoadedModel("", byte_model(), byte_tokenizer())))
+    assert not caplog.records
+
+
 def test_a_classifier_with_an_adapter_beside_it_is_refused(copied: Path) -> None:
     with_adapter(copied)
     with pytest.raises(TarotError, match="PEFT"):

