@@ -6,7 +6,7 @@ import pytest
 from checkpoint import write_tasks
 
 from tarot.errors import TarotError, UnknownName
-from tarot.objectives.task_loading import load_task, load_tasks
+from tarot.objectives.task_loading import load_task, load_tasks, make_task_manager
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +44,14 @@ def test_a_broken_file_is_not_reported_as_an_unknown_task(text: str, keyword: st
         load_task("own", tmp_path)
     assert keyword in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_index_of_tasks_is_made_again_when_a_file_changes(tmp_path: Path) -> None:
+    folder = write_tasks(tmp_path / "tasks")
+    index = make_task_manager(["own_choice"], folder)
+    assert make_task_manager(["own_choice"], folder) is index
+    file = folder / "choice.yaml"
+    file.write_text(file.read_text().replace("own_choice", "another_choice"))
+    assert "own_choice" not in make_task_manager(["another_choice"], folder).all_tasks
+    (folder / "third.yaml").write_text(file.read_text().replace("another_choice", "third_choice"))
+    assert load_task("third_choice", folder).config.task == "third_choice"

@@ -12,6 +12,7 @@ import re
 import string
 import unicodedata
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from lm_eval.api.task import Task
@@ -40,6 +41,7 @@ _SHOT_TEMPLATES = ("doc_to_text", "doc_to_choice", "doc_to_target", "gen_prefix"
 _LISTED_ANSWER = re.compile(r"^[^\S\n]*[(\[]?([A-Za-z]|\d{1,2})[)\].:][^\S\n]*(\S.*)$", re.MULTILINE)
 
 
+@lru_cache(maxsize=2**14)  # the choices of all documents are often the same
 def normalize_text(text: str) -> str:
     r"""Return the text without differences that make no other document (see above).
 

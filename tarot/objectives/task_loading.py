@@ -10,7 +10,7 @@ from lm_eval.tasks.manager import TaskDict, TaskManager
 from tarot.errors import InvalidValueError, TarotError
 from tarot.models.offline import quiet_loggers
 from tarot.objectives.task_code import guard_task_code
-from tarot.objectives.task_names import check_task_names, tasks_folder, unknown_task_error
+from tarot.objectives.task_names import check_task_names, task_file_stamps, tasks_folder, unknown_task_error
 
 
 def make_task_manager(names: Iterable[str], include_path: str | Path | None = None) -> TaskManager:
@@ -22,23 +22,21 @@ def make_task_manager(names: Iterable[str], include_path: str | Path | None = No
     """
     names = list(names)
     check_task_names(names, include_path)
-    paths: list[str | Path] = [tasks_folder()]
-    if include_path is not None:
-        paths.append(include_path)
-    manager = TaskManager(include_path=paths, include_defaults=False)
+    paths = (str(tasks_folder()), *([] if include_path is None else [str(include_path)]))
+    stamps = tuple(stamp for folder in paths for stamp in task_file_stamps(Path(folder).absolute()))
+    manager = _index(paths, stamps, False)
     if not set(names) <= set(manager.all_tasks):
-        stamps = [(path, path.stat().st_mtime_ns) for folder in paths for path in sorted(Path(folder).rglob("*"))]
-        manager = _full_index(tuple(map(str, paths)), hash(tuple(stamps)))
+        manager = _index(paths, stamps, True)
     for name in names:
         if name not in manager.all_tasks:
             raise unknown_task_error(name, [], manager.all_tasks)
     return manager
 
 
-@lru_cache(maxsize=1)
-def _full_index(paths: tuple[str, ...], stamp: int) -> TaskManager:
-    """Index lm-eval's own tasks and those in `paths`; `stamp` changes when a file in `paths` does."""
-    return TaskManager(include_path=list(paths))
+@lru_cache(maxsize=4)
+def _index(paths: tuple[str, ...], stamps: tuple[tuple[Path, int, int], ...], include_defaults: bool) -> TaskManager:
+    """Index the tasks in `paths`, and lm-eval's own; `stamps` change when a file in `paths` does."""
+    return TaskManager(include_path=list(paths), include_defaults=include_defaults)
 
 
 def load_tasks(names: Sequence[str], include_path: str | Path | None = None) -> TaskDict:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from difflib import get_close_matches
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -71,7 +72,7 @@ def check_task_names(names: Iterable[str], include_path: str | Path | None = Non
         >>> check_task_names(["synth_color"])
     """
     check_include_path(include_path)
-    own_names = task_names_in(tasks_folder())
+    own_names = {*_bundled_names()}
     broken: list[TarotError] = []
     if include_path is not None:
         own_names |= task_names_in(Path(include_path), broken)
@@ -81,6 +82,12 @@ def check_task_names(names: Iterable[str], include_path: str | Path | None = Non
     if broken:
         raise broken[0]
     raise unknown_task_error(unknown[0], own_names, lm_eval_names())
+
+
+@cache
+def _bundled_names() -> frozenset[str]:
+    """Return the names in tarot's own folder, whose files no process changes."""
+    return frozenset(task_names_in(tasks_folder()))
 
 
 def unknown_task_error(name: str, own_names: Iterable[str], other_names: Iterable[str]) -> UnknownName:
@@ -176,6 +183,14 @@ def _scan_names(folder: Path) -> set[str]:
         todo += included - seen
         seen |= included
     return names
+
+
+def task_file_stamps(folder: Path) -> Iterator[tuple[Path, int, int]]:
+    """Yield path, time and size of each task file in a folder."""
+    for path in _task_files(folder):
+        with suppress(OSError):  # a link to a file that does not exist
+            status = path.stat()
+            yield path, status.st_mtime_ns, status.st_size
 
 
 def _task_files(folder: Path) -> Iterator[Path]:
