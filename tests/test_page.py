@@ -213,8 +213,12 @@ def test_a_gain_of_the_form_alone_is_called_so():
     base = replace(comparison.arms[0], predicted=predicted, greedy=(OUTSIDE,) * 40)
     edited = replace(comparison.arms[2], predicted=predicted, greedy=predicted)
     form = replace(comparison, arms=(base, comparison.arms[1], edited))
-    assert "form of the answers, not" in Page(render([form])).texts_of("p")[0]
+    assert "form of the answers. It may or may not" in Page(render([form])).texts_of("p")[0]
     assert "contains zero" in Page(render([form], metric="f1")).texts_of("p")[0]
+    wrong = tuple((gold + 1) % 3 for gold in comparison.gold)
+    few = tuple(gold if i < 12 else answer for i, (gold, answer) in enumerate(zip(form.gold, wrong, strict=True)))
+    worse = replace(form, arms=(base, form.arms[1], replace(edited, predicted=few, greedy=few)))
+    assert "did harm to the choice" in Page(render([worse])).texts_of("p")[0]
     better = replace(form, arms=(base, form.arms[1], replace(edited, predicted=form.gold, greedy=form.gold)))
     assert Page(render([better])).texts_of("p")[0] == "The edit helped."
 

@@ -93,7 +93,8 @@ def test_another_adapter_can_be_chosen(home: Path, browser: Browser) -> None:
 @needs_browser
 def test_examples_come_from_the_task(home: Path, browser: Browser) -> None:
     text = browser.wait(lambda: browser.run("return document.body.innerText"))
-    assert all(f"item {row}" in text for row in range(1000, 1005)) and "item 1005" not in text
+    assert all(f"item {row} A:" in text for row in range(1000, 1005)) and "item 1005" not in text
+    assert "Name what it says." not in text  # which all of them begin with
 
 
 @needs_gradio

@@ -3,6 +3,8 @@
 import importlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
+from textwrap import shorten
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,7 @@ FONTS = ["system-ui", "sans-serif"]  # Gradio's own themes load theirs from Goog
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 """Content security policy: the browser loads nothing from other hosts, and sends nothing there."""
 
-EXAMPLES = "Examples from the task; unchanged, the model gets them as `tarot evaluate` renders them"
+EXAMPLES = "Examples from the task; unchanged, the model gets them as tarot evaluate renders them"
 
 
 def import_gradio() -> Any:
@@ -84,7 +86,7 @@ def build_page(
             labels = ("Base", "Edited")
             texts = [gr.Textbox(label=label, lines=8, interactive=False, elem_id=label.lower()) for label in labels]
         if examples:
-            gr.Examples([[example] for example in examples], [prompt], label=EXAMPLES)
+            gr.Examples([[text] for text in examples], [prompt], label=EXAMPLES, example_labels=_label(list(examples)))
         gr.on(
             [button.click, prompt.submit, factor.change, choice.change],
             write,
@@ -95,6 +97,13 @@ def build_page(
             api_visibility="private",
         )
     return page
+
+
+def _label(texts: Sequence[str]) -> list[str]:
+    """Return each text on one line, without the first lines that all of them share."""
+    lines = [text.split("\n") for text in texts]
+    shared = sum(1 for _ in takewhile(lambda each: len(set(each)) == 1, zip(*lines, strict=False)))
+    return [shorten(" ".join(each[shared:]) or text, 100) for each, text in zip(lines, texts, strict=True)]
 
 
 def make_app(page: "Blocks", hosts: Sequence[str]) -> "FastAPI":

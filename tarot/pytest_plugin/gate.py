@@ -92,7 +92,8 @@ def _save(state: SessionState, comparisons: "list[Comparison]", *, complete: boo
     save_reference(cells, path)
     unchanged = len(cells) - len(comparisons)
     state.notes.append(
-        f"baseline of {len(cells)} cells saved in {path}" + (f", {unchanged} of them unchanged" if unchanged else "")
+        f"baseline of {len(cells)} cell{'s' * (len(cells) != 1)} saved in {path}"
+        + (f", {unchanged} of them unchanged" if unchanged else "")
     )
 
 

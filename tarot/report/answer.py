@@ -61,7 +61,7 @@ def answer(scored: ScoredComparison, metric: str, costs: Sequence[str] = ()) -> 
     facts += _few_shot(scored)
     facts.append(("elsewhere", " ".join(costs) or NOT_MEASURED))
     return Answer(
-        _verdict(gain) if _helps_among_choices(comparison, gain, metric) else FORM_ONLY,
+        _form_verdict(comparison, gain, metric) or _verdict(gain),
         _helped(gain),
         facts,
         comparison.command,
@@ -117,7 +117,8 @@ def answer_reward(comparison: RewardComparison) -> Answer:
     )
 
 
-FORM_ONLY = "The edit helped with the form of the answers, not with the choice among them."
+FORM_HARM = "The edit helped with the form of the answers, and did harm to the choice among them."
+FORM_ONLY = "The edit helped with the form of the answers. It may or may not help with the choice among them."
 NOT_MEASURED = "What it costs on other tasks and texts was not measured."
 
 
@@ -158,10 +159,12 @@ def _among_choices(comparison: Comparison, metric: str) -> str:
     return f"; {metric_named(among).title} from {fraction(before)} to {fraction(after)}"
 
 
-def _helps_among_choices(comparison: Comparison, gain: Gain, metric: str) -> bool:
-    """Return whether a gain in what the model writes is one among the choices too; True for every other gain."""
+def _form_verdict(comparison: Comparison, gain: Gain, metric: str) -> str:
+    """Return what to say of a gain in what the model writes that is none among the choices; "" for every other gain."""
     among = metric.removeprefix("greedy_")
-    return among == metric or gain.low <= 0 or comparison.gain(among).low > 0
+    if among == metric or gain.low <= 0 or (choice := comparison.gain(among)).low > 0:
+        return ""
+    return FORM_HARM if choice.high < 0 else FORM_ONLY
 
 
 def _outside(comparison: Comparison, metric: str) -> list[tuple[str, str]]:
