@@ -96,10 +96,10 @@ def test_an_adapter_cannot_choose_what_is_downloaded(
     Adapter(adapter.angles, adapter.edit, {**adapter.provenance, "model": reference}).save_pretrained(
         home / "elsewhere"
     )
-    assert run_in(home, "compose", "elsewhere", "--output-path", chosen) == 2
+    assert run_in(home, "compose", "elsewhere", "elsewhere", "--output-path", chosen) == 2
     printed = " ".join(capsys.readouterr().err.split())
     assert "if you trust it, add --model" in printed and "\x1b" not in printed
-    assert run_in(home, "compose", "elsewhere", "--model", "model", "--output-path", chosen) == 0
+    assert run_in(home, "compose", "elsewhere", "elsewhere", "--model", "model", "--output-path", chosen) == 0
 
 
 def test_export_to_gguf(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,6 +127,14 @@ def test_compose_adds_scaled_angles(home: Path, capsys: pytest.CaptureFixture[st
     assert quarter.provenance["samples_drawn"] == [*drawn, *drawn]
     evaluate = ("evaluate", *MODEL, "--tasks", "own_choice", *INCLUDE, "--limit", "2")
     assert run_in(home, *evaluate, "--adapter", "quarter") == 0
+
+
+def test_a_single_adapter_is_scaled_and_can_be_compared(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_in(home, "compose", "adapter", "--strength", "0.5", "--output-path", "half") == 0
+    adapter, half = Adapter.from_pretrained(home / "adapter"), Adapter.from_pretrained(home / "half")
+    assert half == adapter.scaled(0.5)
+    assert run_in(home, "compare", *MODEL, "--adapter", "half", *INCLUDE, "--limit", "2") == 0
+    assert "scaled by 0.5" in " ".join(capsys.readouterr().out.split())
 
 
 def test_gate_and_what_refuses_a_gated_adapter(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -167,7 +167,8 @@ def compose(
     edits = [Adapter.from_pretrained(each) for each in adapters]
     check_empty(output)
     parts = [edit.scaled(factor) for edit, factor in zip(edits, strength, strict=True)] if strength else edits
-    edit = add_up(load(model or _named_model(edits), "cpu", "auto").model, *parts)
+    # Scaled alone, it keeps its task, so that it can be compared; a sum has none.
+    edit = parts[0] if len(parts) == 1 else add_up(load(model or _named_model(edits), "cpu", "auto").model, *parts)
     edit.save_pretrained(output)
     out.print(f"composed {', '.join(each.fingerprint for each in edits)} into adapter {edit.fingerprint} in {output}")
     _print_unknown_samples(*edits)
