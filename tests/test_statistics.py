@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy.stats import sem, t
+from scipy.stats import norm, sem, t
 from sklearn.metrics import accuracy_score, f1_score
 
 from tarot.errors import TarotError
@@ -184,6 +184,16 @@ def test_means_of_bad_input(rows, options, message):
     assert str(error.value) == message
 
 
+@pytest.mark.parametrize("n_bad", [1, 10, 11])
+def test_documents_without_a_finite_value_are_named(n_bad):
+    with pytest.raises(TarotError) as error:
+        mean_intervals([[0.0, math.nan if row < n_bad else 1.0] for row in range(14)])
+    head, _, named = str(error.value).rpartition(":")
+    assert f"{n_bad} of 14" in head
+    assert [int(row) for row in named.split(",") if row.strip() != "..."] == list(range(min(n_bad, 10)))
+    assert ("..." in named) == (n_bad > 10)
+
+
 @given(st.lists(st.floats(-9, 9), min_size=2, max_size=12), st.floats(0.5, 0.99))
 def test_the_jackknife_of_a_mean_is_students_interval(values, level):
     n, mean = len(values), sum(values) / len(values)
@@ -243,6 +253,33 @@ def test_the_interval_is_that_of_a_loop_over_resampled_documents():
         both = np.where(generator.random(60) < 0.5, (before, after), np.where(pseudo, (after, before), (before, after)))
         values.append(weighted_f1(gold[drawn], both[1]) - weighted_f1(gold[drawn], both[0]))
     assert (gain.low, gain.high) == pytest.approx(np.quantile(values, (0.025, 0.975)), abs=0.015)
+
+
+@given(arms(max_size=9, n_choices=3))
+def test_resamples_are_drawn_from_the_documents_and_a_gained_and_a_lost_one(documents):
+    gold, base, edited = documents
+    assume(gold)
+    classes = sorted(set(gold))
+    chances = dict.fromkeys(product([classes.index(g) for g in gold], range(-1, 3), range(-1, 3)), 0.0)
+    for document in zip(gold, base, edited, strict=True):
+        right, before, after = (classes.index(each) if each in classes else -1 for each in document)
+        chances[right, before, after] += 1
+        others = [each for each in range(len(classes)) if each != right] or [-1]
+        for wrong in others:  # the pseudo-documents are spread over the classes
+            chances[right, wrong, right] += 1 / len(others) / len(gold)
+            chances[right, right, wrong] += 1 / len(others) / len(gold)
+
+    class Recorder:
+        def multinomial(self, n, weights, size):
+            assert (n, size) == (len(gold), 7) and sum(weights) == pytest.approx(1)
+            self.weights = weights
+
+    recorder = Recorder()
+    rows, _ = resampling._smoothed(*resampling.count_answers(*map(np.array, documents)), 7, recorder)
+    drawn = dict.fromkeys(chances, 0.0)
+    for row, weight in zip(rows.tolist(), recorder.weights, strict=True):
+        drawn[tuple(row)] += weight * (len(gold) + 2)
+    assert drawn == pytest.approx(chances)
 
 
 # Coverage
@@ -348,11 +385,22 @@ def test_equal_arms_gain_nothing_and_more_documents_narrow_the_interval(gain_of)
 def test_seed_and_level_decide_the_interval(gain_of):
     arms = [0, 1] * 20, [0] * 40, ([0, 1, 1] * 14)[:40]
     gain = gain_of(*arms)
-    assert gain_of(*arms) == gain
+    assert gain_of(*arms) == gain == gain_of(*arms, level=0.95, resamples=10_000, seed=0)
+    others = [gain_of(*arms, resamples=51, seed=seed) for seed in range(4)]
+    assert len({(other.low, other.high) for other in others}) > 1
+    assert others[0] == gain_of(*arms, resamples=51)
     wide, narrow = gain_of(*arms, level=0.99), gain_of(*arms, level=0.5)
     assert wide.low < gain.low < narrow.low < narrow.high < gain.high < wide.high
     assert (wide.level, gain.level, narrow.level) == (0.99, 0.95, 0.5)
     assert wide.error == pytest.approx(narrow.error, rel=0.25)
+    for each in (gain, wide, narrow):
+        assert each.error == pytest.approx((each.high - each.low) / (2 * norm.ppf((1 + each.level) / 2)))
+
+
+@pytest.mark.parametrize(("resamples", "n"), [(9, 10), (10, 10), (11, 12)])
+def test_half_of_the_resamples_swap_the_arms(resamples, n):
+    gain = f1_gain([0, 1] * 20, [1, 0] * 20, [0, 1] * 20, resamples=resamples)
+    assert gain.p == pytest.approx(2 / (n + 2))  # none is as far from 0
 
 
 def test_the_work_of_a_gain_does_not_grow_with_the_documents(monkeypatch: pytest.MonkeyPatch):
