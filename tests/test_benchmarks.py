@@ -296,8 +296,10 @@ def test_study_settings_are_those_of_its_records(monkeypatch: pytest.MonkeyPatch
     """The rule gives each recorded method its cell, and its configuration has the recorded search and labels."""
     monkeypatch.syspath_prepend(PROJECT)
     from benchmarks.study import grid, run
+    from benchmarks.study.published_search import Published
     from benchmarks.study.recorded import RecordedCells
 
+    monkeypatch.setitem(SEARCHES, "published", Published)
     cells = RecordedCells.load(run.HERE / "cells")
     parts = [*cells.records.items(), *cells.repeated.items()]
     recorded = {(cell, method) for cell, records in parts for method in records}

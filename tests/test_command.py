@@ -59,6 +59,7 @@ def test_the_cli_reads_the_printed_commands(
     values |= {"task": tune["tasks"][0], "layers": parse_layers(tune["layers"])}
     values["objective"] = objective_name(tune["objective"], tune["reward"])
     values |= {name: tune[name] or "" for name in ("search", "space")}  # None takes the default
+    values["max_kl"] = None if tune["max_kl"] == "none" else tune["max_kl"]
     assert TaRotConfig(**values) == config
     others = ("model", "dtype", "budget", "include_path")
     assert [tune[name] for name in others] == ["bytes", "bfloat16", 7, Path("my tasks")]
@@ -79,7 +80,7 @@ def test_the_command_repeats_the_comparison(loaded: LoadedModel, folder: Path) -
         "--include-path 'my tasks' --limit 40"
     )
     assert repeat_command(named, edit, num_fewshot=6, draws=5).endswith("--adapter DIR --num-fewshot 6 --draws 5")
-    control = replace(edit, provenance={**edit.provenance, "search": "paper", "budget": 8})
+    control = replace(edit, provenance={**edit.provenance, "search": "paper", "budget": 8, "max_kl": None})
     with_control = repeat_command(replace(loaded, reference="m"), edit, num_fewshot=6, controls=[control])
     assert with_control.count("--search paper") == 1
     assert "--search paper --seed 5 --budget 8 --output-path DIR-paper" in with_control

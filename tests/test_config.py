@@ -197,10 +197,30 @@ def test_seeds_are_integers_that_torch_accepts(seed: object) -> None:
         check_seed(seed)
 
 
-def test_a_limit_follows_from_what_is_retained() -> None:
-    assert TaRotConfig("a", retain=["b", "b"]) == TaRotConfig("a", retain=("b",), max_kl=0.03)
-    assert TaRotConfig("a", retain=["b"], max_kl=0.1).max_kl == 0.1
-    assert TaRotConfig("a").max_kl is None
+@pytest.mark.parametrize(
+    ("settings", "limit"),
+    [
+        ({}, 0.01),
+        ({"retain": ["b"]}, 0.01),
+        ({"retain": ["b"], "max_kl": 0.1}, 0.1),
+        ({"max_kl": None}, None),
+        ({"search": "bo"}, None),
+        ({"search": "random"}, None),
+        ({"objective": "sentiment:positive"}, None),
+        ({"objective": "model"}, None),
+    ],
+)
+def test_searches_that_follow_labelled_answers_have_a_limit_by_default(
+    settings: dict[str, Any], limit: float | None
+) -> None:
+    config = TaRotConfig("a", **settings)
+    assert config.max_kl == limit
+    assert TaRotConfig.from_dict(config.to_dict()) == config == eval(repr(config))
+
+
+def test_what_is_retained_needs_a_limit() -> None:
+    with pytest.raises(InvalidValueError, match="limit"):
+        TaRotConfig("a", retain=["b"], max_kl=None)
 
 
 @pytest.mark.parametrize("search", ["random", "bo"])

@@ -38,4 +38,4 @@ def test_wrong_values_are_refused(pick: object) -> None:
 def test_a_limit_is_needed() -> None:
     check_pick(TaRotConfig("a"), None)
     with pytest.raises(InvalidValueError, match="max_kl"):
-        check_pick(TaRotConfig("a"), 3)
+        check_pick(TaRotConfig("a", max_kl=None), 3)

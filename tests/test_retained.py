@@ -19,6 +19,7 @@ from tarot.objectives.retained import (
     answer_prompts,
     bundled_prompts,
     check_retain,
+    first_tokens,
     make_retained,
     own_texts,
     retained_digest,
@@ -68,6 +69,13 @@ def test_answers_are_the_model_s_own(lm: TarotLM) -> None:
         # A byte model may write half a character, which changes when it is encoded again: the first token is exact.
         first = int(lm.model(torch.tensor([tokens])).logits[0, -1].argmax())
         assert request.continuation[0] == first or "\ufffd" in lm.tokenizer.decode([first])
+
+
+def test_contexts_of_first_tokens_end_with_the_prompt(lm: TarotLM) -> None:
+    prompts = ["Is it? ", "x" * 3 * lm.max_length]
+    for prompt, request in zip(prompts, first_tokens(lm, prompts), strict=True):
+        assert len(request.continuation) == 1
+        assert request.context == tuple(lm.tok_encode(prompt)[-lm.max_length :])
 
 
 def test_own_texts_are_not_those_that_measure(loaded: Any, lm: TarotLM, wheel_cache: Path) -> None:
@@ -150,7 +158,7 @@ def test_forms_of_a_file(tmp_path: Path, lm: TarotLM) -> None:
 def test_tune_keeps_the_limit_and_resumes(loaded: Any, few_prompts: None, tasks_folder: Path, tmp_path: Path) -> None:
     config = TaRotConfig("own_choice", num_samples=4, layers=0.5, max_kl=0.02, retain=("own_generate",))
     free = tune(
-        loaded.model, loaded.tokenizer, TaRotConfig("own_choice", num_samples=4, layers=0.5), budget=18,
+        loaded.model, loaded.tokenizer, TaRotConfig("own_choice", num_samples=4, layers=0.5, max_kl=None), budget=18,
         include_path=tasks_folder,
     )  # fmt: skip
     assert "retention" not in free.provenance

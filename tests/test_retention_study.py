@@ -15,7 +15,7 @@ def test_every_arm_is_a_configuration_and_every_record_has_a_file_of_its_own() -
     names = [name for name, _, _ in todo(grid.SEEDS, grid.SHOTS, list(ARMS))]
     n_cells = len(grid.MODELS) * len(grid.TASKS) * len(grid.SHOTS)
     assert len(set(names)) == len(names) == n_cells * (1 + len(grid.SEEDS) * len(ARMS))
-    assert parse_arms("limit,named") == ["limit", "named"]
+    assert parse_arms("default,named") == ["default", "named"]
 
 
 def record(greedy: dict[str, list[int]], **values: Any) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def record(greedy: dict[str, list[int]], **values: Any) -> dict[str, Any]:
 
 
 def test_summary_of_a_record() -> None:
-    edited = record({"tarot_color": [0, 1, 0, 1], "synth_color": [0, 0, 0, -1]}, arm="limit")
+    edited = record({"tarot_color": [0, 1, 0, 1], "synth_color": [0, 0, 0, -1]}, arm="default")
     summary = summarize(edited, record({}, arm=BASE))
     assert summary["gain"] == pytest.approx(2 / 3)
     assert summary["agreement"]["synth_color"] == 0.75

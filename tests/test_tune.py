@@ -141,14 +141,23 @@ def test_resumed_equals_uninterrupted(
     assert resumed.fingerprint == uninterrupted.fingerprint
 
 
-def test_the_default_climbs_and_records_what_it_spent(tmp_path: Path, loaded: LoadedModel, tasks: Path) -> None:
-    config = TaRotConfig("own_choice", num_samples=6)
+def test_a_search_without_a_limit_climbs_and_records_what_it_spent(
+    tmp_path: Path, loaded: LoadedModel, tasks: Path
+) -> None:
+    config = TaRotConfig("own_choice", num_samples=6, max_kl=None)
     adapter = tune(*loaded, config, output_dir=tmp_path, budget=31, include_path=tasks)
     identity, *others = read_curve(tmp_path, "adam")
     assert adapter.provenance["spent"] == 30 == 1 + len(others)
     assert adapter.provenance["search"] == "adam" and adapter.provenance["space"] == "full"
     assert max(others) == adapter.provenance["scores"]["best"] > identity
     assert adapter.edit.layers == (0, 1, 2, 3)
+
+
+def test_the_default_climbs_within_its_limit(loaded: LoadedModel, tasks: Path) -> None:
+    adapter = tune(*loaded, TaRotConfig("own_choice", num_samples=6), budget=90, include_path=tasks)
+    provenance = adapter.provenance
+    assert provenance["scores"]["best"] > provenance["scores"]["identity"]
+    assert 0 < provenance["retention"]["kl"] <= provenance["max_kl"]
 
 
 def test_ctrl_c_keeps_the_best_so_far(tmp_path: Path, loaded: LoadedModel, tasks: Path) -> None:

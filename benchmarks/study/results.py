@@ -11,17 +11,19 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from benchmarks.study import development_tables, effect_tables, grid, sizes, tables
+from benchmarks.study import development_tables, effect_tables, grid, retention_tables, sizes, tables
 from benchmarks.study.effect_tables import RecordedEffects
 from benchmarks.study.figures import Figures, fill
 from benchmarks.study.grid import Cell
 from benchmarks.study.markdown import reflow
 from benchmarks.study.recorded import RecordedCells
+from benchmarks.study.retention import DOCUMENTS
 from tarot._files.atomic import write_atomically
 from tarot.evaluation.statistics.seeds import mean_over_settings
 from tarot.report.comparison_figures import Interval, forest
 from tarot.report.side_effect_figures import trade_off
 from tarot.report.svg import write_svg
+from tarot.search.config import MAX_KL
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -47,6 +49,9 @@ def write_pages(cells: RecordedCells, effects: RecordedEffects) -> dict[Path, st
         "stopping": development_tables.stopping(),
         "remedies": development_tables.remedies(),
         "sizes": sizes.sizes(),
+        "retention": retention_tables.retention(),
+        "retention_documents": str(DOCUMENTS),
+        "max_kl": f"{MAX_KL:g}",
         "development": development_tables.development(),
     }
     for shots in grid.SHOTS:

@@ -47,8 +47,6 @@ from tarot.search.provenance import LIBRARIES
 from tarot.search.registry import SEARCHES
 from tarot.search.tune import tune
 
-SEARCHES["published"] = Published
-
 HERE = Path(__file__).parent
 FORMAT = 1
 BASELINES = {"lora": TRAINED["lora"], "oft": TRAINED["oft"], "eigenpruning": eigenpruning}
@@ -69,7 +67,7 @@ def fast_products(loaded: LoadedModel) -> Iterator[None]:
 
 def make_config(cell: Cell, method: str) -> TaRotConfig:
     """Return the configuration of a method in a cell."""
-    common = {"num_fewshot": cell.shots, "num_samples": grid.SAMPLES, "seed": cell.seed}
+    common = {"num_fewshot": cell.shots, "num_samples": grid.SAMPLES, "seed": cell.seed, "max_kl": None}
     return TaRotConfig(f"tarot_{cell.task}", **common | grid.settings_of(cell, method))
 
 
@@ -202,6 +200,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=parse_numbers, default=grid.SEEDS)
     parser.add_argument("--methods", type=parse_methods, default=list(grid.METHODS), help="default: all")
     options = parser.parse_args()
+    SEARCHES["published"] = Published
     models: dict[str, LoadedModel] = {}
     folder = options.cells or HERE / ("sizes" if options.model else "cells")
     todo = [

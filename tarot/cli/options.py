@@ -85,6 +85,16 @@ def trial_or_kl(text: str) -> int | float:
     raise typer.BadParameter(f"expected the number of a trial, or nats a token such as 0.02, got {text!r}")
 
 
+def kl_limit(text: str) -> float | str:
+    """Read a divergence in nats, or `auto` or `none`."""
+    if text in ("auto", "none"):
+        return text
+    with suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise typer.BadParameter(f"expected nats a token such as 0.01, or auto, or none, got {text!r}")
+
+
 def split_names(values: list[str]) -> list[str]:
     """Return the names in values such as `a,b`, without repetitions."""
     names = [name.strip() for value in values for name in value.split(",") if name.strip()]

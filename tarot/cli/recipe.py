@@ -46,7 +46,7 @@ class TuneRecipe(TypedDict, total=False):
     apply_chat_template: bool
     trials_per_step: _Positive
     fluency_floor: Name
-    max_kl: Annotated[Number, Gt(0)]
+    max_kl: Annotated[Number, Gt(0)] | Literal["auto", "none"]
     retain: list[Name]
 
 

@@ -28,6 +28,7 @@ from tarot.cli.options import (
     SingleTask,
     Space,
     edit_option,
+    kl_limit,
     optional_names,
     output_option,
     prompt_option,
@@ -105,14 +106,15 @@ def tune(
         ),
     ] = None,
     max_kl: Annotated[
-        float | None,
+        Any,
         search_option(
             "--max-kl",
-            metavar="NATS",
-            help="Largest change of the model elsewhere: KL(base || edited) in nats a token, such as 0.03.",
-            show_default="any; 0.03 with --retain",
+            parser=kl_limit,
+            metavar="NATS|none",
+            help="Largest change of the model elsewhere: KL(base || edited) in nats a token; none sets no limit.",
+            show_default="0.01; none for bo, random, paper and rewards",
         ),
-    ] = None,
+    ] = "auto",
     retain: Annotated[
         list[str] | None,
         search_option(
@@ -126,9 +128,7 @@ def tune(
     ] = None,
     front: Annotated[
         bool,
-        output_option(
-            "--front", help="With --max-kl: print the trials that no other beats in both score and divergence."
-        ),
+        output_option("--front", help="Print the trials that no other beats in both score and divergence."),
     ] = False,
     pick: Annotated[
         float | None,
@@ -136,7 +136,7 @@ def tune(
             "--pick",
             parser=trial_or_kl,
             metavar="N|NATS",
-            help="With --max-kl: save trial N, or the best trial within this divergence (0.02). With --resume, a "
+            help="Save trial N, or the best trial within this divergence (0.02). With --resume, a "
             "finished search is not run again.",
             show_default="the best within --max-kl",
         ),
@@ -220,7 +220,7 @@ def tune(
         apply_chat_template=apply_chat_template,
         trials_per_step=trials_per_step,
         fluency_floor=fluency_floor,
-        max_kl=max_kl,
+        max_kl=None if max_kl == "none" else max_kl,
         retain=tuple(retain or ()),
     )
     resources = Resources.parse(cpus, gpus, memory)
@@ -258,7 +258,7 @@ def tune(
             adapter.save_pretrained(output)
     _print_outcome(adapter, config)
     if config.max_kl is not None:
-        _print_retention(adapter, config.max_kl)
+        _print_retention(adapter, float(config.max_kl))
         if front:
             _print_front(output)
     interrupted = ", interrupted" if adapter.provenance["interrupted"] else ""

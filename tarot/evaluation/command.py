@@ -71,7 +71,7 @@ def _making(model: str, adapter: Adapter, folder: str, shared: list[str]) -> tup
     reference = f"--model {shlex.quote(model)}"
     dtype = _dtype_option(str(provenance.get("dtype", "auto")))
     changed = [
-        f"--{_option(name, value)} {shlex.quote(format_layers(value) if name == 'layers' else str(value))}"
+        f"--{_option(name, value)} {shlex.quote(_argument(name, value))}"
         for name, value in vars(config).items()
         if name not in ("task", "apply_chat_template") and value != defaults[name]
     ]
@@ -89,6 +89,15 @@ def _making(model: str, adapter: Adapter, folder: str, shared: list[str]) -> tup
 def _option(name: str, value: object) -> str:
     """Return the option of `tarot tune` that sets a field of the configuration."""
     return "reward" if name == "objective" and is_reward(str(value)) else name.replace("_", "-")
+
+
+def _argument(name: str, value: Any) -> str:
+    """Return the value as the option of `tarot tune` takes it."""
+    if name == "layers":
+        return format_layers(value)
+    if name == "retain":
+        return ",".join(value)
+    return "none" if value is None else str(value)
 
 
 def _dtype_option(dtype: str) -> list[str]:

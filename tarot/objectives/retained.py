@@ -1,7 +1,8 @@
-"""Retained contexts: prompts on which an edit must not change the model, with the unedited model's own answers.
+"""Retained contexts: prompts on which an edit must not change the model's answers, and texts that it writes by itself.
 
-Without a name they are prompts of many forms that tarot brings along (`retained_prompts.json`) and texts that the model
-writes by itself. Named tasks add prompts of their training splits, without their labels; files add the user's prompts.
+Without a name they are prompts of many forms that tarot brings along (`retained_prompts.json`), each up to the first
+token of its answer, and the model's own texts. Named tasks add prompts of their training splits, without their labels;
+files add the user's prompts. Those that are named have the first tokens of the unedited model's own answer.
 None of them is a document that a task evaluates or a text that retention is measured on.
 """
 
@@ -71,7 +72,7 @@ def make_retained(
         TarotError: A file has no prompts or cannot be read, or a task has no split to tune on.
     """
     sources = [
-        Retained("prompts", answer_prompts(lm, bundled_prompts(template), batch_size)),
+        Retained("prompts", first_tokens(lm, bundled_prompts(template))),
         Retained("own text", own_texts(lm, seed, batch_size)),
     ]
     for task in retained_tasks(retain, tuned_task, include_path):
@@ -136,6 +137,15 @@ def task_contexts(
         pairs = [lm.encode(*pair) for sample in samples for pair in sample.pairs]
         requests += [Request(tuple(context), tuple(answer)) for context, answer in pairs]
     return requests
+
+
+def first_tokens(lm: TarotLM, prompts: Sequence[str]) -> list[Request]:
+    """Return contexts for the first token of each prompt's answer, whatever it is.
+
+    Most of an edit's divergence lies there: further tokens follow from the first. So nothing has to be generated.
+    """
+    request = make_fluency(lm).request
+    return [request(prompt, "") for prompt in prompts]
 
 
 def answer_prompts(lm: TarotLM, prompts: Sequence[str], batch_size: int | None = None) -> list[Request]:

@@ -40,6 +40,7 @@ class Adam:
 
     def __init__(self, d: int, seed: int) -> None:
         self.d = d
+        self.step_scale = 1.0  # shorter steps under a limit of divergence: `tarot.search.kl_limit`
 
     def propose(self, history: Sequence[Trial], pending: Sequence[Point] = ()) -> Proposal:
         """Return the next point, computed from all gradients so far."""
@@ -49,7 +50,7 @@ class Adam:
         last = _point(history[-1])
         if not history[-1].gradient:
             return Proposal((last + _point(succeeded[-1])) / 2, "gradient")
-        rate = self.rate / (1 + (len(succeeded) - 1) / self.halving)
+        rate = self.step_scale * self.rate / (1 + (len(succeeded) - 1) / self.halving)
         return Proposal((last + rate * _step([trial.gradient for trial in succeeded])).clamp(0, 1), "gradient")
 
 

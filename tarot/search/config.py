@@ -18,7 +18,8 @@ from tarot.search.space import SPACES, check_bound
 
 # RESULTS.md: a Gaussian process needs few coordinates that all matter; a gradient scales to every angle.
 DEFAULT_SPACES = {"bo": "head-gradient"}
-MAX_KL = 0.03  # nats a token, the limit where something is retained and no limit is named
+MAX_KL = 0.01  # nats a token, the limit of a search that can hold one; docs/how-to/keep-the-rest.md says why
+AUTO = "auto"
 POLICY_GRADIENT = "policy-gradient"
 
 
@@ -47,10 +48,9 @@ class TaRotConfig:
         trials_per_step: points that are proposed together, before the score of any of them is known.
         fluency_floor: how far the fluency of the texts may fall below the unedited model's: `"0.3"` (nats per token) or
             `"10%"` (of its log-perplexity). Only for rewards.
-        max_kl: limit of KL(base || edited) on retained contexts, in nats a token; None retains nothing. Only for
-            searches that follow the gradient.
+        max_kl: limit of KL(base || edited) on retained contexts, in nats a token; None retains nothing. `"auto"` is
+            0.01 for searches that follow the gradient of labelled answers, None for others.
         retain: what is retained beside tarot's own prompts: names of tasks, or files of prompts (`.jsonl`, `.txt`).
-            Without `max_kl`, the limit is 0.03.
 
     Raises:
         UnknownName: no search, space, objective, rotation or kind of site has this name.
@@ -81,7 +81,7 @@ class TaRotConfig:
     apply_chat_template: bool = True
     trials_per_step: int = 1
     fluency_floor: str | None = None
-    max_kl: float | None = None
+    max_kl: float | str | None = AUTO
     retain: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -108,7 +108,7 @@ class TaRotConfig:
             "apply_chat_template": _flag("apply_chat_template", self.apply_chat_template),
             "trials_per_step": _trials_per_step(self.trials_per_step, search),
             "fluency_floor": _fluency_floor(self.fluency_floor, objective),
-            "max_kl": _max_kl(MAX_KL if retain and self.max_kl is None else self.max_kl, search),
+            "max_kl": _max_kl(self.max_kl, search, objective, retain),
             "retain": retain,
         }
         for name, value in values.items():
@@ -132,6 +132,7 @@ class TaRotConfig:
         """Return the call that makes this configuration, without the values that are defaults."""
         defaults = {field.name: field.default for field in fields(self)}
         defaults |= {"search": _default_search(self.objective), "space": _default_space(self.search, self.objective)}
+        defaults["max_kl"] = _max_kl(AUTO, self.search, self.objective, self.retain)
         values = ((name, value) for name, value in vars(self).items() if value != defaults[name])
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in values)})"
 
@@ -194,13 +195,18 @@ def _names(kind: str, values: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _max_kl(value: object, search: str) -> float | None:
+def _max_kl(value: object, search: str, objective: str, retain: tuple[str, ...]) -> float | None:
+    can_hold = SEARCHES[search].follows_gradient
+    if value == AUTO:
+        value = MAX_KL if retain or (can_hold and not is_reward(objective)) else None
     if value is None:
+        if retain:
+            raise InvalidValueError("retain needs a limit of divergence; leave max_kl out, or set it.")
         return None
     number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
     if not 0 < number < math.inf:
         raise InvalidValueError(f"max_kl must be a positive number of nats a token, not {value!r}; try {MAX_KL}.")
-    if not SEARCHES[search].follows_gradient:
+    if not can_hold:
         raise InvalidValueError(f"max_kl needs a search that follows the gradient, not {search!r}; try 'adam'.")
     return number
 

@@ -13,6 +13,9 @@ weight. Both gradients are scaled to length 1, because scores have scales of the
 `m |g| / |h|`, and m = 1 where no direction raises the score without raising the divergence. Everything depends
 on the logged trials alone, so a resumed search continues as it would have.
 
+Divergence grows with the square of the angles, so the steps of a search shrink with the root of the limit. Full steps
+would leave the limit far behind at once, and take half the search to come back.
+
 Sources: Bertsekas, Constrained Optimization and Lagrange Multiplier Methods, 1982, for inequalities; Stooke, Achiam and
 Abbeel, Responsive Safety in Reinforcement Learning by PID Lagrangian Methods, arXiv 2007.03964, for adding the current
 violation to its running sum.
@@ -31,6 +34,7 @@ from tarot.search.trials import Trial
 INITIAL, INTEGRAL, PROPORTIONAL, LARGEST = 0.5, 0.1, 0.3, 3.0
 PARTS = 4
 MARGIN = 0.9  # aim below the limit, so that trials near the aim satisfy it
+FULL_STEPS = 0.06  # nats a token: the limit from which on steps are as long as without one
 
 
 @runtime_checkable
@@ -53,6 +57,16 @@ class DivergenceLimit(Protocol):
     def kl(self, x: Float[Tensor, " d"]) -> float:
         """Return the divergence of a point on all contexts, in nats a token."""
         ...
+
+
+def step_scale(max_kl: float) -> float:
+    """Return the length of a step under a limit (nats a token), as a share of a step without one.
+
+    Example:
+        >>> step_scale(0.015), step_scale(0.1)
+        (0.5, 1.0)
+    """
+    return min(1.0, math.sqrt(max_kl / FULL_STEPS))
 
 
 def recent_kl(kls: Sequence[float | None]) -> float:

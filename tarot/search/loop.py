@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tarot.errors import TarotError
-from tarot.search.kl_limit import DivergenceLimit, choose_trial, kl_within, limited_direction, multiplier
+from tarot.search.adam import Adam
+from tarot.search.kl_limit import DivergenceLimit, choose_trial, kl_within, limited_direction, multiplier, step_scale
 from tarot.search.protocol import Point, Proposal, Search
 from tarot.search.registry import SEARCHES, check_budget, check_trials_per_step, spent, trial_cost
 from tarot.search.trials import Trial, TrialLog, best_of
@@ -120,6 +121,8 @@ def run_search(
     strategy = SEARCHES[search](d, seed)
     if strategy.follows_gradient and value_and_grad is None:
         raise TarotError(f"a gradient for the search {search!r}", "none", "try the search 'bo' in the space 'head'")
+    if limit is not None and isinstance(strategy, Adam):
+        strategy.step_scale = step_scale(limit.max_kl)
     keep_gradient = bool(getattr(strategy, "follows_refused", False))
     trials = list(log.trials) if log else []
     resumed = len(trials)

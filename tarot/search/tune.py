@@ -53,8 +53,8 @@ def tune(
     """Search the angles that maximise an objective on a few labelled samples.
 
     The search ends when its budget is spent, or when the training samples are fitted: further steps would overfit.
-    With `config.max_kl` it goes on until the edit is also within this limit of divergence. Each trial then reads the
-    retained contexts besides the samples; the budget counts that as one evaluation, and the provenance has the tokens.
+    Under `config.max_kl` it goes on until the edit is also within this limit of divergence. Each trial then reads
+    retained contexts besides the samples; the budget counts both as one evaluation, and the provenance has the tokens.
     Ctrl-C ends it early and keeps the best edit so far.
 
     Args:
@@ -205,6 +205,7 @@ def _write_recipe(
         "include_path": None if include_path is None else str(include_path),
         "budget": budget,
         **config.to_dict(),
+        "max_kl": "none" if config.max_kl is None else config.max_kl,
     }
     if is_reward(config.objective):  # as an option, --objective MODULE:FUNCTION is a function of the edited model
         settings["reward"] = settings.pop("objective")
