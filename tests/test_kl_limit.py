@@ -42,7 +42,7 @@ class Limit:
         costs = COSTS[index % 4]
         return float((costs * (x - 0.5).square()).sum()), 2 * costs * (x - 0.5)
 
-    def kl(self, x: torch.Tensor) -> float:
+    def kl(self, x: torch.Tensor, enough: float = math.inf) -> float:
         return float((COSTS.mean(0) * (x - 0.5).square()).sum())
 
 
@@ -59,7 +59,7 @@ class Forbidding(Limit):
     def value_and_grad(self, x: torch.Tensor, index: int) -> tuple[float, torch.Tensor]:
         return float(x[0] != 0.5), torch.zeros(D, dtype=torch.float64)
 
-    def kl(self, x: torch.Tensor) -> float:
+    def kl(self, x: torch.Tensor, enough: float = math.inf) -> float:
         return 1.0
 
 

@@ -29,6 +29,8 @@ from tarot.objectives.samples import draw_samples, render_evaluation_documents
 from tarot.objectives.task_loading import load_task, load_tasks
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_trials
+from tarot.search.problem import Problem
+from tarot.search.retention import Retention
 from tarot.search.tune import tune
 
 
@@ -153,6 +155,21 @@ def test_forms_of_a_file(tmp_path: Path, lm: TarotLM) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert retained.read_prompt_file(path, None) == ["Hi", "Ho"]
     assert retained.read_prompt_file(path, template) == ["<user>Hi</s><assistant>", "Hi", "<user>Ho</s><assistant>"]
+
+
+def test_reading_stops_only_where_the_divergence_is_above(loaded: Any, few_prompts: None, tasks_folder: Path) -> None:
+    config = TaRotConfig("own_choice", num_samples=4)
+    problem = Problem.from_config(loaded, config, tasks_folder)
+    retention = Retention.from_problem(loaded, problem, tasks_folder)
+    space = problem.make_space()
+    x = torch.rand(space.d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    angles = space.angles(x).float()
+    whole = retention.kl(angles)
+    for enough in (0.0, whole * 0.3, whole * 0.99, whole, whole * 2):
+        kl = retention.kl(angles, enough)
+        assert (kl > enough) == (whole > enough) and kl <= whole
+        assert kl == whole or kl > enough
+    assert retention.kl(angles, 0.0) < whole
 
 
 def test_tune_keeps_the_limit_and_resumes(loaded: Any, few_prompts: None, tasks_folder: Path, tmp_path: Path) -> None:

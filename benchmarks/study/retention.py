@@ -85,11 +85,16 @@ def make_edit(loaded: LoadedModel, cell: Cell, arm: str, work: Path) -> Adapter:
     return adapter if strength == 1 else adapter.scaled(strength)
 
 
+def tasks_of(cell: Cell) -> list[str]:
+    """Return the tasks of a cell, without the synthetic one that shares documents with the tuned task."""
+    return [name for name in OTHERS if name != f"synth_{cell.task}"]
+
+
 def answer_tasks(loaded: LoadedModel, cell: Cell, edit: Adapter | None) -> dict[str, Any]:
     """Return right and greedy answers of every task; the own one has the cell's shots, the others have none."""
     own = f"tarot_{cell.task}"
     answers = {}
-    for name in OTHERS:
+    for name in tasks_of(cell):
         options = {"adapter": edit, "num_fewshot": cell.shots if name == own else 0, "limit": DOCUMENTS}
         results = evaluate(loaded.model, loaded.tokenizer, [name], **options)
         gold, arm = read_answers(load_task(name), results["samples"][name])
@@ -135,7 +140,7 @@ def summarize(record: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, A
         return fmean(before == after for before, after in pairs)
 
     own = f"tarot_{record['task']}"
-    others = [name for name in OTHERS if name != own]
+    others = [name for name in record["tasks"] if name != own]
     return {
         "gain": change(own),
         "changes": {name: change(name) for name in others},

@@ -34,6 +34,7 @@ from tarot.search.trials import Trial
 INITIAL, INTEGRAL, PROPORTIONAL, LARGEST = 0.5, 0.1, 0.3, 3.0
 PARTS = 4
 MARGIN = 0.9  # aim below the limit, so that trials near the aim satisfy it
+NOT_WORTH_READING = 1.3  # a trial whose own part and whose last trials are above this multiple of the limit
 FULL_STEPS = 0.06  # nats a token: the limit from which on steps are as long as without one
 
 
@@ -54,8 +55,8 @@ class DivergenceLimit(Protocol):
         """Return the divergence of a trial's point on the part that its index has, and its gradient."""
         ...
 
-    def kl(self, x: Float[Tensor, " d"]) -> float:
-        """Return the divergence of a point on all contexts, in nats a token."""
+    def kl(self, x: Float[Tensor, " d"], enough: float = math.inf) -> float:
+        """Return the divergence of a point on all contexts, in nats a token; above `enough`, a lower bound."""
         ...
 
 
@@ -80,9 +81,9 @@ def kl_within(trials: Sequence[Trial], index: int, limit: DivergenceLimit) -> fl
     if index == 0:
         return 0.0
     kls = [trial.kl for trial in trials[: index + 1]]
-    if min(recent_kl(kls), recent_kl(kls[-1:])) > 2 * limit.max_kl:
-        return None  # not worth reading all contexts
-    kl = limit.kl(torch.tensor(trials[index].x, dtype=torch.float64))
+    if min(recent_kl(kls), recent_kl(kls[-1:])) > NOT_WORTH_READING * limit.max_kl:
+        return None
+    kl = limit.kl(torch.tensor(trials[index].x, dtype=torch.float64), enough=limit.max_kl)
     return kl if kl <= limit.max_kl else None
 
 

@@ -22,8 +22,8 @@ class _OtherLimit:
     def value_and_grad(self, x: Point, index: int) -> tuple[float, Point]:
         return self.limit.value_and_grad(x, index)
 
-    def kl(self, x: Point) -> float:
-        return self.limit.kl(x)
+    def kl(self, x: Point, enough: float = math.inf) -> float:
+        return self.limit.kl(x, enough)
 
 
 def check_pick(config: TaRotConfig, pick: int | float | None) -> None:

@@ -1,5 +1,6 @@
 """The retention of a search: what its edits must not change, and by how much they do."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,11 +91,20 @@ class Retention:
         objective = self.problem.objective
         return self.parts[part].value_and_grad(angles, objective.sites, objective.rotation)
 
-    def kl(self, angles: Angles) -> float:
-        """Return the divergence of an edit on all contexts, in nats a token."""
-        objective = self.problem.objective
+    def kl(self, angles: Angles, enough: float = math.inf) -> float:
+        """Return the divergence of an edit on all contexts, in nats a token.
+
+        Args:
+            angles: of the edit, in radians.
+            enough: stop where it is certain that the divergence is above this, and return a lower bound.
+        """
+        objective, total = self.problem.objective, 0.0
         with torch.no_grad(), apply_rotation(objective.model, angles, objective.sites, objective.rotation):
-            return sum(part.kl() for part in self.parts) / len(self.parts)
+            for part in self.parts:
+                total += part.kl() / len(self.parts)
+                if total > enough:
+                    break
+        return total
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -129,6 +139,6 @@ class RetentionLimit:
         """Return the divergence of a trial's point on the part that its index has, and its gradient."""
         return self.space.value_and_grad(x, lambda angles: self.retention.value_and_grad(angles, index % PARTS))
 
-    def kl(self, x: Point) -> float:
-        """Return the divergence of a point on all contexts, in nats a token."""
-        return self.retention.kl(self.space.angles(x).float())
+    def kl(self, x: Point, enough: float = math.inf) -> float:
+        """Return the divergence of a point on all contexts, in nats a token; above `enough`, a lower bound."""
+        return self.retention.kl(self.space.angles(x).float(), enough)
