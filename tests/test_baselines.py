@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,12 @@ from tarot.errors import TarotError
 from tarot.evaluation.baselines import trained
 from tarot.evaluation.baselines.eigenpruning import _attention_weights, _counts, _factorize, eigenpruning
 from tarot.evaluation.baselines.weights import WeightEdit
+from tarot.models.loaded_model import LoadedModel
+from tarot.objectives import retained
 from tarot.objectives.answers import AnswerObjective
+from tarot.search.config import TaRotConfig
+from tarot.search.problem import Problem
+from tarot.search.retention import Retention
 
 TRAINED = {name: partial(train, seed=0) for name, train in trained.BASELINES.items()}
 ALL = {**TRAINED, "eigenpruning": partial(eigenpruning, seed=0)}
@@ -70,6 +76,28 @@ def test_training_stops_at_the_target_score(
     target_score = (reached[0] + reached[1]) / 2
     monkeypatch.setattr(objective, "answer_score", objective.answer_score._replace(target_score=target_score))
     assert score(objective, baseline(objective, 60)) == reached[1]
+
+
+@pytest.mark.parametrize("method", ["lora", "oft"])
+def test_training_holds_a_limit(
+    loaded: LoadedModel, tasks_folder: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Under the limit of an edit it gains less than without one, and its model diverges no further."""
+    monkeypatch.setattr(retained, "bundled_prompts", lambda template: ["Is it? ", "One, two,"])
+    config = TaRotConfig("own_choice", num_samples=4, max_kl=1e-3)
+    problem = Problem.from_config(loaded, config, tasks_folder)
+    retention = Retention.from_problem(loaded, problem, tasks_folder)
+    assert isinstance(problem.objective, AnswerObjective)
+    before = state(loaded.model)
+    free, limited = (trained.train(method, problem.objective, 36, 0, limit) for limit in (None, retention))
+    assert unchanged(loaded.model, before)
+    kls = []
+    for edit in (free, limited):
+        with torch.no_grad(), edit.apply(loaded.model):
+            kls.append(retention.model_kl())
+    assert kls[0] > 1e-3 >= kls[1] > 0
+    base = float(problem.objective.score_model().detach())
+    assert base < score(problem.objective, limited) < score(problem.objective, free)
 
 
 @pytest.mark.parametrize("baseline", ALL.values(), ids=ALL)

@@ -30,6 +30,9 @@ from tarot._files.atomic import write_atomically
 from tarot.analysis.divergence import measure_divergence
 from tarot.analysis.neutral_text import neutral_text
 from tarot.edit.adapter import Adapter
+from tarot.evaluation.baselines.setting import Setting
+from tarot.evaluation.baselines.trained import train
+from tarot.evaluation.baselines.weights import WeightEdit
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import read_answers
 from tarot.evaluation.statistics.gains import weighted_f1
@@ -54,6 +57,8 @@ ARMS: Mapping[str, tuple[dict[str, Any], float]] = {
     "strength .5": ({"max_kl": None}, 0.5),
     "looser": ({"max_kl": 0.03}, 1.0),
 }
+# The same settings, but the method of PEFT is trained in place of the search.
+TRAINED: Mapping[str, dict[str, Any]] = {"lora no limit": {"max_kl": None}, "lora": {}}
 BASE = "base"
 
 
@@ -68,12 +73,24 @@ def cells(seeds: tuple[int, ...], shots: tuple[int, ...] = grid.SHOTS) -> Iterat
     )
 
 
+def make_config(cell: Cell, settings: Mapping[str, Any]) -> TaRotConfig:
+    """Return the configuration of a cell with an arm's settings."""
+    shared: dict[str, Any] = {"num_fewshot": cell.shots, "num_samples": grid.SAMPLES, "seed": cell.seed}
+    return TaRotConfig(f"tarot_{cell.task}", **shared | dict(settings))
+
+
+def train_edit(loaded: LoadedModel, cell: Cell, arm: str) -> WeightEdit:
+    """Train LoRA as `tarot compare --baseline lora` does, under the limit of the arm."""
+    config = make_config(cell, TRAINED[arm])
+    setting = Setting(loaded, config, load_task(config.task), (), 0, grid.BUDGET)
+    with fast_products(loaded):
+        return train("lora", setting.make_objective(), grid.BUDGET, cell.seed, setting.make_retention())
+
+
 def make_edit(loaded: LoadedModel, cell: Cell, arm: str, work: Path) -> Adapter:
     """Tune the edit of an arm, or continue to tune it; arms that differ in strength share one search."""
     settings, strength = ARMS[arm]
-    config = TaRotConfig(
-        f"tarot_{cell.task}", num_fewshot=cell.shots, num_samples=grid.SAMPLES, seed=cell.seed, **settings
-    )
+    config = make_config(cell, settings)
     shared = next(name for name, (others, _) in ARMS.items() if others == settings)
     folder = work / f"{cell.name}-{shared.replace(' ', '_')}"
     with fast_products(loaded):
@@ -90,13 +107,13 @@ def tasks_of(cell: Cell) -> list[str]:
     return [name for name in OTHERS if name != f"synth_{cell.task}"]
 
 
-def answer_tasks(loaded: LoadedModel, cell: Cell, edit: Adapter | None) -> dict[str, Any]:
+def answer_tasks(loaded: LoadedModel, cell: Cell, edit: Adapter | WeightEdit | None) -> dict[str, Any]:
     """Return right and greedy answers of every task; the own one has the cell's shots, the others have none."""
     own = f"tarot_{cell.task}"
     answers = {}
     for name in tasks_of(cell):
-        options = {"adapter": edit, "num_fewshot": cell.shots if name == own else 0, "limit": DOCUMENTS}
-        results = evaluate(loaded.model, loaded.tokenizer, [name], **options)
+        shots = cell.shots if name == own else 0
+        results = evaluate(loaded.model, loaded.tokenizer, [name], adapter=edit, num_fewshot=shots, limit=DOCUMENTS)
         gold, arm = read_answers(load_task(name), results["samples"][name])
         answers[name] = {"gold": gold, "greedy": arm.greedy}
     return answers
@@ -108,14 +125,13 @@ def measure(loaded: LoadedModel, cell: Cell, arm: str, work: Path) -> dict[str, 
     if arm == BASE:
         return record | {"tasks": answer_tasks(loaded, cell, None)}
     started = time.perf_counter()
-    edit = make_edit(loaded, cell, arm, work)
+    edit = train_edit(loaded, cell, arm) if arm in TRAINED else make_edit(loaded, cell, arm, work)
     seconds = time.perf_counter() - started
     (divergence,) = measure_divergence(loaded.model, [edit], neutral_text(loaded, NEUTRAL_TOKENS))
     return record | {
-        "adapter": edit.fingerprint,
+        "edit": edit.fingerprint,
         "seconds": round(seconds, 1),
-        "spent": edit.provenance["spent"],
-        "fitted": edit.provenance["fitted"],
+        "spent": edit.provenance.get("spent"),
         "retention": edit.provenance.get("retention"),
         "kl": vars(divergence.kl),
         "perplexity_ratio": divergence.perplexity / divergence.base_perplexity,
@@ -167,8 +183,8 @@ def parse_numbers(text: str) -> tuple[int, ...]:
 def parse_arms(text: str) -> list[str]:
     """Parse a comma-separated list of arms."""
     names = text.split(",")
-    if unknown := [name for name in names if name not in ARMS]:
-        raise argparse.ArgumentTypeError(f"unknown arm {unknown[0]!r}; choose from {', '.join(ARMS)}")
+    if unknown := [name for name in names if name not in (*ARMS, *TRAINED)]:
+        raise argparse.ArgumentTypeError(f"unknown arm {unknown[0]!r}; choose from {', '.join((*ARMS, *TRAINED))}")
     return names
 
 
@@ -176,10 +192,10 @@ def main() -> None:
     """Measure what is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("runs/retention"), help="folder of the searches' trials")
-    parser.add_argument("--output", type=Path, default=HERE / "retention", help="folder of the records")
+    parser.add_argument("--output", type=Path, default=HERE / "retention-records", help="folder of the records")
     parser.add_argument("--seeds", type=parse_numbers, default=grid.SEEDS)
     parser.add_argument("--shots", type=parse_numbers, default=grid.SHOTS)
-    parser.add_argument("--arms", type=parse_arms, default=list(ARMS), help="default: all")
+    parser.add_argument("--arms", type=parse_arms, default=[*ARMS, *TRAINED], help="default: all")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     load = cache(load_model)

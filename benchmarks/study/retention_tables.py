@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.study import grid
 from benchmarks.study.grid import Cell
 from benchmarks.study.markdown import table
-from benchmarks.study.retention import ARMS, BASE, summarize
+from benchmarks.study.retention import ARMS, BASE, NO_LIMIT, TRAINED, summarize
 
 HERE = Path(__file__).parent
 HEADER = (
@@ -29,14 +29,14 @@ def summaries(folder: Path, shots: int = 0) -> Iterator[tuple[Cell, str, dict[st
             for seed in grid.SEEDS:
                 cell = Cell(model, task, shots, seed)
                 base = folder / f"{model}-{task}-{shots}-{BASE}.json"
-                for arm in ARMS:
+                for arm in (*ARMS, *TRAINED):
                     path = folder / f"{cell.name}-{arm.replace(' ', '_')}.json"
                     if base.exists() and path.exists():
                         record = json.loads(path.read_text())
                         yield cell, arm, summarize(record, json.loads(base.read_text())) | {"spent": record["spent"]}
 
 
-def retention(folder: Path = HERE / "retention") -> str:
+def retention(folder: Path = HERE / "retention-records") -> str:
     """Show gain, divergence and what became of the other tasks, and the mean of every arm over the cells that all have.
 
     Args:
@@ -44,11 +44,13 @@ def retention(folder: Path = HERE / "retention") -> str:
     """
     measured = list(summaries(folder))
     rows = [[cell.model, cell.task, arm, *_columns([summary])] for cell, arm, summary in measured]
-    both = {cell for cell, arm, _ in measured if arm == "no limit"} & {c for c, arm, _ in measured if arm == "default"}
-    for arm in ("no limit", "default"):
-        of_arm = [summary for cell, each, summary in measured if each == arm and cell in both]
-        if len(of_arm) > 1:
-            rows.append(["mean", f"{len(both)} cells", arm, *_columns(of_arm)])
+    for arm in (*ARMS, *TRAINED):
+        cells = {cell for cell, each, _ in measured if each == arm}
+        common = cells & {cell for cell, each, _ in measured if each == NO_LIMIT}
+        for each in dict.fromkeys((NO_LIMIT, arm)):
+            of_arm = [summary for cell, name, summary in measured if name == each and cell in common]
+            if len(of_arm) > 1 and arm != NO_LIMIT:
+                rows.append(["mean", f"{len(of_arm)} cells", each, *_columns(of_arm)])
     return table(HEADER, rows)
 
 
@@ -62,5 +64,5 @@ def _columns(summaries: Sequence[dict[str, Any]]) -> list[str]:
         f"{fmean(map(fmean, changes)):+.3f}",
         f"{min(map(min, changes)):+.3f}",
         f"{fmean(fmean(summary['agreement'].values()) for summary in summaries):.0%}",
-        f"{fmean(summary['spent'] for summary in summaries):.0f}",
+        f"{fmean(spent):.0f}" if (spent := [summary["spent"] for summary in summaries if summary["spent"]]) else "",
     ]

@@ -17,6 +17,7 @@ from tarot.analysis.neutral_text import neutral_text
 from tarot.analysis.progress import OnStep, ignore_step
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError, describe_missing_numbers
+from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.evaluation.statistics.means import Mean, mean_intervals
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.missing_numbers import BROKEN_MODEL_HINT
@@ -45,7 +46,7 @@ class Divergence:
 @torch.no_grad()
 def measure_divergence(
     model: PreTrainedModel,
-    adapters: Sequence[Adapter],
+    adapters: Sequence[Adapter | BaselineEdit],
     text: Int[Tensor, "text token"],
     batch_size: int | None = None,
     on_step: OnStep = ignore_step,
@@ -56,7 +57,7 @@ def measure_divergence(
 
     Args:
         model: a causal language model; unchanged afterwards.
-        adapters: the edits.
+        adapters: the edits, or baselines that change the model.
         text: tokens, one row a text.
         batch_size: most texts of a forward pass; None to choose it automatically.
         on_step: shows the progress.

@@ -144,6 +144,19 @@ class RetentionTerm:
                 values[requests] = kl.detach().cpu()
         return max(0.0, float(values @ self._weights)), gradient.cpu()
 
+    def backward(self) -> float:
+        """Add the term's gradient to the parameters of the model that require one; return the term, in nats a token.
+
+        The backward pass follows each forward pass, so memory holds the activations of one pass only.
+        """
+        total = 0.0
+        with torch.enable_grad():
+            for requests, kl in self._passes():
+                part = kl @ self._weights[requests].to(kl)
+                part.backward()  # type: ignore[no-untyped-call]  # torch has no annotation
+                total += float(part.detach())
+        return max(0.0, total)
+
     def _passes(self) -> Iterator[tuple[list[int], Float[Tensor, " request"]]]:
         """Yield for each pass its contexts, and the mean KL of each."""
         for requests, logits in self._scorer.logits():

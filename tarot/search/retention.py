@@ -98,13 +98,23 @@ class Retention:
             angles: of the edit, in radians.
             enough: stop where it is certain that the divergence is above this, and return a lower bound.
         """
-        objective, total = self.problem.objective, 0.0
+        objective = self.problem.objective
         with torch.no_grad(), apply_rotation(objective.model, angles, objective.sites, objective.rotation):
-            for part in self.parts:
-                total += part.kl() / len(self.parts)
-                if total > enough:
-                    break
+            return self.model_kl(enough)
+
+    def model_kl(self, enough: float = math.inf) -> float:
+        """Return the divergence of the model as it stands; `enough` as for `kl`."""
+        total = 0.0
+        for part in self.parts:
+            total += part.kl() / len(self.parts)
+            if total > enough:
+                break
         return total
+
+    @property
+    def max_kl(self) -> float:
+        """Return the limit of the configuration, in nats a token."""
+        return float(self.problem.config.max_kl or math.inf)
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -133,7 +143,7 @@ class RetentionLimit:
     @property
     def max_kl(self) -> float:
         """Return the limit of the configuration, in nats a token."""
-        return float(self.retention.problem.config.max_kl or 0.0)
+        return self.retention.max_kl
 
     def value_and_grad(self, x: Point, index: int) -> tuple[float, Point]:
         """Return the divergence of a trial's point on the part that its index has, and its gradient."""

@@ -24,6 +24,11 @@ class Baseline:
     extra: str = ""
     changes_model: bool = True
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether it trains weights, and so can hold the limit of the compared edit."""
+        return self.module == "trained"
+
 
 def _peft(summary: str) -> Baseline:
     return Baseline("trained", summary, extra="peft")

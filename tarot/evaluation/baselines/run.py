@@ -50,7 +50,8 @@ def run_baseline(name: str, setting: Setting) -> BaselineAnswers:
             answered: Answered = method(setting)
             seconds = round(time.perf_counter() - started, 3)
             return BaselineAnswers(answered.documents, answered.labels, 0.0, seconds, 0, peak.read())
-        edit: BaselineEdit = method(setting.make_objective(), setting.budget, setting.config.seed)
+        options = {"retention": setting.make_retention()} if baseline.is_trained else {}
+        edit: BaselineEdit = method(setting.make_objective(), setting.budget, setting.config.seed, **options)
         prepared = time.perf_counter()
         results = evaluate_as_tuned(
             setting.loaded,

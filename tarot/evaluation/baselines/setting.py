@@ -1,7 +1,7 @@
 """What every baseline of a comparison gets: the model, the task, and the labels that the search had."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from tarot.objectives.documents import Doc
 from tarot.objectives.prompts import ChatTemplate, get_chat_template
 from tarot.search.config import TaRotConfig
 from tarot.search.problem import Problem
+from tarot.search.retention import Retention
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,14 @@ class Setting:
         if not isinstance(objective, AnswerObjective):
             raise TarotError("an edit tuned on labelled answers", f"one tuned for {self.config.objective}")
         return objective
+
+    def make_retention(self) -> Retention | None:
+        """Return what the search retained, for a method that changes every layer; None if it had no limit."""
+        if self.config.max_kl is None:
+            return None
+        config = replace(self.config, layers=1.0)
+        problem = Problem.from_config(self.loaded, config, self.include_path, self.batch_size)
+        return Retention.from_problem(self.loaded, problem, self.include_path, self.batch_size)
 
     def answer_with(
         self, shots: Sequence[Doc], choose: Callable[[Task, Doc], Sequence[Doc]] | None = None

@@ -5,6 +5,10 @@ AdamW, a constant learning rate and no weight decay. It takes as many steps as t
 as much as one of a search that follows gradients. It stops at the score at which the search stops, and keeps the last
 step. Settings are PEFT's defaults with a rank of 8 for LoRA and DoRA. The rate is .001 for these two, and ten times
 that for IA3, RoAd and VeRA, which train few numbers that each scale many weights.
+
+Where the compared edit was tuned under a limit of divergence, training holds the same limit in the same way
+(`tarot.search.kl_limit`): the same retained contexts, multiplier and shorter steps. It then keeps the best step within
+the limit.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +26,9 @@ from tarot.edit.patch import Patch, Step
 from tarot.errors import TarotError
 from tarot.evaluation.baselines.weights import WeightEdit, check_differentiable
 from tarot.objectives.answers import AnswerObjective
+from tarot.search.kl_limit import PARTS, limited_direction, multiplier, step_scale
 from tarot.search.registry import GRADIENT_COST
+from tarot.search.retention import Retention
 
 RANK = 8
 RATE, VECTOR_RATE = 1e-3, 1e-2
@@ -78,7 +84,9 @@ def n_steps(budget: int) -> int:
     return max(1, budget // GRADIENT_COST)
 
 
-def train(method: str, objective: AnswerObjective, budget: int, seed: int) -> WeightEdit:
+def train(
+    method: str, objective: AnswerObjective, budget: int, seed: int, retention: Retention | None = None
+) -> WeightEdit:
     """Train a method of PEFT, and merge what it trained.
 
     Args:
@@ -86,6 +94,7 @@ def train(method: str, objective: AnswerObjective, budget: int, seed: int) -> We
         objective: what is maximized; its model is unchanged afterwards.
         budget: evaluations of the objective; a gradient counts for three.
         seed: seed of the initial weights.
+        retention: what the trained model must not change; None for no limit.
 
     Raises:
         TarotError: the objective has no gradient, or PEFT has no such method for this model.
@@ -111,18 +120,19 @@ def train(method: str, objective: AnswerObjective, budget: int, seed: int) -> We
                 raise TarotError(f"a model that PEFT trains with {method}", type(model).__name__, str(error)) from error
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         n_bytes = sum(parameter.numel() * parameter.element_size() for parameter in trainable)
+        if retention:
+            rate *= step_scale(retention.max_kl)
         optimizer = torch.optim.AdamW(trainable, lr=rate, weight_decay=0.0)
-        _descend(objective.score_model, optimizer, n_steps(budget), objective.target_score)
+        if retention:
+            _descend_within(retention, objective, optimizer, n_steps(budget))
+        else:
+            _descend(objective.score_model, optimizer, n_steps(budget), objective.target_score)
         changed = _merged(wrapped.merge_and_unload, model)
     return WeightEdit(changed, n_bytes, {"method": method})
 
 
-def _trainer(method: str) -> Callable[[AnswerObjective, int, int], WeightEdit]:
-    return partial(train, method)
-
-
-BASELINES: Mapping[str, Callable[[AnswerObjective, int, int], WeightEdit]] = MappingProxyType(
-    {method: _trainer(method) for method in METHODS}
+BASELINES: Mapping[str, Callable[..., WeightEdit]] = MappingProxyType(
+    {method: partial(train, method) for method in METHODS}
 )
 
 
@@ -134,6 +144,41 @@ def _descend(score: Callable[[], Tensor], optimizer: torch.optim.Optimizer, step
                 return
             (-reached).backward()
         optimizer.step()
+
+
+def _descend_within(
+    retention: Retention, objective: AnswerObjective, optimizer: torch.optim.Optimizer, steps: int
+) -> None:
+    """Train under the limit, and leave the parameters as they were at the best step within it."""
+    parameters: list[Tensor] = optimizer.param_groups[0]["params"]
+    kls: list[float] = []
+    reached: list[tuple[float, list[Tensor]]] = []
+    for step in range(steps):
+        optimizer.zero_grad()
+        with torch.enable_grad():
+            score = objective.score_model()
+        reached.append((float(score.detach()), [parameter.detach().clone() for parameter in parameters]))
+        fitted = reached[-1][0] >= objective.target_score
+        if fitted and retention.model_kl() <= retention.max_kl:
+            return
+        if not fitted:  # beyond the target a higher score would only overfit
+            score.backward()
+        gain = _flat_gradient(parameters)
+        optimizer.zero_grad()
+        kls.append(retention.parts[step % PARTS].backward())
+        direction = limited_direction(gain, _flat_gradient(parameters), multiplier(kls, retention.max_kl))
+        for parameter, part in zip(parameters, direction.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = -part.view_as(parameter)
+        optimizer.step()
+    for _, values in sorted(reached, key=lambda each: -each[0]):
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.data.copy_(value)
+        if retention.model_kl(enough=retention.max_kl) <= retention.max_kl:
+            return
+
+
+def _flat_gradient(parameters: list[Tensor]) -> Tensor:
+    return torch.cat([torch.zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in parameters])
 
 
 def _merged(merge: Callable[[], PreTrainedModel], model: PreTrainedModel) -> dict[str, Tensor]:
