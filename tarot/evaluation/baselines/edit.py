@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from transformers import PreTrainedModel
 
 
+@runtime_checkable
 class BaselineEdit(Protocol):
     """A change of a model that `tarot.evaluate` accepts in place of an adapter."""
 
