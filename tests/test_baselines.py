@@ -1,8 +1,11 @@
 """Baselines that change weights: each raises the score of its samples and restores the model, bit for bit."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -98,6 +101,37 @@ def test_training_holds_a_limit(
     assert kls[0] > 1e-3 >= kls[1] > 0
     base = float(problem.objective.score_model().detach())
     assert base < score(problem.objective, limited) < score(problem.objective, free)
+
+
+@pytest.mark.parametrize(("allowed", "kept"), [({0, 2, 4}, 2), ({0}, 0), (set(), 0)])
+def test_the_best_step_within_the_limit_is_kept(allowed: set[int], kept: int) -> None:
+    """Steps without a score, or above the limit, do not count; the first one is the unedited model."""
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    optimizer, scores = torch.optim.SGD([parameter], lr=1.0), [-3.0, math.nan, -1.0, -0.5, math.nan]
+    steps: list[list[float]] = []
+
+    def score_model() -> Tensor:
+        steps.append(parameter.tolist())
+        return 0 * parameter.sum() + scores[len(steps) - 1]
+
+    def backward() -> float:
+        parameter.grad = torch.ones(2)
+        return 0.5
+
+    def model_kl(enough: float = math.inf) -> float:
+        return 0.5 if steps.index(parameter.tolist()) in allowed else 2.0
+
+    objective: Any = SimpleNamespace(score_model=score_model, target_score=math.inf)
+    limit: Any = SimpleNamespace(parts=[SimpleNamespace(backward=backward)] * 4, max_kl=1.0, model_kl=model_kl)
+    trained._descend_within(limit, objective, optimizer, len(scores))
+    assert len({*map(tuple, steps)}) == len(scores)
+    assert parameter.tolist() == steps[kept]
+
+
+def test_missing_gradients_are_zero_where_the_parameters_are() -> None:
+    parameters = [torch.nn.Parameter(torch.ones(size, device="meta")) for size in (2, 3)]
+    flat = trained._flat_gradient([*parameters])
+    assert flat.shape == (5,) and flat.device.type == "meta"
 
 
 @pytest.mark.parametrize("baseline", ALL.values(), ids=ALL)

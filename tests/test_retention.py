@@ -1,5 +1,6 @@
 """The retention term: against a slow oracle over the whole vocabulary, and against finite differences."""
 
+import math
 from functools import cache
 
 import pytest
@@ -125,6 +126,17 @@ def test_long_prefixes_are_shared() -> None:
     value, gradient = term.value_and_grad(draw_angles(3), sites())
     assert value == pytest.approx(sum(each for each, _ in one_by_one) / 4, rel=1e-5)
     assert torch.allclose(gradient, torch.stack([each for _, each in one_by_one]).mean(0), atol=1e-5)
+
+
+def test_a_model_without_numbers_has_no_divergence() -> None:
+    """NaN must not count as 0, which every limit allows."""
+    model = byte_model()
+    term = RetentionTerm(model, CONTEXTS)
+    with torch.no_grad():
+        next(model.parameters()).requires_grad_().fill_(torch.nan)
+    assert math.isnan(term.kl())
+    assert math.isnan(term.value_and_grad(draw_angles(0), find_sites(model, "heads"))[0])
+    assert math.isnan(term.backward())
 
 
 def test_mass_of_the_rest() -> None:

@@ -111,8 +111,7 @@ class RetentionTerm:
 
     def kl(self) -> float:
         """Return the term, in nats a token, for the model as it stands."""
-        with torch.no_grad():
-            return max(0.0, float(self.kl_of_contexts() @ self._weights))
+        return _not_negative(self.kl_of_contexts() @ self._weights)
 
     @torch.no_grad()
     def kl_of_contexts(self) -> Float[Tensor, " context"]:
@@ -142,20 +141,20 @@ class RetentionTerm:
                 part = kl @ self._weights[requests].to(kl)
                 gradient += torch.autograd.grad(part, angles, retain_graph=True)[0]
                 values[requests] = kl.detach().cpu()
-        return max(0.0, float(values @ self._weights)), gradient.cpu()
+        return _not_negative(values @ self._weights), gradient.cpu()
 
     def backward(self) -> float:
         """Add the term's gradient to the parameters of the model that require one; return the term, in nats a token.
 
         The backward pass follows each forward pass, so memory holds the activations of one pass only.
         """
-        total = 0.0
+        total = torch.zeros(())
         with torch.enable_grad():
             for requests, kl in self._passes():
                 part = kl @ self._weights[requests].to(kl)
                 part.backward()  # type: ignore[no-untyped-call]  # torch has no annotation
-                total += float(part.detach())
-        return max(0.0, total)
+                total += part.detach().cpu()
+        return _not_negative(total)
 
     def _passes(self) -> Iterator[tuple[list[int], Float[Tensor, " request"]]]:
         """Yield for each pass its contexts, and the mean KL of each."""
@@ -168,6 +167,11 @@ class RetentionTerm:
                 kl = kl + base.rest.exp() * (base.rest - _log_rest(top))
             sizes = [len(self.contexts[i].continuation) for i in requests]
             yield requests, torch.stack([tokens.mean() for tokens in kl.split(sizes)])
+
+
+def _not_negative(kl: Float[Tensor, ""]) -> float:
+    """Return a divergence without the rounding that makes it negative; NaN stays NaN, which `max` would make 0."""
+    return float(kl.clamp(min=0))
 
 
 def _log_rest(top: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:

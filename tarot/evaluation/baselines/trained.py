@@ -11,6 +11,7 @@ Where the compared edit was tuned under a limit of divergence, training holds th
 the limit.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -149,7 +150,7 @@ def _descend(score: Callable[[], Tensor], optimizer: torch.optim.Optimizer, step
 def _descend_within(
     retention: Retention, objective: AnswerObjective, optimizer: torch.optim.Optimizer, steps: int
 ) -> None:
-    """Train under the limit, and leave the parameters as they were at the best step within it."""
+    """Train under the limit, and leave the parameters as they were at the best step within it, the first at least."""
     parameters: list[Tensor] = optimizer.param_groups[0]["params"]
     kls: list[float] = []
     reached: list[tuple[float, list[Tensor]]] = []
@@ -157,7 +158,7 @@ def _descend_within(
         optimizer.zero_grad()
         with torch.enable_grad():
             score = objective.score_model()
-        reached.append((float(score.detach()), [parameter.detach().clone() for parameter in parameters]))
+        reached.append((float(score.detach()), [parameter.detach().to("cpu", copy=True) for parameter in parameters]))
         fitted = reached[-1][0] >= objective.target_score
         if fitted and retention.model_kl() <= retention.max_kl:
             return
@@ -168,9 +169,10 @@ def _descend_within(
         kls.append(retention.parts[step % PARTS].backward())
         direction = limited_direction(gain, _flat_gradient(parameters), multiplier(kls, retention.max_kl))
         for parameter, part in zip(parameters, direction.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad = -part.view_as(parameter)
+            parameter.grad = -part.view_as(parameter).to(parameter)
         optimizer.step()
-    for _, values in sorted(reached, key=lambda each: -each[0]):
+    finite = [each for each in reached if math.isfinite(each[0])]
+    for _, values in [*sorted(finite, key=lambda each: -each[0]), reached[0]]:  # the first step is the unedited model
         for parameter, value in zip(parameters, values, strict=True):
             parameter.data.copy_(value)
         if retention.model_kl(enough=retention.max_kl) <= retention.max_kl:
@@ -178,7 +180,9 @@ def _descend_within(
 
 
 def _flat_gradient(parameters: list[Tensor]) -> Tensor:
-    return torch.cat([torch.zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in parameters])
+    """Return the gradient of all parameters, zero where one has none, on the device of the first."""
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    return torch.cat([gradient.flatten().to(parameters[0].device) for gradient in gradients])
 
 
 def _merged(merge: Callable[[], PreTrainedModel], model: PreTrainedModel) -> dict[str, Tensor]:
