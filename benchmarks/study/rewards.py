@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.study.run import fast_products
 from tarot._files.atomic import write_atomically
 from tarot.edit.adapter import Adapter
 from tarot.edit.rotation import ROTARY
@@ -106,7 +107,8 @@ class Study:
         """Tune an edit, resuming what an earlier run left in the folder, and score its texts."""
         config = TaRotConfig(TASK, objective=self.name, seed=seed, fluency_floor="10%", **SEARCHES[arm])
         model, tokenizer = self.loaded
-        adapter = tune(model, tokenizer, config, budget=BUDGET, output_dir=folder, resume=folder.exists())
+        with fast_products(self.loaded):
+            adapter = tune(model, tokenizer, config, budget=BUDGET, output_dir=folder, resume=folder.exists())
         with adapter.apply(model):
             texts = self.write(self.prompts)
         return adapter, self.score(self.prompts, texts)
