@@ -235,7 +235,7 @@ def compare(
         reference_times=reference_times,
         n_angles=int(adapter.angles.count_nonzero()),
         trade_off=tuple(trade_off),
-        max_kl=config.max_kl or 0.0,
+        max_kl=float(config.max_kl or 0),
     )
 
 

@@ -41,7 +41,7 @@ def apply_tokenizer_metadata(tokenizer: PreTrainedTokenizerBase, path: Path) -> 
 
     metadata, _ = read_gguf_metadata(str(path))
     kind = metadata.get("tokenizer.ggml.model")
-    backend: Any = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+    backend: Any = tokenizer.backend_tokenizer
     if kind == "gpt2":
         _apply_split(backend, metadata.get("tokenizer.ggml.pre", "default"), path)
     elif kind == "llama":
