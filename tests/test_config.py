@@ -188,7 +188,15 @@ def test_a_provenance_without_a_task_has_no_configuration() -> None:
 
 
 def test_other_keys_of_a_provenance_are_ignored_and_missing_ones_are_defaults() -> None:
-    assert TaRotConfig.from_dict({"task": "a", "budget": 3, "versions": {}}) == TaRotConfig("a")
+    assert TaRotConfig.from_dict({"task": "a", "budget": 3, "versions": {}}) == TaRotConfig("a", max_kl=None)
+
+
+def test_adapters_that_are_older_than_limits_had_none() -> None:
+    """They must not be shown, repeated or compared as if they had been tuned under today's default."""
+    older = TaRotConfig("a").to_dict()
+    del older["max_kl"], older["retain"]
+    assert TaRotConfig.from_dict(older).max_kl is None
+    assert TaRotConfig.from_dict({"task": "a", "retain": ["b"]}) == TaRotConfig("a", retain=("b",))
 
 
 @pytest.mark.parametrize("seed", [2**63, 1.0, "1", True])
@@ -225,5 +233,5 @@ def test_what_is_retained_needs_a_limit() -> None:
 
 @pytest.mark.parametrize("search", ["random", "bo"])
 def test_a_limit_needs_a_gradient(search: str) -> None:
-    with pytest.raises(InvalidValueError, match="gradient"):
+    with pytest.raises(InvalidValueError, match=r"gradient.*no limit"):
         TaRotConfig("a", search=search, max_kl=0.03)

@@ -49,7 +49,7 @@ class TaRotConfig:
         fluency_floor: how far the fluency of the texts may fall below the unedited model's: `"0.3"` (nats per token) or
             `"10%"` (of its log-perplexity). Only for rewards.
         max_kl: limit of KL(base || edited) on retained contexts, in nats a token; None retains nothing. `"auto"` is
-            0.01 for searches that follow the gradient of labelled answers, None for others.
+            0.01 for searches that follow the gradient of labelled answers and where `retain` is given, else None.
         retain: what is retained beside tarot's own prompts: names of tasks, or files of prompts (`.jsonl`, `.txt`).
 
     Raises:
@@ -144,7 +144,8 @@ class TaRotConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> "TaRotConfig":
         """Return the configuration that `to_dict` wrote, such as the one in an adapter's provenance.
 
-        Keys that are not fields are ignored; fields that are missing take their defaults.
+        Keys that are not fields are ignored; fields that are missing take their defaults. Without `max_kl` there is no
+        limit: adapters that do not record one are older than limits.
 
         Raises:
             InvalidValueError: there is no task, or a value that the constructor refuses.
@@ -152,7 +153,8 @@ class TaRotConfig:
         if "task" not in values:
             hint = "tune it with tarot"
             raise InvalidValueError("an adapter that says what it was tuned on", "one without a task", hint)
-        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
+        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        return cls(**{"max_kl": AUTO if known.get("retain") else None, **known})
 
 
 def check_seed(seed: object) -> int:
@@ -207,7 +209,8 @@ def _max_kl(value: object, search: str, objective: str, retain: tuple[str, ...])
     if not 0 < number < math.inf:
         raise InvalidValueError(f"max_kl must be a positive number of nats a token, not {value!r}; try {MAX_KL}.")
     if not can_hold:
-        raise InvalidValueError(f"max_kl needs a search that follows the gradient, not {search!r}; try 'adam'.")
+        hint = "try 'adam', or set no limit"
+        raise InvalidValueError(f"max_kl needs a search that follows the gradient, not {search!r}.", hint=hint)
     return number
 
 
