@@ -17,6 +17,7 @@ from tarot.evaluation.grid import CellRequest, CellResult, parse_engine, run_gri
 from tarot.evaluation.results import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Comparison
 from tarot.evaluation.results_file import load_comparisons
 from tarot.models.loaded_model import LoadedModel
+from tarot.search import config
 
 
 def comparison(setting: CellRequest) -> Comparison:
@@ -108,6 +109,16 @@ def test_another_model_in_the_same_folder_is_run(tmp_path: Path) -> None:
             (tmp_path / "model" / "weights").write_text("other")
         run_grid([setting], tmp_path / "cells.json", run)
     assert [len(run.requests) for run in runs] == [1, 0, 1]
+
+
+def test_cells_of_another_default_limit_are_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of an earlier version has cells without a limit, which must not stand among cells with one."""
+    unlimited = [replace(each, search="random") for each in GRID]
+    cells = [*GRID, *unlimited, replace(GRID[0], search="random", control=("adam",))]
+    run_grid(cells, tmp_path / "cells.json", Run())
+    monkeypatch.setattr(config, "MAX_KL", 0.02)
+    run_grid(cells, tmp_path / "cells.json", run := Run())
+    assert {*run.requests} == {*cells} - {*unlimited}
 
 
 def test_other_data_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -314,6 +314,16 @@ def test_a_repeated_document_is_matched_in_order() -> None:
     assert failed(check_regressions([once], [once], 0.0)) == [False]
 
 
+def test_another_limit_of_divergence_is_named_and_passes() -> None:
+    """Reference runs of earlier versions had no limit; their cells are judged all the same."""
+    then, now = comparison([True] * 20), comparison([True] * 20, max_kl=0.01)
+    (verdict,) = check_regressions([then], [now], TOLERANCE)
+    assert not verdict.failed and "another limit of divergence: none then, 0.01 now" in verdict.reasons
+    (worse,) = check_regressions([then], [comparison([False] * 20, max_kl=0.01)], TOLERANCE)
+    assert worse.failed and "another limit of divergence: none then, 0.01 now" in worse.reasons
+    assert not any("limit" in reason for reason in check_regressions([now], [now], TOLERANCE)[0].reasons)
+
+
 def test_versions_and_times() -> None:
     then = comparison([True] * 20, reference_times=(0.05, 0.05))
     now = comparison([True] * 20, versions={"torch": "2.14", "botorch": "0.18"}, reference_times=(0.11, 0.1))

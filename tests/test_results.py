@@ -101,6 +101,11 @@ def test_labels_tell_settings_apart_and_nothing_else(settings: list[dict[str, in
     assert (set(labels) == {""}) == (len({each.identity for each in comparisons}) == 1)
 
 
+def test_labels_tell_limits_apart() -> None:
+    limits = [comparison([True], max_kl=limit) for limit in (0.0, 0.01, 0.03)]
+    assert search_labels(limits) == ["no limit of KL", "KL at most 0.01", "KL at most 0.03"]
+
+
 def test_every_setting_is_part_of_the_identity() -> None:
     one = comparison([True])
     for name in SEARCH_SETTINGS:

@@ -110,8 +110,9 @@ def test_repeated_comparisons_and_other_edits_are_no_further_seeds():
     timed = [replace(comparison, seconds=1.0) for comparison in seeds]
     assert mean_gain(score_comparisons(seeds + timed), lambda scored: scored.gain) == once
     others = [fabricated(seed=0, adapter="another"), fabricated(seed=0, n=20), fabricated(seed=0, layers=(1,))]
+    others.append(fabricated(seed=2, max_kl=0.01))  # the others have no limit
     groups = group_by_setting(score_comparisons([*seeds, *others]))
-    assert sorted(len(group) for group in groups) == [1, 1, 1, 2]
+    assert sorted(len(group) for group in groups) == [1, 1, 1, 1, 2]
     assert all(len({scored.comparison.seed for scored in group}) == len(group) for group in groups)
 
 

@@ -193,8 +193,11 @@ def request_digest(request: CellRequest) -> str:
     places = (request.model, request.include_path, os.environ.get("TAROT_DATA"))
     files = [_file_stamps(Path(place).expanduser()) for place in places if place]
     versions = [version(name) for name in LIBRARIES]
-    # Without baselines the digest is that of earlier versions, which had none, so their cells are found.
+    # Without baselines and limits the digest is that of earlier versions, which had none, so their cells are found.
     fields = {name: value for name, value in asdict(request).items() if value or name != "baselines"}
+    limits = [replace(request, search=search).config().max_kl for search in (request.search, *request.control)]
+    if any(limits):
+        fields["max_kl"] = limits
     return hashlib.sha256(json.dumps([fields, files, versions]).encode()).hexdigest()[:16]
 
 

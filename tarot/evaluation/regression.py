@@ -69,7 +69,7 @@ def check_regressions(
     - an arm has documents without a number that had one in the reference run.
 
     A new comparison passes if all its documents have a number. An empty reference run fails. A verdict also names other
-    differences: versions, adapters, and documents too few to show a loss.
+    differences: versions, limits of divergence, adapters, and documents too few to show a loss.
 
     Args:
         then: the reference run.
@@ -290,6 +290,9 @@ def _judge(
     ]
     if changed:
         notes.append("other versions: " + "; ".join(changed))
+    if then.max_kl != now.max_kl:
+        limits = [f"{limit:g}" if limit else "none" for limit in (then.max_kl, now.max_kl)]
+        notes.append("another limit of divergence: {} then, {} now".format(*limits))
     if then.adapter != now.adapter:
         notes.append(f"another edit: {then.adapter} then, {now.adapter} now")
     notes.append(describe_speed_change(then, now))

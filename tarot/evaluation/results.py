@@ -398,16 +398,22 @@ def search_labels(comparisons: Sequence[Comparison]) -> list[str]:
     A setting is named only where it separates comparisons that the earlier settings do not.
     """
     labels: list[tuple[str, ...]] = [()] * len(comparisons)
-    for name, words in SEARCH_SETTINGS.items():
+    for name in (*SEARCH_SETTINGS, "max_kl"):
         values: dict[tuple[str, ...], set[object]] = defaultdict(set)
         for comparison, label in zip(comparisons, labels, strict=True):
             values[label].add(getattr(comparison, name))
         if any(len(different) > 1 for different in values.values()):
             labels = [
-                (*label, words.format(getattr(comparison, name)))
+                (*label, _describe_setting(comparison, name))
                 for comparison, label in zip(comparisons, labels, strict=True)
             ]
     return [", ".join(label) for label in labels]
+
+
+def _describe_setting(comparison: Comparison, name: str) -> str:
+    if name == "max_kl":
+        return f"KL at most {comparison.max_kl:g}" if comparison.max_kl else "no limit of KL"
+    return SEARCH_SETTINGS[name].format(getattr(comparison, name))
 
 
 def comparison_names(comparisons: Sequence[Comparison]) -> list[str]:

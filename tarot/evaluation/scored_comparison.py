@@ -60,6 +60,7 @@ class ScoredComparison:
             comparison.task,
             comparison.shots,
             *(getattr(comparison, name) for name in SEARCH_SETTINGS),
+            comparison.max_kl,
             comparison.layers,
             comparison.keys,
             self.nth,
