@@ -1,9 +1,9 @@
 """Measure what the study's edits change elsewhere: `python -m benchmarks.study.effects`.
 
-The default edit of every model and task (no shots, seed 0) answers every task and is measured on neutral text.
-SmolLM2's edits are also measured at smaller strengths, on their own task and on the first of these texts. An edit that
-the study's working folder lacks is searched again, as the study did. Like the study, it can be stopped and started at
-any time, and several processes may share the work.
+The study's default edit of every model and task (no shots, seed 0, no limit of divergence) answers every task and is
+measured on neutral text. SmolLM2's edits are also measured at smaller strengths, on their own task and on the first of
+these texts. An edit that the study's working folder lacks is searched again, as the study did. Like the study, it can
+be stopped and started at any time, and several processes may share the work.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """Measure gated edits: `python -m benchmarks.study.gates`. Like the study, it can be stopped and started at any time.
 
-The default edit of a model and task (no shots, seed 0) gets a gate. Measured are: the gain with and without the gate on
-held-out documents; which prompts open it, from the task's own to neutral text; and, on the prompts of other tasks and
-on neutral text, whether the gated model answers as the base does, and the KL divergence. Where the gate is closed both
-are those of the base bit for bit, so only prompts that open it are run.
+The study's default edit of a model and task (no shots, seed 0, no limit of divergence) gets a gate. Measured are: the
+gain with and without the gate on held-out documents; which prompts open it, from the task's own to neutral text; and,
+on the prompts of other tasks and on neutral text, whether the gated model answers as the base does, and the KL
+divergence. Where the gate is closed both are those of the base bit for bit, so only prompts that open it are run.
 """
 
 import argparse
