@@ -65,6 +65,10 @@ EARLY = [
     ((*TUNE, *NEW, "--budget", "0"), "0"),
     ((*TUNE, *NEW, "--dtype", "int8"), "'int8'"),
     ((*TUNE, *NEW, "--batch-size", "big"), "'big'"),
+    ((*TUNE, *NEW, "--search", "adam", "--space", "full", "--max-kl", "0"), "'0'"),
+    ((*TUNE, *NEW, "--search", "random", "--space", "full", "--max-kl", "0.01"), "gradient"),
+    ((*TUNE, *NEW, "--max-kl", "none", "--front"), "--max-kl"),
+    ((*TUNE, *NEW, "--max-kl", "none", "--pick", "3"), "max_kl"),
     (("tune", *MODEL, *TASK), "--output-path"),
     *(
         ((*EVALUATE, *option), keyword)

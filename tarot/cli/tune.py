@@ -226,6 +226,8 @@ def tune(
     resources = Resources.parse(cpus, gpus, memory)
     check_request(config, budget=budget, output_dir=output, resume=resume)
     check_pick(config, pick)
+    if front and config.max_kl is None:
+        raise TarotError("--front shows divergences, which only a search with a limit measures; set --max-kl.")
     trackers = make_trackers(report_to or (), output)
     check_samples(config, include_path)
     with ExitStack() as stack:
