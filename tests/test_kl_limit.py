@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from landscapes import comparable
 
-from tarot.search.kl_limit import limited_direction, multiplier
+from tarot.search.kl_limit import choose_trial, limited_direction, multiplier
 from tarot.search.loop import SearchResult, run_search
 from tarot.search.trials import Trial, TrialLog
 
@@ -22,10 +22,6 @@ COSTS = torch.tensor(
     dtype=torch.float64,
 )
 TOP = torch.linspace(0.3, 0.7, D, dtype=torch.float64)
-
-
-def never_called(x: torch.Tensor) -> float:
-    raise AssertionError("Adam follows the gradient")
 
 
 def score(x: torch.Tensor, scale: float = 1.0) -> tuple[float, torch.Tensor]:
@@ -69,7 +65,7 @@ def kl_of(trial: Trial) -> float:
 
 def search(budget: int = 120, scale: float = 1.0, **options: object) -> SearchResult:
     given = {"value_and_grad": lambda x: score(x, scale), "limit": Limit(), **RUN, **options}
-    return run_search(never_called, budget=budget, **given)
+    return run_search(lambda x: score(x, scale)[0], budget=budget, **given)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
@@ -78,7 +74,7 @@ def test_finds_the_constrained_optimum(scale: float) -> None:
     result = search(240, scale)
     free = search(240, scale, limit=None)
     assert kl_of(free.best) > 3 * LIMIT
-    assert result.kl == kl_of(result.best) <= LIMIT
+    assert result.choice.kl == kl_of(result.best) <= LIMIT
     distance = TOP - 0.5
     costly = distance[D // 2 :]
     reach = math.sqrt(LIMIT / 4) / float(costly.norm())  # of the way to the top
@@ -94,12 +90,12 @@ def test_the_target_alone_does_not_end_the_search() -> None:
     assert reached[0].index < reached[-1].index == result.trials[-1].index < 79
     assert all(kl_of(trial) > LIMIT for trial in reached[:-1])
     assert result.best == reached[-1]
-    assert result.kl == kl_of(result.best) <= LIMIT
+    assert result.choice.kl == kl_of(result.best) <= LIMIT
 
 
 def test_the_identity_remains_if_nothing_else_is_within() -> None:
     result = search(30, limit=Forbidding())
-    assert (result.best.index, result.kl) == (0, 0.0)
+    assert (result.best.index, result.choice.kl) == (0, 0.0)
 
 
 def test_a_divergence_that_is_not_finite_fails_the_trial() -> None:
@@ -139,3 +135,35 @@ def test_chooses_the_best_trial_within_the_limit() -> None:
     result = search(60)
     assert result.best.score == max(trial.score for trial in result.trials if kl_of(trial) <= LIMIT)
     assert result.best.score < max(trial.score for trial in result.trials)
+
+
+@given(st.integers(1, 60), st.floats(0.05, 1))
+@settings(max_examples=15)
+def test_the_best_trial_is_shrunk_to_the_limit_where_that_scores_higher(budget: int, share: float) -> None:
+    class Tighter(Limit):
+        max_kl = share * LIMIT
+
+    trials = search(3 * budget).trials  # held below a wider limit
+    unshrunk = choose_trial(trials, Tighter())
+    assert unshrunk.strength == 1 and unshrunk.trial in trials
+    choice = choose_trial(trials, Tighter(), lambda x: score(x)[0])
+    x = torch.tensor(choice.trial.x, dtype=torch.float64)
+    assert choice.trial.score >= unshrunk.trial.score
+    assert choice.kl == kl_of(choice.trial) <= Tighter.max_kl or choice.trial.index == 0
+    if choice.strength < 1:
+        whole = trials[choice.trial.index]
+        assert whole.score == max(trial.score for trial in trials)
+        torch.testing.assert_close(x - 0.5, choice.strength * (torch.tensor(whole.x, dtype=torch.float64) - 0.5))
+        assert choice.trial.score == score(x)[0] > unshrunk.trial.score
+
+
+def test_a_small_budget_still_edits() -> None:
+    """After a few steps every trial but the first is above the limit."""
+
+    class Tight(Limit):
+        max_kl = 1e-3
+
+    result = search(15, limit=Tight())
+    assert 0 < result.choice.kl <= 1e-3
+    assert result.choice.strength < 1
+    assert result.best.score > result.identity.score

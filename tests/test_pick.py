@@ -12,8 +12,8 @@ def test_by_number() -> None:
     result = search(30)
     picked = pick_trial(result, Limit(), 4)
     assert picked.best == result.trials[4]
-    assert picked.kl == kl_of(result.trials[4])
-    assert pick_trial(result, Limit(), 0).kl == 0.0
+    assert picked.choice.kl == kl_of(result.trials[4])
+    assert pick_trial(result, Limit(), 0).choice.kl == 0.0
 
 
 @pytest.mark.parametrize("limit", [LIMIT / 4, 2 * LIMIT])

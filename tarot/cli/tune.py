@@ -309,6 +309,8 @@ def _print_front(output: Path) -> None:
 def _print_retention(adapter: "Adapter", max_kl: float) -> None:
     retention: Any = adapter.provenance["retention"]
     held_out = retention["held_out"]
+    if retention["strength"] < 1:
+        out.print(f"the edit has {retention['strength']:.0%} of that trial's angles, to be within the limit")
     out.print(f"KL(base || edited) on retained prompts: {retention['kl']:.4f} nats a token, at most {max_kl:g} allowed")
     out.print(
         f"on {held_out['tokens']} tokens of held-out text: {held_out['kl']:.4f} [{held_out['low']:.4f}, "

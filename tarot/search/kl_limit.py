@@ -6,7 +6,8 @@
     e_t = (mean of the last PARTS KLs) / (MARGIN limit) - 1
 
 Each trial reads one part of the retained contexts, in turn, so that all of them cost little more than the samples. The
-mean over the last trials has read them all. Whether a trial is within the limit is decided on all contexts.
+mean over the last trials has read them all. Whether a trial is within the limit is decided on all contexts. At the end
+the trial with the highest score is also shrunk towards the identity until it is within.
 
 The multiplier m grows while the divergence is above the limit and falls while it is below, so nobody has to choose a
 weight. Both gradients are scaled to length 1, because scores have scales of their own: the weight is then
@@ -22,8 +23,9 @@ violation to its running sum.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -34,6 +36,7 @@ from tarot.search.trials import Trial
 INITIAL, INTEGRAL, PROPORTIONAL, LARGEST = 0.5, 0.1, 0.3, 3.0
 PARTS = 4
 MARGIN = 0.9  # aim below the limit, so that trials near the aim satisfy it
+SHRINKINGS = 4  # times that the best trial is shrunk to come within the limit
 NOT_WORTH_READING = 1.3  # a trial whose own part and whose last trials are above this multiple of the limit
 FULL_STEPS = 0.06  # nats a token: the limit from which on steps are as long as without one
 
@@ -87,18 +90,64 @@ def kl_within(trials: Sequence[Trial], index: int, limit: DivergenceLimit) -> fl
     return kl if kl <= limit.max_kl else None
 
 
-def choose_trial(trials: Sequence[Trial], limit: DivergenceLimit | None) -> tuple[int | None, float | None]:
-    """Return the index of the trial with the best score within the limit, the identity at least, and its divergence.
+class Choice(NamedTuple):
+    """What a search under a limit returns.
 
-    Both are None without a limit.
+    Attributes:
+        trial: the trial; with a strength below 1 its point is shrunk towards the identity, and its score is that of the
+            shrunk point.
+        kl: its divergence on all contexts, in nats a token.
+        strength: share of the trial's angles that is within the limit.
     """
-    if limit is None:
-        return None, None
+
+    trial: Trial
+    kl: float
+    strength: float = 1.0
+
+
+def choose_trial(
+    trials: Sequence[Trial], limit: DivergenceLimit, score: Callable[[Float[Tensor, " d"]], float] | None = None
+) -> Choice:
+    """Return the trial with the best score within the limit, the identity at least.
+
+    The last trials of a search are often just above the limit. So the trial with the highest score is also shrunk until
+    it is within, and returned if it then scores higher.
+
+    Args:
+        trials: of the search, at least the identity.
+        limit: the limit.
+        score: maps a point to its score; None shrinks nothing.
+    """
     finite = [trial for trial in trials if math.isfinite(trial.score)]
-    for trial in sorted(finite, key=lambda trial: (-trial.score, trial.index)):
+    ranked = sorted(finite, key=lambda trial: (-trial.score, trial.index))
+    chosen = Choice(trials[0], 0.0)
+    for trial in ranked:
         if (kl := kl_within(trials, trial.index, limit)) is not None:
-            return trial.index, kl
-    return 0, 0.0
+            chosen = Choice(trial, kl)
+            break
+    if score and ranked and ranked[0] is not chosen.trial:
+        shrunk = shrink(ranked[0], limit, score)
+        if shrunk and shrunk.trial.score > chosen.trial.score:
+            return shrunk
+    return chosen
+
+
+def shrink(trial: Trial, limit: DivergenceLimit, score: Callable[[Float[Tensor, " d"]], float]) -> Choice | None:
+    """Return a trial whose angles are multiplied by a number below 1 so that it is within the limit.
+
+    Divergence grows about with the square of the angles, which gives the number; None if that fails.
+    """
+    offset = torch.tensor(trial.x, dtype=torch.float64) - 0.5
+    whole = limit.kl(0.5 + offset)
+    if not limit.max_kl < whole < math.inf:
+        return None
+    strength = math.sqrt(MARGIN * limit.max_kl / whole)
+    for _ in range(SHRINKINGS):
+        point = 0.5 + strength * offset
+        if (kl := limit.kl(point, enough=limit.max_kl)) <= limit.max_kl:
+            return Choice(replace(trial, x=tuple(point.tolist()), score=score(point)), kl, strength)
+        strength *= MARGIN
+    return None
 
 
 def multiplier(kls: Sequence[float], limit: float) -> float:

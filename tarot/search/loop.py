@@ -12,7 +12,15 @@ from torch import Tensor
 
 from tarot.errors import TarotError
 from tarot.search.adam import Adam
-from tarot.search.kl_limit import DivergenceLimit, choose_trial, kl_within, limited_direction, multiplier, step_scale
+from tarot.search.kl_limit import (
+    Choice,
+    DivergenceLimit,
+    choose_trial,
+    kl_within,
+    limited_direction,
+    multiplier,
+    step_scale,
+)
 from tarot.search.protocol import Point, Proposal, Search
 from tarot.search.registry import SEARCHES, check_budget, check_trials_per_step, spent, trial_cost
 from tarot.search.trials import Trial, TrialLog, best_of
@@ -39,16 +47,14 @@ class SearchResult:
         resumed: number of trials that came from the log.
         spent: evaluations that all trials count for.
         interrupted: whether Ctrl-C ended the search before its budget was spent.
-        chosen: index of the best trial, where that is not the one with the highest score.
-        kl: divergence of the best trial on all retained contexts, in nats a token; None without a limit.
+        choice: what the search returns under a limit; None without one.
     """
 
     trials: tuple[Trial, ...]
     resumed: int
     spent: int
     interrupted: bool
-    chosen: int | None = None
-    kl: float | None = None
+    choice: Choice | None = None
 
     @property
     def identity(self) -> Trial:
@@ -58,7 +64,7 @@ class SearchResult:
     @property
     def best(self) -> Trial:
         """The first trial with the highest finite score; trial 0 if none is finite. Under a limit, the chosen one."""
-        return best_of(self.trials) if self.chosen is None else self.trials[self.chosen]
+        return self.choice.trial if self.choice else best_of(self.trials)
 
 
 def run_search(
@@ -130,8 +136,11 @@ def run_search(
         if len(trial.x) != d:
             raise TarotError(f"trials of {d} coordinates", f"{len(trial.x)} in the log", "choose another folder")
 
-    def result(interrupted: bool, chosen: int | None = None, kl: float | None = None) -> SearchResult:
-        return SearchResult(tuple(trials), resumed, spent(search, len(trials)), interrupted, chosen, kl)
+    def result(interrupted: bool, choice: Choice | None = None) -> SearchResult:
+        return SearchResult(tuple(trials), resumed, spent(search, len(trials)), interrupted, choice)
+
+    def choose() -> Choice | None:
+        return choose_trial(trials, limit, lambda x: _score(f(x))) if limit else None
 
     def follow(x: Point) -> _Evaluated:
         assert value_and_grad is not None
@@ -166,8 +175,12 @@ def run_search(
     except KeyboardInterrupt:
         if not trials:
             raise
-        return result(True, *choose_trial(trials, limit))
-    return result(False, *choose_trial(trials, limit))
+        return result(True, choose())
+    return result(False, choose())
+
+
+def _score(scored: Scored) -> float:
+    return scored[0] if isinstance(scored, tuple) else scored
 
 
 def _affordable(search: str, budget: int, done: int) -> int:

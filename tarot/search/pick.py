@@ -7,7 +7,7 @@ import torch
 
 from tarot.errors import InvalidValueError
 from tarot.search.config import TaRotConfig
-from tarot.search.kl_limit import DivergenceLimit, choose_trial
+from tarot.search.kl_limit import Choice, DivergenceLimit, choose_trial
 from tarot.search.loop import SearchResult
 from tarot.search.protocol import Point
 
@@ -48,9 +48,9 @@ def pick_trial(result: SearchResult, limit: DivergenceLimit, pick: int | float) 
         InvalidValueError: there is no such trial, or it failed.
     """
     if isinstance(pick, float):
-        chosen, kl = choose_trial(result.trials, _OtherLimit(limit, pick))
-        return replace(result, chosen=chosen, kl=kl)
+        return replace(result, choice=choose_trial(result.trials, _OtherLimit(limit, pick)))
     if pick >= len(result.trials) or not math.isfinite(result.trials[pick].score):
         raise InvalidValueError(f"There is no trial {pick} with a score among the {len(result.trials)} trials.")
-    x = torch.tensor(result.trials[pick].x, dtype=torch.float64)
-    return replace(result, chosen=pick, kl=limit.kl(x) if pick else 0.0)
+    trial = result.trials[pick]
+    kl = limit.kl(torch.tensor(trial.x, dtype=torch.float64)) if pick else 0.0
+    return replace(result, choice=Choice(trial, kl))

@@ -71,7 +71,7 @@ def search_provenance(
         "fitted": result.best.score >= problem.objective.target_score,
         "best_trial": result.best.index,
         "scores": {"identity": result.identity.score, "best": result.best.score},
-        **({"retention": {"kl": result.kl, **retention.notes}} if retention else {}),
+        **_retention_notes(result, retention),
         "seconds": {
             "evaluating": round(sum(trial.evaluate_seconds for trial in result.trials), 3),
             "proposing": round(sum(trial.propose_seconds for trial in result.trials), 3),
@@ -79,3 +79,10 @@ def search_provenance(
         "samples_drawn": [{"id": s.id, "key": s.key, "num_fewshot": s.num_fewshot} for s in problem.samples],
         "versions": library_versions(),
     }
+
+
+def _retention_notes(result: SearchResult, retention: Retention | None) -> dict[str, Any]:
+    """Return the divergence of the edit, the share of the best trial's angles that it has, and what was retained."""
+    if not retention or not result.choice:
+        return {}
+    return {"retention": {"kl": result.choice.kl, "strength": result.choice.strength, **retention.notes}}
