@@ -43,6 +43,8 @@ document.querySelector("iframe").onload = event => {
     text: page.body.textContent, scripts: page.scripts.length,
     tools: [...page.querySelectorAll(".tools")].map(tools => tools.hidden),
     commands: page.querySelectorAll(".command").length, copies: page.querySelectorAll(".command button").length,
+    unprinted: [...page.styleSheets].flatMap(sheet => [...sheet.cssRules])
+      .filter(rule => rule.media?.mediaText === "print").flatMap(rule => [...rule.cssRules]).filter(rule => rule.style.display === "none").map(rule => rule.selectorText),
     ...use(page.querySelector(".documents")),
   });
 };
@@ -110,6 +112,7 @@ def test_a_browser_shows_the_page(tmp_path, width, dark):
     assert seen["client"] == width and seen["scroll"] <= width
     assert seen["scripts"] == 1 and EVIL in seen["text"]
     assert seen["tools"] == [False] * len(COMPARISONS) and seen["copies"] == seen["commands"] > 0  # the script ran
+    assert seen["unprinted"] == ["nav, .tools, .command button"]
     assert seen["filtered"] and set(seen["filtered"]) == {"fixed"}
     assert seen["searched"] == 1
     assert seen["sorted"] == sorted(seen["sorted"], reverse=True) and seen["sorted"][0] == 39

@@ -33,6 +33,7 @@ def test_only_the_page_of_a_limited_search_shows_it(tmp_path) -> None:
     assert "Score and divergence of the trials" in page.texts_of("title")
     facts = dict(zip(page.texts_of("dt"), page.texts_of("dd"), strict=True))
     assert facts["limit of divergence"] == "0.03 nats a token on retained prompts"
+    assert facts["edited"].endswith(", within 0.03 nats a token on retained prompts")
     write_report([limited], tmp_path)
     assert (tmp_path / "trade-off.csv").read_text().splitlines()[1].endswith(",0,-2")
     assert "Score and divergence of the trials" not in render([fabricated()])

@@ -31,6 +31,8 @@ def test_losses_and_gains_without_zero_are_counted(
     rose = sum(float(f"{change - 0.05:.6g}") > 0 for change in changes)
     start = f"Of {len(changes)} other tasks, the score fell in {fell} and rose in {rose} "
     assert sentence.startswith(start)
+    unclear = len(changes) - fell - rose
+    assert (f"; in {unclear} it may have changed either way" in sentence) == bool(unclear)
     assert ("most in task_" in sentence) == bool(fell)
     if fell:
         assert f"most in task_{changes.index(min(changes))}: " in sentence

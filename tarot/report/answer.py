@@ -51,7 +51,7 @@ def answer(scored: ScoredComparison, metric: str, costs: Sequence[str] = ()) -> 
     """
     comparison, gain = scored.comparison, scored.gain
     title = metric_named(metric).title
-    facts = [("edited", describe_edit(comparison))]
+    facts = [("edited", describe_edit(comparison) + _limit(comparison))]
     before, after = scored.scores[scored.base], scored.scores[EDITED]
     scores = f"{title} from {fraction(before)} to {fraction(after)} on {_documents(gain.n)}"
     facts.append(("score", scores + _among_choices(comparison, metric)))
@@ -141,6 +141,10 @@ def describe_edit(comparison: Comparison) -> str:
     angles = f" ({comparison.n_angles:,} angles)" if comparison.n_angles else ""
     n_heads, n_layers = sum(map(len, heads)), sum(map(bool, heads))
     return f"{_count(n_heads, 'attention head')}{angles} in {_count(n_layers, 'layer')} of {comparison.model}"
+
+
+def _limit(comparison: Comparison) -> str:
+    return f", within {comparison.max_kl:g} nats a token on retained prompts" if comparison.max_kl else ""
 
 
 def _edited_several(comparisons: Sequence[Comparison]) -> str:

@@ -23,6 +23,7 @@ def trade_off_figure(name: str, trials: Sequence[tuple[float, float]], max_kl: f
         figure = Figure(figsize=(4.1, 2.5))
         axes = figure.add_axes((0, 0, 1, 1))
         axes.axvline(max_kl, color=LOSS, linewidth=1, linestyle="--", label="limit")
+        axes.plot(*zip(*trials, strict=True), color=OTHER, linewidth=0.7, alpha=0.5, zorder=0)
         axes.plot(*zip(*trials, strict=True), "o", color=OTHER, markersize=4, alpha=0.7, label="trial")
         axes.step(*zip(*front, strict=True), where="post", color=MUTED, linewidth=1, zorder=0)
         axes.plot(*zip(*front, strict=True), "o", color=GAIN, markersize=5, label="no other beats both")

@@ -71,6 +71,8 @@ def _tasks(rows: Rows) -> list[str]:
         low, high = signed(float(worst["low"])), signed(float(worst["high"]))
         text += f"; most in {worst['task']}: {signed(float(worst['change']))} "
         text += f"[{low}, {high}]"
+    if unclear := len(rows) - len(fell) - rose:
+        text += f"; in {unclear} it may have changed either way"
     return [f"{text[0].upper()}{text[1:]}."]
 
 
