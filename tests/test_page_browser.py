@@ -44,7 +44,8 @@ document.querySelector("iframe").onload = event => {
     tools: [...page.querySelectorAll(".tools")].map(tools => tools.hidden),
     commands: page.querySelectorAll(".command").length, copies: page.querySelectorAll(".command button").length,
     unprinted: [...page.styleSheets].flatMap(sheet => [...sheet.cssRules])
-      .filter(rule => rule.media?.mediaText === "print").flatMap(rule => [...rule.cssRules]).filter(rule => rule.style.display === "none").map(rule => rule.selectorText),
+      .filter(rule => rule.media?.mediaText === "print").flatMap(rule => [...rule.cssRules])
+      .filter(rule => rule.style.display === "none").map(rule => rule.selectorText),
     ...use(page.querySelector(".documents")),
   });
 };
