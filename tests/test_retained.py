@@ -1,6 +1,7 @@
 """Retained contexts: where they come from, and that nothing that measures retention is among them."""
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,13 @@ def test_sources_combine(lm: TarotLM, few_prompts: None, tasks_folder: Path, tmp
     assert [len(sources[i].contexts) for i in (0, 1, 3)] == [2, 2, 2]
     digests = {retained_digest(sources[:i]) for i in range(1, 5)}
     assert len(digests) == 4
+
+
+def test_a_tokenizer_that_starts_no_text_has_prompts_alone(lm: TarotLM, few_prompts: None) -> None:
+    tokenizer = deepcopy(lm.tokenizer)
+    tokenizer.bos_token = tokenizer.eos_token = None
+    without = TarotLM(lm.model, tokenizer=tokenizer)
+    assert [source.name for source in make_retained(without, None, tuned_task="own_choice")] == ["prompts"]
 
 
 def test_the_tuned_task_is_not_retained() -> None:

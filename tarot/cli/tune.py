@@ -195,6 +195,7 @@ def tune(
     from tarot.evaluation.grid import parse_shots
     from tarot.evaluation.ray.candidates import RayScorer
     from tarot.evaluation.ray.cluster import Resources
+    from tarot.models.own_text import has_first_token
     from tarot.search.config import TaRotConfig
     from tarot.search.pick import check_pick
     from tarot.search.problem import check_samples
@@ -255,7 +256,7 @@ def tune(
             score_batch=remote,
             callbacks=[bar, *trackers],
         )
-        if config.max_kl is not None:
+        if config.max_kl is not None and has_first_token(loaded.tokenizer):
             adapter = measure_held_out(loaded, adapter, batch_size)
             adapter.save_pretrained(output)
     _print_outcome(adapter, config)
@@ -308,11 +309,11 @@ def _print_front(output: Path) -> None:
 
 def _print_retention(adapter: "Adapter", max_kl: float) -> None:
     retention: Any = adapter.provenance["retention"]
-    held_out = retention["held_out"]
     if retention["strength"] < 1:
         out.print(f"the edit has {retention['strength']:.0%} of that trial's angles, to be within the limit")
     out.print(f"KL(base || edited) on retained prompts: {retention['kl']:.4f} nats a token, at most {max_kl:g} allowed")
-    out.print(
-        f"on {held_out['tokens']} tokens of held-out text: {held_out['kl']:.4f} [{held_out['low']:.4f}, "
-        f"{held_out['high']:.4f}]; perplexity x{held_out['perplexity_ratio']:.3f}"
-    )
+    if held_out := retention.get("held_out"):
+        out.print(
+            f"on {held_out['tokens']} tokens of held-out text: {held_out['kl']:.4f} [{held_out['low']:.4f}, "
+            f"{held_out['high']:.4f}]; perplexity x{held_out['perplexity_ratio']:.3f}"
+        )

@@ -21,10 +21,14 @@ def first_token(tokenizer: PreTrainedTokenizerBase) -> int:
         >>> first_token(tokenizer) in tokenizer.all_special_ids
         True
     """
-    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
-        if token is not None:
-            return int(token)
+    if has_first_token(tokenizer):
+        return int(tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id)
     raise TarotError("The tokenizer has neither a first nor an end token, with which a text could start.")
+
+
+def has_first_token(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether a text can start: with the tokenizer's first token or its end token."""
+    return tokenizer.bos_token_id is not None or tokenizer.eos_token_id is not None
 
 
 def sample_texts(

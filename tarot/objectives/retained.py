@@ -18,7 +18,7 @@ from lm_eval.api.task import Task
 
 from tarot.errors import InvalidValueError
 from tarot.models.lm_eval_model import TarotLM
-from tarot.models.own_text import first_token, sample_texts
+from tarot.models.own_text import first_token, has_first_token, sample_texts
 from tarot.models.scoring.scorer import Request, max_length
 from tarot.objectives.fluency import make_fluency
 from tarot.objectives.prompt_file import is_prompt_file, read_prompt_file
@@ -58,6 +58,8 @@ def make_retained(
 ) -> list[Retained]:
     """Return what an edit retains: tarot's prompts, the model's own texts, and what is named.
 
+    A model whose tokenizer has no token with which a text could start writes no texts.
+
     Args:
         lm: the model, unedited.
         template: renders messages; None for plain text.
@@ -71,10 +73,9 @@ def make_retained(
         UnknownName: No task has one of the names.
         TarotError: A file has no prompts or cannot be read, or a task has no split to tune on.
     """
-    sources = [
-        Retained("prompts", first_tokens(lm, bundled_prompts(template))),
-        Retained("own text", own_texts(lm, seed, batch_size)),
-    ]
+    sources = [Retained("prompts", first_tokens(lm, bundled_prompts(template)))]
+    if has_first_token(lm.tokenizer):
+        sources.append(Retained("own text", own_texts(lm, seed, batch_size)))
     for task in retained_tasks(retain, tuned_task, include_path):
         sources.append(Retained(task.config.task, task_contexts(lm, task, template, seed, batch_size)))
     for name in filter(is_prompt_file, retain):
