@@ -49,7 +49,7 @@ def demo(session: nox.Session) -> None:
     adapter = Path(session.create_tmp()) / "adapter"
     shutil.rmtree(adapter, ignore_errors=True)
     model = ("--model", "wheel:smollm2-135m")
-    tune = ("--tasks", "synth_implicatives", "--output-path", str(adapter))
+    tune = ("--tasks", "synth_implicatives", "--budget", "60", "--output-path", str(adapter))
     session.run("tarot", "tune", *model, *tune, *session.posargs)
     session.run("tarot", "compare", *model, "--adapter", str(adapter))
 
