@@ -152,7 +152,7 @@ class RetentionTerm:
         with torch.enable_grad():
             for requests, kl in self._passes():
                 part = kl @ self._weights[requests].to(kl)
-                part.backward()  # type: ignore[no-untyped-call]  # torch has no annotation
+                part.backward()
                 total += part.detach().cpu()
         return _not_negative(total)
 

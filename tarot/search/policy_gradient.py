@@ -38,7 +38,7 @@ class PolicyGradient(Adam):
     """Propose the identity, then steps of Adam at its own rate; see `Adam`."""
 
     follows_refused: ClassVar[bool] = True  # from below the fluency floor the gradient leads back
-    rate: ClassVar[float] = 1 / 80
+    rate: ClassVar[float] = 1 / 40
     halving: ClassVar[int] = 24
 
     @staticmethod
