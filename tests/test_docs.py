@@ -137,12 +137,26 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a short AG News in the layout of `TAROT_DATA`."""
+    """Write a short AG News and a short `entailed_polarity` in the layout of `TAROT_DATA`."""
     root = tmp_path_factory.mktemp("data")
     (root / "ag_news").mkdir()
     for split in ("train", "test"):
         rows = [{"text": f"The {split} news of day {row}.", "label": row % 4} for row in range(16)]
         (root / "ag_news" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    folder = root / "bigbench" / "entailed_polarity"
+    folder.mkdir(parents=True)
+    for split in ("train", "validation"):
+        facts = [f"Fact {row} of {split}. Q: Was it so?\nA:" for row in range(16)]
+        documents = [
+            {
+                "inputs": fact,
+                "targets": [("no", "yes")[row % 2]],
+                "multiple_choice_targets": ["no", "yes"],
+                "multiple_choice_scores": [1 - row % 2, row % 2],
+            }
+            for row, fact in enumerate(facts)
+        ]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in documents))
     return root
 
 

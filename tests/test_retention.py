@@ -115,6 +115,26 @@ def test_batches_and_frozen_layers_change_nothing(batch_size: int | None, n_froz
         assert torch.allclose(gradient, expected[1], atol=1e-5)
 
 
+@pytest.mark.parametrize("shared", [(), tuple(range(3, 203))])
+def test_gradients_of_weights_are_those_of_one_context_at_a_time(shared: tuple[int, ...]) -> None:
+    """Also where passes share a prefix, and with it a part of the graph."""
+    model = byte_model()
+    weights = [parameter for name, parameter in model.named_parameters() if "v_proj" in name]
+    model.requires_grad_(False)
+    contexts = [Request((*shared, token), (token, 5)) for token in range(20, 24)]
+    terms = [RetentionTerm(model, part, batch_size=2) for part in (contexts, *([context] for context in contexts))]
+    generator = torch.Generator().manual_seed(0)
+    for weight in weights:
+        weight.requires_grad_().data += 0.3 * torch.randn(weight.shape, generator=generator)
+    values, gradients = [], []
+    for term in terms:
+        model.zero_grad()
+        values.append(term.backward())
+        gradients.append(torch.cat([weight.grad.flatten() for weight in weights]))
+    assert values[0] == pytest.approx(sum(values[1:]) / 4, rel=1e-5) and values[0] > 0
+    torch.testing.assert_close(gradients[0], sum(gradients[1:]) / 4, rtol=1e-3, atol=1e-6)
+
+
 def test_long_prefixes_are_shared() -> None:
     shared = tuple(range(3, 203))
     contexts = [Request((*shared, token), (token, 5)) for token in range(20, 24)]

@@ -152,7 +152,7 @@ class RetentionTerm:
         with torch.enable_grad():
             for requests, kl in self._passes():
                 part = kl @ self._weights[requests].to(kl)
-                part.backward()
+                part.backward(retain_graph=True)  # passes may share the graph of a prefix
                 total += part.detach().cpu()
         return _not_negative(total)
 
