@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 from tarot.errors import TarotError, UnknownName
 from tarot.evaluation.regression import check_regressions
-from tarot.evaluation.results import OUTSIDE
+from tarot.evaluation.results import OUTSIDE, comparison_names
 from tarot.report.data_files import FILES
 from tarot.report.document_table import OUTCOMES
 from tarot.report.page import Gate, render, write_report
@@ -265,7 +265,7 @@ def test_numbers_behind_tables_and_pictures_are_files(tmp_path):
     tables = {name: list(csv.DictReader(io.StringIO((tmp_path / name).read_text(encoding="utf-8")))) for name in links}
     n = sum(len(comparison.keys) for comparison in compared)
     assert len(tables["documents.csv"]) == n and len(tables["summary.csv"]) == len(compared)
-    (row,) = [row for row in tables["summary.csv"] if row["comparison"] == COMPARISONS[2].id]
+    (row,) = [row for row in tables["summary.csv"] if row["comparison"] == comparison_names(compared)[2]]
     assert float(row["gain"]) == pytest.approx(COMPARISONS[2].gain().value, rel=1e-5)
     assert len(tables["angles.csv"]) == 15 * len(compared)
 

@@ -38,8 +38,11 @@ def counted():
 """
 
 
-def test_workers_share_a_cache_and_may_die(pytester: pytest.Pytester, tmp_path: Path) -> None:
+def test_workers_share_a_cache_and_may_die(
+    pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two workers need each of two cells; each cell is tuned once, except the one whose worker dies."""
+    monkeypatch.setenv("COLUMNS", "400")  # one line a row of the table, whatever the length of the path
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_one=GAIN, test_two=GAIN)
     model, tasks = save_checkpoint(tmp_path / "model"), write_tasks(tmp_path / "tasks")
