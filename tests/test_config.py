@@ -223,7 +223,8 @@ def test_searches_that_follow_labelled_answers_have_a_limit_by_default(
 ) -> None:
     config = TaRotConfig("a", **settings)
     assert config.max_kl == limit
-    assert TaRotConfig.from_dict(config.to_dict()) == config == eval(repr(config))
+    assert TaRotConfig.from_dict(config.to_dict()) == config
+    assert ("max_kl" in repr(config)) == ("max_kl" in settings)
 
 
 def test_what_is_retained_needs_a_limit() -> None:
