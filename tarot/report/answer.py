@@ -164,7 +164,7 @@ def _among_choices(comparison: Comparison, metric: str) -> str:
 
 
 def _form_verdict(comparison: Comparison, gain: Gain, metric: str) -> str:
-    """Return what to say of a gain in what the model writes that is none among the choices; "" for every other gain."""
+    """Describe a gain in what the model writes without a gain among the choices; "" for every other gain."""
     among = metric.removeprefix("greedy_")
     if among == metric or gain.low <= 0 or (choice := comparison.gain(among)).low > 0:
         return ""
