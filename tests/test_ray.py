@@ -112,10 +112,10 @@ def wait_for_lines(path: Path, n_lines: int) -> None:
 def test_a_machine_dies_in_the_middle_of_a_cell(
     cluster: "cluster_utils.Cluster", place: Path, settings: list[CellRequest], here: dict[CellRequest, CellResult]
 ) -> None:
+    trials = trials_of(settings[0], place / "there")  # loads the model: later, the search could end meanwhile
     with RayEngine(place / "there", RESOURCES, cluster.address) as engine:
         engine.add(settings[0])
         engine.add(settings[0])
-        trials = trials_of(settings[0], place / "there")
         wait_for_lines(trials, 4)
         before = trials.read_bytes()
         kill_where(cluster, f"ray::{settings[0].id}")
