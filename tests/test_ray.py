@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -81,17 +82,30 @@ def without_times(result: CellResult) -> Comparison:
     return replace(result.comparison, seconds=0, reference_seconds=0, reference_times=(), date="", arms=arms)
 
 
-def kill_where(cluster: "cluster_utils.Cluster", title: str) -> None:
-    """Kill a machine as a power cut does: Ray's own process, and that of the task with this title."""
-    for node in cluster.worker_nodes:
-        (raylet,) = (process.process for process in node.all_processes["raylet"])
-        for child in psutil.Process(raylet.pid).children():
-            if title in " ".join(child.cmdline()):
-                raylet.kill()
-                child.kill()  # otherwise it may finish its search before it notices that its machine is gone
-                cluster.remove_node(node, allow_graceful=False)
-                return
-    raise AssertionError(f"{title} is on no machine")
+class Victim(NamedTuple):
+    """A machine, its Ray process, and that of the task it runs."""
+
+    cluster: "cluster_utils.Cluster"
+    node: Any
+    raylet: Any
+    task: Any
+
+    def kill(self) -> None:
+        """Kill the machine as a power cut does."""
+        self.raylet.kill()
+        self.task.kill()  # otherwise it may finish its search before it notices that its machine is gone
+        self.cluster.remove_node(self.node, allow_graceful=False)
+
+
+def find_victim(cluster: "cluster_utils.Cluster", title: str) -> Victim:
+    """Block until a machine runs the task with this title."""
+    while True:
+        for node in cluster.worker_nodes:
+            (raylet,) = (process.process for process in node.all_processes["raylet"])
+            for child in psutil.Process(raylet.pid).children():
+                with suppress(psutil.NoSuchProcess):
+                    if title in " ".join(child.cmdline()):
+                        return Victim(cluster, node, raylet, child)
 
 
 def trials_of(request: CellRequest, work: Path) -> Path:
@@ -102,23 +116,22 @@ def trials_of(request: CellRequest, work: Path) -> Path:
 
 def wait_for_lines(path: Path, n_lines: int) -> None:
     """Block until a file, which may not exist yet, has so many lines."""
-    with subprocess.Popen(["tail", "-n", "+1", "-F", path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as tail:
-        assert tail.stdout
-        for _ in range(n_lines):
-            tail.stdout.readline()
-        tail.kill()
+    while not path.exists() or path.read_bytes().count(b"\n") < n_lines:
+        os.sched_yield()
 
 
 def test_a_machine_dies_in_the_middle_of_a_cell(
     cluster: "cluster_utils.Cluster", place: Path, settings: list[CellRequest], here: dict[CellRequest, CellResult]
 ) -> None:
-    trials = trials_of(settings[0], place / "there")  # loads the model: later, the search could end meanwhile
+    trials = trials_of(settings[0], place / "there")
     with RayEngine(place / "there", RESOURCES, cluster.address) as engine:
         engine.add(settings[0])
         engine.add(settings[0])
+        victim = find_victim(cluster, f"ray::{settings[0].id}")  # while it loads the model: later, the search could end
         wait_for_lines(trials, 4)
+        victim.task.suspend()
         before = trials.read_bytes()
-        kill_where(cluster, f"ray::{settings[0].id}")
+        victim.kill()
         there = dict(engine.run(settings))
     assert {request: without_times(result) for request, result in there.items()} == {
         request: without_times(result) for request, result in here.items()
@@ -204,7 +217,7 @@ def test_a_machine_dies_while_it_scores_a_candidate(cluster: "cluster_utils.Clus
     def kill() -> None:
         """Kill a machine whose candidate has started, then open the gate for the others and the next ones."""
         os.read(pipes[0], 1)
-        kill_where(cluster, "ray::candidate")
+        find_victim(cluster, "ray::candidate").kill()
         for name, pipe in zip(("started", "gate"), pipes, strict=True):
             (place / "plain").touch()
             (place / "plain").replace(place / name)
