@@ -12,6 +12,7 @@ from tarot.evaluation.compare import compare
 from tarot.evaluation.lm_eval_results import choice_texts, logged_documents, read_answers, shorten_answer
 from tarot.evaluation.results import LONGEST_ANSWER, OUTSIDE
 from tarot.evaluation.written import write_outside
+from tarot.models.lm_eval_bars import bars_as_steps
 from tarot.objectives.task_loading import load_task
 
 
@@ -28,6 +29,19 @@ def test_only_documents_outside_the_choices_are_written(loaded: Any, answered: A
     texts = write_outside(loaded, task, documents, tuned_adapter)
     assert OUTSIDE in greedy
     assert [bool(text) for text in texts] == [answer == OUTSIDE for answer in greedy]
+
+
+def test_generated_texts_are_a_step_and_draw_no_bar(
+    loaded: Any, answered: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task, documents = answered
+    steps: list[tuple[str, int, int]] = []
+    texts = write_outside(loaded, task, documents)
+    with bars_as_steps(lambda *step: steps.append(step)):
+        assert write_outside(loaded, task, documents) == texts
+    n_written = len(list(filter(None, texts)))
+    assert steps[-1] == ("generating texts", n_written, n_written)
+    assert "%" not in capsys.readouterr().err
 
 
 def test_generated_texts_begin_with_a_choice_exactly_where_scoring_says_so(

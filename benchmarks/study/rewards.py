@@ -56,10 +56,12 @@ class Study:
         loaded: the model.
         reward: name of the reward.
         n_documents: number of held-out documents.
+        budget: evaluations of each search.
     """
 
-    def __init__(self, loaded: LoadedModel, reward: str, n_documents: int) -> None:
+    def __init__(self, loaded: LoadedModel, reward: str, n_documents: int, budget: int = BUDGET) -> None:
         self.loaded = loaded
+        self.budget = budget
         self.name = reward
         self.lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
         self.task = load_task(TASK)
@@ -108,7 +110,7 @@ class Study:
         config = TaRotConfig(TASK, objective=self.name, seed=seed, fluency_floor="10%", **SEARCHES[arm])
         model, tokenizer = self.loaded
         with fast_products(self.loaded):
-            adapter = tune(model, tokenizer, config, budget=BUDGET, output_dir=folder, resume=folder.exists())
+            adapter = tune(model, tokenizer, config, budget=self.budget, output_dir=folder, resume=folder.exists())
         with adapter.apply(model):
             texts = self.write(self.prompts)
         return adapter, self.score(self.prompts, texts)
@@ -153,11 +155,14 @@ def main() -> None:
     parser.add_argument("--reward", default="sentiment:positive", choices=INSTRUCTIONS)
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--documents", type=int, default=160)
+    parser.add_argument("--arms", default=",".join(ARMS), help="only these, separated by commas")
+    parser.add_argument("--seeds", default=",".join(map(str, SEEDS)), help="only these, separated by commas")
+    parser.add_argument("--budget", type=int, default=BUDGET)
     arguments = parser.parse_args()
     folder = arguments.folder / arguments.reward.replace(":", "-")
-    study = Study(load_model(arguments.model), arguments.reward, arguments.documents)
-    for seed in SEEDS:
-        for arm in ARMS:
+    study = Study(load_model(arguments.model), arguments.reward, arguments.documents, arguments.budget)
+    for seed in map(int, arguments.seeds.split(",")):
+        for arm in arguments.arms.split(","):
             file = folder / f"{arm}-{seed}.json"
             if not file.exists():
                 record = study.measure(arm, seed, folder)

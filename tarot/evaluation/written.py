@@ -12,6 +12,7 @@ from lm_eval.api.task import Task
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.lm_eval_results import LoggedDocument, read_answers, shorten_answer
 from tarot.evaluation.results import OUTSIDE
+from tarot.models.lm_eval_bars import hidden_bars
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.text_generation import TextGenerator
@@ -60,5 +61,5 @@ def _generate(
 ) -> Sequence[str]:
     options = {"until": [], "max_gen_toks": WRITTEN_TOKENS, "do_sample": False}
     generator = TextGenerator(TarotLM(loaded.model, tokenizer=loaded.tokenizer), prompts, options, batch_size)
-    with edit.apply(loaded.model) if edit else nullcontext():
-        return generator.generate(seed=0)
+    with edit.apply(loaded.model) if edit else nullcontext(), hidden_bars():
+        return generator.generate(seed=0, shows_bar=True)

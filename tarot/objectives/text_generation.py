@@ -38,17 +38,20 @@ class TextGenerator:
         self.prompts = prompts
         self.options = options
 
-    def generate(self, seed: int, overrides: Mapping[str, Any] = NO_OVERRIDES) -> list[str]:
+    def generate(
+        self, seed: int, overrides: Mapping[str, Any] = NO_OVERRIDES, *, shows_bar: bool = False
+    ) -> list[str]:
         """Generate one continuation of each prompt.
 
         Args:
             seed: random seed for sampling.
             overrides: replaces entries of the generator's options.
+            shows_bar: draw lm-eval's progress bar, or report it where `bars_as_steps` is in force.
         """
         options = {**self.options, **overrides}
         requests = [Instance("generate_until", {}, (prompt, deepcopy(options)), 0) for prompt in self.prompts]
         with fork_torch_seed(seed):
-            return [str(text) for text in self.lm.generate_until(requests, disable_tqdm=True)]
+            return [str(text) for text in self.lm.generate_until(requests, disable_tqdm=not shows_bar)]
 
 
 @contextmanager
