@@ -4,12 +4,14 @@ import math
 from statistics import mean
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from landscapes import hill, saturating
 
 from tarot.search import run_search
-from tarot.search.bayesian import REFIT_GROWTH, last_refit
+from tarot.search.acquisition import make_gaussian_process
+from tarot.search.bayesian import REFIT_GROWTH, BayesianOptimisation, last_refit
 
 
 @given(st.integers(1, 10**6))
@@ -65,6 +67,19 @@ def test_equal_scores_are_followed_by_uniform_draws(search: str) -> None:
     assert {t.origin for t in result.trials[6:]} == {"random"}
     assert len({t.x for t in result.trials}) == 9
     assert result.best is result.identity
+
+
+def test_between_refits_the_noise_is_that_of_the_last_refit() -> None:
+    """The hyperparameters of the first eight points also hold for the ninth, unless each score says its own noise."""
+    X = torch.rand(9, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    Y = X.sum(1, keepdim=True).sin()
+    search = BayesianOptimisation(2, seed=0)
+    first, second = search._model(X[:8], Y[:8], None), search._model(X, Y, None)
+    assert last_refit(9) == 8
+    assert torch.equal(first.likelihood.noise, second.likelihood.noise)
+    assert not torch.equal(second.likelihood.noise, make_gaussian_process(X, Y, first.covar_module).likelihood.noise)
+    known = search._model(X, Y, torch.full_like(Y, 0.04))
+    assert len(known.likelihood.noise) == 9
 
 
 def test_failed_trials_are_not_proposed_again() -> None:

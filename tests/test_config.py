@@ -56,6 +56,7 @@ def test_fields_have_their_declared_types(config: TaRotConfig) -> None:
 def test_repr_shows_only_what_differs_from_the_defaults() -> None:
     assert repr(TaRotConfig("a")) == "TaRotConfig(task='a')"
     assert repr(TaRotConfig("a", objective="fluency")) == "TaRotConfig(task='a', objective='fluency')"
+    assert repr(TaRotConfig("a", search="bo")) == "TaRotConfig(task='a', search='bo')"
     assert repr(TaRotConfig("a", search="adam", layers=[0, 3])) == "TaRotConfig(task='a', layers=(0, 3))"
 
 
