@@ -227,3 +227,11 @@ def test_weights_of_another_model_are_refused(objective: AnswerObjective) -> Non
     edit = WeightEdit({"model.strange.weight": torch.zeros(2)}, 0, {})
     with pytest.raises(TarotError, match=r"^expected weights of this model, got model\.strange\.weight$"):
         score(objective, edit)
+
+
+def test_a_matrix_without_numbers_is_not_pruned(objective: AnswerObjective) -> None:
+    objective.model.model.layers[3].self_attn.o_proj.weight[0, 0] = math.nan
+    assert {each.name for each in _factorize(objective)} == {
+        name for name, weight in _attention_weights(objective) if weight.isfinite().all()
+    }
+    assert eigenpruning(objective, 12, 0).weights == {}

@@ -1,11 +1,14 @@
 """Fit a gate: it opens for held-out prompts of the task and stays closed for others, and records how well it does."""
 
+import copy
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from letters import plant_rewards
 
 from tarot.edit.adapter import Adapter
 from tarot.edit.gate import prompt_features
@@ -14,7 +17,10 @@ from tarot.models.lm_eval_model import TarotLM
 from tarot.objectives.prompts import get_chat_template
 from tarot.objectives.samples import render_evaluation_documents
 from tarot.objectives.task_loading import load_task
+from tarot.search.config import TaRotConfig
 from tarot.search.gate import _fit, closed_prompts, fit_gate
+from tarot.search.registry import spent
+from tarot.search.tune import tune
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +83,22 @@ def test_closed_prompts_come_with_and_without_a_system_message() -> None:
     with_system = [text for text in rendered if text.startswith("system")]
     assert 90 < len(with_system) < len(rendered) and len({text[:11] for text in with_system}) > 4
     assert len(closed_prompts(None)) > 200
+
+
+def test_an_adapter_of_a_policy_gradient_has_twice_as_many_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = plant_rewards(tmp_path, monkeypatch)
+    config = TaRotConfig("openings", num_samples=3, objective="planted:vowels")
+    adapter = tune(model.model, model.tokenizer, config, budget=spent("policy-gradient", 1))
+    figures: Any = fit_gate(model.model, model.tokenizer, adapter).provenance["gate"]
+    assert figures["task_prompts"] == 6
+
+
+def test_hidden_states_that_are_no_numbers_are_an_error(
+    loaded: Any, tuned_adapter: Adapter, tasks_folder: Path
+) -> None:
+    model = copy.deepcopy(loaded.model)
+    model.get_input_embeddings().weight[5:80] = math.nan
+    with pytest.raises(TarotError, match="layer 0"):
+        fit_gate(model, loaded.tokenizer, tuned_adapter, include_path=tasks_folder)

@@ -1,5 +1,6 @@
 """Neutral text is sampled once a model, by its seed."""
 
+import math
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import TarotError
 from tarot.models.loaded_model import LoadedModel
+from tarot.models.own_text import sample_texts
 
 model_of_bytes = cache(byte_model)
 
@@ -89,6 +91,13 @@ def test_text_is_sampled_once_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # a cache folder that cannot be written
     assert torch.equal(first, neutral_text(loaded(), 30))
+
+
+def test_a_model_without_numbers_is_an_error() -> None:
+    model = byte_model()
+    model.model.layers[1].mlp.down_proj.weight[0, 0] = math.nan
+    with pytest.raises(TarotError, match="float32"):
+        sample_texts(model, 0, 2, 3, torch.Generator().manual_seed(0))
 
 
 def test_errors() -> None:

@@ -1,5 +1,6 @@
 """Activation steering: what is added where, how it is chosen, and that the model is left as it was."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -142,6 +143,20 @@ def test_samples_without_wrong_answers_are_refused(objective: AnswerObjective) -
     )
     with pytest.raises(TarotError, match="wrong answers"):
         steering.caa(objective, 9, 0)
+
+
+def test_one_sample_cannot_rank_heads(objective: AnswerObjective) -> None:
+    objective.samples = objective.samples[:1]
+    with pytest.raises(TarotError, match="2 labelled samples"):
+        steering.iti(objective, 9, 0)
+
+
+@both
+def test_a_model_without_numbers_gets_no_vectors(baseline: Callable[..., SteeringEdit]) -> None:
+    model = byte_model()
+    model.model.layers[1].mlp.down_proj.weight[0, 0] = math.nan
+    edit = baseline(AnswerObjective(model, SAMPLES, encode, sites=find_sites(model, "heads", 1.0)), 12, 0)
+    assert not edit.vectors
 
 
 def test_modules_of_another_model_are_refused(objective: AnswerObjective) -> None:

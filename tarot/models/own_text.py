@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot.errors import TarotError
+from tarot.models.missing_numbers import BROKEN_MODEL_HINT
 from tarot.models.scoring.prefix_cache import CACHE
 
 
@@ -57,6 +58,9 @@ def sample_texts(
     Returns:
         The tokens, `n_texts x (length + 1)`.
 
+    Raises:
+        TarotError: A probability is not a number.
+
     Example:
         >>> sample_texts(model, first_token(tokenizer), 2, 5, torch.Generator().manual_seed(0)).shape
         torch.Size([2, 6])
@@ -79,4 +83,7 @@ def _append_token(
         out = model(input_ids=last.to(model.device), use_cache=True, **{CACHE: caches[i]})
         caches[i] = out[CACHE]
         probabilities.append(out.logits[:, -1].float().softmax(-1).cpu())
-    return torch.cat([tokens, torch.multinomial(torch.cat(probabilities), 1, generator=generator)], dim=1)
+    weights = torch.cat(probabilities)
+    if not weights.isfinite().all():
+        raise TarotError("a model that can write texts", "probabilities that are not numbers", BROKEN_MODEL_HINT)
+    return torch.cat([tokens, torch.multinomial(weights, 1, generator=generator)], dim=1)

@@ -26,6 +26,7 @@ from tarot.errors import InvalidValueError, TarotError
 from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
+from tarot.models.missing_numbers import BROKEN_MODEL_HINT
 from tarot.objectives.prompts import ChatTemplate, get_chat_template
 from tarot.objectives.retained import bundled_prompts
 from tarot.objectives.samples import draw_samples
@@ -73,7 +74,8 @@ def fit_gate(
 
     Raises:
         InvalidValueError: the adapter does not say what it was tuned on, or was made for another model.
-        TarotError: there are fewer than 4 samples, or the task's data are not those that the adapter was tuned on.
+        TarotError: there are fewer than 4 samples, the task's data are not those that the adapter was tuned on, or a
+            hidden state is not a number.
 
     Example:
         >>> gated = fit_gate(model, tokenizer, adapter)
@@ -94,7 +96,10 @@ def fit_gate(
     depths = dict.fromkeys(int(n_layers(model) * depth) for depth in DEPTHS)
     fits: list[_Fit] = []
     for layer in depths:
-        fits.append(_fit(layer, prompt_features(loaded.model, layer, encoded).double().numpy(), is_task))
+        features = prompt_features(loaded.model, layer, encoded).double().numpy()
+        if not np.isfinite(features).all():
+            raise TarotError("hidden states that are numbers", f"others before layer {layer}", BROKEN_MODEL_HINT)
+        fits.append(_fit(layer, features, is_task))
         if fits[-1].closed == 1:
             break
     best = max(fits, key=lambda fit: fit.closed)
@@ -113,7 +118,7 @@ def _task_prompts(adapter: Adapter, config: TaRotConfig, lm: TarotLM, include_pa
     task = load_task(config.task, include_path)
     samples = draw_samples(
         task,
-        config.num_samples,
+        config.n_drawn,
         num_fewshot=resolve_num_fewshot(task, config.num_fewshot),
         seed=config.seed,
         chat_template=get_chat_template(lm, config.apply_chat_template),

@@ -81,6 +81,8 @@ def _factorize(objective: AnswerObjective) -> list[_FactoredWeight]:
         gradients = torch.autograd.grad(objective.score_model(), list(weights.values()))
     factored = []
     for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
+        if not weight.isfinite().all():  # it has no singular values
+            continue
         u, s, vh = torch.linalg.svd(weight.detach().float(), full_matrices=False)
         factored.append(_FactoredWeight(name, u, s, vh, -s * ((u.T @ gradient.float()) * vh).sum(1)))
     return factored

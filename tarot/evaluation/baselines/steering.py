@@ -138,14 +138,18 @@ def caa(objective: AnswerObjective, budget: int, seed: int) -> SteeringEdit:
 def iti(objective: AnswerObjective, budget: int, seed: int) -> SteeringEdit:
     """Choose number and strength of the heads whose outputs are moved, those first that tell right from wrong best.
 
-    A logistic regression for each head, cross-validated over samples, ranks the heads. Arguments, errors and use as for
-    `caa`.
+    A logistic regression for each head, cross-validated over samples, ranks the heads. Arguments and use as for `caa`.
+
+    Raises:
+        TarotError: there is one sample, or the samples have no wrong answers.
 
     Example:
         >>> edit = iti(objective, budget=10, seed=0)
         >>> with edit.apply(objective.model):
         ...     score = objective.score_model()
     """
+    if len(objective.samples) < FOLDS:
+        raise TarotError(f"at least {FOLDS} labelled samples for the baseline iti", str(len(objective.samples)))
     sites = {site.name: site for site in objective.sites}
     texts = _record(objective, list(sites), "input")
     ranked = sorted(
@@ -239,7 +243,9 @@ def _shift(texts: _Texts, site: Site, head: int) -> Float[Tensor, " d_head"]:
 
 def _probe_accuracy(texts: _Texts, site: Site, head: int) -> float:
     values = texts.activations[site.name][:, _head_part(site, head)].numpy()
-    folds = GroupKFold(min(FOLDS, len(np.unique(texts.sample))))
+    if not np.isfinite(values).all():
+        return 0.0
+    folds = GroupKFold(FOLDS)
     probe = LogisticRegression(class_weight="balanced", max_iter=1000)
     scores = cross_val_score(probe, values, texts.right, groups=texts.sample, cv=folds, scoring="balanced_accuracy")
     return float(scores.mean())
