@@ -20,8 +20,10 @@ from tarot.evaluation.baselines import prompting
 from tarot.evaluation.baselines.prompting import BASELINES, batch_calibrate, embed_text
 from tarot.evaluation.baselines.registry import BASELINES as REGISTERED
 from tarot.evaluation.baselines.registry import check_baselines
+from tarot.evaluation.baselines.requirements import check_requirements
 from tarot.evaluation.baselines.run import run_baseline
 from tarot.evaluation.baselines.setting import Setting
+from tarot.evaluation.cell_runner import CellRunner, ModelCache
 from tarot.evaluation.compare import check_compare, compare
 from tarot.evaluation.grid import CellRequest, request_digest
 from tarot.evaluation.in_context import labelled_documents
@@ -30,6 +32,7 @@ from tarot.evaluation.results_file import comparisons_to_json, load_comparisons
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.task_loading import load_task
 from tarot.report.costs import COST_HEADER, cost_rows
+from tarot.search.config import TaRotConfig
 
 N_SHOTS = 2
 log_probability = st.floats(-8, 0)
@@ -198,6 +201,61 @@ def test_an_unknown_baseline_is_refused_before_a_model_is_loaded(setting: Settin
         check_compare(tuned(setting.loaded, folder), baselines=["lorra"], include_path=folder)
     with pytest.raises(UnknownName, match="'lora'"):
         CellRequest("bytes", "own_choice", include_path=str(folder), baselines=("lorra",)).check()
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "changes", "keyword"),
+    [
+        ("batch-calibration", "own_generate", {}, "choose"),
+        ("caa", "own_generate", {}, "wrong answers"),
+        ("iti", "own_choice", {"num_samples": 1}, "2 labelled"),
+        ("best-shots", "own_choice", {"num_samples": 1}, "2 labelled"),
+        ("lora", "own_choice", {"objective": "accuracy"}, "gradient"),
+        ("eigenpruning", "own_choice", {"objective": "fluency", "search": ""}, "labelled answers"),
+    ],
+)
+def test_what_a_baseline_cannot_do_is_known_before_a_model_is_loaded(
+    folder: Path, name: str, task: str, changes: dict[str, Any], keyword: str
+) -> None:
+    config = TaRotConfig(task, **({"search": "random"} | changes))
+    loaded_task = load_task(task, folder)
+    with pytest.raises(TarotError, match=keyword):
+        check_requirements([name], loaded_task, config)
+    check_requirements(["caa", "iti", "best-shots"], load_task("own_choice", folder), TaRotConfig("own_choice"))
+
+
+def test_prompts_of_a_task_without_shots_get_none(folder: Path) -> None:
+    task = load_task("own_choice", folder)
+    task.set_config("num_fewshot", 0)
+    for name, baseline in REGISTERED.items():
+        if not baseline.changes_model:
+            with pytest.raises(TarotError, match="num_fewshot"):
+                check_requirements([name], task, TaRotConfig("own_choice"))
+
+
+def test_compare_asks_before_it_measures(setting: Setting, folder: Path) -> None:
+    adapter = tuned(setting.loaded, folder)
+    few = replace(adapter, provenance={**adapter.provenance, "num_samples": 1})
+    arms: list[str] = []
+    with pytest.raises(TarotError, match="2 labelled"):
+        compare(
+            setting.loaded.model,
+            setting.loaded.tokenizer,
+            few,
+            include_path=folder,
+            baselines=["iti"],
+            on_arm=lambda name, *_: arms.append(name),
+        )
+    with pytest.raises(TarotError, match="2 labelled"):
+        check_compare(few, baselines=["iti"], include_path=folder)
+    request = CellRequest("bytes", "own_choice", samples=1, include_path=str(folder), baselines=("iti",))
+    with pytest.raises(TarotError, match="2 labelled"):
+        CellRunner(folder, ModelCache()).check(request)
+    with pytest.raises(TarotError, match="2 labelled"):
+        CellRunner(folder, ModelCache()).compare(request, setting.loaded)
+    assert not arms
+    check_compare(adapter, baselines=[*REGISTERED], include_path=folder)
+    CellRunner(folder, ModelCache()).check(replace(request, samples=6, baselines=tuple(REGISTERED)))
 
 
 def test_a_grid_tells_cells_with_other_baselines_apart() -> None:

@@ -81,12 +81,15 @@ class CellRunner:
         Raises:
             TarotError: as for `tarot.tune` and `tarot.compare`.
         """
+        from tarot.evaluation.baselines.requirements import check_requirements
         from tarot.evaluation.compare import compare
         from tarot.evaluation.lm_eval_results import check_scorable
         from tarot.objectives.task_loading import load_task
         from tarot.search.folder import read_curve
 
-        check_scorable(load_task(request.task, request.include_path))  # before a search takes minutes
+        task = load_task(request.task, request.include_path)
+        check_scorable(task)  # before a search takes minutes
+        check_requirements(request.baselines, task, request.config())
         tuned = {name: self.tune(replace(request, search=name), model) for name in (request.search, *request.control)}
         return compare(
             model.model,
@@ -108,13 +111,16 @@ class CellRunner:
         Raises:
             TarotError: the request cannot be run.
         """
+        from tarot.evaluation.baselines.requirements import check_requirements
         from tarot.evaluation.evaluate import check_tasks
         from tarot.evaluation.lm_eval_results import check_scorable
+        from tarot.objectives.task_loading import load_task
         from tarot.search.problem import check_samples
 
         request.check()
         for task in check_tasks([request.task], include_path=request.include_path, limit=request.limit):
             check_scorable(task)
+        check_requirements(request.baselines, load_task(request.task, request.include_path), request.config())
         check_samples(request.config(), request.include_path)
 
     def run(self, request: CellRequest) -> CellResult:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.evaluation.as_tuned import check_as_tuned, config_of, evaluate_as_tuned, evaluation_shots, tuning_samples
-from tarot.evaluation.baselines.registry import check_baselines
+from tarot.evaluation.baselines.requirements import check_requirements
 from tarot.evaluation.baselines.run import BaselineAnswers, count_labels, run_baseline
 from tarot.evaluation.baselines.setting import Setting
 from tarot.evaluation.command import not_repeated, repeat_command
@@ -121,7 +121,7 @@ def compare(
         UnknownName: no such baseline.
         TarotError: an adapter that does not record how it was tuned, or does not fit the model; a control tuned with
             other labels, prompts or budget than the adapter; other data than the adapter was tuned on; draws of no
-            shots; or a task whose answers are not right or wrong.
+            shots; a baseline that does not fit the task; or a task whose answers are not right or wrong.
 
     Example:
         >>> comparison = tarot.compare(model, tokenizer, adapter, limit=8)
@@ -132,10 +132,10 @@ def compare(
     loaded = LoadedModel.from_objects(model, tokenizer)
     adapter, others = Adapter.resolve(adapter), dict(controls or {})
     check_limit(limit)
-    check_baselines(baselines)
     config = config_of(adapter)
     check_controls(loaded, adapter, others.values())
     task = load_task(config.task, include_path)
+    check_requirements(baselines, task, config)
     check_scorable(task)
     check_answers(task)
     labelled = labelled_documents(task, tuning_samples(adapter))
@@ -325,8 +325,9 @@ def check_compare(
     limit: int | float | None = None,
 ) -> None:
     """Raise what `compare` would raise for these arguments, as far as it can be known without a model."""
-    check_baselines(baselines)
     task = check_as_tuned(adapter, include_path=include_path, limit=limit)
+    # `task` has the edit's own number of shots; another object has that of its file.
+    check_requirements(baselines, load_task(task.config.task, include_path), config_of(adapter))
     check_scorable(task)
     labelled_documents(task, tuning_samples(adapter))
     _check_draws(draws, evaluation_shots(config_of(adapter)) or num_fewshot)
