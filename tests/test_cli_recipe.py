@@ -35,6 +35,7 @@ num_samples: 5
 budget: 2
 draws: 0
 limit: 4
+baseline: [nearest-shots]
 """
 
 
@@ -102,6 +103,7 @@ def test_the_recipe_that_bench_writes_repeats_it(home: Path) -> None:
     grids = [load_comparisons(home / name) for name in ("grid.json", "again.json")]
     assert [cell.request_digest for cell in grids[0]] == [cell.request_digest for cell in grids[1]]
     assert [cell.num_fewshot for cell in grids[0]] == [0, 2] and len(grids[0][0].gold) == 4
+    assert grids[0][0].arm("nearest-shots").labels == 5
 
 
 @pytest.mark.parametrize(

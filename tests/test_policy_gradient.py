@@ -1,6 +1,7 @@
 """Policy gradient: a planted reward, the floor's multiplier, and a resumed run that is the uninterrupted one."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +14,16 @@ from letters import plant_rewards
 
 from tarot.errors import TarotError
 from tarot.models.loaded_model import LoadedModel
+from tarot.objectives import retained
 from tarot.objectives.fluency import NO_FLOOR, FluencyFloor
-from tarot.objectives.policy import DrawSet
+from tarot.objectives.policy import Draw, DrawSet
 from tarot.objectives.text_scores import TextScores, read_text_scores
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_curve, read_trials
 from tarot.search.policy_gradient import STEPS, DrawLog, PolicyGradient, PolicySteps, read_draws
 from tarot.search.problem import Problem
 from tarot.search.registry import spent, trial_cost
+from tarot.search.trials import Trial
 from tarot.search.tune import tune
 
 BUDGET = spent("policy-gradient", 5)
@@ -142,3 +145,43 @@ def test_damaged_draws_are_an_error(tmp_path: Path, loaded: LoadedModel, damage:
     (out / "draws.json").write_text(damage)
     with pytest.raises(TarotError, match="draws"):
         tune(loaded.model, loaded.tokenizer, FOLLOW, output_dir=out, budget=BUDGET, resume=True)
+
+
+def test_draws_of_other_tokens_are_refused(tmp_path: Path, loaded: LoadedModel) -> None:
+    out, path = tmp_path / "out", tmp_path / "out" / "draws.json"
+    tune(loaded.model, loaded.tokenizer, FOLLOW, output_dir=out, budget=spent("policy-gradient", 1))
+    sets = json.loads(path.read_text())
+    sets["0"]["draws"][0][0]["tokens"][0] = 258
+    path.write_text(json.dumps(sets))
+    with pytest.raises(TarotError, match="258"):
+        tune(loaded.model, loaded.tokenizer, FOLLOW, output_dir=out, budget=BUDGET, resume=True)
+
+
+def test_draws_without_numbers_fail_the_trial_and_are_not_kept(tmp_path: Path) -> None:
+    class Broken(Texts):
+        def draw(self, angles: torch.Tensor, seed: int, multiplier: float) -> DrawSet:
+            return DrawSet(seed, multiplier, ((Draw("a", (5,), 0.5, -1.0, (math.nan,)),),))
+
+    texts, log = Broken(-1.0), DrawLog(tmp_path)
+    _, gradient = PolicySteps(texts, texts, NO_FLOOR, seed=0)(0, torch.zeros(1, 1, 2), log)
+    assert gradient.isnan().all() and not log.sets and not list(tmp_path.iterdir())
+
+
+def test_only_trials_have_text_scores(tmp_path: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a limit the best trial is shrunk and scored again, which is no trial."""
+    monkeypatch.setattr(PolicyGradient, "rate", 1 / 4)
+    monkeypatch.setattr(retained, "bundled_prompts", lambda template: ["is it red? ", "was it? "])
+    monkeypatch.setattr(retained, "N_TEXTS", 2)
+    scored: list[Trial] = []
+    monkeypatch.setattr(
+        "tarot.search.kl_limit.replace", lambda trial, **new: scored.append(trial) or replace(trial, **new)
+    )
+    adapter = tune(
+        loaded.model,
+        loaded.tokenizer,
+        replace(FOLLOW, max_kl=1e-4),
+        output_dir=tmp_path / "out",
+        budget=BUDGET,
+    )
+    assert scored
+    assert list(read_text_scores(tmp_path / "out")) == list(range(adapter.provenance["trials"]))

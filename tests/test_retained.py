@@ -165,6 +165,12 @@ def test_forms_of_a_file(tmp_path: Path, lm: TarotLM) -> None:
     assert retained.read_prompt_file(path, template) == ["<user>Hi</s><assistant>", "Hi", "<user>Ho</s><assistant>"]
 
 
+def test_lines_may_end_as_windows_writes_them(tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_bytes(b"Hi\r\n\r\nHo\r\n")
+    assert retained.read_prompt_file(path, None) == ["Hi", "Ho"]
+
+
 def test_reading_stops_only_where_the_divergence_is_above(loaded: Any, few_prompts: None, tasks_folder: Path) -> None:
     config = TaRotConfig("own_choice", num_samples=4)
     problem = Problem.from_config(loaded, config, tasks_folder)

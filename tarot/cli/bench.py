@@ -148,6 +148,7 @@ def bench(
         "limit": limit,
         "num_fewshot": list(dict.fromkeys(parse_shots(num_fewshot))),
         "draws": draws,
+        "baseline": baseline or None,
         "search": list(dict.fromkeys(searches)),
         "space": space,
         "num_samples": num_samples,

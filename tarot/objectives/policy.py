@@ -7,6 +7,7 @@ Fluency is the mean log-probability of the text's tokens under the unedited mode
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -95,6 +96,12 @@ class DrawSet:
         texts = "\0".join(draw.text for drawn in self.draws for draw in drawn)
         return hashlib.sha256(texts.encode()).hexdigest()[:16]
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all rewards and log-probabilities are numbers."""
+        flat = [draw for drawn in self.draws for draw in drawn]
+        return all(map(math.isfinite, (each for d in flat for each in (d.reward, d.base, *d.drawn_with))))
+
     def advantages(self) -> Float[Tensor, "prompt draw"]:
         """Return the advantage of each draw, in spreads of the reward."""
         rewards = torch.tensor([[draw.reward for draw in drawn] for drawn in self.draws], dtype=torch.float64)
@@ -148,12 +155,15 @@ class PolicyObjective:
         """Return the gradient of the surrogate at these angles (radians), per radian and draw.
 
         Raises:
-            TarotError: the draws are not of the objective's prompts.
+            TarotError: the draws are not of the objective's prompts, or have tokens that the model does not.
         """
         if len(draws.draws) != len(self.prompts) or not all(len(drawn) > 1 for drawn in draws.draws):
             raise InvalidValueError(
                 f"Each of the {len(self.prompts)} prompts needs at least two draws.", hint="tune again"
             )
+        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        if (largest := max(token for drawn in draws.draws for draw in drawn for token in draw.tokens)) >= vocabulary:
+            raise InvalidValueError(f"tokens below {vocabulary} in the draws", str(largest), "tune again")
         requests = self._requests([[draw.tokens for draw in drawn] for drawn in draws.draws])
         advantages = draws.advantages().flatten().float()
         drawn_with = [torch.tensor(draw.drawn_with) for drawn in draws.draws for draw in drawn]

@@ -41,7 +41,7 @@ def read_prompt_file(path: str | Path, template: ChatTemplate | None) -> list[st
     if not path.is_file():
         raise MissingFileError(f"The file of prompts {path} does not exist.", hint="check --retain")
     try:
-        lines = read_file(path, MAX_BYTES).decode("utf-8-sig").split("\n")
+        lines = read_file(path, MAX_BYTES).decode("utf-8-sig").replace("\r\n", "\n").split("\n")
     except (OSError, ValueError) as error:
         raise InvalidValueError(f"a file of prompts in UTF-8 of at most {MAX_BYTES} bytes", str(path)) from error
     prompts: dict[str, None] = {}

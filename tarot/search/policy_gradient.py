@@ -12,8 +12,11 @@ Sources: see `tarot.objectives.surrogate`.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import ClassVar
+
+import torch
 
 from tarot._files.atomic import write_atomically
 from tarot._files.strict_json import Count, parse_json, read_file, validate
@@ -124,7 +127,10 @@ class PolicySteps:
         if first not in log.sets:
             before = log.sets[first - STEPS].multiplier if first - STEPS in log.sets else 0.0
             multiplier = next_multiplier(before, self._shortfall(scores.fluency), MULTIPLIER_RATE)
-            log.add(first, self.policy.draw(angles, stable_seed(self.seed, first), multiplier))
+            draws = self.policy.draw(angles, stable_seed(self.seed, first), multiplier)
+            if not draws.is_finite:  # no file can hold them; the trial fails, and the next one draws again
+                return scores, torch.full_like(angles, math.nan)
+            log.add(first, draws)
         return scores, self.policy.gradient(angles, log.sets[first])
 
     def _shortfall(self, fluency: float) -> float:

@@ -175,8 +175,13 @@ def _search(
         for callback in callbacks:
             callback.on_trial(trial, result)
 
+    def evaluate(x: Tensor) -> float | tuple[float, float]:
+        evaluation = problem.evaluate(_angles(space, x))
+        # A search that follows the gradient scores points here that are no trials: shrunk ones.
+        return evaluation.score if problem.policy else logs.keep_texts(evaluation)
+
     return run_search(
-        lambda x: logs.keep_texts(problem.evaluate(_angles(space, x))),
+        evaluate,
         space.d,
         search=config.search,
         budget=budget,
