@@ -38,9 +38,7 @@ class TextGenerator:
         self.prompts = prompts
         self.options = options
 
-    def generate(
-        self, seed: int, overrides: Mapping[str, Any] = NO_OVERRIDES, *, shows_bar: bool = False
-    ) -> list[str]:
+    def generate(self, seed: int, overrides: Mapping[str, Any] = NO_OVERRIDES, *, shows_bar: bool = False) -> list[str]:
         """Generate one continuation of each prompt.
 
         Args:
