@@ -15,7 +15,7 @@ from tarot.edit.gate import prompt_features
 from tarot.errors import TarotError
 from tarot.models.lm_eval_model import TarotLM
 from tarot.objectives.prompts import get_chat_template
-from tarot.objectives.samples import render_evaluation_documents
+from tarot.objectives.samples import draw_samples, render_evaluation_documents
 from tarot.objectives.task_loading import load_task
 from tarot.search.config import TaRotConfig
 from tarot.search.gate import _fit, closed_prompts, fit_gate
@@ -76,6 +76,23 @@ def test_adapters_without_their_samples_are_refused(loaded: Any, tuned_adapter: 
     few = replace(tuned_adapter, provenance=recipe | {"num_samples": 2})
     with pytest.raises(TarotError, match="samples"):
         fit_gate(loaded.model, loaded.tokenizer, few, include_path=tasks_folder)
+
+
+def test_prompts_that_only_score_a_policy_gradient_fit_the_gate_too(
+    loaded: Any, tuned_adapter: Adapter, tasks_folder: Path
+) -> None:
+    template = get_chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), True)
+    samples = draw_samples(load_task("own_choice", tasks_folder), 8, chat_template=template)
+    rewarded = {
+        "objective": "length:short",
+        "search": "policy-gradient",
+        "num_samples": 4,
+        "samples_drawn": [{"id": sample.id, "key": sample.key, "num_fewshot": 0} for sample in samples],
+    }
+    adapter = replace(tuned_adapter, provenance={**tuned_adapter.provenance, **rewarded})
+    gated = fit_gate(loaded.model, loaded.tokenizer, adapter, include_path=tasks_folder)
+    figures: Any = gated.provenance["gate"]
+    assert figures["task_prompts"] == 8
 
 
 def test_closed_prompts_come_with_and_without_a_system_message() -> None:

@@ -1,7 +1,7 @@
 """Each tracker keeps a search's settings and scores where its own library finds them; no network is used."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from tarot.search import Trial
 from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_trials
-from tarot.search.trackers import TRACKERS, make_trackers
+from tarot.search.trackers import TRACKERS, _Tracker, make_trackers
 from tarot.search.tune import tune
 
 CONFIG = TaRotConfig("own_choice", num_samples=4, search="random", space="head")
@@ -103,6 +103,21 @@ def test_wandb_keeps_the_scores_offline(
     assert all("own_choice" in each.values() and "best_score" in each for each in logged)
     # A process of W&B fills the file, possibly after the run has ended, so its content is not read here.
     assert len(list((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))) == 1
+
+
+def test_resumed_trials_count_the_evaluations_that_each_cost() -> None:
+    logged: list[float] = []
+
+    class Kept(_Tracker):
+        def begin(self, settings: Mapping[str, Any]) -> None: ...
+
+        def log(self, step: int, scores: Mapping[str, float]) -> None:
+            logged.append(scores["evaluations"])
+
+    trials = [Trial(index, (0.5,), 0.0, "gradient", 0.0, 0.0) for index in range(4)]
+    config = TaRotConfig("openings", objective="length:short")
+    Kept().on_search_begin(config, model="model", budget=60, resumed=trials)
+    assert logged == [17, 30, 43, 60]  # each set of three trials begins with four more
 
 
 def test_an_unknown_tracker_is_named() -> None:

@@ -77,7 +77,7 @@ def check_free(folder: Path, *, resume: bool) -> None:
     The folder must be missing or empty. To resume, it may hold the trials of a search.
     """
     if folder.exists() and not folder.is_dir():
-        raise TarotError("a folder to write to", f"the file {folder}", "choose another --output")
+        raise TarotError("a folder to write to", f"the file {folder}", "choose another --output-path")
     check_writable(folder, folder=True)
     names = {path.name for path in folder.iterdir()} - {LOCK} if folder.is_dir() else set()
     # An adapter that was composed, pruned or imported has no trials to resume.

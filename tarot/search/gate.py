@@ -57,7 +57,6 @@ def fit_gate(
     tokenizer: PreTrainedTokenizerBase,
     adapter: Adapter,
     *,
-    retained: Sequence[str] = (),
     include_path: str | Path | None = None,
 ) -> Adapter:
     """Return the adapter with a gate that opens for prompts like those of its samples.
@@ -69,11 +68,10 @@ def fit_gate(
         model: the model that the adapter was made for; unchanged.
         tokenizer: the model's tokenizer.
         adapter: an adapter that was tuned on a task; a gate that it has is replaced.
-        retained: complete prompts, as texts, that must leave the gate closed, beside those that come with tarot.
         include_path: folder of further task files.
 
     Raises:
-        InvalidValueError: the adapter does not say what it was tuned on, or was made for another model.
+        InvalidValueError: the adapter does not record its task or samples, or was made for another model.
         TarotError: there are fewer than 4 samples, the task's data are not those that the adapter was tuned on, or a
             hidden state is not a number.
 
@@ -88,7 +86,7 @@ def fit_gate(
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
     template = get_chat_template(lm, config.apply_chat_template)
     ours = list(dict.fromkeys(_task_prompts(adapter, config, lm, include_path)))
-    others = [text for text in dict.fromkeys([*closed_prompts(template), *retained]) if text not in set(ours)]
+    others = [text for text in closed_prompts(template) if text not in set(ours)]
     if len(ours) < LEAST_PROMPTS:
         raise InvalidValueError(f"at least {LEAST_PROMPTS} different prompts of the task", str(len(ours)))
     encoded = [lm.tok_encode(text) for text in (*ours, *others)]
@@ -115,6 +113,9 @@ def fit_gate(
 
 def _task_prompts(adapter: Adapter, config: TaRotConfig, lm: TarotLM, include_path: str | Path | None) -> Iterator[str]:
     """Yield the prompts of the adapter's samples."""
+    recorded = adapter.provenance.get("samples_drawn")
+    if not recorded or not isinstance(recorded, list):
+        raise InvalidValueError("The adapter records no samples, and a gate opens for prompts like theirs.")
     task = load_task(config.task, include_path)
     samples = draw_samples(
         task,
@@ -123,8 +124,7 @@ def _task_prompts(adapter: Adapter, config: TaRotConfig, lm: TarotLM, include_pa
         seed=config.seed,
         chat_template=get_chat_template(lm, config.apply_chat_template),
     )
-    recorded = adapter.provenance.get("samples_drawn")
-    if not isinstance(recorded, list) or [each["key"] for each in recorded] != [sample.key for sample in samples]:
+    if [each["key"] for each in recorded] != [sample.key for sample in samples]:
         raise TarotError(
             f"The samples of {config.task} differ from those that the adapter was tuned on.", hint="use its data"
         )

@@ -17,7 +17,7 @@ from tarot.errors import TarotError, UnknownName
 from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
 from tarot.search.loop import SearchResult
-from tarot.search.registry import trial_cost
+from tarot.search.registry import spent
 from tarot.search.trials import Trial, best_of
 
 Scores = Mapping[str, float]
@@ -29,9 +29,8 @@ class _Tracker(Callback):
     def on_search_begin(self, config: TaRotConfig, *, model: str, budget: int, resumed: Sequence[Trial]) -> None:
         """Begin a run; it gets the trials of a resumed log too."""
         self.begin({"model": model, "budget": budget, **config.to_dict()})
-        cost = trial_cost(config.search)
         for n, trial in enumerate(resumed, start=1):
-            self.log(trial.index, _scores(trial, best_of(resumed[:n]), cost * n))
+            self.log(trial.index, _scores(trial, best_of(resumed[:n]), spent(config.search, n)))
 
     def on_trial(self, trial: Trial, result: SearchResult) -> None:
         """Log the scores of a trial."""
