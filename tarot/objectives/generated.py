@@ -31,7 +31,8 @@ from tarot.models.scoring.scorer import Request, Scorer
 from tarot.objectives.fluency import NO_FLOOR, Fluency, FluencyFloor, make_fluency
 from tarot.objectives.rewards import Reward, make_reward
 from tarot.objectives.samples import Sample
-from tarot.objectives.text_generation import NO_OVERRIDES, TextGenerator
+from tarot.objectives.surrogate import leave_one_out
+from tarot.objectives.text_generation import TextGenerator
 from tarot.objectives.text_scores import ScoredTexts, TextScores
 
 N_DRAWS = 4  # continuations of each prompt from which a gradient is estimated
@@ -84,7 +85,6 @@ class GenerationObjective:
         self.rotation = rotation
         self.floor = floor
         self.seed = seed
-        self._n_gradients = 0
 
     def __call__(self, angles: Float[Tensor, "layer head angle"]) -> float:
         """Return the score of these angles (radians), in the reward's units; NaN if the edit is refused."""
@@ -98,7 +98,9 @@ class GenerationObjective:
         """
         if not angles.any():
             return self.base
-        scored_texts = self._score(self._generate(angles, self.seed))
+        with torch.no_grad(), merge_temporarily(self.model, angles, self.sites, self.rotation):
+            texts = self.generator.generate(self.seed)
+        scored_texts = self._score(texts)
         scores = scored_texts.summary
         if self._is_broken(scores):
             reward, fluency = map(_finite_mean, (scored_texts.rewards, scored_texts.fluencies))
@@ -113,56 +115,43 @@ class GenerationObjective:
             raise TarotError("The unedited model's texts have no finite reward and fluency.", hint=BROKEN_MODEL_HINT)
         return scores
 
-    def gradient(self, angles: Float[Tensor, "layer head angle"] | None = None) -> Float[Tensor, "layer head angle"]:
-        """Estimate the gradient of the expected reward of sampled texts, per radian.
+    def gradient(self) -> Float[Tensor, "layer head angle"]:
+        """Estimate the gradient of the expected reward of sampled texts at the identity, per radian.
 
         d E[reward] / d angles = mean over draws of (reward - mean of the prompt's other draws) d log p(text).
 
         Texts are sampled because the reward of greedy ones is constant almost everywhere. This is the score-function
         estimator of Williams, Machine Learning 8 (1992), with the leave-one-out baseline of Kool, van Hoof and Welling
-        (2019). Every call draws new texts, so two estimates at one point differ; the order of the calls and the seed
-        determine them.
-
-        Args:
-            angles: in radians; None for the identity.
+        (2019).
 
         Raises:
-            TarotError: At the identity, all draws of every prompt have the same reward.
+            TarotError: All draws of every prompt have the same reward.
         """
-        if angles is None:
-            angles = torch.zeros(angle_mask(self.sites, self.rotation.n_angles).shape)
-        first_seed = self.seed + 1 + self._n_gradients * N_DRAWS
-        self._n_gradients += 1
-        draws = [self._generate(angles, first_seed + i, SAMPLING) for i in range(N_DRAWS)]
+        draws = [self.generator.generate(self.seed + 1 + i, SAMPLING) for i in range(N_DRAWS)]
         rewards = torch.tensor([list(self.reward(self.prompts, texts)) for texts in draws])
-        advantage = (rewards - rewards.mean(0)) * N_DRAWS / (N_DRAWS - 1)
-        if not advantage.any() and not angles.any():
+        advantage = leave_one_out(rewards.T)
+        if not advantage.any():
             raise TarotError(
                 f"All sampled texts have the same reward, {float(rewards.mean()):g}, so there is no gradient.",
                 hint="try --space head, or other samples",
             )
-        total = torch.zeros(angles.shape)
+        total = torch.zeros(angle_mask(self.sites, self.rotation.n_angles).shape)
         for i, prompt in enumerate(self.prompts):
-            if advantage[:, i].any():
+            if advantage[i].any():
                 requests = tuple(self.fluency.request(prompt, texts[i]) for texts in draws)
-                total += self._log_probability_gradient(angles, requests, advantage[:, i])
+                total += self._log_probability_gradient(requests, advantage[i])
         return total / (N_DRAWS * len(self.prompts))
 
     def _log_probability_gradient(
-        self, angles: Float[Tensor, "layer head angle"], requests: tuple[Request, ...], weights: Float[Tensor, " draw"]
+        self, requests: tuple[Request, ...], weights: Float[Tensor, " draw"]
     ) -> Float[Tensor, "layer head angle"]:
-        """Return d (sum of weight * log p) / d angles."""
-        angles = angles.detach().to(self.model.device, copy=True).requires_grad_()
+        """Return d (sum of weight * log p) / d angles at the identity."""
+        shape = angle_mask(self.sites, self.rotation.n_angles).shape
+        angles = torch.zeros(shape, device=self.model.device, requires_grad=True)
         with torch.enable_grad(), apply_rotation(self.model, angles, self.sites, self.rotation):
             log_probabilities, _ = Scorer(self.model, requests).log_probabilities()
             (gradient,) = torch.autograd.grad(log_probabilities @ weights.to(log_probabilities), angles)
         return gradient.cpu()
-
-    def _generate(
-        self, angles: Float[Tensor, "layer head angle"], seed: int, overrides: Mapping[str, Any] = NO_OVERRIDES
-    ) -> list[str]:
-        with torch.no_grad(), merge_temporarily(self.model, angles, self.sites, self.rotation):
-            return self.generator.generate(seed, overrides)
 
     def _score(self, texts: Sequence[str]) -> ScoredTexts:
         return score_texts(self.prompts, texts, self.reward, self.fluency)
