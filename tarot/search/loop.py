@@ -44,14 +44,12 @@ class SearchResult:
 
     Attributes:
         trials: all trials in order, those of a resumed log first.
-        resumed: number of trials that came from the log.
         spent: evaluations that all trials count for.
         interrupted: whether Ctrl-C ended the search before its budget was spent.
         choice: what the search returns under a limit; None without one.
     """
 
     trials: tuple[Trial, ...]
-    resumed: int
     spent: int
     interrupted: bool
     choice: Choice | None = None
@@ -131,13 +129,12 @@ def run_search(
         strategy.step_scale = step_scale(limit.max_kl)
     keep_gradient = bool(getattr(strategy, "follows_refused", False))
     trials = list(log.trials) if log else []
-    resumed = len(trials)
     for trial in trials:
         if len(trial.x) != d:
             raise TarotError(f"trials of {d} coordinates", f"{len(trial.x)} in the log", "choose another folder")
 
     def result(interrupted: bool, choice: Choice | None = None) -> SearchResult:
-        return SearchResult(tuple(trials), resumed, spent(search, len(trials)), interrupted, choice)
+        return SearchResult(tuple(trials), spent(search, len(trials)), interrupted, choice)
 
     def choose() -> Choice | None:
         return choose_trial(trials, limit, lambda x: _score(f(x))) if limit else None
