@@ -131,12 +131,12 @@ def test_answers_inside_the_prompt_are_shown_by_it(
 
 def test_threads_take_turns(loaded: LoadedModel, tuned_adapter: Adapter) -> None:
     side_by_side = SideBySide(loaded, max_new_tokens=12)
-    expected = side_by_side.write_all("item 7", tuned_adapter)
+    *_, expected = side_by_side.write("item 7", tuned_adapter)
     seen: list[object] = []
 
     def write() -> None:
         try:
-            seen.append(side_by_side.write_all("item 7", tuned_adapter))
+            seen.append(list(side_by_side.write("item 7", tuned_adapter))[-1])
         except TarotError as error:
             seen.append(error)
 
@@ -162,7 +162,7 @@ def test_a_number_of_tokens_that_leaves_no_room_is_refused(loaded: LoadedModel, 
 
 def test_a_blank_prompt_is_refused(loaded: LoadedModel, tuned_adapter: Adapter) -> None:
     with pytest.raises(InvalidValueError, match="empty"):
-        SideBySide(loaded).write_all(" \n", tuned_adapter)
+        next(SideBySide(loaded).write(" \n", tuned_adapter))
 
 
 def test_a_document_that_the_adapter_was_tuned_on_is_refused(tuned_adapter: Adapter, tasks_folder: Path) -> None:

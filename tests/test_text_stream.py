@@ -1,5 +1,6 @@
 """Text streams: chunks change nothing, streams of one model take turns, and texts end where they should."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -23,9 +24,15 @@ class Numbers:
         return " ".join(map(str, ids))
 
 
+def texts_of(stream: TextStream) -> Iterator[str]:
+    while not stream.is_finished:
+        stream.advance()
+        yield stream.text
+
+
 def written(model: Any, prompt: list[int], n: int) -> list[int]:
     stream = TextStream(model, Numbers(), prompt, max_new_tokens=n)
-    list(stream)
+    list(texts_of(stream))
     return stream.tokens
 
 
@@ -56,7 +63,7 @@ MODEL, TOKENIZER = byte_model(), byte_tokenizer()
 def test_a_text_grows_to_the_length_that_was_asked_for(prompt: str, n: int) -> None:
     tokenizer = TOKENIZER
     stream = TextStream(MODEL, tokenizer, tokenizer(prompt)["input_ids"], max_new_tokens=n)
-    texts = list(stream)
+    texts = list(texts_of(stream))
     assert all(longer.startswith(shorter) for shorter, longer in pairwise(texts))
     assert len(stream.tokens) == n or stream.tokens[-1] == tokenizer.eos_token_id
     assert texts[-1] == stream.text == tokenizer.decode(stream.tokens, skip_special_tokens=True)
@@ -80,7 +87,7 @@ def test_a_stop_text_ends_the_text_and_is_left_out() -> None:
     everything = " ".join(map(str, written(model, prompt, 9)))
     stop = everything.split()[5]
     stream = TextStream(model, Numbers(), prompt, max_new_tokens=9, until=["nowhere", stop])
-    list(stream)
+    list(texts_of(stream))
     assert stream.text == everything[: everything.index(stop)] and stream.is_finished
 
 

@@ -57,7 +57,8 @@ def expected(home: Path, strength: float) -> TextPair:
     """What the page must show for `item 7`, with line ends as a text box has them."""
     loaded = load_model(str(home / "model"), device="cpu")
     side_by_side = SideBySide(loaded, max_new_tokens=6)
-    return side_by_side.write_all("item 7", Adapter.from_pretrained(home / "adapter"), strength=strength)
+    *_, texts = side_by_side.write("item 7", Adapter.from_pretrained(home / "adapter"), strength=strength)
+    return texts
 
 
 def shown(browser: Browser, pair: TextPair) -> Any:
@@ -104,7 +105,7 @@ def test_an_example_is_sent_as_evaluate_sends_it_until_it_is_changed(home: Path,
     side_by_side, edit = SideBySide(loaded, max_new_tokens=6), Adapter.from_pretrained(home / "adapter")
     ((text, prompt),) = side_by_side.example_prompts("own_choice", home / "tasks", 1).items()
     *_, pair = side_by_side.continue_prompt(prompt, edit)
-    as_message = side_by_side.write_all(f"{text}!", edit)
+    *_, as_message = side_by_side.write(f"{text}!", edit)
     assert pair != as_message
     browser.run("location.reload()")
     browser.find("#prompt textarea")

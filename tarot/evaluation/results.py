@@ -354,11 +354,8 @@ class Comparison:
             for row in range(len(self.keys))
         )
 
-    def to_measurement(self, metric: str = HEADLINE) -> Measurement:
+    def to_measurement(self) -> Measurement:
         """Return scores and gain as the model card of the adapter shows them.
-
-        Raises:
-            UnknownName: no such metric.
 
         Example:
             >>> comparison.to_measurement().edited_score == comparison.score()
@@ -366,13 +363,13 @@ class Comparison:
         """
         from tarot.evaluation.metrics import metric_named  # imports NumPy and SciPy
 
-        gain = self.gain(metric)
+        gain = self.gain()
         return Measurement(
             task=self.task,
-            metric=metric,
-            title=metric_named(metric).title,
+            metric=HEADLINE,
+            title=metric_named(HEADLINE).title,
             n_documents=gain.n,
-            scores=tuple((arm.name, arm.labels, self.score(metric, arm=arm.name)) for arm in self.arms),
+            scores=tuple((arm.name, arm.labels, self.score(arm=arm.name)) for arm in self.arms),
             edited=EDITED,
             gain=(gain.value, gain.low, gain.high),
             command=self.command,

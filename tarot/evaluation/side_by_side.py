@@ -86,8 +86,8 @@ class SideBySide:
         >>> from tarot.evaluation.side_by_side import SideBySide
         >>> side_by_side = SideBySide(tarot.load_model("wheel:smollm2-135m"), max_new_tokens=5)
         >>> *_, texts = side_by_side.write("Did Ed leave?", adapter)
-        >>> texts == side_by_side.write_all("Did Ed leave?", adapter)
-        True
+        >>> texts.base == texts.edited
+        False
     """
 
     def __init__(
@@ -120,11 +120,6 @@ class SideBySide:
             raise InvalidValueError("The prompt is empty.")
         prompt = self._chat_template([{"role": "user", "content": text}]) if self._chat_template else text
         yield from self.continue_prompt(prompt, adapter, strength=strength)
-
-    def write_all(self, text: str, adapter: Adapter, *, strength: float = 1.0) -> TextPair:
-        """Write both continuations of a text and return them complete; arguments and errors as for `write`."""
-        *_, texts = self.write(text, adapter, strength=strength)
-        return texts
 
     def continue_prompt(
         self, prompt: str, adapter: Adapter, *, strength: float = 1.0, until: Sequence[str] = ()

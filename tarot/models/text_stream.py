@@ -3,7 +3,7 @@
 Streams of one model can take turns, so that a base and an edited text grow side by side.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -93,12 +93,6 @@ class TextStream:
         is_over = bool(ends) or self._all_tokens[-1] in self._end_tokens or len(self._all_tokens) >= self._n_most
         self.is_finished = is_over
         self.text = text[: min(ends)] if ends else text if is_over else text.rstrip(UNFINISHED)
-
-    def __iter__(self) -> Iterator[str]:
-        """Advance to the end, and yield the text after each chunk."""
-        while not self.is_finished:
-            self.advance()
-            yield self.text
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -6,7 +6,6 @@ The last term is one sample of the KL divergence of the edited from the unedited
 Fluency is the mean log-probability of the text's tokens under the unedited model, so both need one pass of that model.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,12 +90,6 @@ class DrawSet:
     draws: tuple[tuple[Draw, ...], ...]
 
     @property
-    def digest(self) -> str:
-        """Digest of all texts."""
-        texts = "\0".join(draw.text for drawn in self.draws for draw in drawn)
-        return hashlib.sha256(texts.encode()).hexdigest()[:16]
-
-    @property
     def is_finite(self) -> bool:
         """Whether all rewards and log-probabilities are numbers."""
         flat = [draw for drawn in self.draws for draw in drawn]
@@ -134,12 +127,12 @@ class PolicyObjective:
         self.sites = tuple(sites)
         self.rotation = rotation
 
-    def draw(self, angles: Angles, seed: int, multiplier: float = 0.0, n_draws: int = N_DRAWS) -> DrawSet:
+    def draw(self, angles: Angles, seed: int, multiplier: float = 0.0) -> DrawSet:
         """Sample and score texts under the edit of these angles, in radians."""
         with torch.no_grad(), merge_temporarily(self.model, angles, self.sites, self.rotation):
-            texts = self.sampler.sample(n_draws, seed)
+            texts = self.sampler.sample(N_DRAWS, seed)
         flat = [text for drawn in texts for text in drawn]
-        prompts = [prompt for prompt in self.prompts for _ in range(n_draws)]
+        prompts = [prompt for prompt in self.prompts for _ in range(N_DRAWS)]
         rewards = self.reward(prompts, [text.text for text in flat])
         requests = self._requests([[text.tokens for text in drawn] for drawn in texts])
         with torch.no_grad():
@@ -148,7 +141,7 @@ class PolicyObjective:
             Draw(text.text, text.tokens, float(reward), total, text.log_probabilities)
             for text, reward, total in zip(flat, rewards, base, strict=True)
         ]
-        by_prompt = (tuple(draws[begin : begin + n_draws]) for begin in range(0, len(draws), n_draws))
+        by_prompt = (tuple(draws[begin : begin + N_DRAWS]) for begin in range(0, len(draws), N_DRAWS))
         return DrawSet(seed, multiplier, tuple(by_prompt))
 
     def gradient(self, angles: Angles, draws: DrawSet) -> Angles:

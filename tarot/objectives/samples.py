@@ -72,9 +72,10 @@ def draw_samples(
         >>> len(draw_samples(load_task("synth_color"), 20))
         20
     """
-    check_sample_counts(n, num_fewshot)
+    if n < 1:
+        raise InvalidValueError("at least 1 sample", str(n))
     num_fewshot = resolve_num_fewshot(task, num_fewshot)
-    most_shots = _max_num_fewshot(num_fewshot)
+    most_shots = max(MIXED_SHOTS) if num_fewshot == "mix" else _check_num_fewshot(num_fewshot)
     documents = find_tuning_documents(task)
     check_answers(task)
     pool = ShotPool(task, tuning=True) if most_shots else None
@@ -130,17 +131,6 @@ def render_evaluation_documents(
         if shots:
             stack.callback(ShotPool(task).show())
         return [_render_sample(task, f"{split}/{row}", doc, shots, chat_template) for row, doc in enumerate(docs)]
-
-
-def check_sample_counts(num_samples: int, num_fewshot: int | str) -> None:
-    """Raise TarotError unless `num_samples` is at least 1, and `num_fewshot` a number of shots or "mix"."""
-    if num_samples < 1:
-        raise InvalidValueError("at least 1 sample", str(num_samples))
-    _max_num_fewshot(num_fewshot)
-
-
-def _max_num_fewshot(num_fewshot: int | str) -> int:
-    return max(MIXED_SHOTS) if num_fewshot == "mix" else _check_num_fewshot(num_fewshot)
 
 
 def _check_num_fewshot(num_fewshot: int | str) -> int:

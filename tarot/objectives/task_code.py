@@ -20,14 +20,14 @@ DOCUMENT_STEPS = (
 
 
 @contextmanager
-def as_tarot_error(expected: str, hint: str = "check the task file") -> Iterator[None]:
+def as_tarot_error(expected: str) -> Iterator[None]:
     """Raise any exception of the body, `SystemExit` included, as a TarotError."""
     try:
         yield
     except TarotError:
         raise
     except (Exception, SystemExit) as error:
-        raise TarotError(expected, f"{type(error).__name__}: {error}", hint) from error
+        raise TarotError(expected, f"{type(error).__name__}: {error}", "check the task file") from error
 
 
 def guard_task_code(task: Task) -> None:
