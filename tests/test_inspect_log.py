@@ -69,6 +69,16 @@ def test_inspect_reads_every_document_of_every_arm(tmp_path: Path) -> None:
             assert f"{-1.0 - row:.4f}" in sample.scores["greedy"].explanation
 
 
+def test_documents_without_a_number_are_named(tmp_path: Path) -> None:
+    comparison = compared()
+    broken = replace(comparison.arms[0], without_number=(1, 4), greedy=(OUTSIDE,) * N, predicted=(OUTSIDE,) * N)
+    comparison = replace(comparison, arms=(broken, *comparison.arms[1:]))
+    first, other, *_ = (log.read_eval_log(str(file)) for file in write_inspect_logs(tmp_path, comparison, {}))
+    assert first.eval.task_args["without_number"].startswith("2 of 6 documents without a number")
+    assert "without_number" not in other.eval.task_args
+    assert first.samples[1].scores["greedy"].answer == "no number"
+
+
 def test_without_the_logged_documents_the_question_is_the_prompt(tmp_path: Path) -> None:
     comparison = replace(compared(), choices=())
     read = log.read_eval_log(str(write_inspect_logs(tmp_path, comparison, {})[0]))

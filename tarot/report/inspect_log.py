@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tarot._files.atomic import replace_file
-from tarot.errors import TarotError
+from tarot.errors import TarotError, describe_missing_numbers
 from tarot.evaluation.metrics import METRICS
 from tarot.evaluation.results import OUTSIDE, Arm, Comparison
 from tarot.evaluation.reward_results import RewardComparison
@@ -50,6 +50,8 @@ def write_inspect_logs(
         samples = [_sample(log, comparison, arm, row, documents) for row in range(len(comparison.gold))]
         scores = [_total(log, comparison, arm, scorer) for scorer in SCORERS]
         settings = {"arm": arm.name, "shots": comparison.shots, "labels": arm.labels}
+        if arm.without_number:
+            settings["without_number"] = describe_missing_numbers(arm.without_number, len(comparison.gold))
         files.append(_write(log, folder, comparison, arm.name, settings, samples, scores, arm.seconds))
     return files
 
