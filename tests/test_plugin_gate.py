@@ -109,6 +109,22 @@ def test_an_interrupted_run_fails_its_gate_too(gated: pytest.Pytester) -> None:
     assert [comparison.arm("edited").greedy for comparison in baseline] == [right_answers(40, 0).gold] * 2
 
 
+@pytest.mark.parametrize(
+    ("body", "options"), [("assert 0", ("--setup-only",)), ("pytest.exit('enough', returncode=0)", ())]
+)
+def test_a_run_that_leaves_tests_out_writes_no_baseline(
+    gated: pytest.Pytester, body: str, options: tuple[str, ...]
+) -> None:
+    gated.makepyfile(f"import pytest\n{GAIN}\n\ndef test_other(tarot_gain):\n    {body}\n")
+    result = gated.runpytest_inprocess(
+        *CELLS, "--tarot-save-baseline=new.json", "--tarot-report=report", *options, no_reraise_ctrlc=True
+    )
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["*new.json is not written: no baseline is *"])
+    assert not (gated.path / "new.json").exists()
+    assert "The test run did not finish." in (gated.path / "report" / "index.html").read_text()
+
+
 FAILING = {
     "assertion": "def test_it(tarot_gain):\n    assert tarot_gain.greedy_f1.low > 0\n",
     "xfail": "import pytest\n@pytest.mark.xfail\ndef test_it(tarot_gain):\n    assert tarot_gain.f1.low > 0\n",

@@ -28,7 +28,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if is_worker(config) or any(getattr(config.option, name, False) for name in WITHOUT_TESTS):
         return
     state = config.stash[STATE]
-    ended = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    # `--setup-only` calls no test, and `pytest.exit(returncode=0)` leaves tests out of a run that seems to pass.
+    all_ended = len(state.ended_tests) >= session.testscollected
+    ended = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and all_ended
     failed = session.shouldstop or session.shouldfail or session.testsfailed or state.measuring_failed
     comparisons = sorted(state.comparisons.values(), key=lambda comparison: comparison.id)
     for cell, lines in _judge(state, comparisons):
@@ -40,7 +42,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         fail_item(session, "--tarot-save-baseline", [str(error)])
         state.failures.append(str(error))
     try:
-        _write_report(state, comparisons, _outcome(session, state))
+        _write_report(state, comparisons, _outcome(session, state, all_ended))
     except TarotError as error:
         fail_item(session, "--tarot-report", [str(error)])
         state.failures.append(str(error))
@@ -97,13 +99,15 @@ def _save(state: SessionState, comparisons: "list[Comparison]", *, complete: boo
     )
 
 
-def _outcome(session: pytest.Session, state: SessionState) -> str:
-    """Say how the run ends, as its exit code will; "" if it passes."""
+def _outcome(session: pytest.Session, state: SessionState, all_ended: bool) -> str:
+    """Say how the run ends, as its exit code will or because tests were left out; "" if it passes."""
     if session.exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
         return "The test run did not finish."
     if session.testsfailed:
         return f"The test run failed: {session.testsfailed} of {session.testscollected} tests."
-    return "The test run failed." if state.failures else ""
+    if state.failures:
+        return "The test run failed."
+    return "" if all_ended else "The test run did not finish."
 
 
 def _write_report(state: SessionState, comparisons: "list[Comparison]", outcome: str) -> None:

@@ -111,11 +111,13 @@ class Collector:
         self.state = state
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Add a report's comparisons and notes.
+        """Add a report's comparisons and notes, and the test's id if it has ended.
 
         If a cell was measured twice, keep the comparison with more arms, or else the later one: the arms that both have
         are equal.
         """
+        if report.when == "call" or (report.when == "setup" and not report.passed):
+            self.state.ended_tests.add(report.nodeid)
         notes: list[str] = []
         for values in getattr(report, "tarot_cells", ()):
             from tarot.evaluation.results import Arm, Comparison, missing_number_notes  # only in runs that measure

@@ -39,6 +39,7 @@ class SessionState:
         failures: lines for the summary: failures of the gate, and of saving and reporting.
         verdicts: the gate's verdict on each cell.
         measuring_failed: whether a test that measures failed, or was expected to fail.
+        ended_tests: ids of the tests that were called, or whose setup skipped or failed them.
     """
 
     config: pytest.Config
@@ -54,6 +55,7 @@ class SessionState:
     failures: list[str] = field(default_factory=list)
     verdicts: list["Verdict"] = field(default_factory=list)
     measuring_failed: bool = False
+    ended_tests: set[str] = field(default_factory=set)
     _runner: CellRunner | None = None
     _ray: "RayEngine | None" = None
     _ray_results: dict[CellRequest, tuple["Adapter", "Comparison"]] = field(default_factory=dict)
