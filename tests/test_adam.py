@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from landscapes import comparable, never_called, with_gradient
 from torch import Tensor
 
 from tarot.search import TrialLog, run_search
-from tarot.search.adam import EPSILON, HALVING, RATE
+from tarot.search.adam import EPSILON, HALVING, MOMENTUM, RATE, SQUARES, _step
 
 steady = settings(deadline=None, derandomize=True)
 
@@ -38,6 +38,18 @@ def test_agrees_with_torch(top: list[float], steps: int) -> None:
         with torch.no_grad():
             x.clamp_(0, 1)
     assert (len(result.trials), result.spent) == (steps, 3 * steps)
+
+
+@steady
+@given(st.lists(st.lists(st.floats(-1, 1), min_size=3, max_size=3), min_size=1, max_size=5))
+def test_one_scale_keeps_the_direction_of_the_moving_mean(gradients: list[list[float]]) -> None:
+    """The step has the length that Adam's would have if all coordinates were alike, and none of its distortion."""
+    g = torch.tensor(gradients, dtype=torch.float64)
+    assume(float(g.abs().max()) > 1e-3)
+    ages = torch.arange(len(g) - 1, -1, -1, dtype=torch.float64)
+    momentum, squares = (decay**ages / (decay**ages).sum() for decay in (MOMENTUM, SQUARES))
+    root_mean_square = float((squares @ g.square()).mean().sqrt())
+    torch.testing.assert_close(_step(gradients, one_scale=True), momentum @ g / root_mean_square, rtol=1e-6, atol=1e-9)
 
 
 def test_beats_a_surrogate_of_the_same_budget_in_many_dimensions() -> None:

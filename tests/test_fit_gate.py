@@ -19,7 +19,7 @@ from tarot.objectives.samples import draw_samples, render_evaluation_documents
 from tarot.objectives.task_loading import load_task
 from tarot.search.config import TaRotConfig
 from tarot.search.gate import _fit, closed_prompts, fit_gate
-from tarot.search.registry import spent
+from tarot.search.registry import trial_cost
 from tarot.search.tune import tune
 
 
@@ -107,7 +107,7 @@ def test_an_adapter_of_a_policy_gradient_has_twice_as_many_samples(
 ) -> None:
     model = plant_rewards(tmp_path, monkeypatch)
     config = TaRotConfig("openings", num_samples=3, objective="planted:vowels")
-    adapter = tune(model.model, model.tokenizer, config, budget=spent("policy-gradient", 1))
+    adapter = tune(model.model, model.tokenizer, config, budget=trial_cost("policy-gradient"))
     figures: Any = fit_gate(model.model, model.tokenizer, adapter).provenance["gate"]
     assert figures["task_prompts"] == 6
 

@@ -20,13 +20,13 @@ from tarot.objectives.policy import Draw, DrawSet
 from tarot.objectives.text_scores import TextScores, read_text_scores
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_curve, read_trials
-from tarot.search.policy_gradient import STEPS, DrawLog, PolicyGradient, PolicySteps, read_draws
+from tarot.search.policy_gradient import DrawLog, PolicyGradient, PolicySteps, read_draws
 from tarot.search.problem import Problem
-from tarot.search.registry import spent, trial_cost
+from tarot.search.registry import trial_cost
 from tarot.search.trials import Trial
 from tarot.search.tune import tune
 
-BUDGET = spent("policy-gradient", 5)
+BUDGET = 5 * trial_cost("policy-gradient")
 FOLLOW = TaRotConfig("openings", num_samples=4, objective="planted:vowels")
 
 
@@ -45,21 +45,20 @@ def test_it_is_the_default_for_rewards_alone() -> None:
 
 def test_a_planted_reward_is_maximised(tmp_path: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reward and its opposite must diverge on the texts that the gradient follows."""
-    monkeypatch.setattr(PolicyGradient, "rate", 1 / 8)  # few steps on few texts
+    monkeypatch.setattr(PolicyGradient, "rate", 1 / 4)  # few steps on few texts
     sampled = {}
     for name in ("vowels", "consonants"):
         config = replace(FOLLOW, objective=f"planted:{name}")
-        tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / name, budget=spent(config.search, 7))
+        tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / name, budget=7 * trial_cost(config.search))
         sets = read_draws(tmp_path / name)
         rewards = [[draw.reward for drawn in sets[i].draws for draw in drawn] for i in sorted(sets)]
         sampled[name] = [sum(each) / len(each) for each in rewards]
     assert sampled["vowels"][-1] > 1 - sampled["consonants"][-1] + 0.05
 
 
-@pytest.mark.parametrize("stopped_after", [2, 3])  # within a set of draws, and before the next
-def test_resumed_equals_uninterrupted(tmp_path: Path, loaded: LoadedModel, stopped_after: int) -> None:
+def test_resumed_equals_uninterrupted(tmp_path: Path, loaded: LoadedModel) -> None:
     def stop(trial: object, result: object) -> None:
-        if len(result.trials) == stopped_after:
+        if len(result.trials) == 2:
             raise RuntimeError("the machine went away")
 
     config = replace(FOLLOW, fluency_floor="20%")
@@ -88,8 +87,6 @@ def test_the_budget_counts_draws_gradients_and_scores(tmp_path: Path, loaded: Lo
     adapter = tune(loaded.model, loaded.tokenizer, FOLLOW, output_dir=tmp_path / "out", budget=BUDGET + 1)
     assert adapter.provenance["trials"] == 5 and adapter.provenance["spent"] == BUDGET
     assert len(read_curve(tmp_path / "out", "policy-gradient")) == BUDGET
-    costs = [trial_cost("policy-gradient", i) for i in range(2 * STEPS)]
-    assert costs[:STEPS] == costs[STEPS:] and costs[0] > costs[1] == costs[2]
 
 
 def test_scores_are_of_prompts_that_no_gradient_follows(loaded: LoadedModel) -> None:
@@ -121,10 +118,10 @@ class Texts:
 def test_the_multiplier_grows_while_texts_are_below_the_middle_of_the_floor(fluency: float, width: float) -> None:
     texts, log = Texts(fluency), DrawLog(None)
     steps = PolicySteps(texts, texts, FluencyFloor(nats=width), seed=0)
-    for trial in range(2 * STEPS + 1):
+    for trial in range(3):
         steps(trial, torch.zeros(1, 1, 2), log)
-    multipliers = [log.sets[trial].multiplier for trial in (0, STEPS, 2 * STEPS)]
-    assert list(log.sets) == [0, STEPS, 2 * STEPS]
+    assert list(log.sets) == [0, 1, 2]
+    multipliers = [draws.multiplier for draws in log.sets.values()]
     if fluency < -1 - width / 2 - 0.01:
         assert 0 < multipliers[0] < multipliers[1] < multipliers[2]
     elif fluency >= -1:
@@ -137,10 +134,10 @@ def test_without_a_floor_fluency_has_no_weight() -> None:
     assert log.sets[0].multiplier == 0
 
 
-@pytest.mark.parametrize("damage", ["[", '{"0": {}}', '{"0": {"seed": 0, "multiplier": 0, "draws": []}}'])
+@pytest.mark.parametrize("damage", ["[", '{"0": {}}', '{"1": {"seed": 0, "multiplier": 0, "draws": []}}'])
 def test_damaged_draws_are_an_error(tmp_path: Path, loaded: LoadedModel, damage: str) -> None:
     out = tmp_path / "out"
-    tune(loaded.model, loaded.tokenizer, FOLLOW, output_dir=out, budget=spent("policy-gradient", 1))
+    tune(loaded.model, loaded.tokenizer, FOLLOW, output_dir=out, budget=trial_cost("policy-gradient"))
     assert json.loads((out / "draws.json").read_text())
     (out / "draws.json").write_text(damage)
     with pytest.raises(TarotError, match="draws"):
@@ -149,9 +146,10 @@ def test_damaged_draws_are_an_error(tmp_path: Path, loaded: LoadedModel, damage:
 
 def test_draws_of_other_tokens_are_refused(tmp_path: Path, loaded: LoadedModel) -> None:
     out, path = tmp_path / "out", tmp_path / "out" / "draws.json"
-    tune(loaded.model, loaded.tokenizer, FOLLOW, output_dir=out, budget=spent("policy-gradient", 1))
+    tune(loaded.model, loaded.tokenizer, FOLLOW, output_dir=out, budget=trial_cost("policy-gradient"))
     sets = json.loads(path.read_text())
-    sets["0"]["draws"][0][0]["tokens"][0] = 258
+    sets["1"] = sets["0"]  # as if the search had been killed between the draws and the end of the trial
+    sets["1"]["draws"][0][0]["tokens"][0] = 258
     path.write_text(json.dumps(sets))
     with pytest.raises(TarotError, match="258"):
         tune(loaded.model, loaded.tokenizer, FOLLOW, output_dir=out, budget=BUDGET, resume=True)
@@ -160,7 +158,7 @@ def test_draws_of_other_tokens_are_refused(tmp_path: Path, loaded: LoadedModel) 
 def test_draws_without_numbers_fail_the_trial_and_are_not_kept(tmp_path: Path) -> None:
     class Broken(Texts):
         def draw(self, angles: torch.Tensor, seed: int, multiplier: float) -> DrawSet:
-            return DrawSet(seed, multiplier, ((Draw("a", (5,), 0.5, -1.0, (math.nan,)),),))
+            return DrawSet(seed, multiplier, ((Draw("a", (5,), 0.5, -1.0, math.nan),),))
 
     texts, log = Broken(-1.0), DrawLog(tmp_path)
     _, gradient = PolicySteps(texts, texts, NO_FLOOR, seed=0)(0, torch.zeros(1, 1, 2), log)
@@ -169,7 +167,7 @@ def test_draws_without_numbers_fail_the_trial_and_are_not_kept(tmp_path: Path) -
 
 def test_only_trials_have_text_scores(tmp_path: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under a limit the best trial is shrunk and scored again, which is no trial."""
-    monkeypatch.setattr(PolicyGradient, "rate", 1 / 4)
+    monkeypatch.setattr(PolicyGradient, "rate", 1.0)
     monkeypatch.setattr(retained, "bundled_prompts", lambda template: ["is it red? ", "was it? "])
     monkeypatch.setattr(retained, "N_TEXTS", 2)
     scored: list[Trial] = []

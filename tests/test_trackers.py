@@ -116,8 +116,8 @@ def test_resumed_trials_count_the_evaluations_that_each_cost() -> None:
 
     trials = [Trial(index, (0.5,), 0.0, "gradient", 0.0, 0.0) for index in range(4)]
     config = TaRotConfig("openings", objective="length:short")
-    Kept().on_search_begin(config, model="model", budget=60, resumed=trials)
-    assert logged == [17, 30, 43, 60]  # each set of three trials begins with four more
+    Kept().on_search_begin(config, model="model", budget=68, resumed=trials)
+    assert logged == [17, 34, 51, 68]
 
 
 def test_an_unknown_tracker_is_named() -> None:

@@ -111,7 +111,7 @@ def trial_progress(budget: int, search: str) -> "Iterator[Callback]":
         A callback for `tune`.
     """
     from tarot.search.callbacks import Callback  # imports torch
-    from tarot.search.registry import spent, trial_cost
+    from tarot.search.registry import trial_cost
 
     step = f"searching, {budget} evaluations"
     with StepProgress() as show:
@@ -122,7 +122,7 @@ def trial_progress(budget: int, search: str) -> "Iterator[Callback]":
             def on_search_begin(self, *_: object, resumed: "Sequence[Trial]", **__: object) -> None:
                 if resumed:
                     show.print(f"resuming after {len(resumed)} trials")
-                show(step, spent(search, len(resumed)), budget)
+                show(step, len(resumed) * trial_cost(search), budget)
 
             def on_trial(self, trial: "Trial", result: "SearchResult") -> None:
                 if trial.score != trial.score:
@@ -134,8 +134,7 @@ def trial_progress(budget: int, search: str) -> "Iterator[Callback]":
                 if adapter is not None:
                     if not adapter.provenance["interrupted"]:
                         show(step, budget, budget)
-                    trials: Any = adapter.provenance["trials"]
-                    show.print(why_ended(adapter.provenance, budget, trial_cost(search, trials)))
+                    show.print(why_ended(adapter.provenance, budget, trial_cost(search)))
 
         yield ShowProgress()
 

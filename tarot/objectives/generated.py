@@ -28,10 +28,10 @@ from tarot.errors import InvalidValueError, TarotError
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.missing_numbers import BROKEN_MODEL_HINT, is_number
 from tarot.models.scoring.scorer import Request, Scorer
+from tarot.objectives.advantages import leave_one_out
 from tarot.objectives.fluency import NO_FLOOR, Fluency, FluencyFloor, make_fluency
 from tarot.objectives.rewards import Reward, make_reward
 from tarot.objectives.samples import Sample
-from tarot.objectives.surrogate import leave_one_out
 from tarot.objectives.text_generation import TextGenerator
 from tarot.objectives.text_scores import ScoredTexts, TextScores
 

@@ -26,12 +26,11 @@ from tarot.errors import InvalidValueError
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.sampling import Sampler, Stops
 from tarot.models.scoring.scorer import Request, Scorer
+from tarot.objectives.advantages import leave_one_out, spread
 from tarot.objectives.rewards import Reward
 from tarot.objectives.samples import Sample
-from tarot.objectives.surrogate import clipped_surrogate, leave_one_out, spread
 
 N_DRAWS = 4  # texts of each prompt
-CLIP = 0.2  # PPO's
 KL_WEIGHT = 0.02  # spreads of the reward for one nat of a text
 PASS_TEXTS = 16  # texts of one backward pass, which keeps every layer's activations
 
@@ -47,7 +46,7 @@ class Draw:
         tokens: as sampled, with the one that ended the text.
         reward: in the reward's units.
         base: log-probability of all tokens under the unedited model, in nats.
-        drawn_with: log-probability of each token under the edit that drew it, in nats.
+        edited: the same under the edit that drew the text.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -56,11 +55,11 @@ class Draw:
     tokens: tuple[Count, ...]
     reward: Number
     base: Number
-    drawn_with: tuple[Number, ...]
+    edited: Number
 
     def __post_init__(self) -> None:
-        if not len(self.tokens) == len(self.drawn_with) > 0:
-            raise ValueError(f"{len(self.tokens)} tokens and {len(self.drawn_with)} log-probabilities")
+        if not self.tokens:
+            raise ValueError("a draw without tokens")
 
     @property
     def fluency(self) -> float:
@@ -70,12 +69,12 @@ class Draw:
     @property
     def excess(self) -> float:
         """Log-probability of the text under the edit minus that under the unedited model, in nats."""
-        return sum(self.drawn_with) - self.base
+        return self.edited - self.base
 
 
 @dataclass(frozen=True)
 class DrawSet:
-    """The draws that several steps follow.
+    """The draws that a step follows.
 
     Attributes:
         seed: random seed of the draws.
@@ -93,7 +92,7 @@ class DrawSet:
     def is_finite(self) -> bool:
         """Whether all rewards and log-probabilities are numbers."""
         flat = [draw for drawn in self.draws for draw in drawn]
-        return all(map(math.isfinite, (each for d in flat for each in (d.reward, d.base, *d.drawn_with))))
+        return all(map(math.isfinite, (each for d in flat for each in (d.reward, d.base, d.edited))))
 
     def advantages(self) -> Float[Tensor, "prompt draw"]:
         """Return the advantage of each draw, in spreads of the reward."""
@@ -107,7 +106,7 @@ class DrawSet:
 
 
 class PolicyObjective:
-    """Sample texts under an edit, and compute the gradient of the clipped surrogate on them.
+    """Sample texts under an edit, and estimate the gradient of their expected return.
 
     Args:
         sampler: draws the texts; its model is the one that is edited, and is unchanged after every call.
@@ -138,14 +137,14 @@ class PolicyObjective:
         with torch.no_grad():
             base = Scorer(self.model, requests, self.sampler.batch_size).log_probabilities()[0].tolist()
         draws = [
-            Draw(text.text, text.tokens, float(reward), total, text.log_probabilities)
+            Draw(text.text, text.tokens, float(reward), total, sum(text.log_probabilities))
             for text, reward, total in zip(flat, rewards, base, strict=True)
         ]
         by_prompt = (tuple(draws[begin : begin + N_DRAWS]) for begin in range(0, len(draws), N_DRAWS))
         return DrawSet(seed, multiplier, tuple(by_prompt))
 
     def gradient(self, angles: Angles, draws: DrawSet) -> Angles:
-        """Return the gradient of the surrogate at these angles (radians), per radian and draw.
+        """Estimate the gradient of the expected return at the angles that drew the texts (radians), per radian.
 
         Raises:
             TarotError: the draws are not of the objective's prompts, or have tokens that the model does not.
@@ -159,26 +158,20 @@ class PolicyObjective:
             raise InvalidValueError(f"tokens below {vocabulary} in the draws", str(largest), "tune again")
         requests = self._requests([[draw.tokens for draw in drawn] for drawn in draws.draws])
         advantages = draws.advantages().flatten().float()
-        drawn_with = [torch.tensor(draw.drawn_with) for drawn in draws.draws for draw in drawn]
         total = torch.zeros(angles.shape)
         for begin in range(0, len(requests), PASS_TEXTS):
             part = slice(begin, begin + PASS_TEXTS)
-            total += self._surrogate_gradient(angles, requests[part], drawn_with[part], advantages[part])
+            total += self._weighted_gradient(angles, requests[part], advantages[part])
         return total / len(requests)
 
-    def _surrogate_gradient(
-        self,
-        angles: Angles,
-        requests: Sequence[Request],
-        drawn_with: Sequence[Float[Tensor, " token"]],
-        advantages: Float[Tensor, " draw"],
+    def _weighted_gradient(
+        self, angles: Angles, requests: Sequence[Request], advantages: Float[Tensor, " draw"]
     ) -> Angles:
+        """Return the gradient of the texts' log-probabilities, weighted by their advantages."""
         angles = angles.detach().to(self.model.device, copy=True).requires_grad_()
         with torch.enable_grad(), apply_rotation(self.model, angles, self.sites, self.rotation):
-            now = Scorer(self.model, requests).token_log_probabilities()
-            before = [each.to(now[0]) for each in drawn_with]
-            surrogate = clipped_surrogate(now, before, advantages.to(now[0]), CLIP)
-            (gradient,) = torch.autograd.grad(surrogate, angles)
+            scores = Scorer(self.model, requests).log_probabilities()[0]
+            (gradient,) = torch.autograd.grad(scores @ advantages.to(scores), angles)
         return gradient.cpu()
 
     def _requests(self, tokens: Sequence[Sequence[tuple[int, ...]]]) -> list[Request]:

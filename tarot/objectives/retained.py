@@ -114,13 +114,16 @@ def retained_digest(sources: Sequence[Retained]) -> str:
 def bundled_prompts(template: ChatTemplate | None) -> list[str]:
     """Return the prompts that tarot brings along; most are rendered as chats if there is a template.
 
+    The first are written by hand, the others are made from parts (`benchmarks/study/made_prompts.py`).
+
     Example:
-        >>> len(bundled_prompts(None)) >= 100
+        >>> len(bundled_prompts(None)) >= 500
         True
     """
     prompts = json.loads(files(__package__).joinpath("retained_prompts.json").read_text(encoding="utf-8"))
     render = template or (lambda messages: messages[0]["content"])
-    return [render([{"role": "user", "content": text}]) for text in prompts["chat"]] + prompts["plain"]
+    chats = [*prompts["chat"], *prompts["made"]]
+    return [render([{"role": "user", "content": text}]) for text in chats] + prompts["plain"]
 
 
 def task_contexts(

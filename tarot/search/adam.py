@@ -37,6 +37,7 @@ class Adam:
     in_batches: ClassVar[bool] = False
     rate: ClassVar[float] = RATE
     halving: ClassVar[int] = HALVING
+    one_scale: ClassVar[bool] = False  # divide by one root mean square for all coordinates, in place of one for each
 
     def __init__(self, d: int, seed: int) -> None:
         self.d = d
@@ -51,17 +52,18 @@ class Adam:
         if not history[-1].gradient:
             return Proposal((last + _point(succeeded[-1])) / 2, "gradient")
         rate = self.step_scale * self.rate / (1 + (len(succeeded) - 1) / self.halving)
-        return Proposal((last + rate * _step([trial.gradient for trial in succeeded])).clamp(0, 1), "gradient")
+        step = _step([trial.gradient for trial in succeeded], self.one_scale)
+        return Proposal((last + rate * step).clamp(0, 1), "gradient")
 
 
 def _point(trial: Trial) -> Float[Tensor, "d"]:
     return torch.tensor(trial.x, dtype=torch.float64)
 
 
-def _step(gradients: Sequence[Sequence[float]]) -> Float[Tensor, "d"]:
-    """Return m / (sqrt(v) + epsilon) after these gradients."""
+def _step(gradients: Sequence[Sequence[float]], one_scale: bool) -> Float[Tensor, "d"]:
+    """Return m / (sqrt(v) + epsilon) after these gradients; with one scale, v is the mean over all coordinates."""
     g = torch.tensor(gradients, dtype=torch.float64)
     ages = torch.arange(len(g) - 1, -1, -1, dtype=torch.float64)
     weights = {decay: (1 - decay) * decay**ages / (1 - decay ** len(g)) for decay in (MOMENTUM, SQUARES)}
     m, v = weights[MOMENTUM] @ g, weights[SQUARES] @ (g * g)
-    return m / (v.sqrt() + EPSILON)
+    return m / ((v.mean() if one_scale else v).sqrt() + EPSILON)

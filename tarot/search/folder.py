@@ -117,4 +117,4 @@ def read_curve(folder: str | Path, search: str) -> list[float]:
         >>> len(read_curve("my-edit", "adam"))
         6
     """
-    return [trial.score for trial in read_trials(folder) for _ in range(trial_cost(search, trial.index))]
+    return [trial.score for trial in read_trials(folder) for _ in range(trial_cost(search))]

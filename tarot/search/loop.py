@@ -22,7 +22,7 @@ from tarot.search.kl_limit import (
     step_scale,
 )
 from tarot.search.protocol import Point, Proposal, Search
-from tarot.search.registry import SEARCHES, check_budget, check_trials_per_step, spent, trial_cost
+from tarot.search.registry import SEARCHES, check_budget, check_trials_per_step, trial_cost
 from tarot.search.trials import Trial, TrialLog, best_of
 
 Scored = float | tuple[float, float]  # a score, or a score and its standard error
@@ -134,7 +134,7 @@ def run_search(
             raise TarotError(f"trials of {d} coordinates", f"{len(trial.x)} in the log", "choose another folder")
 
     def result(interrupted: bool, choice: Choice | None = None) -> SearchResult:
-        return SearchResult(tuple(trials), spent(search, len(trials)), interrupted, choice)
+        return SearchResult(tuple(trials), len(trials) * trial_cost(search), interrupted, choice)
 
     def choose() -> Choice | None:
         return choose_trial(trials, limit, lambda x: _score(f(x))) if limit else None
@@ -151,7 +151,7 @@ def run_search(
         return _Evaluated(score, limited_direction(gain, kl_gradient, weight), kl)
 
     try:
-        while (remaining := _affordable(search, budget, len(trials))) > 0:
+        while (remaining := budget // trial_cost(search) - len(trials)) > 0:
             # A resumed log may end inside a step: complete it without looking at the scores that it has so far.
             n_done = len(trials) % trials_per_step
             history, begun = trials[: len(trials) - n_done], trials[len(trials) - n_done :]
@@ -178,14 +178,6 @@ def run_search(
 
 def _score(scored: Scored) -> float:
     return scored[0] if isinstance(scored, tuple) else scored
-
-
-def _affordable(search: str, budget: int, done: int) -> int:
-    """Return how many more trials a budget pays for, after those that are done."""
-    left, n = budget - spent(search, done), 0
-    while (left := left - trial_cost(search, done + n)) >= 0:
-        n += 1
-    return n
 
 
 def _is_over(

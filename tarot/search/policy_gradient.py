@@ -1,14 +1,15 @@
 """Policy gradient, the default search for rewards: follow the gradient of the expected return of sampled texts.
 
-Each set of draws (`tarot.objectives.policy`) serves `STEPS` steps of Adam, whose rate falls. The angles of the next
-step draw the next set. A trial's score is the reward of the texts for prompts that no gradient uses, so the best trial
-is the one at which the search should have stopped; `PATIENCE` trials without a better one end it.
+Every step draws texts anew (`tarot.objectives.policy`). Steps are Adam's at a falling rate, with one scale for all
+coordinates: nine tenths of such a gradient are noise, and a scale for each coordinate would turn an angle that hardly
+matters as far as one that does. A trial's score is the reward of the texts for prompts that no gradient uses, so the
+best trial is the one at which the search should have stopped; `PATIENCE` trials without a better one end it.
 
 A fluency floor is a constraint: its multiplier weights fluency in the return, grows while the texts are less fluent
 than the floor's middle, and falls while they are more. A trial below the floor is not chosen, but the search goes on
 from it.
 
-Sources: see `tarot.objectives.surrogate`.
+Sources: see `tarot.objectives.advantages`.
 """
 
 import json
@@ -21,16 +22,18 @@ import torch
 from tarot._files.atomic import write_atomically
 from tarot._files.strict_json import Count, parse_json, read_file, validate
 from tarot.errors import FileAccessError, InvalidValueError
+from tarot.objectives.advantages import next_multiplier
 from tarot.objectives.fluency import FluencyFloor
 from tarot.objectives.generated import GenerationObjective
 from tarot.objectives.policy import N_DRAWS, Draw, DrawSet, PolicyObjective
-from tarot.objectives.surrogate import next_multiplier
 from tarot.objectives.text_scores import TextScores
 from tarot.search.adam import Adam
 from tarot.search.points import stable_seed
 from tarot.search.space import Angles
 
-STEPS = 3  # Adam's steps on one set of draws
+# An evaluation generates and scores one text for each sample. A trial does so once for its score, and for each of the
+# `N_DRAWS` texts a sample that its gradient follows; the gradient's passes over such a text count for three more.
+TRIAL_COST = 1 + 4 * N_DRAWS
 PATIENCE = 18.0  # trials without a better score that end the search
 MULTIPLIER_RATE = 2.0  # spreads of the reward a nat: what texts below the middle by the floor's whole width add
 NARROWEST_FLOOR = 0.01  # nats a token
@@ -38,20 +41,12 @@ DRAWS_FILE = "draws.json"
 
 
 class PolicyGradient(Adam):
-    """Propose the identity, then steps of Adam at its own rate; see `Adam`."""
+    """Propose the identity, then steps of Adam at its own rate and with one scale; see `Adam`."""
 
     follows_refused: ClassVar[bool] = True  # from below the fluency floor the gradient leads back
-    rate: ClassVar[float] = 1 / 40
+    rate: ClassVar[float] = 1 / 100
     halving: ClassVar[int] = 24
-
-    @staticmethod
-    def trial_cost(index: int) -> int:
-        """Return the evaluations that a trial counts for.
-
-        An evaluation generates and scores one text for each sample. A trial does so once for its score. Its gradient
-        passes over `N_DRAWS` texts a sample count for three each, and the first trial of a set generates these texts.
-        """
-        return 1 + 3 * N_DRAWS + (0 if index % STEPS else N_DRAWS)
+    one_scale: ClassVar[bool] = True
 
 
 class DrawLog:
@@ -118,20 +113,19 @@ class PolicySteps:
         """Return what the texts of these angles (radians) score, and the gradient to follow, per radian.
 
         Args:
-            trial: its index, which says whether to draw.
+            trial: its index; the seed of its draws depends on it.
             angles: of the trial.
             log: the draws so far; receives those of this trial.
         """
         scores = self.checked.evaluate(angles)
-        first = trial - trial % STEPS
-        if first not in log.sets:
-            before = log.sets[first - STEPS].multiplier if first - STEPS in log.sets else 0.0
+        if trial not in log.sets:
+            before = log.sets[trial - 1].multiplier if trial - 1 in log.sets else 0.0
             multiplier = next_multiplier(before, self._shortfall(scores.fluency), MULTIPLIER_RATE)
-            draws = self.policy.draw(angles, stable_seed(self.seed, first), multiplier)
+            draws = self.policy.draw(angles, stable_seed(self.seed, trial), multiplier)
             if not draws.is_finite:  # no file can hold them; the trial fails, and the next one draws again
                 return scores, torch.full_like(angles, math.nan)
-            log.add(first, draws)
-        return scores, self.policy.gradient(angles, log.sets[first])
+            log.add(trial, draws)
+        return scores, self.policy.gradient(angles, log.sets[trial])
 
     def _shortfall(self, fluency: float) -> float:
         """Return how far a fluency is below the middle of the floor, in widths of the floor."""
@@ -142,6 +136,6 @@ class PolicySteps:
 
 def _to_json(draws: DrawSet) -> dict[str, object]:
     def one(draw: Draw) -> dict[str, object]:
-        return {**vars(draw), "tokens": list(draw.tokens), "drawn_with": list(draw.drawn_with)}
+        return {**vars(draw), "tokens": list(draw.tokens)}
 
     return {**vars(draws), "draws": [[one(draw) for draw in drawn] for drawn in draws.draws]}

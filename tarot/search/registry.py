@@ -4,7 +4,7 @@ from tarot.errors import InvalidValueError, UnknownName
 from tarot.search.adam import Adam
 from tarot.search.bayesian import BayesianOptimisation
 from tarot.search.paper import Paper
-from tarot.search.policy_gradient import PolicyGradient
+from tarot.search.policy_gradient import TRIAL_COST, PolicyGradient
 from tarot.search.protocol import Search
 from tarot.search.random import Random
 
@@ -18,32 +18,22 @@ SEARCHES: dict[str, type[Search]] = {
 GRADIENT_COST = 3  # evaluations that a score with its gradient counts for: the backward pass does twice the work
 
 
-def trial_cost(search: str, index: int = 0) -> int:
+def trial_cost(search: str) -> int:
     """Return the number of evaluations that one trial of this search counts for.
 
     Raises:
         UnknownName: no search has this name.
 
     Example:
-        >>> trial_cost("adam"), trial_cost("bo"), trial_cost("policy-gradient"), trial_cost("policy-gradient", 1)
-        (3, 1, 17, 13)
+        >>> trial_cost("adam"), trial_cost("bo"), trial_cost("policy-gradient")
+        (3, 1, 17)
     """
     if search not in SEARCHES:
         raise UnknownName("search", search, SEARCHES)
     strategy = SEARCHES[search]
     if issubclass(strategy, PolicyGradient):
-        return strategy.trial_cost(index)
+        return TRIAL_COST
     return GRADIENT_COST if strategy.follows_gradient else 1
-
-
-def spent(search: str, n_trials: int) -> int:
-    """Return the number of evaluations that the first trials of this search count for.
-
-    Example:
-        >>> spent("adam", 2)
-        6
-    """
-    return sum(trial_cost(search, index) for index in range(n_trials))
 
 
 def check_budget(search: str, budget: object) -> None:

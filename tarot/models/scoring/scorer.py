@@ -301,13 +301,6 @@ class Scorer:
             lengths = [len(self.requests[i].continuation) for i in requests]
             yield requests, list(chosen.split(lengths)), [t.all() for t in matches.split(lengths)]
 
-    def token_log_probabilities(self) -> list[Float[Tensor, " token"]]:
-        """Return the log-probability of every token of each continuation in nats, differentiably."""
-        scores: dict[int, Tensor] = {}
-        for requests, tokens, _ in self._passes():
-            scores.update(zip(requests, tokens, strict=True))
-        return [scores[i] for i in range(len(self.requests))]
-
     def log_probabilities(self) -> tuple[Float[Tensor, " request"], Bool[Tensor, " request"]]:
         """Score every request, differentiably.
 
