@@ -44,7 +44,7 @@ class PolicyGradient(Adam):
     """Propose the identity, then steps of Adam at its own rate and with one scale; see `Adam`."""
 
     follows_refused: ClassVar[bool] = True  # from below the fluency floor the gradient leads back
-    rate: ClassVar[float] = 1 / 100
+    rate: ClassVar[float] = 1 / 160
     halving: ClassVar[int] = 24
     one_scale: ClassVar[bool] = True
 
