@@ -209,8 +209,8 @@ def test_seeds_are_integers_that_torch_accepts(seed: object) -> None:
 @pytest.mark.parametrize(
     ("settings", "limit"),
     [
-        ({}, 0.01),
-        ({"retain": ["b"]}, 0.01),
+        ({}, 0.02),
+        ({"retain": ["b"]}, 0.02),
         ({"retain": ["b"], "max_kl": 0.1}, 0.1),
         ({"max_kl": None}, None),
         ({"search": "bo"}, None),

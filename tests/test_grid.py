@@ -116,7 +116,7 @@ def test_cells_of_another_default_limit_are_run(tmp_path: Path, monkeypatch: pyt
     unlimited = [replace(each, search="random") for each in GRID]
     cells = [*GRID, *unlimited, replace(GRID[0], search="random", control=("adam",))]
     run_grid(cells, tmp_path / "cells.json", Run())
-    monkeypatch.setattr(config, "MAX_KL", 0.02)
+    monkeypatch.setattr(config, "MAX_KL", 0.03)
     run_grid(cells, tmp_path / "cells.json", run := Run())
     assert {*run.requests} == {*cells} - {*unlimited}
 

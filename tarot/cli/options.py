@@ -92,7 +92,7 @@ def kl_limit(text: str) -> float | str:
     with suppress(ValueError):
         if 0 < float(text) < math.inf:
             return float(text)
-    raise typer.BadParameter(f"expected nats a token such as 0.01, or auto, or none, got {text!r}")
+    raise typer.BadParameter(f"expected nats a token such as 0.02, or auto, or none, got {text!r}")
 
 
 def split_names(values: list[str]) -> list[str]:

@@ -18,7 +18,7 @@ from tarot.search.space import SPACES, check_bound
 
 # RESULTS.md: a Gaussian process needs few coordinates that all matter; a gradient scales to every angle.
 DEFAULT_SPACES = {"bo": "head-gradient"}
-MAX_KL = 0.01  # nats a token, the limit of a search that can hold one; docs/how-to/keep-the-rest.md says why
+MAX_KL = 0.02  # nats a token, the limit of a search that can hold one; docs/how-to/keep-the-rest.md says why
 AUTO = "auto"
 POLICY_GRADIENT = "policy-gradient"
 
@@ -49,7 +49,7 @@ class TaRotConfig:
         fluency_floor: how far the fluency of the texts may fall below the unedited model's: `"0.3"` (nats per token) or
             `"10%"` (of its log-perplexity). Only for rewards.
         max_kl: limit of KL(base || edited) on retained contexts, in nats a token; None retains nothing. `"auto"` is
-            0.01 for searches that follow the gradient of labelled answers and where `retain` is given, else None.
+            0.02 for searches that follow the gradient of labelled answers and where `retain` is given, else None.
         retain: what is retained beside tarot's own prompts: names of tasks, or files of prompts (`.jsonl`, `.txt`).
 
     Raises:

@@ -34,7 +34,7 @@ from torch import Tensor
 from tarot.search.trials import Trial
 
 INITIAL, INTEGRAL, PROPORTIONAL, LARGEST = 0.5, 0.1, 0.3, 3.0
-PARTS = 4
+PARTS = 8
 MARGIN = 0.9  # aim below the limit, so that trials near the aim satisfy it
 SHRINKINGS = 4  # times that the best trial is shrunk to come within the limit
 NOT_WORTH_READING = 1.3  # a trial whose own part and whose last trials are above this multiple of the limit
