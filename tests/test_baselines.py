@@ -118,7 +118,7 @@ def test_the_best_step_within_the_limit_is_kept(allowed: set[int], kept: int) ->
         parameter.grad = torch.ones(2)
         return 0.5
 
-    def model_kl(enough: float = math.inf) -> float:
+    def model_kl(stop_above: float = math.inf) -> float:
         return 0.5 if steps.index(parameter.tolist()) in allowed else 2.0
 
     objective: Any = SimpleNamespace(score_model=score_model, target_score=math.inf)

@@ -1,6 +1,7 @@
 """The limit of divergence: on problems whose constrained optimum is known, and its resumption."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -29,16 +30,17 @@ def score(x: torch.Tensor, scale: float = 1.0) -> tuple[float, torch.Tensor]:
     return -scale * float((x - TOP).square().sum()), -2 * scale * (x - TOP)
 
 
+@dataclass
 class Limit:
     """Like a KL divergence, quadratic at the identity, and different on each part of the contexts."""
 
-    max_kl = LIMIT
+    max_kl: float = LIMIT
 
     def value_and_grad(self, x: torch.Tensor, index: int) -> tuple[float, torch.Tensor]:
         costs = COSTS[index % 4]
         return float((costs * (x - 0.5).square()).sum()), 2 * costs * (x - 0.5)
 
-    def kl(self, x: torch.Tensor, enough: float = math.inf) -> float:
+    def kl(self, x: torch.Tensor, stop_above: float = math.inf) -> float:
         return float((COSTS.mean(0) * (x - 0.5).square()).sum())
 
 
@@ -55,7 +57,7 @@ class Forbidding(Limit):
     def value_and_grad(self, x: torch.Tensor, index: int) -> tuple[float, torch.Tensor]:
         return float(x[0] != 0.5), torch.zeros(D, dtype=torch.float64)
 
-    def kl(self, x: torch.Tensor, enough: float = math.inf) -> float:
+    def kl(self, x: torch.Tensor, stop_above: float = math.inf) -> float:
         return 1.0
 
 
@@ -140,16 +142,14 @@ def test_chooses_the_best_trial_within_the_limit() -> None:
 @given(st.integers(1, 60), st.floats(0.05, 1))
 @settings(max_examples=15)
 def test_the_best_trial_is_shrunk_to_the_limit_where_that_scores_higher(budget: int, share: float) -> None:
-    class Tighter(Limit):
-        max_kl = share * LIMIT
-
+    tighter = Limit(share * LIMIT)
     trials = search(3 * budget).trials  # held below a wider limit
-    unshrunk = choose_trial(trials, Tighter())
+    unshrunk = choose_trial(trials, tighter)
     assert unshrunk.strength == 1 and unshrunk.trial in trials
-    choice = choose_trial(trials, Tighter(), lambda x: score(x)[0])
+    choice = choose_trial(trials, tighter, lambda x: score(x)[0])
     x = torch.tensor(choice.trial.x, dtype=torch.float64)
     assert choice.trial.score >= unshrunk.trial.score
-    assert choice.kl == kl_of(choice.trial) <= Tighter.max_kl or choice.trial.index == 0
+    assert choice.kl == kl_of(choice.trial) <= tighter.max_kl or choice.trial.index == 0
     if choice.strength < 1:
         whole = trials[choice.trial.index]
         assert whole.score == max(trial.score for trial in trials)
@@ -159,11 +159,7 @@ def test_the_best_trial_is_shrunk_to_the_limit_where_that_scores_higher(budget: 
 
 def test_a_small_budget_still_edits() -> None:
     """After a few steps every trial but the first is above the limit."""
-
-    class Tight(Limit):
-        max_kl = 1e-3
-
-    result = search(15, limit=Tight())
+    result = search(15, limit=Limit(1e-3))
     assert 0 < result.choice.kl <= 1e-3
     assert result.choice.strength < 1
     assert result.best.score > result.identity.score

@@ -179,10 +179,10 @@ def test_reading_stops_only_where_the_divergence_is_above(loaded: Any, few_promp
     x = torch.rand(space.d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     angles = space.angles(x).float()
     whole = retention.kl(angles)
-    for enough in (0.0, whole * 0.3, whole * 0.99, whole, whole * 2):
-        kl = retention.kl(angles, enough)
-        assert (kl > enough) == (whole > enough) and kl <= whole
-        assert kl == whole or kl > enough
+    for stop_above in (0.0, whole * 0.3, whole * 0.99, whole, whole * 2):
+        kl = retention.kl(angles, stop_above)
+        assert (kl > stop_above) == (whole > stop_above) and kl <= whole
+        assert kl == whole or kl > stop_above
     assert retention.kl(angles, 0.0) < whole
 
 

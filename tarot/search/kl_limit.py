@@ -37,17 +37,13 @@ INITIAL, INTEGRAL, PROPORTIONAL, LARGEST = 0.5, 0.1, 0.3, 3.0
 PARTS = 8
 MARGIN = 0.9  # aim below the limit, so that trials near the aim satisfy it
 SHRINKINGS = 4  # times that the best trial is shrunk to come within the limit
-NOT_WORTH_READING = 1.3  # a trial whose own part and whose last trials are above this multiple of the limit
-FULL_STEPS = 0.06  # nats a token: the limit from which on steps are as long as without one
+NOT_WORTH_READING = 1.3  # if both estimates of a trial are above this multiple of the limit, it is above the limit
+FULL_STEPS = 0.06  # nats a token: under a limit of at least this, steps are as long as without one
 
 
 @runtime_checkable
 class DivergenceLimit(Protocol):
-    """A limit on the divergence of the points that a search chooses.
-
-    Attributes:
-        max_kl: the limit, in nats a token.
-    """
+    """A limit on the divergence of the points that a search chooses."""
 
     @property
     def max_kl(self) -> float:
@@ -58,8 +54,8 @@ class DivergenceLimit(Protocol):
         """Return the divergence of a trial's point on the part that its index has, and its gradient."""
         ...
 
-    def kl(self, x: Float[Tensor, " d"], enough: float = math.inf) -> float:
-        """Return the divergence of a point on all contexts, in nats a token; above `enough`, a lower bound."""
+    def kl(self, x: Float[Tensor, " d"], stop_above: float = math.inf) -> float:
+        """Return the divergence of a point on all contexts, in nats a token; above `stop_above`, a lower bound."""
         ...
 
 
@@ -86,7 +82,7 @@ def kl_within(trials: Sequence[Trial], index: int, limit: DivergenceLimit) -> fl
     kls = [trial.kl for trial in trials[: index + 1]]
     if min(recent_kl(kls), recent_kl(kls[-1:])) > NOT_WORTH_READING * limit.max_kl:
         return None
-    kl = limit.kl(torch.tensor(trials[index].x, dtype=torch.float64), enough=limit.max_kl)
+    kl = limit.kl(torch.tensor(trials[index].x, dtype=torch.float64), stop_above=limit.max_kl)
     return kl if kl <= limit.max_kl else None
 
 
@@ -144,7 +140,7 @@ def shrink(trial: Trial, limit: DivergenceLimit, score: Callable[[Float[Tensor, 
     strength = math.sqrt(MARGIN * limit.max_kl / whole)
     for _ in range(SHRINKINGS):
         point = 0.5 + strength * offset
-        if (kl := limit.kl(point, enough=limit.max_kl)) <= limit.max_kl:
+        if (kl := limit.kl(point, stop_above=limit.max_kl)) <= limit.max_kl:
             return Choice(replace(trial, x=tuple(point.tolist()), score=score(point)), kl, strength)
         strength *= MARGIN
     return None
@@ -174,7 +170,7 @@ def limited_direction(
     """Return the direction to follow: the unit gradient of the score less the weighted one of the divergence.
 
     Args:
-        gradient: of the score; zero where the score counts no more.
+        gradient: of the score; zero once the score has reached its target.
         kl_gradient: of the divergence; zero at the identity.
         weight: the multiplier.
     """

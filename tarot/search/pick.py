@@ -1,29 +1,15 @@
 """Pick another trial of a search than the best one within its limit of divergence."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
 from tarot.errors import InvalidValueError
 from tarot.search.config import TaRotConfig
-from tarot.search.kl_limit import Choice, DivergenceLimit, choose_trial
+from tarot.search.kl_limit import Choice, choose_trial
 from tarot.search.loop import SearchResult
-from tarot.search.protocol import Point
-
-
-@dataclass(frozen=True)
-class _OtherLimit:
-    """A limit at another divergence."""
-
-    limit: DivergenceLimit
-    max_kl: float
-
-    def value_and_grad(self, x: Point, index: int) -> tuple[float, Point]:
-        return self.limit.value_and_grad(x, index)
-
-    def kl(self, x: Point, enough: float = math.inf) -> float:
-        return self.limit.kl(x, enough)
+from tarot.search.retention import RetentionLimit
 
 
 def check_pick(config: TaRotConfig, pick: int | float | None) -> None:
@@ -36,7 +22,7 @@ def check_pick(config: TaRotConfig, pick: int | float | None) -> None:
         raise InvalidValueError(f"pick must be the number of a trial, or nats a token such as 0.02, not {pick!r}.")
 
 
-def pick_trial(result: SearchResult, limit: DivergenceLimit, pick: int | float) -> SearchResult:
+def pick_trial(result: SearchResult, limit: RetentionLimit, pick: int | float) -> SearchResult:
     """Return a result with another chosen trial.
 
     Args:
@@ -48,7 +34,7 @@ def pick_trial(result: SearchResult, limit: DivergenceLimit, pick: int | float) 
         InvalidValueError: there is no such trial, or it failed.
     """
     if isinstance(pick, float):
-        return replace(result, choice=choose_trial(result.trials, _OtherLimit(limit, pick)))
+        return replace(result, choice=choose_trial(result.trials, replace(limit, max_kl=pick)))
     if pick >= len(result.trials) or not math.isfinite(result.trials[pick].score):
         raise InvalidValueError(f"There is no trial {pick} with a score among the {len(result.trials)} trials.")
     trial = result.trials[pick]

@@ -91,23 +91,23 @@ class Retention:
         objective = self.problem.objective
         return self.parts[part].value_and_grad(angles, objective.sites, objective.rotation)
 
-    def kl(self, angles: Angles, enough: float = math.inf) -> float:
+    def kl(self, angles: Angles, stop_above: float = math.inf) -> float:
         """Return the divergence of an edit on all contexts, in nats a token.
 
         Args:
             angles: of the edit, in radians.
-            enough: stop where it is certain that the divergence is above this, and return a lower bound.
+            stop_above: as soon as the divergence is certainly above this, stop and return a lower bound.
         """
         objective = self.problem.objective
         with torch.no_grad(), apply_rotation(objective.model, angles, objective.sites, objective.rotation):
-            return self.model_kl(enough)
+            return self.model_kl(stop_above)
 
-    def model_kl(self, enough: float = math.inf) -> float:
-        """Return the divergence of the model as it stands; `enough` as for `kl`."""
+    def model_kl(self, stop_above: float = math.inf) -> float:
+        """Return the divergence of the model as it stands; `stop_above` as for `kl`."""
         total = 0.0
         for part in self.parts:
             total += part.kl() / len(self.parts)
-            if total > enough:
+            if total > stop_above:
                 break
         return total
 
@@ -135,20 +135,17 @@ class RetentionLimit:
     Attributes:
         retention: the divergence of edits.
         space: maps points to angles.
+        max_kl: the limit, in nats a token.
     """
 
     retention: Retention
     space: Space
-
-    @property
-    def max_kl(self) -> float:
-        """Return the limit of the configuration, in nats a token."""
-        return self.retention.max_kl
+    max_kl: float
 
     def value_and_grad(self, x: Point, index: int) -> tuple[float, Point]:
         """Return the divergence of a trial's point on the part that its index has, and its gradient."""
         return self.space.value_and_grad(x, lambda angles: self.retention.value_and_grad(angles, index % PARTS))
 
-    def kl(self, x: Point, enough: float = math.inf) -> float:
-        """Return the divergence of a point on all contexts, in nats a token; above `enough`, a lower bound."""
-        return self.retention.kl(self.space.angles(x).float(), enough)
+    def kl(self, x: Point, stop_above: float = math.inf) -> float:
+        """Return the divergence of a point on all contexts, in nats a token; above `stop_above`, a lower bound."""
+        return self.retention.kl(self.space.angles(x).float(), stop_above)

@@ -98,6 +98,7 @@ def tune(
     problem = Problem.from_config(loaded, config, include_path, batch_size, objective, serve)
     space = problem.make_space()
     retention = None if config.max_kl is None else Retention.from_problem(loaded, problem, include_path, batch_size)
+    limit = RetentionLimit(retention, space, retention.max_kl) if retention else None
     settings = search_settings(loaded, problem.config, problem.samples, retention)
     with (
         open_logs(folder, settings, resume=resume, with_texts=is_reward(config.objective)) as logs,
@@ -107,14 +108,14 @@ def tune(
     ):
         if folder:
             _write_recipe(folder / RECIPE, loaded, problem.config, budget, include_path)
-        result = _search(problem, retention, space, logs, budget=budget, score_batch=score_batch, callbacks=callbacks)
+        result = _search(problem, limit, space, logs, budget=budget, score_batch=score_batch, callbacks=callbacks)
         if not math.isfinite(result.best.score):
             n = len(result.trials)
             raise TarotError(
                 "a finite score in some trial", f"none in {n}", "try --dtype float32, or a smaller --bound"
             )
-        if pick is not None and retention is not None:
-            result = pick_trial(result, RetentionLimit(retention, space), pick)
+        if pick is not None and limit is not None:
+            result = pick_trial(result, limit, pick)
         adapter = Adapter(
             _angles(space, torch.tensor(result.best.x, dtype=torch.float64)),
             Edit.from_sites(loaded.model, config.sites, problem.objective.sites, problem.objective.rotation),
@@ -160,7 +161,7 @@ def _check_function(config: TaRotConfig, objective: ModelFunction | None, serve:
 
 def _search(
     problem: Problem,
-    retention: Retention | None,
+    limit: RetentionLimit | None,
     space: Space,
     logs: SearchLogs,
     *,
@@ -187,9 +188,9 @@ def _search(
         budget=budget,
         seed=config.seed,
         starts=space.starts,
-        value_and_grad=_follow(problem, space, logs),
+        value_and_grad=_make_value_and_grad(problem, space, logs),
         target_score=objective.target_score,
-        limit=RetentionLimit(retention, space) if retention else None,
+        limit=limit,
         patience=PATIENCE if problem.policy else math.inf,
         trials_per_step=config.trials_per_step,
         evaluate=(lambda points: map(logs.keep_texts, score_batch([_angles(space, x) for x in points])))
@@ -217,7 +218,9 @@ def _write_recipe(
     write_recipe(path, settings, f"tarot tune {path.name} --output-path NEW repeats this search.")
 
 
-def _follow(problem: Problem, space: Space, logs: SearchLogs) -> Callable[[Tensor], tuple[float, Tensor]] | None:
+def _make_value_and_grad(
+    problem: Problem, space: Space, logs: SearchLogs
+) -> Callable[[Tensor], tuple[float, Tensor]] | None:
     """Return the function that a search which follows the gradient calls once for each trial; None if there is none."""
     objective, policy = problem.objective, problem.policy
     if policy:

@@ -175,7 +175,7 @@ def _descend_within(
     for _, values in [*sorted(finite, key=lambda each: -each[0]), reached[0]]:  # the first step is the unedited model
         for parameter, value in zip(parameters, values, strict=True):
             parameter.data.copy_(value)
-        if retention.model_kl(enough=retention.max_kl) <= retention.max_kl:
+        if retention.model_kl(stop_above=retention.max_kl) <= retention.max_kl:
             return
 
 
