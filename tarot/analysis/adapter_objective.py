@@ -73,8 +73,8 @@ def check_adapter_objective(
 def _requested_config(adapter: Adapter, reward: str | None) -> TaRotConfig:
     """Return the adapter's configuration, with the reward as its objective; its search is one without gradients."""
     config = config_of(adapter)
-    if reward is None and is_black_box(config.objective):
-        raise TarotError("an adapter with samples", "one tuned for a function of the model", "give --reward")
+    if is_black_box(config.objective):
+        raise TarotError("an adapter with samples", "one tuned for a function of the model")
     if reward is None:
         refuse_unrequested(config.objective, "an adapter")
         return config
