@@ -60,7 +60,7 @@ class TriedDocument:
         id: split and row, such as `test/12`.
         prompt: the prompt as the model sees it, of the right answer.
         answers: the document's answers.
-        texts: what the models write after the prompt; None where the answers stand in the prompt.
+        texts: what the models write after the prompt; None if the answers are parts of the prompts.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Keep a model's answers to lm-eval's requests in a file, as they are given.
+"""Write a model's answers to lm-eval's requests to a file, each as soon as it is there.
 
 An evaluation can fail after its last forward pass: in a metric, a filter or an aggregation. The next run of the same
 evaluation reads the answers from the file and runs the model only for the missing ones.

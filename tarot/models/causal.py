@@ -88,7 +88,7 @@ def check_causal(model: PreTrainedModel) -> None:
 
 
 def _token_ids(model: PreTrainedModel) -> torch.Tensor:
-    """Return `3 x 13` ordinary token ids; a further row differs from the first at each position from a given one on."""
+    """Return `3 x 13` ordinary token ids; rows 1 and 2 differ from row 0 from the positions in `_CHANGED_FROM` on."""
     embeddings: Any = model.get_input_embeddings()
     vocabulary = embeddings.weight.shape[0]
     config = model.config.get_text_config(decoder=True)

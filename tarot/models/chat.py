@@ -12,8 +12,6 @@ logger = logging.getLogger("tarot")
 Message = Mapping[str, str]
 # Recorded in results and adapters: where the task's description is if the chat template has no system role.
 SYSTEM_MOVED = "in the first user message"
-
-
 # What a template does wrong: the index of the message it leaves out or moves, or a description; None for nothing.
 Problem = int | str | None
 

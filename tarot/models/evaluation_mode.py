@@ -46,7 +46,7 @@ def evaluation_mode(model: nn.Module, tokenizer: Any = None) -> Iterator[None]:
 def in_evaluation_mode(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Run a function of `model, tokenizer, ...` within `evaluation_mode`.
 
-    Arguments of another type reach the function as they are, which refuses them.
+    Arguments of other types are passed on unchanged, and the function refuses them.
     """
 
     @functools.wraps(function)

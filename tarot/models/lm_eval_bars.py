@@ -64,7 +64,7 @@ def bars_as_steps(on_step: Callable[[str, int, int], None]) -> Iterator[None]:
 
 
 def hidden_bars() -> AbstractContextManager[None]:
-    """Draw none of lm-eval's bars inside the context; where `bars_as_steps` reports them, it goes on doing so."""
+    """Draw none of lm-eval's bars inside the context. Inside `bars_as_steps` they are still reported."""
     return nullcontext() if issubclass(task.tqdm, SilentBar) else _replaced_bars(SilentBar)
 
 

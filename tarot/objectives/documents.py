@@ -43,13 +43,13 @@ _LISTED_ANSWER = re.compile(r"^[^\S\n]*[(\[]?([A-Za-z]|\d{1,2})[)\].:][^\S\n]*(\
 
 @lru_cache(maxsize=2**14)  # the choices of all documents are often the same
 def normalize_text(text: str) -> str:
-    r"""Return the text without differences that make no other document (see above).
+    r"""Return a form of the text that is equal for texts which differ only as the module's docstring lists.
 
     Example:
         >>> normalize_text("Is it\u00a0RED?") == normalize_text("is it red")
         True
     """
-    while (plain := _normalize_characters(text)) != text:  # one step can bring about another: "&#8203;" is invisible
+    while (plain := _normalize_characters(text)) != text:  # one replacement can expose another: "&#8203;" is invisible
         text = plain
     return " ".join(_PUNCTUATION_AT_END.sub("", text).split())
 

@@ -1,9 +1,9 @@
 """Retained contexts: prompts on which an edit must not change the model's answers, and texts that it writes by itself.
 
-Without a name they are prompts of many forms that tarot brings along (`retained_prompts.json`), each up to the first
-token of its answer, and the model's own texts. Named tasks add prompts of their training splits, without their labels;
-files add the user's prompts. Those that are named have the first tokens of the unedited model's own answer.
-None of them is a document that a task evaluates or a text that retention is measured on.
+Always retained are prompts of many forms that come with tarot (`retained_prompts.json`), each up to the first token of
+its answer, and the model's own texts. The user can name tasks, which add prompts of their training splits without the
+labels, and files of prompts. The prompts of both are followed by the first tokens of the unedited model's own answer.
+No context is a document that a task evaluates or a text that retention is measured on.
 """
 
 import hashlib
@@ -64,7 +64,7 @@ def make_retained(
         lm: the model, unedited.
         template: renders messages; None for plain text.
         retain: names of tasks, groups and tags, or of files (`.jsonl`, `.txt`).
-        tuned_task: the task that is tuned, which is not retained.
+        tuned_task: the task that the edit is tuned on, which is not retained.
         seed: random seed for the documents of tasks and for the model's texts.
         include_path: folder of further task files.
         batch_size: largest number of sequences in one forward pass; None for the default.
@@ -112,7 +112,7 @@ def retained_digest(sources: Sequence[Retained]) -> str:
 
 
 def bundled_prompts(template: ChatTemplate | None) -> list[str]:
-    """Return the prompts that tarot brings along; most are rendered as chats if there is a template.
+    """Return the prompts that come with tarot; most are rendered as chats if there is a template.
 
     The first are written by hand, the others are made from parts (`benchmarks/study/made_prompts.py`).
 

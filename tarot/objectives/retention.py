@@ -6,7 +6,7 @@
 
 Of the unedited model only the `top_k` likeliest tokens of each position are kept. All other tokens count as one, with
 the sum of their probabilities. By the log-sum inequality, this KL is a lower bound of the KL over the whole vocabulary.
-The two differ by the kept-back mass p(rest) times the KL within the rest, KL(p(. | rest) || q(. | rest)).
+The two differ by the rest's probability p(rest) times the KL within the rest, KL(p(. | rest) || q(. | rest)).
 """
 
 from collections.abc import Iterator, Sequence

@@ -30,7 +30,7 @@ class Sample:
 
     Attributes:
         id: split and row of the document, such as `train/12`.
-        key: digest of the document's content (`document_key`), wherever the document stands.
+        key: digest of the document's content (`document_key`), whatever its split and row.
         pairs: (context, continuation) texts, one for each answer. Most tasks have one context with several
             continuations; tasks such as Winogrande hold the answer in the context.
         gold: index of the right answer. Its text is blank where a reward scores what the model writes.
@@ -54,7 +54,7 @@ def draw_samples(
     """Draw the samples of a search, without replacement, and render their prompts.
 
     Documents that are also evaluated and documents that repeat others are left out. Documents that serve as shots are
-    no samples. A task that sets `num_fewshot: 0` gets prompts without shots.
+    not samples. A task that sets `num_fewshot: 0` gets prompts without shots.
 
     Args:
         task: an lm-eval task of output type multiple_choice, loglikelihood or generate_until.

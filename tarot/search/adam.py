@@ -22,7 +22,7 @@ from tarot.search.protocol import Point, Proposal
 from tarot.search.trials import Trial
 
 RATE = 1 / 32  # of the cube's side: with a bound of pi/4 the first step turns each angle by about 0.05 radians
-HALVING = 16  # steps until the rate has halved; independent of the budget, so that a larger one continues a smaller
+HALVING = 16  # steps until the rate has halved; independent of the budget, so that a search can go on with a larger one
 MOMENTUM, SQUARES, EPSILON = 0.9, 0.999, 1e-12
 
 

@@ -98,8 +98,8 @@ class PolicySteps:
 
     Args:
         policy: samples the texts that the gradient follows.
-        checked: scores the texts for other prompts.
-        floor: how far the fluency of these may fall.
+        checked: scores greedy texts for other prompts, which no gradient uses.
+        floor: how far the fluency of these texts may fall.
         seed: random seed of the search.
     """
 
