@@ -51,6 +51,24 @@ def points(d: int) -> st.SearchStrategy[Tensor]:
 
 
 @steady
+@given(st.data())
+def test_gradients_follow_the_chain_rule(data: st.DataObject) -> None:
+    """The gradient in the coordinates is that of the whole function by central differences."""
+    space = data.draw(spaces())
+    x = 0.2 + 0.6 * data.draw(points(space.d))  # away from the edges, where the angles stop
+    weights = random_gradient(space.angle_mask, 1)
+
+    def function(angles: Tensor) -> tuple[float, Tensor]:
+        return float((weights * angles.sin()).sum()), weights * angles.cos()
+
+    value, gradient = space.value_and_grad(x, function)
+    assert value == pytest.approx(function(space.angles(x))[0], rel=1e-4, abs=1e-4)
+    step = 1e-4 * torch.randn(space.d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    above, below = (float((weights * space.angles(x + sign * step).sin()).sum()) for sign in (1, -1))
+    assert float(gradient @ step) == pytest.approx((above - below) / 2, rel=1e-3, abs=1e-7)
+
+
+@steady
 @given(spaces())
 def test_centre_is_the_identity_bit_for_bit(space: Space) -> None:
     angles = space.angles(torch.full((space.d,), 0.5, dtype=torch.float64))
