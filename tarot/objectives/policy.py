@@ -153,7 +153,7 @@ class PolicyObjective:
             raise InvalidValueError(
                 f"Each of the {len(self.prompts)} prompts needs at least two draws.", hint="tune again"
             )
-        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        vocabulary = self.model.get_output_embeddings().weight.shape[0]
         if (largest := max(token for drawn in draws.draws for draw in drawn for token in draw.tokens)) >= vocabulary:
             raise InvalidValueError(f"tokens below {vocabulary} in the draws", str(largest), "tune again")
         requests = self._requests([[draw.tokens for draw in drawn] for drawn in draws.draws])
