@@ -7,7 +7,7 @@ import pytest
 from test_compare import folder, loaded, tuned
 
 from tarot.errors import TarotError
-from tarot.evaluation.as_tuned import check_as_tuned, config_of, evaluate_as_tuned, evaluation_shots
+from tarot.evaluation.as_tuned import check_as_tuned, config_of, evaluate_as_tuned, evaluation_shots, kept_limit
 from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
 from tarot.models.loaded_model import LoadedModel
@@ -94,3 +94,13 @@ def test_adapters_must_record_how_they_were_tuned(
     ):
         patch.setattr("tarot.evaluation.compare.evaluate_as_tuned", None)
         compare(loaded.model, loaded.tokenizer, replace(adapter, provenance=provenance), include_path=folder)
+
+
+def test_a_limit_is_kept_only_where_the_edit_was_measured_within_it(loaded: LoadedModel, folder: Path) -> None:
+    adapter = tuned(loaded, folder)
+    limited = {**adapter.provenance, "search": "adam", "space": "full", "max_kl": 0.01}
+    for retention, limit in (({"kl": 0.01}, 0.01), ({"kl": 0.02}, 0.0), ({"kl": None}, 0.0), (None, 0.0)):
+        edit = replace(adapter, provenance=limited | ({} if retention is None else {"retention": retention}))
+        assert kept_limit(edit) == limit
+        assert kept_limit(edit.scaled(2.0)) == 0
+    assert kept_limit(adapter) == 0

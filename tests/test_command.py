@@ -39,21 +39,39 @@ def parse(line: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 @settings(max_examples=40)
-@given(configs, task_names, st.booleans(), st.integers(0, 5), st.none() | st.integers(1, 9) | st.just(0.5))
+@given(
+    configs,
+    task_names,
+    st.booleans(),
+    st.booleans(),
+    st.none() | st.integers(0, 99) | st.floats(0.001, 1),
+    st.integers(0, 5),
+    st.none() | st.integers(1, 9) | st.just(0.5),
+)
 def test_the_cli_reads_the_printed_commands(
-    loaded: LoadedModel, config: TaRotConfig, task: str, pruned: bool, draws: int, limit: float | None
+    loaded: LoadedModel,
+    config: TaRotConfig,
+    task: str,
+    pruned: bool,
+    gated: bool,
+    pick: float | None,
+    draws: int,
+    limit: float | None,
 ) -> None:
     """It reads exactly the configuration, the edit and the settings that were measured."""
     config = replace(config, task=task)
     provenance = {**config.to_dict(), "budget": 7, "dtype": "bfloat16", "pruned": {"keep": 0.25} if pruned else None}
+    provenance |= {} if pick is None else {"pick": str(pick)}
+    provenance |= {"gate": {"layer": 0}} if gated else {}
     edit: Any = SimpleNamespace(provenance=provenance)
     line = repeat_command(
         loaded, edit, num_fewshot=6, draws=draws, limit=limit, include_path="my tasks", controls=[edit]
     )
-    made_by = ["tune", "prune"] if pruned else ["tune"]
+    made_by = ["tune", *["prune"] * pruned, *["gate"] * gated]
     parsed = parse(line)
     assert [name for name, _ in parsed] == [*made_by, *made_by, "compare"]
     tune, comparison = parsed[0][1], parsed[-1][1]
+    assert (tune["pick"], type(tune["pick"])) == (pick, type(pick))
     values = {field.name: tune[field.name] for field in fields(TaRotConfig) if field.name in tune}
     (values["num_fewshot"],) = parse_shots(tune["num_fewshot"])
     values |= {"task": tune["tasks"][0], "layers": parse_layers(tune["layers"])}
@@ -64,9 +82,9 @@ def test_the_cli_reads_the_printed_commands(
     others = ("model", "dtype", "budget", "include_path")
     assert [tune[name] for name in others] == ["bytes", "bfloat16", 7, Path("my tasks")]
     assert [comparison[name] for name in ("num_fewshot", "draws", "limit")] == [6, draws, limit]
-    made = "DIR-pruned" if pruned else "DIR"
-    assert comparison["adapter"] == [made] and len(comparison["control"]) == 1
-    assert {"DIR", made} == {str(values["output"]) for _, values in parsed[: len(made_by)]}
+    folders = [str(values["output"]) for _, values in parsed[: len(made_by)]]
+    assert folders[0] == "DIR" and comparison["adapter"] == folders[-1:] and len(comparison["control"]) == 1
+    assert [values["adapter"] for _, values in parsed[1 : len(made_by)]] == folders[:-1]
 
 
 def test_the_command_repeats_the_comparison(loaded: LoadedModel, folder: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from tarot.analysis.neutral_text import neutral_text
 from tarot.errors import InvalidValueError, MissingFileError, TarotError, UnknownName
+from tarot.evaluation.command import repeat_command
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.scoring.scorer import Request
 from tarot.objectives import retained
@@ -210,6 +211,19 @@ def test_tune_keeps_the_limit_and_resumes(loaded: Any, few_prompts: None, tasks_
         assert notes["kl"] <= 0.02
         assert set(notes["contexts"]) == {"prompts", "own text", "own_generate"}
     assert trials["whole"] == trials["parts"]
+    assert "pick" not in adapter.provenance
+    picked = tune(
+        loaded.model,
+        loaded.tokenizer,
+        config,
+        budget=18,
+        include_path=tasks_folder,
+        output_dir=tmp_path / "whole",
+        resume=True,
+        pick=4,
+    )
+    assert (picked.provenance["best_trial"], picked.provenance["pick"]) == (4, "4")
+    assert "--pick 4" in repeat_command(loaded, picked)
     with pytest.raises(TarotError, match="retain"):
         tune(
             loaded.model,

@@ -25,6 +25,7 @@ def test_draws_the_trials_the_front_and_the_limit() -> None:
     assert "limit 0.03" in drawn and "score -1.000 at KL 0.020" in drawn and "at KL 0.050" not in drawn
     assert drawn == trade_off_figure("front", TRIALS, 0.03, "log_probability")
     assert drawn != trade_off_figure("front", TRIALS, 0.04, "log_probability")
+    assert "limit" not in trade_off_figure("front", TRIALS, 0.0, "log_probability")
 
 
 def test_only_the_page_of_a_limited_search_shows_it(tmp_path) -> None:

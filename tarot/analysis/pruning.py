@@ -11,6 +11,7 @@ from torch import Tensor
 from tarot.analysis.adapter_objective import adapter_objective
 from tarot.analysis.heads import Head, Score, attribute_heads, edited_heads, keep_heads
 from tarot.edit.adapter import Adapter
+from tarot.edit.provenance import MEASURED
 from tarot.errors import InvalidValueError, TarotError
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
@@ -147,7 +148,6 @@ def prune_adapter(
         "evaluations": result.evaluations,
         "scores": {"identity": result.base, "whole": result.edited, "pruned": result.score},
     }
-    # The pruned angles are those of no trial.
-    kept = {name: value for name, value in adapter.provenance.items() if name != "best_trial"}
+    kept = {name: value for name, value in adapter.provenance.items() if name not in MEASURED}
     scores = {"identity": result.base, "best": result.score}
     return replace(adapter, angles=result.angles, provenance={**kept, "scores": scores, "pruned": record})

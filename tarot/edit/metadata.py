@@ -110,6 +110,7 @@ class Provenance(TypedDict, total=False):
     interrupted: bool
     fitted: bool
     best_trial: Count
+    pick: Name
     scores: _Scores
     retention: dict[Name, Any]
     seconds: dict[Name, Number]

@@ -8,6 +8,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+MEASURED = ("scores", "best_trial", "fitted", "retention")
+"""Keys of what a search measured of its own edit alone: scores, whether the samples are fitted, divergence."""
+
 
 class Parent(NamedTuple):
     """An adapter that another one is made from."""
@@ -39,9 +42,9 @@ def compose_provenance(parents: Sequence[Parent]) -> dict[str, object]:
 def scale_provenance(parent: Parent) -> dict[str, object]:
     """Return the provenance of an adapter whose angles are its parent's times a factor.
 
-    Keep the task and the settings of the search. Drop the scores: the scaled adapter was never scored.
+    Keep the task and the settings of the search. Drop what was measured: the scaled adapter was not.
     """
-    kept = {key: value for key, value in parent.provenance.items() if key not in ("scores", "best_trial")}
+    kept = {key: value for key, value in parent.provenance.items() if key not in MEASURED}
     return kept | compose_provenance([parent])
 
 

@@ -31,6 +31,16 @@ def config_of(adapter: Adapter) -> TaRotConfig:
     return config
 
 
+def kept_limit(adapter: Adapter) -> float:
+    """Return the limit of divergence that an edit keeps, in nats a token; 0 if none is known to hold.
+
+    A trial that was picked may be above the limit of its search, and a scaled or pruned edit was not measured.
+    """
+    limit, retention = config_of(adapter).max_kl, adapter.provenance.get("retention")
+    kl = retention.get("kl") if isinstance(retention, Mapping) else None
+    return float(limit) if limit is not None and isinstance(kl, float | int) and kl <= float(limit) else 0.0
+
+
 def evaluation_shots(config: TaRotConfig) -> int:
     """Return the shots of the prompts that an adapter is evaluated with: those of its samples, 0 for `mix`."""
     return config.num_fewshot if isinstance(config.num_fewshot, int) else 0

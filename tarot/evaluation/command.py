@@ -77,13 +77,18 @@ def _making(model: str, adapter: Adapter, folder: str, shared: list[str]) -> tup
     ]
     tune = ["tarot tune", reference, f"--tasks {shlex.quote(config.task)}", *dtype, *shared, *changed]
     tune += [f"--budget {provenance['budget']}", *([] if config.apply_chat_template else ["--no-chat"])]
+    tune += [f"--pick {shlex.quote(str(provenance['pick']))}"] if "pick" in provenance else []
     tune += [f"--output-path {folder}"]
+    lines = [" ".join(tune)]
     pruned: Any = provenance.get("pruned")
-    if not pruned:
-        return [" ".join(tune)], folder
-    prune = ["tarot prune", reference, *dtype, f"--adapter {folder}", *shared, f"--keep {pruned['keep']:g}"]
-    prune += [f"--output-path {folder}-pruned"]
-    return [" ".join(tune), " ".join(prune)], f"{folder}-pruned"
+    # The gate reads prompts before the edit, so it is the same fitted before or after pruning.
+    later = {"prune": [f"--keep {pruned['keep']:g}"]} if pruned else {}
+    later |= {"gate": []} if provenance.get("gate") else {}
+    for step, options in later.items():
+        given = [reference, *dtype, f"--adapter {folder}", *shared, *options]
+        folder = f"{folder}-{step}d"
+        lines.append(" ".join([f"tarot {step}", *given, f"--output-path {folder}"]))
+    return lines, folder
 
 
 def _option(name: str, value: object) -> str:

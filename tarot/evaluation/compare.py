@@ -15,7 +15,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
-from tarot.evaluation.as_tuned import check_as_tuned, config_of, evaluate_as_tuned, evaluation_shots, tuning_samples
+from tarot.evaluation.as_tuned import (
+    check_as_tuned,
+    config_of,
+    evaluate_as_tuned,
+    evaluation_shots,
+    kept_limit,
+    tuning_samples,
+)
 from tarot.evaluation.baselines.requirements import check_requirements
 from tarot.evaluation.baselines.run import BaselineAnswers, count_labels, run_baseline
 from tarot.evaluation.baselines.setting import Setting
@@ -235,7 +242,7 @@ def compare(
         reference_times=reference_times,
         n_angles=int(adapter.angles.count_nonzero()),
         trade_off=tuple(trade_off),
-        max_kl=float(config.max_kl or 0),
+        max_kl=kept_limit(adapter),
     )
 
 

@@ -128,7 +128,7 @@ class Comparison:
             on a busy machine.
         n_angles: angles that the edit turns by more than zero; 0 if it is not known.
         trade_off: divergence in nats a token, and score, of each trial of a search under a limit of divergence.
-        max_kl: that limit, in nats a token; 0 without one.
+        max_kl: that limit, in nats a token; 0 without one, or if the edit is not known to be within it.
 
     Example:
         >>> comparison = tarot.compare(model, tokenizer, adapter, limit=8)

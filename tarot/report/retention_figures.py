@@ -15,14 +15,15 @@ def trade_off_figure(name: str, trials: Sequence[tuple[float, float]], max_kl: f
     Args:
         name: identifier of the figure in the page.
         trials: divergence (nats a token) and score of each trial.
-        max_kl: the limit, in nats a token.
+        max_kl: the limit, in nats a token; 0 draws none.
         objective: what the search maximised.
     """
     front, unit = trade_off_front(trials), OBJECTIVE_UNITS.get(objective)
     with style(name):
         figure = Figure(figsize=(4.1, 2.5))
         axes = figure.add_axes((0, 0, 1, 1))
-        axes.axvline(max_kl, color=LOSS, linewidth=1, linestyle="--", label="limit")
+        if max_kl:
+            axes.axvline(max_kl, color=LOSS, linewidth=1, linestyle="--", label="limit")
         axes.plot(*zip(*trials, strict=True), color=OTHER, linewidth=0.7, alpha=0.5, zorder=0)
         axes.plot(*zip(*trials, strict=True), "o", color=OTHER, markersize=4, alpha=0.7, label="trial")
         axes.step(*zip(*front, strict=True), where="post", color=MUTED, linewidth=1, zorder=0)
@@ -41,7 +42,7 @@ def trade_off_figure(name: str, trials: Sequence[tuple[float, float]], max_kl: f
             handletextpad=0.3,
         )
         described = "; ".join(f"score {score:.3f} at KL {kl:.3f}" for kl, score in front)
-        return svg(figure, name, "Score and divergence of the trials", f"limit {max_kl:g}; {described}")
+        return svg(figure, name, "Score and divergence of the trials", f"limit {max_kl:g}; " * bool(max_kl) + described)
 
 
 def trade_off_front(trials: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -46,7 +46,12 @@ def search_settings(
 
 
 def search_provenance(
-    loaded: LoadedModel, problem: Problem, result: SearchResult, budget: int, retention: Retention | None = None
+    loaded: LoadedModel,
+    problem: Problem,
+    result: SearchResult,
+    budget: int,
+    retention: Retention | None = None,
+    pick: int | float | None = None,
 ) -> dict[str, Any]:
     """Return the provenance of the adapter that a search found: its configuration and how the search went.
 
@@ -56,6 +61,7 @@ def search_provenance(
         result: its trials.
         budget: evaluations that the search was given. A resumed search may have spent more before.
         retention: what was retained; None for nothing.
+        pick: which other trial than the best was requested, as for `tune`.
     """
     return {
         "model": loaded.reference,
@@ -70,6 +76,7 @@ def search_provenance(
         "interrupted": result.interrupted,
         "fitted": result.best.score >= problem.objective.target_score,
         "best_trial": result.best.index,
+        **({} if pick is None else {"pick": str(pick)}),
         "scores": {"identity": result.identity.score, "best": result.best.score},
         **_retention_notes(result, retention),
         "seconds": {

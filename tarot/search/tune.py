@@ -119,7 +119,7 @@ def tune(
         adapter = Adapter(
             _angles(space, torch.tensor(result.best.x, dtype=torch.float64)),
             Edit.from_sites(loaded.model, config.sites, problem.objective.sites, problem.objective.rotation),
-            search_provenance(loaded, problem, result, budget, retention),
+            search_provenance(loaded, problem, result, budget, retention, pick),
         )
         if folder:
             adapter.save_pretrained(folder)
