@@ -30,6 +30,7 @@ from tarot.evaluation.in_context import labelled_documents
 from tarot.evaluation.lm_eval_results import LoggedDocument, question_text
 from tarot.evaluation.results_file import comparisons_to_json, load_comparisons
 from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.prompts import render_pairs
 from tarot.objectives.task_loading import load_task
 from tarot.report.costs import COST_HEADER, cost_rows
 from tarot.search.config import TaRotConfig
@@ -81,6 +82,32 @@ def test_only_as_many_documents_are_shown_as_the_context_holds(
     monkeypatch.setattr(type(setting.lm), "max_length", 10)
     with pytest.raises(TarotError, match="holds a shot"):
         BASELINES["all-shots"](setting)
+
+
+def test_the_longest_document_is_that_with_most_tokens(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Characters do not tell: a token is a byte here."""
+    wide = {**setting.task.eval_docs[0], "question": "\N{GRINNING FACE}" * 12}
+    narrow = {**wide, "question": "a" * 20}
+    task = load_task("own_choice", setting.include_path)
+    monkeypatch.setattr(type(task), "eval_docs", [narrow, wide])
+    monkeypatch.setattr(prompting, "load_task", lambda name, include_path: task)
+    assert prompting._longest_document(setting) == wide
+
+
+def test_shots_leave_room_for_a_generated_answer(setting: Setting) -> None:
+    task = load_task("own_generate", setting.include_path)
+    setting = replace(setting, config=replace(setting.config, task="own_generate"), task=task)
+    (document,) = list(task.eval_docs)[:1]
+    prompt = setting.lm.tok_encode(render_pairs(task, "a", document, 0, setting.chat_template)[0][0][0])
+    assert prompting._n_tokens(setting, task, document, 0) == len(prompt) + 3
+
+
+def test_a_draw_without_a_number_is_not_the_best(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = iter([math.nan, -3.0, -2.0, *[-5.0] * (prompting.DRAWS - 3)])
+    monkeypatch.setattr(prompting, "_mean_likelihood", lambda setting, shots: next(values))
+    drawn = prompting.draw_shots(setting.labelled, N_SHOTS, prompting.DRAWS, setting.config.seed)[2]
+    documents, _ = BASELINES["best-shots"](setting)
+    assert shown(setting, contexts(documents)[0]) == [setting.labelled.index(shot) for shot in drawn]
 
 
 def test_the_best_draw_is_the_likeliest_for_the_other_labels(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:

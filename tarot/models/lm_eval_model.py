@@ -28,7 +28,7 @@ from tarot.models.chat import SYSTEM_MOVED, ChatRenderer
 from tarot.models.load import load_model
 from tarot.models.missing_numbers import BrokenRows, check_some_number, documents_by_task, is_number
 from tarot.models.offline import quiet_loggers
-from tarot.models.prompt_encoder import PromptEncoder, fit_to_context
+from tarot.models.prompt_encoder import PromptEncoder, check_room, fit_to_context
 from tarot.models.scoring.rope import constant_rope_length
 from tarot.models.scoring.scorer import Scorer
 
@@ -101,6 +101,7 @@ class TarotLM(HFLM):
         # Ids, by task, of documents whose texts could not be generated, and the token ids of the latest such prompts.
         self.unanswered: dict[str, set[int]] = {}
         self.broken_prompts: set[tuple[int, ...]] = set()
+        self._checked_prompts: set[int] = set()
         # lm-eval's own command does not look for NaN; `evaluate`, which passes a loaded model, does.
         self._checks_numbers = isinstance(pretrained, str)
         processes = accelerate_processes() if isinstance(pretrained, str) else None
@@ -247,9 +248,16 @@ class TarotLM(HFLM):
         """Generate lm-eval's continuations, in batches.
 
         Prompts that may grow beyond the length at which rotary embeddings change (`tarot.models.scoring.rope`) are not
-        batched, since padding would change their texts.
+        batched, since padding would change their texts. Prompts that leave no room for the text lose their beginning.
+
+        Raises:
+            TarotError: the texts alone may fill the model's context, or no text has a number.
         """
         self.broken_prompts.clear()
+        prompts = hash(tuple((request.args[0], str(request.args[1])) for request in requests))
+        if prompts not in self._checked_prompts:  # a search generates from the same prompts hundreds of times
+            check_room([self._lengths(*request.args) for request in requests], self.max_length)
+            self._checked_prompts.add(prompts)
         texts = self._generate(requests, disable_tqdm)
         broken = [request for request in requests if self.broken_prompts and self._is_broken(request.args[0])]
         for task, ids in documents_by_task(broken).items():
@@ -285,8 +293,12 @@ class TarotLM(HFLM):
 
     def _longest(self, prompt: str, options: dict[str, Any]) -> int:
         """Return the most tokens of a prompt and its generated text together."""
+        return max(sum(self._lengths(prompt, options)), int(options.get("max_length") or 0))
+
+    def _lengths(self, prompt: str, options: dict[str, Any]) -> tuple[int, int]:
+        """Return the tokens of a prompt, and the most that are generated after it."""
         most = int(normalize_gen_kwargs(options, self.max_gen_toks)["max_gen_toks"])
-        return max(len(self.tok_encode(prompt)) + most, int(options.get("max_length") or 0))
+        return len(self.tok_encode(prompt)), most
 
     def set_cache_hook(self, cache_hook: Any) -> None:
         """Use a response cache, unless it belongs to another model or edit: lm-eval's keys contain only the prompts.

@@ -176,11 +176,33 @@ def fit_to_context(
             raise TarotError(expected, f"{len(continuation)} in {name}")
         excess = max(0, len(context) + len(continuation) - 1 - max_length)
         requests.append(Request(tuple(context[excess:]), tuple(continuation)))
-    if cut := sum(len(request.context) < len(context) for request, (context, _) in zip(requests, pairs, strict=True)):
+    cut = sum(len(request.context) < len(context) for request, (context, _) in zip(requests, pairs, strict=True))
+    _warn_of_cut(cut, len(requests), max_length)
+    return requests
+
+
+def check_room(lengths: Sequence[tuple[int, int]], max_length: int) -> None:
+    """Log how many prompts lose their beginning, as lm-eval keeps room for the generated tokens.
+
+    Args:
+        lengths: tokens of each prompt, and the most that are generated after it.
+        max_length: the model's context, in tokens.
+
+    Raises:
+        TarotError: the generated tokens leave no room for a prompt.
+    """
+    most = max((n_generated for _, n_generated in lengths), default=0)
+    if most >= max_length:
+        expected = f"fewer generated tokens than the model's context of {max_length}"
+        raise TarotError(expected, str(most), "lower max_gen_toks in the task's generation_kwargs")
+    _warn_of_cut(sum(sum(length) > max_length for length in lengths), len(lengths), max_length)
+
+
+def _warn_of_cut(cut: int, n: int, max_length: int) -> None:
+    if cut:
         logger.warning(
             "%d of %d prompts are longer than the model's context of %d tokens: their first tokens are left out.",
             cut,
-            len(requests),
+            n,
             max_length,
         )
-    return requests

@@ -5,6 +5,8 @@ Each returns the documents that were answered and the number of labelled documen
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from math import inf, isfinite
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -12,10 +14,12 @@ import torch
 from jaxtyping import Float
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
+from lm_eval.models.utils import normalize_gen_kwargs
 from torch import Tensor
 
 from tarot.errors import TarotError
 from tarot.evaluation.baselines.setting import Setting
+from tarot.evaluation.evaluate import n_evaluated
 from tarot.evaluation.in_context import (
     can_calibrate,
     divide_by_prior,
@@ -46,7 +50,8 @@ def answer_with_all_shots(setting: Setting) -> Answered:
     Raises:
         TarotError: the context does not hold a single shot.
     """
-    n = next((n for n in range(len(setting.labelled), 0, -1) if _fits(setting, setting.labelled[:n])), 0)
+    longest = _longest_document(setting)
+    n = next((n for n in range(len(setting.labelled), 0, -1) if _fits(setting, setting.labelled[:n], longest)), 0)
     if not n:
         raise TarotError("a context that holds a shot", f"{setting.lm.max_length} tokens", "leave all-shots out")
     return Answered(_documents(setting, setting.answer_with(setting.labelled[:n])), n)
@@ -62,7 +67,9 @@ def answer_with_best_shots(setting: Setting) -> Answered:
     if n < 1:
         raise TarotError("at least 2 labelled documents to choose shots by", str(len(setting.labelled)))
     draws = draw_shots(setting.labelled, n, DRAWS, setting.config.seed)
-    best = max(draws, key=lambda shots: _mean_likelihood(setting, shots))
+    likelihoods = [_mean_likelihood(setting, shots) for shots in draws]
+    # NaN is not comparable, and would be the greatest where it comes first.
+    best = draws[max(range(len(draws)), key=lambda i: likelihoods[i] if isfinite(likelihoods[i]) else -inf)]
     return Answered(_documents(setting, setting.answer_with(best)), len(setting.labelled))
 
 
@@ -133,13 +140,27 @@ def _documents(setting: Setting, results: dict[str, object]) -> list[LoggedDocum
     return logged_documents(results, setting.config.task)
 
 
-def _fits(setting: Setting, shots: Sequence[Doc]) -> bool:
-    """Whether the context holds these shots before the evaluated document with the longest question."""
+def _longest_document(setting: Setting) -> Doc:
+    """Return the evaluated document whose prompt has most tokens."""
+    task = load_task(setting.config.task, setting.include_path)
+    documents = islice(task.eval_docs, n_evaluated(task, setting.limit))
+    return max(documents, key=lambda doc: _n_tokens(setting, task, doc, 0))
+
+
+def _fits(setting: Setting, shots: Sequence[Doc], document: Doc) -> bool:
+    """Whether the context holds these shots before a document."""
     task = load_task(setting.config.task, setting.include_path)
     show_shots(task, shots)
-    doc = max(task.eval_docs, key=lambda doc: len(question_text(task, doc)))
-    pairs, _ = render_pairs(task, "the longest document", doc, len(shots), setting.chat_template)
-    return max(sum(map(len, setting.lm.encode(*pair))) for pair in pairs) <= setting.lm.max_length
+    return _n_tokens(setting, task, document, len(shots)) <= setting.lm.max_length
+
+
+def _n_tokens(setting: Setting, task: Task, document: Doc, n_shots: int) -> int:
+    """Return the tokens of a document's prompt and its longest answer, or the most that are generated."""
+    pairs, _ = render_pairs(task, "the longest document", document, n_shots, setting.chat_template)
+    if task.OUTPUT_TYPE == "generate_until":
+        options = normalize_gen_kwargs(dict(task.config.generation_kwargs or {}), setting.lm.max_gen_toks)
+        return len(setting.lm.tok_encode(pairs[0][0])) + int(options["max_gen_toks"])
+    return max(sum(map(len, setting.lm.encode(*pair))) for pair in pairs)
 
 
 def _mean_likelihood(setting: Setting, shots: Sequence[Doc]) -> float:
