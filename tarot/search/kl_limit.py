@@ -6,8 +6,8 @@
     e_t = (mean of the last RECENT KLs) / (MARGIN limit) - 1
 
 Each trial reads one of PARTS parts of the retained contexts, in turn, so that they cost little more than the samples.
-The mean over the last trials has read half of them. Whether a trial is within the limit is decided on all contexts. At the end
-the trial with the highest score is also shrunk towards the identity until it is within.
+The mean over the last trials has read half of them. Whether a trial is within the limit is decided on all contexts. At
+the end the trial with the highest score is also shrunk towards the identity until it is within.
 
 The multiplier m grows while the divergence is above the limit and falls while it is below, so nobody has to choose a
 weight. Both gradients are scaled to length 1, because scores have scales of their own: the weight is then
