@@ -69,7 +69,7 @@ def check_regressions(
     - an arm has documents without a number that had one in the reference run.
 
     A new comparison passes if all its documents have a number. An empty reference run fails. A verdict also names other
-    differences: versions, limits of divergence, adapters, and documents too few to show a loss.
+    differences: versions, adapters, and documents too few to show a loss.
 
     Args:
         then: the reference run.
@@ -135,7 +135,7 @@ def check_regressions(
     return sorted(verdicts, key=lambda verdict: (verdict.name, verdict.reasons))
 
 
-def _names(comparisons: Sequence[Comparison]) -> dict[tuple[str | int, ...], str]:
+def _names(comparisons: Sequence[Comparison]) -> dict[tuple[str | float, ...], str]:
     """Return a distinct name for each identity."""
     distinct = {comparison.identity: comparison for comparison in comparisons}
     return dict(zip(distinct, comparison_names(list(distinct.values())), strict=True))
@@ -200,10 +200,11 @@ def _n_missing(then: Comparison, now: Sequence[Comparison]) -> int:
 
 def _nearest(comparison: Comparison, now: Sequence[Comparison]) -> list[str]:
     """Name the settings that differ in the most similar comparison of the same model, task, shots and seed."""
+    settings = (*SEARCH_SETTINGS, "max_kl")
     changes = [
         [
             f"{name} {before} then, {after} now"
-            for name, before, after in zip(SEARCH_SETTINGS, comparison.identity[1:], other.identity[1:], strict=True)
+            for name, before, after in zip(settings, comparison.identity[1:], other.identity[1:], strict=True)
             if before != after
         ]
         for other in now
@@ -290,9 +291,6 @@ def _judge(
     ]
     if changed:
         notes.append("other versions: " + "; ".join(changed))
-    if then.max_kl != now.max_kl:
-        limits = [f"{limit:g}" if limit else "none" for limit in (then.max_kl, now.max_kl)]
-        notes.append("another limit of divergence: {} then, {} now".format(*limits))
     if then.adapter != now.adapter:
         notes.append(f"another edit: {then.adapter} then, {now.adapter} now")
     notes.append(describe_speed_change(then, now))

@@ -191,9 +191,9 @@ class Comparison:
         return f"{self.model} {self.task} {self.shots}-shot seed {self.seed}"
 
     @property
-    def identity(self) -> tuple[str | int, ...]:
-        """What two runs of the same comparison share: the id and the values of SEARCH_SETTINGS."""
-        return (self.id, *(getattr(self, name) for name in SEARCH_SETTINGS))
+    def identity(self) -> tuple[str | float, ...]:
+        """What two runs of the same comparison share: the id, the values of SEARCH_SETTINGS and the limit."""
+        return (self.id, *(getattr(self, name) for name in SEARCH_SETTINGS), self.max_kl)
 
     @property
     def shots(self) -> str:
