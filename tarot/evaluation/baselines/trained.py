@@ -27,7 +27,7 @@ from tarot.edit.patch import Patch, Step
 from tarot.errors import TarotError
 from tarot.evaluation.baselines.weights import WeightEdit, check_differentiable
 from tarot.objectives.answers import AnswerObjective
-from tarot.search.kl_limit import PARTS, limited_direction, multiplier, step_scale
+from tarot.search.kl_limit import limited_direction, multiplier, step_scale
 from tarot.search.registry import GRADIENT_COST
 from tarot.search.retention import Retention
 
@@ -166,7 +166,7 @@ def _descend_within(
             score.backward()
         gain = _flat_gradient(parameters)
         optimizer.zero_grad()
-        kls.append(retention.parts[step % PARTS].backward())
+        kls.append(retention.parts[step % len(retention.parts)].backward())
         direction = limited_direction(gain, _flat_gradient(parameters), multiplier(kls, retention.max_kl))
         for parameter, part in zip(parameters, direction.split([p.numel() for p in parameters]), strict=True):
             parameter.grad = -part.view_as(parameter).to(parameter)
