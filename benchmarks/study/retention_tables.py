@@ -9,9 +9,10 @@ from typing import Any
 from benchmarks.study import grid
 from benchmarks.study.grid import Cell
 from benchmarks.study.markdown import table
-from benchmarks.study.retention import ARMS, BASE, NO_LIMIT, TRAINED, summarize
+from benchmarks.study.retention import ARMS, BASE, EARLIER, NO_LIMIT, TRAINED, summarize
 
 HERE = Path(__file__).parent
+SHOWN = (NO_LIMIT, EARLIER, *(arm for arm in ARMS if arm != NO_LIMIT), *TRAINED)
 HEADER = (
     "model", "task", "arm", "gain", "KL", "perplexity", "change elsewhere", "worst", "same answers", "evaluations",
 )  # fmt: skip
@@ -29,7 +30,7 @@ def summaries(folder: Path, shots: int = 0) -> Iterator[tuple[Cell, str, dict[st
             for seed in grid.SEEDS:
                 cell = Cell(model, task, shots, seed)
                 base = folder / f"{model}-{task}-{shots}-{BASE}.json"
-                for arm in (*ARMS, *TRAINED):
+                for arm in SHOWN:
                     path = folder / f"{cell.name}-{arm.replace(' ', '_')}.json"
                     if base.exists() and path.exists():
                         record = json.loads(path.read_text())
@@ -44,7 +45,7 @@ def retention(folder: Path = HERE / "retention-records") -> str:
     """
     measured = list(summaries(folder))
     rows = [[cell.model, cell.task, arm, *_columns([summary])] for cell, arm, summary in measured]
-    for arm in (*ARMS, *TRAINED):
+    for arm in SHOWN:
         cells = {cell for cell, each, _ in measured if each == arm}
         common = cells & {cell for cell, each, _ in measured if each == NO_LIMIT}
         for each in dict.fromkeys((NO_LIMIT, arm)):

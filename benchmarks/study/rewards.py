@@ -1,7 +1,7 @@
 """Rewards on generated texts: `python -m benchmarks.study.rewards`.
 
 Declared before it was measured: SmolLM2, the task `openings`, `sentiment:positive`, bound .3 for `bo` and `random` and
-the default for the policy gradient, 20 samples, budget 120, a fluency floor of 10%, seeds 0 to 2; then the same with
+the default for the policy gradient, 20 samples, budget 240, a fluency floor of 10%, seeds 0 to 2; then the same with
 `format:json`. Arms: `prompt` asks for it in words, `best-of-4` keeps the best of four sampled texts of the base, and
 the searches `policy-gradient`, `bo` and `random`. The held-out documents are the first of the test split, the same for
 every arm. Each pair of arm and seed is one small file, and a file that exists is not measured again.
@@ -37,7 +37,7 @@ from tarot.objectives.text_scores import ScoredTexts
 from tarot.search.config import TaRotConfig
 from tarot.search.tune import tune
 
-MODEL, TASK, SEEDS, BUDGET = "wheel:smollm2-135m", "openings", (0, 1, 2), 120
+MODEL, TASK, SEEDS, BUDGET = "wheel:smollm2-135m", "openings", (0, 1, 2), 240
 # What the prompt says in place of the task's own instruction.
 INSTRUCTIONS = {"sentiment:positive": "Write a positive review:", "format:json": "Answer with a JSON object:"}
 OWN_INSTRUCTION = "A film review:"

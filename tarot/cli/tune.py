@@ -85,8 +85,14 @@ def tune(
     ] = None,
     space: Space = None,
     budget: Annotated[
-        int, search_option("--budget", metavar="N", help="Evaluations of the objective; a gradient counts for 3.")
-    ] = 120,
+        int | None,
+        search_option(
+            "--budget",
+            metavar="N",
+            help="Evaluations of the objective; a gradient counts for 3.",
+            show_default="120; 240 for a reward",
+        ),
+    ] = None,
     trials_per_step: Annotated[
         int,
         search_option(
@@ -199,6 +205,7 @@ def tune(
     from tarot.search.config import TaRotConfig
     from tarot.search.pick import check_pick
     from tarot.search.problem import check_samples
+    from tarot.search.registry import default_budget
     from tarot.search.trackers import make_trackers
     from tarot.search.tune import check_request
     from tarot.search.tune import tune as run_search
@@ -225,6 +232,7 @@ def tune(
         retain=tuple(retain or ()),
     )
     resources = Resources.parse(cpus, gpus, memory)
+    budget = default_budget(config.search) if budget is None else budget
     check_request(config, budget=budget, output_dir=output, resume=resume)
     check_pick(config, pick)
     if front and config.max_kl is None:

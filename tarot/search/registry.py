@@ -15,6 +15,7 @@ SEARCHES: dict[str, type[Search]] = {
     "policy-gradient": PolicyGradient,
     "random": Random,
 }
+BUDGET = 120  # of a search by default; a policy gradient gets twice as much, which is 14 steps
 GRADIENT_COST = 3  # evaluations that a score with its gradient counts for: the backward pass does twice the work
 
 
@@ -34,6 +35,16 @@ def trial_cost(search: str) -> int:
     if issubclass(strategy, PolicyGradient):
         return TRIAL_COST
     return GRADIENT_COST if strategy.follows_gradient else 1
+
+
+def default_budget(search: str) -> int:
+    """Return the evaluations that a search gets where nobody says how many.
+
+    Example:
+        >>> default_budget("adam"), default_budget("policy-gradient")
+        (120, 240)
+    """
+    return 2 * BUDGET if SEARCHES[search] is PolicyGradient else BUDGET
 
 
 def check_budget(search: str, budget: object) -> None:

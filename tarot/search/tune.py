@@ -25,7 +25,7 @@ from tarot.search.pick import check_pick, pick_trial
 from tarot.search.policy_gradient import PATIENCE
 from tarot.search.problem import Evaluation, Problem
 from tarot.search.provenance import search_provenance, search_settings
-from tarot.search.registry import check_budget
+from tarot.search.registry import check_budget, default_budget
 from tarot.search.retention import Retention, RetentionLimit
 from tarot.search.space import Angles, Space
 from tarot.search.trials import Trial
@@ -39,7 +39,7 @@ def tune(
     tokenizer: PreTrainedTokenizerBase,
     config: TaRotConfig,
     *,
-    budget: int = 120,
+    budget: int | None = None,
     output_dir: str | Path | None = None,
     include_path: str | Path | None = None,
     objective: ModelFunction | None = None,
@@ -61,7 +61,8 @@ def tune(
         model: a causal language model of transformers; unchanged afterwards.
         tokenizer: the model's tokenizer.
         config: what to search.
-        budget: number of evaluations of the objective; a gradient counts for three.
+        budget: number of evaluations of the objective; a gradient counts for three. None for 120, or 240 for a policy
+            gradient.
         output_dir: folder for the trials and the adapter, new or empty unless resuming; None keeps nothing on disk.
         include_path: folder of further task files.
         objective: function of the edited model and the tokenizer that returns a number, higher is better, or a number
@@ -93,6 +94,7 @@ def tune(
     loaded = LoadedModel.from_objects(model, tokenizer)
     folder = None if output_dir is None else Path(output_dir)
     check_request(config, budget=budget, output_dir=folder, resume=resume)
+    budget = default_budget(config.search) if budget is None else budget
     check_pick(config, pick)
     _check_function(config, objective, serve)
     problem = Problem.from_config(loaded, config, include_path, batch_size, objective, serve)
@@ -127,7 +129,9 @@ def tune(
         return adapter
 
 
-def check_request(config: TaRotConfig, *, budget: int, output_dir: Path | None = None, resume: bool = False) -> None:
+def check_request(
+    config: TaRotConfig, *, budget: int | None, output_dir: Path | None = None, resume: bool = False
+) -> None:
     """Raise what `tune` would raise that is known without the model and the task.
 
     The module of a reward or objective `module:function` is imported: call this only for what the user requested.
@@ -146,7 +150,8 @@ def check_request(config: TaRotConfig, *, budget: int, output_dir: Path | None =
         check_reward(config.objective)
     if is_black_box(config.objective) and config.objective != BLACK_BOX:
         resolve_function(config.objective, None)
-    check_budget(config.search, budget)
+    if budget is not None:
+        check_budget(config.search, budget)
 
 
 def _check_function(config: TaRotConfig, objective: ModelFunction | None, serve: Serve | None) -> None:
