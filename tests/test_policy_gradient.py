@@ -96,6 +96,9 @@ def test_scores_are_of_prompts_that_no_gradient_follows(loaded: LoadedModel) -> 
     assert len(followed) == len(scored) == FOLLOW.num_samples and not followed & scored
 
 
+NO_ANGLES = torch.zeros(1, 1, 2)
+
+
 class Texts:
     """Stands for the scored texts and for the draws: what they would be does not matter to the multiplier."""
 
@@ -153,6 +156,21 @@ def test_draws_of_other_tokens_are_refused(tmp_path: Path, loaded: LoadedModel) 
     path.write_text(json.dumps(sets))
     with pytest.raises(TarotError, match="258"):
         tune(loaded.model, loaded.tokenizer, FOLLOW, output_dir=out, budget=BUDGET, resume=True)
+
+
+def test_a_refused_edit_draws_nothing_and_has_no_gradient() -> None:
+    class Refused(Texts):
+        def evaluate(self, angles: torch.Tensor) -> TextScores:
+            return replace(super().evaluate(angles), refused=bool(angles.any()))
+
+        def gradient(self, angles: torch.Tensor, draws: DrawSet) -> torch.Tensor:
+            return torch.ones_like(angles)
+
+    texts, log = Refused(-9.0), DrawLog(None)
+    steps = PolicySteps(texts, texts, FluencyFloor(nats=1.0), seed=0)
+    gradients = [steps(trial, angles, log)[1] for trial, angles in enumerate((NO_ANGLES, NO_ANGLES + 1, NO_ANGLES))]
+    assert [bool(gradient.isfinite().all()) for gradient in gradients] == [True, False, True]
+    assert list(log.sets) == [0, 2] and log.sets[0].multiplier < log.sets[2].multiplier
 
 
 def test_draws_without_numbers_fail_the_trial_and_are_not_kept(tmp_path: Path) -> None:

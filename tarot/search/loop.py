@@ -127,7 +127,6 @@ def run_search(
         raise TarotError(f"a gradient for the search {search!r}", "none", "try the search 'bo' in the space 'head'")
     if limit is not None and isinstance(strategy, Adam):
         strategy.step_scale = step_scale(limit.max_kl)
-    keep_gradient = bool(getattr(strategy, "follows_refused", False))
     trials = list(log.trials) if log else []
     for trial in trials:
         if len(trial.x) != d:
@@ -163,7 +162,7 @@ def run_search(
             for (proposal, propose_seconds), (evaluated, seconds) in zip(
                 proposals, _timed(iter(evaluations)), strict=True
             ):
-                trial = _trial(len(trials), proposal, evaluated, propose_seconds, seconds, keep_gradient)
+                trial = _trial(len(trials), proposal, evaluated, propose_seconds, seconds)
                 if log:
                     log.append(trial)
                 trials.append(trial)
@@ -240,16 +239,10 @@ def _trial(
     evaluated: _Evaluated,
     propose_seconds: float,
     evaluate_seconds: float,
-    keep_gradient: bool,
 ) -> Trial:
-    """Return the trial of an evaluated proposal; its score is NaN unless all of its numbers are finite.
-
-    With `keep_gradient` a trial without a finite score keeps its gradient: the search follows that of refused edits.
-    """
+    """Return the trial of an evaluated proposal; its score is NaN unless all of its numbers are finite."""
     score, gradient, kl, error = evaluated
-    has_gradient = bool(gradient.isfinite().all()) and (kl is None or math.isfinite(kl))
-    finite = math.isfinite(score) and has_gradient
-    has_gradient = finite or (has_gradient and keep_gradient)
+    finite = math.isfinite(score) and bool(gradient.isfinite().all()) and (kl is None or math.isfinite(kl))
     return Trial(
         index=index,
         x=tuple(proposal.x.tolist()),
@@ -257,7 +250,7 @@ def _trial(
         origin=proposal.origin,
         propose_seconds=propose_seconds,
         evaluate_seconds=evaluate_seconds,
-        gradient=tuple(gradient.tolist()) if has_gradient else (),
-        kl=kl if has_gradient else None,
+        gradient=tuple(gradient.tolist()) if finite else (),
+        kl=kl if finite else None,
         error=error if finite else 0.0,
     )

@@ -6,8 +6,8 @@ matters as far as one that does. A trial's score is the reward of the texts for 
 best trial is the one at which the search should have stopped; `PATIENCE` trials without a better one end it.
 
 A fluency floor is a constraint: its multiplier weights fluency in the return, grows while the texts are less fluent
-than the floor's middle, and falls while they are more. A trial below the floor is not chosen, but the search goes on
-from it.
+than the floor's middle, and falls while they are more. A trial below the floor is followed by the midpoint between it
+and the last one above, as every failed trial of Adam is.
 
 Sources: see `tarot.objectives.advantages`.
 """
@@ -43,7 +43,6 @@ DRAWS_FILE = "draws.json"
 class PolicyGradient(Adam):
     """Propose the identity, then steps of Adam at its own rate and with one scale; see `Adam`."""
 
-    follows_refused: ClassVar[bool] = True  # from below the fluency floor the gradient leads back
     rate: ClassVar[float] = 1 / 160
     halving: ClassVar[int] = 24
     one_scale: ClassVar[bool] = True
@@ -112,14 +111,19 @@ class PolicySteps:
     def __call__(self, trial: int, angles: Angles, log: DrawLog) -> tuple[TextScores, Angles]:
         """Return what the texts of these angles (radians) score, and the gradient to follow, per radian.
 
+        A refused edit has no gradient, and nothing is drawn for it.
+
         Args:
             trial: its index; the seed of its draws depends on it.
             angles: of the trial.
             log: the draws so far; receives those of this trial.
         """
         scores = self.checked.evaluate(angles)
+        if scores.refused:
+            return scores, torch.full_like(angles, math.nan)
         if trial not in log.sets:
-            before = log.sets[trial - 1].multiplier if trial - 1 in log.sets else 0.0
+            earlier = [draws.multiplier for index, draws in log.sets.items() if index < trial]
+            before = earlier[-1] if earlier else 0.0
             multiplier = next_multiplier(before, self._shortfall(scores.fluency), MULTIPLIER_RATE)
             draws = self.policy.draw(angles, stable_seed(self.seed, trial), multiplier)
             if not draws.is_finite:  # no file can hold them; the trial fails, and the next one draws again
