@@ -1,9 +1,12 @@
 """Pareto front: the trials that no other trial beats in reward and fluency."""
 
+from statistics import fmean
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tarot.objectives.text_scores import TextScores
+from tarot.search.kl_limit import PARTS
 from tarot.search.pareto import pareto_front, retention_front
 from tarot.search.trials import Trial
 
@@ -18,11 +21,11 @@ def test_the_front_is_what_no_other_trial_beats(values: list[tuple[int, int]]) -
     assert [(scores[i].reward, scores[i].fluency) for i in front] == sorted(best, key=lambda pair: pair[1])
 
 
-@given(st.lists(st.tuples(st.integers(-4, 4), st.integers(0, 4)), max_size=8))
+@given(st.lists(st.tuples(st.integers(-4, 4), st.integers(0, 4)), max_size=12))
 def test_the_front_of_retention_is_what_no_other_trial_beats(values: list[tuple[int, int]]) -> None:
     trials = [Trial(i, (0.5,), float(s), "gradient", 0.0, 0.0, kl=float(kl)) for i, (s, kl) in enumerate(values)]
-    # The divergence of a trial is estimated by the mean over the last four, which together read all contexts.
-    recent = [sum(kl for _, kl in values[max(0, i - 3) : i + 1]) / min(4, i + 1) for i in range(len(values))]
+    # The divergence of a trial is estimated by the mean over the last eight, which together read all contexts.
+    recent = [fmean(kl for _, kl in values[max(0, i + 1 - PARTS) : i + 1]) for i in range(len(values))]
     points = [(s, kl) for (s, _), kl in zip(values, recent, strict=True)]
     best = {(s, kl) for s, kl in points if not any(s2 >= s and k2 <= kl and (s2, k2) != (s, kl) for s2, k2 in points)}
     front = retention_front(trials)

@@ -98,12 +98,13 @@ def test_an_explanation_escapes_what_files_hold() -> None:
 
 def test_comparisons_survive_the_way_from_a_worker(pytestconfig: pytest.Config) -> None:
     state = SessionState(pytestconfig, {})
-    report = type("Report", (), {"tarot_cells": [asdict(five_documents())], "tarot_notes": ["note", "note"]})()
+    sent = {"when": "teardown", "tarot_cells": [asdict(five_documents())], "tarot_notes": ["note", "note"]}
+    report = type("Report", (), sent)()
     Collector(state).pytest_runtest_logreport(report)
     Collector(state).pytest_runtest_logreport(report)
     assert [*state.comparisons.values()] == [five_documents()] and state.notes == ["note"]
     fewer_arms = replace(five_documents(), arms=five_documents().arms[:-1])
-    other = type("Report", (), {"tarot_cells": [asdict(fewer_arms)]})()
+    other = type("Report", (), {"when": "teardown", "tarot_cells": [asdict(fewer_arms)]})()
     Collector(state).pytest_runtest_logreport(other)
     assert [*state.comparisons.values()] == [five_documents()]
     assert json.loads(comparisons_to_json([*state.comparisons.values()]))["cells"][0]["texts"][1] == "second"

@@ -19,6 +19,7 @@ def leave_one_out(returns: Float[Tensor, "prompt draw"]) -> Float[Tensor, "promp
     """Return each draw's return minus the mean of the prompt's other draws; each prompt's sum is zero.
 
     Example:
+        >>> import torch
         >>> leave_one_out(torch.tensor([[1.0, 0.0, 0.5]])).tolist()
         [[0.75, -0.75, 0.0]]
     """
@@ -30,6 +31,7 @@ def spread(rewards: Float[Tensor, "prompt draw"]) -> float:
     """Return the standard deviation of rewards around the mean of their prompt; 0 if no two draws of a prompt differ.
 
     Example:
+        >>> import torch
         >>> spread(torch.tensor([[0.0, 1.0], [5.0, 5.0]]))
         0.5
     """

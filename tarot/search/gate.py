@@ -77,8 +77,8 @@ def fit_gate(
 
     Example:
         >>> gated = fit_gate(model, tokenizer, adapter)
-        >>> gated.gate.layer
-        0
+        >>> gated.gate is None, adapter.gate is None
+        (False, True)
     """
     adapter.find_sites(model)  # raises if the adapter does not fit the model
     config = TaRotConfig.from_dict(adapter.provenance)
