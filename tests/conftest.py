@@ -106,6 +106,17 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _few_retained_prompts() -> Iterator[None]:
+    """Retain every twentieth prompt: a tokenizer of bytes makes a hundred tokens of each, and searches read all."""
+    from tarot.objectives import retained
+
+    every = retained.bundled_prompts
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retained, "bundled_prompts", lambda template: every(template)[::20])
+        yield
+
+
 @pytest.fixture
 def no_gradients() -> Iterator[None]:
     """Compute without gradients, unless a test enables them."""

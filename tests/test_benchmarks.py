@@ -94,13 +94,16 @@ class Run:
         return self.benchmarks[name]["extra_info"]
 
 
+FAST = "not bo] and not 40 and not 80 and not 160 and not 12"  # 40, 80 and 160 labels, 12 shots
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Run all benchmarks but the slow search on a tiny model, and cells of a task that does not exist."""
+    """Run all benchmarks but the slow ones on a tiny model, and cells of a task that does not exist."""
     folder = tmp_path_factory.mktemp("benchmarks")
     save_checkpoint(folder / "tiny", layers=2, heads=2)
     arguments = (
-        *("--benchmark-json", "timed.json", "--benchmark-timer", "work_clock.elements", "-k", "not bo]"),
+        *("--benchmark-json", "timed.json", "--benchmark-timer", "work_clock.elements", "-k", FAST),
         *("--tarot-model", "tiny", "--tarot-tasks", "synth_implicatives", "--tarot-tasks", "nosuch"),
         *("--tarot-num-fewshot=2,0", "--tarot-budget=6", "--tarot-num-samples=4", "--tarot-limit=4", "--tarot-draws=0"),
     )
@@ -109,7 +112,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     environment = inherited | {"PYTHONPATH": str(PROJECT / "tests"), "OMP_NUM_THREADS": "1"}
     command = (sys.executable, "-m", "pytest", *HERE, str(PROJECT / "benchmarks"), *arguments)
     done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True)
-    assert re.search(r"\d+ passed, 1 deselected, 2 errors", done.stdout), done.stdout + done.stderr
+    assert re.search(r"\d+ passed, 5 deselected, 2 errors", done.stdout), done.stdout + done.stderr
     return Run(folder / "timed.json", done.stdout)
 
 
@@ -142,7 +145,7 @@ def test_times_grow_with_the_work(run: Run) -> None:
     hooked, merged, forward = (run.shortest(f"bench_switch[tiny-{how}]") for how in ("hooked", "merged", "forward"))
     assert hooked < merged < forward
     assert run.shortest("bench_harness[tiny-tarot]") < run.shortest("bench_harness[tiny-stock]")
-    for name, values in {"labels": (10, 20, 40, 80, 160), "shots": (0, 3, 6, 12, 20)}.items():
+    for name, values in {"labels": (10, 20), "shots": (0, 3, 6, 20)}.items():
         steps = [run.shortest(f"bench_scaling[tiny-{value} {name}]") for value in values]
         assert steps == sorted(steps)
     assert run.shortest("bench_scaling[tiny-0.5 layers]") < run.shortest("bench_scaling[tiny-1.0 layers]")
