@@ -58,7 +58,8 @@ def demo(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure gains on both wheel models, and the cost of the objective, the harness and the edit; write a report.
 
-    It takes a quarter of an hour on two quiet cores; `-- --tarot-budget 60 --tarot-limit 300` measures more precisely.
+    It takes half an hour on two quiet cores; `-- --tarot-budget 60 --tarot-limit 300` measures more precisely.
+    `python -m benchmarks.performance runs/benchmarks.json` writes a page of the seconds.
     """
     install(session, ".[dev,models,rewards]")
     Path("runs").mkdir(exist_ok=True)  # pytest-benchmark does not make the folder

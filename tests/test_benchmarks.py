@@ -81,9 +81,8 @@ class Run:
     """One run of the benchmarks: what the JSON file holds, by name, and what the terminal showed."""
 
     def __init__(self, path: Path, output: str) -> None:
-        self.benchmarks: dict[str, dict[str, Any]] = {
-            each["name"]: each for each in json.loads(path.read_text())["benchmarks"]
-        }
+        self.file: dict[str, Any] = json.loads(path.read_text())
+        self.benchmarks: dict[str, dict[str, Any]] = {each["name"]: each for each in self.file["benchmarks"]}
         self.output = output
 
     def shortest(self, name: str) -> float:
@@ -192,6 +191,19 @@ def test_extra_info_holds_errors_and_gains(run: Run) -> None:
         "over_few_shot",
         "seconds",
     } <= comparison.keys()
+
+
+def test_the_performance_page_is_made_from_a_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(PROJECT)
+    from benchmarks import performance
+
+    page = performance.render(json.loads(json.dumps(performance.shorten(run.file))))
+    ours = run.benchmarks["bench_objective[6shot-tiny-ours]"]["extra_info"]
+    assert f"| tiny, 6 shots | {ours['tokens']:,} |" in page
+    assert f"| {ours['plain_over_ours']:.1f} | {ours['ours_over_bare']:.2f} |" in page
+    for row in ("| adam | tiny |", "| forward | tiny |", "| tiny | lm-eval in one batch |", "| labels | tokens |"):
+        assert row in page
+    assert "nan" not in page and "{" not in page
 
 
 def test_failed_cells_do_not_keep_others_from_the_file(run: Run) -> None:
