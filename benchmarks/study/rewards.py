@@ -1,10 +1,12 @@
 """Rewards on generated texts: `python -m benchmarks.study.rewards`.
 
 Declared before it was measured: SmolLM2, the task `openings`, `sentiment:positive`, bound .3 for `bo` and `random` and
-the default for the policy gradient, 20 samples, budget 240, a fluency floor of 10%, seeds 0 to 2; then the same with
+the default for the policy gradient, 20 samples, budget 120, a fluency floor of 10%, seeds 0 to 2; then the same with
 `format:json`. Arms: `prompt` asks for it in words, `best-of-4` keeps the best of four sampled texts of the base, and
-the searches `policy-gradient`, `bo` and `random`. The held-out documents are the first of the test split, the same for
-every arm. Each pair of arm and seed is one small file, and a file that exists is not measured again.
+the searches `policy-gradient`, `bo` and `random`. Changed after seeds 0 and 1 had been looked at: the budget is 240,
+and the policy gradient has one scale, new texts each step, and a way back from refused edits. The held-out documents
+are the first of the test split, the same for every arm. Each pair of arm and seed is one small file, and a file that
+exists is not measured again.
 """
 
 import argparse

@@ -37,8 +37,8 @@ INITIAL, INTEGRAL, PROPORTIONAL, LARGEST = 0.5, 0.1, 0.3, 3.0
 PARTS = 8
 MARGIN = 0.9  # aim below the limit, so that trials near the aim satisfy it
 SHRINKINGS = 4  # times that the best trial is shrunk to come within the limit
-# A trial is above the limit if the mean of the last LAST KLs is above this multiple of it. To read all contexts costs
-# as much as several trials.
+# A trial is taken to be above the limit if the mean of the last LAST KLs is above this multiple of it. To read all
+# contexts costs as much as several trials.
 NOT_WORTH_READING, LAST = 1.1, 2
 FULL_STEPS = 0.06  # nats a token: under a limit of at least this, steps are as long as without one
 
