@@ -13,7 +13,7 @@ from rich.table import Table
 from tarot.cli.console import PlainConsole, escape_log_records
 from tarot.cli.progress import DescriptionColumn
 from tarot.errors import printable
-from tarot.report.table import aligned
+from tarot.report.columns import aligned
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b1m\u202e\r[bold]x[/nothing] :warning:"
 SHOWN = r"\x1b]0;owned\x07\x1b[2J\x9b1m\u202e\r[bold]x[/nothing] :warning:"

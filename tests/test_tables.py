@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from tarot.cli import tables
 from tarot.cli.console import PlainConsole
 from tarot.cli.tables import PADDING, print_table
-from tarot.report.table import aligned, fold_columns, longest_word, summary_rows
+from tarot.report.columns import aligned, fold_columns, longest_word
+from tarot.report.table import summary_rows
 
 WORDS = st.text("abcdef/-. ", min_size=1, max_size=30)
 

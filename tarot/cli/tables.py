@@ -7,7 +7,7 @@ from rich.table import Table
 
 from tarot.cli.console import out
 from tarot.errors import printable
-from tarot.report.table import fold_columns, longest_word
+from tarot.report.columns import fold_columns, longest_word
 
 if TYPE_CHECKING:
     from tarot.evaluation.results import Comparison

@@ -10,7 +10,7 @@ from tarot.evaluation.scored_comparison import named_arms
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.seeds import MeanGain
 from tarot.pytest_plugin.gain import Gains, TarotGain
-from tarot.report.table import aligned
+from tarot.report.columns import aligned
 
 SHOWN_DOCUMENTS = 3  # that changed each way
 TEXT_WIDTH = 100  # characters of a document's text

@@ -13,7 +13,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if state.comparisons:
         from tarot.evaluation.metrics import METRICS
         from tarot.evaluation.results import HEADLINE
-        from tarot.report.table import aligned, summary_rows
+        from tarot.report.columns import aligned
+        from tarot.report.table import summary_rows
 
         header, rows = summary_rows(list(state.comparisons.values()))
         gain = header.index("gain")

@@ -5,7 +5,8 @@ from textwrap import shorten, wrap
 
 from tarot.errors import printable
 from tarot.evaluation.verdict import Verdict
-from tarot.report.table import aligned, fraction, p_value, signed
+from tarot.report.columns import aligned
+from tarot.report.table import fraction, p_value, signed
 
 HEADER = ("edited arm", "then", "now", "change", "95% CI", "p", "lost", "gained")
 SHOWN_DOCUMENTS = 3
