@@ -13,7 +13,8 @@ from lm_eval.tasks import TaskManager
 TASKS = Path(__file__).parents[1] / "tasks"
 SYNTHETIC = ("synth_color", "synth_implicatives", "synth_navigate")
 PAPER = ("tarot_ag_news", "tarot_color", "tarot_entailed_polarity", "tarot_navigate", "tarot_winowhy")
-GENERATING = ("imdb", "openings", "toxicity")
+OPENINGS = ("imdb", "openings", "toxicity")
+GENERATING = (*OPENINGS, "records")
 WRITTEN = ("arithmetic", "modified_arithmetic", "object_counting", "operators")
 PUBLISHED = (
     *("tarot_arithmetic", "tarot_causal_judgment", "tarot_elementary_math_qa", "tarot_modified_arithmetic"),

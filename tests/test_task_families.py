@@ -3,14 +3,23 @@
 import pytest
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
-from task_files import GENERATING, PUBLISHED, TASKS, WRITTEN, import_task_module, load_with_data, write_records
+from task_files import (
+    GENERATING,
+    OPENINGS,
+    PUBLISHED,
+    TASKS,
+    WRITTEN,
+    import_task_module,
+    load_with_data,
+    write_records,
+)
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from tarot.objectives.rewards import check_reward
 from tarot.objectives.samples import draw_samples
 from tarot.objectives.task_loading import load_task
 
-openings = import_task_module("generation/openings")
+openings, records = map(import_task_module, ("generation/openings", "generation/records"))
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +59,8 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ConfigurableTas
     return load_with_data(root, *GENERATING, *PUBLISHED)
 
 
-@pytest.mark.parametrize("name", GENERATING)
-def test_every_generating_task_has_one_form(tasks: dict[str, ConfigurableTask], name: str) -> None:
+@pytest.mark.parametrize("name", OPENINGS)
+def test_every_task_with_openings_has_one_form(tasks: dict[str, ConfigurableTask], name: str) -> None:
     config = tasks[name].config
     assert (config.output_type, config.doc_to_target) == ("generate_until", "")
     assert (config.training_split, config.test_split, config.num_fewshot) == ("train", "test", None)
@@ -60,7 +69,7 @@ def test_every_generating_task_has_one_form(tasks: dict[str, ConfigurableTask], 
     assert tasks[name].process_results({}, ["some four words here"]) == {"words": 4.0}
 
 
-@pytest.mark.parametrize("name", GENERATING)
+@pytest.mark.parametrize("name", OPENINGS)
 def test_no_opening_is_in_both_splits_or_twice(tasks: dict[str, ConfigurableTask], name: str) -> None:
     data = tasks[name].dataset
     texts = [document["opening"] for split in ("train", "test") for document in data[split]]
@@ -96,6 +105,22 @@ def test_the_opening_begins_the_models_text(tasks: dict[str, ConfigurableTask]) 
     assert templated.pairs[0][0] == f"<user>A film review:<assistant>{opening}"
     assert sample.key == templated.key
     assert len({each.key for each in draw_samples(task, 80)}) == 80
+
+
+def test_records_are_of_other_people_and_ask_for_json(tasks: dict[str, ConfigurableTask]) -> None:
+    data = tasks["records"].dataset
+    texts = {split: [document["text"] for document in data[split]] for split in ("train", "test")}
+    assert [len(set(texts[split])) for split in texts] == [80, 160]
+    for part in (records.NAMES, records.CITIES):
+        assert not set(part["train"]) & set(part["test"])
+        for split, other in (("train", "test"), ("test", "train")):
+            assert all(any(word in text for word in part[split]) for text in texts[split])
+            assert not any(word in text for word in part[other] for text in texts[split])
+    assert records.records("test", seed=0) != records.records("test", seed=1)
+    (sample,) = draw_samples(load_task("records"), 1)
+    prompt, answer = sample.pairs[0]
+    assert "JSON object with the keys name, age and city" in prompt and not answer.strip()
+    check_reward(tasks["records"].config.metadata["reward"])
 
 
 def test_openings_of_published_data(tasks: dict[str, ConfigurableTask]) -> None:

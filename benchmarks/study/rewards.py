@@ -2,18 +2,18 @@
 
 Declared before it was measured: SmolLM2, the task `openings`, `sentiment:positive`, bound .3 for `bo` and `random` and
 the default for the policy gradient, 20 samples, budget 120, a fluency floor of 10%, seeds 0 to 2; then the same with
-`format:json`. Arms: `prompt` asks for it in words, `best-of-4` keeps the best of four sampled texts of the base, and
-the searches `policy-gradient`, `bo` and `random`. Changed after seeds 0 and 1 had been looked at: the budget is 240,
-and the policy gradient has one scale, new texts each step, and a way back from refused edits. The held-out documents
-are the first of the test split, the same for every arm. Each pair of arm and seed is one small file, and a file that
-exists is not measured again.
+`format:json`, on the task `records`, which was added for it. Arms: `prompt` asks for it in words, `best-of-4` keeps the
+best of four sampled texts of the base, and the searches `policy-gradient`, `bo` and `random`. Changed after seeds 0 and
+1 had been looked at: the budget is 240, and the policy gradient has one scale, new texts each step, and a way back from
+refused edits. The held-out documents are the first of the test split, the same for every arm. Each pair of arm and seed
+is one small file, and a file that exists is not measured again.
 """
 
 import argparse
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -39,10 +39,23 @@ from tarot.objectives.text_scores import ScoredTexts
 from tarot.search.config import TaRotConfig
 from tarot.search.tune import tune
 
-MODEL, TASK, SEEDS, BUDGET = "wheel:smollm2-135m", "openings", (0, 1, 2), 240
-# What the prompt says in place of the task's own instruction.
-INSTRUCTIONS = {"sentiment:positive": "Write a positive review:", "format:json": "Answer with a JSON object:"}
-OWN_INSTRUCTION = "A film review:"
+MODEL, SEEDS, BUDGET = "wheel:smollm2-135m", (0, 1, 2), 240
+
+
+class Asked(NamedTuple):
+    """The task of a reward, a part of its prompts, and what the arm `prompt` says in its place."""
+
+    task: str
+    own: str
+    asking: str
+
+
+REWARDS = {
+    "sentiment:positive": Asked("openings", "A film review:", "Write a positive review:"),
+    "format:json": Asked(
+        "records", "Write the facts as a JSON object", "Write only a JSON object, without any other text,"
+    ),
+}
 SEARCHES: dict[str, dict[str, Any]] = {
     "policy-gradient": {"search": "policy-gradient"},
     "bo": {"search": "bo", "bound": 0.3},
@@ -66,7 +79,8 @@ class Study:
         self.budget = budget
         self.name = reward
         self.lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
-        self.task = load_task(TASK)
+        self.asked = REWARDS[reward]
+        self.task = load_task(self.asked.task)
         template = get_chat_template(self.lm, True)
         self.documents = render_evaluation_documents(self.task, limit=n_documents, chat_template=template)
         self.fluency = make_fluency(self.lm)
@@ -88,9 +102,10 @@ class Study:
 
     def prompted(self, seed: int) -> ScoredTexts:
         """Ask for it in words. Fluency is that of the text after the original prompt."""
-        asking = [prompt.replace(OWN_INSTRUCTION, INSTRUCTIONS[self.name]) for prompt in self.prompts]
+        task, own, words = self.asked
+        asking = [prompt.replace(own, words) for prompt in self.prompts]
         if asking == self.prompts:
-            raise ValueError(f"{OWN_INSTRUCTION!r} is not in the prompts of {TASK}")
+            raise ValueError(f"{own!r} is not in the prompts of {task}")
         return self.score(self.prompts, self.write(asking))
 
     def best_of_four(self, seed: int) -> ScoredTexts:
@@ -109,7 +124,7 @@ class Study:
 
     def tuned(self, arm: str, seed: int, folder: Path) -> tuple[Adapter, ScoredTexts]:
         """Tune an edit, resuming what an earlier run left in the folder, and score its texts."""
-        config = TaRotConfig(TASK, objective=self.name, seed=seed, fluency_floor="10%", **SEARCHES[arm])
+        config = TaRotConfig(self.asked.task, objective=self.name, seed=seed, fluency_floor="10%", **SEARCHES[arm])
         model, tokenizer = self.loaded
         with fast_products(self.loaded):
             adapter = tune(model, tokenizer, config, budget=self.budget, output_dir=folder, resume=folder.exists())
@@ -154,7 +169,7 @@ def main() -> None:
     """Measure what is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where the records and searches are kept")
-    parser.add_argument("--reward", default="sentiment:positive", choices=INSTRUCTIONS)
+    parser.add_argument("--reward", default="sentiment:positive", choices=REWARDS)
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--documents", type=int, default=160)
     parser.add_argument("--arms", default=",".join(ARMS), help="only these, separated by commas")
