@@ -153,6 +153,17 @@ def test_a_task_without_right_answers_is_refused_before_a_search(
         runner.compare(request, LoadedModel("bytes", byte_model(), byte_tokenizer()))
 
 
+def test_a_cell_has_the_trade_off_of_its_search(tmp_path: Path) -> None:
+    """Divergence and score of each trial under the limit."""
+    tasks = str(write_tasks(tmp_path / "tasks", test=4))
+    runner = CellRunner(tmp_path / "work", ModelCache())
+    loaded = LoadedModel("bytes", byte_model(), byte_tokenizer())
+    request = CellRequest("bytes", "own_choice", include_path=tasks, samples=4, budget=6, limit=2)
+    limited = runner.compare(request, loaded)
+    assert limited.trade_off[0][0] == 0 < limited.max_kl and len(limited.trade_off) == 2
+    assert all(score in limited.curves["adam"] for _, score in limited.trade_off)
+
+
 def test_engines_have_names() -> None:
     assert parse_engine("ray") == "ray"
     with pytest.raises(UnknownName, match="did you mean 'local'"):

@@ -238,12 +238,10 @@ def _curves(searches: Mapping[str, str]) -> dict[str, Sequence[float]]:
 
 def _trade_off(folder: str) -> Sequence[tuple[float, float]]:
     """Return divergence and score of the trials in an adapter's folder, if they are there."""
-    from tarot.search.folder import TRIALS, read_trials
-    from tarot.search.pareto import trade_off
+    from tarot.search.folder import TRIALS
+    from tarot.search.pareto import read_trade_off
 
-    return (
-        [(point.kl, point.score) for point in trade_off(read_trials(folder))] if Path(folder, TRIALS).exists() else []
-    )
+    return read_trade_off(folder) if Path(folder, TRIALS).exists() else []
 
 
 def _compare_rewards(

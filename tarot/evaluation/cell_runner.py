@@ -86,6 +86,7 @@ class CellRunner:
         from tarot.evaluation.lm_eval_results import check_scorable
         from tarot.objectives.task_loading import load_task
         from tarot.search.folder import read_curve
+        from tarot.search.pareto import read_trade_off
 
         task = load_task(request.task, request.include_path)
         check_scorable(task)  # before a search takes minutes
@@ -98,6 +99,7 @@ class CellRunner:
             include_path=request.include_path,
             limit=request.limit,
             curves={name: read_curve(folder, name) for name, (_, folder) in tuned.items()},
+            trade_off=read_trade_off(tuned[request.search][1]),
             controls={f"{name} search": adapter for name, (adapter, _) in tuned.items() if name != request.search},
             draws=request.draws,
             baselines=request.baselines,

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from botorch.utils.multi_objective.pareto import is_non_dominated
 
 from tarot.objectives.text_scores import TextScores
+from tarot.search.folder import read_trials
 from tarot.search.kl_limit import recent_kl
 from tarot.search.trials import Trial
 
@@ -69,6 +71,21 @@ def trade_off(trials: Sequence[Trial]) -> list[FrontPoint]:
         for trial in trials
         if math.isfinite(trial.score) and trial.kl is not None
     ]
+
+
+def read_trade_off(folder: str | Path) -> list[tuple[float, float]]:
+    """Return divergence and score of each trial in a search's folder; empty if the search had no limit.
+
+    Raises:
+        TarotError: as for `tarot.search.folder.read_trials`.
+
+    Example:
+        >>> config = tarot.TaRotConfig("synth_color", num_samples=8)
+        >>> adapter = tarot.tune(model, tokenizer, config, budget=4, output_dir="my-edit")
+        >>> read_trade_off("my-edit")[0][0]  # the divergence of the identity
+        0.0
+    """
+    return [(point.kl, point.score) for point in trade_off(read_trials(folder))]
 
 
 def _non_dominated(points: Mapping[int, tuple[float, float]]) -> list[int]:
