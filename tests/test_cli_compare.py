@@ -14,6 +14,7 @@ from tarot.edit.adapter import Adapter
 from tarot.evaluation.compare import compare as compare_answers
 from tarot.evaluation.results import Comparison
 from tarot.evaluation.results_file import load_comparisons
+from tarot.evaluation.speed import BUSY_NOTE
 
 pytest_plugins = ["cli_suite"]
 
@@ -85,6 +86,16 @@ def test_compare_and_report(home: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert run_in(home, "report", "cells.json", "--output-path", "page") == 0
     assert "own_choice" in (home / "page" / "index.html").read_text()
     assert run_in(home, "report", "nothing.json", "--output-path", "page") == 2
+
+
+def test_seconds_of_a_busy_machine_are_called_so(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([(1.0,), (2.0,)])
+    monkeypatch.setattr("tarot.evaluation.compare.time_reference_workload", lambda: next(times))
+    compare = ("compare", *MODEL, "--adapter", "adapter", *INCLUDE, "--limit", "2", "--baseline", "all-shots")
+    assert run_in(home, *compare) == 0
+    assert BUSY_NOTE in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_printed_command_repeats_a_comparison_with_its_controls(home: Path, tmp_path: Path) -> None:

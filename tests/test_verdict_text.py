@@ -23,6 +23,7 @@ def test_a_loss_in_lines() -> None:
     row = next(line.split() for line in lines if line.startswith("greedy_f1"))
     assert row[1:3] == ["1.000", "0.500"] and float(row[3]) == -0.5
     assert all(len(line) <= 80 for line in lines[2:5])  # the table
+    assert "weighted F1 of the greedy answer" in " ".join(lines[5:8])  # what greedy_f1 in the table stands for
     assert "other versions: torch 2.13 then, 9 now" in lines
     assert "right then and wrong now: 20" in lines
     shown = [line for line in lines if line.startswith("    right: ")]

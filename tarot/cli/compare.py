@@ -182,7 +182,7 @@ def _compare_answers(
     from tarot.evaluation.results import missing_number_notes
     from tarot.evaluation.results_file import comparisons_to_json
     from tarot.evaluation.scored_comparison import score_comparisons
-    from tarot.report.costs import COST_HEADER, cost_rows
+    from tarot.report.costs import COST_HEADER, cost_note, cost_rows
     from tarot.report.inspect_log import write_inspect_logs
     from tarot.report.results_csv import write_comparisons_csv
     from tarot.report.table import ARM_HEADER, arm_rows
@@ -223,6 +223,8 @@ def _compare_answers(
         print_table(ARM_HEADER, arm_rows(scored), title)
         if request.baselines:
             print_table(COST_HEADER, cost_rows(comparison), "what each arm costs")
+            if note := cost_note(comparison):
+                out.print(note)
         for note in missing_number_notes(comparison):
             out.print(note)
         print_command(comparison)

@@ -1,6 +1,6 @@
 """The metrics of a comparison: which answers of an arm they look at, and how they score them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -36,6 +36,16 @@ METRICS: Mapping[str, Metric] = {
     "greedy_f1": Metric("weighted F1 of the greedy answer", lambda arm: arm.greedy, weighted_f1, f1_gain),
     "greedy_acc": Metric("accuracy of the greedy answer", lambda arm: arm.greedy, accuracy, accuracy_gain),
 }
+
+
+def describe_metrics(names: Iterable[str]) -> str:
+    """Say what the names of metrics in a table stand for, a sentence.
+
+    Example:
+        >>> describe_metrics(["f1"])
+        'f1 is the weighted F1 among the choices.'
+    """
+    return f"{'; '.join(f'{name} is the {metric_named(name).title}' for name in names)}."
 
 
 def metric_named(name: str) -> Metric:

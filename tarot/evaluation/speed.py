@@ -8,6 +8,9 @@ BUSY = 1.25
 """How far apart the workload's times may be, slowest over fastest, before the machine counts as busy."""
 
 
+BUSY_NOTE = "The machine was busy while this was measured, so the seconds say little about speed."
+
+
 class RelativeTime(NamedTuple):
     """A time in units of the reference workload, by its fastest run, and the range over all of its runs."""
 
@@ -53,7 +56,8 @@ def describe_speed_change(then: Comparison, now: Comparison) -> str:
             return f"times are not compared: the machine was busy {when} ({_spread(comparison)})"
     before, after = (relative_time(each, max(each.arm(EDITED).seconds, 1e-3)) for each in (then, now))
     low, high = after.low / before.high, after.high / before.low
-    return f"takes {after.value / before.value:.2f} times as long, {low:.2f} to {high:.2f} by the reference workload"
+    ratio = after.value / before.value
+    return f"the edited arm takes {ratio:.2f} times as long as then, {low:.2f} to {high:.2f} by the reference workload"
 
 
 def _spread(comparison: Comparison) -> str:

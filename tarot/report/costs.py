@@ -5,6 +5,7 @@ from statistics import fmean
 
 from tarot.evaluation.results import Arm, Comparison
 from tarot.evaluation.scored_comparison import named_arms
+from tarot.evaluation.speed import BUSY_NOTE, is_busy
 from tarot.report.table import NONE, duration
 
 COST_HEADER = ("arm", "prepare s", "answer s", "of base", "peak MiB", "stored B")
@@ -20,6 +21,11 @@ def cost_rows(comparison: Comparison) -> list[tuple[str, ...]]:
         True
     """
     return [_cost_row(name, arms, comparison.base.seconds) for name, arms in named_arms(comparison).items()]
+
+
+def cost_note(comparison: Comparison) -> str:
+    """Say that the seconds mean little, a sentence; "" if the machine was not busy."""
+    return BUSY_NOTE if is_busy(comparison) else ""
 
 
 def _cost_row(name: str, arms: Sequence[Arm], base: float) -> tuple[str, ...]:

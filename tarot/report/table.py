@@ -15,6 +15,7 @@ from tarot.evaluation.scored_comparison import (
     mean_gain,
     score_comparisons,
 )
+from tarot.evaluation.speed import is_busy
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.means import Difference, Mean
 from tarot.evaluation.statistics.seeds import MeanGain
@@ -39,6 +40,8 @@ HEADER = (
 ARM_HEADER = ("arm", "labels", "score", "gain over base", "p")
 ARM_MEANS_HEADER = ("arm", "score", "gain over base", "comparisons")
 NONE = "-"
+BUSY = "(busy)"
+"""Follows the seconds of a busy machine, which say little about speed."""
 BASE = "base"
 """What `arm_means` calls the base arm of each comparison."""
 
@@ -174,7 +177,7 @@ def _comparison_row(number: int, scored: ScoredComparison, search: str, p: float
         p_value(p),
         f"{gain.n:,}",
         _labels([scored]),
-        duration(comparison.seconds),
+        _seconds([scored]),
     )
     return Row(texts, number)
 
@@ -200,9 +203,15 @@ def _mean_row(scored_comparisons: Sequence[ScoredComparison], search: str) -> Ro
         "",
         f"{len(documents):,}",
         _labels(scored_comparisons),
-        duration(fmean(scored.comparison.seconds for scored in scored_comparisons)),
+        _seconds(scored_comparisons),
     )
     return Row(texts, None)
+
+
+def _seconds(scored_comparisons: Sequence[ScoredComparison]) -> str:
+    """Return the mean duration, marked if a machine was busy."""
+    busy = any(is_busy(scored.comparison) for scored in scored_comparisons)
+    return duration(fmean(scored.comparison.seconds for scored in scored_comparisons)) + f" {BUSY}" * busy
 
 
 def mean_over_settings(

@@ -4,6 +4,7 @@ from itertools import chain
 from textwrap import shorten, wrap
 
 from tarot.errors import printable
+from tarot.evaluation.metrics import describe_metrics
 from tarot.evaluation.verdict import Verdict
 from tarot.report.columns import aligned
 from tarot.report.table import fraction, p_value, signed
@@ -30,7 +31,7 @@ def verdict_lines(verdict: Verdict, accept: str) -> list[str]:
     """
     lines = [*verdict.reasons[:1]]
     if verdict.scores:
-        lines += ["", *chain(*aligned([HEADER, *score_rows(verdict)]))]
+        lines += ["", *chain(*aligned([HEADER, *score_rows(verdict)])), *_wrapped(score_legend(verdict), "")]
     for reason in verdict.reasons[1:]:
         lines += _wrapped(reason, "")
     if verdict.failed:
@@ -59,6 +60,11 @@ def score_rows(verdict: Verdict) -> list[tuple[str, ...]]:
         )
         for change in verdict.scores
     ]
+
+
+def score_legend(verdict: Verdict) -> str:
+    """Say what the metrics in the table stand for, a sentence."""
+    return describe_metrics(change.metric for change in verdict.scores)
 
 
 def _lost_lines(verdict: Verdict) -> list[str]:
