@@ -154,6 +154,10 @@ class Page(HTMLParser):
     def values(self, attribute):
         return [attrs[attribute] for _, attrs in self.elements if isinstance(attrs, dict) and attribute in attrs]
 
+    def facts(self):
+        """Return the terms of lists with their texts."""
+        return list(zip(self.texts_of("dt"), self.texts_of("dd"), strict=True))
+
     def texts_of(self, tag):
         return [text for name, text in self.elements if name == f"text of {tag}"]
 

@@ -42,6 +42,7 @@ from tarot.evaluation import reward_results as rewarded
 from tarot.evaluation.as_tuned import config_of
 from tarot.evaluation.command import not_repeated
 from tarot.evaluation.compare_rewards import reward_of
+from tarot.evaluation.held_out import HeldOut
 from tarot.evaluation.results import Arm, Comparison
 from tarot.evaluation.statistics.means import difference
 from tarot.models.chat import ChatRenderer
@@ -224,6 +225,9 @@ def _cell() -> Comparison:
         machine="Linux",
         reference_times=(0.5, 0.6),
         n_angles=12,
+        trade_off=((0.0, -3.5), (0.02, -1.5)),
+        max_kl=0.02,
+        held_out=HeldOut(tokens=512, kl=0.01, low=0.005, high=0.02, perplexity_ratio=1.01),
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from checkpoint import byte_model, byte_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from tarot.evaluation.command import not_repeated, repeat_command
 from tarot.evaluation.compare import compare
 from tarot.evaluation.grid import parse_shots
 from tarot.models.loaded_model import LoadedModel
+from tarot.report.answer import effects_command
 from tarot.search.config import TaRotConfig
 
 __all__ = ["folder", "loaded"]  # fixtures
@@ -85,6 +87,10 @@ def test_the_cli_reads_the_printed_commands(
     folders = [str(values["output"]) for _, values in parsed[: len(made_by)]]
     assert folders[0] == "DIR" and comparison["adapter"] == folders[-1:] and len(comparison["control"]) == 1
     assert [values["adapter"] for _, values in parsed[1 : len(made_by)]] == folders[:-1]
+    measured: Any = SimpleNamespace(model="bytes", command=repeat_command(loaded, edit, include_path="my tasks"))
+    ((name, effects),) = parse(effects_command(measured))
+    assert name == "effects" and effects["adapter"] == comparison["adapter"]  # after pruning and fitting the gate
+    assert [effects[name] for name in ("model", "dtype", "include_path")] == ["bytes", loaded.dtype, Path("my tasks")]
 
 
 def test_the_command_repeats_the_comparison(loaded: LoadedModel, folder: Path) -> None:
@@ -93,7 +99,7 @@ def test_the_command_repeats_the_comparison(loaded: LoadedModel, folder: Path) -
     edit = replace(edit, provenance={**edit.provenance, "seed": 5, "budget": 9})
     assert repeat_command(named, edit, num_fewshot=6, limit=40, include_path="my tasks") == (
         "tarot tune --model 'a model' --tasks own_choice --include-path 'my tasks' --num-samples 6 --space head "
-        "--seed 5 --budget 9 --output-path DIR && "
+        "--seed 5 --max-kl 0.02 --budget 9 --output-path DIR && "
         "tarot compare --model 'a model' --dtype float32 --adapter DIR --num-fewshot 6 "
         "--include-path 'my tasks' --limit 40"
     )
@@ -101,15 +107,24 @@ def test_the_command_repeats_the_comparison(loaded: LoadedModel, folder: Path) -
     control = replace(edit, provenance={**edit.provenance, "search": "paper", "budget": 8, "max_kl": None})
     with_control = repeat_command(replace(loaded, reference="m"), edit, num_fewshot=6, controls=[control])
     assert with_control.count("--search paper") == 1
-    assert "--search paper --seed 5 --budget 8 --output-path DIR-paper" in with_control
+    assert "--search paper --seed 5 --max-kl none --budget 8 --output-path DIR-paper" in with_control
     assert with_control.endswith(
         "tarot compare --model m --dtype float32 --adapter DIR --control DIR-paper --num-fewshot 6"
     )
     for space, option in (("head-gradient", ""), ("full", " --space full")):  # a default is left out
         bo = tuned(loaded, folder, search="bo", space=space)
         assert repeat_command(loaded, bo, num_fewshot=6).startswith(
-            f"tarot tune --model bytes --tasks own_choice --num-samples 6{option} --search bo --budget 3 "
+            f"tarot tune --model bytes --tasks own_choice --num-samples 6{option} --search bo --max-kl none --budget 3 "
         )
+
+
+@pytest.mark.parametrize("limit", [0.02, 0.03])
+def test_a_limit_is_written_even_where_it_is_the_default(limit: float) -> None:
+    """The default has changed before; the command of an older result must not take the new one."""
+    provenance = {**TaRotConfig("own_choice", max_kl=limit).to_dict(), "budget": 9}
+    edit: Any = SimpleNamespace(provenance=provenance)
+    model: Any = SimpleNamespace(reference="m", dtype="auto")
+    assert f" --max-kl {limit:g} --budget 9 " in repeat_command(model, edit)
 
 
 def test_the_command_makes_the_edit_that_was_measured(loaded: LoadedModel, folder: Path) -> None:

@@ -27,12 +27,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tarot.errors import TarotError, UnknownName
+from tarot.evaluation.held_out import HeldOut
 from tarot.evaluation.regression import check_regressions
 from tarot.evaluation.results import OUTSIDE, comparison_names
+from tarot.report.answer import NOT_MEASURED
 from tarot.report.data_files import FILES
 from tarot.report.document_table import OUTCOMES
 from tarot.report.page import Gate, render, write_report
 from tarot.report.pictures import read_pictures
+from tarot.report.side_effect_words import Costs
 from tarot.report.svg import without_controls, write_svg
 from tarot.report.table import summary_rows
 
@@ -109,6 +112,9 @@ def test_a_section_has_everything_to_repeat_the_comparison():
     effects = "tarot effects --model fabricated/model --adapter DIR --output-path effects"
     assert page.texts_of("code") == [effects, COMPARISONS[0].command, COMPARISONS[0].command]
     terms = dict(zip(page.texts_of("dt"), page.texts_of("dd"), strict=True))
+    assert "DIR is the adapter's folder. tarot report ... --analysis effects adds the result to this page." in (
+        page.texts_of("p")
+    )
     settings = dict([*terms.items()][[*terms].index("model") :])
     assert settings == {
         "model": "fabricated/model",
@@ -224,11 +230,61 @@ def test_a_gain_of_the_form_alone_is_called_so():
 
 
 def test_measured_costs_replace_the_command_that_would_measure_them():
-    page = Page(render([COMPARISONS[0]], costs=["Of 3 other tasks, the score fell in 1."]))
-    facts = dict(zip(page.texts_of("dt"), page.texts_of("dd"), strict=True))
-    assert facts["elsewhere"] == "Of 3 other tasks, the score fell in 1."
-    assert not any("tarot effects" in text for text in page.texts_of("code"))
-    assert "Side effects" in page.texts_of("h2")
+    costs = [
+        Costs("mine", COMPARISONS[0].adapter, "Of 3 other tasks, the score fell in 1.", "On neutral text, 2 nats.")
+    ]
+    for page in (
+        Page(render([COMPARISONS[0]], costs=costs)),
+        Page(render([], rewarded=[reward_comparison()], costs=costs)),
+    ):
+        facts = facts_of(page)
+        assert facts["elsewhere"] == "Of 3 other tasks, the score fell in 1. On neutral text, 2 nats."
+        assert not any("tarot effects" in text for text in page.texts_of("code"))
+        assert "Side effects" in page.texts_of("h2")
+        assert not any("none of the edits" in text for text in page.texts_of("p"))
+
+
+def test_the_costs_of_another_adapter_are_not_those_of_the_edit():
+    other = Costs("other", "fab0000000000000", "Of 3 other tasks, the score fell in 1.")
+    page = Page(render(COMPARISONS[:1], costs=[other]))
+    assert facts_of(page)["elsewhere"] == NOT_MEASURED and any(
+        "tarot effects" in text for text in page.texts_of("code")
+    )
+    assert any("none of the edits that this page compares" in text and "other" in text for text in page.texts_of("p"))
+    assert "other (not compared on this page): Of 3 other tasks, the score fell in 1." in page.texts_of("p")
+    one, two = fabricated(), fabricated(seed=1, adapter="fab0000000000000")
+    several = Page(render([one, two], costs=[other]))
+    first, *each = [text for term, text in several.facts() if term == "elsewhere"]
+    assert first == f"other: {other.tasks} Other tasks: not measured of 1 edit, whose sections have the command."
+    assert each == [NOT_MEASURED, "Of 3 other tasks, the score fell in 1."]
+    assert sum("tarot effects" in text for text in several.texts_of("code")) == 1
+
+
+def test_what_tune_measured_on_held_out_text_is_in_the_answer():
+    held_out = HeldOut(512, 0.02, 0.016, 0.024, 1.012)
+    text = "On text that it was not tuned on, it changes the model by KL 0.020 nats a token [0.016, 0.024], perplexity"
+    expected = f"{text} x1.012. Other tasks: not measured."
+    measured = fabricated(held_out=held_out)
+    page = Page(render([measured]))
+    assert facts_of(page)["elsewhere"] == expected
+    assert "DIR is the adapter's folder. tarot report ... --analysis effects adds the result to this page." in (
+        page.texts_of("p")
+    )
+    assert facts_of(Page(render([], rewarded=[reward_comparison(held_out=held_out)])))["elsewhere"] == expected
+    more = fabricated(seed=1, adapter="fab0000000000000", held_out=replace(held_out, kl=0.04))
+    first = next(text for term, text in Page(render([measured, more])).facts() if term == "elsewhere")
+    assert "2 edits change the model by KL 0.020 to 0.040 nats a token, perplexity x1.012 to 1.012." in first
+    tasks = Costs("mine", measured.adapter, "Of 3 other tasks, the score fell in 1.")
+    assert facts_of(Page(render([measured], costs=[tasks])))["elsewhere"] == f"{tasks.tasks} {text} x1.012."
+
+
+def test_tables_say_what_their_metrics_stand_for():
+    comparison = COMPARISONS[0]
+    worse = replace(comparison, arms=(*comparison.arms[:2], replace(comparison.arms[0], name="edited")))
+    page = Page(render([worse], gate=Gate(check_regressions([comparison], [worse], 0.02))))
+    legends = [text for text in page.texts_of("p") if "greedy_f1 is the weighted F1 of the greedy answer" in text]
+    assert len(legends) == 2  # of the arms and of the gate
+    assert any("Gold prob. is the mean probability of the right answer" in text for text in legends)
 
 
 def test_controls_have_rows_of_their_own():
@@ -251,16 +307,20 @@ def test_the_policy_allows_this_script_and_no_other():
 
 
 def test_numbers_behind_tables_and_pictures_are_files(tmp_path):
-    (tmp_path / "gate.csv").write_text("of an earlier page")
     figures = tmp_path / "figures"
     write_svg(figures / "lens.svg", all_figures()["lens"])
     (figures / "lens.csv").write_text("layer,value\n0,0.5\n")
     limited = fabricated(seed=2, trade_off=((0.0, -2.0), (0.02, -1.0)), max_kl=0.03)
     compared = [*COMPARISONS, limited]
-    path = write_report(compared, tmp_path, analyses=[figures], rewarded=[reward_comparison()])
+    right, wrong = (
+        replace(COMPARISONS[0], arms=(*COMPARISONS[0].arms[:2], _all(COMPARISONS[0], right))) for right in (1, 0)
+    )
+    (verdict,) = check_regressions([right], [wrong], 0.02)
+    gate = Gate([verdict])
+    path = write_report(compared, tmp_path, analyses=[figures], rewarded=[reward_comparison()], gate=gate)
     links = {name for name in Page(path.read_text()).values("href") if name.endswith(".csv")}
     assert links == {file.name for file in tmp_path.glob("*.csv")}
-    assert links == {f"{name}.csv" for name in FILES if name != "gate"} | {"figures-1-lens.csv"}
+    assert links == {f"{name}.csv" for name in FILES} | {"figures-1-lens.csv"}
     assert (tmp_path / "figures-1-lens.csv").read_bytes() == (figures / "lens.csv").read_bytes()
     tables = {name: list(csv.DictReader(io.StringIO((tmp_path / name).read_text(encoding="utf-8")))) for name in links}
     n = sum(len(comparison.keys) for comparison in compared)
@@ -268,6 +328,29 @@ def test_numbers_behind_tables_and_pictures_are_files(tmp_path):
     (row,) = [row for row in tables["summary.csv"] if row["comparison"] == comparison_names(compared)[2]]
     assert float(row["gain"]) == pytest.approx(COMPARISONS[2].gain().value, rel=1e-5)
     assert len(tables["angles.csv"]) == 15 * len(compared)
+    assert [row["text"] for row in tables["lost.csv"]] == [each.text for each in verdict.lost]
+    assert len(verdict.lost) == 40
+    listed = [text for text in Page(path.read_text()).texts_of("li") if "; now: " in text]
+    assert len(listed) == 40 and "The other 37" in Page(path.read_text()).texts_of("summary")
+    text_arms = {row["arm"]: row for row in tables["text-arms.csv"]}
+    gain = reward_comparison().gain
+    assert [*text_arms] == ["base", "edited", "edited minus base"]
+    assert [float(text_arms["edited minus base"][f"reward{end}"]) for end in ("", "_low", "_high")] == pytest.approx(
+        [gain.value, gain.low, gain.high], rel=1e-5
+    )
+    write_report(COMPARISONS[:2], tmp_path)
+    assert not any((tmp_path / f"{name}.csv").exists() for name in ("gate", "lost", "texts"))  # of the earlier page
+    assert {row["busy"] for row in (*tables["summary.csv"], *tables["arms.csv"])} == {"False"}
+
+
+def _all(comparison, right):
+    """Return an edited arm whose answers are all right, or all wrong."""
+    answers = tuple(gold if right else (gold + 1) % 3 for gold in comparison.gold)
+    return replace(comparison.arm("edited"), predicted=answers, greedy=answers)
+
+
+def facts_of(page):
+    return dict(page.facts())
 
 
 def test_the_gate_is_on_the_page():

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from fabricated import ALLOWED_TAGS, COMPARISONS, NAMES, Page, reward_comparison
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from tarot.evaluation.statistics.means import jackknife
 from tarot.objectives.text_metrics import distinct, distinct_without
 from tarot.report.page import render
+from tarot.report.rewards import text_table
 from tarot.report.table import with_interval
 
 
@@ -71,19 +73,37 @@ def test_reward_fluency_and_variety_have_intervals():
     assert rows["difference"][:2] == [with_interval(compared.gain), with_interval(compared.fluency_gain)]
 
 
-def test_texts_whose_reward_changed_most_are_listed_each_way():
+def test_every_text_is_listed_with_its_rewards():
     compared = reward_comparison()
-    moved = np.subtract(compared.edited.rewards, compared.base.rewards)
-    order = [int(i) for i in np.argsort(-moved)]
+    base, edited = compared.base, compared.edited
+    moved = np.subtract(edited.rewards, base.rewards)
+    table = text_table(compared)
+    assert {row[:4] for row in table.rows} == {
+        (str(i), *texts) for i, texts in enumerate(zip(compared.prompts, base.texts, edited.texts, strict=True))
+    }
+    for number, *_, before, after, change, fluency, outcome in table.rows:
+        row = int(number)
+        assert (before, after) == (f"{base.rewards[row]:.3f}", f"{edited.rewards[row]:.3f}")
+        assert float(change) == pytest.approx(moved[row], abs=5e-4)
+        assert float(fluency) == pytest.approx(edited.fluencies[row] - base.fluencies[row], abs=5e-4)
+        assert outcome == ("rose" if moved[row] > 0 else "fell")
+    order = [moved[int(row[0])] for row in table.rows]
+    fell = sum(moved < 0)
+    assert order[:fell] == sorted(order[:fell]) and order[fell:] == sorted(order[fell:], reverse=True)
     page = Page(render([], rewarded=[compared]))
-    assert page.texts_of("summary") == ["Reward rose most: 3", "Reward fell most: 3"]
-    shown = [int(text.split()[2]) for text in page.texts_of("div") if text.startswith("Fabricated opening")]
-    assert shown == order[:3] + order[:-4:-1] and moved[order[2]] > 0 > moved[order[-3]]
-    nothing = replace(compared, edited=compared.base)
-    assert Page(render([], rewarded=[nothing])).texts_of("summary") == [
-        "Reward rose most: 0",
-        "Reward fell most: 0",
-    ]
+    assert page.values("data-outcome") == [row[-1] for row in table.rows]
+    assert f"fell ({fell})" in page.texts_of("button") and "same (0)" in page.texts_of("button")
+
+
+def test_beyond_a_limit_those_whose_reward_changed_most_are_listed(monkeypatch):
+    monkeypatch.setattr("tarot.report.page.MOST_DOCUMENTS", 10)
+    compared = reward_comparison()
+    page = Page(render([], rewarded=[compared, replace(compared, seed=1)]))
+    assert len(page.values("data-outcome")) == 2 * 5
+    moved = np.abs(np.subtract(compared.edited.rewards, compared.base.rewards))
+    listed = {int(row[0]) for row in text_table(compared, 5).rows}
+    assert listed == set(np.argsort(-moved)[:5].tolist())
+    assert sum("those whose reward changed most" in text for text in page.texts_of("p")) == 2
 
 
 def test_reward_against_fluency_is_drawn_with_and_without_trials():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from test_regression import comparison
 
 from tarot.errors import TarotError
+from tarot.evaluation.held_out import HeldOut
 from tarot.evaluation.results_file import comparisons_to_json, load_comparisons
 
 
@@ -17,11 +18,16 @@ from tarot.evaluation.results_file import comparisons_to_json, load_comparisons
     curve=st.lists(st.floats(-100, 100) | st.just(math.nan), max_size=5),
     digest=st.text("0123456789abcdef"),
     right=st.lists(st.booleans(), min_size=1, max_size=5),
+    held_out=st.none() | st.builds(HeldOut, st.integers(0, 9), *[st.floats(0, 9)] * 4),
 )
 def test_what_is_written_is_read_again(
-    tmp_path_factory: pytest.TempPathFactory, curve: list[float], digest: str, right: list[bool]
+    tmp_path_factory: pytest.TempPathFactory,
+    curve: list[float],
+    digest: str,
+    right: list[bool],
+    held_out: HeldOut | None,
 ) -> None:
-    written = comparison(right, curves={"bo": tuple(curve)}, request_digest=digest)
+    written = comparison(right, curves={"bo": tuple(curve)}, request_digest=digest, held_out=held_out)
     path = tmp_path_factory.mktemp("results") / "cells.json"
     path.write_text(comparisons_to_json([written]), encoding="utf-8")
     assert load_comparisons(path) == [written]
@@ -64,6 +70,7 @@ def test_one_changed_answer_is_a_short_diff() -> None:
         (("choices", 0, 0), "a" * 301, "choices.0.0: .* at most 300"),
         (("arms", 1, "written"), ["a"], "3 documents and 1 in written of edited"),
         (("arms", 1, "written"), ["a", "b", 3], "arms.1.written.2: .* valid string"),
+        (("held_out",), {"tokens": 9}, "held_out.kl: .*"),
         (("versions",), {"torch": 2}, "versions.torch: .* valid string"),
     ],
 )
@@ -86,7 +93,7 @@ def test_damaged_values_are_named(tmp_path: Path, place: tuple[str | int, ...], 
 
 def test_a_file_without_the_later_fields_is_read(tmp_path: Path) -> None:
     content = json.loads(comparisons_to_json([comparison([True] * 3)]))
-    for name in ("choices", "date", "machine", "reference_times", "n_angles"):
+    for name in ("choices", "date", "machine", "reference_times", "n_angles", "held_out"):
         del content["cells"][0][name]
     for arm in content["cells"][0]["arms"]:
         del arm["written"]

@@ -21,6 +21,7 @@ from tarot.edit.sites import find_sites
 from tarot.errors import TarotError
 from tarot.evaluation.statistics.gains import Gain
 from tarot.models.loaded_model import LoadedModel
+from tarot.report.side_effect_words import read_costs
 from tarot.report.side_effects import write_side_effects
 
 model_of_bytes = cache(byte_model)
@@ -114,12 +115,17 @@ def test_the_folder_has_the_matrix_and_the_trade_off(folder: Path, tmp_path: Pat
     assert [(row["adapter"], row["task"], row["tuned_on"]) for row in rows] == [
         (name, task, str(task == "own_choice")) for name in adapters for task in [*suite, "own_choice"]
     ]
+    assert {row["adapter"]: row["fingerprint"] for row in rows} == {
+        name: adapter.fingerprint for name, adapter in adapters.items()
+    }
     assert isinstance(effects.changes["one"]["own_choice"].gain, Gain)
     with (tmp_path / "tradeoff.csv").open(newline="") as file:
         points = list(csv.DictReader(file))
     assert [(point["adapter"], float(point["strength"])) for point in points] == [
         (name, strength) for name in adapters for strength in strengths
     ]
+    assert [each.fingerprint for each in read_costs(tmp_path)] == [each.fingerprint for each in adapters.values()]
+    assert all(each.tasks and each.text for each in read_costs(tmp_path))
     assert all(float(point["kl_nats"]) == 0 for point in points if point["strength"] == "0")
     for name in ("effects", "tradeoff"):
         root = ElementTree.fromstring((tmp_path / f"{name}.svg").read_text())

@@ -8,9 +8,11 @@ from fabricated import BARE, COMPARISONS, EVIL, Page, fabricated
 
 from tarot.evaluation.metrics import METRICS
 from tarot.evaluation.scored_comparison import group_by_setting, mean_gain, score_comparisons
+from tarot.evaluation.speed import BUSY_NOTE
 from tarot.evaluation.statistics.gains import accuracy_gain, f1_gain, weighted_f1
 from tarot.evaluation.statistics.seeds import mean_over_seeds
 from tarot.evaluation.statistics.significance import holm
+from tarot.report.costs import cost_note
 from tarot.report.page import render
 from tarot.report.table import ARM_HEADER, arm_mean_rows, arm_means, arm_rows, summary_rows, with_interval
 
@@ -166,6 +168,16 @@ def test_p_is_corrected_for_the_number_of_comparisons():
     header, rows = summary_rows(COMPARISONS)
     for p, row in zip(holm(p_values), rows, strict=False):
         assert row[header.index("p")] == ("<0.001" if p < 0.001 else f"{p:.3f}")
+
+
+def test_the_seconds_of_a_busy_machine_are_marked():
+    busy = fabricated(seed=1, reference_times=(1.0, 2.0))
+    header, rows = summary_rows([fabricated(reference_times=(1.0, 1.1)), busy])
+    assert [row[header.index("seconds")] for row in rows] == ["80", "81 (busy)", "80 (busy)"]  # the last is the mean
+    assert cost_note(busy) == BUSY_NOTE and cost_note(fabricated()) == ""
+    cells = Page(render([fabricated(), busy])).texts_of("td")
+    assert "81 (busy)" in cells and "80" in cells
+    assert sum(BUSY_NOTE in text for text in Page(render([busy])).texts_of("p")) == 1
 
 
 def test_a_missing_arm_leaves_its_column_empty():

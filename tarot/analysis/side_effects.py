@@ -22,11 +22,13 @@ class SideEffects:
     """What several adapters change, by the name of the adapter.
 
     Attributes:
+        fingerprints: the fingerprint of each.
         own_tasks: the task that each was tuned on.
         changes: the change of every task, by its name.
         curves: what each strength buys and costs.
     """
 
+    fingerprints: Mapping[str, str]
     own_tasks: Mapping[str, str]
     changes: Mapping[str, Mapping[str, TaskChange]]
     curves: Mapping[str, Sequence[StrengthPoint]]
@@ -103,7 +105,8 @@ def measure_side_effects(
         )
         for name, adapter in adapters.items()
     }
-    return SideEffects(own_tasks, dict(zip(adapters, rows, strict=True)), curves)
+    fingerprints = {name: adapter.fingerprint for name, adapter in adapters.items()}
+    return SideEffects(fingerprints, own_tasks, dict(zip(adapters, rows, strict=True)), curves)
 
 
 def check_side_effects(

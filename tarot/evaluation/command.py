@@ -73,7 +73,8 @@ def _making(model: str, adapter: Adapter, folder: str, shared: list[str]) -> tup
     changed = [
         f"--{_option(name, value)} {shlex.quote(_argument(name, value))}"
         for name, value in vars(config).items()
-        if name not in ("task", "apply_chat_template") and value != defaults[name]
+        # The default of `max_kl` has changed before, and decides what a search finds.
+        if name not in ("task", "apply_chat_template") and (name == "max_kl" or value != defaults[name])
     ]
     tune = ["tarot tune", reference, f"--tasks {shlex.quote(config.task)}", *dtype, *shared, *changed]
     tune += [f"--budget {provenance['budget']}", *([] if config.apply_chat_template else ["--no-chat"])]

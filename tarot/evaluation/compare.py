@@ -28,6 +28,7 @@ from tarot.evaluation.baselines.run import BaselineAnswers, count_labels, run_ba
 from tarot.evaluation.baselines.setting import Setting
 from tarot.evaluation.command import not_repeated, repeat_command
 from tarot.evaluation.evaluate import check_limit
+from tarot.evaluation.held_out import held_out_of
 from tarot.evaluation.in_context import (
     calibrate,
     can_calibrate,
@@ -139,7 +140,7 @@ def compare(
     loaded = LoadedModel.from_objects(model, tokenizer)
     adapter, others = Adapter.resolve(adapter), dict(controls or {})
     check_limit(limit)
-    config = config_of(adapter)
+    config, held_out = config_of(adapter), held_out_of(adapter)
     check_controls(loaded, adapter, others.values())
     task = load_task(config.task, include_path)
     check_requirements(baselines, task, config)
@@ -243,6 +244,7 @@ def compare(
         n_angles=int(adapter.angles.count_nonzero()),
         trade_off=tuple(trade_off),
         max_kl=kept_limit(adapter),
+        held_out=held_out,
     )
 
 

@@ -10,6 +10,7 @@ from tarot.errors import TarotError, describe_missing_numbers
 from tarot.evaluation.as_tuned import check_as_tuned, config_of, evaluate_as_tuned
 from tarot.evaluation.command import not_repeated, repeat_command
 from tarot.evaluation.compare import LoggedAnswers, OnArm
+from tarot.evaluation.held_out import held_out_of
 from tarot.evaluation.lm_eval_results import logged_documents, question_text
 from tarot.evaluation.reference_workload import describe_machine
 from tarot.evaluation.reward_metrics import score_logged_texts, unscored_rows
@@ -51,7 +52,7 @@ def compare_rewards(
         >>> compare_rewards(loaded, adapter, limit=20).gain.n
         20
     """
-    config, name = config_of(adapter), reward_of(adapter, reward)
+    config, name, held_out = config_of(adapter), reward_of(adapter, reward), held_out_of(adapter)
     adapter.find_sites(loaded.model)  # raises if it does not fit, before the base model generates
     check_generates(task := load_task(config.task, include_path), name)
 
@@ -86,6 +87,7 @@ def compare_rewards(
         versions={name: version(name) for name in LIBRARIES},
         date=datetime.now(UTC).date().isoformat(),
         machine=describe_machine(loaded.model.device),
+        held_out=held_out,
     )
 
 

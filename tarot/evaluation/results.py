@@ -16,6 +16,7 @@ from tarot._files.strict_json import Count, Fraction, Name, Number
 from tarot.edit.measurement import Measurement
 from tarot.errors import TarotError, describe_missing_numbers
 from tarot.evaluation.changes import ChangedDocument, ChangedDocuments, changed_rows
+from tarot.evaluation.held_out import HeldOut
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -129,6 +130,7 @@ class Comparison:
         n_angles: angles that the edit turns by more than zero; 0 if it is not known.
         trade_off: divergence in nats a token, and score, of each trial of a search under a limit of divergence.
         max_kl: that limit, in nats a token; 0 without one, or if the edit is not known to be within it.
+        held_out: what the edit changes on text that it was not tuned on; None if `tarot tune` did not measure it.
 
     Example:
         >>> comparison = tarot.compare(model, tokenizer, adapter, limit=8)
@@ -171,6 +173,7 @@ class Comparison:
     n_angles: Count = 0
     trade_off: tuple[tuple[Number, float], ...] = ()
     max_kl: Number = 0.0
+    held_out: HeldOut | None = None
 
     def __repr__(self) -> str:
         """Name the comparison and its arms; the answers would fill pages."""

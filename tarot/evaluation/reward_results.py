@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tarot._files.strict_json import Name, validate
 from tarot.edit.measurement import Measurement
+from tarot.evaluation.held_out import HeldOut
 from tarot.evaluation.results import Comparison
 from tarot.evaluation.results_file import FORMAT, check_lengths, load_comparisons, open_results
 from tarot.evaluation.statistics.means import Difference
@@ -43,6 +44,7 @@ class RewardComparison:
         versions: version of each library, by name.
         date: day on which it was measured, in UTC, such as `2026-11-27`; "" if it is not known.
         machine: operating system, processor, threads and device; "" if they are not known.
+        held_out: what the edit changes on text that it was not tuned on; None if `tarot tune` did not measure it.
     """
 
     model: Name
@@ -62,6 +64,7 @@ class RewardComparison:
     versions: Mapping[Name, Name] = field(default_factory=dict)
     date: Name = ""
     machine: Name = ""
+    held_out: HeldOut | None = None
 
     def __repr__(self) -> str:
         """Name the comparison; its texts would fill pages."""

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from shlex import quote
+from shlex import quote, split
 
 from tarot.evaluation.changes import changed_rows
+from tarot.evaluation.held_out import HeldOut
 from tarot.evaluation.metrics import metric_named
 from tarot.evaluation.results import EDITED, FEW_SHOT, OUTSIDE, Comparison
 from tarot.evaluation.reward_results import RewardComparison
@@ -17,6 +18,7 @@ from tarot.evaluation.scored_comparison import ScoredComparison, mean_gain
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.means import Difference
 from tarot.evaluation.statistics.seeds import MeanGain
+from tarot.report.side_effect_words import Costs, costs_of
 from tarot.report.table import fraction, mean_over_settings, p_value, signed
 
 
@@ -31,6 +33,7 @@ class Answer:
         command: shell line that repeats it; "" for several comparisons.
         not_repeated: what the command does not repeat.
         cost_command: shell line that measures side effects; "" if they were measured, or for several comparisons.
+        cost_note: what the line's folder is, and how its result gets onto the page; "" without a line.
     """
 
     verdict: str
@@ -39,15 +42,16 @@ class Answer:
     command: str = ""
     not_repeated: str = ""
     cost_command: str = ""
+    cost_note: str = ""
 
 
-def answer(scored: ScoredComparison, metric: str, costs: Sequence[str] = ()) -> Answer:
+def answer(scored: ScoredComparison, metric: str, costs: Sequence[Costs] = ()) -> Answer:
     """Return the answer of one comparison.
 
     Args:
         scored: the comparison.
         metric: name of the metric that it was scored by.
-        costs: measured side effects, sentences; empty if they were not measured.
+        costs: measured side effects of any adapters; those of others are left out.
     """
     comparison, gain = scored.comparison, scored.gain
     title = metric_named(metric).title
@@ -59,18 +63,18 @@ def answer(scored: ScoredComparison, metric: str, costs: Sequence[str] = ()) -> 
     facts.append(("answers", _changes(comparison, metric)))
     facts += _outside(comparison, metric)
     facts += _few_shot(scored)
-    facts.append(("elsewhere", " ".join(costs) or NOT_MEASURED))
+    facts.append(("elsewhere", _elsewhere(comparison, costs)))
     return Answer(
         _form_verdict(comparison, gain, metric) or _verdict(gain),
         _helped(gain),
         facts,
         comparison.command,
         comparison.not_repeated,
-        "" if costs else effects_command(comparison),
+        *_cost_command(comparison, costs),
     )
 
 
-def answer_several(scored_comparisons: Sequence[ScoredComparison], metric: str, costs: Sequence[str] = ()) -> Answer:
+def answer_several(scored_comparisons: Sequence[ScoredComparison], metric: str, costs: Sequence[Costs] = ()) -> Answer:
     """Return the answer of several comparisons: means, and how many gains are above and below zero."""
     scored, title = list(scored_comparisons), metric_named(metric).title
     gain = mean_gain(scored, lambda each: each.gain)
@@ -93,12 +97,12 @@ def answer_several(scored_comparisons: Sequence[ScoredComparison], metric: str, 
         mean = mean_gain(over_few_shot, lambda each: each.over_few_shot)
         reached = mean_over_settings(over_few_shot, lambda each: each.scores[FEW_SHOT]) or 0.0
         facts.append(("few-shot", f"prompting with the same labels reaches {fraction(reached)}; {_over(mean)}"))
-    facts.append(("elsewhere", " ".join(costs) or f"{NOT_MEASURED} Each comparison below has the command."))
+    facts.append(("elsewhere", _elsewhere_of_several([each.comparison for each in scored], costs)))
     return Answer(_verdict(gain, "On average, the"), _helped(gain), facts)
 
 
-def answer_reward(comparison: RewardComparison) -> Answer:
-    """Return the answer of a comparison of texts."""
+def answer_reward(comparison: RewardComparison, costs: Sequence[Costs] = ()) -> Answer:
+    """Return the answer of a comparison of texts; `costs` as for `answer`."""
     base, edited = comparison.base.summary, comparison.edited.summary
     fluency, n = comparison.fluency_gain, comparison.gain.n
     return Answer(
@@ -109,28 +113,91 @@ def answer_reward(comparison: RewardComparison) -> Answer:
             ("score", f"mean reward from {base.reward:.3f} to {edited.reward:.3f} on {_documents(n)}"),
             ("gain", f"{_interval(comparison.gain)}, p {p_value(comparison.gain.p)}"),
             ("fluency", f"{_interval(fluency)} nats a token under the unedited model"),
-            ("elsewhere", NOT_MEASURED),
+            ("elsewhere", _elsewhere(comparison, costs)),
         ],
         comparison.command,
         comparison.not_repeated,
-        _effects_command(comparison.model, comparison.command),
+        *_cost_command(comparison, costs),
     )
 
 
 FORM_HARM = "The edit helped with the form of the answers, and did harm to the choice among them."
 FORM_ONLY = "The edit helped with the form of the answers. It may or may not help with the choice among them."
 NOT_MEASURED = "What it costs on other tasks and texts was not measured."
+EFFECTS = "effects"
+"""Folder that the command of `effects_command` writes."""
 
 
-def effects_command(comparison: Comparison) -> str:
-    """Return the shell line that measures what the edit costs elsewhere; it finds the adapter in the same folder."""
-    return _effects_command(comparison.model, comparison.command)
+def effects_command(comparison: Comparison | RewardComparison) -> str:
+    """Return the shell line that measures what the edit costs elsewhere, with the model and the tasks of `command`.
+
+    The adapter is the one that the last step of `command` compares, in the same folder.
+    """
+    words = _compare_words(comparison.command)
+    options = {word: value for word, value in pairwise(words) if word.startswith("--")}
+    kept = {name: options[name] for name in ("--dtype", "--adapter", "--include-path") if name in options}
+    values = {"--model": comparison.model, "--adapter": "DIR", **kept, "--output-path": EFFECTS}
+    return " ".join(["tarot effects", *(f"{name} {quote(value)}" for name, value in values.items())])
 
 
-def _effects_command(model: str, command: str) -> str:
-    words = command.split()
-    adapter = next((after for word, after in pairwise(words) if word == "--adapter"), "DIR")
-    return f"tarot effects --model {quote(model)} --adapter {adapter} --output-path effects"
+def _compare_words(command: str) -> list[str]:
+    """Return the words of a command's last step; none if it is no shell line."""
+    try:
+        words = split(command)
+    except ValueError:  # a quote that is not closed
+        return []
+    last = max((i for i, word in enumerate(words) if word == "&&"), default=-1)
+    return words[last + 1 :]
+
+
+def _cost_command(comparison: Comparison | RewardComparison, costs: Sequence[Costs]) -> tuple[str, str]:
+    """Return the command that measures side effects and the note on it; empty if other tasks were measured."""
+    if costs_of(costs, comparison.adapter).tasks:
+        return "", ""
+    command = effects_command(comparison)
+    adapter = next(value for word, value in pairwise(split(command)) if word == "--adapter")
+    note = f"{adapter} is the adapter's folder. tarot report ... --analysis {EFFECTS} adds the result to this page."
+    return command, note
+
+
+def _elsewhere(comparison: Comparison | RewardComparison, costs: Sequence[Costs]) -> str:
+    """Say what the edit costs on other tasks and texts, as far as that was measured."""
+    measured = costs_of(costs, comparison.adapter)
+    text = measured.text or (_describe_held_out([comparison.held_out]) if comparison.held_out else "")
+    if not (measured.tasks or text):
+        return NOT_MEASURED
+    return f"{measured.tasks} {text}".strip() if measured.tasks else f"{text} Other tasks: not measured."
+
+
+def _elsewhere_of_several(comparisons: Sequence[Comparison], costs: Sequence[Costs]) -> str:
+    measured = {each.adapter: costs_of(costs, each.adapter) for each in comparisons}
+    sentences = [f"{each.adapter}: {text}" for each in measured.values() for text in (each.tasks, each.text) if text]
+    held_out = {each.adapter: each.held_out for each in comparisons if each.held_out}
+    if unmeasured := [value for adapter, value in held_out.items() if not measured[adapter].text]:
+        sentences.append(_describe_held_out(unmeasured))
+    n_missing = sum(not each.tasks for each in measured.values())
+    if not sentences:
+        return f"{NOT_MEASURED} Each comparison below has the command."
+    if n_missing:
+        sentences.append(f"Other tasks: not measured of {_count(n_missing, 'edit')}, whose sections have the command.")
+    return " ".join(sentences)
+
+
+def _describe_held_out(measured: Sequence[HeldOut]) -> str:
+    """Say what edits change on text that they were not tuned on; ranges for several."""
+    if len(measured) == 1:
+        (only,) = measured
+        kl = f"{only.kl:.3f} nats a token [{only.low:.3f}, {only.high:.3f}]"
+        ratio = f"{only.perplexity_ratio:.3f}"
+        return f"On text that it was not tuned on, it changes the model by KL {kl}, perplexity x{ratio}."
+    kl, ratio = (
+        f"{min(values):.3f} to {max(values):.3f}"
+        for values in ([each.kl for each in measured], [each.perplexity_ratio for each in measured])
+    )
+    return (
+        f"On text that they were not tuned on, {len(measured)} edits change the model by KL {kl} nats a token, "
+        f"perplexity x{ratio}."
+    )
 
 
 def describe_edit(comparison: Comparison) -> str:

@@ -5,8 +5,8 @@ from pathlib import Path
 from statistics import fmean
 
 from tarot.evaluation.metrics import METRICS
-from tarot.evaluation.reward_results import RewardComparison
 from tarot.evaluation.scored_comparison import ScoredComparison
+from tarot.evaluation.speed import is_busy
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.seeds import MeanGain
 from tarot.evaluation.statistics.significance import holm
@@ -15,6 +15,7 @@ from tarot.objectives.text_scores import ScoredTexts
 from tarot.report.comparison_figures import Interval, best_so_far
 from tarot.report.csv_file import write_csv
 from tarot.report.document_table import DocumentRow
+from tarot.report.rewards import DIFFERENCE, ArmScores, RewardSection
 from tarot.report.table import ArmMean
 
 Row = Sequence[object]
@@ -23,7 +24,7 @@ Tables = dict[str, tuple[Sequence[str], list[Row]]]
 
 FILES = (
     *("summary", "arm-means", "gains", "seeds", "arms", "curves", "trade-off", "angles", "documents"),
-    *("texts", "trials", "gate"),
+    *("texts", "text-arms", "trials", "gate", "lost"),
 )
 """Every file that a page may have; those of an earlier page that a new one does not have are removed."""
 
@@ -62,7 +63,7 @@ def comparison_tables(
     summary_header = ("comparison", "base", "few_shot", "edited", *gain, *(f"over_few_shot_{each}" for each in gain))
     tables: Tables = {
         "summary": (
-            (*summary_header, "p_holm", "documents", "seconds"),
+            (*summary_header, "p_holm", "documents", "seconds", "busy"),
             [
                 (
                     name,
@@ -72,12 +73,13 @@ def comparison_tables(
                     p,
                     scored.gain.n,
                     scored.comparison.seconds,
+                    is_busy(scored.comparison),
                 )
                 for (name, scored), p in zip(named, p_values, strict=True)
             ],
         ),
         "arms": (
-            ("comparison", "arm", *gain, "p", *METRICS, "gold_probability", "labels", *COSTS),
+            ("comparison", "arm", *gain, "p", *METRICS, "gold_probability", "labels", *COSTS, "busy"),
             [(name, *row) for name, scored in named for row in _arms(scored)],
         ),
         "curves": (
@@ -149,13 +151,22 @@ def overview_tables(
                 for change in verdict.scores
             ],
         ),
+        "lost": (
+            ("cell", "text", "right", "then", "now"),
+            [
+                (verdict.name, each.text, each.right, each.then, each.now)
+                for verdict in verdicts
+                for each in verdict.lost
+            ],
+        ),
     }
     return _with_rows(tables)
 
 
-def reward_tables(comparisons: Sequence[RewardComparison]) -> Tables:
-    """Return the tables of texts and of the searches' trials, without those that have no rows."""
-    columns = ("reward", "fluency", "text")
+def reward_tables(sections: Sequence[RewardSection]) -> Tables:
+    """Return the tables of texts, of their arms and of the searches' trials, without those that have no rows."""
+    comparisons, columns = [section.comparison for section in sections], ("reward", "fluency", "text")
+    intervals = tuple(f"{name}{end}" for name in ArmScores._fields for end in ("", "_low", "_high"))
     tables: Tables = {
         "texts": (
             ("comparison", "document", "prompt", *(f"{arm}_{name}" for arm in ("base", "edited") for name in columns)),
@@ -163,6 +174,18 @@ def reward_tables(comparisons: Sequence[RewardComparison]) -> Tables:
                 (each.id, row, prompt, *_text(each.base, row), *_text(each.edited, row))
                 for each in comparisons
                 for row, prompt in enumerate(each.prompts)
+            ],
+        ),
+        "text-arms": (
+            ("comparison", "arm", *intervals, "p", "documents"),
+            [
+                (
+                    *(each.comparison.id, arm),
+                    *(number for score in scores for number in (score.value, score.low, score.high)),
+                    *(each.comparison.gain.p if arm == DIFFERENCE else "", each.comparison.gain.n),
+                )
+                for each in sections
+                for arm, scores in each.scores.items()
             ],
         ),
         "trials": (
@@ -203,6 +226,7 @@ def _arms(scored: ScoredComparison) -> Iterator[Row]:
             arms[0].preparation_seconds,
             arms[0].stored_bytes,
             arms[0].peak_memory,
+            is_busy(scored.comparison),
         )
 
 

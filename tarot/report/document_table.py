@@ -13,6 +13,23 @@ MOST_DOCUMENTS = 5_000
 
 
 @dataclass(frozen=True)
+class DocumentTable:
+    """Documents as the page lists them, in a table that can be sorted, filtered by outcome and searched.
+
+    Attributes:
+        columns: title and kind of each: `number`, `text`, `answer`, and `outcome` for the last.
+        rows: one cell a column.
+        outcomes: each outcome with its number of documents, those that are not listed included.
+        note: what the table leaves out, a sentence; "" if nothing.
+    """
+
+    columns: Sequence[tuple[str, str]]
+    rows: Sequence[Sequence[str]]
+    outcomes: Sequence[tuple[str, int]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class DocumentRow:
     """A document, with the right answer and those of the arms in words.
 
@@ -75,6 +92,34 @@ def shown_documents(rows: Sequence[Sequence[DocumentRow]]) -> list[Sequence[Docu
     if sum(map(len, rows)) <= MOST_DOCUMENTS:
         return list(rows)
     return [[each for each in documents if each.outcome in ("broken", "fixed")] for documents in rows]
+
+
+def document_table(documents: Sequence[DocumentRow], shown: Sequence[DocumentRow]) -> DocumentTable:
+    """Return the table of a comparison's documents.
+
+    Args:
+        documents: every document.
+        shown: the documents to list.
+
+    Example:
+        >>> rows = document_rows(comparison, "greedy_f1")
+        >>> [title for title, kind in document_table(rows, rows).columns]
+        ['#', 'document', 'right', 'base', 'few-shot', 'edited', 'outcome']
+    """
+    columns = [("#", "number"), ("document", "text"), ("right", "answer"), ("base", "answer")]
+    has_few_shot = any(each.few_shot for each in documents)
+    columns += [("few-shot", "answer")] * has_few_shot + [("edited", "answer"), ("outcome", "outcome")]
+    rows = [
+        (
+            *(str(each.row), each.text, each.right, each.base),
+            *[each.few_shot] * has_few_shot,
+            *(each.edited, each.outcome),
+        )
+        for each in shown
+    ]
+    outcomes = [(outcome, sum(each.outcome == outcome for each in documents)) for outcome in OUTCOMES]
+    left_out = len(shown) < len(documents)
+    return DocumentTable(columns, rows, outcomes, "The page lists those that changed; the file has all." * left_out)
 
 
 def _outcome(base_right: bool, edited_right: bool) -> str:

@@ -41,7 +41,12 @@ for (const box of document.querySelectorAll(".documents")) {
       headers.forEach(each => each.removeAttribute("aria-sort"));
       header.setAttribute("aria-sort", order);
       const key = row => row.cells[column].textContent.trim();
-      const sorted = [...rows].sort((a, b) => key(a).localeCompare(key(b), undefined, {numeric: true}));
+      const number = text => text === "" ? NaN : Number(text.replace("\u2212", "-"));
+      const compare = (a, b) => {
+        const difference = number(a) - number(b);
+        return Number.isNaN(difference) ? a.localeCompare(b, undefined, {numeric: true}) : difference;
+      };
+      const sorted = [...rows].sort((a, b) => compare(key(a), key(b)));
       body.append(...(order === "ascending" ? sorted : sorted.reverse()));
     });
   });

@@ -32,13 +32,13 @@ from tarot.report.answer import Answer, answer_reward, answer_several
 from tarot.report.comparison_figures import Interval, forest
 from tarot.report.costs import COST_HEADER
 from tarot.report.data_files import Tables, comparison_tables, overview_tables, reward_tables, write_tables
-from tarot.report.document_table import document_rows, shown_documents
+from tarot.report.document_table import MOST_DOCUMENTS, document_rows, shown_documents
 from tarot.report.pictures import Picture, read_pictures
 from tarot.report.rewards import FRONT_HEADER, TEXTS_HEADER, reward_section
-from tarot.report.sections import ARMS_HEADER, section
-from tarot.report.side_effect_words import describe_costs
+from tarot.report.sections import ARMS_HEADER, ARMS_LEGEND, section
+from tarot.report.side_effect_words import Costs, describe_costs, describe_other_adapters, read_costs
 from tarot.report.svg import without_controls
-from tarot.report.verdict_text import HEADER, SHOWN_DOCUMENTS, score_rows
+from tarot.report.verdict_text import HEADER, SHOWN_DOCUMENTS, score_legend, score_rows
 
 PAGE = "index.html"
 SIDE_EFFECT_FIGURES = frozenset({"effects", "tradeoff"})
@@ -91,7 +91,7 @@ def write_report(
     """
     folder = Path(folder)
     pictures = [_with_unique_data(i, read_pictures(analysis)) for i, analysis in enumerate(analyses, start=1)]
-    costs = [sentence for analysis in analyses for sentence in describe_costs(analysis)]
+    costs = [each for analysis in analyses for each in read_costs(analysis)]
     page, tables = _render(comparisons, metric, pictures, rewarded, gate or Gate(), costs)
     write_atomically(folder / PAGE, without_controls(page).encode())
     write_tables(tables, folder)
@@ -106,7 +106,7 @@ def render(
     analyses: Sequence[Sequence[Picture]] = (),
     rewarded: Sequence[RewardComparison] = (),
     gate: Gate | None = None,
-    costs: Sequence[str] = (),
+    costs: Sequence[Costs] = (),
 ) -> str:
     """Return the page as text; arguments and errors are those of `write_report`, with figures instead of folders.
 
@@ -116,7 +116,7 @@ def render(
         analyses: figures of each analysis.
         rewarded: as for `write_report`.
         gate: as for `write_report`.
-        costs: measured side effects, sentences.
+        costs: measured side effects.
     """
     return _render(comparisons, metric, analyses, rewarded, gate or Gate(), costs)[0]
 
@@ -127,7 +127,7 @@ def _render(
     analyses: Sequence[Sequence[Picture]],
     rewarded: Sequence[RewardComparison],
     gate: Gate,
-    costs: Sequence[str],
+    costs: Sequence[Costs],
 ) -> tuple[str, Tables]:
     """Return the page and the tables that it links."""
     scored = score_comparisons(comparisons, metric)
@@ -141,16 +141,21 @@ def _render(
     intervals = _intervals(scored)
     means = table.arm_means(scored) if len(scored) > 1 else []
     seeds = _means_over_seeds(scored)
+    compared = {each.adapter for each in (*comparisons, *rewards)}
+    most_texts = MOST_DOCUMENTS // max(1, len(rewards))
+    reward_sections = [reward_section(n, each, most_texts) for n, each in enumerate(rewards, start=1)]
     tables = (
         comparison_tables(scored, names, documents)
         | overview_tables(means, intervals, seeds, gate.verdicts)
-        | reward_tables(rewards)
+        | reward_tables(reward_sections)
     )
     parts = enumerate(zip(scored, names, documents, shown, strict=True), start=1)
     sections = [
         section(number, each, name, metric, every, listed, costs) for number, (each, name, every, listed) in parts
     ]
-    template, style, script = (files("tarot.report").joinpath(name).read_text(encoding="utf-8") for name in _FILES)
+    macros, template, style, script = (
+        files("tarot.report").joinpath(name).read_text(encoding="utf-8") for name in _FILES
+    )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     title, unit = _title([*comparisons, *rewards]), metric_named(metric).title
     values = dict(
@@ -166,6 +171,7 @@ def _render(
         gate=gate,
         gate_header=HEADER,
         gate_rows=score_rows,
+        gate_legend=score_legend,
         lost_shown=SHOWN_DOCUMENTS,
         header=table.HEADER,
         rows=table.summary(scored),
@@ -176,19 +182,21 @@ def _render(
         has_means=any(interval.is_mean for interval in intervals),
         seeds=_seed_rows(seeds),
         side_effects=_select_pictures(analyses, lambda name: name in SIDE_EFFECT_FIGURES),
-        costs=costs,
+        costs=describe_costs(costs, compared),
+        other_adapters=describe_other_adapters(costs, compared),
         mechanism=_select_pictures(analyses, lambda name: name not in SIDE_EFFECT_FIGURES),
         arm_header=ARMS_HEADER,
+        arm_legend=ARMS_LEGEND,
         cost_header=COST_HEADER,
         sections=sections,
         texts_header=TEXTS_HEADER,
         front_header=FRONT_HEADER,
-        rewards=[(reward_section(n, each), answer_reward(each)) for n, each in enumerate(rewards, start=1)],
+        rewards=[(each, answer_reward(each.comparison, costs)) for each in reward_sections],
     )
-    return _environment().from_string(template).render(values), tables
+    return _environment().from_string(macros + template).render(values), tables
 
 
-_FILES = ("page.html", "page.css", "page.js")
+_FILES = ("macros.html", "page.html", "page.css", "page.js")
 
 
 def _environment() -> Environment:
@@ -213,12 +221,12 @@ def _answers(
     scored: Sequence[ScoredComparison],
     metric: str,
     rewards: Sequence[RewardComparison],
-    costs: Sequence[str],
+    costs: Sequence[Costs],
     own: Sequence[Answer],
 ) -> list[Answer]:
     """Return the answers that open the page: of the one comparison, or of all together, and of a few rewards."""
     answers = list(own) if len(own) < 2 else [answer_several(scored, metric, costs)]
-    return answers + [answer_reward(each) for each in rewards[:ANSWERS_SHOWN]]
+    return answers + [answer_reward(each, costs) for each in rewards[:ANSWERS_SHOWN]]
 
 
 def _provenance(comparisons: Sequence[Comparison | RewardComparison]) -> str:

@@ -1,4 +1,4 @@
-"""Tables and page sections of reward comparisons: arms, the trials that no other exceeds, and some of the texts."""
+"""Tables and page sections of reward comparisons: arms, the trials that no other exceeds, and the texts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,25 +11,30 @@ from tarot.evaluation.statistics.means import Difference, Mean, jackknife, mean_
 from tarot.objectives.text_metrics import distinct, distinct_without, repetition
 from tarot.objectives.text_scores import ScoredTexts, TextScores
 from tarot.report.comparison_figures import reward_against_fluency
+from tarot.report.document_table import MOST_DOCUMENTS, DocumentTable
 from tarot.report.sections import provenance
-from tarot.report.table import NONE, p_value, with_interval
+from tarot.report.table import NONE, p_value, signed, with_interval
 
 REWARD_HEADER = ("arm", "reward", "gain", "p", "fluency", "change", "distinct", "repeats")
 FRONT_HEADER = ("trial", "reward", "fluency", "distinct-2", "repetition")
 TEXTS_HEADER = ("arm", "reward", "fluency, nats", "distinct-2", "repetition", "documents")
-TEXTS_SHOWN = 3
-"""Texts whose reward rose most, and as many whose reward fell most."""
+DIFFERENCE = "edited minus base"
+TEXT_COLUMNS = (
+    *(("#", "number"), ("prompt", "text"), ("base", "text"), ("edited", "text")),
+    *(("base reward", "number"), ("edited reward", "number"), ("change", "number"), ("fluency change", "number")),
+    ("outcome", "outcome"),
+)
+TEXT_OUTCOMES = ("fell", "rose", "same")
+"""What became of a text's reward. In the order of the table."""
 
 
-@dataclass(frozen=True)
-class TextPair:
-    """A prompt, and what base and edited model wrote, each with its reward and fluency."""
+class ArmScores(NamedTuple):
+    """Means over the texts of an arm, or their paired differences, with their intervals."""
 
-    prompt: str
-    base: str
-    edited: str
-    base_scores: str
-    edited_scores: str
+    reward: Mean | Difference
+    fluency: Mean | Difference
+    distinct_2: Mean
+    repetition: Mean
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,12 @@ class RewardSection:
     """What the page shows of one reward comparison."""
 
     comparison: RewardComparison
+    scores: Mapping[str, ArmScores]
     arms: Sequence[Sequence[str]]
     p: str
     front: Sequence[Sequence[str]]
     figure: Markup
-    risen: Sequence[TextPair]
-    fallen: Sequence[TextPair]
+    documents: DocumentTable
     settings: Sequence[tuple[str, str]]
 
 
@@ -90,16 +95,20 @@ def _score_columns(outcome: TextScores, gain: str, p: str, percent: str) -> tupl
     )
 
 
-def reward_section(number: int, comparison: RewardComparison) -> RewardSection:
-    """Return what the page shows of a comparison; `number` makes the identifiers of its figure unique."""
-    base, edited = _means(comparison.base), _means(comparison.edited)
-    changes = [after - before for before, after in zip(comparison.base.rewards, comparison.edited.rewards, strict=True)]
-    by_change = sorted(range(len(changes)), key=changes.__getitem__)
-    risen = [row for row in reversed(by_change) if changes[row] > 0]
-    fallen = [row for row in by_change if changes[row] < 0]
+def reward_section(number: int, comparison: RewardComparison, most_texts: int = MOST_DOCUMENTS) -> RewardSection:
+    """Return what the page shows of a comparison.
+
+    Args:
+        number: makes the identifiers of its figure unique.
+        comparison: what was measured.
+        most_texts: documents to list, those whose reward changed most.
+    """
+    scores = _arm_scores(comparison)
+    base, edited = scores["base"], scores["edited"]
     return RewardSection(
         comparison=comparison,
-        arms=[*_arm_rows(comparison, base, edited)],
+        scores=scores,
+        arms=[*_arm_rows(scores, comparison.gain.n)],
         p=p_value(comparison.gain.p),
         front=front_rows(comparison.outcomes, comparison.front),
         figure=reward_against_fluency(
@@ -109,8 +118,7 @@ def reward_section(number: int, comparison: RewardComparison) -> RewardSection:
             {"base": (base.fluency, base.reward), "edited": (edited.fluency, edited.reward)},
             comparison.reward,
         ),
-        risen=[_text_pair(comparison, row) for row in risen[:TEXTS_SHOWN]],
-        fallen=[_text_pair(comparison, row) for row in fallen[:TEXTS_SHOWN]],
+        documents=text_table(comparison, most_texts),
         settings=[
             ("model", comparison.model),
             ("task", comparison.task),
@@ -123,26 +131,28 @@ def reward_section(number: int, comparison: RewardComparison) -> RewardSection:
     )
 
 
-class _Means(NamedTuple):
-    """Means over the texts of an arm, with their intervals."""
+def text_table(comparison: RewardComparison, most_texts: int = MOST_DOCUMENTS) -> DocumentTable:
+    """Return the table of a comparison's texts: those whose reward fell, then those whose reward rose, most first."""
+    base, edited = comparison.base, comparison.edited
+    changes = [after - before for before, after in zip(base.rewards, edited.rewards, strict=True)]
+    outcomes = ["rose" if change > 0 else "fell" if change < 0 else "same" for change in changes]
+    by_change = sorted(range(len(changes)), key=lambda row: -abs(changes[row]))
+    shown = sorted(by_change[:most_texts], key=lambda row: TEXT_OUTCOMES.index(outcomes[row]))
+    rows = [
+        (
+            *(str(row), comparison.prompts[row], base.texts[row], edited.texts[row]),
+            *(f"{base.rewards[row]:.3f}", f"{edited.rewards[row]:.3f}", signed(changes[row])),
+            *(signed(edited.fluencies[row] - base.fluencies[row]), outcomes[row]),
+        )
+        for row in shown
+    ]
+    note = "The page lists those whose reward changed most; the file has all." * (len(shown) < len(changes))
+    return DocumentTable(TEXT_COLUMNS, rows, [(each, outcomes.count(each)) for each in TEXT_OUTCOMES], note)
 
-    reward: Mean
-    fluency: Mean
-    distinct_2: Mean
-    repetition: Mean
 
-
-def _means(arm: ScoredTexts) -> _Means:
-    rows = list(zip(arm.rewards, arm.fluencies, map(repetition, arm.texts), strict=True))
-    reward, fluency, repeated = mean_intervals(rows)
-    return _Means(reward, fluency, jackknife(distinct(arm.texts), distinct_without(arm.texts)), repeated)
-
-
-def _arm_rows(comparison: RewardComparison, base: _Means, edited: _Means) -> Iterator[tuple[str, ...]]:
-    """Yield both arms and their paired differences, in the order of TEXTS_HEADER."""
-    n = f"{comparison.gain.n:,}"
-    for name, means in (("base", base), ("edited", edited)):
-        yield name, *(f"{mean.value:.3f} [{mean.low:.3f}, {mean.high:.3f}]" for mean in means), n
+def _arm_scores(comparison: RewardComparison) -> dict[str, ArmScores]:
+    """Return the scores of both arms, and their paired differences."""
+    base, edited = _means(comparison.base), _means(comparison.edited)
     base_texts, edited_texts = comparison.base.texts, comparison.edited.texts
     without = zip(distinct_without(base_texts), distinct_without(edited_texts), strict=True)
     variety_gain = jackknife(
@@ -150,11 +160,21 @@ def _arm_rows(comparison: RewardComparison, base: _Means, edited: _Means) -> Ite
     )
     repeats = [[repetition(after) - repetition(before)] for before, after in zip(base_texts, edited_texts, strict=True)]
     (repetition_gain,) = mean_intervals(repeats)
-    changes = (comparison.gain, comparison.fluency_gain, variety_gain, repetition_gain)
-    yield "edited minus base", *(with_interval(change) for change in changes), n
+    changes = ArmScores(comparison.gain, comparison.fluency_gain, variety_gain, repetition_gain)
+    return {"base": base, "edited": edited, DIFFERENCE: changes}
 
 
-def _text_pair(comparison: RewardComparison, row: int) -> TextPair:
-    base, edited = comparison.base, comparison.edited
-    scores = (f"reward {arm.rewards[row]:.3f}, fluency {arm.fluencies[row]:.3f}" for arm in (base, edited))
-    return TextPair(comparison.prompts[row], base.texts[row], edited.texts[row], *scores)
+def _means(arm: ScoredTexts) -> ArmScores:
+    rows = list(zip(arm.rewards, arm.fluencies, map(repetition, arm.texts), strict=True))
+    reward, fluency, repeated = mean_intervals(rows)
+    return ArmScores(reward, fluency, jackknife(distinct(arm.texts), distinct_without(arm.texts)), repeated)
+
+
+def _arm_rows(scores: Mapping[str, ArmScores], n: int) -> Iterator[tuple[str, ...]]:
+    """Yield both arms and their paired differences, in the order of TEXTS_HEADER."""
+    for name, arm in scores.items():
+        texts = (
+            with_interval(score) if name == DIFFERENCE else f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
+            for score in arm
+        )
+        yield name, *texts, f"{n:,}"

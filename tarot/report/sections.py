@@ -8,20 +8,25 @@ from statistics import fmean
 
 from markupsafe import Markup
 
-from tarot.evaluation.metrics import METRICS
+from tarot.evaluation.metrics import METRICS, describe_metrics
 from tarot.evaluation.results import Arm, Comparison
 from tarot.evaluation.reward_results import RewardComparison
 from tarot.evaluation.scored_comparison import ScoredComparison
-from tarot.evaluation.speed import describe_time, is_busy
+from tarot.evaluation.speed import describe_time
 from tarot.report import table
 from tarot.report.answer import Answer, answer
 from tarot.report.comparison_figures import has_scores, search_curves
-from tarot.report.costs import cost_rows
-from tarot.report.document_table import OUTCOMES, DocumentRow
+from tarot.report.costs import cost_note, cost_rows
+from tarot.report.document_table import DocumentRow, DocumentTable, document_table
 from tarot.report.head_figures import angle_kind, angle_map
 from tarot.report.retention_figures import trade_off_figure
+from tarot.report.side_effect_words import Costs
 
 ARMS_HEADER = ("arm", "gain", "p", *METRICS, "gold prob.", "labels")
+ARMS_LEGEND = (
+    f"{describe_metrics(METRICS)} Gold prob. is the mean probability of the right answer, and labels are the labelled "
+    "documents that the arm may use."
+)
 
 
 @dataclass(frozen=True)
@@ -34,14 +39,13 @@ class Section:
     answer: Answer
     arms: Sequence[Sequence[str]]
     over_draws: str
-    busy: bool
+    cost_note: str
     curves: Markup | None
     angles: Markup | None
     angle_kind: str
     trade_off: Markup | None
     costs: Sequence[Sequence[str]]
-    documents: Sequence[DocumentRow]
-    outcomes: Sequence[tuple[str, int]]
+    documents: DocumentTable
     settings: Sequence[tuple[str, str]]
 
 
@@ -52,7 +56,7 @@ def section(
     metric: str,
     documents: Sequence[DocumentRow],
     shown: Sequence[DocumentRow],
-    costs: Sequence[str],
+    costs: Sequence[Costs],
 ) -> Section:
     """Return what the page shows of a comparison.
 
@@ -63,7 +67,7 @@ def section(
         metric: name of the metric that it was scored by.
         documents: every document.
         shown: the documents that the page lists.
-        costs: measured side effects, sentences.
+        costs: measured side effects of any adapters.
     """
     comparison = scored.comparison
     own_search = comparison.search if comparison.search in comparison.curves else next(iter(comparison.curves), "")
@@ -83,14 +87,13 @@ def section(
         answer=answer(scored, metric, costs),
         arms=[_arm_row(scored, arm) for arm in scored.arms],
         over_draws=table.with_interval(scored.over_draws) if scored.over_draws else "",
-        busy=is_busy(comparison),
+        cost_note=cost_note(comparison),
         curves=curves,
         angles=angles,
         angle_kind=angle_kind(comparison.head_angles),
         trade_off=trade_off,
         costs=cost_rows(comparison),
-        documents=shown,
-        outcomes=[(outcome, sum(each.outcome == outcome for each in documents)) for outcome in OUTCOMES],
+        documents=document_table(documents, shown),
         settings=list(_settings(comparison)),
     )
 

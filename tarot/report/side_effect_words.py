@@ -3,7 +3,8 @@
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tarot._files.strict_json import read_file
@@ -16,26 +17,87 @@ LARGEST_TABLE = 2**24
 Rows = Sequence[Mapping[str, str]]
 
 
-def describe_costs(folder: str | Path) -> list[str]:
-    """Return sentences on other tasks and on neutral text, for each adapter; none if the folder has no such tables.
+@dataclass(frozen=True)
+class Costs:
+    """What one edit costs elsewhere, in words.
+
+    Attributes:
+        adapter: what `tarot effects` called the adapter.
+        fingerprint: fingerprint of the adapter; "" in files of versions that did not record it.
+        tasks: on other tasks; "" if none was measured.
+        text: on neutral text, at full strength; "" if that was not measured.
+    """
+
+    adapter: str
+    fingerprint: str
+    tasks: str = ""
+    text: str = ""
+
+
+def read_costs(folder: str | Path) -> list[Costs]:
+    """Return what each adapter costs; none if the folder has no tables of `tarot effects`.
 
     Raises:
         TarotError: a table cannot be read.
 
     Example:
-        >>> describe_costs("my-figures")
+        >>> read_costs("my-figures")
         []
     """
     effects, trade_off = (_read(Path(folder, name)) for name in ("effects.csv", "tradeoff.csv"))
-    adapters = list(dict.fromkeys(row["adapter"] for row in (*effects, *trade_off)))
+    return [
+        Costs(
+            *adapter,
+            _tasks([row for row in effects if _adapter(row) == adapter and row["tuned_on"] == "False"]),
+            _text([row for row in trade_off if _adapter(row) == adapter]),
+        )
+        for adapter in dict.fromkeys(map(_adapter, (*effects, *trade_off)))
+    ]
+
+
+def costs_of(costs: Sequence[Costs], fingerprint: str) -> Costs:
+    """Return what was measured of one adapter, of several folders together.
+
+    Example:
+        >>> costs_of([Costs("mine", "1f", "It rose."), Costs("yours", "2f", "It fell.")], "1f").tasks
+        'It rose.'
+    """
+    own = [each for each in costs if each.fingerprint == fingerprint]
+    tasks, text = (" ".join(filter(None, parts)) for parts in ([e.tasks for e in own], [e.text for e in own]))
+    return Costs(own[0].adapter if own else "", fingerprint, tasks, text)
+
+
+def describe_costs(costs: Sequence[Costs], compared: Collection[str]) -> list[str]:
+    """Return sentences on all adapters, which are named if there are several or the page compares others.
+
+    Args:
+        costs: what was measured.
+        compared: fingerprints of the adapters that the page compares.
+    """
+    several = len({(each.adapter, each.fingerprint) for each in costs}) > 1
     sentences = []
-    for adapter in adapters:
-        parts = [
-            *_tasks([row for row in effects if row["adapter"] == adapter and row["tuned_on"] == "False"]),
-            *_texts([row for row in trade_off if row["adapter"] == adapter]),
-        ]
-        sentences += [f"{adapter}: {part}" if len(adapters) > 1 else part for part in parts]
+    for each in costs:
+        is_other = bool(compared) and each.fingerprint not in compared
+        name = f"{each.adapter}{' (not compared on this page)' * is_other}: " if several or is_other else ""
+        sentences += [f"{name}{text}" for text in (each.tasks, each.text) if text]
     return sentences
+
+
+def describe_other_adapters(costs: Sequence[Costs], compared: Collection[str]) -> str:
+    """Say that the side effects are of none of the adapters that the page compares; "" if they are of one."""
+    if not (costs and compared) or any(each.fingerprint in compared for each in costs):
+        return ""
+    names = ", ".join(
+        dict.fromkeys(f"{each.adapter} ({each.fingerprint or 'without a fingerprint'})" for each in costs)
+    )
+    text = f"These side effects are of none of the edits that this page compares. They were measured with {names}."
+    if not all(each.fingerprint for each in costs):
+        text += " An earlier version of tarot wrote files without fingerprints: run tarot effects again."
+    return text
+
+
+def _adapter(row: Mapping[str, str]) -> tuple[str, str]:
+    return row["adapter"], row.get("fingerprint") or ""
 
 
 def _read(path: Path) -> Rows:
@@ -60,9 +122,9 @@ def _read(path: Path) -> Rows:
     return rows
 
 
-def _tasks(rows: Rows) -> list[str]:
+def _tasks(rows: Rows) -> str:
     if not rows:
-        return []
+        return ""
     fell = sorted((row for row in rows if float(row["high"]) < 0), key=lambda row: float(row["change"]))
     rose = sum(float(row["low"]) > 0 for row in rows)
     text = f"of {len(rows)} other tasks, the score fell in {len(fell)} and rose in {rose} (95% intervals without zero)"
@@ -73,16 +135,14 @@ def _tasks(rows: Rows) -> list[str]:
         text += f"[{low}, {high}]"
     if unclear := len(rows) - len(fell) - rose:
         text += f"; in {unclear} it may have changed either way"
-    return [f"{text[0].upper()}{text[1:]}."]
+    return f"{text[0].upper()}{text[1:]}."
 
 
-def _texts(rows: Rows) -> list[str]:
+def _text(rows: Rows) -> str:
     full = [row for row in rows if float(row["strength"]) == 1]
     if not full:
-        return []
+        return ""
     base, edited, kl = (float(full[0][name]) for name in ("base_perplexity", "perplexity", "kl_nats"))
     if base <= 0:
-        return []
-    return [
-        f"On neutral text the perplexity is {edited / base:.2f} times the base's, and the KL {kl:.3f} nats a token."
-    ]
+        return ""
+    return f"On neutral text the perplexity is {edited / base:.2f} times the base's, and the KL {kl:.3f} nats a token."

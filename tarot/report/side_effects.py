@@ -36,10 +36,11 @@ def write_side_effects(effects: "SideEffects", folder: str | Path) -> list[Path]
 
 
 def _write_matrix(effects: "SideEffects", folder: Path) -> list[Path]:
-    header = ("adapter", "task", "tuned_on", "base", "edited", "change", "low", "high", "p", "documents")
+    header = ("adapter", "fingerprint", "task", "tuned_on", "base", "edited", "change", "low", "high", "p", "documents")
     rows = [
         (
             name,
+            effects.fingerprints[name],
             task,
             effects.own_tasks[name] == task,
             *(change.base, change.edited),
@@ -55,10 +56,12 @@ def _write_matrix(effects: "SideEffects", folder: Path) -> list[Path]:
 
 
 def _write_trade_off(effects: "SideEffects", folder: Path) -> list[Path]:
-    header = ("adapter", "strength", "score", "gain", "gain_low", "gain_high", "kl_nats", "kl_low", "kl_high")
+    gain = ("gain", "gain_low", "gain_high")
+    header = ("adapter", "fingerprint", "strength", "score", *gain, "kl_nats", "kl_low", "kl_high")
     rows = [
         (
             name,
+            effects.fingerprints[name],
             point.strength,
             *_gain_columns(point),
             *(point.drift.kl.value, point.drift.kl.low, point.drift.kl.high),
