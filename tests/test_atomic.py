@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from stress_files import stress
 
 from tarot._files import atomic
 from tarot._files.atomic import replace_file, replace_folder, write_atomically
@@ -122,6 +123,49 @@ def test_files_of_running_writers_are_not_removed(tmp_path: Path) -> None:
         write_atomically(tmp_path / "file", b"second")
         first.write_bytes(b"first")
     assert (tmp_path / "file").read_bytes() == b"first"
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_part_that_another_writer_takes_for_a_leftover_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: bool
+) -> None:
+    """Between its creation and its lock, a part looks like what a killed run left."""
+    write, name = (replace_folder, "_new_folder") if folder else (replace_file, "_new_file")
+    make, made = getattr(atomic, name), []
+
+    def make_and_lose(part: Path, public: bool) -> None:
+        make(part, public)
+        made.append(part)
+        if len(made) < 3:
+            atomic._remove_leftovers(tmp_path / "result")
+            assert not part.exists()
+
+    monkeypatch.setattr(atomic, name, make_and_lose)
+    with write(tmp_path / "result") as part:
+        (part / "weights" if folder else part).write_bytes(b"whole")
+    assert len(set(made)) == 3 and [each.name for each in tmp_path.iterdir()] == ["result"]
+
+
+def test_a_part_that_is_removed_while_its_lock_is_awaited_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_part, opened = os.open, []
+
+    def open_and_lose(path: Path, flags: int, *mode: int) -> int:
+        descriptor = open_part(path, flags, *mode)
+        if not flags & os.O_CREAT and not opened:
+            opened.append(path)
+            Path(path).unlink()
+        return descriptor
+
+    monkeypatch.setattr(atomic.os, "open", open_and_lose)
+    write_atomically(tmp_path / "file", b"whole")
+    assert (tmp_path / "file").read_bytes() == b"whole" and opened
+
+
+def test_threads_write_one_file() -> None:
+    """`stress_files.py` writes it as often as you ask."""
+    assert stress(400) == []
 
 
 def test_a_pipe_is_refused(tmp_path: Path) -> None:

@@ -79,19 +79,23 @@ def _replacing(path: Path, make: Callable[[Path, bool], None]) -> Iterator[Path]
         raise OSError(errno.EINVAL, "Not a regular file")
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(target)
-    part = _part_name(target, secrets.token_hex(8))
+    part, lock = _part_name(target, secrets.token_hex(8)), None
     try:
         make(part, before is None)
-        with _flock(part, wait=True):
-            yield part
-            for each in [*part.rglob("*"), part]:
-                _flush(each)
-            if before:
-                _copy_owner(before, part)
-                part.chmod(stat.S_IMODE(before.st_mode))
-            part.replace(target)
-            _flush(target.parent)
+        while (lock := _lock(part, wait=True)) is None:  # another writer took it for a leftover before it was locked
+            part = _part_name(target, secrets.token_hex(8))
+            make(part, before is None)
+        yield part
+        for each in [*part.rglob("*"), part]:
+            _flush(each)
+        if before:
+            _copy_owner(before, part)
+            part.chmod(stat.S_IMODE(before.st_mode))
+        part.replace(target)
+        _flush(target.parent)
     finally:
+        if lock is not None:
+            os.close(lock)
         with suppress(OSError):
             part.unlink()
         shutil.rmtree(part, ignore_errors=True)
@@ -127,17 +131,27 @@ def _remove_leftovers(target: Path) -> None:
             status = part.lstat()
             if stat.S_ISLNK(status.st_mode) or status.st_uid != os.geteuid():
                 continue
-            with _flock(part, wait=False):
+            if (lock := _lock(part, wait=False)) is None:
+                continue
+            try:
                 if stat.S_ISDIR(status.st_mode):
                     shutil.rmtree(part)
                 else:
                     part.unlink()
+            finally:
+                os.close(lock)
 
 
-@contextmanager
-def _flock(part: Path, *, wait: bool) -> Iterator[None]:
-    """Lock a file or folder until the process ends; OSError if it was removed or, without `wait`, is locked."""
-    descriptor = os.open(part, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+def _lock(part: Path, *, wait: bool) -> int | None:
+    """Lock a file or folder, and return the descriptor whose closing unlocks it; None if another writer removed it.
+
+    Raises:
+        OSError: another writer holds it, without `wait`.
+    """
+    try:
+        descriptor = os.open(part, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    except FileNotFoundError:
+        return None
     try:
         if fcntl is not None:
             try:
@@ -145,11 +159,15 @@ def _flock(part: Path, *, wait: bool) -> Iterator[None]:
             except OSError:  # held, or a file system without locks
                 if not wait:
                     raise
-        if not part.exists():
-            raise FileNotFoundError(errno.ENOENT, "Another run removed it", str(part))
-        yield
-    finally:
+        if os.path.samestat(os.fstat(descriptor), part.lstat()):
+            return descriptor
+    except FileNotFoundError:
+        pass
+    except BaseException:
         os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
 
 
 def _flush(path: Path) -> None:
