@@ -1,4 +1,4 @@
-"""Interrupt every way of changing a model at every bytecode instruction, and count the changes that are left.
+"""Interrupt every way of changing a model or the process at every instruction, and count the changes that are left.
 
     python tests/stress_interrupts.py --rounds 10000
 
@@ -10,6 +10,8 @@ import argparse
 import contextlib
 import gc
 import itertools
+import logging
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,15 +22,23 @@ from typing import Any
 
 import torch
 from checkpoint import byte_model
+from gates import constant_gate
+from huggingface_hub import constants
 from torch import nn
+from transformers.utils import logging as transformers_logging
 
 import tarot
 from tarot.analysis.attention import eager_attention
 from tarot.edit.hooks import apply_rotation
 from tarot.edit.merge import merge_rotation, merge_temporarily
+from tarot.edit.patch import unpatched
 from tarot.evaluation.baselines.weights import WeightEdit
+from tarot.models.evaluation_mode import evaluation_mode
+from tarot.models.offline import hub_offline, quiet_loggers, quiet_transformers
 from tarot.models.scoring.frozen_layers import FrozenLayerCache
+from tarot.models.scoring.rope import initial_rope
 from tarot.models.scoring.scorer import predictions_at
+from tarot.models.template_limit import limited_template
 
 INTERRUPTED_FILES = (str(Path(tarot.__file__).parent), contextlib.__file__)
 ANGLES = torch.full((2, 3, 4), 0.5)
@@ -54,22 +64,48 @@ def nest(model: nn.Module) -> None:
         pass
 
 
+def run_gated(model: nn.Module) -> None:
+    """Run a pass of a gated edit, for which the gate reads the prompt."""
+    with apply_rotation(model, ANGLES, gate=constant_gate(model, True)):
+        model(torch.tensor([[0, 1]]))
+
+
+def run_beyond(model: nn.Module) -> None:
+    """Change the rotary frequencies as a pass beyond the model's own length does."""
+    with initial_rope(model):
+        embedding = model.model.rotary_emb
+        embedding.max_seq_len_cached = 2 * embedding.original_max_seq_len
+        embedding.register_buffer("inv_freq", embedding.inv_freq / 2, persistent=False)
+
+
 CHANGES: dict[str, Change] = {
     "apply_rotation": lambda model: enter(apply_rotation(model, ANGLES)),
+    "gated edit": run_gated,
     "merge_temporarily": lambda model: enter(merge_temporarily(model, ANGLES)),
     "nested": nest,
     "weight edit": lambda model: enter(
-        WeightEdit({name: each + 1 for name, each in model.named_parameters()}, 0, {}).apply(model)
+        WeightEdit({name: each.detach() + 1 for name, each in model.named_parameters()}, 0, {}).apply(model)
     ),
     "predictions_at": lambda model: enter(predictions_at(model, torch.tensor([0]), torch.tensor([0]))),
     "frozen layers": skip_lower,
     "eager": lambda model: enter(eager_attention(model)),
     "merge_rotation": lambda model: merge_rotation(model, ANGLES),
+    "unpatched": lambda model: enter(unpatched(model.model.layers[0], model)),
+    "evaluation_mode": lambda model: enter(evaluation_mode(model)),
+    "initial_rope": run_beyond,
+    "hub_offline": lambda model: enter(hub_offline()),
+    "quiet": lambda model: enter(quiet_transformers()),
+    "quiet loggers": lambda model: enter(quiet_loggers("tarot.stress")),
+    "template limit": lambda model: enter(limited_template()),
 }
 
 
 def interrupt(change: Callable[[], None], instruction: int) -> bool:
-    """Raise KeyboardInterrupt at the instruction of that number; return whether there was one."""
+    """Raise KeyboardInterrupt at the instruction of that number; return whether there was one.
+
+    Raises:
+        AssertionError: the change left a trace function.
+    """
     executed = 0
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
@@ -93,16 +129,27 @@ def interrupt(change: Callable[[], None], instruction: int) -> bool:
     except KeyboardInterrupt:
         pass
     finally:
+        left = sys.gettrace()
         sys.settrace(traced)
         sys.unraisablehook = report
+    assert left in (None, trace), "the change left a trace function"
     return executed > instruction
 
 
+def fresh_model() -> nn.Module:
+    """Return a model as a user trains it."""
+    return byte_model(layers=2).train().requires_grad_(True)
+
+
 def state(model: nn.Module) -> list[object]:
-    """Return what a change may leave behind: hooks, replaced methods and the attention implementation."""
-    values: list[object] = [model.config._attn_implementation]
+    """Return what a change may leave behind, in the model but for its weights and in the process."""
+    values: list[object] = [model.config._attn_implementation, [each.requires_grad for each in model.parameters()]]
     for module in model.modules():
         values += [len(module._forward_hooks), len(module._forward_pre_hooks), "forward" in vars(module)]
+        values += [module.training, vars(module).get("max_seq_len_cached")]
+    values += [each.tolist() for name, each in model.named_buffers() if name.endswith("inv_freq")]
+    values += [resource.getrlimit(resource.RLIMIT_AS), constants.HF_HUB_OFFLINE, transformers_logging.get_verbosity()]
+    values += [transformers_logging.is_progress_bar_enabled(), logging.getLogger("tarot.stress").level]
     return values
 
 
@@ -125,7 +172,7 @@ def rounds(change: Change) -> Iterator[bool]:
 
     A permanent change may also be complete.
     """
-    model, complete = byte_model(layers=2), byte_model(layers=2)
+    model, complete = fresh_model(), fresh_model()
     before = state(model), [each.clone() for each in weights(model)]
     change(complete)
     after = state(complete), weights(complete)
@@ -135,7 +182,7 @@ def rounds(change: Change) -> Iterator[bool]:
                 break
             yield is_unchanged(model, before) or is_unchanged(model, after)
             if not is_unchanged(model, before):
-                model = byte_model(layers=2)
+                model = fresh_model()
 
 
 def main() -> int:

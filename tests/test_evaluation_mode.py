@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 from tiny import tiny_model
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 import tarot
+from tarot.edit.patch import restoring
 from tarot.errors import TarotError
 from tarot.models.evaluation_mode import evaluation_mode, in_evaluation_mode
+from tarot.models.offline import quiet_transformers
 
 TASK = "own_choice"
 
@@ -91,6 +94,47 @@ def test_every_flag_is_restored_also_after_an_error(training: list[bool], grad: 
     except AssertionError as error:
         assert "on purpose" in str(error)
     assert flags() == (training, grad)
+
+
+class Interrupted(nn.Linear):
+    """A model on which Ctrl-C arrives when its gradients are switched off, or on again."""
+
+    def requires_grad_(self, requires_grad: bool = True) -> "Interrupted":
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_between_two_changes_leaves_none() -> None:
+    model = Interrupted(2, 2)
+    with pytest.raises(KeyboardInterrupt), evaluation_mode(model):
+        pass
+    assert model.training and model.weight.requires_grad
+
+
+def test_a_restoration_that_is_interrupted_is_repeated() -> None:
+    done: list[int] = []
+
+    def restore() -> None:
+        done.append(len(done))
+        if len(done) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), restoring(restore):
+        pass
+    assert done == [0, 1]
+
+
+def test_an_interrupt_leaves_no_setting_of_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    before = logging.is_progress_bar_enabled()
+    logging.enable_progress_bar()
+    monkeypatch.setattr(logging, "set_verbosity_error", interrupted)
+    with pytest.raises(KeyboardInterrupt), quiet_transformers():
+        pass
+    assert logging.is_progress_bar_enabled()
+    if not before:
+        logging.disable_progress_bar()
 
 
 def test_the_model_may_be_given_by_name() -> None:

@@ -54,6 +54,20 @@ def test_the_memory_limit_ends_with_the_rendering() -> None:
     assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
+def test_an_interrupt_after_the_memory_limit_is_set_lifts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_limit, before = resource.setrlimit, resource.getrlimit(resource.RLIMIT_AS)
+
+    def interrupted(kind: int, limits: tuple[int, int]) -> None:
+        set_limit(kind, limits)
+        if limits != before:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(resource, "setrlimit", interrupted)
+    with pytest.raises(KeyboardInterrupt), limited_template():
+        pass
+    assert resource.getrlimit(resource.RLIMIT_AS) == before and sys.gettrace() is None
+
+
 def test_other_code_is_not_limited_and_the_trace_function_is_restored() -> None:
     before = sys.gettrace()
     with limited_template(most=10):

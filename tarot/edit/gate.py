@@ -14,6 +14,7 @@ the prompt's hidden state meets a condition.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from inspect import signature
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
@@ -23,7 +24,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
-from tarot.edit.patch import Patch
+from tarot.edit.patch import Patch, restoring
 from tarot.edit.sites import decoder_layers
 from tarot.errors import InvalidValueError, ShapeMismatch, TarotError
 
@@ -205,11 +206,9 @@ class GateState:
     @contextmanager
     def hold(self, rows: bool | Bool[Tensor, " row"]) -> Iterator[None]:
         """Impose a decision on all passes inside a `with` block: one for all rows, or one for each."""
-        before, self._held = self._held, rows
-        try:
+        with restoring(partial(setattr, self, "_held", self._held)):
+            self._held = rows
             yield
-        finally:
-            self._held = before
 
     def decide(self, prompts: Sequence[Sequence[int]]) -> list[bool]:
         """Return which prompts, given as token ids, the gate opens for."""

@@ -140,6 +140,29 @@ def unpatched(module: nn.Module, *scope: nn.Module) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def restoring(restore: Callable[[], object]) -> Iterator[None]:
+    """Call `restore` when the body ends, and again if Ctrl-C interrupts that; the body first changes what it restores.
+
+    For state that no `Patch` holds: training flags, settings of libraries, limits of the process.
+
+    Example:
+        >>> settings = {"verbose": True}
+        >>> with restoring(lambda: settings.update(verbose=True)):
+        ...     settings["verbose"] = False
+        >>> settings
+        {'verbose': True}
+    """
+    try:
+        try:
+            yield
+        finally:
+            restore()
+    except BaseException:
+        restore()
+        raise
+
+
 def run_at_once(steps: Iterable[Step]) -> None:
     """Run steps, which are implemented in C, within one bytecode instruction: no signal is handled between them."""
     deque(map(call, steps), maxlen=0)

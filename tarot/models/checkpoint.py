@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from tarot._files.atomic import replace_folder
+from tarot.edit.patch import restoring
 from tarot.edit.sites import decoder_layers
 from tarot.errors import TarotError
 from tarot.models.causal import check_causal_config
@@ -100,8 +102,8 @@ def _loaded_generation_settings(model: PreTrainedModel, folder: Path) -> Iterato
     if settings is None:
         yield
         return
-    model.generation_config = transformers.GenerationConfig()
-    try:
+    with restoring(partial(setattr, model, "generation_config", settings)):
+        model.generation_config = transformers.GenerationConfig()
         yield
     finally:
         model.generation_config = settings

@@ -7,6 +7,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from torch import nn
 
+from tarot.edit.patch import restoring
+
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
@@ -31,16 +33,18 @@ def evaluation_mode(model: nn.Module, tokenizer: Any = None) -> Iterator[None]:
     training = [(module, module.training) for module in model.modules()]
     differentiable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     padding = getattr(tokenizer, "pad_token", None)
-    model.eval().requires_grad_(False)
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         for module, flag in training:
             module.training = flag  # `train(flag)` would set the modules inside as well
         for parameter, flag in differentiable:
             parameter.requires_grad_(flag)
         if getattr(tokenizer, "pad_token", None) != padding:
             tokenizer.pad_token = padding
+
+    with restoring(restore):
+        model.eval().requires_grad_(False)
+        yield
 
 
 def in_evaluation_mode(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:

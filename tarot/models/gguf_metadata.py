@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
+from tarot.edit.patch import restoring
 from tarot.errors import TarotError
 
 HARMLESS_PREFIXES = frozenset({"GGUF", "general", "tokenizer", "quantize", "imatrix", "mradermacher"})
@@ -96,11 +97,9 @@ def cached_tensor_names() -> Iterator[None]:
     import gguf
 
     build = gguf.get_tensor_name_map
-    gguf.get_tensor_name_map = functools.cache(build)
-    try:
+    with restoring(functools.partial(setattr, gguf, "get_tensor_name_map", build)):
+        gguf.get_tensor_name_map = functools.cache(build)
         yield
-    finally:
-        gguf.get_tensor_name_map = build
 
 
 def apply_metadata(config: PretrainedConfig, path: Path) -> None:

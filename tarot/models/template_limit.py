@@ -6,12 +6,14 @@ import time
 from ast import literal_eval
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from jinja2 import Environment, TemplateSyntaxError
+
+from tarot.edit.patch import restoring
 
 MOST_LINES = 500_000  # of template code in one rendering; a long conversation with tools takes thousands
 LONGEST = 1.0  # seconds of this thread's processor time in one rendering
@@ -63,12 +65,9 @@ def limited_template(most: int = MOST_LINES, seconds: float = LONGEST) -> Iterat
         return count if frame.f_code.co_filename == _FILE else None
 
     before = sys.gettrace()
-    with _one_at_a_time, _limited_memory():
+    with _one_at_a_time, _limited_memory(), restoring(partial(sys.settrace, before)):
         sys.settrace(enter)
-        try:
-            yield
-        finally:
-            sys.settrace(before)
+        yield
 
 
 @contextmanager
@@ -82,8 +81,6 @@ def _limited_memory() -> Iterator[None]:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     most = pages * resource.getpagesize() + MOST_MEMORY
-    resource.setrlimit(resource.RLIMIT_AS, (most if soft == resource.RLIM_INFINITY else min(most, soft), hard))
-    try:
+    with restoring(partial(resource.setrlimit, resource.RLIMIT_AS, (soft, hard))):
+        resource.setrlimit(resource.RLIMIT_AS, (most if soft == resource.RLIM_INFINITY else min(most, soft), hard))
         yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -20,6 +20,7 @@ from typing import Any, Self
 import torch
 from accelerate.utils import convert_file_size_to_int
 
+from tarot.edit.patch import restoring
 from tarot.errors import TarotError
 from tarot.evaluation.cell_runner import ModelCache
 
@@ -83,12 +84,9 @@ class Resources:
     @contextmanager
     def threads(self) -> Iterator[None]:
         """Set the number of torch's threads for the body, and restore it after it."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.cpus)
-        try:
+        with restoring(partial(torch.set_num_threads, torch.get_num_threads())):
+            torch.set_num_threads(self.cpus)
             yield
-        finally:
-            torch.set_num_threads(before)
 
     def __str__(self) -> str:
         return _describe(self.cpus, self.gpus, self.memory)

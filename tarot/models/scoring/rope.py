@@ -11,9 +11,12 @@ Sources: Ding et al., "LongRoPE", arXiv 2402.13753; `transformers.modeling_rope_
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from transformers import PreTrainedModel
+
+from tarot.edit.patch import restoring
 
 # `su` is the name that Phi-3's first files have for LongRoPE.
 LONGROPE = ("longrope", "su")
@@ -47,11 +50,9 @@ def pass_group(length: int, constant: float) -> int:
 @contextmanager
 def initial_rope(model: PreTrainedModel) -> Iterator[None]:
     """Run the body, one forward pass, with the rotary frequencies of a newly loaded model; restore them on exit."""
-    _reset(model)
-    try:
-        yield
-    finally:
+    with restoring(partial(_reset, model)):
         _reset(model)
+        yield
 
 
 def _from_configuration(config: Mapping[str, Any]) -> Iterator[float]:
@@ -83,8 +84,9 @@ def _reset(model: PreTrainedModel) -> None:
     for module in model.modules():
         for name in [name for name in vars(module) if name.endswith(CACHED_LENGTH)]:
             if getattr(module, name) != module.original_max_seq_len:
-                setattr(module, name, module.original_max_seq_len)
                 layer_type = name.removesuffix(CACHED_LENGTH)
                 frequencies = getattr(module, f"{layer_type}inv_freq")
                 original = getattr(module, f"{layer_type}original_inv_freq")
                 module.register_buffer(f"{layer_type}inv_freq", original.to(frequencies.device), persistent=False)
+                # Last: it marks the frequencies as reset, also for the call after an interrupt.
+                setattr(module, name, module.original_max_seq_len)
