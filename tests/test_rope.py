@@ -7,17 +7,25 @@ from functools import cache
 
 import pytest
 import torch
+from checkpoint import byte_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lm_eval.api.instance import Instance
 from test_scorer import plain
 from tiny import VOCABULARY, tiny_model, tokens
 from transformers import PreTrainedModel
 
+from tarot.analysis.attention import attention_weights
+from tarot.analysis.divergence import measure_divergence
 from tarot.analysis.prompt_batches import next_log_probabilities
+from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.hooks import apply_rotation
+from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
+from tarot.models.lm_eval_model import TarotLM
 from tarot.models.scoring.rope import constant_rope_length, initial_rope, pass_group
 from tarot.models.scoring.scorer import Request, Scorer
+from tarot.models.text_stream import TextStream
 
 SWITCH = 12
 SHORT, LONG = [1.0] * 4, [4.0, 8.0, 16.0, 32.0]
@@ -120,6 +128,58 @@ def test_a_pass_equals_that_of_a_newly_loaded_model() -> None:
         model(input_ids=ids, use_cache=False)
         with initial_rope(model):
             assert torch.equal(model(input_ids=ids[:, :SWITCH], use_cache=False).logits, expected)
+
+
+def next_tokens(model: PreTrainedModel, prompt: list[int]) -> object:
+    return next_log_probabilities(model, [prompt]).tolist()
+
+
+def divergence(model: PreTrainedModel, prompt: list[int]) -> object:
+    sites = find_sites(model, layers=[0])
+    edit = Edit.from_sites(model, "heads", sites, ROTARY)
+    return measure_divergence(model, [Adapter(torch.full((1, 6, 4), 0.3), edit, {})], torch.tensor([prompt]))
+
+
+def attention(model: PreTrainedModel, prompt: list[int]) -> object:
+    return [layer.tolist() for layer in attention_weights(model, prompt)]
+
+
+def stream(model: PreTrainedModel, prompt: list[int]) -> object:
+    """The first of two streams has already written when the second one begins, as base and edited model do."""
+    streams = [TextStream(model, byte_tokenizer(), prompt, max_new_tokens=20) for _ in range(2)]
+    texts = []
+    for each in streams:
+        while not each.is_finished:
+            each.advance()
+        texts.append(each.tokens)
+    return texts
+
+
+def generation(model: PreTrainedModel, prompt: list[int]) -> object:
+    lm = TarotLM(model, tokenizer=byte_tokenizer())
+    options = {"until": [], "max_gen_toks": 8, "do_sample": False}
+    return lm.generate_until([Instance("generate_until", {}, ("p" * len(prompt), options), 0)], disable_tqdm=True)
+
+
+@pytest.mark.parametrize("measure", [next_tokens, divergence, attention, stream, generation])
+def test_an_earlier_longer_pass_changes_nothing(
+    measure: Callable[[PreTrainedModel, list[int]], object],
+) -> None:
+    rope = DYNAMIC | {"factor": 64.0}
+    model = extend_context(
+        tiny_model("llama", rope_parameters=rope, vocab_size=258, max_position_embeddings=SWITCH, eos_token_id=None)
+    )
+    prompt = tokens(1, SWITCH + 2)[0].tolist()
+    expected = measure(model, prompt)
+    with torch.no_grad():
+        model(input_ids=tokens(1, 60), use_cache=False)
+    assert measure(model, prompt) == expected
+
+
+def test_two_streams_write_the_same() -> None:
+    model = MODELS["dynamic"]()
+    first, second = stream(model, tokens(1, SWITCH + 2)[0].tolist())
+    assert first == second
 
 
 def test_prefixes_are_shared_below_the_switch_only() -> None:

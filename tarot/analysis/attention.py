@@ -19,6 +19,7 @@ from tarot.edit.patch import Patch
 from tarot.edit.sites import n_layers
 from tarot.errors import TarotError
 from tarot.models.loaded_model import LoadedModel
+from tarot.models.scoring.rope import initial_rope
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def attention_weights(model: PreTrainedModel, tokens: Sequence[int]) -> list[Flo
         TarotError: some layers of the model have no attention weights.
     """
     ids = torch.tensor([list(tokens)], device=model.device)
-    with eager_attention(model):
+    with eager_attention(model), initial_rope(model):
         weights = model(input_ids=ids, output_attentions=True, use_cache=False).attentions or ()
     n_with_weights = sum(layer is not None for layer in weights)
     if n_with_weights != n_layers(model) or len(weights) != n_layers(model):

@@ -21,6 +21,7 @@ from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.evaluation.statistics.means import Mean, mean_intervals
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.missing_numbers import BROKEN_MODEL_HINT
+from tarot.models.scoring.rope import initial_rope
 
 # Elements of the largest tensor of a pass, the logits: 128 MB in float32.
 MAX_LOGITS = 2**25
@@ -115,7 +116,8 @@ def _kl_interval(texts: Sequence[float]) -> Mean:
 
 
 def _log_probabilities(model: PreTrainedModel, ids: Int[Tensor, "b s"]) -> Float[Tensor, "b t v"]:
-    return model(input_ids=ids, use_cache=False).logits[:, :-1].float().log_softmax(-1)
+    with initial_rope(model):
+        return model(input_ids=ids, use_cache=False).logits[:, :-1].float().log_softmax(-1)
 
 
 def _mean_loss(log_probabilities: Float[Tensor, "b t v"], ids: Int[Tensor, "b s"]) -> Float[Tensor, " b"]:

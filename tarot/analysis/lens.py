@@ -23,6 +23,7 @@ from tarot.edit.patch import Patch
 from tarot.edit.sites import decoder_layers
 from tarot.errors import TarotError
 from tarot.evaluation.statistics.means import mean_intervals
+from tarot.models.scoring.rope import initial_rope
 from tarot.models.scoring.scorer import Request
 
 LastPositions = tuple[Tensor, Tensor]
@@ -95,7 +96,7 @@ def layer_probabilities(
             own = args[0][last]
             return torch.cat([*(norm(layer.to(own.device)) for layer in states[:-1]), own])[None], *args[1:]
 
-        with decide_for(model, batch.prompts), Patch(head, model) as patch:
+        with initial_rope(model), decide_for(model, batch.prompts), Patch(head, model) as patch:
             for layer in layers:
                 patch.after(layer, keep)
             patch.before(head, all_layers)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot.edit.gate import decide_for
 from tarot.errors import TarotError
-from tarot.models.scoring.rope import constant_rope_length, pass_group
+from tarot.models.scoring.rope import constant_rope_length, initial_rope, pass_group
 from tarot.models.scoring.scorer import Request, predictions_at
 from tarot.objectives.answers import Encode
 from tarot.objectives.samples import Sample
@@ -91,7 +91,11 @@ def next_log_probabilities(model: PreTrainedModel, prompts: Sequence[Sequence[in
     """Return log p(token | prompt) of every token of the vocabulary, in nats."""
     rows: dict[int, Tensor] = {}
     for batch in prompt_batches(model, prompts):
-        with decide_for(model, batch.prompts), predictions_at(model, batch.rows, batch.last):
+        with (
+            initial_rope(model),
+            decide_for(model, batch.prompts),
+            predictions_at(model, batch.rows, batch.last),
+        ):
             logits = model(input_ids=batch.ids, use_cache=False).logits[0]
         rows.update(zip(batch.indices, logits.float().log_softmax(-1).cpu(), strict=True))
     return torch.stack([rows[index] for index in range(len(prompts))])

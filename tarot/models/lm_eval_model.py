@@ -28,8 +28,8 @@ from tarot.models.chat import SYSTEM_MOVED, ChatRenderer
 from tarot.models.load import load_model
 from tarot.models.missing_numbers import BrokenRows, check_some_number, documents_by_task, is_number
 from tarot.models.offline import quiet_loggers
-from tarot.models.prompt_encoder import PromptEncoder, check_room, fit_to_context
-from tarot.models.scoring.rope import constant_rope_length
+from tarot.models.prompt_encoder import PromptEncoder, check_generated_lengths, fit_to_context
+from tarot.models.scoring.rope import constant_rope_length, initial_rope
 from tarot.models.scoring.scorer import Scorer
 
 # Sequences of one pass in generation. lm-eval's own search for a batch size would run the longest possible context.
@@ -272,7 +272,10 @@ class TarotLM(HFLM):
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any) -> Tensor:
         rows = BrokenRows(self.eot_token_id)
-        texts: Tensor = super()._model_generate(context, max_length, stop, logits_processor=[rows], **generation_kwargs)
+        with initial_rope(self.model):
+            texts: Tensor = super()._model_generate(
+                context, max_length, stop, logits_processor=[rows], **generation_kwargs
+            )
         mask = generation_kwargs["attention_mask"].bool()
         self.broken_prompts |= {tuple(context[row][mask[row]].tolist()) for row in rows.rows}
         return texts

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tarot.models.scoring.rope import initial_rope
+
 CHUNK = 4
 """Tokens written at a time: edits are applied and removed once a chunk."""
 UNFINISHED = "\ufffd"  # what the tokenizer shows for the first bytes of a character
@@ -72,20 +74,21 @@ class TextStream:
         n_before = len(self._all_tokens)
         ids = torch.tensor([self._all_tokens], device=self._model.device)
         generate: Any = self._model.generate  # its own annotations do not know the arguments of the configuration
-        output = generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            past_key_values=self._cache,
-            max_new_tokens=min(CHUNK, self._n_most - n_before),
-            do_sample=False,
-            # Sampling options of the model's own configuration, which greedy decoding would warn of.
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            eos_token_id=sorted(self._end_tokens) or None,
-            pad_token_id=min(self._end_tokens, default=0),
-            return_dict_in_generate=True,
-        )
+        with initial_rope(self._model):  # another stream may have run the model meanwhile
+            output = generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                past_key_values=self._cache,
+                max_new_tokens=min(CHUNK, self._n_most - n_before),
+                do_sample=False,
+                # Sampling options of the model's own configuration, which greedy decoding would warn of.
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                eos_token_id=sorted(self._end_tokens) or None,
+                pad_token_id=min(self._end_tokens, default=0),
+                return_dict_in_generate=True,
+            )
         self._cache = output.past_key_values
         self._all_tokens = output.sequences[0].tolist()
         text = str(self._tokenizer.decode(self.tokens, skip_special_tokens=True))

@@ -34,6 +34,7 @@ from transformers import PreTrainedModel
 from tarot.edit.patch import Patch
 from tarot.edit.sites import Site, decoder_layers
 from tarot.errors import TarotError
+from tarot.models.scoring.rope import initial_rope
 from tarot.objectives.answers import AnswerObjective
 
 STRENGTHS = (0.5, 1.0, 2.0, 4.0)
@@ -214,7 +215,8 @@ def _record(objective: AnswerObjective, names: Iterable[str], side: str) -> _Tex
         for sample in samples:
             for pair in sample.pairs:
                 context, continuation = objective.encode(*pair)
-                model(torch.tensor([[*context, *continuation]], device=model.device))
+                with initial_rope(model):
+                    model(torch.tensor([[*context, *continuation]], device=model.device))
     right = [i == sample.gold for sample in samples for i in range(len(sample.pairs))]
     owner = [row for row, sample in enumerate(samples) for _ in sample.pairs]
     return _Texts({name: torch.stack(rows) for name, rows in recorded.items()}, np.array(right), np.array(owner))
