@@ -100,7 +100,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
-    """Sums in one order, and room for the other workers of a parallel run."""
+    """Sums in one order, and processors for the other workers of a parallel run."""
     import torch
 
     torch.set_num_threads(1)

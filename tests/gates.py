@@ -1,4 +1,4 @@
-"""Gates that open for some prompts of a model and stay closed for others, with room on both sides."""
+"""Gates that open for some prompts of a model and stay closed for others, with a margin on both sides."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Callbacks of `tune` are called in order, once, and told how the search ended."""
+"""Callbacks of `tune` are called in order, once, and learn how the search ended."""
 
 from collections.abc import Sequence
 from pathlib import Path

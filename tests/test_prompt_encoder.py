@@ -75,6 +75,22 @@ def test_a_tokenizer_that_puts_a_blank_before_texts_puts_none_before_answers() -
         )
 
 
+@given(TEXTS, st.sampled_from(["<s>", "</s>", "</s><s>"]), st.sampled_from(["", "</s>"]), st.data())
+@example("ed", "</s><s>", "", None)
+def test_first_tokens_that_a_text_spells_are_encoded_once(
+    text: str, before: str, after: str, data: st.DataObject | None
+) -> None:
+    """Chat templates spell all of them, or only the last or the first."""
+    parts = [before, *re.findall("<.*?>", before)]
+    spelled = data.draw(st.sampled_from(parts)) if data else before
+    lm, bare = merging_lm(before, after), merging_tokenizer()
+    expected = bare.encode(before) + bare.encode(text)
+    assert lm.tok_encode(spelled + text) == lm.tok_encode(text) == expected
+    assert lm.encode(spelled + text + "b", " red") == lm.encode(text + "b", " red")
+    (ids, _) = lm.tok_batch_encode([spelled + text])
+    assert ids[0].tolist() == expected
+
+
 @pytest.mark.parametrize("after", ["", "</s>"])
 @pytest.mark.parametrize("before", ["", "<s>", "</s><s>"])
 def test_a_text_is_conditioned_on_its_first_token_once(before: str, after: str) -> None:
@@ -85,7 +101,7 @@ def test_a_text_is_conditioned_on_its_first_token_once(before: str, after: str) 
     bare = merging_tokenizer(before, after)
     first = bare.encode(before, add_special_tokens=False) or [0]
     own = [bare.encode(text, add_special_tokens=False) for text in texts]
-    own[1] = own[1][1:] if first == [0] else own[1]
+    own[1] = own[1][1:]
     lm = merging_lm(before, after)
     assert scores == pytest.approx([logprob(lm, first, tokens) for tokens in own], abs=1e-4)
 

@@ -80,7 +80,7 @@ class SideBySide:
         max_new_tokens: most tokens to write.
 
     Raises:
-        InvalidValueError: `max_new_tokens` is below 1 or leaves no room for a prompt.
+        InvalidValueError: `max_new_tokens` is below 1, or not below the model's context.
 
     Example:
         >>> from tarot.evaluation.side_by_side import SideBySide

@@ -48,7 +48,7 @@ def describe_time(comparison: Comparison) -> str:
 
 
 def describe_speed_change(then: Comparison, now: Comparison) -> str:
-    """Return how much longer the edited arm takes than in a reference run, or why that cannot be said."""
+    """Return how much longer the edited arm takes than in a reference run, or why that is not known."""
     for when, comparison in (("then", then), ("now", now)):
         if not comparison.reference_times:
             return f"times are not compared: the machine's speed was not recorded {when}"

@@ -248,7 +248,7 @@ class TarotLM(HFLM):
         """Generate lm-eval's continuations, in batches.
 
         Prompts that may grow beyond the length at which rotary embeddings change (`tarot.models.scoring.rope`) are not
-        batched, since padding would change their texts. Prompts that leave no room for the text lose their beginning.
+        batched, since padding would change their texts. Prompts too long for the text to fit lose their beginning.
 
         Raises:
             TarotError: the texts alone may fill the model's context, or no text has a number.
@@ -256,7 +256,7 @@ class TarotLM(HFLM):
         self.broken_prompts.clear()
         prompts = hash(tuple((request.args[0], str(request.args[1])) for request in requests))
         if prompts not in self._checked_prompts:  # a search generates from the same prompts hundreds of times
-            check_room([self._lengths(*request.args) for request in requests], self.max_length)
+            check_generated_lengths([self._lengths(*request.args) for request in requests], self.max_length)
             self._checked_prompts.add(prompts)
         texts = self._generate(requests, disable_tqdm)
         broken = [request for request in requests if self.broken_prompts and self._is_broken(request.args[0])]

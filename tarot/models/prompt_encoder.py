@@ -18,7 +18,7 @@ class PromptEncoder:
     """Encode texts for a causal language model.
 
     Special tokens that the tokenizer puts first are kept, those that it puts last are dropped: they would end the text
-    before the answer. A text that spells its first token, as many chat templates do, gets no second one.
+    before the answer. A text that spells its first tokens, as many chat templates do, gets them once.
 
     Args:
         tokenizer: a transformers tokenizer.
@@ -55,7 +55,7 @@ class PromptEncoder:
     @cached_property
     def _first_texts(self) -> tuple[str, ...]:
         """The spellings of the tokens that texts begin with."""
-        tokens = {token for token in (self.tokenizer.bos_token_id, self._default_prefix) if token is not None}
+        tokens = {self.tokenizer.bos_token_id, self._default_prefix, *self._added_tokens[0]} - {None}
         return tuple(text for text in (self.tokenizer.decode([token]) for token in sorted(tokens)) if text)
 
     @cached_property
@@ -81,14 +81,18 @@ class PromptEncoder:
 
         Args:
             text: what to encode.
-            add_special_tokens: whether the tokenizer's first tokens are put before it; None: unless the text spells
-                them or `add_bos_token` is False.
+            add_special_tokens: whether the tokenizer's first tokens are put before it; None: those that the text does
+                not spell, or none if `add_bos_token` is False.
         """
         if add_special_tokens is None:
-            add_special_tokens = self.add_bos_token is not False and not text.startswith(self._first_texts)
+            add_special_tokens = self.add_bos_token is not False
+            if add_special_tokens and text.startswith(self._first_texts):
+                before, tokens = self._added_tokens[0], self._encode_bare(text)
+                n_spelled = _n_repeated(before, tokens)
+                return before + tokens[n_spelled:] if n_spelled else tokens
         if not add_special_tokens:
             return self._encode_bare(text)
-        tokens: list[int] = self.tokenizer.encode(text, add_special_tokens=True)
+        tokens = list(self.tokenizer.encode(text, add_special_tokens=True))
         before, after = self._added_tokens
         tokens = tokens[: len(tokens) - len(after)]
         if self.add_bos_token and not before and self.tokenizer.bos_token_id is not None:
@@ -132,7 +136,7 @@ class PromptEncoder:
         """
         if not context:
             first, tokens = self.first_tokens, self._encode_bare(continuation)
-            return first, tokens[len(first) :] if tokens[: len(first)] == first else tokens
+            return first, tokens[_n_repeated(first, tokens) :]
         stripped = context.rstrip()
         continuation = context[len(stripped) :] + continuation
         tokens, complete = self.encode(stripped), self.encode(stripped + continuation)
@@ -154,6 +158,18 @@ class PromptEncoder:
             get_rolling_token_windows(tokens, first[-1], max_length - len(first) + 1, context_len=1),
         )
         return [(context if n else first + context[1:], scored) for n, (context, scored) in enumerate(windows)]
+
+
+def _n_repeated(before: list[int], tokens: list[int]) -> int:
+    """Return how many of the first tokens repeat a part of `before`, such as its end.
+
+    Example:
+        >>> from tarot.models.prompt_encoder import _n_repeated
+        >>> _n_repeated([1, 2], [2, 7]), _n_repeated([1, 2], [1, 2, 7]), _n_repeated([1, 2], [7])
+        (1, 2, 0)
+    """
+    parts = [before[start:end] for start in range(len(before)) for end in range(start + 1, len(before) + 1)]
+    return max((len(part) for part in parts if tokens[: len(part)] == part), default=0)
 
 
 def fit_to_context(
@@ -181,15 +197,15 @@ def fit_to_context(
     return requests
 
 
-def check_room(lengths: Sequence[tuple[int, int]], max_length: int) -> None:
-    """Log how many prompts lose their beginning, as lm-eval keeps room for the generated tokens.
+def check_generated_lengths(lengths: Sequence[tuple[int, int]], max_length: int) -> None:
+    """Log how many prompts lose their beginning, which lm-eval cuts so that the generated tokens fit.
 
     Args:
         lengths: tokens of each prompt, and the most that are generated after it.
         max_length: the model's context, in tokens.
 
     Raises:
-        TarotError: the generated tokens leave no room for a prompt.
+        TarotError: the generated tokens alone fill the context.
     """
     most = max((n_generated for _, n_generated in lengths), default=0)
     if most >= max_length:

@@ -45,7 +45,7 @@ class Answered(NamedTuple):
 
 
 def answer_with_all_shots(setting: Setting) -> Answered:
-    """Show all labelled documents in every prompt, or as many of the first as the longest prompt has room for.
+    """Show all labelled documents in every prompt, or as many of the first as fit into the longest prompt.
 
     Raises:
         TarotError: the context does not hold a single shot.
