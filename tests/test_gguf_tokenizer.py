@@ -100,6 +100,57 @@ def test_a_model_with_such_a_rule_is_refused(tmp_path: Path) -> None:
     assert "tokenizer.ggml.pre" in load_error(path)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("ggml.add_sep_token", True),
+        ("ggml.add_space_prefix", True),
+        ("ggml.remove_extra_whitespaces", True),
+        ("ggml.normalizer.lowercase", True),
+        ("ggml.precompiled_charsmap", [1, 2]),
+        ("ggml.escape_whitespaces", False),
+        ("ggml.treat_whitespace_as_suffix", True),
+        ("ggml.a_new_rule", 1),
+        ("rwkv.world", "words"),
+    ],
+)
+def test_a_key_that_is_not_followed_is_named(key: str, value: object, tmp_path: Path) -> None:
+    with pytest.raises(TarotError, match=rf"tokenizer\.{re.escape(key)} = .*load the checkpoint"):
+        read_tokenizer(tmp_path, {**byte_level(pre="gpt-2"), f"tokenizer.{key}": value})
+
+
+def test_keys_that_change_nothing_are_accepted(tmp_path: Path) -> None:
+    off = {"add_sep_token": False, "remove_extra_whitespaces": False, "add_space_prefix": False}
+    neutral = {"eot_token_id": 1, "fim_pre_token_id": 2, "seperator_token_id": 3, "normalizer.lowercase": False}
+    other = {"tokenizer.chat_template.tool_use": "{{ messages }}", "tokenizer.huggingface.json": "{}"}
+    metadata = byte_level(pre="gpt-2", **off, **neutral) | other
+    assert read_tokenizer(tmp_path, metadata).tokenize("a b") == ["a", "Ġ", "b"]
+
+
+def test_unicode_is_composed_where_the_file_states_so(tmp_path: Path) -> None:
+    tokenizer = read_tokenizer(tmp_path, byte_level(pre="qwen2", **{"normalizer.nfc": True}))
+    assert tokenizer.encode("e\u0301") == tokenizer.encode("\u00e9")
+
+
+@pytest.mark.parametrize(("rule", "missing"), [("llama-bpe", True), ("tekken", True), ("qwen2", False)])
+def test_a_missing_key_for_bos_means_what_it_means_in_llama_cpp(rule: str, missing: bool, tmp_path: Path) -> None:
+    for stated, expected in ((None, missing), (True, True), (False, False)):
+        metadata = byte_level(pre=rule, bos_token_id=7) | (
+            {} if stated is None else {"tokenizer.ggml.add_bos_token": stated}
+        )
+        tokenizer = read_tokenizer(tmp_path, metadata)
+        assert tokenizer.encode("ab") == [7] * expected + tokenizer.convert_tokens_to_ids(["a", "b"])
+
+
+@pytest.mark.parametrize(("rule", "whole"), [("llama-bpe", True), ("tekken", True), ("qwen2", False)])
+def test_a_piece_that_is_a_token_needs_no_merges_under_rules_of_llama_3(rule: str, whole: bool, tmp_path: Path) -> None:
+    metadata = byte_level(pre=rule, add_bos_token=False)
+    metadata["tokenizer.ggml.tokens"] += ["aba"]
+    metadata["tokenizer.ggml.token_type"] += [1]
+    tokens = read_tokenizer(tmp_path, metadata).tokenize("aba")
+    assert tokens == (["aba"] if whole else ["a", "b", "a"])
+
+
 @pytest.mark.parametrize("stated", [True, False, None])
 def test_a_blank_stands_before_texts_where_the_file_states_so(stated: bool | None, tmp_path: Path) -> None:
     tokens = ["<unk>", "<s>", "</s>", "▁", "a", "b", "▁a"]

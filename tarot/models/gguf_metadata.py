@@ -23,7 +23,7 @@ from tarot.edit.patch import restoring
 from tarot.errors import TarotError
 
 HARMLESS_PREFIXES = frozenset({"GGUF", "general", "tokenizer", "quantize", "imatrix", "mradermacher"})
-"""Keys that describe the file, its origin or its vocabulary, and no computation of the model."""
+"""Keys that describe the file or its origin, and no computation; `gguf_tokenizer` follows those of the tokenizer."""
 
 _HINT = "load the checkpoint that the file was made from"
 _HARMLESS = frozenset({"tensor_data_layout", "rope.scaling.finetuned"})
