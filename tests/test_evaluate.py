@@ -11,7 +11,8 @@ from test_compare import tuned
 
 from tarot.errors import InvalidValueError
 from tarot.evaluation.compare import check_compare, compare
-from tarot.evaluation.evaluate import check_limit, evaluate, n_evaluated
+from tarot.evaluation.evaluate import evaluate, n_evaluated
+from tarot.evaluation.limit import check_limit
 from tarot.evaluation.lm_eval_results import n_documents
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.task_loading import load_task

@@ -25,8 +25,9 @@ from tarot.edit.sites import find_sites
 from tarot.errors import TarotError, UnknownName
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import n_documents
+from tarot.models.batch_size import parse_batch_size
 from tarot.models.checkpoint import save_checkpoint as save_merged
-from tarot.models.lm_eval_model import TarotLM, parse_batch_size
+from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import load_model
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
@@ -251,7 +252,7 @@ def test_only_causal_backends_are_accepted(loaded: LoadedModel) -> None:
             TarotLM(loaded.model, tokenizer=loaded.tokenizer, backend=backend)
 
 
-@pytest.mark.parametrize("text", ["0", "-3", "many", ""])
+@pytest.mark.parametrize("text", ["0", "-3", "many", "", "1.5", "\u0663"])
 def test_a_batch_size_is_a_positive_number(text: str) -> None:
     with pytest.raises(TarotError, match=f"'{text}'"):
         parse_batch_size(text)

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tarot.evaluation.grid import parse_seeds, parse_shots
-from tarot.pytest_plugin.options import OPTIONS, parse_limit
+from tarot.evaluation.limit import parse_limit
+from tarot.pytest_plugin.options import OPTIONS
 
 pytest_plugins = ["pytester", "plugin_suite"]
 pytestmark = pytest.mark.usefixtures("wide_lines")

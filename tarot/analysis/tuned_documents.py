@@ -4,7 +4,8 @@ from pathlib import Path
 
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.as_tuned import config_of, evaluate_as_tuned, evaluation_shots
-from tarot.evaluation.evaluate import check_limit, n_evaluated
+from tarot.evaluation.evaluate import n_evaluated
+from tarot.evaluation.limit import check_limit
 from tarot.evaluation.lm_eval_results import logged_documents, read_answers
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel

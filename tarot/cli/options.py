@@ -13,7 +13,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from tarot.errors import TarotError
 from tarot.evaluation.baselines.registry import BASELINES
+from tarot.evaluation.limit import parse_limit
+from tarot.models.batch_size import parse_batch_size
 
 TASK = "Task"
 
@@ -56,23 +59,17 @@ def reference(text: str) -> str:
 def limit(text: str) -> float:
     """Read a number of documents (from 1), or a fraction of them (above 0 and below 1)."""
     try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if 0 < value < 1:
-        return value
-    if not (str(text).isascii() and str(text).isdigit() and value >= 1):
-        raise typer.BadParameter(f"expected a number of documents, or a fraction of them below 1, got {str(text)!r}")
-    return int(text)
+        return parse_limit(str(text))
+    except TarotError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def batch_size(text: str) -> int | None:
     """Read a number of sequences; None for `auto`."""
-    if text == "auto":
-        return None
-    if not (text.isascii() and text.isdigit() and int(text)):
-        raise typer.BadParameter(f"expected a batch size from 1, or auto, got {text!r}")
-    return int(text)
+    try:
+        return parse_batch_size(text)
+    except TarotError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def trial_or_kl(text: str) -> int | float:

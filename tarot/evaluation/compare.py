@@ -27,7 +27,6 @@ from tarot.evaluation.baselines.requirements import check_requirements
 from tarot.evaluation.baselines.run import BaselineAnswers, count_labels, run_baseline
 from tarot.evaluation.baselines.setting import Setting
 from tarot.evaluation.command import not_repeated, repeat_command
-from tarot.evaluation.evaluate import check_limit
 from tarot.evaluation.held_out import held_out_of
 from tarot.evaluation.in_context import (
     calibrate,
@@ -37,6 +36,7 @@ from tarot.evaluation.in_context import (
     labelled_documents,
     question_frame,
 )
+from tarot.evaluation.limit import check_limit
 from tarot.evaluation.lm_eval_results import (
     LoggedDocument,
     check_scorable,

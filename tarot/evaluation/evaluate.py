@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
 from itertools import islice
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot.edit.adapter import Adapter
 from tarot.edit.fingerprint import weights_fingerprint
-from tarot.errors import InvalidValueError, TarotError
+from tarot.errors import TarotError
 from tarot.evaluation.baselines.edit import BaselineEdit
+from tarot.evaluation.limit import check_limit
 from tarot.models.answer_log import AnswerLog, LoggedAnswers
 from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.lm_eval_bars import hidden_bars
@@ -80,17 +80,6 @@ def check_tasks(
     with quiet_loggers("tarot"):
         selected = prepare_tasks(tasks, adapter, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
     return list(selected["tasks"].values())
-
-
-def check_limit(limit: object) -> None:
-    """Raise InvalidValueError unless `limit` is None, a whole number from 1, or a fraction between 0 and 1."""
-    if limit is None:
-        return
-    number = math.nan if isinstance(limit, bool) or not isinstance(limit, Real) else float(limit)
-    if not (0 < number < 1 or (number >= 1 and number.is_integer())):
-        raise InvalidValueError(
-            f"limit must be a number of documents from 1, or a fraction of them such as 0.1, not {limit!r}.",
-        )
 
 
 def n_evaluated(task: Task, limit: int | float | None) -> int:

@@ -24,6 +24,7 @@ from tarot.edit.adapter import Adapter
 from tarot.edit.gate import find_gate
 from tarot.errors import TarotError, UnknownName
 from tarot.models.answer_log import claim_response_cache
+from tarot.models.batch_size import parse_batch_size
 from tarot.models.chat import SYSTEM_MOVED, ChatRenderer
 from tarot.models.load import load_model
 from tarot.models.missing_numbers import BrokenRows, check_some_number, documents_by_task, is_number
@@ -109,7 +110,7 @@ class TarotLM(HFLM):
             target = process_device(processes) if processes else device or "auto"
             loaded = load_model(pretrained, device=target, dtype=str(dtype), device_map=device_map)
             pretrained, tokenizer = loaded.model, loaded.tokenizer
-        self.row_limit = None if batch_size in (None, "auto") else parse_batch_size(batch_size)
+        self.row_limit = parse_batch_size(batch_size)
         with quiet_loggers("lm_eval.models.huggingface"):
             super().__init__(
                 pretrained=pretrained,
@@ -319,21 +320,6 @@ class TarotLM(HFLM):
         """Return what lm-eval writes beside results, with the adapter's fingerprint (or `base`)."""
         info = {**super().get_model_info(), "adapter": self.fingerprint, "reference": self.reference}
         return {**info, "description": SYSTEM_MOVED} if self.chat_renderer.system_moved else info
-
-
-def parse_batch_size(text: int | str) -> int:
-    """Parse a positive number of sequences.
-
-    Raises:
-        TarotError: the text is anything else.
-    """
-    try:
-        size = int(text)
-    except ValueError:
-        size = 0
-    if size < 1:
-        raise TarotError("a batch size from 1, or 'auto'", repr(text))
-    return size
 
 
 def accelerate_processes() -> Accelerator | None:

@@ -14,6 +14,7 @@ import pytest
 
 from tarot.errors import TarotError
 from tarot.evaluation.grid import parse_engine, parse_seeds, parse_shots
+from tarot.evaluation.limit import parse_limit
 
 TOLERANCE = "tarot_tolerance"
 
@@ -36,15 +37,6 @@ def parse_count(text: str) -> int:
     """Return a whole number from 0."""
     if not (text.isascii() and text.isdigit()):
         raise TarotError("a whole number from 0", repr(text))
-    return int(text)
-
-
-def parse_limit(text: str) -> int | float:
-    """Return a number of documents from 1, or a fraction of them below 1."""
-    if 0 < (fraction := _number(text)) < 1:
-        return fraction
-    if not (text.isascii() and text.isdigit() and int(text)):
-        raise TarotError("a whole number from 1, or a fraction below 1", repr(text))
     return int(text)
 
 

@@ -1,0 +1,38 @@
+"""How many documents are evaluated: all, a number from 1, or a fraction below 1."""
+
+import math
+from numbers import Real
+
+from tarot.errors import InvalidValueError
+
+
+def parse_limit(text: str) -> int | float:
+    """Return the limit that an option states.
+
+    Raises:
+        InvalidValueError: the text is neither a whole number from 1 nor a fraction between 0 and 1.
+
+    Example:
+        >>> parse_limit("100"), parse_limit("0.1")
+        (100, 0.1)
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not _is_limit(number):
+        raise InvalidValueError("a whole number from 1, or a fraction below 1", repr(text))
+    return number if number < 1 else int(number)
+
+
+def check_limit(limit: object) -> None:
+    """Raise InvalidValueError unless `limit` is None, a whole number from 1, or a fraction between 0 and 1."""
+    number = math.nan if isinstance(limit, bool) or not isinstance(limit, Real) else float(limit)
+    if limit is not None and not _is_limit(number):
+        raise InvalidValueError(
+            f"limit must be a number of documents from 1, or a fraction of them such as 0.1, not {limit!r}.",
+        )
+
+
+def _is_limit(number: float) -> bool:
+    return 0 < number < 1 or (number >= 1 and number.is_integer())
