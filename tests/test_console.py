@@ -2,6 +2,7 @@
 
 import io
 import logging
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from rich.progress import Progress
 from rich.table import Table
 
-from tarot.cli.console import PlainConsole, escape_log_records
+from tarot.cli.console import PlainConsole, escape_messages
 from tarot.cli.progress import DescriptionColumn
 from tarot.errors import printable
 from tarot.report.columns import aligned
@@ -52,16 +53,24 @@ def test_a_progress_bar_has_names_as_text() -> None:
 
 @pytest.fixture
 def plain_records() -> Iterator[None]:
-    before = logging.getLogRecordFactory()
-    escape_log_records()
+    before, formatter = logging.getLogRecordFactory(), warnings.formatwarning
+    escape_messages()
     yield
     logging.setLogRecordFactory(before)
+    warnings.formatwarning = formatter
 
 
 @pytest.mark.usefixtures("plain_records")
 def test_log_records_of_any_library(caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger("another.library").warning("loaded %s\nand more", HOSTILE)
     assert caplog.messages == [f"loaded {SHOWN}\nand more"]
+
+
+@pytest.mark.usefixtures("plain_records")
+def test_warnings_of_any_library() -> None:
+    """Python prints what this function returns."""
+    text = warnings.formatwarning(f"loaded {HOSTILE}\nand more", UserWarning, "library.py", 7, line="warn(text)")
+    assert text == f"library.py:7: UserWarning: loaded {SHOWN}\nand more\n  warn(text)\n"
 
 
 def test_rows_of_a_plain_table() -> None:

@@ -1,6 +1,8 @@
 """Consoles of the command line: text from files reaches the terminal as text, never as control sequences or markup."""
 
 import logging
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -27,7 +29,7 @@ class PlainConsole(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Render one string, line by line."""
-        return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
+        return super().render_str(_plain_lines(text), **options)
 
 
 class _PlainRecord(logging.LogRecord):
@@ -35,12 +37,21 @@ class _PlainRecord(logging.LogRecord):
 
     def getMessage(self) -> str:
         """Return the message, with control characters escaped."""
-        return "\n".join(map(printable, super().getMessage().split("\n")))
+        return _plain_lines(super().getMessage())
 
 
-def escape_log_records() -> None:
-    """Make every log record of this process escape control characters in its message."""
+def escape_messages() -> None:
+    """Make the log records and warnings of every library in this process escape control characters."""
     logging.setLogRecordFactory(_PlainRecord)
+    warnings.formatwarning = _format_warning
+
+
+def _format_warning(*args: Any, _format: Callable[..., str] = warnings.formatwarning, **options: Any) -> str:
+    return _plain_lines(_format(*args, **options))
+
+
+def _plain_lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 out = PlainConsole()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from tarot.cli import analysis, bench, compare, diff, edit, evaluate, lm_eval, models, report, try_, tune, ui
-from tarot.cli.console import err, escape_log_records, out
+from tarot.cli.console import err, escape_messages, out
 from tarot.errors import TarotError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def main() -> Any:
     Raises:
         KeyboardInterrupt: The command was interrupted; `tarot.__main__` reports it.
     """
-    escape_log_records()
+    escape_messages()
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     try:
         # typer turns Ctrl-C into an exit code.

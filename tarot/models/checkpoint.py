@@ -24,7 +24,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from tarot._files.atomic import replace_folder
 from tarot.edit.patch import restoring
 from tarot.edit.sites import decoder_layers
-from tarot.errors import TarotError
+from tarot.errors import TarotError, printable
 from tarot.models.causal import check_causal_config
 from tarot.models.gguf_metadata import apply_metadata
 from tarot.models.gguf_tokenizer import apply_tokenizer_metadata
@@ -105,8 +105,6 @@ def _loaded_generation_settings(model: PreTrainedModel, folder: Path) -> Iterato
     with restoring(partial(setattr, model, "generation_config", settings)):
         model.generation_config = transformers.GenerationConfig()
         yield
-    finally:
-        model.generation_config = settings
     if (folder / "generation_config.json").is_file():
         settings.to_json_file(folder / "generation_config.json")
 
@@ -230,8 +228,10 @@ def _check_unused(model: PreTrainedModel, names: Sequence[str], shown: Path) -> 
             raise TarotError(expected, name, "check its config.json")
         others.append(name)
     if others:
-        class_name = type(model).__name__
-        logger.warning("%d weights in %s are not part of %s, such as %s", len(others), shown, class_name, others[0])
+        example = printable(others[0])  # the file's own word
+        logger.warning(
+            "%d weights in %s are not part of %s, such as %s", len(others), shown, type(model).__name__, example
+        )
 
 
 def causal_config(folder: Path, gguf: Path | None = None) -> transformers.PretrainedConfig:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor
 
-from tarot.errors import TarotError, describe_missing_numbers
+from tarot.errors import TarotError, describe_missing_numbers, printable
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def check_some_number(missing: Mapping[str, Collection[int]], counts: Mapping[st
 
 def describe_missing_by_task(missing: Mapping[str, list[int]], counts: Mapping[str, int]) -> list[str]:
     """State for each task which of its documents have no number."""
-    return [f"{task}: {describe_missing_numbers(ids, counts[task])}" for task, ids in missing.items()]
+    return [f"{printable(task)}: {describe_missing_numbers(ids, counts[task])}" for task, ids in missing.items()]
 
 
 def replace_nonfinite(value: Any) -> Any:
