@@ -102,6 +102,17 @@ def test_an_adapter_cannot_choose_what_is_downloaded(
     assert run_in(home, "compose", "elsewhere", "elsewhere", "--model", "model", "--output-path", chosen) == 0
 
 
+def test_what_an_adapter_retained_is_not_read(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A task of its own is what the user asks for by its use, and the command names it first."""
+    adapter = Adapter.from_pretrained(home / "adapter")
+    retained = {"search": "adam", "space": "full", "max_kl": 0.02, "retain": ["no-such-task", "missing.txt"]}
+    Adapter(adapter.angles, adapter.edit, {**adapter.provenance, **retained}).save_pretrained(home / "retains")
+    edit = (*MODEL, "--adapter", "retains", *INCLUDE)
+    for command in (("gate",), ("prune", "--keep", "0.5"), ("analysis", "--limit", "2")):
+        assert run_in(home, *command, *edit, "--output-path", f"{command[0]} of retains") == 0
+        assert "loading the task that the adapter names: own_choice" in capsys.readouterr().err
+
+
 def test_export_to_gguf(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     export = ("export", "--model", "model.gguf", "--adapter", "adapter", "--to", "gguf", "--output-path", "edited.gguf")
     write_gguf(byte_model(), home / "model.gguf")

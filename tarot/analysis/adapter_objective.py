@@ -71,12 +71,15 @@ def check_adapter_objective(
 
 
 def _requested_config(adapter: Adapter, reward: str | None) -> TaRotConfig:
-    """Return the adapter's configuration, with the reward as its objective; its search is one without gradients."""
-    config = config_of(adapter)
+    """Return the adapter's configuration, with the reward as its objective; its search is one without gradients.
+
+    What the search retained is left out: nothing is tuned, so the tasks and files that the adapter names are not read.
+    """
+    config = replace(config_of(adapter), retain=())
     if is_black_box(config.objective):
         raise TarotError("an adapter with samples", "one tuned for a function of the model")
     if reward is None:
         refuse_unrequested(config.objective, "an adapter")
         return config
     search = config.search if is_reward(config.objective) else "random"
-    return replace(config, objective=reward, search=search, max_kl=None, retain=())
+    return replace(config, objective=reward, search=search, max_kl=None)

@@ -22,7 +22,7 @@ from tarot.cli.options import (
     task_option,
     tasks_option,
 )
-from tarot.cli.progress import announce
+from tarot.cli.progress import announce, announce_tasks
 from tarot.cli.tables import print_table
 from tarot.errors import TarotError
 
@@ -59,6 +59,7 @@ def analysis(
     from tarot.report.mechanism import write_mechanism
 
     edit = Adapter.from_pretrained(adapter)
+    announce_tasks([edit])
     check_adapter_objective(edit, reward=reward, include_path=include_path, limit=limit)
     loaded = load(model, device, dtype)
     with evaluation_progress() as show:
@@ -114,6 +115,7 @@ def effects(
 
     factors = _split_strengths(strengths)
     edits = load_adapters(adapter)
+    announce_tasks(edits.values())
     check_side_effects(edits, tasks, strengths=factors, n_tokens=tokens, include_path=include_path, limit=limit)
     loaded = load(model, device, dtype)
     with evaluation_progress() as show:

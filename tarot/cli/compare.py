@@ -28,7 +28,7 @@ from tarot.cli.options import (
     prompt_option,
     reference,
 )
-from tarot.cli.progress import announce, evaluation_progress
+from tarot.cli.progress import announce, announce_tasks, evaluation_progress
 from tarot.cli.tables import print_command, print_table
 from tarot.errors import TarotError
 
@@ -110,7 +110,7 @@ def compare(
         raise TarotError(f"{output} holds the cells of tarot bench; choose another --output-path.")
     edits = {name: Adapter.from_pretrained(name) for name in adapter}
     controls = {name: Adapter.from_pretrained(name) for name in control or ()}
-    logs = output.with_suffix(".logs") if output and log_format else None
+    announce_tasks([*edits.values(), *controls.values()])
     request = Request(include_path, limit, batch_size, output, tuple(baseline or ()), logs)
     for_reward = {bool(reward) or is_reward(config_of(edit).objective) for edit in edits.values()}
     if for_reward == {False}:

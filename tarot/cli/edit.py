@@ -3,6 +3,7 @@
 import os
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -29,7 +30,7 @@ from tarot.cli.options import (
     reference,
     task_option,
 )
-from tarot.cli.progress import StepProgress, announce, show_wait
+from tarot.cli.progress import StepProgress, announce, announce_tasks, show_wait
 from tarot.errors import TarotError
 
 if TYPE_CHECKING:
@@ -199,7 +200,8 @@ def gate(
     from tarot.search.problem import check_samples
 
     edit = Adapter.from_pretrained(adapter)
-    check_samples(TaRotConfig.from_dict(edit.provenance), include_path)
+    announce_tasks([edit])
+    check_samples(replace(TaRotConfig.from_dict(edit.provenance), retain=()), include_path)
     loaded = load(model, device, dtype)
     with show_wait("fitting the gate"):
         gated = fit_gate(loaded.model, loaded.tokenizer, edit, include_path=include_path)
@@ -238,6 +240,7 @@ def prune(
 
     edit = Adapter.from_pretrained(adapter)
     check_keep(keep)
+    announce_tasks([edit])
     check_adapter_objective(edit, reward=reward, include_path=include_path)
     loaded = load(model, device, dtype)
     n_edited = len(edited_heads(edit.angles))

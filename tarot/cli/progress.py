@@ -4,7 +4,7 @@ A terminal shows a bar for the current step. Elsewhere each step is one line, pr
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -196,6 +196,13 @@ def announce(command: str) -> None:
     """
     if "torch" not in sys.modules:
         err.print(f"{command}: importing libraries")
+
+
+def announce_tasks(edits: "Iterable[Adapter]") -> None:
+    """Print which tasks adapters name, before they are loaded: lm-eval may download their data sets."""
+    names = dict.fromkeys(str(edit.provenance["task"]) for edit in edits if "task" in edit.provenance)
+    if names:
+        err.print(f"loading the task that the adapter names: {', '.join(names)}")
 
 
 @contextmanager

@@ -292,8 +292,8 @@ class Adapter:
             repo_id: `name` or `owner/name`; created if it does not exist.
             private: whether a new repository is private.
             results: comparisons of this adapter, which the card shows as tables and in the hub's metadata.
-            license: licence of the adapter, as the hub calls it, such as `apache-2.0`; None for that of a base model on
-                the hub, if the hub knows it.
+            license: licence of the adapter, as the hub calls it, such as `apache-2.0`. That of the base model is not
+                looked up: an adapter's own words choose no request.
 
         Raises:
             InvalidValueError: a comparison is of another adapter.

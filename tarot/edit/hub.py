@@ -21,7 +21,7 @@ from tarot._files.strict_json import parse_json, read_file
 from tarot.edit.adapter_folder import METADATA
 from tarot.edit.measurement import Measurement
 from tarot.edit.metadata import validate_metadata, validate_provenance
-from tarot.edit.model_card import base_on_hub, format_model_card
+from tarot.edit.model_card import format_model_card
 from tarot.errors import FileAccessError, InvalidValueError, MissingFileError
 
 README = "README.md"
@@ -42,7 +42,7 @@ def push_folder(
         folder: what `Adapter.save_pretrained` wrote.
         private: whether a new repository is private.
         measured: what the card shows of the gain.
-        license: licence of the adapter; None for that of a base model on the hub, if the hub knows it.
+        license: licence of the adapter; None for none.
 
     Raises:
         InvalidValueError: `repo_id` is malformed.
@@ -55,7 +55,6 @@ def push_folder(
         metadata = parse_json(read_file(folder / METADATA))
         validate_metadata(metadata)
         validate_provenance(metadata.get("provenance", {}))
-        license = license or _find_license(api, base_on_hub(metadata))
         card = format_model_card(metadata, name, measured, license)
         (folder / README).write_text(card, encoding="utf-8")
         return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message="tarot adapter").commit_url)
@@ -76,18 +75,6 @@ def pull_files(repo_id: str, files: Sequence[str], revision: str | None = None) 
         raise MissingFileError(
             f"{repo_id!r} is neither a folder that exists nor a hub id such as 'owner/name'."
         ) from error
-
-
-def _find_license(api: HfApi, base: str | None) -> str | None:
-    """Return the licence that the hub's card of a base model states, if there is one."""
-    if base is None:
-        return None
-    try:
-        card = api.model_info(base).card_data
-    except Exception:  # a base model that is gone or private does not prevent a push; as below on the class
-        return None
-    license = card.get("license") if card else None
-    return license if isinstance(license, str) else None
 
 
 @contextmanager

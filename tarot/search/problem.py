@@ -155,7 +155,8 @@ class Problem:
 def check_samples(config: TaRotConfig, include_path: str | Path | None = None) -> None:
     """Raise what `tune` would raise for the task and its documents, before a model is loaded.
 
-    Prompts are rendered without a chat template, which comes with the model.
+    Prompts are rendered without a chat template, which comes with the model. The names in `retain` are loaded: leave
+    those of an adapter out, which are not the user's.
 
     Raises:
         UnknownName: no task has this name.

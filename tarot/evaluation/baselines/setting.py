@@ -68,10 +68,13 @@ class Setting:
         return objective
 
     def make_retention(self) -> Retention | None:
-        """Return what the search retained, for a method that changes every layer; None if it had no limit."""
+        """Return tarot's own retained contexts, for a method that changes every layer; None if there was no limit.
+
+        The tasks and files that an adapter names are not read.
+        """
         if self.config.max_kl is None:
             return None
-        config = replace(self.config, layers=1.0)
+        config = replace(self.config, layers=1.0, retain=())
         problem = Problem.from_config(self.loaded, config, self.include_path, self.batch_size)
         return Retention.from_problem(self.loaded, problem, self.include_path, self.batch_size)
 
