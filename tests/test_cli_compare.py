@@ -69,6 +69,27 @@ def test_every_arm_is_logged_for_inspect_and_every_answer_stands_in_the_csv(
         assert len(list(csv.DictReader(file))) == 2 * len(comparison.arms)
 
 
+def test_files_beside_the_results_are_checked_before_a_model_is_loaded(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "mine.csv").write_text("mine")
+    (home / "taken.csv").mkdir()
+    (home / "taken.logs").write_text("mine")
+    model = ("--model", "no/such")
+    compare = ("compare", *model, "--adapter", "adapter", *INCLUDE)
+    commands = [compare, ("evaluate", *model, "--tasks", "own_choice", *INCLUDE)]
+    commands += [("bench", *model, "--tasks", "own_choice", *INCLUDE)]
+    for command in commands:
+        for name in ("mine", "taken"):
+            assert run_in(home, *command, "--output-path", f"{name}.json") == 2
+            assert f"{name}.csv" in capsys.readouterr().err
+    assert run_in(home, *compare, "--log-format", "inspect", "--output-path", "taken.json") == 2
+    (home / "taken.csv").rmdir()
+    capsys.readouterr()
+    assert run_in(home, *compare, "--log-format", "inspect", "--output-path", "taken.json") == 2
+    assert "taken.logs" in capsys.readouterr().err and (home / "mine.csv").read_text() == "mine"
+
+
 def test_compare_and_report(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compare = ("compare", *MODEL, "--adapter", "adapter", *INCLUDE, "--num-fewshot", "3", "--draws", "2")
     assert run_in(home, *compare, "--output-path", "cells.json") == 0

@@ -165,6 +165,9 @@ def test_a_failing_assertion_explains_itself(
     result.stdout.no_fnmatch_line("*Scoring answers*")
 
 
+NO_MODEL = "--tarot-model=no/such"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -173,16 +176,18 @@ def test_a_failing_assertion_explains_itself(
             [],
             "expected a model and a task to measure, got none*; give --tarot-model and --tarot-tasks, or mark the *",
         ),
-        (["--tarot-model=no/such", "--tarot-tasks=synth_color"], "expected *no/such*"),
+        ([NO_MODEL, "--tarot-tasks=synth_color"], "expected *no/such*"),
         (
             ["--tarot-tasks=own_choise"],
             "expected a known task, got 'own_choise'; did you mean 'own_choice'[?]",
         ),
         # The study's tests register a search of their own in the same process.
-        (["--tarot-search=bayes"], "expected a known search, got 'bayes'; known: adam, bo, paper*random"),
-        (["--tarot-space=heads"], "expected a known space, got 'heads'; did you mean 'head'[?]"),
+        # These are answered before a model is loaded.
+        (["--tarot-search=bayes", NO_MODEL], "expected a known search, got 'bayes'; known: adam, bo, paper*random"),
+        (["--tarot-arm=lorra", NO_MODEL], "expected a known baseline, got 'lorra'; did you mean 'lora'[?]"),
+        (["--tarot-space=heads", NO_MODEL], "expected a known space, got 'heads'; did you mean 'head'[?]"),
         (
-            ["--tarot-num-samples=99"],
+            ["--tarot-num-samples=99", NO_MODEL],
             "expected at least 99 samples and 0 shots in the 'train' split of own_choice, got 30*",
         ),
     ],

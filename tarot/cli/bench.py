@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tarot.cli.checks import check_output, check_tasks_exist
+from tarot.cli.checks import check_output, check_results_file, check_tasks_exist
 from tarot.cli.console import out
 from tarot.cli.options import (
     SEARCHES,
@@ -102,7 +102,7 @@ def bench(
 
     Cells in the file are not measured again, and an interrupted search continues. Exit code 1 if a cell failed.
     """
-    check_output(output)
+    check_results_file(output)
     folder = (work or output.with_name(f"{output.name}.work")).absolute()
     check_output(folder, folder=True)
     check_tasks_exist(tasks, include_path)

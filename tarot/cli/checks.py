@@ -21,6 +21,18 @@ def check_output(output: Path | None, *, folder: bool = False) -> None:
         check_writable(output, folder=folder)
 
 
+def check_results_file(output: Path | None) -> None:
+    """Raise TarotError for a file of results that cannot be written, or whose CSV file would replace another one."""
+    from tarot.report.csv_file import csv_beside
+
+    if output is None:
+        return
+    check_output(output)
+    check_output(table := csv_beside(output))
+    if table.exists() and not output.exists():  # both are written again where both are there
+        raise TarotError(f"{table} exists, and the results would replace it; choose another --output-path.")
+
+
 def check_empty(output: Path) -> None:
     """Raise TarotError for a folder that cannot be written or has files in it."""
     check_output(output, folder=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tarot.cli.checks import check_output
+from tarot.cli.checks import check_output, check_results_file
 from tarot.cli.console import out
 from tarot.cli.models import load
 from tarot.cli.options import (
@@ -93,11 +93,13 @@ def compare(
     from tarot.objectives.task_names import check_include_path
     from tarot.report.inspect_log import check_inspect
 
-    check_output(output)
+    check_results_file(output)
     check_include_path(include_path)
+    logs: Path | None = None
     if log_format:
         if not output:
             raise TarotError("--log-format writes logs beside the results; add --output-path.")
+        check_output(logs := output.with_suffix(".logs"), folder=True)
         check_inspect()
     announce("compare")
     from tarot.edit.adapter import Adapter

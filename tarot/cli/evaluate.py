@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tarot.cli.checks import check_output, check_tasks_exist
+from tarot.cli.checks import check_results_file, check_tasks_exist
 from tarot.cli.console import err, out
 from tarot.cli.models import load
 from tarot.cli.options import (
@@ -70,7 +70,7 @@ def evaluate(
     batch_size: BatchSize = None,
 ) -> None:
     """Evaluate a model, edited or not, with lm-evaluation-harness."""
-    check_output(output)
+    check_results_file(output)
     check_tasks_exist(tasks, include_path)
     announce("evaluate")
     from tarot.analysis.trade_off import check_strength

@@ -46,6 +46,7 @@ class CellRunner:
         adapters: adapters so far, with their folders.
         base_answers: answers of unedited models so far.
         on_phase: called with what is done next, such as `edited, arm 3 of 7`.
+        checked: requests that can be run, as far as is known without a model.
     """
 
     work: Path
@@ -54,6 +55,7 @@ class CellRunner:
     adapters: dict[tuple[CellRequest, "LoadedModel"], tuple["Adapter", Path]] = field(default_factory=dict)
     base_answers: dict[Any, Any] = field(default_factory=dict)
     on_phase: Callable[[str], None] = lambda phase: None
+    checked: set[CellRequest] = field(default_factory=set)
 
     def tune(self, request: CellRequest, model: "LoadedModel") -> tuple["Adapter", Path]:
         """Return the adapter that the request's search finds, or has found, and its folder.
@@ -81,16 +83,11 @@ class CellRunner:
         Raises:
             TarotError: as for `tarot.tune` and `tarot.compare`.
         """
-        from tarot.evaluation.baselines.requirements import check_requirements
         from tarot.evaluation.compare import compare
-        from tarot.evaluation.lm_eval_results import check_scorable
-        from tarot.objectives.task_loading import load_task
         from tarot.search.folder import read_curve
         from tarot.search.pareto import read_trade_off
 
-        task = load_task(request.task, request.include_path)
-        check_scorable(task)  # before a search takes minutes
-        check_requirements(request.baselines, task, request.config())
+        self.check(request)  # before a search takes minutes
         tuned = {name: self.tune(replace(request, search=name), model) for name in (request.search, *request.control)}
         return compare(
             model.model,
@@ -108,7 +105,7 @@ class CellRunner:
         )
 
     def check(self, request: CellRequest) -> None:
-        """Check a request and its task as far as possible without its model.
+        """Check a request and its task as far as possible without its model, and before a search takes minutes.
 
         Raises:
             TarotError: the request cannot be run.
@@ -119,11 +116,14 @@ class CellRunner:
         from tarot.objectives.task_loading import load_task
         from tarot.search.problem import check_samples
 
+        if request in self.checked:
+            return
         request.check()
         for task in check_tasks([request.task], include_path=request.include_path, limit=request.limit):
             check_scorable(task)
         check_requirements(request.baselines, load_task(request.task, request.include_path), request.config())
         check_samples(request.config(), request.include_path)
+        self.checked.add(request)
 
     def run(self, request: CellRequest) -> CellResult:
         """Run a cell; any error but Ctrl-C becomes the result, so that the other cells go on."""

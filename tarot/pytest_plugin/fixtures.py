@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def tarot_setting(request: pytest.FixtureRequest) -> CellRequest:
-    """The cell that the test measures, from its marker and the options."""
+    """The cell that the test measures, from its marker and the options; checked before its model is loaded."""
     if not hasattr(request, "param"):
         _fail(
             TarotError(
@@ -27,10 +27,12 @@ def tarot_setting(request: pytest.FixtureRequest) -> CellRequest:
         )
     setting: CellRequest = request.param
     if setting.task:
-        from tarot.objectives.task_names import check_task_names  # imports a parser of YAML
-
+        state = request.config.stash[STATE]
         try:
-            check_task_names([setting.task], setting.include_path)
+            if state.uses_ray:
+                setting.check()  # the machines of a cluster check the task: they have its data
+            else:
+                state.runner.check(setting)
         except TarotError as error:
             _fail(error)
     return setting
