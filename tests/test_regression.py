@@ -330,7 +330,7 @@ def test_versions_and_times() -> None:
         "weighted F1 of the greedy answer 1.000 then, 1.000 now",
         "other versions: botorch none then, 0.18 now; torch 2.13 then, 2.14 now",
         # The same seconds on a machine that is half as fast.
-        "takes 0.50 times as long, 0.45 to 0.50 by the reference workload",
+        "the edited arm takes 0.50 times as long as then, 0.45 to 0.50 by the reference workload",
     )
     assert not verdict.failed and verdict.command == now.command and verdict.lost == ()
 
