@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tarot.objectives.text_scores import TextScores
-from tarot.search.kl_limit import PARTS
+from tarot.search.kl_limit import RECENT
 from tarot.search.pareto import pareto_front, retention_front
 from tarot.search.trials import Trial
 
@@ -25,7 +25,7 @@ def test_the_front_is_what_no_other_trial_beats(values: list[tuple[int, int]]) -
 def test_the_front_of_retention_is_what_no_other_trial_beats(values: list[tuple[int, int]]) -> None:
     trials = [Trial(i, (0.5,), float(s), "gradient", 0.0, 0.0, kl=float(kl)) for i, (s, kl) in enumerate(values)]
     # The divergence of a trial is estimated by the mean over the last eight, which together read all contexts.
-    recent = [fmean(kl for _, kl in values[max(0, i + 1 - PARTS) : i + 1]) for i in range(len(values))]
+    recent = [fmean(kl for _, kl in values[max(0, i + 1 - RECENT) : i + 1]) for i in range(len(values))]
     points = [(s, kl) for (s, _), kl in zip(values, recent, strict=True)]
     best = {(s, kl) for s, kl in points if not any(s2 >= s and k2 <= kl and (s2, k2) != (s, kl) for s2, k2 in points)}
     front = retention_front(trials)

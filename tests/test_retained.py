@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tarot.analysis.neutral_text import neutral_text
 from tarot.errors import InvalidValueError, MissingFileError, TarotError, UnknownName
@@ -31,8 +33,9 @@ from tarot.objectives.samples import draw_samples, render_evaluation_documents
 from tarot.objectives.task_loading import load_task, load_tasks
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_trials
+from tarot.search.kl_limit import PARTS
 from tarot.search.problem import Problem
-from tarot.search.retention import Retention
+from tarot.search.retention import LEAST_SHARE, Retention, part_of
 from tarot.search.tune import tune
 
 
@@ -185,6 +188,16 @@ def test_reading_stops_only_where_the_divergence_is_above(loaded: Any, few_promp
         assert (kl > stop_above) == (whole > stop_above) and kl <= whole
         assert kl == whole or kl > stop_above
     assert retention.kl(angles, 0.0) < whole
+
+
+@given(st.integers(1, 200))
+def test_parts_have_all_contexts_in_equal_shares(n: int) -> None:
+    contexts = [Request((i,), (0,)) for i in range(n)]
+    parts = [part_of(contexts, part) for part in range(PARTS)]
+    assert {context for part in parts for context in part} == set(contexts)
+    sizes = [len(part) for part in parts]
+    assert all(len(set(part)) == len(part) for part in parts)
+    assert max(sizes) - min(sizes) <= 1 and min(sizes) >= min(n, LEAST_SHARE)
 
 
 def test_tune_keeps_the_limit_and_resumes(loaded: Any, few_prompts: None, tasks_folder: Path, tmp_path: Path) -> None:

@@ -3,10 +3,10 @@
     maximise score(x)  subject to  KL(x) <= limit
     direction at trial t:  g / |g| - m_t h / |h|,    g = d score(x_t), h = d KL(x_t)
     m_t = max(0, l_t + PROPORTIONAL min(e_t, LARGEST)),    l_t = max(0, l_(t-1) + INTEGRAL min(e_t, 1)),  l_0 = INITIAL
-    e_t = (mean of the last PARTS KLs) / (MARGIN limit) - 1
+    e_t = (mean of the last RECENT KLs) / (MARGIN limit) - 1
 
 Each trial reads one of PARTS parts of the retained contexts, in turn, so that they cost little more than the samples.
-The mean over the last trials has read all of them. Whether a trial is within the limit is decided on all contexts. At
+The mean over the last trials has read half of them. Whether a trial is within the limit is decided on all contexts. At
 the end the trial with the highest score is also shrunk towards the identity until it is within.
 
 The multiplier m grows while the divergence is above the limit and falls while it is below, so nobody has to choose a
@@ -34,7 +34,7 @@ from torch import Tensor
 from tarot.search.trials import Trial
 
 INITIAL, INTEGRAL, PROPORTIONAL, LARGEST = 0.5, 0.1, 0.3, 3.0
-PARTS = 8
+PARTS, RECENT = 16, 8
 MARGIN = 0.9  # aim below the limit, so that trials near the aim satisfy it
 SHRINKINGS = 4  # times that the best trial is shrunk to come within the limit
 # A trial is taken to be above the limit if the mean of the last LAST KLs is above this multiple of it. To read all
@@ -73,7 +73,7 @@ def step_scale(max_kl: float) -> float:
 
 def recent_kl(kls: Sequence[float | None]) -> float:
     """Return the mean divergence of the last trials, each on its part of the contexts; failed ones are left out."""
-    known = [kl for kl in kls if kl is not None][-PARTS:]
+    known = [kl for kl in kls if kl is not None][-RECENT:]
     return sum(known) / len(known) if known else math.inf
 
 
@@ -161,7 +161,7 @@ def multiplier(kls: Sequence[float], limit: float) -> float:
     """
     total, excess = INITIAL, -1.0
     for n in range(1, len(kls) + 1):
-        excess = recent_kl(kls[max(0, n - PARTS) : n]) / (MARGIN * limit) - 1
+        excess = recent_kl(kls[max(0, n - RECENT) : n]) / (MARGIN * limit) - 1
         total = max(0.0, total + INTEGRAL * min(excess, 1.0))
     return max(0.0, total + PROPORTIONAL * min(excess, LARGEST))
 

@@ -1,7 +1,7 @@
 """The retention of a search: what its edits must not change, and by how much they do."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,24 @@ import torch
 from tarot.edit.hooks import apply_rotation
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
+from tarot.models.scoring.scorer import Request
 from tarot.objectives.retained import make_retained, retained_digest
 from tarot.objectives.retention import RetentionTerm
 from tarot.search.kl_limit import PARTS
 from tarot.search.problem import Problem
 from tarot.search.protocol import Point
 from tarot.search.space import Angles, Space
+
+LEAST_SHARE = 2  # contexts of a source in a part: one text alone says little
+
+
+def part_of(contexts: Sequence[Request], part: int) -> Sequence[Request]:
+    """Return the contexts of a source that a part has, from 0 to `PARTS` - 1; of few, each is in several parts."""
+    if len(contexts) >= LEAST_SHARE * PARTS:
+        return contexts[part::PARTS]
+    n = len(contexts)
+    chosen = dict.fromkeys((part + i * n // LEAST_SHARE) % n for i in range(LEAST_SHARE))
+    return [contexts[i] for i in chosen]
 
 
 @dataclass(frozen=True)
@@ -25,8 +37,8 @@ class Retention:
 
     Attributes:
         problem: what is searched.
-        parts: the divergence on each part of the retained contexts. Every part has its share of every source, and every
-            source has the same weight.
+        parts: the divergence on each part of the retained contexts. Every part has its share of every source, at least
+            `LEAST_SHARE` contexts where there are so many, and every source has the same weight.
         sources: number of contexts of each source.
         digest: of all contexts.
     """
@@ -73,7 +85,7 @@ class Retention:
         )
         parts = []
         for k in range(PARTS):
-            shares = [source.contexts[k::PARTS] or source.contexts for source in sources]
+            shares = [part_of(source.contexts, k) for source in sources]
             parts.append(
                 RetentionTerm(
                     loaded.model,
