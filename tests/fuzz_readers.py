@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import json
 import random
+import re
 import signal
 import sys
 import time
@@ -28,10 +29,26 @@ from types import FrameType
 import torch
 from checkpoint import CHOICE, byte_model, byte_tokenizer, save_checkpoint, write_gguf
 from fuzz_changes import change
+from fuzz_inputs import (
+    ANSWERED,
+    BENCH_RECIPE,
+    EFFECTS,
+    LIMITED,
+    PROMPTS_JSON,
+    PROMPTS_TEXT,
+    PROVENANCE,
+    TEMPLATE,
+    TRADE_OFF,
+    TUNE_RECIPE,
+    draw_sets,
+)
 
+from tarot._files.recipe_file import read_recipe
+from tarot.cli.recipe import BenchRecipe, TuneRecipe, _option_value
 from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.adapter_folder import METADATA, WEIGHTS
 from tarot.edit.export.peft import from_peft, to_peft
+from tarot.edit.gate import PromptGate
 from tarot.edit.model_card import format_model_card
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
@@ -39,14 +56,16 @@ from tarot.errors import TarotError, printable
 from tarot.evaluation import regression as gate
 from tarot.evaluation import results_file
 from tarot.evaluation import reward_results as rewarded
-from tarot.evaluation.as_tuned import config_of
-from tarot.evaluation.command import not_repeated
+from tarot.evaluation.as_tuned import config_of, kept_limit
+from tarot.evaluation.command import edit_options, not_repeated
 from tarot.evaluation.compare_rewards import reward_of
 from tarot.evaluation.held_out import HeldOut
 from tarot.evaluation.results import Arm, Comparison
 from tarot.evaluation.statistics.means import difference
+from tarot.models.answer_log import AnswerLog
 from tarot.models.chat import ChatRenderer
 from tarot.models.load import load_model
+from tarot.objectives.prompt_file import read_prompt_file
 from tarot.objectives.rewards import is_reward
 from tarot.objectives.task_names import check_task_names, task_names_in
 from tarot.objectives.text_scores import ScoredTexts, TextScores, read_text_scores
@@ -54,11 +73,13 @@ from tarot.report.head_figures import angle_map
 from tarot.report.page import render
 from tarot.report.pictures import read_pictures
 from tarot.report.rewards import front_rows
+from tarot.report.side_effect_words import describe_costs
 from tarot.report.svg import write_svg
 from tarot.report.table import summary_rows
 from tarot.search import TrialLog
 from tarot.search.folder import TRIALS, read_curve
 from tarot.search.pareto import pareto_front
+from tarot.search.policy_gradient import DRAWS_FILE, DrawLog, read_draws
 from tarot.search.trials import Trial, best_of
 
 LONGEST = 5.0  # seconds of processor time that one round may take
@@ -82,33 +103,6 @@ class Reader:
 # Valid files and their readers ---------------------------------------------------------------------
 
 model = cache(byte_model)
-PROVENANCE: dict[str, object] = {
-    "model": "folder/model",
-    "dtype": "auto",
-    "task": "own_choice",
-    "num_fewshot": 2,
-    "num_samples": 4,
-    "space": "head",
-    "search": "adam",
-    "objective": "log_probability",
-    "sites": "heads",
-    "layers": 0.5,
-    "bound": 0.785,
-    "rotation": "rotary",
-    "seed": 0,
-    "apply_chat_template": True,
-    "trials_per_step": 1,
-    "fluency_floor": None,
-    "budget": 9,
-    "trials": 3,
-    "spent": 9,
-    "interrupted": False,
-    "scores": {"identity": -3.5, "best": -0.25},
-    "seconds": {"evaluating": 1.5, "proposing": 0.25},
-    "samples_drawn": [{"id": f"train/{i}", "key": f"{i:016x}", "num_fewshot": 2} for i in range(4)],
-    "versions": {"torch": "2.13"},
-    "pruned": {"keep": 0.9, "before": None, "heads": 2, "of": 6, "scores": {"identity": -3.5}},
-}
 
 
 def _adapter() -> Adapter:
@@ -117,17 +111,23 @@ def _adapter() -> Adapter:
     return made.scaled(0.5) if made.provenance.get("parents") else made
 
 
+def _gated() -> Adapter:
+    gate = PromptGate(1, torch.linspace(-1.0, 1.0, model().config.hidden_size), -0.5)
+    return replace(_adapter(), gate=gate, provenance={**PROVENANCE, **LIMITED})
+
+
 def _read_adapter(folder: Path, rng: random.Random) -> object:
     if rng.random() < 0.5:  # read the changed weights instead of stopping at their digest
-        with_digest = (folder / METADATA).read_bytes()
-        valid = hashlib.sha256(dict(ADAPTER.files)[WEIGHTS]).hexdigest().encode()
         digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest().encode()
-        (folder / METADATA).write_bytes(with_digest.replace(valid, digest))
+        (folder / METADATA).write_bytes(re.sub(rb"[0-9a-f]{64}", digest, (folder / METADATA).read_bytes()))
     adapter = Adapter.from_pretrained(folder)
     adapter.scaled(0.5).save_pretrained(folder / "again")
     assert Adapter.from_pretrained(folder / "again").tasks == adapter.tasks
     format_model_card(json.loads((folder / "again" / METADATA).read_bytes()), "owner/name")
-    not_repeated(adapter)
+    edit_options(adapter), not_repeated(adapter), kept_limit(adapter)
+    if adapter.gate:
+        with adapter.apply(model()):
+            pass
     if is_reward(config_of(adapter).objective):
         reward_of(adapter, None)
     return adapter.find_sites(model())
@@ -181,6 +181,38 @@ def _read_task(folder: Path, rng: random.Random) -> object:
     names = task_names_in(folder)
     check_task_names(["own_choice"], folder)
     return names
+
+
+def _read_recipes(folder: Path, rng: random.Random) -> object:
+    return [
+        {name: _option_value(name, value, False) for name, value in read_recipe(folder / file, schema).items()}
+        for file, schema in (("tune.yml", TuneRecipe), ("bench.yml", BenchRecipe))
+    ]
+
+
+def _read_prompts(folder: Path, rng: random.Random) -> object:
+    template = rng.choice((None, ChatRenderer(byte_tokenizer(), {})))
+    return [read_prompt_file(folder / name, template) for name in ("prompts.txt", "prompts.jsonl")]
+
+
+def _read_draws(folder: Path, rng: random.Random) -> object:
+    log = DrawLog(folder)
+    for draws in list(log.sets.values())[:1]:
+        log.add(len(log.sets), draws)
+    return read_draws(folder)
+
+
+def _read_answers(folder: Path, rng: random.Random) -> object:
+    log = AnswerLog(folder / "answers.jsonl", "owner")
+    found = [log.find(kind, arguments) for kind, (arguments, _) in ANSWERED.items()]
+    json.dumps(found, allow_nan=False, ensure_ascii=False).encode()
+    log.add_partial("loglikelihood_rolling", ("item 8",), -1.5)
+    return AnswerLog(log.path, "owner").find("loglikelihood_rolling", ("item 8",))
+
+
+def _read_effects(folder: Path, rng: random.Random) -> object:
+    costs, figures = describe_costs(folder), read_pictures(folder)
+    return render([_cell()], analyses=[figures], costs=costs) if rng.random() < 1 / RENDERED / 4 else costs
 
 
 def _read_checkpoint(folder: Path, rng: random.Random) -> object:
@@ -253,11 +285,6 @@ def _rewarded() -> rewarded.RewardComparison:
 
 
 SETTINGS = {"model": "folder/model", "budget": 9, "prompts": "0123456789abcdef"}
-TEMPLATE = (
-    "{% for m in messages %}{% if loop.first and m.role == 'system' %}<system>{{ m.content | trim }}"
-    "{% elif loop.index < 10 * 2 %}<{{ m['role'] }}>{{ m.content }}{% else %}{{ raise_exception('role') }}{% endif %}"
-    "{% for i in range(2) %}{{ '-' * i }}{% endfor %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
-)
 
 
 def _written(write: Callable[[Path], object]) -> dict[str, bytes]:
@@ -282,19 +309,36 @@ def _write_pictures(folder: Path) -> None:
     write_svg(folder / "heads.svg", angle_map("heads", ((0.5, -0.25), (0.1, 0.2)), (0, 1)))
 
 
+def _write_answers(folder: Path) -> None:
+    log = AnswerLog(folder / "answers.jsonl", "owner")
+    for kind, (arguments, answer) in ANSWERED.items():
+        log.add_partial(kind, arguments, answer)
+
+
+def _write_effects(folder: Path) -> None:
+    (folder / "effects.csv").write_bytes(EFFECTS)
+    (folder / "tradeoff.csv").write_bytes(TRADE_OFF)
+    write_svg(folder / "effects.svg", angle_map("heads", ((0.5, -0.25), (0.1, 0.2)), (0, 1)))
+
+
 def _write_gguf(folder: Path) -> None:
     write_gguf(byte_model(layers=1), folder / "model.gguf")
 
 
-ADAPTER = Reader("adapter", _written(lambda folder: _adapter().save_pretrained(folder)), _read_adapter)
 READERS = (
-    ADAPTER,
+    Reader("adapter", _written(lambda folder: _adapter().save_pretrained(folder)), _read_adapter),
     Reader(
         "composition",
         _written(lambda folder: _adapter().scaled(0.5).scaled(2.0).save_pretrained(folder)),
         _read_adapter,
     ),
+    Reader("gated", _written(lambda folder: _gated().save_pretrained(folder)), _read_adapter),
     Reader("trials", _written(_write_trials), _read_trials),
+    Reader("recipes", {"tune.yml": TUNE_RECIPE, "bench.yml": BENCH_RECIPE}, _read_recipes),
+    Reader("prompts", {"prompts.txt": PROMPTS_TEXT, "prompts.jsonl": PROMPTS_JSON}, _read_prompts),
+    Reader("draws", {DRAWS_FILE: draw_sets()}, _read_draws),
+    Reader("answers", _written(_write_answers), _read_answers),
+    Reader("effects", _written(_write_effects), _read_effects),
     Reader(
         "outcomes",
         {"outcomes.json": json.dumps({str(i): asdict(each) for i, each in _rewarded().outcomes.items()}).encode()},

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -133,6 +134,12 @@ def test_a_folder_that_is_not_one_causal_model_is_refused(
     damage(copied)
     message = load_error(copied)
     assert keyword in message and str(copied) in message
+
+
+def test_a_pipe_in_a_checkpoint_folder_is_refused(copied: Path) -> None:
+    (copied / "tokenizer.json").unlink()
+    os.mkfifo(copied / "tokenizer.json")
+    assert "regular files" in load_error(copied)
 
 
 def add_weight(folder: Path, name: str) -> None:

@@ -1,5 +1,6 @@
 """Task names: the same that lm-eval finds, without importing it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -98,3 +99,14 @@ def test_a_misspelt_task_fails_before_slow_imports(tmp_path: Path, arguments: tu
     assert done.stdout == "2 set()\n"
     assert done.stderr == "error: expected a known task, got 'synth_colr'; did you mean 'synth_color'?\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_pipe_among_task_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "plain.yaml").write_text("task: plain\n")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "includes.yaml").write_text("include: pipe\n")
+    with pytest.raises(TarotError, match="not a regular file"):
+        check_task_names(["no_such_task"], tmp_path)
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(TarotError, match=r"pipe\.yaml"):
+        check_task_names(["plain"], tmp_path)

@@ -146,6 +146,9 @@ def check_checkpoint_folder(folder: Path) -> None:
         )
     if not (folder / "config.json").is_file():
         raise TarotError("a checkpoint folder, with config.json", f"{folder} without it", "check the path")
+    for path in folder.iterdir():
+        if path.exists() and not (path.is_file() or path.is_dir()):  # transformers would read a pipe without end
+            raise TarotError("regular files in a checkpoint folder", str(path), "remove it")
     if not any(folder.glob("*.safetensors")):
         pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
         raise TarotError(

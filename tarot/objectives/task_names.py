@@ -21,7 +21,7 @@ import yaml
 
 from tarot._files.atomic import write_atomically
 from tarot._files.paths import cache_folder
-from tarot._files.strict_json import BROKEN_JSON
+from tarot._files.strict_json import BROKEN_JSON, read_file
 from tarot.errors import MissingFileError, TarotError, UnknownName
 
 IGNORED_FOLDERS = frozenset({"__pycache__", ".ipynb_checkpoints"})  # as lm-eval does
@@ -134,8 +134,7 @@ def read_task_file(path: Path) -> dict[str, Any]:
 def _merge_includes(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if path in above:
         raise ValueError(f"Include cycle at {path}")
-    with path.open("rb") as file:
-        content = yaml.load(file, Loader=_TaskFile)  # derives from the safe loader
+    content = yaml.load(read_file(path), Loader=_TaskFile)  # derives from the safe loader
     if not isinstance(content, dict):
         raise ValueError(f"Expected YAML dict from {path}, got {type(content).__name__}")
     includes = content.pop("include", None) or []
@@ -158,7 +157,7 @@ def lm_eval_names() -> frozenset[str]:
     stamp = [_SCAN_VERSION, version("lm-eval"), str(folder), folder.stat().st_mtime_ns]
     cache = cache_folder() / "lm-eval-tasks.json"
     with suppress(OSError, *BROKEN_JSON):
-        content = json.loads(cache.read_text(encoding="utf-8"))
+        content = json.loads(read_file(cache))
         if isinstance(content, dict) and content.get("of") == stamp:
             return frozenset(map(str, content["names"]))
     names = sorted(_scan_names(folder))
@@ -174,7 +173,7 @@ def _scan_names(folder: Path) -> set[str]:
     seen = set(todo)
     for path in todo:  # grows while it is read
         try:
-            content = path.read_bytes()
+            content = read_file(path)
         except OSError:
             continue  # an included file that does not exist
         for named, items in _NAMING.findall(content):
@@ -196,4 +195,7 @@ def task_file_stamps(folder: Path) -> Iterator[tuple[Path, int, int]]:
 def _task_files(folder: Path) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(set(folders) - IGNORED_FOLDERS)
-        yield from (Path(parent, name) for name in sorted(files) if name.endswith(".yaml"))
+        for path in (Path(parent, name) for name in sorted(files) if name.endswith(".yaml")):
+            if path.exists() and not path.is_file():  # lm-eval would read a pipe without end
+                raise TarotError("regular task files", str(path), "remove it")
+            yield path
