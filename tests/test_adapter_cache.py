@@ -13,9 +13,11 @@ from tarot.edit.adapter_folder import METADATA, WEIGHTS
 from tarot.errors import TarotError
 from tarot.evaluation import adapter_cache as cache
 from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.text_scores import TEXT_SCORES_FILE
 from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import LOCK, TRIALS
+from tarot.search.policy_gradient import DRAWS_FILE
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +107,17 @@ def test_an_entry_without_trials_is_renamed(tuned) -> None:
     assert (again.fingerprint, same, evaluated) == (first.fingerprint, folder, [0, 1, 2, 3])
     assert len(messages) == 1 and messages[0].startswith("renamed a damaged cache entry to ")
     assert (folder.with_name(f"{folder.name}.damaged-1") / TRIALS).read_bytes() == content[:20]
+
+
+@pytest.mark.parametrize("name", [TEXT_SCORES_FILE, DRAWS_FILE])
+def test_a_damaged_file_beside_the_trials_is_renamed(tuned, name: str) -> None:
+    first, folder, _, _ = tuned()
+    (folder / METADATA).unlink()
+    (folder / name).write_text("[")
+    again, same, messages, evaluated = tuned()
+    assert (again.fingerprint, same, evaluated) == (first.fingerprint, folder, [])
+    assert messages[0].startswith(f"renamed {folder / name} to {name}.damaged: ")
+    assert (folder / f"{name}.damaged").read_text() == "["
 
 
 def test_an_entry_in_use_is_left_alone(tuned) -> None:

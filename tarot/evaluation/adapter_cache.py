@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tarot._files.atomic import write_atomically
 from tarot._files.lock import hold_lock
+from tarot._files.strict_json import read_file
 from tarot.edit.adapter import Adapter
 from tarot.edit.adapter_folder import METADATA, WEIGHTS
 from tarot.errors import FileAccessError, TarotError
@@ -29,6 +30,7 @@ from tarot.search import SearchResult, Trial, TrialLog
 from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import LOCK, TRIALS
+from tarot.search.policy_gradient import DRAWS_FILE, read_draws
 from tarot.search.provenance import library_versions, search_settings
 from tarot.search.trials import intact_size
 from tarot.search.tune import check_request, tune
@@ -162,15 +164,16 @@ def _repair(folder: Path, notify: Callable[[str], None]) -> int:
             notify(f"wrote the adapter in {folder} again, from its trials: {error}")
         (folder / METADATA).unlink(missing_ok=True)
         (folder / WEIGHTS).unlink(missing_ok=True)
-    content = path.read_bytes()
+    content = read_file(path)
     if size <= content.rfind(b"\n"):  # an interrupted search leaves a last line without its end
         write_atomically(folder / f"{TRIALS}.damaged", content)
         os.truncate(path, size)
         notify(f"kept the intact trials in {path}; the damaged file is {TRIALS}.damaged")
-    try:
-        read_text_scores(folder)
-    except TarotError as error:
-        if (folder / TEXT_SCORES_FILE).exists():
-            (folder / TEXT_SCORES_FILE).rename(folder / f"{TEXT_SCORES_FILE}.damaged")
-            notify(f"renamed {folder / TEXT_SCORES_FILE} to {TEXT_SCORES_FILE}.damaged: {error}")
+    for name, read in ((TEXT_SCORES_FILE, read_text_scores), (DRAWS_FILE, read_draws)):
+        try:
+            if (folder / name).exists():
+                read(folder)
+        except TarotError as error:
+            (folder / name).rename(folder / f"{name}.damaged")
+            notify(f"renamed {folder / name} to {name}.damaged: {error}")
     return len(TrialLog.read(path).trials)
