@@ -129,7 +129,7 @@ class ShapeMismatch(InvalidValueError):
 _LISTED = 10  # documents that a note names
 
 
-def describe_missing_numbers(documents: Sequence[int], n: int) -> str:
+def describe_missing_numbers(documents: Sequence[object], n: int) -> str:
     """Return a note that counts and names the documents, of `n`, for which a model computed NaN or infinity."""
     listed = ", ".join(map(str, documents[:_LISTED])) + (", ..." if len(documents) > _LISTED else "")
     return f"{len(documents)} of {n} documents without a number (NaN or infinite): {listed}"

@@ -93,13 +93,13 @@ ANSWERED: Mapping[str, tuple[tuple[Any, ...], Any]] = MappingProxyType(
         "generate_until": (("item 7", {"until": ["\n"]}), " gr\u00fcn"),
     }
 )
-EFFECTS = b"""adapter,task,tuned_on,base,edited,change,low,high,p,documents,without_number
-mine,own_choice,True,0.25,0.75,0.5,0.25,0.75,0.001,12,
-mine,other_task,False,0.5,0.25,-0.25,-0.5,-0.125,0.01,12,3 7
+EFFECTS = b"""adapter,fingerprint,task,tuned_on,base,edited,change,low,high,p,documents,without_number
+mine,1f,own_choice,True,0.25,0.75,0.5,0.25,0.75,0.001,12,
+mine,1f,other_task,False,0.5,0.25,-0.25,-0.5,-0.125,0.01,12,3 7
 """
-TRADE_OFF = b"""adapter,strength,score,gain,kl_nats,kl_low,kl_high,base_perplexity,perplexity,without_number
-mine,0.0,0.25,0.0,0.0,0.0,0.0,12.5,12.5,
-mine,1.0,0.75,0.5,0.125,0.1,0.15,12.5,14.0,3
+TRADE_OFF = b"""adapter,fingerprint,strength,score,gain,kl_nats,kl_low,kl_high,base_perplexity,perplexity,without_number
+mine,1f,0.0,0.25,0.0,0.0,0.0,0.0,12.5,12.5,
+mine,1f,1.0,0.75,0.5,0.125,0.1,0.15,12.5,14.0,3
 """
 
 

@@ -73,7 +73,7 @@ from tarot.report.head_figures import angle_map
 from tarot.report.page import render
 from tarot.report.pictures import read_pictures
 from tarot.report.rewards import front_rows
-from tarot.report.side_effect_words import describe_costs
+from tarot.report.side_effect_words import read_costs
 from tarot.report.svg import write_svg
 from tarot.report.table import summary_rows
 from tarot.search import TrialLog
@@ -211,7 +211,7 @@ def _read_answers(folder: Path, rng: random.Random) -> object:
 
 
 def _read_effects(folder: Path, rng: random.Random) -> object:
-    costs, figures = describe_costs(folder), read_pictures(folder)
+    costs, figures = read_costs(folder), read_pictures(folder)
     return render([_cell()], analyses=[figures], costs=costs) if rng.random() < 1 / RENDERED / 4 else costs
 
 

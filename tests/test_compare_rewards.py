@@ -1,5 +1,6 @@
 """Reward, fluency and variety in lm-eval's results, and of base and edited texts for the same documents."""
 
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
@@ -59,6 +60,22 @@ def test_results_contain_reward_fluency_and_variety(loaded: LoadedModel) -> None
     assert [document["fluency"] for document in documents] == fluency(prompts, texts)
     assert [document["reward"] for document in documents] == make_reward(NAME, fluency)(prompts, texts)
     assert "reward,none" not in results["results"]["synth_color"]
+
+
+def test_documents_without_a_number_have_no_reward(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = evaluate(loaded.model, loaded.tokenizer, ["openings"], limit=3)
+    results["samples"]["openings"][1]["without_number"] = True
+    results["without_number"] = {"openings": [1]}
+    monkeypatch.setattr("tarot.evaluation.compare_rewards.evaluate_as_tuned", lambda *_, **__: results)
+    with pytest.raises(TarotError, match=r"1 of 3 documents without a number \(NaN or infinite\): 1"):
+        compare_rewards(loaded, tuned(loaded))
+    add_rewards(loaded, results)
+    first, broken, last = results["samples"]["openings"]
+    assert math.isnan(broken["reward"]) and math.isnan(broken["fluency"])
+    values = results["results"]["openings"]
+    for name in ("reward", "fluency"):
+        assert values[f"{name},none"] == fmean((first[name], last[name]))
+    assert results["without_number"] == {"openings": [1]}
 
 
 def test_a_user_requests_a_reward_by_name(loaded: LoadedModel, tmp_path: Path) -> None:

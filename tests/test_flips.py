@@ -9,9 +9,9 @@ import torch
 
 from tarot.analysis.flips import find_flips
 from tarot.analysis.results import FlipsResult
-from tarot.analysis.tuned_documents import greedy_answers, tuned_documents
+from tarot.analysis.tuned_documents import answer_documents, tuned_documents
 from tarot.edit.adapter import Adapter
-from tarot.evaluation.results import OUTSIDE
+from tarot.evaluation.results import OUTSIDE, Arm
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 
@@ -41,10 +41,15 @@ def test_flips_equal_those_of_single_documents(loaded: LoadedModel, tuned_adapte
         base = answers()
         with tuned_adapter.apply(model):
             edited = answers()
-        both = ([answer for answer, _ in greedy_answers] for greedy_answers in (base, edited))
-        flips = find_flips(model, loaded.tokenizer, tuned_adapter, samples, encode, *both, n_tokens=3)
+        both = [arm([answer for answer, _ in answered]) for answered in (base, edited)]
+        result = find_flips(model, loaded.tokenizer, tuned_adapter, samples, encode, *both, n_tokens=3)
+        first = result.flips[0]
+        both[1] = replace(both[1], without_number=(first.row,))
+        others = find_flips(model, loaded.tokenizer, tuned_adapter, samples, encode, *both, n_tokens=3)
     finally:
         head.bias = None
+    assert result.without_number == () and others == FlipsResult(result.flips[1:], (first.id,))
+    flips = result.flips
     flipped = [i for i, s in enumerate(samples) if (base[i][0] == s.gold) != (edited[i][0] == s.gold)]
     assert flipped and [flip.row for flip in flips] == flipped
     for flip in flips:
@@ -56,8 +61,12 @@ def test_flips_equal_those_of_single_documents(loaded: LoadedModel, tuned_adapte
         assert flip.moved[0].text == "abc"[samples[i].gold]
         furthest = (edited[i][1].exp() - base[i][1].exp()).abs().topk(3).indices.tolist()
         assert {moved.id for moved in flip.moved} >= set(furthest)
-    (token,) = FlipsResult(tuple(flips)).most_moved_tokens(1)
+    (token,) = result.most_moved_tokens(1)
     assert token.text in "abc" and math.isfinite(token.base + token.edited) and 1 <= token.n_documents <= len(flips)
+
+
+def arm(greedy: list[int]) -> Arm:
+    return Arm("", 0, tuple(greedy), tuple(greedy), (0.5,) * len(greedy), 0.0)
 
 
 def identity_of(tuned_adapter: Adapter) -> Adapter:
@@ -68,6 +77,7 @@ def test_the_identity_flips_nothing(loaded: LoadedModel, tuned_adapter: Adapter,
     encode = TarotLM(loaded.model, tokenizer=loaded.tokenizer).encode
     samples = tuned_documents(loaded, tuned_adapter, include_path=tasks_folder, limit=4)
     options = {"include_path": tasks_folder, "limit": 4}
-    both = [greedy_answers(loaded, tuned_adapter, edit, **options) for edit in (None, identity_of(tuned_adapter))]
-    assert find_flips(loaded.model, loaded.tokenizer, identity_of(tuned_adapter), samples, encode, *both) == []
-    assert FlipsResult(()).most_moved_tokens() == []
+    both = [answer_documents(loaded, tuned_adapter, edit, **options) for edit in (None, identity_of(tuned_adapter))]
+    nothing = FlipsResult(())
+    assert find_flips(loaded.model, loaded.tokenizer, identity_of(tuned_adapter), samples, encode, *both) == nothing
+    assert nothing.most_moved_tokens() == []

@@ -9,10 +9,12 @@ from checkpoint import byte_model, byte_tokenizer
 from edits import hooks, snapshot, unchanged
 
 import tarot
+from tarot.cli.try_ import _score
 from tarot.edit.adapter import Adapter
 from tarot.errors import InvalidValueError, TarotError
 from tarot.evaluation.side_by_side import SideBySide, check_try_task
 from tarot.models.loaded_model import LoadedModel
+from tarot.models.missing_numbers import NO_NUMBER
 from tarot.models.text_stream import TextStream
 
 
@@ -174,3 +176,12 @@ def test_a_document_that_the_adapter_was_tuned_on_is_refused(tuned_adapter: Adap
     (folder / "choice.yaml").write_text(config.replace("own_choice", "own_leak"))
     with pytest.raises(TarotError, match="samples or shots"):
         check_try_task("own_leak", tuned_adapter, include_path=folder)
+
+
+def test_what_is_no_number_is_named(loaded: LoadedModel, tuned_adapter: Adapter, tasks_folder: Path) -> None:
+    model = byte_model()
+    model.model.layers[0].mlp.down_proj.weight[0, 0] = float("nan")
+    side_by_side = SideBySide(LoadedModel("bytes", model, byte_tokenizer()), max_new_tokens=4)
+    (document,) = side_by_side.try_task("own_choice", tuned_adapter, include_path=tasks_folder, limit=1)
+    assert document.texts.base == document.texts.edited == "(no number (NaN or infinite))"
+    assert {_score(value) for answer in document.answers for value in (answer.base, answer.edited)} == {NO_NUMBER}

@@ -11,15 +11,16 @@ import pytest
 import torch
 from checkpoint import byte_model, byte_tokenizer, write_tasks
 
-from tarot.analysis.divergence import measure_divergence
-from tarot.analysis.side_effects import check_side_effects, measure_side_effects
+from tarot.analysis.divergence import Divergence, measure_divergence
+from tarot.analysis.side_effects import SideEffects, check_side_effects, measure_side_effects
 from tarot.analysis.task_changes import measure_task_changes
-from tarot.analysis.trade_off import measure_trade_off
+from tarot.analysis.trade_off import StrengthPoint, measure_trade_off
 from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import TarotError
 from tarot.evaluation.statistics.gains import Gain
+from tarot.evaluation.statistics.means import Mean
 from tarot.models.loaded_model import LoadedModel
 from tarot.report.side_effect_words import read_costs
 from tarot.report.side_effects import write_side_effects
@@ -62,6 +63,22 @@ def test_the_identity_changes_no_task(folder: Path) -> None:
     for name, change in row.items():
         assert change.edited - change.base == pytest.approx(change.gain.value)
         assert change.base == nothing[name].base == nothing[name].edited
+
+
+def test_documents_without_a_number_are_counted_and_named(folder: Path, tmp_path: Path) -> None:
+    broken = LoadedModel("bytes", byte_model(), byte_tokenizer())
+    (token,) = broken.tokenizer.encode("3", add_special_tokens=False)
+    broken.model.get_input_embeddings().weight[token] = torch.nan  # the questions are item 1000 to 1011
+    (row,) = measure_task_changes(broken, [an_adapter()], ["own_choice"], include_path=folder, limit=6)
+    change = row["own_choice"]
+    assert change.without_number == (3,) and change.gain.n == 6
+    point = StrengthPoint(1.0, change, Divergence(40, 1.0, 1.0, Mean(0.0, 0.0, 0.0)))
+    write_side_effects(SideEffects({"one": "1f"}, {"one": "another"}, {"one": row}, {"one": [point]}), tmp_path)
+    for name in ("effects.csv", "tradeoff.csv"):
+        with (tmp_path / name).open(newline="") as file:
+            assert [each["without_number"] for each in csv.DictReader(file)] == ["3"]
+    assert "answers without a number, which count as wrong: 1" in (tmp_path / "effects.svg").read_text()
+    assert "answers without a number, which count as wrong: 1 of own_choice (rows 3)" in read_costs(tmp_path)[0].tasks
 
 
 def test_a_trade_off_goes_from_the_base_to_the_adapter(folder: Path) -> None:

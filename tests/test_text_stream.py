@@ -96,3 +96,18 @@ def test_the_end_token_ends_the_text() -> None:
     everything = written(model, prompt, 9)
     model.generation_config.eos_token_id = [everything[4], 60]
     assert written(model, prompt, 9) == everything[: everything.index(everything[4]) + 1]
+
+
+@given(st.integers(0, 9))
+@settings(max_examples=5)
+@pytest.mark.usefixtures("no_gradients")
+def test_a_text_ends_where_the_model_computes_no_number(place: int) -> None:
+    """The embedding of one of the tokens that the model writes becomes NaN; nothing after that token is written."""
+    model, prompt = byte_model(), TOKENIZER("item").input_ids
+    whole = written(model, prompt, 10)
+    token = whole[place % len(whole)]
+    model.get_input_embeddings().weight[token] = torch.nan
+    stream = TextStream(model, Numbers(), prompt, max_new_tokens=10)
+    list(texts_of(stream))
+    left = whole[: 0 if token in prompt else whole.index(token) + 1]
+    assert (stream.tokens, stream.is_broken) == (left, len(left) < len(whole))

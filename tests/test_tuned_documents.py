@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from checkpoint import write_tasks
 
-from tarot.analysis.tuned_documents import greedy_answers, tuned_documents
+from tarot.analysis.tuned_documents import answer_documents, tuned_documents
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
@@ -38,4 +38,5 @@ def test_answers_equal_those_of_a_comparison(loaded: LoadedModel, tmp_path: Path
     )
     comparison = compare(loaded.model, loaded.tokenizer, edit, include_path=tasks_folder, limit=5)
     for arm, of in ((ZERO_SHOT, None), (EDITED, edit)):
-        assert greedy_answers(loaded, edit, of, include_path=tasks_folder, limit=5) == comparison.arm(arm).greedy
+        answers = answer_documents(loaded, edit, of, include_path=tasks_folder, limit=5)
+        assert answers.greedy == comparison.arm(arm).greedy

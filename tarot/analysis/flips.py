@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot.analysis.prompt_batches import answer_request, next_log_probabilities
-from tarot.analysis.results import Flip, TokenChange
+from tarot.analysis.results import Flip, FlipsResult, TokenChange
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.changes import changed_rows
+from tarot.evaluation.results import Arm
 from tarot.objectives.answers import Encode
 from tarot.objectives.samples import Sample
 
@@ -18,11 +19,11 @@ def find_flips(
     adapter: Adapter,
     samples: Sequence[Sample],
     encode: Encode,
-    base: Sequence[int],
-    edited: Sequence[int],
+    base: Arm,
+    edited: Arm,
     n_tokens: int = 6,
-) -> list[Flip]:
-    """Return the documents that flipped, in their order.
+) -> FlipsResult:
+    """Return the documents that flipped, in their order; none for which one of the models has no number.
 
     Args:
         model: a causal language model, unedited.
@@ -30,14 +31,16 @@ def find_flips(
         adapter: the edit.
         samples: the documents.
         encode: turns prompt and answer into tokens.
-        base: greedy answers of the unedited model, OUTSIDE for text that is no choice.
-        edited: greedy answers of the edited model, likewise.
+        base: answers of the unedited model.
+        edited: answers of the edited model.
         n_tokens: tokens of each flip besides the right answer's first.
     """
-    changes = changed_rows([sample.gold for sample in samples], base, edited)
-    rows = sorted([*changes.fixed, *changes.broken])
+    changes = changed_rows([sample.gold for sample in samples], base.greedy, edited.greedy)
+    missing = {*base.without_number, *edited.without_number}
+    lost = tuple(samples[row].id for row in sorted(missing))
+    rows = sorted({*changes.fixed, *changes.broken} - missing)
     if not rows:
-        return []
+        return FlipsResult((), lost)
     requests = [answer_request(samples[row], encode, tokenizer) for row in rows]
     contexts = [request.context for request in requests]
     before = next_log_probabilities(model, contexts)
@@ -51,6 +54,7 @@ def find_flips(
         moved = tuple(TokenChange(t, str(tokenizer.decode([t])), float(old[t]), float(new[t])) for t in tokens)
         sample = samples[row]
         prompt = sample.pairs[sample.gold][0]
-        fixed = edited[row] == sample.gold
-        flips.append(Flip(row, sample.id, prompt, fixed, sample.gold, base[row], edited[row], moved))
-    return flips
+        old_answer, new_answer = base.greedy[row], edited.greedy[row]
+        fixed = new_answer == sample.gold
+        flips.append(Flip(row, sample.id, prompt, fixed, sample.gold, old_answer, new_answer, moved))
+    return FlipsResult(tuple(flips), lost)

@@ -10,11 +10,12 @@ from tarot.analysis.heads import edited_heads, measure_head_maps, measure_layer_
 from tarot.analysis.lens import measure_lens
 from tarot.analysis.progress import OnStep, ignore_step
 from tarot.analysis.prompt_batches import answer_request
-from tarot.analysis.results import OBJECTIVE_UNITS, FlipsResult, MechanismResult
-from tarot.analysis.tuned_documents import greedy_answers, tuned_documents
+from tarot.analysis.results import OBJECTIVE_UNITS, MechanismResult
+from tarot.analysis.tuned_documents import answer_documents, tuned_documents
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.as_tuned import config_of
 from tarot.evaluation.lm_eval_results import check_scorable
+from tarot.evaluation.results import Arm
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.generated import GenerationObjective
@@ -29,6 +30,7 @@ def measure_mechanism(
     include_path: str | Path | None = None,
     limit: int | float | None = None,
     batch_size: int | None = None,
+    answers: str | Path | None = None,
     on_step: OnStep = ignore_step,
 ) -> Iterator[MechanismResult]:
     """Measure what an edit does inside the model; yield each part as soon as it is measured.
@@ -39,6 +41,7 @@ def measure_mechanism(
 
     Rewards have no right answers, and writing texts is too slow to do it for each head. For an adapter tuned for a
     reward the parts are: where heads look in the first document, and what the heads of each layer bring together.
+    `answers` is a file that stores the answers to the documents, as for `tarot.evaluate`.
 
     Raises:
         TarotError: the adapter has no recipe, does not fit the model, or was tuned on other data; no metric scores the
@@ -84,18 +87,20 @@ def measure_mechanism(
     unit = OBJECTIVE_UNITS[config.objective]
     yield measure_head_maps(objective, adapter.angles, layers, unit, lambda done: on_step("heads", done, n_scores))
 
-    def answer(edit: Adapter | None) -> tuple[int, ...]:
-        return greedy_answers(loaded, adapter, edit, include_path=include_path, limit=limit, batch_size=batch_size)
+    def answer(edit: Adapter | None) -> Arm:
+        return answer_documents(
+            loaded, adapter, edit, include_path=include_path, limit=limit, batch_size=batch_size, answers=answers
+        )
 
     on_step("flips", 0, 2)
     base = answer(None)
     on_step("flips", 1, 2)
     flips = find_flips(model, tokenizer, adapter, samples, encode, base, answer(adapter))
     on_step("flips", 2, 2)
-    yield FlipsResult(tuple(flips))
+    yield flips
 
     on_step("attention", 0, 1)
-    row = next((flip.row for flip in flips if flip.fixed), 0)
+    row = next((flip.row for flip in flips.flips if flip.fixed), 0)
     attention = measure_attention(loaded, adapter, requests[row].context)
     on_step("attention", 1, 1)
     yield attention

@@ -126,9 +126,15 @@ class MovedToken:
 
 @dataclass(frozen=True)
 class FlipsResult:
-    """All documents that flipped, in their order."""
+    """All documents that flipped, in their order.
+
+    Attributes:
+        flips: the documents.
+        without_number: names of the documents for which one of the models computed NaN or infinity; none is a flip.
+    """
 
     flips: tuple[Flip, ...]
+    without_number: tuple[str, ...] = ()
 
     def most_moved_tokens(self, n: int = 12) -> list[MovedToken]:
         """Return the `n` tokens that moved most, ranked by the sum of their changes in probability."""

@@ -45,6 +45,7 @@ def measure_side_effects(
     include_path: str | Path | None = None,
     limit: int | float | None = None,
     batch_size: int | None = None,
+    answers: str | Path | None = None,
     on_step: OnStep = ignore_step,
 ) -> SideEffects:
     """Measure what each adapter changes on every task, without shots, and what each strength buys and costs.
@@ -61,6 +62,7 @@ def measure_side_effects(
         include_path: folder of further task files.
         limit: number or fraction of each task's documents, the first ones; None for all.
         batch_size: most sequences of a forward pass; None to choose it automatically.
+        answers: file that stores the answers to the tasks, as for `tarot.evaluate`.
         on_step: shows the progress.
 
     Raises:
@@ -90,6 +92,7 @@ def measure_side_effects(
         limit=limit,
         apply_chat_template=all(config_of(adapter).apply_chat_template for adapter in adapters.values()),
         batch_size=batch_size,
+        answers=answers,
         on_step=on_step,
     )
     curves = {
@@ -101,6 +104,7 @@ def measure_side_effects(
             include_path=include_path,
             limit=limit,
             batch_size=batch_size,
+            answers=answers,
             on_step=on_step,
         )
         for name, adapter in adapters.items()

@@ -8,6 +8,7 @@ from tarot.analysis.progress import OnStep, ignore_step
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import check_scorable, logged_documents, read_answers
+from tarot.evaluation.results import Arm
 from tarot.evaluation.statistics.gains import Gain, f1_gain, weighted_f1
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.task_loading import load_tasks
@@ -17,11 +18,20 @@ SUITE = "tarot_synthetic"
 
 @dataclass(frozen=True)
 class TaskChange:
-    """Weighted F1 of the greedy answers to a task's documents, without and with the edit, and the paired gain."""
+    """Weighted F1 of the greedy answers to a task's documents, without and with the edit, and the paired gain.
+
+    Attributes:
+        base: score of the unedited model, a fraction.
+        edited: score of the edited model.
+        gain: edited minus base.
+        without_number: rows of the documents for which one of the models computed NaN or infinity. That answer counts
+            as wrong.
+    """
 
     base: float
     edited: float
     gain: Gain
+    without_number: tuple[int, ...] = ()
 
 
 def measure_task_changes(
@@ -34,9 +44,12 @@ def measure_task_changes(
     limit: int | float | None = None,
     apply_chat_template: bool = True,
     batch_size: int | None = None,
+    answers: str | Path | None = None,
     on_step: OnStep = ignore_step,
 ) -> list[dict[str, TaskChange]]:
     """Measure what each adapter changes on each task; the base model answers every document once.
+
+    `answers` is a file that stores the answers, as for `tarot.evaluate`.
 
     Returns:
         For each adapter its changes by the name of the task.
@@ -56,8 +69,8 @@ def measure_task_changes(
     for task in known.values():
         check_scorable(task)
 
-    def answer(adapter: Adapter | None) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-        """Return right and greedy answers by task."""
+    def answer(adapter: Adapter | None) -> dict[str, tuple[tuple[int, ...], Arm]]:
+        """Return the right answers and those of the model, by task."""
         results = evaluate(
             loaded.model,
             loaded.tokenizer,
@@ -68,9 +81,9 @@ def measure_task_changes(
             limit=limit,
             apply_chat_template=apply_chat_template,
             batch_size=batch_size,
+            answers=answers,
         )
-        arms = {name: read_answers(task, logged_documents(results, name)) for name, task in known.items()}
-        return {name: (gold, arm.greedy) for name, (gold, arm) in arms.items()}
+        return {name: read_answers(task, logged_documents(results, name)) for name, task in known.items()}
 
     n_passes = len(adapters) + 1
     on_step("answering tasks", 0, n_passes)
@@ -84,5 +97,10 @@ def measure_task_changes(
     return rows
 
 
-def _task_change(gold: Sequence[int], base: Sequence[int], edited: Sequence[int]) -> TaskChange:
-    return TaskChange(weighted_f1(gold, base), weighted_f1(gold, edited), f1_gain(gold, base, edited))
+def _task_change(gold: Sequence[int], base: Arm, edited: Arm) -> TaskChange:
+    return TaskChange(
+        weighted_f1(gold, base.greedy),
+        weighted_f1(gold, edited.greedy),
+        f1_gain(gold, base.greedy, edited.greedy),
+        tuple(sorted({*base.without_number, *edited.without_number})),
+    )

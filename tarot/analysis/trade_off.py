@@ -49,6 +49,7 @@ def measure_trade_off(
     include_path: str | Path | None = None,
     limit: int | float | None = None,
     batch_size: int | None = None,
+    answers: str | Path | None = None,
     on_step: OnStep = ignore_step,
 ) -> list[StrengthPoint]:
     """Measure the gain on the adapter's own task, prompted as in tuning, and the drift on a text, at each strength.
@@ -61,6 +62,7 @@ def measure_trade_off(
         include_path: folder of further task files.
         limit: number or fraction of the task's documents, the first ones; None for all.
         batch_size: most sequences of a forward pass; None to choose it automatically.
+        answers: file that stores the answers to the tasks, as for `tarot.evaluate`.
         on_step: shows the progress.
 
     Raises:
@@ -88,6 +90,7 @@ def measure_trade_off(
             limit=limit,
             apply_chat_template=config.apply_chat_template,
             batch_size=batch_size,
+            answers=answers,
             on_step=on_step,
         )
         changes = [row[config.task] for row in rows]

@@ -7,6 +7,7 @@ from tarot.evaluation.as_tuned import config_of, evaluate_as_tuned, evaluation_s
 from tarot.evaluation.evaluate import n_evaluated
 from tarot.evaluation.limit import check_limit
 from tarot.evaluation.lm_eval_results import logged_documents, read_answers
+from tarot.evaluation.results import Arm
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.prompts import get_chat_template
@@ -39,7 +40,7 @@ def tuned_documents(
     )
 
 
-def greedy_answers(
+def answer_documents(
     loaded: LoadedModel,
     adapter: Adapter,
     edit: Adapter | None,
@@ -47,8 +48,9 @@ def greedy_answers(
     include_path: str | Path | None = None,
     limit: int | float | None = None,
     batch_size: int | None = None,
-) -> tuple[int, ...]:
-    """Return the greedy answer to each of the adapter's documents, OUTSIDE for text that is no choice.
+    answers: str | Path | None = None,
+) -> Arm:
+    """Return the answers to the adapter's documents, as an arm without a name.
 
     Args:
         loaded: model and tokenizer; unchanged afterwards.
@@ -57,11 +59,14 @@ def greedy_answers(
         include_path: folder of further task files.
         limit: number or fraction of the documents, the first ones; None for all.
         batch_size: most sequences of a forward pass; None to choose it automatically.
+        answers: file that stores the answers, as for `tarot.evaluate`.
 
     Raises:
         TarotError: see `tarot.evaluate`; or no metric scores the task's answers.
     """
     config = config_of(adapter)
-    results = evaluate_as_tuned(loaded, config, edit, include_path=include_path, limit=limit, batch_size=batch_size)
+    results = evaluate_as_tuned(
+        loaded, config, edit, include_path=include_path, limit=limit, batch_size=batch_size, answers=answers
+    )
     _, arm = read_answers(load_task(config.task, include_path), logged_documents(results, config.task))
-    return arm.greedy
+    return arm

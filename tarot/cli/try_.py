@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated
 
 from rich import box
@@ -161,8 +162,14 @@ def _print_document(document: "TriedDocument", edited: str) -> None:
         table.add_column(name)
     for answer in document.answers:
         right = "right: " if answer.is_right else ""
-        table.add_row(f"{right}{answer.text}", f"{answer.base:.3f}", f"{answer.edited:.3f}")
+        table.add_row(f"{right}{answer.text}", _score(answer.base), _score(answer.edited))
     if document.texts:
         table.add_section()
         table.add_row("writes", document.texts.base, document.texts.edited)
     out.print(table)
+
+
+def _score(value: float) -> str:
+    from tarot.models.missing_numbers import NO_NUMBER
+
+    return f"{value:.3f}" if isfinite(value) else NO_NUMBER

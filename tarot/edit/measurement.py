@@ -18,6 +18,7 @@ class Measurement:
         gain: edited minus base, and the ends of its 95% CI.
         command: shell line that repeats the measurement.
         adapter: fingerprint of the adapter.
+        notes: sentences on the scores, such as which documents have no number.
     """
 
     task: str
@@ -29,6 +30,7 @@ class Measurement:
     gain: tuple[float, float, float]
     command: str
     adapter: str
+    notes: tuple[str, ...] = ()
 
     @property
     def edited_score(self) -> float:

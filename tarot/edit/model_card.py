@@ -132,6 +132,7 @@ def _measured_section(measured: Sequence[Measurement]) -> str:
             for name, labels, score in each.scores
         ]
         parts.append("\n".join(("| arm | labelled documents seen | score |", "|---|---|---|", *rows)))
+        parts += [_inline(note) for note in each.notes]
         parts.append(f"Repeat it with\n\n    {printable(each.command)}" if each.command else "")
     return "\n\n".join(filter(None, parts))
 

@@ -3,7 +3,7 @@
 from html import escape
 
 from tarot.evaluation.metrics import metric_named
-from tarot.evaluation.results import HEADLINE, Comparison
+from tarot.evaluation.results import HEADLINE, Comparison, missing_number_notes
 from tarot.evaluation.scored_comparison import score_comparisons
 from tarot.evaluation.statistics.gains import Gain
 
@@ -11,7 +11,9 @@ COLUMNS = ("arm", "score", "gain", "95% CI", "p")
 
 
 def comparison_to_html(comparison: Comparison) -> str:
-    """Return a table of the arms with score, gain over the base, 95% CI and p-value; all text is escaped.
+    """Return a table of the arms with score, gain over the base, 95% CI and p-value, and documents without a number.
+
+    All text is escaped.
 
     Raises:
         TarotError: a comparison without a base or an edited arm.
@@ -29,7 +31,8 @@ def comparison_to_html(comparison: Comparison) -> str:
             cells[2:] = [f"{gain.value:+.3f}", f"[{gain.low:+.3f}, {gain.high:+.3f}]", p]
         rows.append(_row("td", cells))
     title = f"{comparison.id}: {metric_named(HEADLINE).title}, {len(comparison.keys):,} documents"
-    return f"<table><caption>{escape(title)}</caption>{_row('th', COLUMNS)}{''.join(rows)}</table>"
+    notes = "".join(f"<p>{escape(note)}</p>" for note in missing_number_notes(comparison))
+    return f"<table><caption>{escape(title)}</caption>{_row('th', COLUMNS)}{''.join(rows)}</table>{notes}"
 
 
 def _row(tag: str, cells: tuple[str, ...] | list[str]) -> str:

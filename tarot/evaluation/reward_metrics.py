@@ -46,12 +46,21 @@ def reward_for(results: Mapping[str, Any], task: str, requested: str | None) -> 
 
 
 def score_logged_texts(loaded: LoadedModel, results: Mapping[str, Any], task: str, reward: str) -> ScoredTexts:
-    """Score the texts in lm-eval's results by a reward, and by their fluency under the unedited model."""
+    """Score the texts in lm-eval's results by a reward, and by their fluency under the unedited model.
+
+    Both are NaN for a document without a number: nobody knows what the model would have written.
+    """
     documents = logged_documents(results, task)
     prompts = [document["arguments"][0][0] for document in documents]
     texts = [document["filtered_resps"][0] for document in documents]
     fluency = make_fluency(TarotLM(loaded.model, tokenizer=loaded.tokenizer))
-    return score_texts(prompts, texts, make_reward(reward, fluency), fluency)
+    scored_texts = score_texts(prompts, texts, make_reward(reward, fluency), fluency)
+    broken = [bool(document.get("without_number")) for document in documents]
+    rewards, fluencies = (
+        tuple(math.nan if lost else score for lost, score in zip(broken, scores, strict=True))
+        for scores in (scored_texts.rewards, scored_texts.fluencies)
+    )
+    return ScoredTexts(scored_texts.texts, rewards, fluencies)
 
 
 def unscored_rows(scored_texts: ScoredTexts) -> list[int]:
@@ -62,6 +71,8 @@ def unscored_rows(scored_texts: ScoredTexts) -> list[int]:
 
 def add_rewards(loaded: LoadedModel, results: dict[str, Any], requested: str | None = None) -> None:
     """Add reward, fluency and variety to lm-eval's results, for each task that has a reward and each document of it.
+
+    The means are over the texts that have a number as reward and fluency; the others are in "without_number".
 
     Raises:
         TarotError: no text of a task has a number as reward and fluency.
@@ -80,13 +91,15 @@ def add_rewards(loaded: LoadedModel, results: dict[str, Any], requested: str | N
         if lost := {documents[row]["doc_id"] for row in broken}:
             missing = results.setdefault("without_number", {})
             missing[task] = sorted({*missing.get(task, ()), *lost})
+        kept = [row for row in range(len(documents)) if row not in broken]
+        columns = (scored_texts.texts, scored_texts.rewards, scored_texts.fluencies)
+        numbered = ScoredTexts(*(tuple(column[row] for row in kept) for column in columns))
         values = results["results"][task]
-        values |= {f"{name},none": value for name, value in asdict(scored_texts.summary).items() if name != "refused"}
-        for name, scores in (("reward", scored_texts.rewards), ("fluency", scored_texts.fluencies)):
-            has_error = len(scores) > 1 and not broken
+        values |= {f"{name},none": value for name, value in asdict(numbered.summary).items() if name != "refused"}
+        for name, scores in (("reward", numbered.rewards), ("fluency", numbered.fluencies)):
             # lm-eval writes "N/A" for a standard error that it does not know.
-            values[f"{name}_stderr,none"] = stdev(scores) / math.sqrt(len(scores)) if has_error else "N/A"
-            for document, score in zip(documents, scores, strict=True):
-                document[name] = score
+            values[f"{name}_stderr,none"] = stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else "N/A"
+        for row, document in enumerate(documents):
+            document |= {"reward": scored_texts.rewards[row], "fluency": scored_texts.fluencies[row]}
         config = results["configs"][task]
         config["metadata"] = {**(config.get("metadata") or {}), "reward": reward}

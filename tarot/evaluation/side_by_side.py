@@ -18,6 +18,7 @@ from tarot.evaluation.as_tuned import evaluation_shots
 from tarot.evaluation.evaluate import check_tasks, n_evaluated
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
+from tarot.models.missing_numbers import NO_NUMBER
 from tarot.models.text_stream import TextStream
 from tarot.objectives.prompts import ChatTemplate, get_chat_template
 from tarot.objectives.samples import Sample, render_evaluation_documents
@@ -29,7 +30,10 @@ MAX_NEW_TOKENS = 40
 
 @dataclass(frozen=True)
 class TextPair:
-    """Two continuations of one prompt: the base model's and the edited model's."""
+    """Two continuations of one prompt: the base model's and the edited model's.
+
+    A text that could not go on because the model computes NaN or infinity says so at its end.
+    """
 
     base: str
     edited: str
@@ -42,7 +46,7 @@ class AnswerPair:
     Attributes:
         text: the answer; where the answers stand in the prompt, as in Winogrande, the prompt's end.
         is_right: whether it is the right one.
-        base: log p(answer | prompt) in nats, of the base model.
+        base: log p(answer | prompt) in nats, of the base model; NaN or infinite if the model computed that.
         edited: the same of the edited model.
     """
 
@@ -145,7 +149,7 @@ class SideBySide:
                 base.advance()
                 with self._edited(adapter, strength):
                     edited.advance()
-            yield TextPair(base.text, edited.text)
+            yield TextPair(_shown(base), _shown(edited))
 
     def example_prompts(
         self, name: str, include_path: str | Path | None = None, limit: int | float | None = None
@@ -220,6 +224,10 @@ class SideBySide:
 
     def _edited(self, adapter: Adapter | None, strength: float) -> AbstractContextManager[object]:
         return adapter.apply(self._model, strength=strength) if adapter else nullcontext()
+
+
+def _shown(stream: TextStream) -> str:
+    return f"{stream.text} ({NO_NUMBER})".lstrip() if stream.is_broken else stream.text
 
 
 def check_try_task(

@@ -15,6 +15,8 @@ from tarot.errors import TarotError, describe_missing_numbers, printable
 
 logger = logging.getLogger(__name__)
 
+NO_NUMBER = "no number (NaN or infinite)"
+"""What stands for a score, or for the rest of a text, that the model could not compute."""
 BROKEN_MODEL_HINT = "the weights are broken or overflow (try --dtype float32), or the edit breaks the model"
 
 
@@ -23,17 +25,20 @@ class BrokenRows(LogitsProcessor):
 
     Attributes:
         rows: rows ended so far.
+        length: tokens of a row, prompt included, when the first row was ended; None if none was.
     """
 
     def __init__(self, end: int) -> None:
         self.end = end
         self.rows: set[int] = set()
+        self.length: int | None = None
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Return the scores, `row x vocabulary`, with those of broken rows replaced."""
         usable = (scores < math.inf).all(-1) & (scores > -math.inf).any(-1)  # both are false for NaN
         if bool(usable.all()):
             return scores
+        self.length = self.length or input_ids.shape[1]
         self.rows |= set((~usable).nonzero()[:, 0].tolist())
         ended = torch.full_like(scores, -math.inf)
         ended[:, self.end] = 0.0
@@ -91,13 +96,20 @@ def record_missing_numbers(results: dict[str, Any], unanswered: Mapping[str, Col
             values |= {key: math.nan for key, value in values.items() if isinstance(value, float)}
 
 
-def check_some_number(missing: Mapping[str, Collection[int]], counts: Mapping[str, int]) -> None:
+def check_some_number(
+    missing: Mapping[str, Collection[int]], counts: Mapping[str, int], *, has_others: bool = False
+) -> None:
     """Log how many documents of each task have no number.
+
+    Args:
+        missing: ids, by task, of the documents without a number.
+        counts: number of documents, by task.
+        has_others: whether an earlier run answered further documents.
 
     Raises:
         TarotError: no document has a number.
     """
-    if missing and all(len(missing.get(task, ())) == n for task, n in counts.items()):
+    if missing and not has_others and all(len(missing.get(task, ())) == n for task, n in counts.items()):
         names = ", ".join(counts)
         got = f"NaN or infinity for all {sum(counts.values())} documents of {names}"
         raise TarotError("finite log-probabilities", got, BROKEN_MODEL_HINT)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tarot.models.missing_numbers import BrokenRows
 from tarot.models.scoring.rope import initial_rope
 
 CHUNK = 4
@@ -30,7 +31,8 @@ class TextStream:
         until: texts that end the continuation; they are left out.
 
     Attributes:
-        text: the continuation so far, without special tokens.
+        text: the continuation so far, without special tokens. It ends where the model computes NaN or infinity.
+        is_broken: whether it ended so.
         is_finished: whether nothing more will be written.
 
     Example:
@@ -60,6 +62,7 @@ class TextStream:
         self._end_tokens = _end_tokens(model, tokenizer)
         self._cache: Any = None
         self.text = ""
+        self.is_broken = False
         self.is_finished = max_new_tokens < 1
 
     @property
@@ -73,6 +76,7 @@ class TextStream:
             return
         n_before = len(self._all_tokens)
         ids = torch.tensor([self._all_tokens], device=self._model.device)
+        broken = BrokenRows(min(self._end_tokens, default=0))
         generate: Any = self._model.generate  # its own annotations do not know the arguments of the configuration
         with initial_rope(self._model):  # another stream may have run the model meanwhile
             output = generate(
@@ -87,13 +91,16 @@ class TextStream:
                 top_k=None,
                 eos_token_id=sorted(self._end_tokens) or None,
                 pad_token_id=min(self._end_tokens, default=0),
+                logits_processor=[broken],
                 return_dict_in_generate=True,
             )
         self._cache = output.past_key_values
-        self._all_tokens = output.sequences[0].tolist()
+        self.is_broken = broken.length is not None
+        self._all_tokens = output.sequences[0, : broken.length].tolist()
         text = str(self._tokenizer.decode(self.tokens, skip_special_tokens=True))
         ends = [text.find(stop) for stop in self._until if stop and stop in text]
         is_over = bool(ends) or self._all_tokens[-1] in self._end_tokens or len(self._all_tokens) >= self._n_most
+        is_over = is_over or self.is_broken
         self.is_finished = is_over
         self.text = text[: min(ends)] if ends else text if is_over else text.rstrip(UNFINISHED)
 

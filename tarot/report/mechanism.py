@@ -117,7 +117,8 @@ def _write_flips(result: FlipsResult, folder: Path) -> list[Path]:
         for flip in result.flips
         for token in flip.moved
     ]
-    write_csv(folder / "flips.csv", header, rows)
+    empty = ("",) * (len(header) - 2)
+    write_csv(folder / "flips.csv", header, [*rows, *((name, "no number", *empty) for name in result.without_number)])
     if not result.flips:
         (folder / "flips.svg").unlink(missing_ok=True)  # an earlier analysis may have left one
         return [folder / "flips.csv"]

@@ -25,10 +25,10 @@ def write_comparisons_csv(results: Path, comparisons: Sequence[Comparison]) -> P
 
     Example:
         >>> write_comparisons_csv(Path("results.json"), [comparison]).read_text().splitlines()[0]
-        'model,task,seed,adapter,num_fewshot,search,document,arm,predicted,greedy,gold_probability,gold,text'
+        'model,task,seed,adapter,num_fewshot,search,document,arm,predicted,greedy,gold_probability,without_number,gold,text'
     """
     setting = ("num_fewshot", "search")
-    columns = ("document", "arm", "predicted", "greedy", "gold_probability", "gold", "text")
+    columns = ("document", "arm", "predicted", "greedy", "gold_probability", "without_number", "gold", "text")
     rows = [
         (*(getattr(comparison, name) for name in _COMMON), comparison.shots, comparison.search, *row)
         for comparison in comparisons

@@ -12,13 +12,16 @@ from tarot.evaluation.statistics.means import Mean
 from tarot.report.svg import GAIN, INK, LOSS, MUTED, OTHER, signed, style, svg
 
 
-def effect_matrix(name: str, gains: Mapping[str, Mapping[str, Gain]], own: Mapping[str, str]) -> Markup:
+def effect_matrix(
+    name: str, gains: Mapping[str, Mapping[str, Gain]], own: Mapping[str, str], without_number: int = 0
+) -> Markup:
     """Draw the change of each task (column) under each adapter (row), in weighted F1.
 
     Args:
         name: identifier of the figure in the page.
         gains: edited minus base, by adapter and task.
         own: the task that each adapter was tuned on; its square is framed.
+        without_number: documents without a number, of all squares together, which the title counts.
     """
     rows, columns = list(gains), list(next(iter(gains.values()), {}))
     peak = max((abs(gain.value) for row in gains.values() for gain in row.values()), default=0.0)
@@ -47,9 +50,10 @@ def effect_matrix(name: str, gains: Mapping[str, Mapping[str, Gain]], own: Mappi
         axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)
-        return svg(
-            figure, name, "Change of every task under each adapter, weighted F1 (framed: its own)", "; ".join(parts)
-        )
+        title = "Change of every task under each adapter, weighted F1 (framed: its own)"
+        if without_number:
+            title += f"; answers without a number, which count as wrong: {without_number}"
+        return svg(figure, name, title, "; ".join(parts))
 
 
 def trade_off(name: str, curves: Mapping[str, Sequence[tuple[float, Gain, Mean]]]) -> Markup:

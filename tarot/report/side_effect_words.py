@@ -133,6 +133,9 @@ def _tasks(rows: Rows) -> str:
         low, high = signed(float(worst["low"])), signed(float(worst["high"]))
         text += f"; most in {worst['task']}: {signed(float(worst['change']))} "
         text += f"[{low}, {high}]"
+    if lost := {row["task"]: row["without_number"].split() for row in rows if row.get("without_number")}:
+        named = "; ".join(f"{len(each)} of {task} (rows {', '.join(each)})" for task, each in lost.items())
+        text += f"; answers without a number, which count as wrong: {named}"
     if unclear := len(rows) - len(fell) - rose:
         text += f"; in {unclear} it may have changed either way"
     return f"{text[0].upper()}{text[1:]}."

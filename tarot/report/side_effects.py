@@ -45,13 +45,15 @@ def _write_matrix(effects: "SideEffects", folder: Path) -> list[Path]:
             effects.own_tasks[name] == task,
             *(change.base, change.edited),
             *(change.gain.value, change.gain.low, change.gain.high, change.gain.p, change.gain.n),
+            " ".join(map(str, change.without_number)),
         )
         for name, changes in effects.changes.items()
         for task, change in changes.items()
     ]
-    write_csv(folder / "effects.csv", header, rows)
+    write_csv(folder / "effects.csv", (*header, "without_number"), rows)
+    n_lost = sum(len(change.without_number) for changes in effects.changes.values() for change in changes.values())
     gains = {name: {task: change.gain for task, change in changes.items()} for name, changes in effects.changes.items()}
-    write_svg(folder / "effects.svg", side_effect_figures.effect_matrix("effects", gains, effects.own_tasks))
+    write_svg(folder / "effects.svg", side_effect_figures.effect_matrix("effects", gains, effects.own_tasks, n_lost))
     return [folder / "effects.csv", folder / "effects.svg"]
 
 
@@ -66,11 +68,12 @@ def _write_trade_off(effects: "SideEffects", folder: Path) -> list[Path]:
             *_gain_columns(point),
             *(point.drift.kl.value, point.drift.kl.low, point.drift.kl.high),
             *(point.drift.base_perplexity, point.drift.perplexity, point.drift.tokens),
+            " ".join(map(str, point.change.without_number)) if point.change else "",
         )
         for name, curve in effects.curves.items()
         for point in curve
     ]
-    write_csv(folder / "tradeoff.csv", (*header, "base_perplexity", "perplexity", "tokens"), rows)
+    write_csv(folder / "tradeoff.csv", (*header, "base_perplexity", "perplexity", "tokens", "without_number"), rows)
     curves = {
         name: [(point.strength, point.change.gain, point.drift.kl) for point in curve if point.change]
         for name, curve in effects.curves.items()
