@@ -17,7 +17,7 @@ from typer.main import get_command
 from tarot.cli.main import app
 from tarot.cli.tune import objective_name
 from tarot.edit.layers import parse_layers
-from tarot.evaluation.command import not_repeated, repeat_command
+from tarot.evaluation.command import edit_options, not_repeated, repeat_command
 from tarot.evaluation.compare import compare
 from tarot.evaluation.grid import parse_shots
 from tarot.models.loaded_model import LoadedModel
@@ -93,6 +93,26 @@ def test_the_cli_reads_the_printed_commands(
     assert [effects[name] for name in ("model", "dtype", "include_path")] == ["bytes", loaded.dtype, Path("my tasks")]
 
 
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, ""),
+        ({"num_fewshot": 2, "seed": 3, "max_kl": None}, ""),  # these are fields of a comparison
+        ({"layers": (0, 2), "bound": 0.5}, "--layers 0,2 --bound 0.5"),
+        ({"rotation": "givens", "sites": "mlp"}, "--sites mlp --rotation givens"),
+        ({"apply_chat_template": False}, "--no-chat"),
+        ({"retain": ("synth_color",)}, "--retain synth_color"),
+        ({"search": "bo", "trials_per_step": 2}, "--trials-per-step 2"),
+    ],
+)
+def test_options_of_the_edit_that_are_no_fields_of_a_comparison(change: dict[str, Any], expected: str) -> None:
+    provenance = {**TaRotConfig(**{"task": "own_choice", **change}).to_dict(), "budget": 7}
+    edit: Any = SimpleNamespace(provenance=provenance)
+    assert edit_options(edit) == expected
+    provenance |= {"pick": "3", "pruned": {"keep": 0.25}, "gate": {"layer": 0}}
+    assert edit_options(edit) == f"{expected} --pick 3, prune --keep 0.25, gate".strip()
+
+
 def test_the_command_repeats_the_comparison(loaded: LoadedModel, folder: Path) -> None:
     named = replace(loaded, reference="a model")
     edit = tuned(loaded, folder, space="head")
@@ -143,6 +163,6 @@ def test_the_command_makes_the_edit_that_was_measured(loaded: LoadedModel, folde
     assert not_repeated(again) == "pruned more than once" and not not_repeated(replace(edit, provenance=provenance))
     stopped = replace(edit, provenance={**edit.provenance, "interrupted": True, "spent": 2})
     assert not_repeated(stopped.scaled(0.5)) == "its search stopped after 2 of 3 evaluations, scaled by 0.5"
-    assert compare(loaded.model, loaded.tokenizer, stopped, include_path=folder, limit=2).not_repeated.startswith(
-        "its search stopped"
-    )
+    stopped = replace(stopped, provenance={**stopped.provenance, "bound": 0.5})
+    compared = compare(loaded.model, loaded.tokenizer, stopped, include_path=folder, limit=2)
+    assert compared.not_repeated.startswith("its search stopped") and compared.options == "--bound 0.5"

@@ -322,6 +322,25 @@ def test_another_limit_of_divergence_is_another_setting() -> None:
     assert failed(check_regressions([now], [now], TOLERANCE)) == [False]
 
 
+@pytest.mark.parametrize(
+    "change", [{"layers": (0,)}, {"options": "--no-chat"}, {"not_repeated": "scaled by 0.5"}], ids=str
+)
+def test_another_edit_of_other_settings_is_another_comparison(change: dict[str, object]) -> None:
+    then, now = comparison([True] * 20), comparison([True] * 20, **change)
+    assert sorted(failed(check_regressions([then], [now], TOLERANCE))) == [False, True]
+    assert failed(check_regressions([now], [now], TOLERANCE)) == [False]
+
+
+def test_an_arm_that_is_no_longer_measured_fails() -> None:
+    now = comparison([True] * 20)
+    then = replace(now, arms=(*now.arms, replace(now.arms[1], name="lora")))
+    (verdict,) = check_regressions([then], [now], TOLERANCE)
+    assert verdict.failed and "not measured, but in the reference run: lora" in verdict.reasons
+    (allowed,) = check_regressions([then], [now], TOLERANCE, allow_missing=True)
+    assert not allowed.failed and set(verdict.reasons) == set(allowed.reasons)
+    assert failed(check_regressions([now], [then], TOLERANCE)) == [False]
+
+
 def test_versions_and_times() -> None:
     then = comparison([True] * 20, reference_times=(0.05, 0.05))
     now = comparison([True] * 20, versions={"torch": "2.14", "botorch": "0.18"}, reference_times=(0.11, 0.1))

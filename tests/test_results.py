@@ -74,7 +74,9 @@ def test_score_and_gain() -> None:
 def test_pandas_has_a_row_for_each_document_and_arm() -> None:
     compared = answered([(0, 1, OUTSIDE, 0, 0), (2, 2, 2, 2, OUTSIDE)])
     table = compared.to_pandas()
-    assert list(table.columns) == ["document", "text", "gold", "arm", "predicted", "greedy", "gold_probability"]
+    assert list(table.columns) == [
+        *("document", "text", "gold", "arm", "predicted", "greedy", "gold_probability", "without_number")
+    ]
     assert list(table["arm"]) == [ZERO_SHOT, ZERO_SHOT, EDITED, EDITED]
     assert list(table["document"]) == [0, 1, 0, 1] and list(table["greedy"]) == [OUTSIDE, 2, 0, OUTSIDE]
 

@@ -21,7 +21,7 @@ def diff(
         float, output_option("--tolerance", metavar="FRACTION", help="How much a score may fall.")
     ] = 0.02,
     allow_missing: Annotated[
-        bool, output_option("--allow-missing", help="Pass cells and documents of OLD that NEW does not have.")
+        bool, output_option("--allow-missing", help="Pass cells, documents and arms of OLD that NEW lacks.")
     ] = False,
 ) -> None:
     """Compare two results files as the regression gate does; exit with 1 if the newer one is worse.

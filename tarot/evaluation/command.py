@@ -62,30 +62,53 @@ def not_repeated(adapter: Adapter) -> str:
     return ", ".join(notes)
 
 
-def _making(model: str, adapter: Adapter, folder: str, shared: list[str]) -> tuple[list[str], str]:
-    """Return the lines that make an adapter, and the folder that they leave it in."""
+def edit_options(adapter: Adapter) -> str:
+    """Return how an adapter was made where it differs from the defaults, beyond the fields of a comparison.
+
+    Example:
+        >>> edit_options(adapter)
+        ''
+    """
+    steps = [f"{step} {' '.join(options)}".strip() for step, options in _later_steps(adapter).items()]
+    return ", ".join([part for part in (" ".join(_tune_options(adapter, _FIELDS)), *steps) if part])
+
+
+# Fields of the configuration that are fields of a comparison.
+_FIELDS = ("num_samples", "num_fewshot", "seed", "space", "search", "objective", "max_kl")
+
+
+def _tune_options(adapter: Adapter, left_out: Sequence[str] = ()) -> list[str]:
+    """Return the options of `tarot tune` that differ from their defaults, except for task and budget."""
     config, provenance = config_of(adapter), adapter.provenance
     # The default of a space depends on the search, and that of a search on the objective.
     defaults = vars(TaRotConfig(config.task, objective=config.objective, search=config.search))
     defaults |= {"search": TaRotConfig(config.task, objective=config.objective).search, "objective": "log_probability"}
-    reference = f"--model {shlex.quote(model)}"
-    dtype = _dtype_option(str(provenance.get("dtype", "auto")))
-    changed = [
+    options = [
         f"--{_option(name, value)} {shlex.quote(_argument(name, value))}"
         for name, value in vars(config).items()
         # The default of `max_kl` has changed before, and decides what a search finds.
-        if name not in ("task", "apply_chat_template") and (name == "max_kl" or value != defaults[name])
+        if name not in ("task", "apply_chat_template", *left_out) and (name == "max_kl" or value != defaults[name])
     ]
-    tune = ["tarot tune", reference, f"--tasks {shlex.quote(config.task)}", *dtype, *shared, *changed]
-    tune += [f"--budget {provenance['budget']}", *([] if config.apply_chat_template else ["--no-chat"])]
-    tune += [f"--pick {shlex.quote(str(provenance['pick']))}"] if "pick" in provenance else []
-    tune += [f"--output-path {folder}"]
-    lines = [" ".join(tune)]
-    pruned: Any = provenance.get("pruned")
+    options += [] if config.apply_chat_template else ["--no-chat"]
+    return options + ([f"--pick {shlex.quote(str(provenance['pick']))}"] if "pick" in provenance else [])
+
+
+def _later_steps(adapter: Adapter) -> dict[str, list[str]]:
+    """Return the commands that changed an adapter after its search, with their options."""
+    pruned: Any = adapter.provenance.get("pruned")
     # The gate reads prompts before the edit, so it is the same fitted before or after pruning.
     later = {"prune": [f"--keep {pruned['keep']:g}"]} if pruned else {}
-    later |= {"gate": []} if provenance.get("gate") else {}
-    for step, options in later.items():
+    return later | ({"gate": []} if adapter.provenance.get("gate") else {})
+
+
+def _making(model: str, adapter: Adapter, folder: str, shared: list[str]) -> tuple[list[str], str]:
+    """Return the lines that make an adapter, and the folder that they leave it in."""
+    reference = f"--model {shlex.quote(model)}"
+    dtype = _dtype_option(str(adapter.provenance.get("dtype", "auto")))
+    tune = ["tarot tune", reference, f"--tasks {shlex.quote(config_of(adapter).task)}", *dtype, *shared]
+    tune += [*_tune_options(adapter), f"--budget {adapter.provenance['budget']}", f"--output-path {folder}"]
+    lines = [" ".join(tune)]
+    for step, options in _later_steps(adapter).items():
         given = [reference, *dtype, f"--adapter {folder}", *shared, *options]
         folder = f"{folder}-{step}d"
         lines.append(" ".join([f"tarot {step}", *given, f"--output-path {folder}"]))

@@ -16,7 +16,7 @@ from tarot.evaluation.metrics import METRICS
 from tarot.evaluation.results import (
     EDITED,
     HEADLINE,
-    SEARCH_SETTINGS,
+    IDENTIFYING,
     Comparison,
     comparison_names,
     missing_number_notes,
@@ -63,8 +63,9 @@ def check_regressions(
     A comparison fails if
 
     - the edited model became worse on the documents of both runs;
-    - it is in the reference run and was not measured with the same settings, or not on all of its documents, unless
-      `allow_missing` is true and at least one comparison of the reference run was measured;
+    - it is in the reference run and was not measured with the same settings, or not on all of its documents, or not
+      with all of its arms, unless `allow_missing` is true and at least one comparison of the reference run was
+      measured;
     - none of its documents are those of the reference run;
     - an arm has documents without a number that had one in the reference run.
 
@@ -75,7 +76,7 @@ def check_regressions(
         then: the reference run.
         now: this run.
         tolerance: how much a score may fall, a fraction.
-        allow_missing: pass comparisons and documents of the reference run that were not measured.
+        allow_missing: pass comparisons, documents and arms of the reference run that were not measured.
 
     Returns:
         The verdicts, sorted by name.
@@ -105,6 +106,8 @@ def check_regressions(
         if missing := _n_missing(then[i], now):
             note = f"{missing} of the {len(then[i].keys)} documents of the reference run were not measured"
             (notes if allow_missing else failures).append(note)
+        if arms := _missing_arms(then[i], now[j]):
+            (notes if allow_missing else failures).append(f"not measured, but in the reference run: {', '.join(arms)}")
         unchanged = [
             f"{METRICS[change.metric].title} {change.then:.3f} then, {change.now:.3f} now"
             for change in scores
@@ -135,8 +138,8 @@ def check_regressions(
     return sorted(verdicts, key=lambda verdict: (verdict.name, verdict.reasons))
 
 
-def _names(comparisons: Sequence[Comparison]) -> dict[tuple[str | float, ...], str]:
-    """Return a distinct name for each identity."""
+def _names(comparisons: Sequence[Comparison]) -> dict[tuple[object, ...], str]:
+    """Return a name for each identity."""
     distinct = {comparison.identity: comparison for comparison in comparisons}
     return dict(zip(distinct, comparison_names(list(distinct.values())), strict=True))
 
@@ -198,13 +201,18 @@ def _n_missing(then: Comparison, now: Sequence[Comparison]) -> int:
     return len(_documents(then).keys() - measured)
 
 
+def _missing_arms(then: Comparison, now: Comparison) -> list[str]:
+    """Name the arms of a comparison that the other one lacks."""
+    measured = {arm.name for arm in now.arms}
+    return [arm.name for arm in then.arms if arm.name not in measured]
+
+
 def _nearest(comparison: Comparison, now: Sequence[Comparison]) -> list[str]:
     """Name the settings that differ in the most similar comparison of the same model, task, shots and seed."""
-    settings = (*SEARCH_SETTINGS, "max_kl")
     changes = [
         [
-            f"{name} {before} then, {after} now"
-            for name, before, after in zip(settings, comparison.identity[1:], other.identity[1:], strict=True)
+            f"{name} {'none' if before == '' else before} then, {'none' if after == '' else after} now"
+            for name, before, after in zip(IDENTIFYING, comparison.identity[1:], other.identity[1:], strict=True)
             if before != after
         ]
         for other in now

@@ -46,8 +46,11 @@ SEARCH_SETTINGS: Mapping[str, str] = {
     "samples": "{} samples",
     "budget": "budget {}",
     "dtype": "{}",
+    "options": "{}",
 }
 """Fields that identify a comparison besides model, task, shots and seed, with the words that tables use for them."""
+IDENTIFYING = (*SEARCH_SETTINGS, "max_kl", "layers", "not_repeated")
+"""Fields in which two runs of the same comparison agree. Models differ in layers, so tables do not label them."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,8 @@ class Comparison:
         request_digest: digest of the request of a grid, by which a later run finds the result; "" outside grids.
         not_repeated: what became of the edit besides its search, such as scaling; "" if nothing did.
         dtype: dtype that the model was loaded with.
+        options: what else the edit was made with than the defaults and the fields above: other options of `tarot tune`,
+            and the commands after it, such as `--bound 0.5 --no-chat, prune --keep 0.9`.
         description: where the prompts show the task's description, if the chat template has no system role; else "".
         choices: the text of each choice of each document; empty if they are not known.
         date: day on which it was measured, in UTC, such as `2026-11-27`; "" if it is not known.
@@ -174,6 +179,7 @@ class Comparison:
     trade_off: tuple[tuple[Number, float], ...] = ()
     max_kl: Number = 0.0
     held_out: HeldOut | None = None
+    options: Name = ""
 
     def __repr__(self) -> str:
         """Name the comparison and its arms; the answers would fill pages."""
@@ -194,9 +200,9 @@ class Comparison:
         return f"{self.model} {self.task} {self.shots}-shot seed {self.seed}"
 
     @property
-    def identity(self) -> tuple[str | float, ...]:
-        """What two runs of the same comparison share: the id, the values of SEARCH_SETTINGS and the limit."""
-        return (self.id, *(getattr(self, name) for name in SEARCH_SETTINGS), self.max_kl)
+    def identity(self) -> tuple[object, ...]:
+        """What two runs of the same comparison share: the id, and the values of IDENTIFYING."""
+        return (self.id, *(getattr(self, name) for name in IDENTIFYING))
 
     @property
     def shots(self) -> str:
@@ -334,7 +340,8 @@ class Comparison:
     def to_pandas(self) -> "DataFrame":
         """Return a table with one row a document and arm; needs pandas, which lm-eval installs.
 
-        Columns: `document` (row, from 0), `text`, `gold`, `arm`, `predicted`, `greedy`, `gold_probability`.
+        Columns: `document` (row, from 0), `text`, `gold`, `arm`, `predicted`, `greedy`, `gold_probability`,
+        `without_number` (True if the arm's log-probabilities are NaN or infinite).
 
         Example:
             >>> table = comparison.to_pandas()
@@ -352,6 +359,7 @@ class Comparison:
                 "predicted": arm.predicted[row],
                 "greedy": arm.greedy[row],
                 "gold_probability": arm.gold_probability[row],
+                "without_number": row in arm.without_number,
             }
             for arm in self.arms
             for row in range(len(self.keys))
@@ -377,6 +385,7 @@ class Comparison:
             gain=(gain.value, gain.low, gain.high),
             command=self.command,
             adapter=self.adapter,
+            notes=tuple(missing_number_notes(self)),
         )
 
     def _repr_html_(self) -> str:
@@ -407,7 +416,7 @@ def search_labels(comparisons: Sequence[Comparison]) -> list[str]:
                 (*label, _describe_setting(comparison, name))
                 for comparison, label in zip(comparisons, labels, strict=True)
             ]
-    return [", ".join(label) for label in labels]
+    return [", ".join(filter(None, label)) for label in labels]
 
 
 def _describe_setting(comparison: Comparison, name: str) -> str:
