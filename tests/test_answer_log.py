@@ -1,7 +1,9 @@
 """An answer log returns each answer unchanged, to the same owner and request only, even from a damaged file."""
 
+import json
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +15,11 @@ from hypothesis import strategies as st
 from tarot.errors import TarotError
 from tarot.models.answer_log import AnswerLog, LoggedAnswers
 
-texts = st.text(st.characters())
+texts = st.text()
+finite = st.floats(-1e30, 1e30)
 requests = st.one_of(
-    st.tuples(st.just("loglikelihood"), st.tuples(texts, texts), st.tuples(st.floats(allow_nan=False), st.booleans())),
-    st.tuples(st.just("loglikelihood_rolling"), st.tuples(texts), st.floats(allow_nan=False)),
+    st.tuples(st.just("loglikelihood"), st.tuples(texts, texts), st.tuples(finite, st.booleans())),
+    st.tuples(st.just("loglikelihood_rolling"), st.tuples(texts), finite),
     st.tuples(st.just("generate_until"), st.tuples(texts, st.just({"until": ["\n"]})), texts),
 )
 
@@ -47,12 +50,16 @@ class Model:
         self.hook = hook
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        self.answered += [request.args[0] for request in requests]
-        return [(float(len(request.args[0])), False) for request in requests]
+        return self.answer("loglikelihood", requests, lambda text: (float(len(text)), False))
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
-        self.answered += [request.args[0] for request in requests]
-        return [request.args[0].upper() for request in requests]
+        return self.answer("generate_until", requests, str.upper)
+
+    def answer(self, kind: str, requests: Sequence[Any], answer: Callable[[str], Any]) -> list[Any]:
+        for request in requests:
+            self.answered.append(request.args[0])
+            self.hook.add_partial(kind, request.args, answer(request.args[0]))
+        return [answer(request.args[0]) for request in requests]
 
 
 def instances(*texts: str, **options: object) -> list[Any]:
@@ -86,6 +93,37 @@ def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     assert target.read_text() == "precious"
 
 
-def test_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TarotError):
-        AnswerLog(tmp_path, "owner")
+def test_only_a_regular_file_is_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(TarotError):
+            AnswerLog(path, "owner")
+
+
+@given(st.sampled_from([math.nan, math.inf, -math.inf]))
+def test_an_answer_of_an_older_log_that_is_no_number_is_computed_again(
+    tmp_path_factory: pytest.TempPathFactory, value: float
+) -> None:
+    path = tmp_path_factory.mktemp("log") / "answers.jsonl"
+    log = AnswerLog(path, "owner")
+    log.add_partial("loglikelihood", ("a", "b"), (value, True))
+    log.add_partial("loglikelihood_rolling", ("a",), value)
+    again = AnswerLog(path, "owner")
+    assert again.find("loglikelihood", ("a", "b")) is again.find("loglikelihood_rolling", ("a",)) is None
+
+
+def test_the_time_of_earlier_answers_is_counted_once(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    lines = [json.loads(line) for line in _two_answers(path)]
+    again = AnswerLog(path, "owner")
+    for _ in range(2):
+        for text in ("a", "b"):
+            assert again.find("loglikelihood_rolling", (text,)) == 1.0
+    assert again.earlier_seconds == pytest.approx(sum(line["seconds"] for line in lines))
+
+
+def _two_answers(path: Path) -> list[str]:
+    log = AnswerLog(path, "owner")
+    for text in ("a", "b"):
+        log.add_partial("loglikelihood_rolling", (text,), 1.0)
+    return path.read_text().splitlines()

@@ -6,11 +6,13 @@ import math
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from cli_suite import INCLUDE, MODEL, SMALL, TUNE, run_in
 
 from tarot.edit.adapter import Adapter
+from tarot.errors import TarotError
 from tarot.evaluation.compare import compare as compare_answers
 from tarot.evaluation.results import Comparison
 from tarot.evaluation.results_file import load_comparisons
@@ -39,6 +41,22 @@ def test_comparisons_are_kept_if_the_next_one_fails(
     assert run_in(home, *compare, *control) == 2
     assert "control" in capsys.readouterr().err
     assert not measured and not (home / "refused.json").exists()
+
+
+def test_answers_are_kept_until_the_comparison_is_written(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> NoReturn:
+        raise TarotError("planted")
+
+    compare = ("compare", *MODEL, "--adapter", "adapter", *INCLUDE, "--limit", "2", "--output-path", "again.json")
+    with monkeypatch.context() as patch:
+        patch.setattr("tarot.evaluation.compare.calibrate", failing)
+        assert run_in(home, *compare) == 2
+    answers = home / ".again.json.answers.jsonl"
+    assert str(answers.name) in capsys.readouterr().err and answers.exists()
+    assert run_in(home, *compare) == 0
+    assert not answers.exists() and len(load_comparisons(home / "again.json")) == 1
 
 
 def test_every_arm_is_logged_for_inspect_and_every_answer_stands_in_the_csv(

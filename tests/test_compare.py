@@ -15,7 +15,7 @@ from tarot.errors import ShapeMismatch, TarotError
 from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import check_scorable, read_answers
-from tarot.evaluation.results import Comparison
+from tarot.evaluation.results import Arm, Comparison
 from tarot.evaluation.results_file import comparisons_to_json, load_comparisons
 from tarot.models import lm_eval_model
 from tarot.models.lm_eval_model import TarotLM
@@ -111,6 +111,58 @@ def test_arms_and_their_labels(comparison: Comparison) -> None:
     assert len(set(comparison.keys)) == len(comparison.gold) == len(comparison.texts) == 20
     assert comparison.arm("edited") != comparison.arm("other")
     assert comparison.curves == {"bo": (1.0, 2.0)} and comparison.num_fewshot == 0 and comparison.budget == 3
+
+
+def test_a_second_run_continues_from_the_answers_of_the_first(
+    loaded: LoadedModel, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter, scored, score = tuned(loaded, folder), [], TarotLM._scores
+    monkeypatch.setattr(
+        TarotLM, "_scores", lambda lm, pairs, *rest: scored.append(len(pairs)) or score(lm, pairs, *rest)
+    )
+
+    def run(answers: Path | None, last: str = "") -> tuple[list[Arm], int]:
+        def stop(name: str, *_: int) -> None:
+            if name == last:
+                raise TarotError("stopped")
+
+        scored.clear()
+        compared = compare(
+            loaded.model,
+            loaded.tokenizer,
+            adapter,
+            include_path=folder,
+            limit=4,
+            answers=answers,
+            on_arm=stop,
+        )
+        return [replace(arm, seconds=0.0) for arm in compared.arms], sum(scored)
+
+    arms, n_scored = run(None)
+    with pytest.raises(TarotError, match="stopped"):
+        run(tmp_path / "answers.jsonl", last="zero-shot calibrated")
+    again, n_again = run(tmp_path / "answers.jsonl")
+    assert again == arms
+    assert n_scored - n_again == 3 * 4 * 3  # arms, documents, choices
+
+
+def test_a_control_may_be_a_folder_and_a_baseline_one_name(loaded: LoadedModel, folder: Path, tmp_path: Path) -> None:
+    adapter = tuned(loaded, folder)
+    adapter.save_pretrained(tmp_path / "control")
+    arguments = {"include_path": folder, "limit": 2, "baselines": "all-shots"}
+    compared = compare(
+        loaded.model, loaded.tokenizer, adapter, controls={"other": str(tmp_path / "control")}, **arguments
+    )
+    assert {"other", "all-shots"} <= set(names(compared))
+    assert compared.arm("other").predicted == compared.arm("edited").predicted
+    for controls in ({"other": 123}, [adapter]):
+        with pytest.raises(TarotError, match="adapter"):
+            compare(loaded.model, loaded.tokenizer, adapter, controls=controls, **arguments)
+    with pytest.raises(TarotError, match="baselines must be a name or a list of names, not 123"):
+        compare(loaded.model, loaded.tokenizer, adapter, include_path=folder, baselines=123)
+    for options in ({"adapter": 123}, {"tasks": 123}):
+        with pytest.raises(TarotError, match="123"):
+            evaluate(loaded.model, loaded.tokenizer, **{"tasks": "own_choice", "include_path": folder, **options})
 
 
 def test_accuracies_are_those_of_lm_eval(comparison: Comparison, loaded: LoadedModel, folder: Path) -> None:

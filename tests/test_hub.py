@@ -204,6 +204,11 @@ def test_results_are_pushed(hub: Hub) -> None:
     assert result["metrics"][0]["value"] == round(comparison.score(), 4)
     with pytest.raises(InvalidValueError, match="another adapter"):
         adapter.push_to_hub("me/color", results=[fabricated()])
+    with pytest.raises(InvalidValueError, match="another adapter"):
+        adapter.push_to_hub("me/color", results=fabricated())
+    for results in (["results.json"], "results.json", 123):
+        with pytest.raises(InvalidValueError, match=r"results must be comparisons, not .*load_comparisons"):
+            adapter.push_to_hub("me/color", results=results)
 
 
 @pytest.mark.parametrize("model", ["wheel:smollm2-135m", "./folder", "models/x.gguf", "/a/b", None])

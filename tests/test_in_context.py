@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -110,6 +111,15 @@ def test_scores_are_those_of_lm_eval_with_the_same_shots(loaded: LoadedModel, fo
     ours = evaluate_with_shots(loaded, TASK, docs, include_path=folder)["samples"][TASK]
     theirs = evaluate(loaded.model, loaded.tokenizer, [TASK], include_path=folder, num_fewshot=4)["samples"][TASK]
     assert [logged["filtered_resps"] for logged in ours] == [logged["filtered_resps"] for logged in theirs]
+
+
+def test_what_lm_eval_raises_is_one_line(loaded: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise RuntimeError("planted\nfailure")
+
+    monkeypatch.setattr("tarot.evaluation.evaluate.evaluator.evaluate", fail)
+    with pytest.raises(TarotError, match="own_choice, got RuntimeError: planted failure"):
+        evaluate_with_shots(loaded, "own_choice", [], include_path=folder)
 
 
 def test_shots_for_tasks_that_generate(loaded: LoadedModel, folder: Path) -> None:

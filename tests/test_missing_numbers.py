@@ -10,11 +10,21 @@ import torch
 from checkpoint import byte_model, byte_tokenizer, write_tasks
 from hypothesis import given
 from hypothesis import strategies as st
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import CachingLM
 
 from tarot.errors import TarotError
 from tarot.evaluation.evaluate import evaluate
+from tarot.models import lm_eval_model
+from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
-from tarot.models.missing_numbers import BrokenRows, is_number, record_missing_numbers, replace_nonfinite
+from tarot.models.missing_numbers import (
+    BrokenRows,
+    check_some_number,
+    is_number,
+    record_missing_numbers,
+    replace_nonfinite,
+)
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 nested = st.recursive(
@@ -89,9 +99,10 @@ def test_a_model_that_gives_only_nan_is_refused(nan_model: LoadedModel, tmp_path
         evaluate(nan_model.model, nan_model.tokenizer, [task], include_path=write_tasks(tmp_path), limit=2)
 
 
-def test_documents_of_nan_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The embedding of a byte that only one document contains is NaN."""
-    folder = write_tasks(tmp_path, test=6)
+@pytest.fixture
+def broken(tmp_path: Path) -> tuple[LoadedModel, Path]:
+    """A model that computes NaN for the question of document 3, which has a byte that no other has, and the tasks."""
+    folder = write_tasks(tmp_path / "tasks", test=6)
     path = folder / "test.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows[3]["question"] += " ~"
@@ -99,6 +110,46 @@ def test_documents_of_nan_are_named(tmp_path: Path, caplog: pytest.LogCaptureFix
     loaded = LoadedModel("bytes", byte_model(), byte_tokenizer())
     (token,) = loaded.tokenizer.encode("~", add_special_tokens=False)[-1:]
     loaded.model.get_input_embeddings().weight[token] = math.nan
+    return loaded, folder
+
+
+def test_documents_of_nan_are_named(broken: tuple[LoadedModel, Path], caplog: pytest.LogCaptureFixture) -> None:
+    loaded, folder = broken
     results = evaluate(*loaded, ["own_choice"], include_path=folder)
     assert results["without_number"] == {"own_choice": [3]}
     assert "own_choice: 1 of 6 documents without a number (NaN or infinite): 3" in caplog.text
+
+
+TASKS = ["own_choice", "own_generate", "own_loglikelihood"]
+
+
+def test_answers_without_a_number_are_not_kept(broken: tuple[LoadedModel, Path], tmp_path: Path) -> None:
+    loaded, folder = broken
+    log = tmp_path / "answers.jsonl"
+    runs = [evaluate(*loaded, TASKS, include_path=folder, answers=log) for _ in range(3)]
+    assert [run["without_number"] for run in runs] == [{task: [3] for task in TASKS}] * 3
+    assert len(log.read_text().splitlines()) == 5 * (3 + 1 + 1)
+
+
+def test_a_response_cache_forgets_answers_without_a_number(
+    broken: tuple[LoadedModel, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under `tarot lm-eval --use_cache`: the second run asks the model again, and names the document again."""
+    loaded, _ = broken
+    named: list[dict[str, Any]] = []
+    monkeypatch.setattr(lm_eval_model, "check_some_number", lambda missing, *_, **__: named.append(dict(missing)))
+    for _ in range(2):
+        lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
+        lm._checks_numbers = True
+        cached = CachingLM(lm, str(tmp_path / "cache.db"))
+        for kind, options in (("generate_until", {"until": ["\n"], "max_gen_toks": 3}), ("loglikelihood", " red")):
+            texts = enumerate(("item", "item ~"))
+            getattr(cached, kind)([Instance(kind, {}, (text, options), i, ("task", i, 1)) for i, text in texts])
+        cached.dbdict.close()
+    assert named == [{"task": {1}}] * 4
+
+
+def test_one_broken_document_of_a_repeated_run_is_no_broken_model() -> None:
+    with pytest.raises(TarotError):
+        check_some_number({"task": [3]}, {"task": 1})
+    check_some_number({"task": [3]}, {"task": 1}, has_others=True)

@@ -1,9 +1,10 @@
 """`tarot analysis` and `tarot effects`: show what an edit does inside the model, and to other tasks and texts."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tarot.cli.checks import check_output, check_tasks_exist
+from tarot.cli.checks import check_output, check_tasks_exist, kept_answers
 from tarot.cli.console import out
 from tarot.cli.models import load, load_adapters
 from tarot.cli.options import (
@@ -24,10 +25,11 @@ from tarot.cli.options import (
 )
 from tarot.cli.progress import announce, announce_tasks
 from tarot.cli.tables import print_table
-from tarot.errors import TarotError
+from tarot.errors import TarotError, describe_missing_numbers
 
 if TYPE_CHECKING:
     from tarot.analysis.side_effects import SideEffects
+    from tarot.analysis.task_changes import TaskChange
 
 FigureFolder = Annotated[Path, output_path_option(metavar="DIR", help="Folder for the figures and their data.")]
 
@@ -62,7 +64,7 @@ def analysis(
     announce_tasks([edit])
     check_adapter_objective(edit, reward=reward, include_path=include_path, limit=limit)
     loaded = load(model, device, dtype)
-    with evaluation_progress() as show:
+    with kept_answers(output, folder=True) as answers, evaluation_progress() as show:
         parts = measure_mechanism(
             loaded,
             edit,
@@ -70,6 +72,7 @@ def analysis(
             include_path=include_path,
             limit=limit,
             batch_size=batch_size,
+            answers=answers,
             on_step=show,
         )
         files = write_mechanism(parts, output)
@@ -118,20 +121,22 @@ def effects(
     announce_tasks(edits.values())
     check_side_effects(edits, tasks, strengths=factors, n_tokens=tokens, include_path=include_path, limit=limit)
     loaded = load(model, device, dtype)
-    with evaluation_progress() as show:
-        measured = measure_side_effects(
-            loaded,
-            edits,
-            tasks,
-            strengths=factors,
-            n_tokens=tokens,
-            seed=seed,
-            include_path=include_path,
-            limit=limit,
-            batch_size=batch_size,
-            on_step=show,
-        )
-    files = write_side_effects(measured, output)
+    with kept_answers(output, folder=True) as answers:
+        with evaluation_progress() as show:
+            measured = measure_side_effects(
+                loaded,
+                edits,
+                tasks,
+                strengths=factors,
+                n_tokens=tokens,
+                seed=seed,
+                include_path=include_path,
+                limit=limit,
+                batch_size=batch_size,
+                answers=answers,
+                on_step=show,
+            )
+        files = write_side_effects(measured, output)
     _print_effects(measured)
     out.print(f"{', '.join(file.name for file in files)} in {output}")
 
@@ -156,6 +161,7 @@ def _print_effects(measured: "SideEffects") -> None:
             for task, change in changes.items()
         ]
         print_table(header, rows, f"{name}: other tasks, zero-shot")
+        _print_missing(changes)
         header = ("strength", "score", "gain on its own task", "KL, nats a token", "perplexity")
         points = [
             (
@@ -168,3 +174,14 @@ def _print_effects(measured: "SideEffects") -> None:
             for point in measured.curves[name]
         ]
         print_table(header, points)
+        own = measured.own_tasks[name]
+        _print_missing(
+            {f"{own}, strength {point.strength:g}": point.change for point in measured.curves[name] if point.change}
+        )
+
+
+def _print_missing(changes: "Mapping[str, TaskChange]") -> None:
+    """Print which documents have no number; their answers count as wrong."""
+    for name, change in changes.items():
+        if change.without_number:
+            out.print(f"{name}: {describe_missing_numbers(change.without_number, change.gain.n)}")

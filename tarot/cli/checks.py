@@ -1,6 +1,7 @@
-"""Checks that commands make before they import or load anything slow."""
+"""What commands do about their output: checks before anything slow, and the answers that a failed run leaves."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tarot.errors import TarotError
@@ -38,3 +39,26 @@ def check_empty(output: Path) -> None:
     check_output(output, folder=True)
     if output.is_dir() and any(output.iterdir()):
         raise TarotError("an empty output folder", f"{output} with files in it", "choose another --output-path")
+
+
+@contextmanager
+def kept_answers(output: Path | None, *, folder: bool = False) -> Iterator[Path | None]:
+    """Yield the file of a command's answers, beside its output or in its folder; it is removed unless the body raises.
+
+    The same command finds the answers and continues from them. None for a command without output.
+    """
+    from tarot.cli.console import err
+
+    if output is None:
+        yield None
+        return
+    if folder:
+        output.mkdir(parents=True, exist_ok=True)
+    answers = output / ".answers.jsonl" if folder else output.with_name(f".{output.name}.answers.jsonl")
+    try:
+        yield answers
+    except (TarotError, KeyboardInterrupt):
+        if answers.exists():
+            err.print(f"answers so far are in {answers}; the same command continues from them", soft_wrap=True)
+        raise
+    answers.unlink(missing_ok=True)  # the output holds what they are for

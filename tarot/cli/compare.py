@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tarot.cli.checks import check_output, check_results_file
+from tarot.cli.checks import check_output, check_results_file, kept_answers
 from tarot.cli.console import out
 from tarot.cli.models import load
 from tarot.cli.options import (
@@ -193,31 +193,33 @@ def _compare_answers(
     for edit in edits.values():
         check_controls(loaded, edit, controls.values())
     comparisons = []
-    for name, edit in edits.items():
-        logged: LoggedAnswers = {}
-        with evaluation_progress() as show:
-            comparison = compare_answers(
-                loaded.model,
-                loaded.tokenizer,
-                edit,
-                num_fewshot=num_fewshot,
-                include_path=request.include_path,
-                limit=request.limit,
-                batch_size=request.batch_size,
-                curves=_curves({**searches, name: config_of(edit).search}),
-                trade_off=_trade_off(name) if config_of(edit).max_kl is not None else (),
-                controls={f"{searches[name]} search": control for name, control in controls.items()},
-                draws=draws,
-                baselines=request.baselines,
-                on_arm=show.begin_part,
-                logged=logged,
-            )
-        comparisons.append(comparison)
-        if request.output:  # keep what is measured, even if the next adapter fails
-            write_atomically(request.output, comparisons_to_json(comparisons).encode())
-            write_comparisons_csv(request.output, comparisons)
-        if request.logs:
-            write_inspect_logs(request.logs, comparison, logged)
+    with kept_answers(request.output) as answers:
+        for name, edit in edits.items():
+            logged: LoggedAnswers = {}
+            with evaluation_progress() as show:
+                comparison = compare_answers(
+                    loaded.model,
+                    loaded.tokenizer,
+                    edit,
+                    num_fewshot=num_fewshot,
+                    include_path=request.include_path,
+                    limit=request.limit,
+                    batch_size=request.batch_size,
+                    curves=_curves({**searches, name: config_of(edit).search}),
+                    trade_off=_trade_off(name) if config_of(edit).max_kl is not None else (),
+                    controls={f"{searches[name]} search": control for name, control in controls.items()},
+                    draws=draws,
+                    baselines=request.baselines,
+                    on_arm=show.begin_part,
+                    logged=logged,
+                    answers=answers,
+                )
+            comparisons.append(comparison)
+            if request.output:  # keep what is measured, even if the next adapter fails
+                write_atomically(request.output, comparisons_to_json(comparisons).encode())
+                write_comparisons_csv(request.output, comparisons)
+            if request.logs:
+                write_inspect_logs(request.logs, comparison, logged)
     for scored in score_comparisons(comparisons, metric):
         comparison = scored.comparison
         documents = f"{len(comparison.gold):,} documents"
@@ -264,26 +266,28 @@ def _compare_rewards(
     for edit in edits.values():
         edit.find_sites(loaded.model)  # raises if it does not fit
     comparisons = []
-    for folder, edit in edits.items():
-        logged: LoggedAnswers = {}
-        with evaluation_progress() as show:
-            comparison = compare_rewards(
-                loaded,
-                edit,
-                reward=reward,
-                include_path=request.include_path,
-                limit=request.limit,
-                batch_size=request.batch_size,
-                outcomes=read_text_scores(folder) if Path(folder, TEXT_SCORES_FILE).exists() else None,
-                logged=logged,
-                on_arm=show.begin_part,
-            )
-        comparisons.append(comparison)
-        if request.output:
-            write_atomically(request.output, rewards_to_json(comparisons).encode())
-            write_rewards_csv(request.output, comparisons)
-        if request.logs:
-            write_reward_logs(request.logs, comparison, logged)
+    with kept_answers(request.output) as answers:
+        for folder, edit in edits.items():
+            logged: LoggedAnswers = {}
+            with evaluation_progress() as show:
+                comparison = compare_rewards(
+                    loaded,
+                    edit,
+                    reward=reward,
+                    include_path=request.include_path,
+                    limit=request.limit,
+                    batch_size=request.batch_size,
+                    outcomes=read_text_scores(folder) if Path(folder, TEXT_SCORES_FILE).exists() else None,
+                    logged=logged,
+                    answers=answers,
+                    on_arm=show.begin_part,
+                )
+            comparisons.append(comparison)
+            if request.output:
+                write_atomically(request.output, rewards_to_json(comparisons).encode())
+                write_rewards_csv(request.output, comparisons)
+            if request.logs:
+                write_reward_logs(request.logs, comparison, logged)
     for comparison in comparisons:
         title = f"{comparison.task}, {comparison.gain.n:,} documents, {comparison.reward}, seed {comparison.seed}"
         rows = reward_rows(comparison.base, comparison.edited, comparison.gain, comparison.fluency_gain)

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tarot.cli.checks import check_results_file, check_tasks_exist
-from tarot.cli.console import err, out
+from tarot.cli.checks import check_results_file, check_tasks_exist, kept_answers
+from tarot.cli.console import out
 from tarot.cli.models import load
 from tarot.cli.options import (
     BatchSize,
@@ -92,29 +92,21 @@ def evaluate(
     for task in check_tasks(tasks, edit, include_path=include_path, num_fewshot=num_fewshot, limit=limit):
         if reward:
             check_generates(task, reward)
-    answers = output.with_name(f".{output.name}.answers.jsonl") if output else None
     loaded = load(model, device, dtype, device_map)
-    try:
-        with evaluation_progress():
-            results = evaluate_model(
-                loaded.model,
-                loaded.tokenizer,
-                tasks,
-                adapter=edit,
-                include_path=include_path,
-                num_fewshot=num_fewshot,
-                limit=limit,
-                apply_chat_template=apply_chat_template,
-                batch_size=batch_size,
-                answers=answers,
-            )
-    except (TarotError, KeyboardInterrupt):
-        if answers and answers.exists():
-            err.print(f"answers so far are in {answers}; the same command continues from them", soft_wrap=True)
-        raise
-    _write(results, output)  # before a reward can fail
-    if answers:
-        answers.unlink(missing_ok=True)  # the results hold the answers
+    with kept_answers(output) as answers, evaluation_progress():
+        results = evaluate_model(
+            loaded.model,
+            loaded.tokenizer,
+            tasks,
+            adapter=edit,
+            include_path=include_path,
+            num_fewshot=num_fewshot,
+            limit=limit,
+            apply_chat_template=apply_chat_template,
+            batch_size=batch_size,
+            answers=answers,
+        )
+        _write(results, output)  # before a reward can fail
     add_rewards(loaded, results, reward)
     _write(results, output)
     _print_results(results)

@@ -284,31 +284,45 @@ class Adapter:
         )
 
     def push_to_hub(
-        self, repo_id: str, *, private: bool = False, results: Sequence[Measured] = (), license: str | None = None
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        results: Measured | Sequence[Measured] = (),
+        license: str | None = None,
     ) -> str:
         """Save the adapter and a model card to the hub in one commit, and return its address.
 
         Args:
             repo_id: `name` or `owner/name`; created if it does not exist.
             private: whether a new repository is private.
-            results: comparisons of this adapter, which the card shows as tables and in the hub's metadata.
+            results: one or several comparisons of this adapter, which the card shows as tables and in its metadata.
             license: licence of the adapter, as the hub calls it, such as `apache-2.0`. That of the base model is not
                 looked up: an adapter's own words choose no request.
 
         Raises:
-            InvalidValueError: a comparison is of another adapter.
+            InvalidValueError: a result is no comparison, or one of another adapter.
             FileAccessError: the hub refuses or cannot be reached.
 
         Example:
             >>> adapter.push_to_hub("me/color", private=True)
             'https://huggingface.co/me/color/commit/0a1b2c'
         """
-        measured = [result.to_measurement() for result in results]
+        measured = [result.to_measurement() for result in _comparisons(results)]
         if other := [each.adapter for each in measured if each.adapter != self.fingerprint]:
             raise InvalidValueError(f"The results are of another adapter, {other[0]}, not of {self.fingerprint}.")
         with TemporaryDirectory(prefix="tarot-") as scratch:
             self.save_pretrained(scratch)
             return hub.push_folder(repo_id, Path(scratch), private=private, measured=measured, license=license)
+
+
+def _comparisons(results: Measured | Sequence[Measured]) -> Sequence[Measured]:
+    listed = [results] if isinstance(results, Measured) or not isinstance(results, Sequence) else results
+    for result in [results] if isinstance(results, str) else listed:
+        if not isinstance(result, Measured):
+            hint = "read a file with tarot.evaluation.results_file.load_comparisons"
+            raise InvalidValueError(f"results must be comparisons, not {short(result)}.", hint=hint)
+    return listed
 
 
 def _format_layers(layers: tuple[int, ...]) -> str:

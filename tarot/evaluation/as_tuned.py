@@ -83,6 +83,7 @@ def evaluate_as_tuned(
     include_path: str | Path | None = None,
     limit: int | float | None = None,
     batch_size: int | None = None,
+    answers: str | Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate a configuration's task with the prompts that its samples had, and with its seed.
 
@@ -94,6 +95,7 @@ def evaluate_as_tuned(
         include_path: folder of further task files.
         limit: number or fraction of the documents, as for `tarot.evaluate`.
         batch_size: largest number of sequences in one pass; None chooses it.
+        answers: file that stores the answers, as for `tarot.evaluate`.
 
     Returns:
         lm-eval's results, as `tarot.evaluate` returns them.
@@ -118,4 +120,5 @@ def evaluate_as_tuned(
             limit=limit,
             apply_chat_template=config.apply_chat_template,
             batch_size=batch_size,
+            answers=answers,
         )

@@ -8,13 +8,15 @@ from importlib.metadata import version
 from itertools import islice
 from operator import eq
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any, NamedTuple
 
 from lm_eval.api.task import Task
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot.edit.adapter import Adapter
-from tarot.errors import TarotError
+from tarot.errors import InvalidValueError, TarotError
+from tarot.evaluation.arguments import name_list
 from tarot.evaluation.as_tuned import (
     check_as_tuned,
     config_of,
@@ -26,7 +28,7 @@ from tarot.evaluation.as_tuned import (
 from tarot.evaluation.baselines.requirements import check_requirements
 from tarot.evaluation.baselines.run import BaselineAnswers, count_labels, run_baseline
 from tarot.evaluation.baselines.setting import Setting
-from tarot.evaluation.command import not_repeated, repeat_command
+from tarot.evaluation.command import edit_options, not_repeated, repeat_command
 from tarot.evaluation.held_out import held_out_of
 from tarot.evaluation.in_context import (
     calibrate,
@@ -88,14 +90,15 @@ def compare(
     num_fewshot: int = FEW_SHOT_SHOTS,
     limit: int | float | None = None,
     include_path: str | Path | None = None,
-    controls: Mapping[str, Adapter] | None = None,
+    controls: Mapping[str, Adapter | str | Path] | None = None,
     draws: int = 0,
-    baselines: Sequence[str] = (),
+    baselines: str | Sequence[str] = (),
     curves: Mapping[str, Sequence[float]] | None = None,
     trade_off: Sequence[tuple[float, float]] = (),
     base_answers: BaseAnswers | None = None,
     logged: LoggedAnswers | None = None,
     batch_size: int | None = None,
+    answers: str | Path | None = None,
     on_arm: OnArm = lambda name, number, total: None,
 ) -> Comparison:
     """Answer the held-out documents of the adapter's task with the base model, few-shot prompting and the edit.
@@ -113,16 +116,18 @@ def compare(
         num_fewshot: shots of the few-shot arm, if the adapter was tuned without shots.
         limit: only the first documents: a number, or a fraction below 1.
         include_path: folder of further task files.
-        controls: other edits to compare with, by the name of their arm.
+        controls: other edits to compare with, or their folders or hub ids, by the name of their arm.
         draws: number of further draws of the shots and their order: arms "few-shot 1 of 5 (best)" to "few-shot 5 of 5
             (worst)", ranked by right greedy answers. Each takes about as long as the edited arm.
-        baselines: methods to beat, names in `tarot.evaluation.baselines.registry.BASELINES`: an arm each, with the
-            same labels, documents, budget and early stopping.
+        baselines: methods to beat, one or several names in `tarot.evaluation.baselines.registry.BASELINES`: an arm
+            each, with the same labels, documents, budget and early stopping.
         curves: score after each evaluation of the searches, by name, for reports.
         trade_off: divergence and score of the trials of a search under a limit, for reports.
         base_answers: answers of unedited models from earlier calls; looked up, and extended.
         logged: receives each arm's documents, with the prompts and the log-probability of each choice.
         batch_size: largest number of sequences in one pass; None chooses it.
+        answers: file that stores the answers as they come, so that a later call does not repeat them; baselines are
+            measured again.
         on_arm: called before each arm is measured.
 
     Raises:
@@ -138,7 +143,8 @@ def compare(
     """
     started, reference_times = time.perf_counter(), time_reference_workload()
     loaded = LoadedModel.from_objects(model, tokenizer)
-    adapter, others = Adapter.resolve(adapter), dict(controls or {})
+    adapter, others = Adapter.resolve(adapter), _resolve_controls(controls)
+    baselines = name_list("baselines", baselines)
     check_limit(limit)
     config, held_out = config_of(adapter), held_out_of(adapter)
     check_controls(loaded, adapter, others.values())
@@ -151,7 +157,7 @@ def compare(
     n_shots = own_shots or min(int(resolve_num_fewshot(task, num_fewshot)), len(labelled))
     _check_draws(draws, n_shots)
 
-    answering = _Answering(loaded, config, task, labelled, include_path, limit, batch_size, base_answers)
+    answering = _Answering(loaded, config, task, labelled, include_path, limit, batch_size, base_answers, answers)
     setting = Setting(loaded, config, task, labelled, n_shots, _budget(adapter), include_path, limit, batch_size)
     n_labels = count_labels(setting)
     prompted = [ZERO_SHOT, FEW_SHOT] if n_shots else [ZERO_SHOT]
@@ -163,25 +169,25 @@ def compare(
         on_arm(name, planned.index(name) + 1, len(planned))
 
     begin(ZERO_SHOT)
-    answers: dict[str, tuple[int, TimedDocuments]] = {ZERO_SHOT: (0, answering.base(0))}
+    answered: dict[str, tuple[int, TimedDocuments]] = {ZERO_SHOT: (0, answering.base(0))}
     if n_shots:
         begin(FEW_SHOT)
         few_shot = (
             answering.base(own_shots) if own_shots else answering.written(answering.with_shots(labelled[:n_shots]))
         )
-        answers[FEW_SHOT] = (n_shots, few_shot)
+        answered[FEW_SHOT] = (n_shots, few_shot)
     for name, edit in {EDITED: adapter, **others}.items():
         begin(name)
-        answers[name] = (n_labels, answering.edited(edit))
+        answered[name] = (n_labels, answering.edited(edit))
     for name in calibrated:
         begin(name)
-        labels, uncalibrated = answers[name.removesuffix(" calibrated")]
-        answers[name] = (labels, answering.calibrated(uncalibrated))
+        labels, uncalibrated = answered[name.removesuffix(" calibrated")]
+        answered[name] = (labels, answering.calibrated(uncalibrated))
 
-    edited_documents = answers[EDITED][1].documents
+    edited_documents = answered[EDITED][1].documents
     gold, _ = read_answers(task, edited_documents)
     edits = {EDITED: adapter, **others}
-    pairs = [(_arm(task, name, labels, timed, edits.get(name)), timed) for name, (labels, timed) in answers.items()]
+    pairs = [(_arm(task, name, labels, timed, edits.get(name)), timed) for name, (labels, timed) in answered.items()]
     if n_shots:
         shown = min(n_shots, len(labelled))
         shots = draw_shots(labelled, shown, draws, config.seed)
@@ -222,8 +228,9 @@ def compare(
             include_path=include_path,
             controls=list(others.values()),
         ),
+        options=edit_options(adapter),
         not_repeated=not_repeated(adapter),
-        description=answers[EDITED][1].description,
+        description=answered[EDITED][1].description,
         dtype=loaded.dtype,
         keys=tuple(document_key(task, doc) for doc in docs),
         gold=gold,
@@ -260,6 +267,7 @@ class _Answering:
     limit: int | float | None
     batch_size: int | None
     base_answers: BaseAnswers | None
+    answers: str | Path | None
 
     def base(self, num_fewshot: int) -> TimedDocuments:
         """Return the base model's answers, from `base_answers` if they are there."""
@@ -287,6 +295,7 @@ class _Answering:
                 limit=self.limit,
                 apply_chat_template=self.config.apply_chat_template,
                 batch_size=self.batch_size,
+                answers=self.answers,
             )
         )
 
@@ -312,6 +321,7 @@ class _Answering:
                 include_path=self.include_path,
                 limit=self.limit,
                 batch_size=self.batch_size,
+                answers=self.answers,
             )
         )
         return self.written(answers, edit)
@@ -320,7 +330,7 @@ class _Answering:
         started = time.perf_counter()
         results = run()
         documents = logged_documents(results, self.config.task)
-        seconds = round(time.perf_counter() - started, 3)
+        seconds = round(time.perf_counter() - started + results.get("earlier_seconds", 0.0), 3)
         return TimedDocuments(documents, seconds, str(results.get("config", {}).get("description", "")))
 
 
@@ -329,17 +339,23 @@ def check_compare(
     *,
     num_fewshot: int = FEW_SHOT_SHOTS,
     draws: int = 0,
-    baselines: Sequence[str] = (),
+    baselines: str | Sequence[str] = (),
     include_path: str | Path | None = None,
     limit: int | float | None = None,
 ) -> None:
     """Raise what `compare` would raise for these arguments, as far as it can be known without a model."""
     task = check_as_tuned(adapter, include_path=include_path, limit=limit)
     # `task` has the edit's own number of shots; another object has that of its file.
-    check_requirements(baselines, load_task(task.config.task, include_path), config_of(adapter))
+    check_requirements(name_list("baselines", baselines), load_task(task.config.task, include_path), config_of(adapter))
     check_scorable(task)
     labelled_documents(task, tuning_samples(adapter))
     _check_draws(draws, evaluation_shots(config_of(adapter)) or num_fewshot)
+
+
+def _resolve_controls(controls: Mapping[str, Adapter | str | Path] | None) -> dict[str, Adapter]:
+    if not isinstance(controls, Mapping | None):
+        raise InvalidValueError(f"controls must be adapters by the name of their arm, not {short(controls)}.")
+    return {name: Adapter.resolve(control) for name, control in (controls or {}).items()}
 
 
 def check_controls(loaded: LoadedModel, adapter: Adapter, controls: Iterable[Adapter]) -> None:

@@ -36,12 +36,13 @@ def compare_rewards(
     batch_size: int | None = None,
     outcomes: Mapping[int, TextScores] | None = None,
     logged: LoggedAnswers | None = None,
+    answers: str | Path | None = None,
     on_arm: OnArm = lambda name, number, total: None,
 ) -> RewardComparison:
     """Generate texts for the held-out documents of the adapter's task with base and edited model, and score both.
 
     Both models generate from the same prompts and the same seed. `logged` receives the documents of `base` and `edited`
-    as lm-eval logs them, with the prompts.
+    as lm-eval logs them, with the prompts. `answers` is a file that stores the texts, as for `tarot.compare`.
 
     Raises:
         TarotError: the adapter was not tuned for a reward, or for one that runs code and was not requested; it does not
@@ -60,7 +61,15 @@ def compare_rewards(
     for number, (arm, edit) in enumerate((("base", None), ("edited", adapter)), start=1):
         on_arm(arm, number, 2)
         both.append(
-            evaluate_as_tuned(loaded, config, edit, include_path=include_path, limit=limit, batch_size=batch_size)
+            evaluate_as_tuned(
+                loaded,
+                config,
+                edit,
+                include_path=include_path,
+                limit=limit,
+                batch_size=batch_size,
+                answers=answers,
+            )
         )
     if logged is not None:
         logged.update(zip(("base", "edited"), (logged_documents(each, config.task) for each in both), strict=True))

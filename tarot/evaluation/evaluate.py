@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tarot.edit.adapter import Adapter
 from tarot.edit.fingerprint import weights_fingerprint
 from tarot.errors import TarotError
+from tarot.evaluation.arguments import name_list
 from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.evaluation.limit import check_limit
 from tarot.models.answer_log import AnswerLog, LoggedAnswers
@@ -151,7 +152,8 @@ def evaluate(
 
     Returns:
         lm-eval's results, with documents and answers under "samples", the adapter's fingerprint under "config", and the
-        ids of documents without a number, by task, under "without_number".
+        ids of documents without a number, by task, under "without_number". If `answers` had some of the answers,
+        "earlier_seconds" is how long these took.
 
     Raises:
         UnknownName: no such task.
@@ -166,29 +168,71 @@ def evaluate(
         True
     """
     loaded = LoadedModel.from_objects(model, tokenizer)
-    edit = Adapter.resolve(adapter) if isinstance(adapter, str | Path) else adapter
-    tasks = [tasks] if isinstance(tasks, str) else tasks
-    selected = prepare_tasks(tasks, edit, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
+    edit = adapter if adapter is None or isinstance(adapter, BaselineEdit) else Adapter.resolve(adapter)
+    names = name_list("tasks", tasks)
+    selected = prepare_tasks(names, edit, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")
     lm.reference = loaded.reference
     lm.fingerprint = edit.fingerprint if edit else "base"
-    templated = get_chat_template(lm, apply_chat_template) is not None
-    answering: Any = lm
-    if answers:
-        owner = [loaded.reference, str(loaded.model.dtype), weights_fingerprint(loaded.model), lm.fingerprint]
-        answering = LoggedAnswers(
-            lm, AnswerLog(Path(answers), " ".join([*owner, transformers.__version__, version("torch")]))
-        )
+    log = open_answers(answers, loaded, lm.fingerprint) if answers else None
+    with edit.apply(loaded.model) if edit else nullcontext():
+        results = run_lm_eval(lm, selected, limit=limit, apply_chat_template=apply_chat_template, log=log)
+    # lm-eval's `simple_evaluate` adds these as well, but spends seconds on describing the machine.
+    results["config"] = {
+        "model": "tarot",
+        "model_args": {"pretrained": loaded.reference},
+        **lm.get_model_info(),
+        "batch_size": batch_size or "auto",
+        "device": str(loaded.model.device),
+        "limit": limit,
+        "apply_chat_template": get_chat_template(lm, apply_chat_template) is not None,
+        "fewshot_seed": DEFAULT_OTHER_SEED,
+    }
+    results["versions_of"] = {name: version(name) for name in ("tarot-lm", "lm-eval", "transformers", "torch")}
+    return results
+
+
+def open_answers(path: str | Path, loaded: LoadedModel, fingerprint: str) -> AnswerLog:
+    """Open a file of answers for a model with an edit of that fingerprint; several edits may share the file.
+
+    Raises:
+        TarotError: the file cannot be read.
+    """
+    model = [loaded.reference, str(loaded.model.dtype), weights_fingerprint(loaded.model), fingerprint]
+    return AnswerLog(Path(path), " ".join([*model, transformers.__version__, version("torch")]))
+
+
+def run_lm_eval(
+    lm: TarotLM,
+    selected: TaskDict,
+    *,
+    limit: int | float | None,
+    apply_chat_template: bool,
+    log: AnswerLog | None = None,
+) -> dict[str, Any]:
+    """Run lm-eval on a model as it stands, and record which documents have no number.
+
+    Args:
+        lm: the model.
+        selected: the tasks.
+        limit: only the first documents: a number, or a fraction below 1.
+        apply_chat_template: render prompts with the tokenizer's chat template, if there is one.
+        log: earlier answers, which are not computed again; receives the new ones.
+
+    Raises:
+        TarotError: lm-eval or a task's own code raises, or no document has a number.
+    """
+    answering: Any = LoggedAnswers(lm, log) if log else lm
     aggregated: list[str] = []
     for name, task in selected["tasks"].items():
         task.aggregation = _recording(name, task.aggregation, aggregated)
     try:
-        with edit.apply(loaded.model) if edit else nullcontext(), quiet_loggers("lm_eval.api.task"), hidden_bars():
-            results = evaluator.evaluate(
+        with quiet_loggers("lm_eval.api.task"), hidden_bars():
+            results: dict[str, Any] = evaluator.evaluate(
                 answering,
                 selected,
                 limit=limit,
-                apply_chat_template=templated,
+                apply_chat_template=get_chat_template(lm, apply_chat_template) is not None,
                 fewshot_as_multiturn=True,
                 bootstrap_iters=BOOTSTRAP_ROUNDS,
             )
@@ -200,18 +244,8 @@ def evaluate(
         reason = f"{type(error).__name__}: {error}"
         raise TarotError(f"lm-eval to {step} {', '.join(names)}", reason, "check the task file") from error
     record_missing_numbers(results, lm.unanswered)
-    # lm-eval's `simple_evaluate` adds these as well, but spends seconds on describing the machine.
-    results["config"] = {
-        "model": "tarot",
-        "model_args": {"pretrained": loaded.reference},
-        **lm.get_model_info(),
-        "batch_size": batch_size or "auto",
-        "device": str(loaded.model.device),
-        "limit": limit,
-        "apply_chat_template": templated,
-        "fewshot_seed": DEFAULT_OTHER_SEED,
-    }
-    results["versions_of"] = {name: version(name) for name in ("tarot-lm", "lm-eval", "transformers", "torch")}
+    if log and log.earlier_seconds:
+        results["earlier_seconds"] = round(log.earlier_seconds, 3)
     return results
 
 

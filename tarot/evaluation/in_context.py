@@ -12,20 +12,16 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from lm_eval import evaluator
 from lm_eval.api.instance import Instance
 from lm_eval.api.samplers import FirstNSampler
 from lm_eval.api.task import Task
 
 from tarot.errors import TarotError
-from tarot.evaluation.evaluate import BOOTSTRAP_ROUNDS
+from tarot.evaluation.evaluate import open_answers, run_lm_eval
 from tarot.evaluation.lm_eval_results import LoggedDocument, n_choices
-from tarot.models.lm_eval_bars import hidden_bars
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
-from tarot.models.missing_numbers import record_missing_numbers
 from tarot.objectives.documents import Doc, document_key
-from tarot.objectives.prompts import get_chat_template
 from tarot.objectives.shots import forbids_shots
 from tarot.objectives.task_loading import load_tasks
 from tarot.objectives.tuning_split import check_disjoint
@@ -79,6 +75,7 @@ def evaluate_with_shots(
     limit: int | float | None = None,
     apply_chat_template: bool = True,
     batch_size: int | None = None,
+    answers: str | Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate the unedited model on a task whose prompts begin with the given shots.
 
@@ -91,12 +88,13 @@ def evaluate_with_shots(
         limit: only the first documents: a number, or a fraction below 1.
         apply_chat_template: render prompts with the tokenizer's chat template, if there is one.
         batch_size: largest number of sequences in one pass; None chooses it.
+        answers: file that stores the answers, as for `tarot.evaluate`.
 
     Returns:
         lm-eval's results, with documents and answers under "samples".
 
     Raises:
-        TarotError: the task allows no shots, or a shot is also evaluated.
+        TarotError: the task allows no shots, a shot is also evaluated, or as for `run_lm_eval`.
     """
     selected = load_tasks([task_name], include_path)
     (task,) = selected["tasks"].values()
@@ -108,17 +106,8 @@ def evaluate_with_shots(
     if choose:
         _choose_shots(task, choose)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")
-    with hidden_bars():
-        results: dict[str, Any] = evaluator.evaluate(
-            lm,
-            selected,
-            limit=limit,
-            apply_chat_template=get_chat_template(lm, apply_chat_template) is not None,
-            fewshot_as_multiturn=True,
-            bootstrap_iters=BOOTSTRAP_ROUNDS,
-        )
-    record_missing_numbers(results, lm.unanswered)
-    return results
+    log = open_answers(answers, loaded, "base") if answers else None
+    return run_lm_eval(lm, selected, limit=limit, apply_chat_template=apply_chat_template, log=log)
 
 
 def show_shots(task: Task, shots: Sequence[Doc]) -> None:

@@ -7,13 +7,17 @@ evaluation reads the answers from the file and runs the model only for the missi
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tarot._files.strict_json import BROKEN_JSON
+from lm_eval.api.model import hash_args
+
+from tarot._files.strict_json import parse_json, read_file
 from tarot.errors import TarotError
+from tarot.models.missing_numbers import is_number
 
 
 class AnswerLog:
@@ -23,29 +27,39 @@ class AnswerLog:
         path: the file; created with the first answer.
         owner: names model, weights and edit. Answers of another owner are not used.
 
+    Attributes:
+        earlier_seconds: how long the answers that were found took when they were computed.
+
     Raises:
         TarotError: the file cannot be read.
     """
 
     def __init__(self, path: Path, owner: str) -> None:
         self.path, self.owner = path, owner
+        self.earlier_seconds = 0.0
         self._answers: dict[str, Any] = {}
+        self._seconds: dict[str, float] = {}
+        self._latest = time.perf_counter()
         try:
-            lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
+            lines = read_file(path).split(b"\n") if path.exists() else []
         except OSError as error:
             raise TarotError(f"to read {path}", error.strerror or str(error), "remove it") from error
         for line in lines:
-            with suppress(*BROKEN_JSON):  # the last line of an interrupted run
-                entry = json.loads(line)
+            with suppress(ValueError):  # the last line of an interrupted run
+                entry = parse_json(line)
                 if isinstance(entry, dict) and isinstance(entry.get("key"), str):
                     self._answers[entry["key"]] = entry.get("answer")
+                    if isinstance(seconds := entry.get("seconds"), float) and seconds > 0 and is_number(seconds):
+                        self._seconds[entry["key"]] = seconds
 
     def find(self, kind: str, arguments: Sequence[Any]) -> Any:
         """Return the answer to a request, or None."""
-        answer = self._answers.get(self._key(kind, arguments))
-        if kind == "loglikelihood":
-            return (answer[0], answer[1]) if answer is not None and _is_scored(answer) else None
-        return answer if isinstance(answer, str if kind == "generate_until" else float) else None
+        key = self._key(kind, arguments)
+        answer = self._answers.get(key)
+        if not _is_answer(kind, answer):
+            return None
+        self.earlier_seconds += self._seconds.pop(key, 0.0)
+        return tuple(answer) if kind == "loglikelihood" else answer
 
     def add_partial(self, kind: str, arguments: Sequence[Any], answer: Any) -> None:
         """Keep an answer, unless it was sampled. lm-eval's models call their cache by this name."""
@@ -54,7 +68,8 @@ class AnswerLog:
             return
         answer = [float(answer[0]), bool(answer[1])] if kind == "loglikelihood" else answer
         self._answers[key] = answer
-        line = json.dumps({"key": key, "answer": answer}) + "\n"
+        before, self._latest = self._latest, time.perf_counter()
+        line = json.dumps({"key": key, "answer": answer, "seconds": round(self._latest - before, 6)}) + "\n"
         try:
             # Do not follow a symbolic link: it could point anywhere.
             file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o600)
@@ -71,7 +86,7 @@ class LoggedAnswers:
     """An lm-eval model that answers from a log and runs another model for the missing answers.
 
     Args:
-        lm: the model; the log becomes its cache hook, so that answers are kept one by one.
+        lm: the model; the log becomes its cache hook, to which it gives each answer but those that are no numbers.
         log: earlier answers.
     """
 
@@ -100,14 +115,18 @@ class LoggedAnswers:
         if missing:
             new = getattr(self._lm, kind)([requests[i] for i in missing])
             for i, answer in zip(missing, new, strict=True):
-                self._log.add_partial(kind, requests[i].args, answer)
                 answers[i] = answer
         return answers
 
 
-def _is_scored(answer: Any) -> bool:
-    """Whether a logged answer has the form of a scored continuation."""
-    return isinstance(answer, list | tuple) and list(map(type, answer)) == [float, bool]
+def _is_answer(kind: str, answer: Any) -> bool:
+    """Whether a logged value is an answer to a request of this kind, with numbers."""
+    if kind == "generate_until":
+        return isinstance(answer, str)
+    if kind == "loglikelihood":
+        is_scored = isinstance(answer, list) and list(map(type, answer)) == [float, bool]
+        return is_scored and is_number(answer[0])
+    return isinstance(answer, float) and is_number(answer)
 
 
 def _is_sampled(kind: str, arguments: Sequence[Any]) -> bool:
@@ -116,17 +135,48 @@ def _is_sampled(kind: str, arguments: Sequence[Any]) -> bool:
     return isinstance(options, Mapping) and bool(options.get("do_sample"))
 
 
-# Key for the model and edit whose answers a cache holds. No hash of a request has this form.
+# Keys of a response cache: for the model and edit whose answers it holds, and before the key of an answer that is no
+# number. No hash of a request has these forms.
 OWNER = "tarot:owner"
+BROKEN = "tarot:broken:"
 
 
-def claim_response_cache(cache: Any, owner: str) -> None:
-    """Record whose answers a cache holds: lm-eval's own keys contain only the prompts.
+def claim_response_cache(cache: Any, owner: str) -> bool:
+    """Record whose answers a cache holds, since lm-eval's keys contain only the prompts. Drop those without numbers.
+
+    Returns:
+        Whether the cache holds answers.
 
     Raises:
         TarotError: the cache belongs to another owner.
     """
     if (stored := cache.get(OWNER, "another model" if len(cache) else owner)) != owner:
         raise TarotError(f"a response cache of {owner}", f"one of {stored}", "give --use_cache another path")
+    for key in [key for key in cache if key.startswith(BROKEN)]:
+        cache.pop(key.removeprefix(BROKEN), None)
+        del cache[key]
     cache[OWNER] = owner
     cache.commit()
+    return len(cache) > 1
+
+
+class NumbersOnly:
+    """Hand a model's answers to a cache hook of lm-eval, except those without numbers: the next run must not find them.
+
+    lm-eval itself writes every answer into its response cache afterwards. So the cache gets the keys of these answers
+    too, and `claim_response_cache` drops them.
+
+    Args:
+        hook: receives the answers.
+        is_broken: whether the model had no numbers to continue a prompt with.
+    """
+
+    def __init__(self, hook: Any, is_broken: Callable[[str], bool]) -> None:
+        self._hook, self._is_broken = hook, is_broken
+
+    def add_partial(self, kind: str, arguments: Sequence[Any], answer: Any) -> None:
+        """Hand on an answer if it is a number, or a text that was written from numbers."""
+        if is_number(answer) and not (kind == "generate_until" and self._is_broken(arguments[0])):
+            self._hook.add_partial(kind, arguments, answer)
+        elif (cache := getattr(self._hook, "dbdict", None)) is not None:
+            cache[BROKEN + hash_args(kind, arguments)] = True

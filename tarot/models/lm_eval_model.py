@@ -23,7 +23,7 @@ from tqdm import tqdm
 from tarot.edit.adapter import Adapter
 from tarot.edit.gate import find_gate
 from tarot.errors import TarotError, UnknownName
-from tarot.models.answer_log import claim_response_cache
+from tarot.models.answer_log import NumbersOnly, claim_response_cache
 from tarot.models.batch_size import parse_batch_size
 from tarot.models.chat import SYSTEM_MOVED, ChatRenderer
 from tarot.models.load import load_model
@@ -105,6 +105,7 @@ class TarotLM(HFLM):
         self._checked_prompts: set[int] = set()
         # lm-eval's own command does not look for NaN; `evaluate`, which passes a loaded model, does.
         self._checks_numbers = isinstance(pretrained, str)
+        self._has_earlier_answers = False
         processes = accelerate_processes() if isinstance(pretrained, str) else None
         if isinstance(pretrained, str):
             target = process_device(processes) if processes else device or "auto"
@@ -205,9 +206,8 @@ class TarotLM(HFLM):
     def _check_numbers(self, requests: Sequence[Instance], broken: Sequence[Instance]) -> None:
         """Log which documents have no number, where lm-eval reports the results; TarotError if none has one."""
         if self._checks_numbers:
-            check_some_number(
-                documents_by_task(broken), {task: len(ids) for task, ids in documents_by_task(requests).items()}
-            )
+            counts = {task: len(ids) for task, ids in documents_by_task(requests).items()}
+            check_some_number(documents_by_task(broken), counts, has_others=self._has_earlier_answers)
 
     def _loglikelihood_tokens(
         self,
@@ -260,7 +260,7 @@ class TarotLM(HFLM):
             check_generated_lengths([self._lengths(*request.args) for request in requests], self.max_length)
             self._checked_prompts.add(prompts)
         texts = self._generate(requests, disable_tqdm)
-        broken = [request for request in requests if self.broken_prompts and self._is_broken(request.args[0])]
+        broken = [request for request in requests if self._is_broken(request.args[0])]
         for task, ids in documents_by_task(broken).items():
             self.unanswered.setdefault(task, set()).update(ids)
         self._check_numbers(requests, broken)
@@ -268,6 +268,8 @@ class TarotLM(HFLM):
 
     def _is_broken(self, prompt: str) -> bool:
         """Whether the logits after a prompt were not numbers. Generation may have kept only the prompt's end."""
+        if not self.broken_prompts:
+            return False
         tokens = tuple(self.tok_encode(prompt))
         return any(tokens[len(tokens) - len(broken) :] == broken for broken in self.broken_prompts)
 
@@ -305,7 +307,9 @@ class TarotLM(HFLM):
         return len(self.tok_encode(prompt)), most
 
     def set_cache_hook(self, cache_hook: Any) -> None:
-        """Use a response cache, unless it belongs to another model or edit: lm-eval's keys contain only the prompts.
+        """Keep answers that are numbers in a response cache, unless it belongs to another model or edit.
+
+        lm-eval's keys contain only the prompts.
 
         Raises:
             TarotError: the cache belongs to another model or edit.
@@ -313,8 +317,8 @@ class TarotLM(HFLM):
         if (cache := getattr(cache_hook, "dbdict", None)) is not None:
             model = self.reference or self.config._name_or_path or type(self.model).__name__
             owner = f"{model} {self.fingerprint}"
-            claim_response_cache(cache, owner)
-        super().set_cache_hook(cache_hook)
+            self._has_earlier_answers = claim_response_cache(cache, owner)
+        super().set_cache_hook(NumbersOnly(cache_hook, self._is_broken))
 
     def get_model_info(self) -> dict[str, Any]:
         """Return what lm-eval writes beside results, with the adapter's fingerprint (or `base`)."""
