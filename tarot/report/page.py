@@ -141,7 +141,7 @@ def _render(
     intervals = _intervals(scored)
     means = table.arm_means(scored) if len(scored) > 1 else []
     seeds = _means_over_seeds(scored)
-    compared = {each.adapter for each in (*comparisons, *rewards)}
+    compared = {each.adapter for each in comparisons} | {each.adapter for each in rewards}
     most_texts = MOST_DOCUMENTS // max(1, len(rewards))
     reward_sections = [reward_section(n, each, most_texts) for n, each in enumerate(rewards, start=1)]
     tables = (
