@@ -3,7 +3,7 @@
     python tests/stress_interrupts.py --rounds 10000
 
 A round opens and closes one context and raises KeyboardInterrupt at one instruction, as Ctrl-C does. All instructions
-of tarot and contextlib are interrupted in turn, so that rounds depend on neither timers nor chance.
+of tarot and contextlib are interrupted, so that rounds depend on neither timers nor chance.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import gcd
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -100,8 +101,8 @@ CHANGES: dict[str, Change] = {
 }
 
 
-def interrupt(change: Callable[[], None], instruction: int) -> bool:
-    """Raise KeyboardInterrupt at the instruction of that number; return whether there was one.
+def interrupt(change: Callable[[], None], instruction: int) -> int:
+    """Raise KeyboardInterrupt at the instruction of that number, and return how many were executed.
 
     Raises:
         AssertionError: the change left a trace function.
@@ -133,7 +134,7 @@ def interrupt(change: Callable[[], None], instruction: int) -> bool:
         sys.settrace(traced)
         sys.unraisablehook = report
     assert left in (None, trace), "the change left a trace function"
-    return executed > instruction
+    return executed
 
 
 def fresh_model() -> nn.Module:
@@ -168,21 +169,20 @@ def is_unchanged(model: nn.Module, before: tuple[list[object], list[torch.Tensor
 
 
 def rounds(change: Change) -> Iterator[bool]:
-    """Interrupt each instruction of a change in turn, again and again; yield whether the model is unchanged.
+    """Interrupt each instruction of a change, again and again; yield whether the model is unchanged.
 
-    A permanent change may also be complete.
+    Few rounds are spread over all instructions. A permanent change may also be complete.
     """
     model, complete = fresh_model(), fresh_model()
     before = state(model), [each.clone() for each in weights(model)]
-    change(complete)
+    total = interrupt(partial(change, complete), sys.maxsize)
     after = state(complete), weights(complete)
-    while True:
-        for instruction in itertools.count():
-            if not interrupt(partial(change, model), instruction):
-                break
-            yield is_unchanged(model, before) or is_unchanged(model, after)
-            if not is_unchanged(model, before):
-                model = fresh_model()
+    stride = next(each for each in range(int(0.618 * total), total) if gcd(each, total) == 1)
+    for instruction in itertools.count(0, stride):
+        interrupt(partial(change, model), instruction % total)
+        yield is_unchanged(model, before) or is_unchanged(model, after)
+        if not is_unchanged(model, before):
+            model = fresh_model()
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ import tarot.__main__ as entry
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_no_interrupt_leaves_a_change(name: str) -> None:
-    """Interrupt the first instructions; `stress_interrupts.py` interrupts them all."""
+    """Interrupt some of the instructions; `stress_interrupts.py` interrupts them all."""
     assert all(itertools.islice(rounds(CHANGES[name]), 60))
 
 
