@@ -25,6 +25,8 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+    # The types that a user sees of an installed package, in which mypy reports nothing.
+    session.run("mypy", "--strict", "--follow-imports=silent", "tests/user_script.py")
 
 
 @nox.session
