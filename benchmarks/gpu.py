@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from tarot._files.atomic import write_atomically
 from tarot.edit.hooks import apply_rotation
 from tarot.edit.merge import merge_temporarily
 from tarot.edit.rotation import ROTARY
@@ -203,6 +202,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="one tiny model instead of the shapes: tries the script")
     options = parser.parse_args()
     device = torch.device(options.device)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     checks = check_paths(options.device)
     result: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -217,7 +217,7 @@ def main() -> None:
     for name, shape in shapes.items():
         model = make_model(shape, vocabulary, dtype, options.device)
         result["models"][name] = time_model(model, make_samples(vocabulary))
-        write_atomically(options.output, (json.dumps(result, indent=1) + "\n").encode())
+        options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         print(f"{name}: {result['models'][name]}", file=sys.stderr, flush=True)
         del model
     if failed := [check.path for check in checks if not check.passed]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.study.markdown import reflow, table
-from tarot._files.atomic import write_atomically
 
 HERE = Path(__file__).parent
 RECORD, TEMPLATE, PAGE = HERE / "performance.json", HERE / "performance.in.md", HERE.parent / "docs" / "performance.md"
@@ -228,8 +227,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.run:
         record = shorten(json.loads(options.run.read_text()))
-        write_atomically(RECORD, (json.dumps(record, indent=1) + "\n").encode())
-    write_atomically(PAGE, render(json.loads(RECORD.read_text())).encode())
+        RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(render(json.loads(RECORD.read_text())), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.study import grid
 from benchmarks.study.markdown import table
-from benchmarks.study.recorded import read_lines
+from benchmarks.study.recorded import HELD_OUT, read_lines
 
 HERE = Path(__file__).parent
 
@@ -19,7 +19,7 @@ def searches() -> str:
     rows = []
     for run in read_lines(HERE / "searches.jsonl"):
         best = [f"{score:.2f}" for score in run["best"].values()]
-        held_out = [f"{run['unseen'][name]:.3f}" for name in ("greedy_f1", "log_probability")]
+        held_out = [f"{run[HELD_OUT][name]:.3f}" for name in ("greedy_f1", "log_probability")]
         where = [run["space"], run["task"], str(run["seed"]), run["search"]]
         rows.append([*where, *best, str(run["documents"]), *held_out, f"{run['proposing']:.0f}"])
     header = ["space", "task", "seed", "search", "best after 30", "60", "120", "documents", "F1", "log-probability"]
@@ -50,7 +50,7 @@ def spaces() -> str:
     tasks = [cell.task for cell in grid.DEVELOPMENT]
     rows = []
     for (search, space, bound), by_task in space_runs().items():
-        f1 = {task: run["unseen"]["greedy_f1"] for task, run in by_task.items()}
+        f1 = {task: run[HELD_OUT]["greedy_f1"] for task, run in by_task.items()}
         each = [f"{f1[task]:.3f} ({by_task[task]['best']:.2f})" if task in f1 else "" for task in tasks]
         mean = f"{statistics.mean(f1.values()):.3f}" if len(f1) == len(tasks) else ""
         columns = [

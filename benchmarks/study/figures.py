@@ -16,7 +16,7 @@ from benchmarks.study import development_tables, grid, tables
 from benchmarks.study.effect_tables import RecordedEffects
 from benchmarks.study.grid import Cell
 from benchmarks.study.markdown import signed
-from benchmarks.study.recorded import HEADLINE, RecordedCells, read_lines
+from benchmarks.study.recorded import HEADLINE, HELD_OUT, RecordedCells, read_lines
 from tarot.evaluation.metrics import METRICS
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.seeds import MeanGain, mean_over_settings
@@ -132,7 +132,7 @@ class Figures:
             for run in read_lines(HERE / "searches.jsonl")
             if (run["space"], run["task"], str(run["seed"]), run["search"]) == (space, task, seed, _method(search))
         ]
-        return run["best"][str(grid.BUDGET)] if value == "best" else run["unseen"]["greedy_f1"]
+        return run["best"][str(grid.BUDGET)] if value == "best" else run[HELD_OUT]["greedy_f1"]
 
     def space(self, space: str, task: str, value: str = "best") -> float:
         """Return what `bo` reaches in a space at the default bound: best training score, or held-out F1 (`f1`)."""
@@ -141,7 +141,7 @@ class Figures:
             for (search, name, bound), by_task in development_tables.space_runs().items()
             if (search, name) == ("bo", space) and f"{bound:.2f}" == "0.79"
         ]
-        return run["best"] if value == "best" else run["unseen"]["greedy_f1"]
+        return run["best"] if value == "best" else run[HELD_OUT]["greedy_f1"]
 
     def racing(self, name: str) -> float:
         """Return a figure of racing: `certain`, `likely`, `lost` or `runs`."""

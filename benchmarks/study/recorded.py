@@ -14,6 +14,7 @@ from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.seeds import MeanGain, mean_over_settings
 
 HEADLINE = "greedy_f1"
+HELD_OUT = "unseen"  # what the records call the scores of held-out documents
 RESAMPLES = 2000
 Record = dict[str, Any]  # one file: the answers of a method in a cell, and what they cost
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks.study import grid
 from benchmarks.study.held_out import DevelopmentProblem, better_half, completed, measure_missing
-from benchmarks.study.recorded import read_lines
+from benchmarks.study.recorded import HELD_OUT, read_lines
 from benchmarks.study.search_baselines import BASELINES, CONTROLS
 from tarot.edit.merge import merge_temporarily
 from tarot.models.loaded_model import LoadedModel
@@ -107,7 +107,7 @@ def run(loaded: LoadedModel, task: str, space: str, seed: int, search: str) -> d
         "coordinates": problem.space.d,
         "documents": len(problem.held_out),
         "best": {n: round(max(trial.score for trial in trials[:n]), 4) for n in MILESTONES},
-        "unseen": problem.held_out.evaluate(angles, problem.sites),
+        HELD_OUT: problem.held_out.evaluate(angles, problem.sites),
         "proposing": round(sum(trial.propose_seconds for trial in trials), 1),
         "evaluating": round(sum(trial.evaluate_seconds for trial in trials), 1),
         "surrogate_failed": sum(trial.origin == "random" for trial in trials) if search != "random" else 0,

@@ -22,7 +22,7 @@ from torch import Tensor
 from benchmarks.study import grid
 from benchmarks.study.control_spaces import layer_space, random_space
 from benchmarks.study.held_out import DevelopmentProblem, better_half, completed, measure_missing
-from benchmarks.study.recorded import read_lines
+from benchmarks.study.recorded import HELD_OUT, read_lines
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import ANSWER_SCORES, AnswerObjective
@@ -105,7 +105,7 @@ def run(loaded: LoadedModel, task: str, seed: int, search: str, space: str, boun
         "documents": len(problem.held_out),
         "trials": len(result.trials),
         "best": round(result.best.score, 4),
-        "unseen": problem.held_out.evaluate(angles, problem.sites),
+        HELD_OUT: problem.held_out.evaluate(angles, problem.sites),
         "root_mean_square": round(float(searched.square().mean().sqrt()), 4),
         "at_the_bound": round(float((searched > 0.999 * bound).float().mean()), 4),
     }
