@@ -18,6 +18,8 @@ def files(tmp_path: Path) -> Path:
     save_reference([good, comparison([True] * 40, seed=1)], tmp_path / "old.json")
     save_reference([good, lost], tmp_path / "worse.json")
     save_reference([good], tmp_path / "part.json")
+    save_reference([lost], tmp_path / "lost.json")
+    (tmp_path / "rewards.json").write_text('{"format": 1, "rewarded": []}')
     return tmp_path
 
 
@@ -46,6 +48,18 @@ def test_a_failure_says_how_to_accept_it(files: Path, capsys: pytest.CaptureFixt
     printed = capsys.readouterr().out
     assert "right then and wrong now: 40" in printed
     assert printed.count("to accept an intended change: cp worse.json old.json") == 1
+
+
+def test_advice_discards_no_cell_that_may_be_missing(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_in(files, "diff", "old.json", "lost.json", "--allow-missing")
+    advice = "measure the cells and documents that lost.json lacks into that file, then cp lost.json old.json"
+    assert capsys.readouterr().out.count(f"to accept an intended change: {advice}") == 1
+
+
+def test_results_of_a_reward_are_named(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_in(files, "diff", "old.json", "rewards.json") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "rewards.json holds texts that a reward scored" in line
 
 
 @pytest.mark.parametrize(

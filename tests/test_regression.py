@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -406,6 +407,29 @@ def test_part_of_a_suite_updates_its_part_of_the_reference_run() -> None:
     now = comparison([False] * 3)
     assert update_reference(then, [now]) == [now, *then[1:]]
     assert update_reference([], [now]) == [now]
+
+
+@given(
+    st.sets(st.tuples(*[st.integers(0, 2)] * 3), min_size=1), st.sets(st.tuples(*[st.integers(0, 2)] * 3), min_size=1)
+)
+def test_a_whole_suite_becomes_the_reference_run_whatever_settings_changed(
+    then: set[tuple[int, int, int]], now: set[tuple[int, int, int]]
+) -> None:
+    """Only cells of a seed of which fewer are measured now than then stay."""
+    old, new = (
+        [comparison([True] * 8, seed=seed, budget=60 + budget, samples=20 + samples) for seed, budget, samples in cells]
+        for cells in (then, now)
+    )
+    updated = update_reference(old, new)
+    assert updated[: len(new)] == new
+    fewer = Counter(each.seed for each in old) - Counter(each.seed for each in new)
+    assert Counter(each.seed for each in updated[len(new) :]) == fewer
+    assert fewer or not any(failed(check_regressions(updated, new, TOLERANCE)))
+
+
+def test_the_cell_with_most_similar_settings_is_replaced() -> None:
+    old = [comparison([True] * 3, budget=120, samples=40), comparison([True] * 3, budget=120)]
+    assert update_reference(old, [new := comparison([True] * 3, budget=60)]) == [new, old[0]]
 
 
 def test_an_empty_run_is_not_saved(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from tarot.cli.console import out
 from tarot.cli.options import output_option, path
+from tarot.cli.progress import announce
 from tarot.errors import InvalidValueError
 
 REGRESSED = 1
@@ -26,16 +27,19 @@ def diff(
 ) -> None:
     """Compare two results files as the regression gate does; exit with 1 if the newer one is worse.
 
-    The files are those of `tarot compare`, `tarot bench` and `pytest --tarot-save-baseline`.
+    The files are those of `tarot compare`, `tarot bench` and `pytest --tarot-save-baseline`, but not of a reward.
     """
     if not 0 <= tolerance <= 1:
         raise InvalidValueError("a tolerance from 0 to 1", str(tolerance))
+    announce("diff")
     from tarot.evaluation.regression import check_regressions
     from tarot.evaluation.results_file import load_comparisons
     from tarot.report.verdict_text import verdict_lines
 
     verdicts = check_regressions(load_comparisons(old), load_comparisons(new), tolerance, allow_missing=allow_missing)
     accept = f"cp {shlex.quote(str(new))} {shlex.quote(str(old))}"
+    if allow_missing:  # the copy would discard what is missing
+        accept = f"measure the cells and documents that {new} lacks into that file, then {accept}"
     for verdict in verdicts:
         out.print(f"{'FAILED' if verdict.failed else 'passed'} {verdict.name}", markup=False, highlight=False)
         for line in verdict_lines(verdict, accept):

@@ -5,7 +5,7 @@ correction for all comparisons. So noise does not fail the gate, but a real loss
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -50,9 +50,21 @@ def save_reference(comparisons: Sequence[Comparison], path: str | Path) -> None:
 
 
 def update_reference(then: Sequence[Comparison], now: Sequence[Comparison]) -> list[Comparison]:
-    """Return the comparisons of this run, and those of an earlier reference run that it does not repeat."""
-    matched = _match(then, now)
-    return [*now, *(comparison for i, comparison in enumerate(then) if i not in matched)]
+    """Return the comparisons of this run, and those of an earlier reference run that it does not replace.
+
+    A comparison replaces the one of the same identity. If there is none, it replaces the one with the most similar
+    settings of the same model, task, shots and seed: then a setting of the cell was changed.
+
+    Example:
+        >>> update_reference([replace(comparison, budget=120)], [replace(comparison, budget=60)])[0].budget
+        60
+    """
+    replaced = _match(then, now)
+    old = [i for i in range(len(then)) if i not in replaced]
+    new = [j for j in range(len(now)) if j not in replaced.values()]
+    changed = ((i, j) for i, j in product(old, new) if then[i].id == now[j].id)
+    replaced |= _one_to_one(sorted(changed, key=lambda pair: len(_changed_settings(then[pair[0]], now[pair[1]]))))
+    return [*now, *(comparison for i, comparison in enumerate(then) if i not in replaced)]
 
 
 def check_regressions(
@@ -151,11 +163,16 @@ def _match(then: Sequence[Comparison], now: Sequence[Comparison]) -> dict[int, i
         ((i, j, len(_shared_rows(old, new))) for (i, old), (j, new) in both if old.identity == new.identity),
         key=lambda pair: (-pair[2], abs(len(then[pair[0]].keys) - len(now[pair[1]].keys))),
     )
+    return dict(sorted(_one_to_one((i, j) for i, j, _ in candidates).items()))
+
+
+def _one_to_one(candidates: Iterable[tuple[int, int]]) -> dict[int, int]:
+    """Choose pairs in this order, so that no index is in two of them."""
     pairs: dict[int, int] = {}
-    for i, j, _ in candidates:
+    for i, j in candidates:
         if i not in pairs and j not in pairs.values():
             pairs[i] = j
-    return dict(sorted(pairs.items()))
+    return pairs
 
 
 def _match_remaining(
@@ -209,16 +226,17 @@ def _missing_arms(then: Comparison, now: Comparison) -> list[str]:
 
 def _nearest(comparison: Comparison, now: Sequence[Comparison]) -> list[str]:
     """Name the settings that differ in the most similar comparison of the same model, task, shots and seed."""
-    changes = [
-        [
-            f"{name} {'none' if before == '' else before} then, {'none' if after == '' else after} now"
-            for name, before, after in zip(IDENTIFYING, comparison.identity[1:], other.identity[1:], strict=True)
-            if before != after
-        ]
-        for other in now
-        if other.id == comparison.id
-    ]
+    changes = [_changed_settings(comparison, other) for other in now if other.id == comparison.id]
     return min((change for change in changes if change), key=len, default=[])
+
+
+def _changed_settings(then: Comparison, now: Comparison) -> list[str]:
+    """Name the settings of the search that differ between two comparisons."""
+    return [
+        f"{name} {'none' if before == '' else before} then, {'none' if after == '' else after} now"
+        for name, before, after in zip(IDENTIFYING, then.identity[1:], now.identity[1:], strict=True)
+        if before != after
+    ]
 
 
 def _lost_numbers(then: Comparison, now: Comparison, rows: Rows) -> list[str]:

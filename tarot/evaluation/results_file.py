@@ -68,7 +68,8 @@ def load_comparisons(path: str | Path) -> list[Comparison]:
     """Read the comparisons that `comparisons_to_json` wrote; unknown fields are ignored.
 
     Raises:
-        TarotError: no such file, not JSON, a newer format, or a comparison whose values the schema refuses.
+        TarotError: no such file, not JSON, a newer format, texts that a reward scored instead of answers, or a
+            comparison whose values the schema refuses.
 
     Example:
         >>> _ = Path("results.json").write_text(comparisons_to_json([comparison]), encoding="utf-8")
@@ -76,6 +77,8 @@ def load_comparisons(path: str | Path) -> list[Comparison]:
         True
     """
     with open_results(path) as content:
+        if "rewarded" in content:
+            raise TarotError(f"{path} holds texts that a reward scored, not answers.", hint="tarot report shows them")
         comparisons = content.get("cells")
         if not isinstance(comparisons, list):
             raise ValueError(f"cells: {short(comparisons)} is not a list")

@@ -71,10 +71,16 @@ def _judge(state: SessionState, comparisons: "list[Comparison]") -> list[tuple[s
 
 def accept_change(state: SessionState) -> str:
     """Say how to make this run the reference run."""
+    from tarot.evaluation.regression import update_reference
+
     name, folder = state.values["baseline"], state.config.invocation_params.dir
     if name and Path(name).is_relative_to(folder):
         name = Path(name).relative_to(folder)
-    return f"run pytest with --tarot-save-baseline={name} instead of --tarot-baseline, and commit the file"
+    command = f"run pytest with --tarot-save-baseline={name} instead of --tarot-baseline, and commit the file"
+    measured = list(state.comparisons.values())
+    if len(update_reference(state.baseline or [], measured)) > len(measured):
+        command += "; it keeps the cells that this run did not measure: to forget them, delete it first"
+    return command
 
 
 def _save(state: SessionState, comparisons: "list[Comparison]", *, complete: bool) -> None:
@@ -93,18 +99,31 @@ def _save(state: SessionState, comparisons: "list[Comparison]", *, complete: boo
     cells = update_reference(state.saved or [], comparisons) if comparisons else []
     save_reference(cells, path)
     unchanged = len(cells) - len(comparisons)
+    state.notes += _changed_settings(state.saved or [], cells)
     state.notes.append(
         f"baseline of {len(cells)} cell{'s' * (len(cells) != 1)} saved in {path}"
         + (f", {unchanged} of them unchanged" if unchanged else "")
     )
 
 
+def _changed_settings(before: "list[Comparison]", after: "list[Comparison]") -> list[str]:
+    """Name each cell of the old file that one with other settings replaces."""
+    from tarot.evaluation.results import comparison_names
+
+    identities = {comparison.identity for comparison in after}
+    replaced = [comparison for comparison in before if comparison.identity not in identities]
+    names = comparison_names([*replaced, *after])[: len(replaced)]
+    return [f"{name}: replaced by a cell with other settings" for name in names]
+
+
 def _outcome(session: pytest.Session, state: SessionState, all_ended: bool) -> str:
     """Say how the run ends, as its exit code will or because tests were left out; "" if it passes."""
     if session.exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
         return "The test run did not finish."
-    if session.testsfailed:
-        return f"The test run failed: {session.testsfailed} of {session.testscollected} tests."
+    # pytest counts the failed items of the gate, but they are no tests.
+    failed, collected = (n - len(state.failures) for n in (session.testsfailed, session.testscollected))
+    if failed:
+        return f"The test run failed: {failed} of {collected} tests."
     if state.failures:
         return "The test run failed."
     return "" if all_ended else "The test run did not finish."
