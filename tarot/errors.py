@@ -76,6 +76,16 @@ def _rebuild(kind: type[TarotError], arguments: tuple[object, ...], attributes: 
     return error
 
 
+def install_extra(extra: str) -> str:
+    """Return the hint that installs an extra; from a checkout, since no package index has tarot.
+
+    Example:
+        >>> install_extra("ui")
+        "in tarot's checkout: python -m pip install -e '.[ui]'"
+    """
+    return f"in tarot's checkout: python -m pip install -e '.[{extra}]'"
+
+
 class InvalidValueError(TarotError, ValueError):
     """Value that is not allowed, which a caller may catch as a ValueError."""
 

@@ -62,7 +62,7 @@ def test_answers_are_kept_until_the_comparison_is_written(
 def test_every_arm_is_logged_for_inspect_and_every_answer_stands_in_the_csv(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log = pytest.importorskip("inspect_ai.log", reason="needs tarot-lm[inspect]")
+    log = pytest.importorskip("inspect_ai.log", reason="needs the extra inspect")
     compare = ("compare", *MODEL, "--adapter", "adapter", *INCLUDE, "--limit", "2", "--draws", "2", "--log-format")
     assert run_in(home, *compare, "inspect") == 2
     assert "--output-path" in capsys.readouterr().err

@@ -278,7 +278,7 @@ def test_commands_that_are_not_run_are_in_the_pages() -> None:
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Build the pages; return their folder and the warnings of the build."""
     if not find_spec("sphinx"):
-        pytest.skip("Sphinx is not installed: pip install 'tarot-lm[docs]'")
+        pytest.skip("needs the extra docs")
     from sphinx.application import Sphinx
 
     target, warning = tmp_path_factory.mktemp("html"), io.StringIO()

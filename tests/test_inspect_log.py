@@ -15,7 +15,7 @@ from tarot.errors import TarotError
 from tarot.evaluation.results import OUTSIDE, Comparison
 from tarot.report.inspect_log import check_inspect, write_inspect_logs, write_reward_logs
 
-log: Any = pytest.importorskip("inspect_ai.log", reason="needs tarot-lm[inspect]")
+log: Any = pytest.importorskip("inspect_ai.log", reason="needs the extra inspect")
 
 CHOICES = (" red", " green", " <b>blue</b>")
 N = 6
@@ -107,8 +107,8 @@ def test_logs_are_replaced_and_others_kept(tmp_path: Path) -> None:
 
 
 def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "inspect_ai.log", None)
-    with pytest.raises(TarotError, match=r"tarot-lm\[inspect\]"):
+    monkeypatch.setitem(sys.modules, "inspect_ai", None)
+    with pytest.raises(TarotError, match=r"-e '\.\[inspect\]'"):
         check_inspect()
 
 

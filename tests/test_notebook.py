@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from test_docs import substitute
 
-nbformat: Any = pytest.importorskip("nbformat", reason="needs nbclient, which is in tarot-lm[dev]")
-nbclient: Any = pytest.importorskip("nbclient", reason="needs nbclient, which is in tarot-lm[dev]")
+nbformat: Any = pytest.importorskip("nbformat", reason="needs nbclient, which is in the extra dev")
+nbclient: Any = pytest.importorskip("nbclient", reason="needs nbclient, which is in the extra dev")
 
 NOTEBOOK = Path(__file__).parent.parent / "docs" / "tutorials" / "one-edit.ipynb"
 

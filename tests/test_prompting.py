@@ -219,7 +219,7 @@ def test_unknown_and_repeated_baselines_are_refused(monkeypatch: pytest.MonkeyPa
     with pytest.raises(TarotError, match="once"):
         check_baselines(["caa", "caa"])
     monkeypatch.setattr("tarot.evaluation.baselines.registry.find_spec", lambda name: None)
-    with pytest.raises(TarotError, match=r"tarot-lm\[peft\]"):
+    with pytest.raises(TarotError, match=r"-e '\.\[peft\]'"):
         check_baselines(["lora"])
 
 

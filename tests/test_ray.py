@@ -35,7 +35,7 @@ from tarot.search.tune import tune
 
 psutil = pytest.importorskip("psutil", reason="psutil, which comes with accelerate, is not installed")
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-cluster_utils = pytest.importorskip("ray.cluster_utils", reason="ray is not installed: pip install 'tarot-lm[ray]'")
+cluster_utils = pytest.importorskip("ray.cluster_utils", reason="needs the extra ray")
 
 pytest_plugins = ["pytester"]
 
@@ -340,7 +340,8 @@ def test_no_ray_and_no_cluster(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
         RayEngine(place, RESOURCES, "nowhere")
     monkeypatch.setattr(cluster_module, "find_spec", lambda name: None)
     with pytest.raises(
-        TarotError, match=r"expected ray, which .*, got none installed; python -m pip install 'tarot-lm\[ray\]'"
+        TarotError,
+        match=r"expected ray, which .*, got none installed; .* python -m pip install -e '\.\[ray\]'",
     ):
         RayEngine(place, RESOURCES, "auto")
 

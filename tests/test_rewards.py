@@ -266,5 +266,6 @@ def test_a_missing_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TarotError) as error:
         check_reward("toxicity:low")
     assert str(error.value) == (
-        "The reward toxicity:low needs the package pyobscenity; python -m pip install 'tarot-lm[rewards]'"
+        "The reward toxicity:low needs the package pyobscenity; "
+        "in tarot's checkout: python -m pip install -e '.[rewards]'"
     )

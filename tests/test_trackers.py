@@ -36,7 +36,7 @@ def search_twice(loaded: LoadedModel, tasks: Path, folder: Path, name: str) -> l
 
 def test_tensorboard_reads_the_scores(loaded: LoadedModel, tasks_folder: Path, tmp_path: Path) -> None:
     accumulator = pytest.importorskip(
-        "tensorboard.backend.event_processing.event_accumulator", reason="needs tarot-lm[tensorboard]"
+        "tensorboard.backend.event_processing.event_accumulator", reason="needs the extra tensorboard"
     )
     trials = search_twice(loaded, tasks_folder, tmp_path, "tensorboard")
     files = sorted((tmp_path / "tensorboard").iterdir(), key=lambda path: path.stat().st_mtime_ns)
@@ -54,7 +54,7 @@ def test_tensorboard_reads_the_scores(loaded: LoadedModel, tasks_folder: Path, t
 def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    mlflow = pytest.importorskip("mlflow", reason="needs tarot-lm[mlflow]")
+    mlflow = pytest.importorskip("mlflow", reason="needs the extra mlflow")
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri((tmp_path / "mlflow").as_uri())
     yield mlflow
@@ -83,7 +83,7 @@ def test_mlflow_logs_into_the_active_run(loaded: LoadedModel, tasks_folder: Path
 def test_wandb_keeps_the_scores_offline(
     loaded: LoadedModel, tasks_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wandb = pytest.importorskip("wandb", reason="needs tarot-lm[wandb]")
+    wandb = pytest.importorskip("wandb", reason="needs the extra wandb")
     for name, value in {"MODE": "offline", "DIR": str(tmp_path), "SILENT": "true"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     logged: list[dict[str, Any]] = []
@@ -128,5 +128,5 @@ def test_an_unknown_tracker_is_named() -> None:
 @pytest.mark.parametrize("name", TRACKERS)
 def test_a_missing_library_is_named_with_its_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(TarotError, match=rf"tarot-lm\[{name}\]"):
+    with pytest.raises(TarotError, match=rf"-e '\.\[{name}\]'"):
         make_trackers([name], Path())

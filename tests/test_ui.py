@@ -22,7 +22,7 @@ from tarot.models.load import load_model
 
 pytest_plugins = ["cli_suite"]
 
-needs_gradio = pytest.mark.skipif(not find_spec("gradio"), reason="needs the extra tarot-lm[ui]")
+needs_gradio = pytest.mark.skipif(not find_spec("gradio"), reason="needs the extra ui")
 needs_browser = pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="needs Debian's package chromium-driver")
 UI = ("ui", *MODEL, "--adapter", "adapter", "--max-new-tokens", "6")
 VALUES = "return [...document.querySelectorAll('#base textarea, #edited textarea')].map(box => box.value)"
@@ -149,4 +149,4 @@ def test_a_missing_gradio_is_one_line(
 ) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert run_in(home, *UI) == 2
-    assert "tarot-lm[ui]" in capsys.readouterr().err.splitlines()[-1]
+    assert "-e '.[ui]'" in capsys.readouterr().err.splitlines()[-1]

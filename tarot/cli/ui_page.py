@@ -8,7 +8,7 @@ from textwrap import shorten
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from tarot.errors import TarotError
+from tarot.errors import TarotError, install_extra
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,7 +36,7 @@ def import_gradio() -> Any:
     try:
         return importlib.import_module("gradio")
     except ImportError as error:
-        raise TarotError("tarot ui needs Gradio.", hint="pip install 'tarot-lm[ui]'") from error
+        raise TarotError("tarot ui needs Gradio.", hint=install_extra("ui")) from error
 
 
 def build_page(

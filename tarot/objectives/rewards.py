@@ -29,7 +29,7 @@ from types import MappingProxyType
 import torch
 
 from tarot._files.strict_json import LARGEST_NUMBER
-from tarot.errors import InvalidValueError, TarotError, UnknownName
+from tarot.errors import InvalidValueError, TarotError, UnknownName, install_extra
 from tarot.models.load import load_classifier
 from tarot.objectives.black_box import import_function, is_black_box
 from tarot.objectives.text_rewards import NAMES as TEXT_REWARDS
@@ -39,7 +39,7 @@ from tarot.objectives.text_rewards import is_text_reward, make_text_reward
 Reward = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 
 FLUENCY = "fluency"
-# Rewards from word lists and the packages that hold the lists; `pip install tarot-lm[rewards]` installs all.
+# Rewards from word lists and the packages that hold the lists; the extra `rewards` installs all.
 WORD_LISTS: Mapping[str, str] = MappingProxyType(
     {"sentiment:positive": "vaderSentiment", "sentiment:negative": "vaderSentiment", "toxicity:low": "pyobscenity"}
 )
@@ -132,8 +132,8 @@ def check_reward(name: str) -> None:
     for term, _ in split_sum(name):
         if term in WORD_LISTS:
             if not find_spec(WORD_LISTS[term]):
-                hint = "python -m pip install 'tarot-lm[rewards]'"
-                raise TarotError(f"The reward {term} needs the package {WORD_LISTS[term]}.", hint=hint)
+                package = WORD_LISTS[term]
+                raise TarotError(f"The reward {term} needs the package {package}.", hint=install_extra("rewards"))
         elif term != FLUENCY and not is_text_reward(term) and not term.startswith("classifier:"):
             _function_reward(*term.split(":"))
 

@@ -9,11 +9,12 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from tarot._files.atomic import replace_file
-from tarot.errors import TarotError, describe_missing_numbers
+from tarot.errors import TarotError, describe_missing_numbers, install_extra
 from tarot.evaluation.metrics import METRICS
 from tarot.evaluation.results import OUTSIDE, Arm, Comparison
 from tarot.evaluation.reward_results import RewardComparison
@@ -23,8 +24,9 @@ SCORERS = {"greedy": ("greedy_acc", "greedy_f1"), "likeliest": ("acc", "f1")}
 
 
 def check_inspect() -> None:
-    """Raise TarotError unless the library is installed."""
-    _log()
+    """Raise TarotError unless the library is installed; it is not imported, which takes seconds."""
+    if find_spec("inspect_ai") is None:
+        raise TarotError("The library inspect-ai is not installed.", hint=install_extra("inspect"))
 
 
 def write_inspect_logs(
@@ -77,10 +79,8 @@ def write_reward_logs(
 
 
 def _log() -> Any:
-    try:
-        return importlib.import_module("inspect_ai.log")
-    except ImportError as error:
-        raise TarotError("The library inspect-ai is not installed.", hint="pip install 'tarot-lm[inspect]'") from error
+    check_inspect()
+    return importlib.import_module("inspect_ai.log")
 
 
 def _score() -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tarot.edit.adapter import Adapter
-from tarot.errors import TarotError, UnknownName
+from tarot.errors import TarotError, UnknownName, install_extra
 from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
 from tarot.search.loop import SearchResult
@@ -51,7 +51,7 @@ class _Tracker(Callback):
 
 
 class TensorBoardCallback(_Tracker):
-    """Write a search as TensorBoard events; needs `tarot-lm[tensorboard]`.
+    """Write a search as TensorBoard events; needs the extra `tensorboard`.
 
     Args:
         log_dir: folder of the events; None for TensorBoard's own, `runs/DATE_HOST`.
@@ -90,7 +90,7 @@ class TensorBoardCallback(_Tracker):
 
 
 class MLflowCallback(_Tracker):
-    """Log a search as a run of MLflow; needs `tarot-lm[mlflow]`.
+    """Log a search as a run of MLflow; needs the extra `mlflow`.
 
     It logs into the active run and leaves that open, or else begins and ends a run of its own.
 
@@ -119,7 +119,7 @@ class MLflowCallback(_Tracker):
 
 
 class WandbCallback(_Tracker):
-    """Log a search as a run of Weights & Biases; needs `tarot-lm[wandb]`.
+    """Log a search as a run of Weights & Biases; needs the extra `wandb`.
 
     It logs into the active run and leaves that open, or else begins and ends a run of its own, in the project `tarot`
     unless `WANDB_PROJECT` names another.
@@ -181,8 +181,7 @@ def _import(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        hint = f"pip install 'tarot-lm[{extra}]'"
-        raise TarotError(f"The library {module} is not installed.", hint=hint) from error
+        raise TarotError(f"The library {module} is not installed.", hint=install_extra(extra)) from error
 
 
 def _scores(trial: Trial, best: Trial, spent: int) -> Scores:

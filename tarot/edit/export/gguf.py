@@ -6,7 +6,7 @@ Nothing is converted; llama.cpp's own script does that.
 Some architectures store projections permuted or transposed. Each tensor that is replaced must therefore equal, number
 for number, the weight that the model was loaded with.
 
-Requires the package gguf, which the extra `tarot-lm[models]` installs.
+Requires the package gguf, which the extra `models` installs.
 """
 
 from contextlib import closing

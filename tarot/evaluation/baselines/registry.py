@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from types import MappingProxyType
 
-from tarot.errors import TarotError, UnknownName
+from tarot.errors import TarotError, UnknownName, install_extra
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def check_baselines(names: Iterable[str]) -> None:
             raise UnknownName("baseline", name, BASELINES)
         extra = BASELINES[name].extra
         if extra and find_spec(extra) is None:
-            hint = f"python -m pip install 'tarot-lm[{extra}]'"
-            raise TarotError(f"the package {extra}, which the baseline {name} uses", "none installed", hint)
+            expected = f"the package {extra}, which the baseline {name} uses"
+            raise TarotError(expected, "none installed", install_extra(extra))
     if len(set(names)) < len(names):
         raise TarotError("each baseline once", ", ".join(names))

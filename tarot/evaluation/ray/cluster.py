@@ -21,7 +21,7 @@ import torch
 from accelerate.utils import convert_file_size_to_int
 
 from tarot.edit.patch import restoring
-from tarot.errors import TarotError
+from tarot.errors import TarotError, install_extra
 from tarot.evaluation.cell_runner import ModelCache
 
 MOST_CPUS = 4096
@@ -186,7 +186,7 @@ def _connect(address: str | None) -> Any:
     """Connect to a cluster and return Ray's module."""
     if not find_spec("ray"):
         expected = "ray, which runs cells on other machines"
-        raise TarotError(expected, "none installed", "python -m pip install 'tarot-lm[ray]'")
+        raise TarotError(expected, "none installed", install_extra("ray"))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would send usage statistics to its makers
     import ray
 
