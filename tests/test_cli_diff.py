@@ -6,7 +6,7 @@ import pytest
 from cli_suite import run_in
 from test_regression import comparison
 
-from tarot.evaluation.regression import save_reference
+from tarot.report.results_csv import save_comparisons
 
 pytest_plugins = ["cli_suite"]
 
@@ -15,10 +15,10 @@ pytest_plugins = ["cli_suite"]
 def files(tmp_path: Path) -> Path:
     """Results of two cells; in `worse.json` one of them is lost, and `part.json` lacks it."""
     good, lost = comparison([True] * 40), comparison([False] * 40, seed=1)
-    save_reference([good, comparison([True] * 40, seed=1)], tmp_path / "old.json")
-    save_reference([good, lost], tmp_path / "worse.json")
-    save_reference([good], tmp_path / "part.json")
-    save_reference([lost], tmp_path / "lost.json")
+    save_comparisons([good, comparison([True] * 40, seed=1)], tmp_path / "old.json")
+    save_comparisons([good, lost], tmp_path / "worse.json")
+    save_comparisons([good], tmp_path / "part.json")
+    save_comparisons([lost], tmp_path / "lost.json")
     (tmp_path / "rewards.json").write_text('{"format": 1, "rewarded": []}')
     return tmp_path
 

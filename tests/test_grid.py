@@ -1,5 +1,7 @@
 """A grid runs each cell once, keeps what is finished, and goes on after a cell that fails."""
 
+import csv
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,12 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tarot.errors import TarotError, UnknownName
+from tarot.evaluation import grid
 from tarot.evaluation.cell_runner import CellRunner, ModelCache
-from tarot.evaluation.grid import CellRequest, CellResult, parse_engine, run_grid
+from tarot.evaluation.grid import CellRequest, CellResult, parse_engine
 from tarot.evaluation.results import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Comparison
 from tarot.evaluation.results_file import load_comparisons
 from tarot.models.loaded_model import LoadedModel
+from tarot.report.results_csv import save_comparisons
 from tarot.search import config
+
+run_grid = functools.partial(grid.run_grid, save=save_comparisons)
 
 
 def comparison(setting: CellRequest) -> Comparison:
@@ -93,7 +99,10 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     output = tmp_path / "cells.json"
     with pytest.raises(KeyboardInterrupt):
         run_grid(GRID, output, Run(stopped_after=3))
-    assert len(load_comparisons(output)) == 3
+    finished = load_comparisons(output)
+    assert len(finished) == 3
+    with output.with_suffix(".csv").open(newline="") as file:  # is not of an earlier run
+        assert {row["model"] for row in csv.DictReader(file)} == {each.model for each in finished}
     run, begun = Run(), []
     assert len(run_grid(GRID, output, run, on_start=begun.append)) == 4
     assert run.requests == GRID[:1] and begun == [3]

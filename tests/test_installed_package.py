@@ -9,7 +9,7 @@ import pytest
 from checkpoint import save_checkpoint
 from fabricated import fabricated
 
-from tarot.evaluation.regression import save_reference
+from tarot.report.results_csv import save_comparisons
 
 PROJECT = Path(__file__).parent.parent
 TEST = """
@@ -45,7 +45,7 @@ def test_a_new_project_gets_a_gain_a_report_and_a_gate(tmp_path: Path) -> None:
     assert pip.returncode == 0, pip.stderr
     save_checkpoint(tmp_path / "model")
     (tmp_path / "test_edit.py").write_text(TEST + ORIGIN)
-    save_reference([fabricated()], tmp_path / "edits.json")
+    save_comparisons([fabricated()], tmp_path / "edits.json")
     options = ("--rootdir=.", "--tarot-baseline=edits.json", "--tarot-report=report")
     done = run(tmp_path, "pytest", *options, "test_edit.py", PYTHONPATH=str(installed))
     # The gate fails, since the run does not measure what the baseline holds.

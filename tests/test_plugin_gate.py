@@ -6,9 +6,9 @@ from xml.etree import ElementTree
 import pytest
 from plugin_suite import GAIN, right_answers
 
-from tarot.evaluation.regression import save_reference
 from tarot.evaluation.results import Comparison
 from tarot.evaluation.results_file import load_comparisons
+from tarot.report.results_csv import save_comparisons
 
 pytest_plugins = ["pytester", "plugin_suite"]
 pytestmark = pytest.mark.usefixtures("wide_lines")
@@ -38,8 +38,8 @@ def gated(pytester: pytest.Pytester) -> pytest.Pytester:
     """A suite of two cells; every answer of the second is wrong, and was right in the baseline."""
     pytester.makeconftest(FROM_FILE)
     pytester.makepyfile(GAIN + "\n\ndef test_other(): pass\n")
-    save_reference([right_answers(40, 0), right_answers(40, 1)], pytester.path / "then.json")
-    save_reference([right_answers(40, 0), right_answers(0, 1)], pytester.path / "now.json")
+    save_comparisons([right_answers(40, 0), right_answers(40, 1)], pytester.path / "then.json")
+    save_comparisons([right_answers(40, 0), right_answers(0, 1)], pytester.path / "now.json")
     return pytester
 
 
@@ -156,13 +156,13 @@ def test_a_failed_test_writes_no_baseline(gated: pytest.Pytester, kind: str, exi
 def test_documents_without_a_number_are_named_and_gated(gated: pytest.Pytester) -> None:
     broken = right_answers(40, 1)
     broken = replace(broken, arms=(broken.arms[0], replace(broken.arms[1], without_number=(3, 5))))
-    save_reference([right_answers(40, 0), broken], gated.path / "now.json")
+    save_comparisons([right_answers(40, 0), broken], gated.path / "now.json")
     note = "m t 0-shot seed 1, edited: 2 of 40 documents without a number (NaN or infinite): 3, 5"
     result = gated.runpytest_inprocess(*GATED, "--tarot-report=report")
     result.assert_outcomes(passed=3, failed=1)
     result.stdout.fnmatch_lines([note])
     assert note in (gated.path / "report" / "index.html").read_text()
-    save_reference([right_answers(40, 0), broken], gated.path / "then.json")
+    save_comparisons([right_answers(40, 0), broken], gated.path / "then.json")
     gated.runpytest_inprocess(*GATED).assert_outcomes(passed=3)
 
 
@@ -184,8 +184,8 @@ def test_a_failed_gate_is_not_a_failed_test(gated: pytest.Pytester) -> None:
 def test_the_advice_how_to_accept_a_change_makes_the_gate_pass(
     gated: pytest.Pytester, before: Comparison, is_forgotten: bool
 ) -> None:
-    save_reference([right_answers(40, 0), before], gated.path / "then.json")
-    save_reference([right_answers(40, 0), right_answers(40, 1)], gated.path / "now.json")
+    save_comparisons([right_answers(40, 0), before], gated.path / "then.json")
+    save_comparisons([right_answers(40, 0), right_answers(40, 1)], gated.path / "now.json")
     failed = gated.runpytest_inprocess(*GATED)
     assert failed.ret == pytest.ExitCode.TESTS_FAILED
     advice = next(line for line in failed.outlines if line.startswith("to accept an intended change: "))
@@ -200,7 +200,7 @@ def test_the_advice_how_to_accept_a_change_makes_the_gate_pass(
 
 
 def test_names_from_a_baseline_are_escaped(gated: pytest.Pytester) -> None:
-    save_reference([replace(right_answers(40, 0), task="\x1b[2Jt\u202e")], gated.path / "then.json")
+    save_comparisons([replace(right_answers(40, 0), task="\x1b[2Jt\u202e")], gated.path / "then.json")
     result = gated.runpytest_inprocess(*GATED)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     text = result.stdout.str()

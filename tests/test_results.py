@@ -12,6 +12,7 @@ from tarot.evaluation.changes import changed_rows
 from tarot.evaluation.metrics import METRICS
 from tarot.evaluation.results import EDITED, OUTSIDE, SEARCH_SETTINGS, ZERO_SHOT, Arm, Comparison, search_labels
 
+QUOTED = "\N{LEFT DOUBLE QUOTATION MARK}maybe so\N{RIGHT DOUBLE QUOTATION MARK}"
 CHOICES = st.integers(OUTSIDE, 2)
 DOCUMENTS = st.lists(st.tuples(st.integers(0, 2), CHOICES, CHOICES, CHOICES, CHOICES), min_size=1, max_size=12)
 
@@ -74,11 +75,20 @@ def test_score_and_gain() -> None:
 def test_pandas_has_a_row_for_each_document_and_arm() -> None:
     compared = answered([(0, 1, OUTSIDE, 0, 0), (2, 2, 2, 2, OUTSIDE)])
     table = compared.to_pandas()
-    assert list(table.columns) == [
-        *("document", "text", "gold", "arm", "predicted", "greedy", "gold_probability", "without_number")
-    ]
+    numbers = ["document", "text", "gold", "arm", "predicted", "greedy", "gold_probability", "without_number"]
+    assert list(table.columns) == [*numbers, "gold_text", "predicted_text", "greedy_text"]
     assert list(table["arm"]) == [ZERO_SHOT, ZERO_SHOT, EDITED, EDITED]
     assert list(table["document"]) == [0, 1, 0, 1] and list(table["greedy"]) == [OUTSIDE, 2, 0, OUTSIDE]
+
+
+def test_pandas_has_answers_in_words() -> None:
+    compared = answered([(0, 1, OUTSIDE, 0, 0), (1, 1, 1, 0, OUTSIDE)])
+    written = replace(compared.arm(EDITED), written=("", " maybe so"))
+    compared = replace(compared, choices=((" no", " yes"),) * 2, arms=(compared.base, written))
+    table = compared.to_pandas()
+    assert list(table["gold_text"]) == ["no", "yes"] * 2
+    assert list(table["predicted_text"]) == ["yes", "yes", "no", "no"]
+    assert list(table["greedy_text"]) == ["none of the choices", "yes", "no", f"wrote {QUOTED}"]
 
 
 def test_notebooks_show_a_table_without_markup_of_the_names() -> None:

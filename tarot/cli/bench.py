@@ -112,9 +112,8 @@ def bench(
     from tarot.evaluation.grid import CellRequest, parse_seeds, parse_shots, run_grid
     from tarot.evaluation.ray.cells import RayEngine, run_locally
     from tarot.evaluation.ray.cluster import Resources
-    from tarot.evaluation.results_file import load_comparisons
     from tarot.models.load import check_reference
-    from tarot.report.results_csv import write_comparisons_csv
+    from tarot.report.results_csv import save_comparisons
 
     if engine == "local":  # the machines of a cluster may have models that this one lacks
         for each in dict.fromkeys(model):
@@ -175,11 +174,10 @@ def bench(
             return stack.enter_context(RayEngine(folder, resources, address)).run(missing)
 
         try:
-            comparisons = run_grid(requests, output, run, on_start=bar.start, on_result=show)
+            comparisons = run_grid(requests, output, run, save=save_comparisons, on_start=bar.start, on_result=show)
         except KeyboardInterrupt:
             bar.print("the same command continues from here")
             raise
-    write_comparisons_csv(output, load_comparisons(output))
     _print_summary(comparisons, metric)
     out.print(f"{len(comparisons)} of {len(requests)} cells in {output}", soft_wrap=True)
     if failed:

@@ -176,17 +176,15 @@ def _compare_answers(
     request: Request,
 ) -> None:
     """Compare each adapter with the base model, write the file after each, and print a table for each."""
-    from tarot._files.atomic import write_atomically
     from tarot.evaluation.as_tuned import config_of
     from tarot.evaluation.compare import LoggedAnswers, check_controls
     from tarot.evaluation.compare import compare as compare_answers
     from tarot.evaluation.metrics import METRICS
     from tarot.evaluation.results import missing_number_notes
-    from tarot.evaluation.results_file import comparisons_to_json
     from tarot.evaluation.scored_comparison import score_comparisons
     from tarot.report.costs import COST_HEADER, cost_note, cost_rows
     from tarot.report.inspect_log import write_inspect_logs
-    from tarot.report.results_csv import write_comparisons_csv
+    from tarot.report.results_csv import save_comparisons
     from tarot.report.table import ARM_HEADER, arm_rows
 
     searches = {name: config_of(control).search for name, control in controls.items()}
@@ -216,8 +214,7 @@ def _compare_answers(
                 )
             comparisons.append(comparison)
             if request.output:  # keep what is measured, even if the next adapter fails
-                write_atomically(request.output, comparisons_to_json(comparisons).encode())
-                write_comparisons_csv(request.output, comparisons)
+                save_comparisons(comparisons, request.output)
             if request.logs:
                 write_inspect_logs(request.logs, comparison, logged)
     for scored in score_comparisons(comparisons, metric):
@@ -254,13 +251,11 @@ def _compare_rewards(
     loaded: "LoadedModel", edits: "Mapping[str, Adapter]", reward: str | None, request: Request
 ) -> None:
     """Score the texts of base and edited model for each adapter, write the file after each, and print the tables."""
-    from tarot._files.atomic import write_atomically
     from tarot.evaluation.compare import LoggedAnswers
     from tarot.evaluation.compare_rewards import compare_rewards
-    from tarot.evaluation.reward_results import rewards_to_json
     from tarot.objectives.text_scores import TEXT_SCORES_FILE, read_text_scores
     from tarot.report.inspect_log import write_reward_logs
-    from tarot.report.results_csv import write_rewards_csv
+    from tarot.report.results_csv import save_rewards
     from tarot.report.rewards import FRONT_HEADER, REWARD_HEADER, front_rows, reward_rows
 
     for edit in edits.values():
@@ -284,8 +279,7 @@ def _compare_rewards(
                 )
             comparisons.append(comparison)
             if request.output:
-                write_atomically(request.output, rewards_to_json(comparisons).encode())
-                write_rewards_csv(request.output, comparisons)
+                save_rewards(comparisons, request.output)
             if request.logs:
                 write_reward_logs(request.logs, comparison, logged)
     for comparison in comparisons:

@@ -12,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tarot._files.atomic import write_atomically
 from tarot._files.lock import hold_lock
 from tarot.errors import TarotError, UnknownName
 
@@ -135,6 +134,7 @@ def run_grid(
     output: Path,
     run: Callable[[Sequence[CellRequest]], Iterable[tuple[CellRequest, CellResult]]],
     *,
+    save: "Callable[[Sequence[Comparison], Path], None]",
     on_start: Callable[[int], None] = lambda n_done: None,
     on_result: Callable[[CellRequest, CellResult], None] = lambda request, result: None,
 ) -> "list[Comparison]":
@@ -145,6 +145,7 @@ def run_grid(
         output: results file. Its comparisons stay, and those of the grid are not run again: a comparison counts as
             there if its request, library versions, and files of model and tasks were the same.
         run: runs cells and yields their results, in any order.
+        save: writes comparisons into the results file.
         on_start: called with the number of cells that are there.
         on_result: called after each cell that was run.
 
@@ -155,7 +156,9 @@ def run_grid(
         TarotError: `output` is not a results file, or cannot be written.
 
     Example:
-        >>> run_grid([CellRequest("gpt2", "synth_color")], Path("bench.json"), run=lambda requests: [])
+        >>> from tarot.report.results_csv import save_comparisons
+        >>> request = CellRequest("gpt2", "synth_color")
+        >>> run_grid([request], Path("bench.json"), run=lambda requests: [], save=save_comparisons)
         []
     """
     from tarot.evaluation.results_file import load_comparisons
@@ -165,25 +168,25 @@ def run_grid(
     by_digest = {comparison.request_digest: comparison for comparison in existing if comparison.request_digest}
     missing = [request for request in requests if digests[request] not in by_digest]
     on_start(len(requests) - len(missing))
-    _add(output)  # fails here rather than after an hour if the file cannot be written
+    _add(output, save)  # fails here rather than after an hour if the file cannot be written
     for request, result in run(missing):
         if result.comparison:
             digest = digests[request]
             by_digest[digest] = replace(result.comparison, request_digest=digest)
-            _add(output, by_digest[digest])
+            _add(output, save, by_digest[digest])
         on_result(request, result)
     return [by_digest[digests[request]] for request in requests if digests[request] in by_digest]
 
 
-def _add(output: Path, *comparisons: "Comparison") -> None:
+def _add(output: Path, save: "Callable[[Sequence[Comparison], Path], None]", *comparisons: "Comparison") -> None:
     """Add comparisons to those that the file holds now: another process may have added its own meanwhile."""
-    from tarot.evaluation.results_file import comparisons_to_json, load_comparisons
+    from tarot.evaluation.results_file import load_comparisons
 
     with hold_lock(output.with_name(f".{output.name}.lock")):
         existing = load_comparisons(output) if output.exists() else []
         digests = {comparison.request_digest for comparison in existing}
         new = [comparison for comparison in comparisons if comparison.request_digest not in digests]
-        write_atomically(output, comparisons_to_json([*existing, *new]).encode())
+        save([*existing, *new], output)
 
 
 def request_digest(request: CellRequest) -> str:

@@ -8,10 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
-from tarot._files.atomic import write_atomically
-from tarot.errors import TarotError, describe_missing_numbers
+from tarot.errors import describe_missing_numbers
 from tarot.evaluation.metrics import METRICS
 from tarot.evaluation.results import (
     EDITED,
@@ -21,7 +19,6 @@ from tarot.evaluation.results import (
     comparison_names,
     missing_number_notes,
 )
-from tarot.evaluation.results_file import comparisons_to_json
 from tarot.evaluation.speed import describe_speed_change
 from tarot.evaluation.statistics.gains import Gain, f1_gain
 from tarot.evaluation.statistics.significance import holm, regressed
@@ -33,20 +30,6 @@ GUARDED = (HEADLINE, "f1")
 """Metrics that must not fall."""
 Rows = list[tuple[int, int]]
 """Documents that two comparisons share: the row of each in the one and in the other."""
-
-
-def save_reference(comparisons: Sequence[Comparison], path: str | Path) -> None:
-    """Write comparisons as the file of a reference run, atomically.
-
-    Raises:
-        TarotError: there are no comparisons, or the file cannot be written.
-
-    Example:
-        >>> save_reference([comparison], "reference.json")
-    """
-    if not comparisons:
-        raise TarotError("cells to save as a reference run", "none", "run a test that uses tarot_gain")
-    write_atomically(Path(path), comparisons_to_json(comparisons).encode())
 
 
 def update_reference(then: Sequence[Comparison], now: Sequence[Comparison]) -> list[Comparison]:

@@ -5,9 +5,10 @@ loading a model.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Interval, MaxLen
@@ -341,7 +342,9 @@ class Comparison:
         """Return a table with one row a document and arm; needs pandas, which lm-eval installs.
 
         Columns: `document` (row, from 0), `text`, `gold`, `arm`, `predicted`, `greedy`, `gold_probability`,
-        `without_number` (True if the arm's log-probabilities are NaN or infinite).
+        `without_number` (True if the arm's log-probabilities are NaN or infinite), `gold_text`, `predicted_text`,
+        `greedy_text`. `gold`, `predicted` and `greedy` are indices of choices, or -1 for none of them; the last three
+        columns are the same answers in words, as `answer_text` returns them.
 
         Example:
             >>> table = comparison.to_pandas()
@@ -350,8 +353,12 @@ class Comparison:
         """
         from pandas import DataFrame
 
-        return DataFrame(
-            {
+        return DataFrame(self.answer_rows())
+
+    def answer_rows(self) -> Iterator[dict[str, int | float | str]]:
+        """Yield the rows of `to_pandas`."""
+        for arm, row in product(self.arms, range(len(self.keys))):
+            yield {
                 "document": row,
                 "text": self.texts[row],
                 "gold": self.gold[row],
@@ -360,10 +367,10 @@ class Comparison:
                 "greedy": arm.greedy[row],
                 "gold_probability": arm.gold_probability[row],
                 "without_number": row in arm.without_number,
+                "gold_text": self.answer_text(row, self.gold[row]),
+                "predicted_text": self.answer_text(row, arm.predicted[row], arm),
+                "greedy_text": self.answer_text(row, arm.greedy[row], arm),
             }
-            for arm in self.arms
-            for row in range(len(self.keys))
-        )
 
     def to_measurement(self) -> Measurement:
         """Return scores and gain as the model card of the adapter shows them.

@@ -88,7 +88,8 @@ def _save(state: SessionState, comparisons: "list[Comparison]", *, complete: boo
     path = state.values["save-baseline"]
     if not path:
         return
-    from tarot.evaluation.regression import save_reference, update_reference
+    from tarot.evaluation.regression import update_reference
+    from tarot.report.results_csv import save_comparisons
 
     if comparisons and (state.failures or not complete):
         outcome = "stays as it was" if Path(path).exists() else "is not written"
@@ -96,8 +97,10 @@ def _save(state: SessionState, comparisons: "list[Comparison]", *, complete: boo
         state.notes.append(f"{path} {outcome}: {reason}")
         return
     # Cells of the old file that this run did not measure stay in it.
-    cells = update_reference(state.saved or [], comparisons) if comparisons else []
-    save_reference(cells, path)
+    if not comparisons:
+        raise TarotError("cells to save as a reference run", "none", "run a test that uses tarot_gain")
+    cells = update_reference(state.saved or [], comparisons)
+    save_comparisons(cells, path)
     unchanged = len(cells) - len(comparisons)
     state.notes += _changed_settings(state.saved or [], cells)
     state.notes.append(
