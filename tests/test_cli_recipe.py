@@ -47,7 +47,14 @@ def defaults(command: str, file: Path, *arguments: str) -> dict[str, Any]:
 
 def test_a_recipe_of_tune_has_the_fields_of_the_configuration() -> None:
     names = {field.name for field in fields(TaRotConfig)}
-    assert TuneRecipe.__annotations__.keys() - names == {"model", "dtype", "include_path", "budget", "reward"}
+    assert TuneRecipe.__annotations__.keys() - names == {
+        "model",
+        "dtype",
+        "include_path",
+        "budget",
+        "reward",
+        "pick",
+    }
     assert names <= TuneRecipe.__annotations__.keys()
     assert RECIPE == folder.RECIPE
 
@@ -86,6 +93,23 @@ def test_the_recipe_that_tune_writes_repeats_it(home: Path) -> None:
     adapters = [Adapter.from_pretrained(home / name) for name in ("adapter", "repeated")]
     assert adapters[0].fingerprint == adapters[1].fingerprint
     assert (home / "adapter" / RECIPE).read_bytes() == (home / "repeated" / RECIPE).read_bytes()
+
+
+@pytest.mark.parametrize("pick", [0, 1, 0.4, 1.0, 1e-5])
+def test_a_pick_is_a_trial_or_a_divergence(tmp_path: Path, pick: int | float) -> None:
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"model": "m", "task": "t", "pick": pick}))
+    read = defaults("tune", tmp_path / "a.yaml", "--output-path", str(tmp_path / "new"))["pick"]
+    assert (type(read), read) == (type(pick), pick)
+
+
+def test_the_recipe_repeats_a_pick(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the way the command names its phases, also those before and after the search."""
+    search = ("--num-samples", "4", "--budget", "6", "--max-kl", "0.5", "--pick", "1")
+    assert run_in(home, "tune", *MODEL, *INCLUDE, "--tasks", "own_choice", *search, "--output-path", "picked") == 0
+    lines = capsys.readouterr().err.splitlines()
+    begin = lines.index("reading prompts to retain")
+    assert lines[begin + 1] == "searching, 6 evaluations" and "reading neutral text" in lines[begin + 2 :]
+    assert yaml.safe_load((home / "picked" / RECIPE).read_text())["pick"] == 1
 
 
 def test_options_override_the_recipe(home: Path, tmp_path: Path) -> None:

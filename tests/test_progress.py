@@ -4,11 +4,15 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_suite import INCLUDE, MODEL, SMALL, TASK, run_in
+from typer.main import get_command
 
 from tarot.cli.console import PlainConsole
+from tarot.cli.main import app
 from tarot.cli.progress import CellProgress, StepProgress, announce, why_ended
 
 pytest_plugins = ["cli_suite"]
@@ -86,6 +90,51 @@ def test_arms_are_named_and_lm_evals_bars_are_gone(home: os.PathLike[str], capsy
     assert [line for line in lines if "%" in line or "it/s" in line] == []
     assert "edited, arm 3 of 5: scoring answers" in lines
     assert "few-shot calibrated, arm 5 of 5: scoring answers" not in lines
+
+
+HEAVY = """
+import contextlib, io, shlex, sys
+from importlib.abc import MetaPathFinder
+from tarot.cli.main import app
+from tarot.errors import TarotError
+from typer.main import get_command
+
+class Heavy(BaseException):
+    pass
+
+class Refuse(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "transformers", "lm_eval", "numpy", "scipy", "matplotlib", "gradio"):
+            raise Heavy(name)
+        if name.startswith("inspect_ai."):  # whether the package is there may be looked up
+            raise Heavy(name)
+
+sys.meta_path.insert(0, Refuse())
+for name, command in get_command(app).commands.items():
+    (_, *arguments) = shlex.split(command.epilog.removeprefix("Example: "))
+    for further in ([], ["--log-format", "inspect"]) if name == "compare" else ([],):
+        err = io.StringIO()
+        with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
+            imported = "nothing"
+            try:
+                app([*arguments, *further], standalone_mode=False)
+            except Heavy as error:
+                imported = str(error)
+            except TarotError:  # a file of the example does not exist
+                pass
+        print(name, imported, err.getvalue().strip(), sep="|")
+"""
+
+
+def test_every_command_prints_a_line_before_it_imports_what_takes_seconds(tmp_path: Path) -> None:
+    """Run the example of each command's help where such an import raises."""
+    (tmp_path / "my-peft").mkdir()
+    done = subprocess.run([sys.executable, "-c", HEAVY], capture_output=True, text=True, check=True, cwd=tmp_path)
+    outcomes = [line.split("|") for line in done.stdout.splitlines()]
+    commands: Any = get_command(app)
+    assert {name for name, _, _ in outcomes} == set(commands.commands)
+    assert [name for name, _, printed in outcomes if printed != f"{name}: importing libraries"] == ["models"]
+    assert all(imported != "nothing" for name, imported, _ in outcomes if name not in ("models", "diff", "report"))
 
 
 def test_the_first_line_comes_before_torch(capsys: pytest.CaptureFixture[str]) -> None:

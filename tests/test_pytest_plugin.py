@@ -14,8 +14,8 @@ from plugin_suite import GAIN
 
 import tarot.objectives.task_loading
 from tarot.evaluation import adapter_cache as cache
-from tarot.evaluation.regression import save_reference
 from tarot.evaluation.results_file import load_comparisons
+from tarot.report.results_csv import save_comparisons
 
 pytest_plugins = ["pytester", "plugin_suite"]
 pytestmark = pytest.mark.usefixtures("wide_lines")
@@ -83,7 +83,7 @@ def test_a_gain_a_report_and_a_gate(
         )
         for comparison in comparisons
     ]
-    save_reference(perfect, baseline)
+    save_comparisons(perfect, baseline)
     worse = pytester.runpytest_inprocess(*small_cell, f"--tarot-baseline={baseline}", "-k", "again")
     worse.assert_outcomes(passed=1, failed=2)
     assert worse.ret == pytest.ExitCode.TESTS_FAILED
@@ -306,5 +306,13 @@ def test_phases_are_lines_under_v(pytester: pytest.Pytester, small_cell: tuple[s
     pytester.makepyfile(GAIN)
     quiet = pytester.runpytest_inprocess(*small_cell)
     quiet.stdout.no_fnmatch_line("tarot: *")
-    loud = pytester.runpytest_inprocess(*small_cell, "-v")
-    loud.stdout.re_match_lines([r"tarot: zero-shot, arm 1 of \d+", r"tarot: edited, arm 3 of \d+", r".*1 passed.*"])
+    loud = pytester.runpytest_inprocess(*small_cell, "-v", "--tarot-cache=another")
+    loud.stdout.re_match_lines(
+        [
+            r"tarot: tuning by random: searching, 3 evaluations",
+            r"tarot: zero-shot, arm 1 of \d+",
+            r"tarot: edited, arm 3 of \d+",
+            r"tarot: edited, arm 3 of \d+: scoring answers",
+            r".*1 passed.*",
+        ]
+    )

@@ -129,9 +129,20 @@ HELD_OUT_TOKENS = 5000
 
 
 def measure_held_out(
-    loaded: LoadedModel, adapter: Adapter, batch_size: int | None = None, n_tokens: int = HELD_OUT_TOKENS
+    loaded: LoadedModel,
+    adapter: Adapter,
+    batch_size: int | None = None,
+    n_tokens: int = HELD_OUT_TOKENS,
+    on_step: OnStep = ignore_step,
 ) -> Adapter:
     """Return an adapter whose provenance has its divergence on neutral text, with the 95% CI over the texts.
+
+    Args:
+        loaded: model and tokenizer; unchanged afterwards.
+        adapter: the edit.
+        batch_size: most texts of a forward pass; None to choose it automatically.
+        n_tokens: least number of tokens of neutral text.
+        on_step: shows the progress.
 
     Raises:
         TarotError: the adapter does not fit the model, or a log-probability is not finite.
@@ -142,7 +153,8 @@ def measure_held_out(
         >>> measured.provenance["retention"]["held_out"]["tokens"]
         512
     """
-    (divergence,) = measure_divergence(loaded.model, [adapter], neutral_text(loaded, n_tokens), batch_size)
+    text = neutral_text(loaded, n_tokens, on_step=on_step)
+    (divergence,) = measure_divergence(loaded.model, [adapter], text, batch_size, on_step)
     held_out = {
         "tokens": divergence.tokens,
         "kl": divergence.kl.value,

@@ -5,11 +5,13 @@ import sys
 import typer
 
 from tarot.cli.console import out
+from tarot.cli.progress import announce
 from tarot.errors import TarotError
 
 
 def lm_eval(context: typer.Context) -> None:
     """Run lm-evaluation-harness' own command line, with the model `tarot` and tarot's tasks."""
+    announce("lm-eval")
     from lm_eval._cli import HarnessCLI
     from lm_eval.config.evaluate_config import EvaluatorConfig
     from lm_eval.utils import setup_logging

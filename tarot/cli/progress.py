@@ -61,13 +61,13 @@ class StepProgress:
         if self._console.is_terminal:
             self._bars.stop()
 
-    def __call__(self, step: str, done: int, total: int, note: str = "") -> None:
+    def __call__(self, step: str, done: int, total: int | None, note: str = "") -> None:
         """Show a step.
 
         Args:
             step: what is being done; the first call with another name begins another step.
             done: how much of it is done.
-            total: how much there is.
+            total: how much there is; None if it is not known.
             note: what the bar says beside it; not printed elsewhere.
         """
         name = f"{self.part}: {step}" if self.part else step
@@ -77,7 +77,7 @@ class StepProgress:
                 self.print(name)
             elif self._bar is not None:
                 self._bars.remove_task(self._bar)
-            self._bar = self._bars.add_task(name)
+            self._bar = self._bars.add_task(name, total=total)
         if self._bar is not None:
             self._bars.update(self._bar, completed=done, total=total, description=f"{name}  {note}".rstrip())
 
@@ -118,6 +118,9 @@ def trial_progress(budget: int, search: str) -> "Iterator[Callback]":
 
         class ShowProgress(Callback):
             """Update the bar."""
+
+            def on_phase(self, phase: str) -> None:
+                show(phase, 0, None)
 
             def on_search_begin(self, *_: object, resumed: "Sequence[Trial]", **__: object) -> None:
                 if resumed:

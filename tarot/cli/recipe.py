@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from annotated_types import Gt, Interval, MinLen
+from annotated_types import Ge, Gt, Interval, MinLen
 from pydantic import with_config
 from typing_extensions import TypedDict
 
@@ -48,6 +48,7 @@ class TuneRecipe(TypedDict, total=False):
     fluency_floor: Name
     max_kl: Annotated[Number, Gt(0)] | Literal["auto", "none"]
     retain: list[Name]
+    pick: Annotated[Number, Ge(0)]
 
 
 @with_config(extra="forbid")

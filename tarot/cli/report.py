@@ -8,6 +8,7 @@ import typer
 from tarot.cli.checks import check_output
 from tarot.cli.console import out
 from tarot.cli.options import MetricName, output_option, output_path_option, path
+from tarot.cli.progress import announce
 
 
 def report(
@@ -32,10 +33,11 @@ def report(
 
     The numbers behind tables and figures are written beside it as CSV files.
     """
+    check_output(output, folder=True)
+    announce("report")
     from tarot.evaluation.reward_results import load_results
     from tarot.report.page import write_report
 
-    check_output(output, folder=True)
     loaded = [load_results(file) for file in results]
     comparisons = [comparison for answered, _ in loaded for comparison in answered]
     rewarded = [comparison for _, judged in loaded for comparison in judged]

@@ -35,7 +35,7 @@ from tarot.cli.options import (
     search_option,
     trial_or_kl,
 )
-from tarot.cli.progress import announce
+from tarot.cli.progress import StepProgress, announce
 from tarot.cli.recipe import TuneRecipeFile
 from tarot.cli.tables import print_table
 from tarot.errors import TarotError
@@ -250,22 +250,23 @@ def tune(
         )
         stack.enter_context(resources.threads())
         loaded = load(model, device, dtype, device_map)
-        bar = stack.enter_context(trial_progress(budget, config.search))
-        adapter = run_search(
-            loaded.model,
-            loaded.tokenizer,
-            config,
-            output_dir=output,
-            budget=budget,
-            include_path=include_path,
-            resume=resume,
-            batch_size=batch_size,
-            pick=pick,
-            score_batch=remote,
-            callbacks=[bar, *trackers],
-        )
+        with trial_progress(budget, config.search) as bar:
+            adapter = run_search(
+                loaded.model,
+                loaded.tokenizer,
+                config,
+                output_dir=output,
+                budget=budget,
+                include_path=include_path,
+                resume=resume,
+                batch_size=batch_size,
+                pick=pick,
+                score_batch=remote,
+                callbacks=[bar, *trackers],
+            )
         if config.max_kl is not None and has_first_token(loaded.tokenizer):
-            adapter = measure_held_out(loaded, adapter, batch_size)
+            with StepProgress() as show:
+                adapter = measure_held_out(loaded, adapter, batch_size, on_step=show)
             adapter.save_pretrained(output)
     _print_outcome(adapter, config)
     if config.max_kl is not None:

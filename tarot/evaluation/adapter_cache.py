@@ -46,6 +46,7 @@ def tune_cached(
     budget: int,
     include_path: str | None,
     notify: Callable[[str], None],
+    on_phase: Callable[[str], None] = lambda phase: None,
 ) -> tuple[Adapter, Path]:
     """Return the adapter of a configuration, model and data, and its folder; tune it unless it is in the cache.
 
@@ -56,6 +57,7 @@ def tune_cached(
         budget: evaluations of the objective.
         include_path: folder of further task files.
         notify: called with a line on what was done about an interrupted or damaged entry.
+        on_phase: called with what is done next.
 
     Raises:
         TarotError: as for `tarot.tune`; or the cache cannot be written.
@@ -82,15 +84,24 @@ def tune_cached(
             budget=budget,
             include_path=include_path,
             resume=True,
-            callbacks=[_LogTrials()],
+            callbacks=[_ReportSearch(on_phase)],
         )
         if adapter.provenance["interrupted"]:
             raise KeyboardInterrupt
         return adapter, folder
 
 
-class _LogTrials(Callback):
-    """Write a line into the log after each trial."""
+class _ReportSearch(Callback):
+    """Name the phases of a search, and write a line into the log after each trial."""
+
+    def __init__(self, on_phase: Callable[[str], None]) -> None:
+        self._on_phase = on_phase
+
+    def on_phase(self, phase: str) -> None:
+        self._on_phase(phase)
+
+    def on_search_begin(self, *_: object, budget: int, **__: object) -> None:
+        self._on_phase(f"searching, {budget} evaluations")
 
     def on_trial(self, trial: Trial, result: SearchResult) -> None:
         best, identity = result.best.score, result.identity.score

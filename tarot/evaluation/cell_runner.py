@@ -35,6 +35,25 @@ class ModelCache(dict[str, "LoadedModel"]):
         return loaded
 
 
+class _ArmPhases:
+    """Name each arm, and each step that is done in it, when it begins."""
+
+    def __init__(self, on_phase: Callable[[str], None]) -> None:
+        self._on_phase = on_phase
+        self._arm = self._phase = ""
+
+    def begin_arm(self, name: str, number: int, total: int) -> None:
+        """Name an arm."""
+        self._arm = self._phase = f"{name}, arm {number} of {total}"
+        self._on_phase(self._phase)
+
+    def show_step(self, step: str, done: int, total: int) -> None:
+        """Name a step of the arm, unless it has begun before."""
+        if (phase := f"{self._arm}: {step}") != self._phase:
+            self._phase = phase
+            self._on_phase(phase)
+
+
 @dataclass
 class CellRunner:
     """Tune and compare the adapters of cells.
@@ -45,7 +64,7 @@ class CellRunner:
         notes: what happened to searches that were interrupted or damaged, one line each; extended.
         adapters: adapters so far, with their folders.
         base_answers: answers of unedited models so far.
-        on_phase: called with what is done next, such as `edited, arm 3 of 7`.
+        on_phase: called with what is done next, such as `edited, arm 3 of 7: scoring answers`.
         checked: requests that can be run, as far as is known without a model.
     """
 
@@ -66,7 +85,6 @@ class CellRunner:
         from tarot.evaluation.adapter_cache import tune_cached
 
         if (request, model) not in self.adapters:
-            self.on_phase(f"tuning by {request.search}, {request.budget} evaluations")
             self.adapters[request, model] = tune_cached(
                 model,
                 request.config(),
@@ -74,6 +92,7 @@ class CellRunner:
                 budget=request.budget,
                 include_path=request.include_path,
                 notify=self.notes.append,
+                on_phase=lambda phase: self.on_phase(f"tuning by {request.search}: {phase}"),
             )
         return self.adapters[request, model]
 
@@ -84,25 +103,28 @@ class CellRunner:
             TarotError: as for `tarot.tune` and `tarot.compare`.
         """
         from tarot.evaluation.compare import compare
+        from tarot.models.lm_eval_bars import bars_as_steps
         from tarot.search.folder import read_curve
         from tarot.search.pareto import read_trade_off
 
         self.check(request)  # before a search takes minutes
         tuned = {name: self.tune(replace(request, search=name), model) for name in (request.search, *request.control)}
-        return compare(
-            model.model,
-            model.tokenizer,
-            tuned[request.search][0],
-            include_path=request.include_path,
-            limit=request.limit,
-            curves={name: read_curve(folder, name) for name, (_, folder) in tuned.items()},
-            trade_off=read_trade_off(tuned[request.search][1]),
-            controls={f"{name} search": adapter for name, (adapter, _) in tuned.items() if name != request.search},
-            draws=request.draws,
-            baselines=request.baselines,
-            base_answers=self.base_answers,
-            on_arm=lambda name, number, total: self.on_phase(f"{name}, arm {number} of {total}"),
-        )
+        phases = _ArmPhases(self.on_phase)
+        with bars_as_steps(phases.show_step):
+            return compare(
+                model.model,
+                model.tokenizer,
+                tuned[request.search][0],
+                include_path=request.include_path,
+                limit=request.limit,
+                curves={name: read_curve(folder, name) for name, (_, folder) in tuned.items()},
+                trade_off=read_trade_off(tuned[request.search][1]),
+                controls={f"{name} search": adapter for name, (adapter, _) in tuned.items() if name != request.search},
+                draws=request.draws,
+                baselines=request.baselines,
+                base_answers=self.base_answers,
+                on_arm=phases.begin_arm,
+            )
 
     def check(self, request: CellRequest) -> None:
         """Check a request and its task as far as possible without its model, and before a search takes minutes.

@@ -31,6 +31,13 @@ class Callback:
         trial 1, 6 evaluations
     """
 
+    def on_phase(self, phase: str) -> None:
+        """Called before work without trials that takes a while; it may be before the search begins.
+
+        Args:
+            phase: what is being done, such as `reading prompts to retain`.
+        """
+
     def on_search_begin(self, config: "TaRotConfig", *, model: str, budget: int, resumed: Sequence[Trial]) -> None:
         """Called once, before the first trial.
 

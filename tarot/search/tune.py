@@ -74,7 +74,7 @@ def tune(
         pick: the trial to return instead of the best one, by its number (int), or the best within another limit of
             divergence, in nats a token (float); only with `config.max_kl`.
         score_batch: scores the edits of a step, in order; None scores them here, one after another.
-        callbacks: called when the search begins, after each trial, and at the end.
+        callbacks: called when a phase or the search begins, after each trial, and at the end.
 
     Returns:
         The edit with the highest score within the limit; with zero angles if no trial beats the unedited model.
@@ -99,7 +99,11 @@ def tune(
     _check_function(config, objective, serve)
     problem = Problem.from_config(loaded, config, include_path, batch_size, objective, serve)
     space = problem.make_space()
-    retention = None if config.max_kl is None else Retention.from_problem(loaded, problem, include_path, batch_size)
+    retention = None
+    if config.max_kl is not None:
+        for callback in callbacks:
+            callback.on_phase("reading prompts to retain")
+        retention = Retention.from_problem(loaded, problem, include_path, batch_size)
     limit = RetentionLimit(retention, space, retention.max_kl) if retention else None
     settings = search_settings(loaded, problem.config, problem.samples, retention)
     with (
@@ -109,7 +113,7 @@ def tune(
         ) as finish,
     ):
         if folder:
-            _write_recipe(folder / RECIPE, loaded, problem.config, budget, include_path)
+            _write_recipe(folder / RECIPE, loaded, problem.config, budget, include_path, pick)
         result = _search(problem, limit, space, logs, budget=budget, score_batch=score_batch, callbacks=callbacks)
         if not math.isfinite(result.best.score):
             n = len(result.trials)
@@ -207,7 +211,12 @@ def _search(
 
 
 def _write_recipe(
-    path: Path, loaded: LoadedModel, config: TaRotConfig, budget: int, include_path: str | Path | None
+    path: Path,
+    loaded: LoadedModel,
+    config: TaRotConfig,
+    budget: int,
+    include_path: str | Path | None,
+    pick: int | float | None,
 ) -> None:
     """Write the file with which `tarot tune` repeats a search."""
     settings = {
@@ -217,6 +226,7 @@ def _write_recipe(
         "budget": budget,
         **config.to_dict(),
         "max_kl": "none" if config.max_kl is None else config.max_kl,
+        "pick": pick,
     }
     if is_reward(config.objective):  # as an option, --objective MODULE:FUNCTION is a function of the edited model
         settings["reward"] = settings.pop("objective")
