@@ -50,7 +50,7 @@ def try_(
     prompt: Annotated[
         str | None,
         prompt_option(
-            "--prompt", metavar="TEXT", help="What to say to the model.", show_default="each line of the standard input"
+            "--prompt", metavar="TEXT", help="The prompt to answer.", show_default="each line of the standard input"
         ),
     ] = None,
     tasks: Annotated[
