@@ -11,9 +11,10 @@ import pytest
 from chromium import CHROMIUM, Chromium
 from fabricated import EVIL, fabricated, reward_comparison
 
+from tarot.cli.checks import check_inspect
 from tarot.errors import TarotError
 from tarot.evaluation.results import OUTSIDE, Comparison
-from tarot.report.inspect_log import check_inspect, write_inspect_logs, write_reward_logs
+from tarot.report.inspect_log import write_inspect_logs, write_reward_logs
 
 log: Any = pytest.importorskip("inspect_ai.log", reason="needs the extra inspect")
 

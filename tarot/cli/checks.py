@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
-from tarot.errors import TarotError
+from tarot.errors import TarotError, install_extra
 
 
 def check_tasks_exist(names: Iterable[str], include_path: Path | None) -> None:
@@ -62,3 +63,9 @@ def kept_answers(output: Path | None, *, folder: bool = False) -> Iterator[Path 
             err.print(f"answers so far are in {answers}; the same command continues from them", soft_wrap=True)
         raise
     answers.unlink(missing_ok=True)  # the output holds what they are for
+
+
+def check_inspect() -> None:
+    """Raise TarotError unless Inspect is installed; it is not imported, which takes seconds."""
+    if find_spec("inspect_ai") is None:
+        raise TarotError("The library inspect-ai is not installed.", hint=install_extra("inspect"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tarot.cli.checks import check_output, check_results_file, kept_answers
+from tarot.cli.checks import check_inspect, check_output, check_results_file, kept_answers
 from tarot.cli.console import out
 from tarot.cli.models import load
 from tarot.cli.options import (
@@ -91,7 +91,6 @@ def compare(
     For adapters tuned for a reward: generate texts with base and edited model, and score both.
     """
     from tarot.objectives.task_names import check_include_path
-    from tarot.report.inspect_log import check_inspect
 
     check_results_file(output)
     check_include_path(include_path)

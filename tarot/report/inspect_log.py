@@ -9,7 +9,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,6 @@ from tarot.evaluation.reward_results import RewardComparison
 
 SCORERS = {"greedy": ("greedy_acc", "greedy_f1"), "likeliest": ("acc", "f1")}
 """The scores of a sample, and the metrics over all samples that belong to each."""
-
-
-def check_inspect() -> None:
-    """Raise TarotError unless the library is installed; it is not imported, which takes seconds."""
-    if find_spec("inspect_ai") is None:
-        raise TarotError("The library inspect-ai is not installed.", hint=install_extra("inspect"))
 
 
 def write_inspect_logs(
@@ -79,8 +72,10 @@ def write_reward_logs(
 
 
 def _log() -> Any:
-    check_inspect()
-    return importlib.import_module("inspect_ai.log")
+    try:
+        return importlib.import_module("inspect_ai.log")
+    except ImportError as error:
+        raise TarotError("The library inspect-ai is not installed.", hint=install_extra("inspect")) from error
 
 
 def _score() -> Any:
