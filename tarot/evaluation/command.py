@@ -67,7 +67,7 @@ def edit_options(adapter: Adapter) -> str:
 
     Example:
         >>> edit_options(adapter)
-        ''
+        '--layers 0.5'
     """
     steps = [f"{step} {' '.join(options)}".strip() for step, options in _later_steps(adapter).items()]
     return ", ".join([part for part in (" ".join(_tune_options(adapter, _FIELDS)), *steps) if part])
