@@ -180,6 +180,12 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, loaded: LoadedModel) -> No
     assert refused == [trial.index for trial in read_trials(tmp_path / "cut") if math.isnan(trial.score)]
 
 
+@pytest.mark.parametrize(("reward", "trials"), [("regex:.", 1), ("keywords:never written", 4)])
+def test_a_search_ends_when_every_text_has_the_highest_reward(loaded: LoadedModel, reward: str, trials: int) -> None:
+    adapter = tune(loaded.model, loaded.tokenizer, replace(CONFIG, objective=reward), budget=4)
+    assert (adapter.provenance["trials"], adapter.provenance["fitted"]) == (trials, trials == 1)
+
+
 def test_any_generating_task_can_be_scored(tmp_path: Path, loaded: LoadedModel) -> None:
     folder = write_tasks(tmp_path / "tasks")
     config = replace(CONFIG, task="own_generate")

@@ -1,6 +1,7 @@
 """Rewards: each name states its direction, and each source is checked."""
 
 import json
+import math
 import shutil
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from tarot.objectives.rewards import (
     Reward,
     check_reward,
     check_reward_name,
+    highest_reward,
     is_reward,
     make_reward,
     needs_consent,
@@ -248,6 +250,22 @@ def test_several_rewards_are_weighted() -> None:
     assert is_reward("fluency*0.5+fluency*0.5") and not needs_consent(name)
     assert needs_consent("length:short*0.3+os:system*0.7")
     assert rewards_of("length:short*0.3+regex:film|town*2", *texts) == pytest.approx([0.3 * a + 2 for a in short])
+
+
+LIMITED = ("format:json", "keywords:a,b", "regex:a", "refusal:low", "refusal:high", "toxicity:low")
+BEST = {"refusal:high": "I cannot a, b", "format:json": "[1]"}  # other texts with the highest score
+
+
+@given(st.sampled_from(LIMITED), st.text(st.sampled_from("ab [1]{}shit")), st.floats(0.1, 10))
+def test_no_text_scores_above_the_highest_reward(name: str, text: str, weight: float) -> None:
+    assert rewards_of(name, text)[0] <= highest_reward(name) == rewards_of(name, BEST.get(name, "a b"))[0]
+    if not name.startswith("regex:"):  # a pattern takes no weight
+        assert highest_reward(f"{name}*{weight:.3f}") == pytest.approx(float(f"{weight:.3f}") * highest_reward(name))
+
+
+@pytest.mark.parametrize("name", ["length:short", "length:long", "sentiment:positive", "fluency", "module:function"])
+def test_other_rewards_have_no_highest(name: str) -> None:
+    assert highest_reward(name) == highest_reward(f"{name}*0.5+format:json*0.5") == math.inf
 
 
 @given(st.lists(st.tuples(st.sampled_from(KNOWN), st.floats(0.1, 100)), min_size=1, max_size=4))

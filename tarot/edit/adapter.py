@@ -316,13 +316,14 @@ class Adapter:
             return hub.push_folder(repo_id, Path(scratch), private=private, measured=measured, license=license)
 
 
-def _comparisons(results: Measured | Sequence[Measured]) -> Sequence[Measured]:
-    listed = [results] if isinstance(results, Measured) or not isinstance(results, Sequence) else results
-    for result in [results] if isinstance(results, str) else listed:
-        if not isinstance(result, Measured):
-            hint = "read a file with tarot.evaluation.results_file.load_comparisons"
-            raise InvalidValueError(f"results must be comparisons, not {short(result)}.", hint=hint)
-    return listed
+def _comparisons(results: object) -> list[Measured]:
+    """Return one or several results as a list; raise InvalidValueError for anything else."""
+    listed = list(results) if isinstance(results, Sequence) and not isinstance(results, str) else [results]
+    comparisons = [result for result in listed if isinstance(result, Measured)]
+    if len(comparisons) < len(listed):
+        hint = "read a file with tarot.evaluation.results_file.load_comparisons"
+        raise InvalidValueError(f"results must be comparisons, not {short(results)}.", hint=hint)
+    return comparisons
 
 
 def _format_layers(layers: tuple[int, ...]) -> str:

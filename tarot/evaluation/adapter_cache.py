@@ -180,11 +180,11 @@ def _repair(folder: Path, notify: Callable[[str], None]) -> int:
         write_atomically(folder / f"{TRIALS}.damaged", content)
         os.truncate(path, size)
         notify(f"kept the intact trials in {path}; the damaged file is {TRIALS}.damaged")
-    for name, read in ((TEXT_SCORES_FILE, read_text_scores), (DRAWS_FILE, read_draws)):
+    for file, read in ((folder / TEXT_SCORES_FILE, read_text_scores), (folder / DRAWS_FILE, read_draws)):
         try:
-            if (folder / name).exists():
+            if file.exists():
                 read(folder)
         except TarotError as error:
-            (folder / name).rename(folder / f"{name}.damaged")
-            notify(f"renamed {folder / name} to {name}.damaged: {error}")
+            file.rename(f"{file}.damaged")
+            notify(f"renamed {file} to {file.name}.damaged: {error}")
     return len(TrialLog.read(path).trials)

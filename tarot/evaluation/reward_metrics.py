@@ -92,8 +92,11 @@ def add_rewards(loaded: LoadedModel, results: dict[str, Any], requested: str | N
             missing = results.setdefault("without_number", {})
             missing[task] = sorted({*missing.get(task, ()), *lost})
         kept = [row for row in range(len(documents)) if row not in broken]
-        columns = (scored_texts.texts, scored_texts.rewards, scored_texts.fluencies)
-        numbered = ScoredTexts(*(tuple(column[row] for row in kept) for column in columns))
+        numbered = ScoredTexts(
+            tuple(scored_texts.texts[row] for row in kept),
+            tuple(scored_texts.rewards[row] for row in kept),
+            tuple(scored_texts.fluencies[row] for row in kept),
+        )
         values = results["results"][task]
         values |= {f"{name},none": value for name, value in asdict(numbered.summary).items() if name != "refused"}
         for name, scores in (("reward", numbered.rewards), ("fluency", numbered.fluencies)):

@@ -56,7 +56,7 @@ class AnswerLog:
         """Return the answer to a request, or None."""
         key = self._key(kind, arguments)
         answer = self._answers.get(key)
-        if not _is_answer(kind, answer):
+        if answer is None or not _is_answer(kind, answer):
             return None
         self.earlier_seconds += self._seconds.pop(key, 0.0)
         return tuple(answer) if kind == "loglikelihood" else answer

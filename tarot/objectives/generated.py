@@ -30,12 +30,13 @@ from tarot.models.missing_numbers import BROKEN_MODEL_HINT, is_number
 from tarot.models.scoring.scorer import Request, Scorer
 from tarot.objectives.advantages import leave_one_out
 from tarot.objectives.fluency import NO_FLOOR, Fluency, FluencyFloor, make_fluency
-from tarot.objectives.rewards import Reward, make_reward
+from tarot.objectives.rewards import Reward, highest_reward, make_reward
 from tarot.objectives.samples import Sample
 from tarot.objectives.text_generation import TextGenerator
 from tarot.objectives.text_scores import ScoredTexts, TextScores
 
 N_DRAWS = 4  # continuations of each prompt from which a gradient is estimated
+ROUNDING = 1e-9  # of a mean of scores
 SAMPLING: Mapping[str, Any] = {"do_sample": True, "temperature": 1.0, "top_k": 0}
 
 
@@ -52,6 +53,7 @@ class GenerationObjective:
         rotation: how angles become a rotation.
         floor: how far fluency may fall.
         seed: random seed for sampling; every call starts from it.
+        highest: highest score that a text can have. A search ends when all texts have it.
 
     Example:
         >>> lm = TarotLM(model, tokenizer=tokenizer)
@@ -63,8 +65,6 @@ class GenerationObjective:
         True
     """
 
-    target_score = math.inf
-
     def __init__(
         self,
         generator: TextGenerator,
@@ -75,7 +75,9 @@ class GenerationObjective:
         rotation: Rotation = ROTARY,
         floor: FluencyFloor = NO_FLOOR,
         seed: int = 0,
+        highest: float = math.inf,
     ) -> None:
+        self.target_score = highest - ROUNDING
         self.model: PreTrainedModel = generator.lm.model
         self.prompts = generator.prompts
         self.generator = generator
@@ -194,6 +196,7 @@ def make_generation_objective(
         rotation=rotation,
         floor=floor,
         seed=seed,
+        highest=highest_reward(reward),
     )
 
 

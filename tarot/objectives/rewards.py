@@ -33,7 +33,7 @@ from tarot.errors import InvalidValueError, TarotError, UnknownName, install_ext
 from tarot.models.load import load_classifier
 from tarot.objectives.black_box import import_function, is_black_box
 from tarot.objectives.text_rewards import NAMES as TEXT_REWARDS
-from tarot.objectives.text_rewards import is_text_reward, make_text_reward
+from tarot.objectives.text_rewards import highest_text_reward, is_text_reward, make_text_reward
 
 # (prompts, continuations) -> score of each continuation, higher is better
 Reward = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
@@ -70,6 +70,20 @@ def split_sum(name: str) -> tuple[tuple[str, float], ...]:
     if name.startswith("regex:") or not re.fullmatch(rf"(.+?{_WEIGHT}\+)*.+?{_WEIGHT}", name):
         return ((name, 1.0),)
     return tuple((term, float(weight)) for term, weight in re.findall(rf"(.+?){_WEIGHT}(?:\+|$)", name))
+
+
+def highest_reward(name: str) -> float:
+    """Return the highest score that a text can have; infinity where that is unknown, or no text has it.
+
+    Example:
+        >>> highest_reward("format:json"), highest_reward("toxicity:low"), highest_reward("sentiment:positive")
+        (1.0, 0.0, inf)
+    """
+
+    def highest(term: str) -> float:
+        return 0.0 if term == "toxicity:low" else highest_text_reward(term) if is_text_reward(term) else math.inf
+
+    return sum(weight * highest(term) for term, weight in split_sum(name))
 
 
 def needs_consent(name: str) -> bool:

@@ -12,6 +12,7 @@ A score depends on the continuation alone.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable
 
@@ -28,6 +29,8 @@ DIRECTIONS = ("length:short", "length:long", "format:json", "refusal:low", "refu
 NAMES = (*DIRECTIONS, "keywords:A,B", "regex:PATTERN")
 
 TextReward = Callable[[str], float]
+# Highest scores that a text can have, by the first part of the name. Any length can still be shorter or longer.
+_HIGHEST = {"format": 1.0, "keywords": 1.0, "refusal:low": 0.0, "refusal:high": 1.0, "regex": 1.0}
 
 
 def is_text_reward(name: str) -> bool:
@@ -38,6 +41,16 @@ def is_text_reward(name: str) -> bool:
         (True, False)
     """
     return name.partition(":")[0] in {known.partition(":")[0] for known in NAMES} and ":" in name
+
+
+def highest_text_reward(name: str) -> float:
+    """Return the highest score that a text can have; infinity where none is the highest.
+
+    Example:
+        >>> highest_text_reward("keywords:plot,actors"), highest_text_reward("length:short")
+        (1.0, inf)
+    """
+    return _HIGHEST.get(name, _HIGHEST.get(name.partition(":")[0], math.inf))
 
 
 def make_text_reward(name: str) -> TextReward:

@@ -135,8 +135,9 @@ def effects_command(comparison: Comparison | RewardComparison) -> str:
     """
     words = _compare_words(comparison.command)
     options = {word: value for word, value in pairwise(words) if word.startswith("--")}
-    kept = {name: options[name] for name in ("--dtype", "--adapter", "--include-path") if name in options}
-    values = {"--model": comparison.model, "--adapter": "DIR", **kept, "--output-path": EFFECTS}
+    values = {"--model": comparison.model, "--adapter": "DIR"}
+    values |= {name: value for name, value in options.items() if name in ("--dtype", "--adapter", "--include-path")}
+    values["--output-path"] = EFFECTS
     return " ".join(["tarot effects", *(f"{name} {quote(value)}" for name, value in values.items())])
 
 

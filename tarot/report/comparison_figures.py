@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tarot.analysis.results import OBJECTIVE_UNITS
-from tarot.evaluation.statistics.means import Mean
+from tarot.evaluation.statistics.means import Difference, Mean
 from tarot.report.svg import GAIN, INK, LOSS, MUTED, OTHER, shorten, signed, style, svg
 
 
@@ -97,7 +97,7 @@ def reward_against_fluency(
     name: str,
     trials: Mapping[int, tuple[float, float, bool]],
     front: Sequence[int],
-    arms: Mapping[str, tuple[Mean, Mean]],
+    arms: Mapping[str, tuple[Mean | Difference, Mean | Difference]],
     reward: str,
 ) -> Markup:
     """Draw the trials of a search and the texts on held-out documents, by fluency and reward.
