@@ -66,9 +66,8 @@ def test_a_gain_a_report_and_a_gate(
 
     # From the cache nothing is tuned again, and the gate passes.
     monkeypatch.setattr(cache, "tune", lambda *_, **__: pytest.fail("tuned again"))
-    again = pytester.runpytest_inprocess(
-        *small_cell, "--tarot-num-fewshot=0,2", "--tarot-draws=2", f"--tarot-baseline={baseline}"
-    )
+    cells = ("--tarot-num-fewshot=0,2", "--tarot-control=bo", "--tarot-draws=2")
+    again = pytester.runpytest_inprocess(*small_cell, *cells, f"--tarot-baseline={baseline}")
     again.assert_outcomes(passed=4)
     assert again.ret == pytest.ExitCode.OK
     again.stdout.fnmatch_lines(["*2-shot seed 0: weighted F1 of the greedy answer *0.000*"])

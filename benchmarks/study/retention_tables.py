@@ -12,7 +12,7 @@ from benchmarks.study.markdown import table
 from benchmarks.study.retention import ARMS, BASE, EARLIER, NO_LIMIT, TRAINED, summarize
 
 HERE = Path(__file__).parent
-SHOWN = (NO_LIMIT, EARLIER, *(arm for arm in ARMS if arm != NO_LIMIT), *TRAINED)
+SHOWN = (NO_LIMIT, *EARLIER, *(arm for arm in ARMS if arm != NO_LIMIT), *TRAINED)
 HEADER = (
     "model", "task", "arm", "gain", "KL", "perplexity", "change elsewhere", "worst", "same answers", "evaluations",
 )  # fmt: skip

@@ -20,7 +20,8 @@ def parse_limit(text: str) -> int | float:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not _is_limit(number):
+    # 1.0 may stand for one document or for all of them.
+    if not _is_limit(number) or (number >= 1 and not text.strip().isdecimal()):
         raise InvalidValueError("a whole number from 1, or a fraction below 1", repr(text))
     return number if number < 1 else int(number)
 
