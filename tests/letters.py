@@ -1,5 +1,6 @@
 """A random model that writes letters, prompts for it, and planted rewards whose direction is known."""
 
+import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -39,4 +40,5 @@ def plant_rewards(folder: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedModel:
         "def consonants(prompts, continuations):\n    return [1 - v for v in vowels(prompts, continuations)]\n"
     )
     monkeypatch.chdir(folder)
+    monkeypatch.delitem(sys.modules, "planted", raising=False)  # of another test of this process
     return LoadedModel("letters", lettered().model, lettered().tokenizer)

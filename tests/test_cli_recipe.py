@@ -123,8 +123,8 @@ def test_options_override_the_recipe(home: Path, tmp_path: Path) -> None:
 def test_the_recipe_that_bench_writes_repeats_it(home: Path) -> None:
     (home / "grid.yaml").write_text(GRID)
     assert run_in(home, "bench", "grid.yaml", "--output-path", "grid.json") == 0
-    assert run_in(home, "bench", "grid.recipe.yml", "--output-path", "again.json") == 0
-    grids = [load_comparisons(home / name) for name in ("grid.json", "again.json")]
+    assert run_in(home, "bench", "grid.recipe.yml", "--output-path", "repeated.json") == 0
+    grids = [load_comparisons(home / name) for name in ("grid.json", "repeated.json")]
     assert [cell.request_digest for cell in grids[0]] == [cell.request_digest for cell in grids[1]]
     assert [cell.num_fewshot for cell in grids[0]] == [0, 2] and len(grids[0][0].gold) == 4
     assert grids[0][0].arm("nearest-shots").labels == 5
