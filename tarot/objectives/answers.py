@@ -136,7 +136,7 @@ class AnswerObjective:
                 "The objective 'margin' needs samples with several answers.", hint="use log_probability"
             )
         if not all(sample.pairs[sample.gold][1].strip() for sample in samples):
-            hint = "score texts by a reward, such as --objective sentiment:positive"
+            hint = "score texts by a reward, such as --reward sentiment:positive"
             raise InvalidValueError(f"The objective {answer_score!r} needs samples with answers.", hint=hint)
         self.model = model
         self.samples = tuple(samples)
