@@ -24,6 +24,7 @@ from tarot.search import SearchResult, Trial, trial_cost
 from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import TRIALS, read_curve, read_trials
+from tarot.search.retention import Retention
 from tarot.search.tune import check_request, tune
 
 CONFIG = TaRotConfig("own_choice", num_samples=6, search="random", space="head-gradient")
@@ -158,6 +159,18 @@ def test_the_default_climbs_within_its_limit(loaded: LoadedModel, tasks: Path) -
     provenance = adapter.provenance
     assert provenance["scores"]["best"] > provenance["scores"]["identity"]
     assert 0 < provenance["retention"]["kl"] <= provenance["max_kl"]
+
+
+def test_a_complete_search_is_resumed_without_reading_what_it_retains(
+    tmp_path: Path, loaded: LoadedModel, tasks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TaRotConfig("own_choice", num_samples=6)
+    first = tune(*loaded, config, budget=9, output_dir=tmp_path, include_path=tasks)
+    (tmp_path / WEIGHTS).write_bytes(b"damaged")
+    monkeypatch.setattr(Retention, "from_problem", lambda *_: pytest.fail("the contexts were read again"))
+    again = tune(*loaded, config, budget=9, output_dir=tmp_path, include_path=tasks, resume=True)
+    assert again == first and again.provenance["retention"] == first.provenance["retention"]
+    assert Adapter.from_pretrained(tmp_path) == first
 
 
 def test_ctrl_c_keeps_the_best_so_far(tmp_path: Path, loaded: LoadedModel, tasks: Path) -> None:

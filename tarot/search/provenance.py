@@ -14,7 +14,7 @@ from tarot.objectives.samples import Sample
 from tarot.search.config import TaRotConfig
 from tarot.search.loop import SearchResult
 from tarot.search.problem import Problem
-from tarot.search.retention import Retention
+from tarot.search.retention import RetentionLimit
 
 LIBRARIES = ("torch", "transformers", "lm-eval", "botorch", "tarot-lm")
 
@@ -30,9 +30,16 @@ def library_versions() -> dict[str, str]:
 
 
 def search_settings(
-    loaded: LoadedModel, config: TaRotConfig, samples: Sequence[Sample], retention: Retention | None = None
+    loaded: LoadedModel, config: TaRotConfig, samples: Sequence[Sample], retained: str | None = None
 ) -> dict[str, Any]:
-    """Return everything that decides the trials of a search, but the budget and the libraries' versions."""
+    """Return everything that decides the trials of a search, but the budget and the libraries' versions.
+
+    Args:
+        loaded: the model to edit.
+        config: what is searched.
+        samples: what the search draws.
+        retained: digest of the retained contexts; None for nothing.
+    """
     prompts = json.dumps([vars(sample) for sample in samples])
     return {
         "model": loaded.reference,
@@ -41,7 +48,7 @@ def search_settings(
         "dtype": str(loaded.model.dtype),
         **config.to_dict(),
         "prompts": hashlib.sha256(prompts.encode()).hexdigest()[:16],
-        **({"retained": retention.digest} if retention else {}),
+        **({"retained": retained} if retained else {}),
     }
 
 
@@ -50,7 +57,7 @@ def search_provenance(
     problem: Problem,
     result: SearchResult,
     budget: int,
-    retention: Retention | None = None,
+    limit: RetentionLimit | None = None,
     pick: int | float | None = None,
 ) -> dict[str, Any]:
     """Return the provenance of the adapter that a search found: its configuration and how the search went.
@@ -60,7 +67,7 @@ def search_provenance(
         problem: what was searched.
         result: its trials.
         budget: evaluations that the search was given. A resumed search may have spent more before.
-        retention: what was retained; None for nothing.
+        limit: what was retained, and how far the edit may diverge there; None for no limit.
         pick: which other trial than the best was requested, as for `tune`.
     """
     return {
@@ -78,7 +85,7 @@ def search_provenance(
         "best_trial": result.best.index,
         **({} if pick is None else {"pick": str(pick)}),
         "scores": {"identity": result.identity.score, "best": result.best.score},
-        **_retention_notes(result, retention),
+        **_retention_notes(result, limit),
         "seconds": {
             "evaluating": round(sum(trial.evaluate_seconds for trial in result.trials), 3),
             "proposing": round(sum(trial.propose_seconds for trial in result.trials), 3),
@@ -88,8 +95,8 @@ def search_provenance(
     }
 
 
-def _retention_notes(result: SearchResult, retention: Retention | None) -> dict[str, Any]:
+def _retention_notes(result: SearchResult, limit: RetentionLimit | None) -> dict[str, Any]:
     """Return the divergence of the edit, the share of the best trial's angles that it has, and what was retained."""
-    if not retention or not result.choice:
+    if not limit or not result.choice:
         return {}
-    return {"retention": {"kl": result.choice.kl, "strength": result.choice.strength, **retention.notes}}
+    return {"retention": {"kl": result.choice.kl, "strength": result.choice.strength, **limit.notes}}

@@ -1,7 +1,7 @@
 """The retention of a search: what its edits must not change, and by how much they do."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from tarot.edit.hooks import apply_rotation
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.scoring.scorer import Request
-from tarot.objectives.retained import make_retained, retained_digest
+from tarot.objectives.retained import Retained, make_retained
 from tarot.objectives.retention import RetentionTerm
+from tarot.search.divergence_log import DivergenceLog
 from tarot.search.kl_limit import PARTS
 from tarot.search.problem import Problem
 from tarot.search.protocol import Point
@@ -31,6 +32,25 @@ def part_of(contexts: Sequence[Request], part: int) -> Sequence[Request]:
     return [contexts[i] for i in chosen]
 
 
+def retained_contexts(
+    loaded: LoadedModel, problem: Problem, include_path: str | Path | None = None, batch_size: int | None = None
+) -> list[Retained]:
+    """Return what a problem's configuration retains; the unedited model writes texts and answers the named prompts.
+
+    The arguments and errors are those of `Retention.from_problem`.
+    """
+    config = problem.config
+    return make_retained(
+        TarotLM(loaded.model, tokenizer=loaded.tokenizer),
+        problem.template,
+        config.retain,
+        tuned_task=config.task,
+        seed=config.seed,
+        include_path=include_path,
+        batch_size=batch_size,
+    )
+
+
 @dataclass(frozen=True)
 class Retention:
     """The divergence of a problem's edits from the unedited model.
@@ -40,13 +60,11 @@ class Retention:
         parts: the divergence on each part of the retained contexts. Every part has its share of every source, at least
             `LEAST_SHARE` contexts where there are so many, and every source has the same weight.
         sources: number of contexts of each source.
-        digest: of all contexts.
     """
 
     problem: Problem
     parts: tuple[RetentionTerm, ...]
     sources: Mapping[str, int]
-    digest: str
 
     @classmethod
     def from_problem(
@@ -55,14 +73,16 @@ class Retention:
         problem: Problem,
         include_path: str | Path | None = None,
         batch_size: int | None = None,
+        sources: Sequence[Retained] | None = None,
     ) -> "Retention":
-        """Collect what a problem's configuration retains; the unedited model answers all prompts.
+        """Let the unedited model read what a problem's configuration retains.
 
         Args:
             loaded: the model to edit, unedited.
             problem: what is searched.
             include_path: folder of further task files.
             batch_size: sequences per forward pass; None chooses.
+            sources: what is retained; None for `retained_contexts` of the problem.
 
         Raises:
             UnknownName: no task has one of the retained names.
@@ -73,16 +93,8 @@ class Retention:
             >>> sorted(Retention.from_problem(loaded, problem).sources)
             ['own text', 'prompts']
         """
-        config = problem.config
-        sources = make_retained(
-            TarotLM(loaded.model, tokenizer=loaded.tokenizer),
-            problem.template,
-            config.retain,
-            tuned_task=config.task,
-            seed=config.seed,
-            include_path=include_path,
-            batch_size=batch_size,
-        )
+        if sources is None:
+            sources = retained_contexts(loaded, problem, include_path, batch_size)
         parts = []
         for k in range(PARTS):
             shares = [part_of(source.contexts, k) for source in sources]
@@ -95,8 +107,7 @@ class Retention:
                     n_frozen_layers=min(site.layer for site in problem.objective.sites),
                 )
             )
-        sizes = {name: len(contexts) for name, contexts in sources}
-        return cls(problem, tuple(parts), sizes, retained_digest(sources))
+        return cls(problem, tuple(parts), {name: len(contexts) for name, contexts in sources})
 
     def value_and_grad(self, angles: Angles, part: int) -> tuple[float, Angles]:
         """Return the divergence of an edit on a part, in nats a token, and its gradient, per radian."""
@@ -145,19 +156,30 @@ class RetentionLimit:
     Implements `tarot.search.kl_limit.DivergenceLimit`.
 
     Attributes:
-        retention: the divergence of edits.
+        retention: returns the divergence of edits, the same on every call. It is called when a divergence has to be
+            measured, while the model is unedited.
         space: maps points to angles.
         max_kl: the limit, in nats a token.
+        log: divergences on all contexts that are known.
     """
 
-    retention: Retention
+    retention: Callable[[], Retention]
     space: Space
     max_kl: float
+    log: DivergenceLog
 
     def value_and_grad(self, x: Point, index: int) -> tuple[float, Point]:
         """Return the divergence of a trial's point on the part that its index has, and its gradient."""
-        return self.space.value_and_grad(x, lambda angles: self.retention.value_and_grad(angles, index % PARTS))
+        retention = self.retention()
+        return self.space.value_and_grad(x, lambda angles: retention.value_and_grad(angles, index % PARTS))
 
     def kl(self, x: Point, stop_above: float = math.inf) -> float:
         """Return the divergence of a point on all contexts, in nats a token; above `stop_above`, a lower bound."""
-        return self.retention.kl(self.space.angles(x).float(), stop_above)
+        return self.log.kl(x, stop_above, lambda: self.retention().kl(self.space.angles(x).float(), stop_above))
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """Return what the provenance says about the retained contexts."""
+        if self.log.notes is None:
+            self.log.keep_notes(self.retention().notes)
+        return self.log.notes or {}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from itertools import count
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
 from tarot.objectives.black_box import BLACK_BOX, ModelFunction, Serve, is_black_box, resolve_function
+from tarot.objectives.retained import retained_digest
 from tarot.objectives.rewards import check_reward, is_reward
 from tarot.search.callbacks import Callback, notify_callbacks
 from tarot.search.config import TaRotConfig
+from tarot.search.divergence_log import DivergenceLog
 from tarot.search.folder import RECIPE, SearchLogs, check_free, open_logs
 from tarot.search.loop import SearchResult, run_search
 from tarot.search.pick import check_pick, pick_trial
@@ -26,7 +29,7 @@ from tarot.search.policy_gradient import PATIENCE
 from tarot.search.problem import Evaluation, Problem
 from tarot.search.provenance import search_provenance, search_settings
 from tarot.search.registry import check_budget, default_budget
-from tarot.search.retention import Retention, RetentionLimit
+from tarot.search.retention import Retention, RetentionLimit, retained_contexts
 from tarot.search.space import Angles, Space
 from tarot.search.trials import Trial
 
@@ -99,13 +102,13 @@ def tune(
     _check_function(config, objective, serve)
     problem = Problem.from_config(loaded, config, include_path, batch_size, objective, serve)
     space = problem.make_space()
-    retention = None
+    sources, retained = None, None
     if config.max_kl is not None:
         for callback in callbacks:
             callback.on_phase("reading prompts to retain")
-        retention = Retention.from_problem(loaded, problem, include_path, batch_size)
-    limit = RetentionLimit(retention, space, retention.max_kl) if retention else None
-    settings = search_settings(loaded, problem.config, problem.samples, retention)
+        sources = retained_contexts(loaded, problem, include_path, batch_size)
+        retained = retained_digest(sources)
+    settings = search_settings(loaded, problem.config, problem.samples, retained)
     with (
         open_logs(folder, settings, resume=resume, with_texts=is_reward(config.objective)) as logs,
         notify_callbacks(
@@ -114,6 +117,11 @@ def tune(
     ):
         if folder:
             _write_recipe(folder / RECIPE, loaded, problem.config, budget, include_path, pick)
+        limit = None
+        if config.max_kl is not None and retained:
+            # A resumed search that is complete measures nothing, so the contexts may not have to be read.
+            read = cache(lambda: Retention.from_problem(loaded, problem, include_path, batch_size, sources))
+            limit = RetentionLimit(read, space, float(config.max_kl), DivergenceLog(folder, retained))
         result = _search(problem, limit, space, logs, budget=budget, score_batch=score_batch, callbacks=callbacks)
         if not math.isfinite(result.best.score):
             n = len(result.trials)
@@ -125,7 +133,7 @@ def tune(
         adapter = Adapter(
             _angles(space, torch.tensor(result.best.x, dtype=torch.float64)),
             Edit.from_sites(loaded.model, config.sites, problem.objective.sites, problem.objective.rotation),
-            search_provenance(loaded, problem, result, budget, retention, pick),
+            search_provenance(loaded, problem, result, budget, limit, pick),
         )
         if folder:
             adapter.save_pretrained(folder)

@@ -1,0 +1,102 @@
+"""The divergences that a search measured on all retained contexts, kept so that a resumed search need not repeat them.
+
+To measure one costs as much as several trials, and for the first the unedited model has to read every context. A search
+whose trials are all logged is resumed to write a lost adapter again, and needs nothing else.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from tarot._files.atomic import write_atomically
+from tarot._files.strict_json import Number, parse_json, read_file, validate
+from tarot.search.protocol import Point
+
+DIVERGENCES_FILE = "divergences.json"
+
+
+class _Measured(TypedDict):
+    """A divergence in nats a token: exact if it is at most `stop_above`, else a lower bound; None is no bound."""
+
+    kl: Number
+    stop_above: Number | None
+
+
+class _Content(TypedDict):
+    retained: str
+    notes: dict[str, Any]
+    points: dict[str, _Measured]
+
+
+class DivergenceLog:
+    """Keep measured divergences in `divergences.json` beside the trials.
+
+    A file that is damaged, or about other contexts, counts as empty: what it held is measured again.
+
+    Args:
+        folder: of the search; None keeps the divergences in memory.
+        retained: digest of the retained contexts.
+
+    Attributes:
+        notes: what the provenance says about the contexts; None until it was kept.
+
+    Example:
+        >>> log = DivergenceLog(None, "0123456789abcdef")
+        >>> point = torch.tensor([0.5, 0.25])
+        >>> log.kl(point, 0.02, measure=lambda: 0.01), log.kl(point, 0.02, measure=lambda: 0.5)
+        (0.01, 0.01)
+    """
+
+    def __init__(self, folder: Path | None, retained: str) -> None:
+        self._path = folder / DIVERGENCES_FILE if folder else None
+        self._retained = retained
+        self.notes: Mapping[str, Any] | None = None
+        self._points: dict[str, _Measured] = {}
+        if self._path and self._path.exists():
+            try:
+                content: _Content = validate(_Content, parse_json(read_file(self._path)))
+            except (OSError, ValueError):
+                return
+            if content["retained"] == retained:
+                self.notes, self._points = content["notes"] or None, content["points"]
+
+    def kl(self, x: Point, stop_above: float, measure: Callable[[], float]) -> float:
+        """Return the divergence of a point: the one that is kept, else what `measure` returns, which is kept.
+
+        Args:
+            x: the point.
+            stop_above: above this, a lower bound is enough.
+            measure: measures the divergence, or a lower bound above `stop_above`; nats a token.
+
+        Raises:
+            TarotError: The file cannot be written.
+        """
+        key = hashlib.sha256(x.double().numpy().tobytes()).hexdigest()[:16]
+        if (known := self._points.get(key)) and _is_enough(known, stop_above):
+            return known["kl"]
+        kl = measure()
+        if math.isfinite(kl):
+            self._points[key] = {"kl": kl, "stop_above": stop_above if math.isfinite(stop_above) else None}
+            self._write()
+        return kl
+
+    def keep_notes(self, notes: Mapping[str, Any]) -> None:
+        """Keep what the provenance says about the contexts."""
+        self.notes = notes
+        self._write()
+
+    def _write(self) -> None:
+        if self._path:
+            content = {"retained": self._retained, "notes": self.notes or {}, "points": self._points}
+            write_atomically(self._path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def _is_enough(known: _Measured, stop_above: float) -> bool:
+    """Return whether a kept divergence answers a question: it is exact, or a bound above what is asked."""
+    exact = known["stop_above"] is None or known["kl"] <= known["stop_above"]
+    return exact or known["kl"] > stop_above
