@@ -103,6 +103,15 @@ mine,1f,1.0,0.75,0.5,0.125,0.1,0.15,12.5,14.0,3
 """
 
 
+DIVERGENCES = json.dumps(
+    {
+        "retained": "0123456789abcdef",
+        "notes": {"contexts": {"prompts": 540, "own text": 16}, "tokens": 1270, "left_out_probability": 0.01},
+        "points": {"0123456789abcdef": {"kl": 0.01, "stop_above": None}, "f" * 16: {"kl": 0.03, "stop_above": 0.02}},
+    }
+).encode()
+
+
 def draw_sets() -> bytes:
     """Return the file of the draws of two trials."""
     from tarot.objectives.policy import Draw, DrawSet

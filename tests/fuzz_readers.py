@@ -32,6 +32,7 @@ from fuzz_changes import change
 from fuzz_inputs import (
     ANSWERED,
     BENCH_RECIPE,
+    DIVERGENCES,
     EFFECTS,
     LIMITED,
     PROMPTS_JSON,
@@ -77,6 +78,7 @@ from tarot.report.side_effect_words import read_costs
 from tarot.report.svg import write_svg
 from tarot.report.table import summary_rows
 from tarot.search import TrialLog
+from tarot.search.divergence_log import DIVERGENCES_FILE, DivergenceLog
 from tarot.search.folder import TRIALS, read_curve
 from tarot.search.pareto import pareto_front
 from tarot.search.policy_gradient import DRAWS_FILE, DrawLog, read_draws
@@ -200,6 +202,13 @@ def _read_draws(folder: Path, rng: random.Random) -> object:
     for draws in list(log.sets.values())[:1]:
         log.add(len(log.sets), draws)
     return read_draws(folder)
+
+
+def _read_divergences(folder: Path, rng: random.Random) -> object:
+    log = DivergenceLog(folder, "0123456789abcdef")
+    json.dumps(log.notes, allow_nan=False, ensure_ascii=False).encode()
+    log.kl(torch.zeros(2), 0.02, lambda: 0.5)
+    return DivergenceLog(folder, "0123456789abcdef").kl(torch.zeros(2), 0.02, lambda: 0.25)
 
 
 def _read_answers(folder: Path, rng: random.Random) -> object:
@@ -337,6 +346,7 @@ READERS = (
     Reader("recipes", {"tune.yml": TUNE_RECIPE, "bench.yml": BENCH_RECIPE}, _read_recipes),
     Reader("prompts", {"prompts.txt": PROMPTS_TEXT, "prompts.jsonl": PROMPTS_JSON}, _read_prompts),
     Reader("draws", {DRAWS_FILE: draw_sets()}, _read_draws),
+    Reader("divergences", {DIVERGENCES_FILE: DIVERGENCES}, _read_divergences),
     Reader("answers", _written(_write_answers), _read_answers),
     Reader("effects", _written(_write_effects), _read_effects),
     Reader(

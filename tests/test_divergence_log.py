@@ -9,9 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tarot.search.divergence_log import DIVERGENCES_FILE, DivergenceLog
+from tarot.search.divergence_log import DIVERGENCES_FILE, DivergenceLog, RetentionNotes
 
 RETAINED = "0123456789abcdef"
+NOTES: RetentionNotes = {"contexts": {"prompts": 3}, "tokens": 12, "left_out_probability": 0.25}
 KLS = st.floats(0, 1)
 QUESTIONS = st.lists(st.tuples(st.integers(0, 2), KLS | st.just(math.inf)), max_size=12)
 
@@ -38,10 +39,10 @@ def test_what_was_measured_is_read_back(tmp_path: Path) -> None:
     log, point = DivergenceLog(tmp_path, RETAINED), torch.tensor([0.5, 0.75], dtype=torch.float64)
     assert log.notes is None
     assert log.kl(point, 0.02, lambda: 0.01) == 0.01
-    log.keep_notes({"tokens": 12})
+    log.keep_notes(NOTES)
     again = DivergenceLog(tmp_path, RETAINED)
     assert again.kl(point, math.inf, refuse) == 0.01
-    assert again.notes == {"tokens": 12}
+    assert again.notes == NOTES
 
 
 def test_a_divergence_that_is_no_number_is_not_kept() -> None:
@@ -52,7 +53,7 @@ def test_a_divergence_that_is_no_number_is_not_kept() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b'{"retained": "0123456789abcdef", "notes": {}, "points": {"a": {"kl": "0"}}}', b"\xff" * 9],
+    [b"", b"{", b"[]", b'{"retained": "0123456789abcdef", "notes": null, "points": {"a": {"kl": "0"}}}', b"\xff" * 9],
 )
 def test_a_damaged_file_counts_as_empty(tmp_path: Path, content: bytes) -> None:
     (tmp_path / DIVERGENCES_FILE).write_bytes(content)

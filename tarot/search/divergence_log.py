@@ -7,14 +7,13 @@ whose trials are all logged is resumed to write a lost adapter again, and needs 
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from typing_extensions import TypedDict
 
 from tarot._files.atomic import write_atomically
-from tarot._files.strict_json import Number, parse_json, read_file, validate
+from tarot._files.strict_json import Count, Fraction, Name, Number, parse_json, read_file, validate
 from tarot.search.protocol import Point
 
 DIVERGENCES_FILE = "divergences.json"
@@ -27,9 +26,23 @@ class _Measured(TypedDict):
     stop_above: Number | None
 
 
+class RetentionNotes(TypedDict):
+    """What an adapter's provenance says about the retained contexts.
+
+    Attributes:
+        contexts: number of contexts of each source.
+        tokens: mean number of tokens that a trial runs for them.
+        left_out_probability: mean probability of the tokens that the divergence counts as one.
+    """
+
+    contexts: dict[Name, Count]
+    tokens: Count
+    left_out_probability: Fraction
+
+
 class _Content(TypedDict):
     retained: str
-    notes: dict[str, Any]
+    notes: RetentionNotes | None
     points: dict[str, _Measured]
 
 
@@ -55,7 +68,7 @@ class DivergenceLog:
     def __init__(self, folder: Path | None, retained: str) -> None:
         self._path = folder / DIVERGENCES_FILE if folder else None
         self._retained = retained
-        self.notes: Mapping[str, Any] | None = None
+        self.notes: RetentionNotes | None = None
         self._points: dict[str, _Measured] = {}
         if self._path and self._path.exists():
             try:
@@ -63,7 +76,7 @@ class DivergenceLog:
             except (OSError, ValueError):
                 return
             if content["retained"] == retained:
-                self.notes, self._points = content["notes"] or None, content["points"]
+                self.notes, self._points = content["notes"], content["points"]
 
     def kl(self, x: Point, stop_above: float, measure: Callable[[], float]) -> float:
         """Return the divergence of a point: the one that is kept, else what `measure` returns, which is kept.
@@ -85,14 +98,14 @@ class DivergenceLog:
             self._write()
         return kl
 
-    def keep_notes(self, notes: Mapping[str, Any]) -> None:
+    def keep_notes(self, notes: RetentionNotes) -> None:
         """Keep what the provenance says about the contexts."""
         self.notes = notes
         self._write()
 
     def _write(self) -> None:
         if self._path:
-            content = {"retained": self._retained, "notes": self.notes or {}, "points": self._points}
+            content = {"retained": self._retained, "notes": self.notes, "points": self._points}
             write_atomically(self._path, (json.dumps(content, indent=1) + "\n").encode())
 
 

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,7 +13,7 @@ from tarot.models.loaded_model import LoadedModel
 from tarot.models.scoring.scorer import Request
 from tarot.objectives.retained import Retained, make_retained
 from tarot.objectives.retention import RetentionTerm
-from tarot.search.divergence_log import DivergenceLog
+from tarot.search.divergence_log import DivergenceLog, RetentionNotes
 from tarot.search.kl_limit import PARTS
 from tarot.search.problem import Problem
 from tarot.search.protocol import Point
@@ -140,8 +139,8 @@ class Retention:
         return float(self.problem.config.max_kl or math.inf)
 
     @property
-    def notes(self) -> dict[str, Any]:
-        """Return what the provenance says: the contexts, and the mean number of tokens that a trial runs for them."""
+    def notes(self) -> RetentionNotes:
+        """Return what the provenance says about the contexts."""
         return {
             "contexts": dict(self.sources),
             "tokens": round(sum(part.tokens for part in self.parts) / len(self.parts)),
@@ -178,8 +177,9 @@ class RetentionLimit:
         return self.log.kl(x, stop_above, lambda: self.retention().kl(self.space.angles(x).float(), stop_above))
 
     @property
-    def notes(self) -> Mapping[str, Any]:
-        """Return what the provenance says about the retained contexts."""
+    def notes(self) -> RetentionNotes:
+        """Return what the provenance says about the contexts."""
         if self.log.notes is None:
             self.log.keep_notes(self.retention().notes)
-        return self.log.notes or {}
+        assert self.log.notes is not None
+        return self.log.notes
