@@ -73,6 +73,8 @@ class Chromium:
         check = f"const check = () => ({condition}) ? done(true) : --tries ? setTimeout(check, 50) : done(false)"
         assert self.evaluate(f"new Promise(done => {{ let tries = 2000; {check}; check(); }})"), condition
 
-    def picture(self, file: Path) -> None:
-        """Write what the page shows as a PNG file."""
-        file.write_bytes(base64.b64decode(self.send("Page.captureScreenshot")["data"]))
+    def picture(self, file: Path, part: tuple[float, float, float, float] | None = None) -> None:
+        """Write what the page shows as a PNG file, or a part of the page: left, top, width and height in pixels."""
+        clip = {"clip": dict(zip(("x", "y", "width", "height", "scale"), (*part, 1), strict=True))} if part else {}
+        picture = self.send("Page.captureScreenshot", captureBeyondViewport=bool(part), **clip)
+        file.write_bytes(base64.b64decode(picture["data"]))
