@@ -175,7 +175,7 @@ def test_any_other_limit_is_quoted(text: str) -> None:
         (("tune", "--num-fewshot"), "--num-fewshot", "tarot tune"),
         (("tune", "--modle", "x"), "--modle", "tarot tune"),
         (("compare", "--model", "x"), "--adapter", "tarot compare"),
-        (("export", "--to", "onnx"), "'onnx'", "tarot export"),
+        (("export", "--to", "onnx"), "'--to': 'onnx' is not one of", "tarot export"),
         (("bench", "--tasks", " , "), "' , '", "tarot bench"),
         (("merge", "--adapter", ""), "''", "tarot merge"),
         (("evaluate", "--limit", "1.5"), "'1.5'", "tarot evaluate"),
