@@ -5,7 +5,8 @@ the default for the policy gradient, 20 samples, budget 120, a fluency floor of 
 `format:json`, on the task `records`, which was added for it. Arms: `prompt` asks for it in words, `best-of-4` keeps the
 best of four sampled texts of the base, and the searches `policy-gradient`, `bo` and `random`. Changed after seeds 0 and
 1 had been looked at: the budget is 240, and the policy gradient has one scale, new texts each step, and a way back from
-refused edits. The held-out documents are the first of the test split, the same for every arm. Each pair of arm and seed
+refused edits. Declared next, before any of it was measured: `format:json` with the same settings for Gemma 3 270M and
+Qwen2.5-Coder 0.5B, all but `bo` and `random`; and `sentiment:positive` for Gemma 3. The held-out documents are the first of the test split, the same for every arm. Each pair of arm and seed
 is one small file, and a file that exists is not measured again.
 """
 
