@@ -6,8 +6,9 @@ the default for the policy gradient, 20 samples, budget 120, a fluency floor of 
 best of four sampled texts of the base, and the searches `policy-gradient`, `bo` and `random`. Changed after seeds 0 and
 1 had been looked at: the budget is 240, and the policy gradient has one scale, new texts each step, and a way back from
 refused edits. Declared next, before any of it was measured: `format:json` with the same settings for Gemma 3 270M and
-Qwen2.5-Coder 0.5B, all but `bo` and `random`; and `sentiment:positive` for Gemma 3. The held-out documents are the first of the test split, the same for every arm. Each pair of arm and seed
-is one small file, and a file that exists is not measured again.
+Qwen2.5-Coder 0.5B, without `bo` and `random`; and `sentiment:positive` for Gemma 3. The held-out documents are the
+first of the test split, the same for every arm. Each pair of arm and seed is one small file, and a file that exists is
+not measured again.
 """
 
 import argparse
