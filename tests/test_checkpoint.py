@@ -178,6 +178,27 @@ def test_a_classifier_with_an_adapter_beside_it_is_refused(copied: Path) -> None
         load_classifier(str(copied))
 
 
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("tokenizer_config.json", lambda token: {"added_tokens_decoder": {"3": token}}),
+        ("tokenizer_config.json", lambda token: {"extra_special_tokens": [{**token, "__type": "AddedToken"}]}),
+        ("special_tokens_map.json", lambda token: {"eos_token": token}),
+    ],
+)
+@pytest.mark.parametrize("setting", ["\x1b[31mred", "x" * 5000])
+def test_a_setting_of_a_token_is_not_printed_as_it_is(
+    copied: Path, capfd: pytest.CaptureFixture[str], name: str, place: Callable[[Any], Any], setting: str
+) -> None:
+    path = copied / name
+    stated = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**stated, **place({"content": "<s>", setting: True})}))
+    for load in (load_model, load_classifier):
+        with pytest.raises(TarotError, match="printable names"):
+            load(str(copied))
+    assert capfd.readouterr().out == ""
+
+
 @pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation", "experts_implementation"])
 def test_a_kernel_from_the_hub_is_not_used(copied: Path, key: str) -> None:
     expected = logits(load_model(str(copied)))

@@ -43,6 +43,7 @@ LOCAL_FILES: Mapping[str, bool] = MappingProxyType({"local_files_only": True, "t
 # Methods of quantisation whose kernels transformers fetches from the hub.
 _FETCHED_KERNELS = frozenset({"eetq", "fbgemm_fp8", "metal", "mxfp8", "nvfp4"})
 _DEQUANTISED = frozenset({"fp8", "mxfp4"})  # likewise, but transformers can load plain weights from them
+_LONGEST_SETTING = 100  # characters of the name of a token's setting
 _ATTENTIONS = ("eager", "sdpa", "flex_attention")  # torch's own, which a checkpoint may name
 
 
@@ -193,6 +194,7 @@ def read_checkpoint(
             **plain,
         )
     with reported_as(f"a tokenizer in {shown}"), quiet_transformers(), hub_offline():
+        check_token_settings(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file, **LOCAL_FILES)
         if gguf:
             apply_tokenizer_metadata(tokenizer, gguf)
@@ -209,6 +211,26 @@ def read_checkpoint(
         raise TarotError(f"only tensors that {type(model).__name__} has in {shown}", unexpected[0])
     _check_unused(model, unexpected, shown)
     return model, tokenizer
+
+
+def check_token_settings(folder: Path) -> None:
+    """Raise TarotError for a setting of a token that is not a short printable name.
+
+    The tokenizers library prints the names that it does not know, as they are.
+    """
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        path = folder / name
+        waiting = [json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, dict):
+                if "content" in value or "__type" in value:
+                    for key in value:
+                        if not key.isprintable() or len(key) > _LONGEST_SETTING:
+                            raise TarotError(f"printable names of settings of tokens in {path}", repr(key))
+                waiting += value.values()
+            elif isinstance(value, list):
+                waiting += value
 
 
 def _check_unused(model: PreTrainedModel, names: Sequence[str], shown: Path) -> None:

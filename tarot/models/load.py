@@ -36,6 +36,7 @@ from tarot.models.checkpoint import (
     LOCAL_FILES,
     DeviceMap,
     check_checkpoint_folder,
+    check_token_settings,
     choose_kernels,
     read_checkpoint,
     save_checkpoint,
@@ -126,6 +127,7 @@ def load_classifier(reference: str) -> tuple[PreTrainedModel, PreTrainedTokenize
     folder = Path(path) if os.path.isdir(path) else fetch_model(reference)
     check_checkpoint_folder(folder)
     with reported_as(f"a text classifier in {folder}"), quiet_transformers(), hub_offline():
+        check_token_settings(folder)
         config = AutoConfig.from_pretrained(folder, **LOCAL_FILES)
         choose_kernels(config)
         loaded: Any = AutoModelForSequenceClassification.from_pretrained(
