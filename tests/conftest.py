@@ -17,6 +17,9 @@ import psutil
 import pytest
 from jaxtyping import install_import_hook
 
+# pytester forgets the modules that its runs import first, and pydantic would keep functions of the forgotten ones.
+from pydantic import Field, TypeAdapter  # noqa: F401
+
 # Submodules and not `tarot`: a plugin that pytest imports before this file would break a hook on the package.
 install_import_hook(
     [
