@@ -39,7 +39,7 @@ autodoc_default_options = {"members": True}
 # Single backticks in docstrings are code, as in Markdown.
 default_role = "code"
 # Without a network only names of tarot can be resolved; private names and type variables have no page.
-nitpick_ignore_regex = [("py:.*", r"(?!tarot\b).*|.*\._.*|.*\.(Measured|Result)")]
+nitpick_ignore_regex = [("py:.*", r"(?!tarot\b).*|.*\._.*|.*\.(AnyGain|Result)")]
 
 html_theme = "furo"
 html_title = f"tarot {version}"

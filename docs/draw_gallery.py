@@ -133,7 +133,7 @@ def main() -> None:
     draw("edit", "report-documents.png", top=".documents", height=660, dark=True)
     draw("reward", "report-reward.png", height=760)
     draw("reward", "report-texts.png", top="#rewards .documents", height=520)
-    #draw("gate", "report-gate.png", top="#gate", height=760)
+    # draw("gate", "report-gate.png", top="#gate", height=760)
     draw_ui(folder, "ui.png")
 
 

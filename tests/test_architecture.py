@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from configparser import ConfigParser
 from pathlib import Path
@@ -136,6 +137,17 @@ def test_the_check_can_fail(tmp_path: Path, path: str, source: str, violation: s
     (tmp_path / path).write_text(source)
     (found,) = violations(tmp_path)
     assert violation in found
+
+
+def test_a_class_name_has_one_meaning() -> None:
+    files = [file for folder in ("tarot", "benchmarks") for file in (PROJECT / folder).rglob("*.py")]
+    classes = [
+        node.name
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert len(files) > 200 and [name for name, n in Counter(classes).items() if n > 1] == []
 
 
 def first_heavy(modules: Sequence[str], path: Path = PROJECT) -> str:

@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerB
 from tarot.edit.adapter import Adapter
 from tarot.edit.export.gguf import to_gguf
 from tarot.errors import TarotError
-from tarot.objectives.black_box import Measured
+from tarot.objectives.black_box import MeasuredScore
 from tarot.objectives.rewards import is_reward
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_trials
@@ -45,10 +45,10 @@ def test_a_standard_error_is_logged_and_resumed(tmp_path: Path) -> None:
     model, tokenizer = byte_model(), byte_tokenizer()
     n_calls = 0
 
-    def noisy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Measured:
+    def noisy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> MeasuredScore:
         nonlocal n_calls
         n_calls += 1
-        return Measured(first_logit(model, tokenizer), 0.25)
+        return MeasuredScore(first_logit(model, tokenizer), 0.25)
 
     tune(model, tokenizer, CONFIG, budget=8, objective=noisy, output_dir=tmp_path / "out")
     whole = tune(model, tokenizer, CONFIG, budget=10, objective=noisy)

@@ -35,7 +35,7 @@ from tarot.search.space import Angles, Space, make_space
 Key = TypeVar("Key", bound=Hashable)
 
 
-class HeldOut:
+class HeldOutSamples:
     """Documents with choices, which a model answers at different angles."""
 
     def __init__(self, loaded: LoadedModel, documents: list[Sample]) -> None:
@@ -109,7 +109,7 @@ class DevelopmentProblem:
     """What a development run searches, and the held-out documents that judge it."""
 
     samples: list[Sample]
-    held_out: HeldOut
+    held_out: HeldOutSamples
     sites: tuple[Site, ...]
     objective: AnswerObjective
     space: Space
@@ -134,7 +134,7 @@ class DevelopmentProblem:
         sites = find_sites(loaded.model, "heads", layers)
         objective = AnswerObjective(loaded.model, samples, lm.encode, sites=sites)
         mask = angle_mask(sites, objective.rotation.n_angles)
-        held_out = HeldOut(loaded, drawn[grid.SAMPLES :])
+        held_out = HeldOutSamples(loaded, drawn[grid.SAMPLES :])
         return cls(samples, held_out, sites, objective, make_space(space, mask, bound, objective.gradient))
 
     def angles(self, x: Point) -> Angles:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.study import grid
-from benchmarks.study.held_out import DevelopmentProblem, HeldOut, completed, measure_missing
+from benchmarks.study.held_out import DevelopmentProblem, HeldOutSamples, completed, measure_missing
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
@@ -114,7 +114,7 @@ def run(loaded: LoadedModel, task: str, shots: int, seed: int) -> dict[str, obje
         add(f"penalty {penalty}", select_angles(steps, penalty), len(steps) - 1)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
     trained = AnswerObjective(loaded.model, problem.samples[:TRAINED], lm.encode, sites=problem.sites)
-    validation = HeldOut(loaded, problem.samples[TRAINED:])
+    validation = HeldOutSamples(loaded, problem.samples[TRAINED:])
     steps = climb(problem, trained, OVERFITTED)
     validated = [validation.evaluate(angles, problem.sites)["log_probability"] for angles, _ in steps]
     best = max(range(len(validated)), key=validated.__getitem__)

@@ -18,7 +18,7 @@ LARGEST = 2**16  # bytes
 _SCALARS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null"))
 
 
-class Setting(NamedTuple):
+class RecipeSetting(NamedTuple):
     """A value in a recipe, and its line."""
 
     value: Any
@@ -65,20 +65,20 @@ def read_recipe(path: Path, schema: Any) -> dict[str, Any]:
     return values
 
 
-def _parse(path: Path, content: bytes) -> dict[str, Setting]:
+def _parse(path: Path, content: bytes) -> dict[str, RecipeSetting]:
     try:
         text = content.decode("utf-8-sig")
         _check_events(path, text)
         root = yaml.compose(text, yaml.SafeLoader)
         if not isinstance(root, yaml.MappingNode):
             raise TarotError(f"{path} has no settings such as 'model: NAME', one a line.")
-        settings: dict[str, Setting] = {}
+        settings: dict[str, RecipeSetting] = {}
         for key, node in root.value:
             line = key.start_mark.line + 1
             name = _scalar(key, path)
             if not isinstance(name, str) or name in settings:
                 raise TarotError(f"{path}, line {line}: the key {name!r} occurs twice, or is not a name.")
-            settings[name] = Setting(_value(node, path), line)
+            settings[name] = RecipeSetting(_value(node, path), line)
         return settings
     except UnicodeDecodeError as error:
         raise TarotError(f"{path} is not UTF-8.") from error

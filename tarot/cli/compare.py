@@ -112,7 +112,7 @@ def compare(
     edits = {name: Adapter.from_pretrained(name) for name in adapter}
     controls = {name: Adapter.from_pretrained(name) for name in control or ()}
     announce_tasks([*edits.values(), *controls.values()])
-    request = Request(include_path, limit, batch_size, output, tuple(baseline or ()), logs)
+    request = CompareRequest(include_path, limit, batch_size, output, tuple(baseline or ()), logs)
     for_reward = {bool(reward) or is_reward(config_of(edit).objective) for edit in edits.values()}
     if for_reward == {False}:
         _check_answers(edits, controls, num_fewshot, draws, request)
@@ -130,7 +130,7 @@ def compare(
 
 
 @dataclass(frozen=True)
-class Request:
+class CompareRequest:
     """What applies to every adapter of one command."""
 
     include_path: Path | None
@@ -146,7 +146,7 @@ def _check_answers(
     controls: "Mapping[str, Adapter]",
     num_fewshot: int,
     draws: int,
-    request: Request,
+    request: CompareRequest,
 ) -> None:
     from tarot.evaluation.as_tuned import config_of
     from tarot.evaluation.compare import check_compare
@@ -172,7 +172,7 @@ def _compare_answers(
     num_fewshot: int,
     draws: int,
     metric: str,
-    request: Request,
+    request: CompareRequest,
 ) -> None:
     """Compare each adapter with the base model, write the file after each, and print a table for each."""
     from tarot.evaluation.as_tuned import config_of
@@ -247,7 +247,7 @@ def _trade_off(folder: str) -> Sequence[tuple[float, float]]:
 
 
 def _compare_rewards(
-    loaded: "LoadedModel", edits: "Mapping[str, Adapter]", reward: str | None, request: Request
+    loaded: "LoadedModel", edits: "Mapping[str, Adapter]", reward: str | None, request: CompareRequest
 ) -> None:
     """Score the texts of base and edited model for each adapter, write the file after each, and print the tables."""
     from tarot.evaluation.compare import LoggedAnswers
@@ -292,6 +292,6 @@ def _compare_rewards(
     _print_logs(request)
 
 
-def _print_logs(request: Request) -> None:
+def _print_logs(request: CompareRequest) -> None:
     if request.logs:
         out.print(f"logs of each arm: inspect view --log-dir {shlex.quote(str(request.logs))}", soft_wrap=True)

@@ -21,7 +21,7 @@ from tarot.edit.adapter_folder import METADATA, WEIGHTS, AdapterContent, read_ad
 from tarot.edit.fingerprint import shapes_fingerprint
 from tarot.edit.gate import PromptGate
 from tarot.edit.hooks import apply_rotation
-from tarot.edit.measurement import Measured
+from tarot.edit.measurement import MeasuredResult
 from tarot.edit.merge import merge_rotation
 from tarot.edit.provenance import Parent, scale_provenance, to_json_values, tuned_tasks
 from tarot.edit.rotation import ROTATIONS, Rotation
@@ -288,7 +288,7 @@ class Adapter:
         repo_id: str,
         *,
         private: bool = False,
-        results: Measured | Sequence[Measured] = (),
+        results: MeasuredResult | Sequence[MeasuredResult] = (),
         license: str | None = None,
     ) -> str:
         """Save the adapter and a model card to the hub in one commit, and return its address.
@@ -316,10 +316,10 @@ class Adapter:
             return hub.push_folder(repo_id, Path(scratch), private=private, measured=measured, license=license)
 
 
-def _comparisons(results: object) -> list[Measured]:
+def _comparisons(results: object) -> list[MeasuredResult]:
     """Return one or several results as a list; raise InvalidValueError for anything else."""
     listed = list(results) if isinstance(results, Sequence) and not isinstance(results, str) else [results]
-    comparisons = [result for result in listed if isinstance(result, Measured)]
+    comparisons = [result for result in listed if isinstance(result, MeasuredResult)]
     if len(comparisons) < len(listed):
         hint = "read a file with tarot.evaluation.results_file.load_comparisons"
         raise InvalidValueError(f"results must be comparisons, not {short(results)}.", hint=hint)

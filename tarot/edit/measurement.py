@@ -39,7 +39,7 @@ class Measurement:
 
 
 @runtime_checkable
-class Measured(Protocol):
+class MeasuredResult(Protocol):
     """A result that a model card can show: `tarot.Comparison`, for example."""
 
     def to_measurement(self) -> Measurement:

@@ -32,7 +32,7 @@ ModelFunction = Callable[[Any, PreTrainedTokenizerBase], float | tuple[float, fl
 Serve = Callable[[PreTrainedModel, Adapter], AbstractContextManager[Any]]
 
 
-class Measured(NamedTuple):
+class MeasuredScore(NamedTuple):
     """A score and its standard error, in the function's units; 0 if the function returns none."""
 
     score: float
@@ -147,7 +147,7 @@ class BlackBoxObjective:
         """Return the score of these angles (radians)."""
         return self.measure(angles).score
 
-    def measure(self, angles: Float[Tensor, "layer head angle"]) -> Measured:
+    def measure(self, angles: Float[Tensor, "layer head angle"]) -> MeasuredScore:
         """Measure the edit of these angles (radians); a score that is not finite is a failed trial.
 
         Raises:
@@ -162,7 +162,7 @@ class BlackBoxObjective:
                 raise TarotError(expected, f"{type(raised).__name__}: {raised}", hint) from raised
         score, error = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, 0.0)
         try:
-            measured = Measured(float(score), float(error))
+            measured = MeasuredScore(float(score), float(error))
         except (TypeError, ValueError) as wrong:
             expected = "a number, or a number and its standard error, from the objective"
             raise TarotError(expected, f"{type(returned).__name__}") from wrong

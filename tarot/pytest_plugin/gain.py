@@ -11,11 +11,11 @@ from tarot.evaluation.scored_comparison import gain_over_draws, mean_of_draws
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.seeds import MeanGain
 
-Measured = TypeVar("Measured", Gain, MeanGain)
+AnyGain = TypeVar("AnyGain", Gain, MeanGain)
 
 
 @dataclass(frozen=True, repr=False)
-class Gains(Generic[Measured]):
+class Gains(Generic[AnyGain]):
     """Gains of the edited model over one arm, on the same documents, in four metrics.
 
     Attributes:
@@ -30,24 +30,24 @@ class Gains(Generic[Measured]):
 
     comparison: Comparison
     before: str
-    measured: Callable[[str], Measured]
+    measured: Callable[[str], AnyGain]
 
     def __repr__(self) -> str:
         """Return a short name, since pytest prints it in every failed assertion."""
         return f"<{type(self).__name__} over {self.before} of {self.comparison.id}>"
 
     @cached_property
-    def f1(self) -> Measured:
+    def f1(self) -> AnyGain:
         """Gain in the weighted F1 of the likeliest choice."""
         return self.measured("f1")
 
     @cached_property
-    def accuracy(self) -> Measured:
+    def accuracy(self) -> AnyGain:
         """Gain in the accuracy of the likeliest choice."""
         return self.measured("acc")
 
     @cached_property
-    def greedy_f1(self) -> Measured:
+    def greedy_f1(self) -> AnyGain:
         """Gain in the weighted F1 of what greedy decoding over the whole vocabulary writes: the headline metric.
 
         An answer that is none of the choices is wrong.
@@ -55,7 +55,7 @@ class Gains(Generic[Measured]):
         return self.measured("greedy_f1")
 
     @cached_property
-    def greedy_accuracy(self) -> Measured:
+    def greedy_accuracy(self) -> AnyGain:
         """Gain in the accuracy of what greedy decoding over the whole vocabulary writes."""
         return self.measured("greedy_acc")
 

@@ -18,8 +18,8 @@ from tarot.report.document_table import DocumentRow
 from tarot.report.rewards import DIFFERENCE, ArmScores, RewardSection
 from tarot.report.table import ArmMean
 
-Row = Sequence[object]
-Tables = dict[str, tuple[Sequence[str], list[Row]]]
+CsvRow = Sequence[object]
+Tables = dict[str, tuple[Sequence[str], list[CsvRow]]]
 """Header and rows of each file, by the file's name without its ending."""
 
 FILES = (
@@ -203,7 +203,7 @@ def reward_tables(sections: Sequence[RewardSection]) -> Tables:
     return _with_rows(tables)
 
 
-def _text(texts: ScoredTexts, row: int) -> Row:
+def _text(texts: ScoredTexts, row: int) -> CsvRow:
     return texts.rewards[row], texts.fluencies[row], texts.texts[row]
 
 
@@ -211,7 +211,7 @@ def _with_rows(tables: Tables) -> Tables:
     return {name: table for name, table in tables.items() if table[1]}
 
 
-def _arms(scored: ScoredComparison) -> Iterator[Row]:
+def _arms(scored: ScoredComparison) -> Iterator[CsvRow]:
     gold = scored.comparison.gold
     for name, arms in scored.arms.items():
         gain = scored.gains.get(name)

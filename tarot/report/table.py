@@ -47,7 +47,7 @@ BASE = "base"
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One row of the summary.
 
     Attributes:
@@ -95,7 +95,7 @@ def summary_rows(
     return HEADER[:search] + HEADER[search + 1 :], [texts[:search] + texts[search + 1 :] for texts in rows]
 
 
-def summary(scored_comparisons: Sequence[ScoredComparison]) -> list[Row]:
+def summary(scored_comparisons: Sequence[ScoredComparison]) -> list[TableRow]:
     """Return one row a comparison, then the means; p is corrected for the number of comparisons (Holm).
 
     A search of one comparison has no mean, which would repeat its row.
@@ -162,7 +162,7 @@ def arm_rows(scored: ScoredComparison) -> list[tuple[str, ...]]:
     ]
 
 
-def _comparison_row(number: int, scored: ScoredComparison, search: str, p: float) -> Row:
+def _comparison_row(number: int, scored: ScoredComparison, search: str, p: float) -> TableRow:
     comparison, gain = scored.comparison, scored.gain
     scores = (scored.scores.get(name) for name in (scored.base, FEW_SHOT, EDITED))
     texts = (
@@ -179,10 +179,10 @@ def _comparison_row(number: int, scored: ScoredComparison, search: str, p: float
         _labels([scored]),
         _seconds([scored]),
     )
-    return Row(texts, number)
+    return TableRow(texts, number)
 
 
-def _mean_row(scored_comparisons: Sequence[ScoredComparison], search: str) -> Row:
+def _mean_row(scored_comparisons: Sequence[ScoredComparison], search: str) -> TableRow:
     def mean(score: Callable[[ScoredComparison], float | None]) -> str:
         value = mean_over_settings(scored_comparisons, score)
         return NONE if value is None else fraction(value)
@@ -205,7 +205,7 @@ def _mean_row(scored_comparisons: Sequence[ScoredComparison], search: str) -> Ro
         _labels(scored_comparisons),
         _seconds(scored_comparisons),
     )
-    return Row(texts, None)
+    return TableRow(texts, None)
 
 
 def _seconds(scored_comparisons: Sequence[ScoredComparison]) -> str:

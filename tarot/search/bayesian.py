@@ -48,7 +48,7 @@ class BayesianOptimisation:
     def __init__(self, d: int, seed: int) -> None:
         self.d = d
         self.seed = seed
-        self._last_fit: _Fit | None = None
+        self._last_fit: _FittedModel | None = None
 
     def propose(self, history: Sequence[Trial], pending: Sequence[Point] = ()) -> Proposal:
         """Return the next point; a uniform draw if the surrogate cannot be fitted or proposes a point again."""
@@ -85,11 +85,11 @@ class BayesianOptimisation:
             with local_rng(self.seed, -len(Y)):
                 kernel = get_covar_module_with_dim_scaled_prior(self.d)
                 model = fit_gaussian_process(X, Y, kernel, max_steps=50, variances=variances)
-            self._last_fit = fit = _Fit(X, Y, model.requires_grad_(False))
+            self._last_fit = fit = _FittedModel(X, Y, model.requires_grad_(False))
         return fit.model
 
 
-class _Fit(NamedTuple):
+class _FittedModel(NamedTuple):
     """The cached surrogate, and the trials it was fitted to."""
 
     X: Points

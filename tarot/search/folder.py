@@ -10,7 +10,7 @@ from tarot._files.lock import hold_lock
 from tarot._files.paths import check_writable
 from tarot.edit.adapter_folder import METADATA
 from tarot.errors import TarotError
-from tarot.objectives.black_box import Measured
+from tarot.objectives.black_box import MeasuredScore
 from tarot.objectives.text_scores import TextScoreLog
 from tarot.search.policy_gradient import DrawLog
 from tarot.search.problem import Evaluation
@@ -41,11 +41,11 @@ class SearchLogs:
         """The trials that are logged."""
         return tuple(self.trials.trials) if self.trials else ()
 
-    def keep_texts(self, evaluation: Evaluation) -> Measured:
+    def keep_texts(self, evaluation: Evaluation) -> MeasuredScore:
         """Log the text scores of the next trial and return its score."""
         if self.texts and evaluation.texts:
             self.texts.add(len(self.logged_trials), evaluation.texts)
-        return Measured(evaluation.score, evaluation.error)
+        return MeasuredScore(evaluation.score, evaluation.error)
 
 
 @contextmanager

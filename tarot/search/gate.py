@@ -43,7 +43,7 @@ DEPTHS = (0, 1 / 8, 1 / 4)
 
 
 @dataclass(frozen=True)
-class _Fit:
+class _FittedGate:
     gate: PromptGate
     opened: float
     """Fraction of the task prompts that open the gate if they are left out of its fit."""
@@ -92,7 +92,7 @@ def fit_gate(
     encoded = [lm.tok_encode(text) for text in (*ours, *others)]
     is_task = np.arange(len(encoded)) < len(ours)
     depths = dict.fromkeys(int(n_layers(model) * depth) for depth in DEPTHS)
-    fits: list[_Fit] = []
+    fits: list[_FittedGate] = []
     for layer in depths:
         features = prompt_features(loaded.model, layer, encoded).double().numpy()
         if not np.isfinite(features).all():
@@ -131,7 +131,9 @@ def _task_prompts(adapter: Adapter, config: TaRotConfig, lm: TarotLM, include_pa
     yield from (context for sample in samples for context, _ in sample.pairs)
 
 
-def _fit(layer: int, features: Float[np.ndarray, "prompt feature"], is_task: Bool[np.ndarray, " prompt"]) -> _Fit:
+def _fit(
+    layer: int, features: Float[np.ndarray, "prompt feature"], is_task: Bool[np.ndarray, " prompt"]
+) -> _FittedGate:
     """Fit a gate before a layer, and let it decide on each prompt that is left out."""
     centre = features.mean(0)
     # In the basis of the prompts themselves there are fewer coordinates than features, and the same directions.
@@ -143,7 +145,7 @@ def _fit(layer: int, features: Float[np.ndarray, "prompt feature"], is_task: Boo
     threshold = ours.mean() - DEVIATIONS * ours.std(ddof=1)
     weight = basis.T @ _direction(points, is_task)
     gate = PromptGate(layer, from_numpy(weight).float(), float(-threshold - centre @ weight))
-    return _Fit(gate, float((ours > threshold).mean()), float((scores[~is_task] <= threshold).mean()))
+    return _FittedGate(gate, float((ours > threshold).mean()), float((scores[~is_task] <= threshold).mean()))
 
 
 def _direction(
