@@ -317,9 +317,10 @@ def test_a_repeated_document_is_matched_in_order() -> None:
 
 
 def test_another_limit_of_divergence_is_another_setting() -> None:
-    then, now = comparison([True] * 20), comparison([True] * 20, max_kl=0.01)
+    then, now = comparison([True] * 20), comparison([True] * 20, max_kl=0.01, not_repeated="scaled by 0.3")
     missing, new = sorted(check_regressions([then], [now], TOLERANCE), key=lambda verdict: not verdict.failed)
-    assert missing.failed and "max_kl 0.0 then, 0.01 now" in missing.reasons
+    assert missing.failed and "limit of KL none then, 0.01 now" in missing.reasons
+    assert "changes after the search none then, scaled by 0.3 now" in missing.reasons
     assert not new.failed
     assert failed(check_regressions([now], [now], TOLERANCE)) == [False]
 

@@ -213,10 +213,13 @@ def _nearest(comparison: Comparison, now: Sequence[Comparison]) -> list[str]:
     return min((change for change in changes if change), key=len, default=[])
 
 
+_SETTING_WORDS = {"max_kl": "limit of KL", "not_repeated": "changes after the search"}
+
+
 def _changed_settings(then: Comparison, now: Comparison) -> list[str]:
     """Name the settings of the search that differ between two comparisons."""
     return [
-        f"{name} {'none' if before == '' else before} then, {'none' if after == '' else after} now"
+        f"{_SETTING_WORDS.get(name, name)} {before or 'none'} then, {after or 'none'} now"
         for name, before, after in zip(IDENTIFYING, then.identity[1:], now.identity[1:], strict=True)
         if before != after
     ]
