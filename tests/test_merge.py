@@ -18,6 +18,7 @@ from edits import (
 from rotations import apply
 from tiny import LAYERS, tiny_model, tokens
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from tarot.edit.hooks import apply_rotation
 from tarot.edit.merge import merge_rotation, merge_temporarily
@@ -98,9 +99,11 @@ MERGES = pytest.mark.parametrize(
 
 
 @MERGES
-def test_a_tied_weight_is_refused(edit):
+@pytest.mark.parametrize("tie", [lambda weight: weight, lambda weight: nn.Parameter(weight.data, requires_grad=False)])
+def test_a_tied_weight_is_refused(edit, tie):
+    """Two parameters may also be one piece of memory."""
     model = tiny_model("llama")
-    model.model.layers[1].self_attn.o_proj.weight = model.model.layers[0].self_attn.o_proj.weight
+    model.model.layers[1].self_attn.o_proj.weight = tie(model.model.layers[0].self_attn.o_proj.weight)
     before = snapshot(model)
     message = refusal(edit, model, torch.ones(LAYERS, 6, 4))
     assert "model.layers.0.self_attn.o_proj.weight is tied" in message and "apply_rotation" in message
@@ -141,6 +144,15 @@ def test_a_wrapped_projection_is_hooked_but_not_merged(edit):
     assert unchanged(model, before)
     with apply_rotation(model, torch.ones(1, 6, 4)):
         assert not near(logits(model, ids), bare, 1e-2)
+
+
+@MERGES
+def test_a_weight_that_is_computed_is_refused(edit):
+    model = tiny_model("llama")
+    parametrizations.weight_norm(model.model.layers[0].self_attn.o_proj)
+    before = snapshot(model)
+    assert "ParametrizedLinear" in refusal(edit, model, torch.ones(1, 6, 4))
+    assert unchanged(model, before)
 
 
 @pytest.mark.parametrize("place", ["memory", "disk"])

@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tarot.edit.hooks import apply_rotation
 from tarot.edit.merge import merge_rotation, merge_temporarily
+from tarot.edit.patch import Patch
 from tarot.edit.sites import find_sites
 from tarot.errors import TarotError
 
@@ -125,3 +126,14 @@ def test_an_edited_model_cannot_be_merged_copied_or_pickled(context: Any) -> Non
                 misuse()
     assert unchanged(model, before)
     assert hooks(deepcopy(model)) == 0
+
+
+def test_replaced_attributes_are_restored() -> None:
+    layer = nn.Linear(2, 2)
+    before = dict(vars(layer))
+    with Patch(layer) as patch:
+        for name in ("training", "forward"):  # an attribute of the module, and one of its class
+            patch.replace(layer, layer, name, None)
+        patch.apply()
+        assert layer.training is None and layer.forward is None
+    assert vars(layer) == before

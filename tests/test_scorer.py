@@ -11,7 +11,7 @@ from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
 from tarot.errors import TarotError
-from tarot.models.scoring.prefix_cache import can_share_prefix
+from tarot.models.scoring.prefix_cache import CACHE, can_share_prefix
 from tarot.models.scoring.scorer import Request, Score, Scorer
 
 tiny = cache(tiny_model)
@@ -87,6 +87,20 @@ def test_layers_that_keep_more_than_keys_and_values_share_no_prefix(monkeypatch:
     assert not can_share_prefix(model)
     made = [Request((*range(3, 15), i), (5, 6)) for i in (20, 21)]
     assert_same(Scorer(model, made).scores(), [plain(model, request) for request in made])
+
+
+def test_layers_that_read_the_keys_of_others_share_no_prefix() -> None:
+    kinds = ["sliding_attention", "full_attention", "full_attention"]
+    model = tiny_model("gemma4_text", num_kv_shared_layers=1, layer_types=kinds)
+    assert not can_share_prefix(model)
+    made = [Request((*range(3, 15), i), (5, 6)) for i in (20, 21)]
+    assert_same(Scorer(model, made).scores(), [plain(model, request) for request in made])
+
+
+def test_models_with_a_state_share_no_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("llama")
+    monkeypatch.setattr(model, "_is_stateful", True)  # as transformers marks recurrent models
+    assert not can_share_prefix(model)
 
 
 @given(requests(), st.randoms())
@@ -172,8 +186,17 @@ def test_only_needed_positions_reach_the_vocabulary(monkeypatch: pytest.MonkeyPa
         Scorer(model, made).scores()
     finally:
         handle.remove()
-    passes = len(projected)
-    assert sum(projected) <= sum(len(request.continuation) for request in made) + passes
+    assert sorted(projected) == [1, 12]  # the shared prefix projects one position, whose logits are not read
+
+
+def test_a_pass_without_a_prefix_keeps_no_keys_and_values() -> None:
+    model, kept = tiny("llama"), []
+    handle = model.register_forward_hook(lambda _, __, out: kept.append(getattr(out, CACHE)))
+    try:
+        Scorer(model, [Request((3, 4), (5,))]).scores()
+    finally:
+        handle.remove()
+    assert kept == [None]
 
 
 def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,18 +218,19 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) ->
     assert max(seen) > 3 >= seen[-1]
 
 
-def test_a_pass_has_no_more_logits_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("limit", "most"), [(7, 6), (1, 3)])  # a pass has one row at least
+def test_a_pass_has_no_more_logits_than_its_limit(monkeypatch: pytest.MonkeyPatch, limit: int, most: int) -> None:
     model, read = tiny("llama"), []
     head = model.get_output_embeddings()
     made = [Request((3, 4 + i), (5, 6, 7)) for i in range(8)]
     expected = Scorer(model, made).scores()
-    monkeypatch.setattr("tarot.models.scoring.scorer.AUTO_PASS_LOGITS", 7 * head.weight.shape[0])
+    monkeypatch.setattr("tarot.models.scoring.scorer.AUTO_PASS_LOGITS", limit * head.weight.shape[0])
     handle = head.register_forward_hook(lambda _, __, out: read.append(out.shape[1]))
     try:
         assert_same(Scorer(model, made).scores(), expected)
     finally:
         handle.remove()
-    assert max(read) == 6
+    assert max(read) == most
 
 
 def test_other_errors_are_raised() -> None:
