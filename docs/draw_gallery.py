@@ -109,7 +109,7 @@ def draw_ui(folder: Path, picture: str) -> None:
     """Draw the page of `tarot ui` after it has written."""
     with serve_ui(folder) as address, Chromium() as page:
         page.open(address, 760, 890)
-        page.wait_for("document.querySelector('#prompt textarea')")
+        page.wait_for("document.querySelector('#prompt textarea') && document.querySelector('#write')")
         page.evaluate("document.querySelector('#prompt textarea').focus()")
         page.send("Input.insertText", text=PROMPT)
         page.evaluate("document.querySelector('#write').click()")
@@ -133,7 +133,7 @@ def main() -> None:
     draw("edit", "report-documents.png", top=".documents", height=660, dark=True)
     draw("reward", "report-reward.png", height=760)
     draw("reward", "report-texts.png", top="#rewards .documents", height=520)
-    # draw("gate", "report-gate.png", top="#gate", height=760)
+    draw("gate", "report-gate.png", top="#gate", height=760)
     draw_ui(folder, "ui.png")
 
 

@@ -58,6 +58,7 @@ class Browser:
         while not (value := condition()):
             if time.monotonic() > end:
                 raise TimeoutError(self.run("return document.body.innerText"))
+            time.sleep(0.02)  # leaves the processor to the page
         return value
 
 
