@@ -10,6 +10,7 @@ from tarot.edit.hooks import apply_rotation
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.models.sampling import Sampler, Stops
+from tarot.models.scoring.scorer import Request
 from tarot.objectives.policy import KL_WEIGHT, DrawSet, PolicyObjective
 
 
@@ -46,6 +47,26 @@ def test_the_gradient_is_the_score_functions(seed: int) -> None:
     total = sum((advantage * log.sum() for advantage, log in zip(advantages, logs, strict=True)), torch.zeros(()))
     (expected,) = torch.autograd.grad(total / len(logs), angles)
     assert torch.allclose(policy().gradient(angles.detach(), draws), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("texts", [1, 3])
+def test_a_backward_pass_holds_few_logits(texts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a model with a large vocabulary, the logits of all texts would take gigabytes."""
+    angles, objective = some_angles(1, 0.3), policy()
+    draws = objective.draw(angles, seed=1)
+    whole = objective.gradient(angles, draws)
+    longest = max(len(draw.tokens) for drawn in draws.draws for draw in drawn)
+    vocabulary = objective.model.get_output_embeddings().weight.shape[0]
+    monkeypatch.setattr("tarot.objectives.policy.PASS_LOGITS", texts * longest * vocabulary)
+    sizes: list[int] = []
+
+    def counted(angles: torch.Tensor, requests: list[Request], advantages: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(requests))
+        return PolicyObjective._weighted_gradient(objective, angles, requests, advantages)
+
+    monkeypatch.setattr(objective, "_weighted_gradient", counted)
+    assert torch.allclose(objective.gradient(angles, draws), whole, atol=1e-6)
+    assert max(sizes) == texts and sum(sizes) == sum(map(len, draws.draws))
 
 
 def test_draws_are_scored_by_reward_fluency_and_divergence() -> None:

@@ -25,14 +25,15 @@ from tarot.edit.sites import Site
 from tarot.errors import InvalidValueError
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.sampling import Sampler, Stops
-from tarot.models.scoring.scorer import Request, Scorer
+from tarot.models.scoring.scorer import AUTO_PASS_LOGITS, Request, Scorer
 from tarot.objectives.advantages import leave_one_out, spread
 from tarot.objectives.rewards import Reward
 from tarot.objectives.samples import Sample
 
 N_DRAWS = 4  # texts of each prompt
 KL_WEIGHT = 0.02  # spreads of the reward for one nat of a text
-PASS_TEXTS = 16  # texts of one backward pass, which keeps every layer's activations
+# Texts of one backward pass, which keeps every layer's activations, and their logits, of which it keeps several copies.
+PASS_TEXTS, PASS_LOGITS = 16, AUTO_PASS_LOGITS
 
 Angles = Float[Tensor, "layer head angle"]
 
@@ -159,8 +160,10 @@ class PolicyObjective:
         requests = self._requests([[draw.tokens for draw in drawn] for drawn in draws.draws])
         advantages = draws.advantages().flatten().float()
         total = torch.zeros(angles.shape)
-        for begin in range(0, len(requests), PASS_TEXTS):
-            part = slice(begin, begin + PASS_TEXTS)
+        longest = max(len(request.continuation) for request in requests)
+        n_texts = max(1, min(PASS_TEXTS, PASS_LOGITS // (longest * vocabulary)))
+        for begin in range(0, len(requests), n_texts):
+            part = slice(begin, begin + n_texts)
             total += self._weighted_gradient(angles, requests[part], advantages[part])
         return total / len(requests)
 

@@ -52,9 +52,9 @@ class Score(NamedTuple):
 # A pass over fewer tokens costs about as much as one over this many, so sharing or splitting below it saves nothing.
 PASS_COST_TOKENS = {"cpu": 32}
 PASS_COST_TOKENS_ACCELERATOR = 1024
-# Limits of one pass if the caller gives no batch size: tokens, prefix included, and logits, of which two copies exist
-# for a while (1 GB each in float32). A batch that does not fit in memory is halved.
-AUTO_PASS_TOKENS, AUTO_PASS_LOGITS = 16384, 2**28
+# Limits of one pass if the caller gives no batch size: tokens, prefix included, and logits, of which several copies
+# exist for a while (256 MB each in float32). A batch that does not fit in memory is halved.
+AUTO_PASS_TOKENS, AUTO_PASS_LOGITS = 16384, 2**26
 
 
 @contextmanager
