@@ -419,5 +419,6 @@ def test_a_larger_model_stands_in_the_table_as_soon_as_a_task_is_measured(monkey
     *_, larger = sizes.measured_sizes(cells, 0)
     assert (larger.model, larger.tasks, larger.prompting) == ("qwen0.5b", 1, None)
     assert larger.edited - larger.base == pytest.approx(larger.gain.value, abs=1e-3)
-    parameters = [size.parameters for size in sizes.measured_sizes(cells, 0)]
-    assert parameters == sorted(parameters)
+    sizes_of_all = list(sizes.measured_sizes(cells, 0))
+    assert [size.parameters for size in sizes_of_all] == sorted(size.parameters for size in sizes_of_all)
+    assert [size.tasks for size in sizes_of_all] == [1, 1, 1]  # compared on the same tasks

@@ -1,4 +1,4 @@
-"""The default's gain against the size of the model: a table and a picture of whatever has been measured."""
+"""The default's gain against the size of the model: a table and a picture of the tasks that all models have so far."""
 
 import statistics
 from collections.abc import Iterator
@@ -22,13 +22,13 @@ PROMPTING = ("few-shot", *grid.PROMPTING)
 
 @dataclass(frozen=True)
 class Size:
-    """One model under prompts with a number of shots: means over the tasks that have base and default.
+    """One model under prompts with a number of shots: means over the tasks that all models have.
 
     Attributes:
         model: name in the grid.
         parameters: number of weights.
         shots: labelled examples in every prompt.
-        tasks: how many tasks were measured.
+        tasks: number of these tasks.
         base: weighted F1 of the unedited model.
         prompting: that of the best prompting arm on the same tasks; None where it was not measured.
         edited: that of the edited model.
@@ -46,21 +46,25 @@ class Size:
 
 
 def measured_sizes(cells: RecordedCells, shots: int) -> Iterator[Size]:
-    """Yield each model with at least one measured cell, from the smallest."""
+    """Yield each model with base and default on some task, from the smallest; on the tasks that all of these have."""
     parameters = {name: WHEELS[ref.removeprefix("wheel:")].parameters for name, ref in grid.REFERENCES.items()}
-    for model in sorted(grid.REFERENCES, key=parameters.__getitem__):
-        gains = {
-            task: seeds
-            for task in grid.TASKS
-            if (seeds := [g for seed in grid.SEEDS if (g := _gain(cells, model, task, shots, seed))])
-        }
-        if gains:
-            base, edited = (_mean_f1(cells, model, list(gains), shots, method) for method in ("base", "default"))
-            prompted = [_mean_f1(cells, model, list(gains), shots, method) for method in PROMPTING]
-            best = max((score for score in prompted if score is not None), default=None)
-            assert base is not None and edited is not None  # each of these tasks has a gain
-            gain = mean_over_settings(list(gains.values()))
-            yield Size(model, parameters[model], shots, len(gains), base, best, edited, gain)
+    gains = {
+        model: {task: seeds for task in grid.TASKS if (seeds := _gains(cells, model, task, shots))}
+        for model in sorted(grid.REFERENCES, key=parameters.__getitem__)
+    }
+    gains = {model: by_task for model, by_task in gains.items() if by_task}
+    tasks = [task for task in grid.TASKS if gains and all(task in by_task for by_task in gains.values())]
+    for model, by_task in gains.items() if tasks else ():
+        base, edited = (_mean_f1(cells, model, tasks, shots, method) for method in ("base", "default"))
+        prompted = [_mean_f1(cells, model, tasks, shots, method) for method in PROMPTING]
+        best = max((score for score in prompted if score is not None), default=None)
+        assert base is not None and edited is not None  # each of these tasks has a gain
+        gain = mean_over_settings([by_task[task] for task in tasks])
+        yield Size(model, parameters[model], shots, len(tasks), base, best, edited, gain)
+
+
+def _gains(cells: RecordedCells, model: str, task: str, shots: int) -> list[Gain]:
+    return [gain for seed in grid.SEEDS if (gain := _gain(cells, model, task, shots, seed))]
 
 
 def _gain(cells: RecordedCells, model: str, task: str, shots: int, seed: int) -> Gain | None:
