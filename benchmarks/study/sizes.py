@@ -117,6 +117,8 @@ def plot_sizes(path: Path) -> None:
     axes.plot(x, [size.prompting for size in measured], "^--", label="best prompting")
     axes.axhline(0, color="0.8", linewidth=1, zorder=0)
     axes.set_xscale("log")
+    axes.set_xticks(x, [f"{size.model}\n{size.parameters / 1e6:,.0f}M" for size in measured])
+    axes.minorticks_off()
     axes.set_xlabel("weights")
     axes.set_ylabel("weighted F1, mean over tasks")
     axes.spines[["top", "right"]].set_visible(False)
