@@ -138,14 +138,16 @@ def test_an_error_during_entry_leaves_no_trace(monkeypatch):
         assert unchanged(model, before)
 
 
-def test_hooks_of_the_user_are_kept():
+@BOTH
+def test_hooks_of_the_user_are_kept(context):
     model = tiny_model("llama")
-    calls = []
-    model.model.layers[0].self_attn.o_proj.register_forward_pre_hook(lambda module, args: calls.append(1))
-    with apply_rotation(model, torch.ones(1, 6, 4)):
+    projection, calls = model.model.layers[0].self_attn.o_proj, []
+    projection.register_forward_pre_hook(lambda module, args: calls.append("before"))
+    with context(model, torch.ones(1, 6, 4)):
+        projection.register_forward_pre_hook(lambda module, args: calls.append("inside"))
         logits(model, tokens(1, 2))
     logits(model, tokens(1, 2))
-    assert calls == [1, 1] and hooks(model) == 1
+    assert calls == ["before", "inside"] * 2 and hooks(model) == 2
 
 
 def test_sines_and_cosines_are_computed_once_an_entry(monkeypatch):

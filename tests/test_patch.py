@@ -90,6 +90,24 @@ def test_a_second_task_is_refused_while_the_first_is_not_done(context: Any) -> N
     assert first is None and isinstance(second, TarotError) and hooks(model) == 0
 
 
+@pytest.mark.parametrize("context", [apply_rotation, merge_temporarily])
+def test_an_edit_that_a_task_left_open_refuses_nothing_once_the_task_is_done(context: Any) -> None:
+    model, ids = tiny_model("llama"), tokens(1, 5)
+    before, bare = snapshot(model), logits(model, ids)
+    edit = context(model, torch.full((2, 6, 4), 0.3))
+
+    async def leave_open() -> None:
+        edit.__enter__()
+
+    async def run() -> torch.Tensor:
+        return logits(model, ids)
+
+    asyncio.run(leave_open())
+    assert not torch.equal(asyncio.run(run()), bare)
+    edit.__exit__(None, None, None)
+    assert unchanged(model, before)
+
+
 @pytest.mark.parametrize("n_contexts", [2, 3])
 def test_merges_must_be_closed_in_reverse_order(n_contexts: int) -> None:
     """Closing another one raises, changes nothing, and can be done again in the right order."""
@@ -134,6 +152,7 @@ def test_replaced_attributes_are_restored() -> None:
     with Patch(layer) as patch:
         for name in ("training", "forward"):  # an attribute of the module, and one of its class
             patch.replace(layer, layer, name, None)
+        patch.before(layer, lambda module, args: args)
         patch.apply()
         assert layer.training is None and layer.forward is None
-    assert vars(layer) == before
+    assert vars(layer) == before and hooks(layer) == 0
