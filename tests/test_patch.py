@@ -146,6 +146,13 @@ def test_an_edited_model_cannot_be_merged_copied_or_pickled(context: Any) -> Non
     assert hooks(deepcopy(model)) == 0
 
 
+@pytest.mark.parametrize("context", [apply_rotation, merge_temporarily])
+def test_an_edit_of_one_layer_keeps_others_from_being_merged(context: Any) -> None:
+    model, angles = tiny_model("llama"), torch.full((1, 6, 4), 0.3)
+    with context(model, angles, find_sites(model, "heads", [1])), pytest.raises(TarotError, match="open edit"):
+        merge_rotation(model, angles, find_sites(model, "heads", [0]))
+
+
 def test_replaced_attributes_are_restored() -> None:
     layer = nn.Linear(2, 2)
     before = dict(vars(layer))
