@@ -148,7 +148,7 @@ def state(model: nn.Module) -> list[object]:
     for module in model.modules():
         values += [len(module._forward_hooks), len(module._forward_pre_hooks), "forward" in vars(module)]
         values += [module.training, vars(module).get("max_seq_len_cached")]
-    values += [each.tolist() for name, each in model.named_buffers() if name.endswith("inv_freq")]
+    values += [each.tolist() for name, each in model.named_buffers(remove_duplicate=False) if "inv_freq" in name]
     values += [resource.getrlimit(resource.RLIMIT_AS), constants.HF_HUB_OFFLINE, transformers_logging.get_verbosity()]
     values += [transformers_logging.is_progress_bar_enabled(), logging.getLogger("tarot.stress").level]
     return values

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from stress_interrupts import CHANGES, rounds
+from stress_interrupts import CHANGES, fresh_model, is_unchanged, rounds, state, weights
 
 import tarot.__main__ as entry
 
@@ -16,6 +16,15 @@ import tarot.__main__ as entry
 def test_no_interrupt_leaves_a_change(name: str) -> None:
     """Interrupt some of the instructions; `stress_interrupts.py` interrupts them all."""
     assert all(itertools.islice(rounds(CHANGES[name]), 60))
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_without_an_interrupt_only_a_merge_is_left(name: str) -> None:
+    """The test above also accepts what a complete change leaves."""
+    model = fresh_model()
+    before = state(model), [each.clone() for each in weights(model)]
+    CHANGES[name](model)
+    assert is_unchanged(model, before) == (name != "merge_rotation")
 
 
 INTERRUPT_AGAIN = """
