@@ -33,11 +33,11 @@ from tarot.analysis.attention import eager_attention
 from tarot.edit.hooks import apply_rotation
 from tarot.edit.merge import merge_rotation, merge_temporarily
 from tarot.edit.patch import unpatched
+from tarot.edit.rope import initial_rope
 from tarot.evaluation.baselines.weights import WeightEdit
 from tarot.models.evaluation_mode import evaluation_mode
 from tarot.models.offline import hub_offline, quiet_loggers, quiet_transformers
 from tarot.models.scoring.frozen_layers import FrozenLayerCache
-from tarot.models.scoring.rope import initial_rope
 from tarot.models.scoring.scorer import predictions_at
 from tarot.models.template_limit import limited_template
 

@@ -19,11 +19,12 @@ from tarot.analysis.attention import attention_weights
 from tarot.analysis.divergence import measure_divergence
 from tarot.analysis.prompt_batches import next_log_probabilities
 from tarot.edit.adapter import Adapter, Edit
+from tarot.edit.gate import prompt_features
 from tarot.edit.hooks import apply_rotation
+from tarot.edit.rope import constant_rope_length, initial_rope, pass_group
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.models.lm_eval_model import TarotLM
-from tarot.models.scoring.rope import constant_rope_length, initial_rope, pass_group
 from tarot.models.scoring.scorer import Request, Scorer
 from tarot.models.text_stream import TextStream
 
@@ -216,6 +217,16 @@ def test_batches_of_prompts_are_not_padded_beyond_the_switch() -> None:
     together = next_log_probabilities(model, prompts)
     separate = torch.cat([next_log_probabilities(model, [prompt]) for prompt in prompts])
     assert torch.allclose(together, separate, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_gate_sees_a_prompt_whatever_it_sees_beside_and_before(name: str) -> None:
+    model = tiny(name)
+    prompts = [list(range(3, 3 + n)) for n in (SWITCH + 5, SWITCH - 2, SWITCH + 1, SWITCH - 1, SWITCH + 5)]
+    with initial_rope(model), torch.no_grad():
+        separate = torch.cat([prompt_features(model, 1, [prompt]) for prompt in prompts])
+        model(input_ids=tokens(1, SWITCH + 8))  # dynamic frequencies stay those of the longest pass so far
+        assert torch.allclose(prompt_features(model, 1, prompts), separate, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ from transformers import PreTrainedModel
 from tarot.analysis.results import AttentionPattern, AttentionResult
 from tarot.edit.adapter import Adapter
 from tarot.edit.patch import Patch
+from tarot.edit.rope import initial_rope
 from tarot.edit.sites import n_layers
 from tarot.errors import TarotError
 from tarot.models.loaded_model import LoadedModel
-from tarot.models.scoring.rope import initial_rope
 
 
 @contextmanager

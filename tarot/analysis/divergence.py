@@ -16,12 +16,12 @@ from transformers import PreTrainedModel
 from tarot.analysis.neutral_text import neutral_text
 from tarot.analysis.progress import OnStep, ignore_step
 from tarot.edit.adapter import Adapter
+from tarot.edit.rope import initial_rope
 from tarot.errors import TarotError, describe_missing_numbers
 from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.evaluation.statistics.means import Mean, mean_intervals
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.missing_numbers import BROKEN_MODEL_HINT
-from tarot.models.scoring.rope import initial_rope
 
 # Elements of the largest tensor of a pass, the logits: 128 MB in float32.
 MAX_LOGITS = 2**25

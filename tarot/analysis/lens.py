@@ -20,10 +20,10 @@ from tarot.analysis.results import LensResult
 from tarot.edit.adapter import Adapter
 from tarot.edit.gate import decide_for
 from tarot.edit.patch import Patch
+from tarot.edit.rope import initial_rope
 from tarot.edit.sites import decoder_layers
 from tarot.errors import TarotError
 from tarot.evaluation.statistics.means import mean_intervals
-from tarot.models.scoring.rope import initial_rope
 from tarot.models.scoring.scorer import Request
 
 LastPositions = tuple[Tensor, Tensor]

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot.edit.gate import decide_for
+from tarot.edit.rope import constant_rope_length, initial_rope, pass_group
 from tarot.errors import TarotError
-from tarot.models.scoring.rope import constant_rope_length, initial_rope, pass_group
 from tarot.models.scoring.scorer import Request, predictions_at
 from tarot.objectives.answers import Encode
 from tarot.objectives.samples import Sample

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from tarot.edit.adapter import Adapter
 from tarot.edit.gate import find_gate
+from tarot.edit.rope import constant_rope_length, initial_rope
 from tarot.errors import TarotError, UnknownName
 from tarot.models.answer_log import NumbersOnly, claim_response_cache
 from tarot.models.batch_size import parse_batch_size
@@ -30,7 +31,6 @@ from tarot.models.load import load_model
 from tarot.models.missing_numbers import BrokenRows, check_some_number, documents_by_task, is_number
 from tarot.models.offline import quiet_loggers
 from tarot.models.prompt_encoder import PromptEncoder, check_generated_lengths, fit_to_context
-from tarot.models.scoring.rope import constant_rope_length, initial_rope
 from tarot.models.scoring.scorer import Scorer
 
 # Sequences of one pass in generation. lm-eval's own search for a batch size would run the longest possible context.
@@ -248,7 +248,7 @@ class TarotLM(HFLM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Generate lm-eval's continuations, in batches.
 
-        Prompts that may grow beyond the length at which rotary embeddings change (`tarot.models.scoring.rope`) are not
+        Prompts that may grow beyond the length at which rotary embeddings change (`tarot.edit.rope`) are not
         batched, since padding would change their texts. Prompts too long for the text to fit lose their beginning.
 
         Raises:

@@ -17,8 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from tarot.edit.rope import constant_rope_length, initial_rope
 from tarot.models.scoring.prefix_cache import CACHE, can_share_prefix
-from tarot.models.scoring.rope import constant_rope_length, initial_rope
 from tarot.models.scoring.scorer import AUTO_PASS_LOGITS, AUTO_PASS_TOKENS, out_of_memory
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tarot.edit.rope import initial_rope
 from tarot.models.missing_numbers import BrokenRows
-from tarot.models.scoring.rope import initial_rope
 
 CHUNK = 4
 """Tokens written at a time: edits are applied and removed once a chunk."""

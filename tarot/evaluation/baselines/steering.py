@@ -32,9 +32,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tarot.edit.patch import Patch
+from tarot.edit.rope import initial_rope
 from tarot.edit.sites import Site, decoder_layers
 from tarot.errors import TarotError
-from tarot.models.scoring.rope import initial_rope
 from tarot.objectives.answers import AnswerObjective
 
 STRENGTHS = (0.5, 1.0, 2.0, 4.0)

@@ -16,7 +16,7 @@ class Row:
     Attributes:
         tokens: token ids.
         start: first position whose prediction a request needs.
-        group: rows of different groups cannot share a pass (`tarot.models.scoring.rope.pass_group`).
+        group: rows of different groups cannot share a pass (`tarot.edit.rope.pass_group`).
     """
 
     tokens: tuple[int, ...]

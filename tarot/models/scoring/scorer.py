@@ -6,7 +6,7 @@ several requests share run once, and their keys and values are reused (`tarot.mo
 continuation are projected to the vocabulary.
 
 A score equals that of one pass over the request's own tokens. Where the length of a pass changes its rotary embeddings
-(`tarot.models.scoring.rope`), longer requests share no prefix and are batched only with those of their own length.
+(`tarot.edit.rope`), longer requests share no prefix and are batched only with those of their own length.
 
 Where a gated edit is open (`tarot.edit.gate`), its gate decides on each request's prompt before anything is scored. The
 requests that it opens for are then scored with the edit, and the others without.
@@ -27,12 +27,12 @@ from transformers import Cache, PreTrainedModel
 
 from tarot.edit.gate import find_gate
 from tarot.edit.patch import Patch
+from tarot.edit.rope import constant_rope_length, initial_rope, pass_group
 from tarot.edit.sites import decoder_layers
 from tarot.errors import TarotError
 from tarot.models.scoring.frozen_layers import FrozenLayerCache
 from tarot.models.scoring.prefix_cache import CACHE, can_share_prefix, share_prefix
 from tarot.models.scoring.prefix_tree import PrefixNode, Row, build_tree, cut_batches
-from tarot.models.scoring.rope import constant_rope_length, initial_rope, pass_group
 
 
 class Request(NamedTuple):
