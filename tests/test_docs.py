@@ -275,6 +275,15 @@ def test_commands_that_are_not_run_are_in_the_pages() -> None:
     assert NOT_RUN.keys() <= listed
 
 
+def test_files_that_the_pages_name_exist() -> None:
+    named = {
+        path
+        for page in (*PROJECT.glob("*.md"), *PAGES.values())
+        for path in re.findall(r"`((?:tarot|tests|benchmarks|docs|tasks)/[\w/.-]+)`", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 20 and [path for path in sorted(named) if not (PROJECT / path).exists()] == []
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Build the pages; return their folder and the warnings of the build."""
