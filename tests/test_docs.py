@@ -82,6 +82,7 @@ SMALLER_SETTINGS = {
     "tarot tune": "--num-samples 4 --budget 6 --device cpu",
     "tarot try": "--max-new-tokens 4 --device cpu",
     "tarot tune --model wheel:smollm2-135m --tasks openings --reward": "--budget 17",  # one trial of a policy gradient
+    "tarot tune --model wheel:smollm2-135m --tasks records --reward": "--budget 17",
     "tarot evaluate": "--limit 4 --device cpu",
     "tarot compare": "--limit 4 --device cpu",
     "tarot bench": "--num-samples 4 --budget 6 --limit 4 --draws 0",
@@ -138,26 +139,27 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a short AG News and a short `entailed_polarity` in the layout of `TAROT_DATA`."""
+    """Write a short AG News and two short tasks of BIG-bench in the layout of `TAROT_DATA`."""
     root = tmp_path_factory.mktemp("data")
     (root / "ag_news").mkdir()
     for split in ("train", "test"):
         rows = [{"text": f"The {split} news of day {row}.", "label": row % 4} for row in range(16)]
         (root / "ag_news" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    folder = root / "bigbench" / "entailed_polarity"
-    folder.mkdir(parents=True)
-    for split in ("train", "validation"):
-        facts = [f"Fact {row} of {split}. Q: Was it so?\nA:" for row in range(16)]
-        documents = [
-            {
-                "inputs": fact,
-                "targets": [("no", "yes")[row % 2]],
-                "multiple_choice_targets": ["no", "yes"],
-                "multiple_choice_scores": [1 - row % 2, row % 2],
-            }
-            for row, fact in enumerate(facts)
-        ]
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in documents))
+    for task, choices in (("entailed_polarity", ["no", "yes"]), ("winowhy", ["incorrect", "correct"])):
+        folder = root / "bigbench" / task
+        folder.mkdir(parents=True)
+        for split in ("train", "validation"):
+            facts = [f"Fact {row} of {split}. Q: Was it so?\nA:" for row in range(16)]
+            documents = [
+                {
+                    "inputs": fact,
+                    "targets": [choices[row % 2]],
+                    "multiple_choice_targets": choices,
+                    "multiple_choice_scores": [1 - row % 2, row % 2],
+                }
+                for row, fact in enumerate(facts)
+            ]
+            (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in documents))
     return root
 
 

@@ -59,6 +59,7 @@ class DivergenceLog:
         notes: what the provenance says about the contexts; None until it was kept.
 
     Example:
+        >>> import torch
         >>> log = DivergenceLog(None, "0123456789abcdef")
         >>> point = torch.tensor([0.5, 0.25])
         >>> log.kl(point, 0.02, measure=lambda: 0.01), log.kl(point, 0.02, measure=lambda: 0.5)
