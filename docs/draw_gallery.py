@@ -18,7 +18,7 @@ from PIL import Image
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent / "tests"))
 
-from chromium import Chromium  # noqa: E402
+from chromium import Chromium  # noqa: E402  # it is found by the line above
 
 STATIC = DOCS / "_static"
 REPORTS = STATIC / "reports"

@@ -74,7 +74,7 @@ def test_the_summary_is_sorted_and_losses_are_red(pytestconfig: pytest.Config) -
     stash[STATE] = state
     terminal = Terminal()
     writer = SimpleNamespace(fullwidth=200)
-    pytest_terminal_summary(terminal, SimpleNamespace(stash=stash, get_terminal_writer=lambda: writer))  # type: ignore[arg-type]
+    pytest_terminal_summary(terminal, SimpleNamespace(stash=stash, get_terminal_writer=lambda: writer))
     title, header, first, second, mean, *rest = terminal.lines
     assert title[0] == "tarot: weighted F1 of the greedy answer"
     assert header[0].split()[:7] == ["model", "task", "shots", "seed", "base", "few-shot", "edited"]
@@ -83,7 +83,7 @@ def test_the_summary_is_sorted_and_losses_are_red(pytestconfig: pytest.Config) -
     assert mean[0].startswith("mean ") and "of 2" in mean[0]
     narrow = Terminal()
     writer.fullwidth = 80
-    pytest_terminal_summary(narrow, SimpleNamespace(stash=stash, get_terminal_writer=lambda: writer))  # type: ignore[arg-type]
+    pytest_terminal_summary(narrow, SimpleNamespace(stash=stash, get_terminal_writer=lambda: writer))
     assert max(len(line) for line, _ in narrow.lines) <= 80 < len(header[0])
     loss = " ".join(line for line, red in narrow.lines if red)
     assert sorted(loss.split()) == sorted([*second[0].split(), "FAILED", "failure", r"\x1b[2J"])

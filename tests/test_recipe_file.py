@@ -63,7 +63,7 @@ def test_any_bytes_are_read_or_refused_in_one_line(file: Path, content: bytes) -
         ("name: a\nnumbr: 1\n", ("line 2", "'numbr'", "'number'")),
         ("# one\n\nnumber: twenty\n", ("line 3", "number", "twenty")),
         ("number: true\n", ("line 1", "number", "True")),
-        ("name: a\neither: '3'\n", ("line 2", "either")),
+        ("name: a\neither: '3'\n", ("line 2: either: ",)),
         ("many: [a, 1]\n", ("line 1", "many.1")),
         ("many:\n- a\n- {b: c}\n", ("line 3", "a list of them")),
         ("name: a\nname: b\n", ("line 2", "'name'", "twice")),

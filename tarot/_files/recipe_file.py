@@ -61,7 +61,10 @@ def read_recipe(path: Path, schema: Any) -> dict[str, Any]:
         try:
             validate(schema, {name: value})
         except ValueError as error:
-            raise TarotError(f"{path}, line {settings[name].line}: {error}.") from error
+            where, _, reason = str(error).partition(": ")
+            # Of several types that a value may have, the message names the one that was tried.
+            item = ".".join([name, *filter(str.isdigit, where.split("."))])
+            raise TarotError(f"{path}, line {settings[name].line}: {item}: {reason}.") from error
     return values
 
 
