@@ -83,7 +83,7 @@ def imports(file: Path, package: str) -> Iterator[Import]:
 
 
 def violations(project: Path) -> list[str]:
-    """Return one line for each import in `tarot/` and `tasks/` that points down the list or goes around it."""
+    """Return one line for each import in `tarot/`, `tasks/` or `benchmarks/` that the architecture does not allow."""
     found: list[str] = []
     for file in sorted((project / "tarot").rglob("*.py")):
         parts = file.relative_to(project).with_suffix("").parts
@@ -106,6 +106,11 @@ def violations(project: Path) -> list[str]:
         for _, line, module in imports(file, "tasks"):
             if module.split(".")[0] == "tarot":
                 found.append(f"{where}:{line}: task files do not import {module}")
+    for file in sorted((project / "benchmarks").rglob("*.py")):
+        where = "/".join(file.relative_to(project).with_suffix("").parts)
+        for _, line, module in imports(file, "benchmarks"):
+            if module.startswith("tarot._"):
+                found.append(f"{where}:{line}: {module} is private")
     return found
 
 
@@ -130,6 +135,7 @@ def test_the_design_lists_the_same_packages() -> None:
         ("tarot/report/page.py", "from tarot import tune", "report/page:1: tarot.tune is no package"),
         ("tarot/utils.py", "", "tarot/utils: not in the list"),
         ("tasks/paper/free.py", "import tarot.errors", "tasks/paper/free:1: task files do not import tarot.errors"),
+        ("benchmarks/gpu.py", "from tarot._files.lock import x", "benchmarks/gpu:1: tarot._files.lock is private"),
     ],
 )
 def test_the_check_can_fail(tmp_path: Path, path: str, source: str, violation: str) -> None:

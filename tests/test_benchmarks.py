@@ -6,17 +6,21 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from checkpoint import save_checkpoint
+from checkpoint import byte_model, byte_tokenizer, save_checkpoint
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
+from task_files import write_paper_data
 
+from tarot.evaluation import adapter_cache
+from tarot.models.loaded_model import LoadedModel
 from tarot.search import SEARCHES, SearchResult, run_search
 from tarot.search.space import make_space
 
@@ -261,6 +265,53 @@ def test_development_run_resumes_after_an_interrupt(monkeypatch: pytest.MonkeyPa
     assert [json.loads(line) for line in path.read_text().splitlines()] == [setting | result for setting in settings]
 
 
+def test_records_are_measured_once_and_by_one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A record that is there or that another process measures is skipped; an interrupt leaves no part of a file."""
+    monkeypatch.syspath_prepend(PROJECT)
+    from benchmarks.study.records import measure_records
+
+    records, work = tmp_path / "records", tmp_path / "work"
+    ran = []
+
+    def measure(name: str) -> dict[str, object]:
+        ran.append(name)
+        if ran == ["a", "b"]:
+            raise KeyboardInterrupt
+        return {"name": name}
+
+    todo = {name: partial(measure, name) for name in "abc"}
+    with pytest.raises(KeyboardInterrupt):
+        measure_records(records, work, todo)
+    with FileLock(work / "c.lock", is_singleton=False):
+        measure_records(records, work, todo)
+    assert sorted(file.name for file in records.iterdir()) == ["a.json", "b.json"]
+    measure_records(records, work, todo)
+    assert ran == ["a", "b", "b", "c"]
+    assert [json.loads((records / f"{name}.json").read_text()) for name in "abc"] == [{"name": n} for n in "abc"]
+
+
+@pytest.mark.parametrize("method", ["base", "few-shot", "all-shots", "default", "random", "oft", "eigenpruning"])
+def test_the_study_measures_a_method_on_a_tiny_model(
+    method: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A record has the answers to all documents; what one program has tuned, the others find by its configuration."""
+    monkeypatch.syspath_prepend(PROJECT)
+    from benchmarks.study import grid, retention, run
+
+    monkeypatch.setenv("TAROT_DATA", str(write_paper_data(tmp_path / "data")))
+    for name, value in {"SAMPLES": 6, "BUDGET": 6, "DOCUMENTS": 4, "FEW_SHOT": 2}.items():
+        monkeypatch.setattr(grid, name, value)
+    loaded, cell = LoadedModel("bytes", byte_model(), byte_tokenizer()), grid.Cell("smollm2", "navigate", 0, 0)
+    record = run.measure_cell(loaded, cell, method, tmp_path)
+    assert len(record["gold"]) == len(record["greedy"]) == len(record["predicted"]) == 4
+    if method in grid.SEARCHES:
+        assert len(record["curve"]) == 6 and record["stored_bytes"] > 0
+    if method == "default":
+        monkeypatch.setattr(adapter_cache, "tune", None)
+        edit = retention.make_arm(loaded, cell, retention.NO_LIMIT, tmp_path)
+        assert edit.fingerprint == run.edit_with(loaded, cell, method, tmp_path)[0].fingerprint
+
+
 @pytest.mark.parametrize("baseline", ["matern", "spherical linear", "map-saas", "turbo", "cma-es", "nested"])
 def test_study_searches_follow_the_protocol(baseline: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each search climbs a bowl from the identity, stays inside the cube, and repeats its steps."""
@@ -327,7 +378,7 @@ def test_study_settings_are_those_of_its_records(monkeypatch: pytest.MonkeyPatch
     assert recorded == {(cell, method) for cell in grid.cells() for method in grid.methods(cell)}
     for cell, method in recorded:
         record = (cells.records[cell] | cells.repeated[cell])[method]
-        assert run.count_labels(cell, method) == record["labels"]
+        assert run.labels_of(cell, method) == record["labels"]
         if method in grid.SEARCHES:
             config = run.make_config(cell, method)
             assert (config.search, config.space) == (record["search"], record["space"])
@@ -360,16 +411,10 @@ def test_numbers_in_the_studys_prose_come_from_its_files() -> None:
         assert typed <= TYPED_NUMBERS, page
 
 
-def test_interrupted_search_is_not_recorded_by_the_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_interrupted_search_is_not_recorded_by_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
     """A search keeps its best on Ctrl-C; a study that recorded it would never finish the cell."""
     monkeypatch.syspath_prepend(PROJECT)
-    from benchmarks.study import grid, run
     from benchmarks.study.held_out import completed
-
-    monkeypatch.setattr(run, "tune", lambda *_, **__: SimpleNamespace(provenance={"interrupted": True}))
-    loaded: Any = SimpleNamespace(model=None, tokenizer=None)
-    with pytest.raises(KeyboardInterrupt):
-        run.edit_with(loaded, grid.Cell("smollm2", "ag_news", 0, 0), "default", tmp_path)
 
     def stopped(x: torch.Tensor) -> float:
         if calls.append(x) or len(calls) > 3:

@@ -7,21 +7,16 @@ be stopped and started at any time, and several processes may share the work.
 """
 
 import argparse
-import json
-import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from benchmarks.study import grid
 from benchmarks.study.grid import NEUTRAL_TEXT, WEAKER, Cell
-from benchmarks.study.run import edit_with, fast_products
-from tarot._files.atomic import write_atomically
+from benchmarks.study.records import Record, measure_records
+from benchmarks.study.run import make_config, tune_in
 from tarot.analysis.divergence import measure_divergence
 from tarot.analysis.neutral_text import neutral_text
 from tarot.analysis.trade_off import measure_trade_off
@@ -71,28 +66,20 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/study"), help="folder of the study's adapters")
     parser.add_argument("--output", type=Path, default=HERE / "effects", help="folder of the records")
     options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
     load = cache(load_model)
     others = {NEUTRAL_TEXT: measure_neutral_text, WEAKER: measure_strengths}
 
     @cache
-    def load_edit(cell: Cell) -> Adapter:
-        loaded = load(grid.MODELS[cell.model])
-        with fast_products(loaded):
-            return edit_with(loaded, cell, "default", options.work / f"{cell.name}-default")[0]
+    def find_edit(model: str, tuned: str) -> Adapter:
+        config = make_config(Cell(model, tuned, 0, 0), "default")
+        return tune_in(options.work, load(grid.MODELS[model]), config, grid.BUDGET)[0]
 
-    for model, tuned, task in parts():
-        name = f"{model}-{tuned}-{task}"
-        path = options.output / f"{name}.json"
-        with suppress(Timeout), FileLock(options.work / f"effects-{name}.lock", timeout=0):
-            if path.exists():
-                continue
-            edit = load_edit(Cell(model, tuned, 0, 0))
-            loaded = load(grid.MODELS[model])
-            measured = others[task](loaded, edit) if task in others else measure_task(loaded, edit, task)
-            record = {"model": model, "tuned": tuned, "task": task, "adapter": edit.fingerprint, **measured}
-            write_atomically(path, (json.dumps(record) + "\n").encode())
-            print(name, file=sys.stderr, flush=True)
+    def measure(model: str, tuned: str, task: str) -> Record:
+        loaded, edit = load(grid.MODELS[model]), find_edit(model, tuned)
+        measured = others[task](loaded, edit) if task in others else measure_task(loaded, edit, task)
+        return {"model": model, "tuned": tuned, "task": task, "adapter": edit.fingerprint, **measured}
+
+    measure_records(options.output, options.work, {"-".join(part): partial(measure, *part) for part in parts()})
 
 
 if __name__ == "__main__":

@@ -7,27 +7,23 @@ divergence. Where the gate is closed both are those of the base bit for bit, so 
 """
 
 import argparse
-import json
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from benchmarks.study import grid
 from benchmarks.study.gate_prompts import LOOK_ALIKES, PARAPHRASES, other_prompts, paraphrase
 from benchmarks.study.grid import Cell
-from benchmarks.study.run import edit_with, fast_products
-from tarot._files.atomic import write_atomically
+from benchmarks.study.records import Record, measure_records
+from benchmarks.study.run import make_config, tune_in
 from tarot.analysis.neutral_text import neutral_text
 from tarot.analysis.prompt_batches import next_log_probabilities
 from tarot.edit.adapter import Adapter
-from tarot.edit.adapter_folder import METADATA
 from tarot.edit.gate import prompt_features
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import read_answers
@@ -44,16 +40,6 @@ HERE = Path(__file__).parent
 DOCUMENTS, PROMPTS, NEUTRAL_TOKENS = 100, 100, 5_120
 SYNTHETIC = ("synth_navigate", "synth_color", "synth_implicatives")
 TASKS = (*(f"tarot_{task}" for task in grid.TASKS), *SYNTHETIC)
-
-
-def find_edit(loaded: LoadedModel, cell: Cell, work: Path) -> Adapter:
-    """Return the cell's default edit, from its folder if the study has made it."""
-    folder = work / f"{cell.name}-default"
-    if (folder / METADATA).is_file():
-        return Adapter.from_pretrained(folder)
-    with fast_products(loaded):
-        edit: Adapter = edit_with(loaded, cell, "default", folder)[0]
-    return edit
 
 
 def measure_gain(loaded: LoadedModel, edit: Adapter, task: str) -> dict[str, float]:
@@ -121,20 +107,17 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(grid.MODELS), choices=grid.MODELS)
     parser.add_argument("--tasks", nargs="+", default=list(grid.TASKS), choices=grid.TASKS)
     options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
     load = cache(load_model)
+
+    def make_record(model: str, task: str) -> Record:
+        loaded = load(grid.MODELS[model])
+        edit, _ = tune_in(options.work, loaded, make_config(Cell(model, task, 0, 0), "default"), grid.BUDGET)
+        gated = fit_gate(loaded.model, loaded.tokenizer, edit)
+        return {"model": model, "task": task, "adapter": gated.fingerprint, **measure(loaded, gated, task)}
+
+    pairs = product(options.models, options.tasks)
     torch.manual_seed(0)
-    for model in options.models:
-        for task in options.tasks:
-            path = options.output / f"{model}-{task}.json"
-            with suppress(Timeout), FileLock(options.work / f"gates-{model}-{task}.lock", timeout=0):
-                if path.exists():
-                    continue
-                loaded, cell = load(grid.MODELS[model]), Cell(model, task, 0, 0)
-                gated = fit_gate(loaded.model, loaded.tokenizer, find_edit(loaded, cell, options.work))
-                record = {"model": model, "task": task, "adapter": gated.fingerprint, **measure(loaded, gated, task)}
-                write_atomically(path, (json.dumps(record) + "\n").encode())
-                print(f"{model} {task}", file=sys.stderr, flush=True)
+    measure_records(options.output, options.work, {"-".join(pair): partial(make_record, *pair) for pair in pairs})
 
 
 if __name__ == "__main__":

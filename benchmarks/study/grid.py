@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tarot.models.wheels import WHEELS
+from tarot.search.config import TaRotConfig
 
 MODELS = {"smollm2": "wheel:smollm2-135m", "gemma3": "wheel:gemma3-270m"}
 LARGER = {"qwen0.5b": "wheel:qwen2.5-coder-0.5b", "qwen1.5b": "wheel:qwen2.5-coder-1.5b"}
@@ -87,6 +88,15 @@ class Cell:
     def name(self) -> str:
         """Return the cell's part of a file name."""
         return f"{self.model}-{self.task}-{self.shots}-{self.seed}"
+
+    def config(self, **settings: Any) -> TaRotConfig:
+        """Return the configuration of a search in this cell.
+
+        Args:
+            settings: in what it differs from the product's defaults; in the study's samples and shots too.
+        """
+        shared = {"num_fewshot": self.shots, "num_samples": SAMPLES, "seed": self.seed}
+        return TaRotConfig(f"tarot_{self.task}", **shared | settings)
 
 
 def cells(seeds: tuple[int, ...] = SEEDS) -> Iterator[Cell]:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from benchmarks.study import grid
 from benchmarks.study.recorded import read_lines
+from benchmarks.study.records import replace_text
 from benchmarks.study.run import fast_products
-from tarot._files.atomic import write_atomically
 from tarot.edit.merge import merge_temporarily
 from tarot.edit.sites import Site, angle_mask, find_sites
 from tarot.evaluation.lm_eval_results import greedy_choice
@@ -86,6 +86,8 @@ def better_half(scores: Mapping[Key, Sequence[float]]) -> list[Key]:
 def measure_missing(path: Path, settings: Iterable[dict[str, Any]], run: Callable[..., dict[str, Any]]) -> None:
     """Add to a file of lines the result of each setting that it lacks, line by line, so that it can be stopped.
 
+    Unlike those of `measure_records`, later settings may depend on earlier lines, so one process measures them all.
+
     Args:
         path: the file, one JSON object a line.
         settings: each names its `model` as the grid does.
@@ -100,7 +102,7 @@ def measure_missing(path: Path, settings: Iterable[dict[str, Any]], run: Callabl
         with fast_products(loaded):
             result = run(loaded, **{name: value for name, value in setting.items() if name != "model"})
         lines.append(setting | result)
-        write_atomically(path, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
+        replace_text(path, "".join(f"{json.dumps(line)}\n" for line in lines))
         print(json.dumps(lines[-1]), file=sys.stderr, flush=True)
 
 

@@ -14,7 +14,6 @@ import re
 from pathlib import Path
 
 import tarot.objectives
-from tarot._files.atomic import write_atomically
 
 FILE = Path(tarot.objectives.__file__).with_name("retained_prompts.json")
 NUMBER = 400
@@ -239,7 +238,7 @@ def main() -> None:
     rng = random.Random(0)
     prompts = json.loads(FILE.read_text(encoding="utf-8"))
     prompts["made"] = [make(rng) for _ in range(NUMBER)]
-    write_atomically(FILE, (json.dumps(prompts, indent=1, ensure_ascii=False) + "\n").encode())
+    FILE.write_text(json.dumps(prompts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from benchmarks.study.grid import Cell
 from benchmarks.study.markdown import reflow
 from benchmarks.study.recorded import RecordedCells
 from benchmarks.study.retention import DOCUMENTS
-from tarot._files.atomic import write_atomically
 from tarot.evaluation.statistics.seeds import mean_over_settings
 from tarot.report.comparison_figures import Interval, forest
 from tarot.report.side_effect_figures import trade_off
@@ -102,7 +101,7 @@ def main() -> None:
     write_svg(ROOT / "docs" / "_static" / "gains.svg", gains_figure(cells))
     write_svg(HERE / "strengths.svg", trade_off("strengths", effects.strengths))
     for path, text in write_pages(cells, effects).items():
-        write_atomically(path, text.encode())
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

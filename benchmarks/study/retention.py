@@ -11,36 +11,28 @@ started at any time, and several processes may share the work.
 """
 
 import argparse
-import json
-import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from benchmarks.study import grid
 from benchmarks.study.grid import Cell
-from benchmarks.study.run import fast_products
-from tarot._files.atomic import write_atomically
+from benchmarks.study.records import Record, measure_records
+from benchmarks.study.run import fast_products, make_setting, parse_numbers, tune_in
 from tarot.analysis.divergence import measure_divergence
 from tarot.analysis.neutral_text import neutral_text
 from tarot.edit.adapter import Adapter
-from tarot.evaluation.baselines.setting import Setting
-from tarot.evaluation.baselines.trained import train
-from tarot.evaluation.baselines.weights import WeightEdit
+from tarot.evaluation.baselines.edit import BaselineEdit
+from tarot.evaluation.baselines.run import make_edit
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import read_answers
 from tarot.evaluation.statistics.gains import weighted_f1
 from tarot.models.load import load_model
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.task_loading import load_task
-from tarot.search.config import TaRotConfig
-from tarot.search.tune import tune
 
 HERE = Path(__file__).parent
 FORMAT = 1
@@ -76,32 +68,13 @@ def cells(seeds: tuple[int, ...], shots: tuple[int, ...] = grid.SHOTS) -> Iterat
     )
 
 
-def make_config(cell: Cell, settings: Mapping[str, Any]) -> TaRotConfig:
-    """Return the configuration of a cell with an arm's settings."""
-    shared: dict[str, Any] = {"num_fewshot": cell.shots, "num_samples": grid.SAMPLES, "seed": cell.seed}
-    return TaRotConfig(f"tarot_{cell.task}", **shared | dict(settings))
-
-
-def train_edit(loaded: LoadedModel, cell: Cell, arm: str) -> WeightEdit:
-    """Train LoRA as `tarot compare --baseline lora` does, under the limit of the arm."""
-    config = make_config(cell, TRAINED[arm])
-    setting = Setting(loaded, config, load_task(config.task), (), 0, grid.BUDGET)
-    with fast_products(loaded):
-        return train("lora", setting.make_objective(), grid.BUDGET, cell.seed, setting.make_retention())
-
-
-def make_edit(loaded: LoadedModel, cell: Cell, arm: str, work: Path) -> Adapter:
-    """Tune the edit of an arm, or continue to tune it; arms that differ in strength share one search."""
+def make_arm(loaded: LoadedModel, cell: Cell, arm: str, work: Path) -> Adapter | BaselineEdit:
+    """Make the edit of an arm; LoRA is trained as `tarot compare --baseline lora` does, under the limit of the arm."""
+    if arm in TRAINED:
+        with fast_products(loaded):
+            return make_edit("lora", make_setting(loaded, cell.config(**TRAINED[arm])))
     settings, strength = ARMS[arm]
-    config = make_config(cell, settings)
-    shared = next(name for name, (others, _) in ARMS.items() if others == settings)
-    folder = work / f"{cell.name}-{shared.replace(' ', '_')}"
-    with fast_products(loaded):
-        adapter = tune(
-            loaded.model, loaded.tokenizer, config, output_dir=folder, budget=grid.BUDGET, resume=folder.exists()
-        )
-    if adapter.provenance["interrupted"]:  # its best so far is not this cell's result
-        raise KeyboardInterrupt
+    adapter, _ = tune_in(work, loaded, cell.config(**settings), grid.BUDGET)
     return adapter if strength == 1 else adapter.scaled(strength)
 
 
@@ -110,7 +83,7 @@ def tasks_of(cell: Cell) -> list[str]:
     return [name for name in OTHERS if name != f"synth_{cell.task}"]
 
 
-def answer_tasks(loaded: LoadedModel, cell: Cell, edit: Adapter | WeightEdit | None) -> dict[str, Any]:
+def answer_tasks(loaded: LoadedModel, cell: Cell, edit: Adapter | BaselineEdit | None) -> dict[str, Any]:
     """Return right and greedy answers of every task; the own one has the cell's shots, the others have none."""
     own = f"tarot_{cell.task}"
     answers = {}
@@ -122,13 +95,13 @@ def answer_tasks(loaded: LoadedModel, cell: Cell, edit: Adapter | WeightEdit | N
     return answers
 
 
-def measure(loaded: LoadedModel, cell: Cell, arm: str, work: Path) -> dict[str, Any]:
+def measure(loaded: LoadedModel, cell: Cell, arm: str, work: Path) -> Record:
     """Return the record of an arm in a cell; of the arm `base`, what the unedited model answers."""
-    record: dict[str, Any] = {"format": FORMAT, **vars(cell), "arm": arm}
+    record: Record = {"format": FORMAT, **vars(cell), "arm": arm}
     if arm == BASE:
         return record | {"tasks": answer_tasks(loaded, cell, None)}
     started = time.perf_counter()
-    edit = train_edit(loaded, cell, arm) if arm in TRAINED else make_edit(loaded, cell, arm, work)
+    edit = make_arm(loaded, cell, arm, work)
     seconds = time.perf_counter() - started
     (divergence,) = measure_divergence(loaded.model, [edit], neutral_text(loaded, NEUTRAL_TOKENS))
     return record | {
@@ -178,11 +151,6 @@ def todo(seeds: tuple[int, ...], shots: tuple[int, ...], arms: list[str]) -> Ite
             yield f"{cell.name}-{arm.replace(' ', '_')}", cell, arm
 
 
-def parse_numbers(text: str) -> tuple[int, ...]:
-    """Parse a comma-separated list of whole numbers."""
-    return tuple(map(int, text.split(",")))
-
-
 def parse_arms(text: str) -> list[str]:
     """Parse a comma-separated list of arms."""
     names = text.split(",")
@@ -200,17 +168,15 @@ def main() -> None:
     parser.add_argument("--shots", type=parse_numbers, default=grid.SHOTS)
     parser.add_argument("--arms", type=parse_arms, default=[*ARMS, *TRAINED], help="default: all")
     options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
     load = cache(load_model)
-    for name, cell, arm in todo(options.seeds, options.shots, options.arms):
-        path = options.output / f"{name}.json"
-        with suppress(Timeout), FileLock(options.work / f"{name}.lock", timeout=0):
-            if path.exists():
-                continue
-            started = time.perf_counter()
-            record = measure(load(grid.MODELS[cell.model]), cell, arm, options.work)
-            write_atomically(path, (json.dumps(record) + "\n").encode())
-            print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+
+    def make_record(cell: Cell, arm: str) -> Record:
+        return measure(load(grid.MODELS[cell.model]), cell, arm, options.work)
+
+    requests = todo(options.seeds, options.shots, options.arms)
+    measure_records(
+        options.output, options.work, {name: partial(make_record, cell, arm) for name, cell, arm in requests}
+    )
 
 
 if __name__ == "__main__":

@@ -12,15 +12,16 @@ not measured again.
 """
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.study.run import fast_products
-from tarot._files.atomic import write_atomically
+from benchmarks.study.records import Record, measure_records
+from benchmarks.study.run import parse_numbers, tune_in
 from tarot.edit.adapter import Adapter
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
@@ -39,7 +40,6 @@ from tarot.objectives.task_loading import load_task
 from tarot.objectives.text_generation import TextGenerator
 from tarot.objectives.text_scores import ScoredTexts
 from tarot.search.config import TaRotConfig
-from tarot.search.tune import tune
 
 MODEL, SEEDS, BUDGET = "wheel:smollm2-135m", (0, 1, 2), 240
 
@@ -125,12 +125,10 @@ class Study:
         return self.score(self.prompts, texts)
 
     def tuned(self, arm: str, seed: int, folder: Path) -> tuple[Adapter, ScoredTexts]:
-        """Tune an edit, resuming what an earlier run left in the folder, and score its texts."""
+        """Tune an edit and score its texts."""
         config = TaRotConfig(self.asked.task, objective=self.name, seed=seed, fluency_floor="10%", **SEARCHES[arm])
-        model, tokenizer = self.loaded
-        with fast_products(self.loaded):
-            adapter = tune(model, tokenizer, config, budget=self.budget, output_dir=folder, resume=folder.exists())
-        with adapter.apply(model):
+        adapter, _ = tune_in(folder, self.loaded, config, self.budget)
+        with adapter.apply(self.loaded.model):
             texts = self.write(self.prompts)
         return adapter, self.score(self.prompts, texts)
 
@@ -144,14 +142,14 @@ class Study:
                 edited = Scorer(self.loaded.model, requests).log_probabilities()[0].sum()
         return float(edited - base) / sum(len(request.continuation) for request in requests)
 
-    def measure(self, arm: str, seed: int, folder: Path) -> dict[str, Any]:
+    def measure(self, arm: str, seed: int, folder: Path) -> Record:
         """Return one record: the arm's scores, its gain with its 95% CI, and texts to read."""
-        record: dict[str, Any] = {"arm": arm, "seed": seed, "reward": self.name, "documents": len(self.documents)}
+        record: Record = {"arm": arm, "seed": seed, "reward": self.name, "documents": len(self.documents)}
         baselines: dict[str, Callable[[int], ScoredTexts]] = {"prompt": self.prompted, "best-of-4": self.best_of_four}
         if arm in baselines:
             scored = baselines[arm](seed)
         else:
-            adapter, scored = self.tuned(arm, seed, folder / f"{arm}-{seed}")
+            adapter, scored = self.tuned(arm, seed, folder)
             record |= {"kl": self.divergence(adapter, scored.texts), "spent": adapter.provenance["spent"]}
         gain = difference(self.base.rewards, scored.rewards)
         return record | {
@@ -175,17 +173,13 @@ def main() -> None:
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--documents", type=int, default=160)
     parser.add_argument("--arms", default=",".join(ARMS), help="only these, separated by commas")
-    parser.add_argument("--seeds", default=",".join(map(str, SEEDS)), help="only these, separated by commas")
+    parser.add_argument("--seeds", type=parse_numbers, default=SEEDS, help="only these, separated by commas")
     parser.add_argument("--budget", type=int, default=BUDGET)
     arguments = parser.parse_args()
     folder = arguments.folder / arguments.reward.replace(":", "-")
     study = Study(load_model(arguments.model), arguments.reward, arguments.documents, arguments.budget)
-    for seed in map(int, arguments.seeds.split(",")):
-        for arm in arguments.arms.split(","):
-            file = folder / f"{arm}-{seed}.json"
-            if not file.exists():
-                record = study.measure(arm, seed, folder)
-                write_atomically(file, (json.dumps(record, indent=1) + "\n").encode())
+    pairs = product(arguments.seeds, arguments.arms.split(","))
+    measure_records(folder, folder, {f"{arm}-{seed}": partial(study.measure, arm, seed, folder) for seed, arm in pairs})
 
 
 if __name__ == "__main__":

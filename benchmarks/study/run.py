@@ -8,48 +8,46 @@ multiply in bfloat16 where the processor can (twice as fast here); every documen
 """
 
 import argparse
-import json
 import resource
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from benchmarks.study import grid
 from benchmarks.study.grid import Cell
 from benchmarks.study.published_search import Published
-from tarot._files.atomic import write_atomically
-from tarot.edit.sites import find_sites
+from benchmarks.study.records import Record, measure_records
+from tarot.edit.adapter import Adapter
+from tarot.edit.adapter_folder import WEIGHTS
 from tarot.evaluation import in_context
-from tarot.evaluation.baselines.eigenpruning import eigenpruning
+from tarot.evaluation.adapter_cache import tune_cached
+from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.evaluation.baselines.prompting import BASELINES as PROMPTING
+from tarot.evaluation.baselines.run import count_labels, make_edit
 from tarot.evaluation.baselines.setting import Setting
-from tarot.evaluation.baselines.trained import BASELINES as TRAINED
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import read_answers
 from tarot.evaluation.statistics.gains import weighted_f1
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import load_model
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.answers import AnswerObjective
+from tarot.objectives.documents import Doc
 from tarot.objectives.prompts import get_chat_template
-from tarot.objectives.samples import MIXED_SHOTS, draw_samples
+from tarot.objectives.samples import draw_samples
 from tarot.objectives.task_loading import load_task
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_curve
 from tarot.search.provenance import LIBRARIES
 from tarot.search.registry import SEARCHES
-from tarot.search.tune import tune
 
 HERE = Path(__file__).parent
 FORMAT = 1
-BASELINES = {"lora": TRAINED["lora"], "oft": TRAINED["oft"], "eigenpruning": eigenpruning}
 
 
 @contextmanager
@@ -67,72 +65,67 @@ def fast_products(loaded: LoadedModel) -> Iterator[None]:
 
 def make_config(cell: Cell, method: str) -> TaRotConfig:
     """Return the configuration of a method in a cell."""
-    common = {"num_fewshot": cell.shots, "num_samples": grid.SAMPLES, "seed": cell.seed, "max_kl": None}
-    return TaRotConfig(f"tarot_{cell.task}", **common | grid.settings_of(cell, method))
+    return cell.config(**{"max_kl": None} | grid.settings_of(cell, method))
 
 
-def edit_with(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> tuple[Any, dict[str, Any]]:
-    """Make an edit from the labelled samples.
+def tune_in(work: Path, loaded: LoadedModel, config: TaRotConfig, budget: int) -> tuple[Adapter, Path]:
+    """Return the adapter of a configuration, and its folder; a search that was stopped resumes from its trials."""
+    with fast_products(loaded):
+        return tune_cached(loaded, config, work, budget=budget, include_path=None, notify=print)
 
-    Returns:
-        The edit, which `evaluate` takes as it takes an adapter, and its part of the record.
-    """
-    config = make_config(cell, method)
-    if method in grid.SEARCHES:
-        return _search(loaded, config, work)
+
+def make_setting(loaded: LoadedModel, config: TaRotConfig, labelled: Sequence[Doc] = ()) -> Setting:
+    """Return what the product's baselines get."""
     task = load_task(config.task)
-    lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
-    template = get_chat_template(lm, config.apply_chat_template)
-    samples = draw_samples(task, config.num_samples, num_fewshot=cell.shots, seed=cell.seed, chat_template=template)
-    sites = find_sites(loaded.model, "heads", config.layers)
-    objective = AnswerObjective(loaded.model, samples, lm.encode, sites=sites)
-    weights = BASELINES[method](objective, grid.BUDGET, cell.seed)
-    weights.provenance["samples_drawn"] = [{"key": sample.key} for sample in samples]
-    with torch.no_grad(), weights.apply(loaded.model):
-        scores = {"best": float(objective.score_model())}
-    return weights, {"stored_bytes": weights.stored_bytes, "scores": scores}
+    return Setting(loaded, config, task, labelled, grid.FEW_SHOT, grid.BUDGET, limit=grid.DOCUMENTS)
 
 
-def _search(loaded: LoadedModel, config: TaRotConfig, work: Path) -> tuple[Any, dict[str, Any]]:
-    adapter = tune(loaded.model, loaded.tokenizer, config, output_dir=work, budget=grid.BUDGET, resume=True)
-    if adapter.provenance["interrupted"]:  # its best so far is not this cell's result
-        raise KeyboardInterrupt
+def edit_with(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> tuple[Adapter | BaselineEdit, Record]:
+    """Make an edit from the labelled samples, and return it with its part of the record."""
+    config = make_config(cell, method)
+    if method not in grid.SEARCHES:
+        setting = make_setting(loaded, config)
+        objective = setting.make_objective()
+        with fast_products(loaded):
+            edit = make_edit(method, setting)
+            with torch.no_grad(), edit.apply(loaded.model):
+                scores = {"best": float(objective.score_model())}
+        return edit, {"stored_bytes": edit.stored_bytes, "scores": scores}
+    adapter, folder = tune_in(work, loaded, config, grid.BUDGET)
     record = {name: adapter.provenance[name] for name in ("search", "space", "layers", "coordinates", "scores")}
-    record["stored_bytes"] = (work / "adapter.safetensors").stat().st_size
+    record["stored_bytes"] = (folder / WEIGHTS).stat().st_size
     record["seconds_of"] = adapter.provenance["seconds"]
-    record["curve"] = [round(score, 5) for score in read_curve(work, config.search)]
+    record["curve"] = [round(score, 5) for score in read_curve(folder, config.search)]
     return adapter, record
 
 
-def measure_cell(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> dict[str, Any]:
+def measure_cell(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> Record:
     """Return the record of a method: the right answers, its answers, and what it cost."""
     name = f"tarot_{cell.task}"
-    edit_record: dict[str, Any] = {}
+    edit_record: Record = {}
     started, edit = time.perf_counter(), None
     if method not in (*grid.UNEDITED, *grid.PROMPTING):
-        with fast_products(loaded):
-            edit, edit_record = edit_with(loaded, cell, method, work)
+        edit, edit_record = edit_with(loaded, cell, method, work)
     seconds = round(time.perf_counter() - started, 1)
     task = load_task(name)
     if method in ("few-shot", *grid.PROMPTING):
         template = get_chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), True)
         drawn = draw_samples(task, grid.SAMPLES, seed=cell.seed, chat_template=template)
         labelled = in_context.labelled_documents(task, [vars(sample) for sample in drawn])
-        config = make_config(cell, method)
-        setting = Setting(loaded, config, task, labelled, grid.FEW_SHOT, grid.BUDGET, limit=grid.DOCUMENTS)
+        setting = make_setting(loaded, make_config(cell, method), labelled)
         if method == "few-shot":
             documents = setting.answer_with(labelled[: grid.FEW_SHOT])["samples"][name]
         else:
             documents = PROMPTING[method](setting).documents
     else:
-        options = {"adapter": edit, "num_fewshot": cell.shots, "limit": grid.DOCUMENTS}
+        options: dict[str, Any] = {"adapter": edit, "num_fewshot": cell.shots, "limit": grid.DOCUMENTS}
         documents = evaluate(loaded.model, loaded.tokenizer, [name], **options)["samples"][name]
     gold, arm = read_answers(task, documents)
     return {
         "format": FORMAT,
         **vars(cell),
         "method": method,
-        "labels": count_labels(cell, method),
+        "labels": labels_of(cell, method),
         "greedy_f1": round(weighted_f1(gold, arm.greedy), 4),
         "seconds": seconds,
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
@@ -144,15 +137,13 @@ def measure_cell(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> di
     }
 
 
-def count_labels(cell: Cell, method: str) -> int:
-    """Return the labelled documents that a method sees, shots included."""
+def labels_of(cell: Cell, method: str) -> int:
+    """Return the number of labelled documents that a method sees, shots included."""
     if method in grid.PROMPTING:
         return grid.SAMPLES
     if method in grid.UNEDITED:
         return grid.FEW_SHOT if method == "few-shot" else cell.shots
-    config = make_config(cell, method)
-    shots = max(MIXED_SHOTS) if config.num_fewshot == "mix" else int(config.num_fewshot)
-    return config.num_samples + shots
+    return count_labels(make_config(cell, method))
 
 
 def parse_methods(text: str) -> list[str]:
@@ -201,25 +192,18 @@ def main() -> None:
     parser.add_argument("--methods", type=parse_methods, default=list(grid.METHODS), help="default: all")
     options = parser.parse_args()
     SEARCHES["published"] = Published
-    models: dict[str, LoadedModel] = {}
+    load = cache(load_model)
     folder = options.cells or HERE / ("sizes" if options.model else "cells")
-    todo = [
-        (method, cell, folder / f"{cell.name}-{method.replace(' ', '_')}.json")
-        for method, cell in declared(options.model, options.shots, options.seeds, options.methods)
-    ]
-    n_done = sum(path.exists() for *_, path in todo)
-    print(f"{folder} has {n_done} of {len(todo)}", file=sys.stderr, flush=True)
-    options.work.mkdir(parents=True, exist_ok=True)
-    for method, cell, path in todo:
-        name = path.stem
-        with suppress(Timeout), FileLock(options.work / f"{name}.lock", timeout=0):
-            if path.exists():
-                continue
-            if cell.model not in models:
-                models[cell.model] = load_model(grid.REFERENCES[cell.model])
-            record = measure_cell(models[cell.model], cell, method, options.work / name)
-            write_atomically(path, (json.dumps(record) + "\n").encode())
-            print(f"{name}: {record['greedy_f1']:.3f} in {record['seconds']} s", file=sys.stderr, flush=True)
+
+    def measure(cell: Cell, method: str) -> Record:
+        return measure_cell(load(grid.REFERENCES[cell.model]), cell, method, options.work)
+
+    requests = declared(options.model, options.shots, options.seeds, options.methods)
+    measure_records(
+        folder,
+        options.work,
+        {f"{cell.name}-{method.replace(' ', '_')}": partial(measure, cell, method) for method, cell in requests},
+    )
 
 
 if __name__ == "__main__":

@@ -159,7 +159,7 @@ def compare(
 
     answering = _Answering(loaded, config, task, labelled, include_path, limit, batch_size, base_answers, answers)
     setting = Setting(loaded, config, task, labelled, n_shots, _budget(adapter), include_path, limit, batch_size)
-    n_labels = count_labels(setting)
+    n_labels = count_labels(setting.config)
     prompted = [ZERO_SHOT, FEW_SHOT] if n_shots else [ZERO_SHOT]
     calibrated = [f"{name} calibrated" for name in prompted] if can_calibrate(task) else []
     drawn = [f"{FEW_SHOT}, other shots {i + 1}" for i in range(draws)]

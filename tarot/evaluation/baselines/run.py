@@ -13,6 +13,7 @@ from tarot.evaluation.baselines.setting import Setting
 from tarot.evaluation.lm_eval_results import LoggedDocument, logged_documents
 from tarot.evaluation.peak_memory import PeakMemory
 from tarot.objectives.samples import MIXED_SHOTS
+from tarot.search.config import TaRotConfig
 
 
 @dataclass(frozen=True)
@@ -42,16 +43,13 @@ def run_baseline(name: str, setting: Setting) -> BaselineAnswers:
     Raises:
         TarotError: the baseline does not fit the task or the model.
     """
-    baseline = BASELINES[name]
-    method: Any = import_module(f"tarot.evaluation.baselines.{baseline.module}").BASELINES[name]
     started = time.perf_counter()
     with PeakMemory(setting.loaded.model.device) as peak:
-        if not baseline.changes_model:
-            answered: Answered = method(setting)
+        if not BASELINES[name].changes_model:
+            answered: Answered = _find_method(name)(setting)
             seconds = round(time.perf_counter() - started, 3)
             return BaselineAnswers(answered.documents, answered.labels, 0.0, seconds, 0, peak.read())
-        options = {"retention": setting.make_retention()} if baseline.is_trained else {}
-        edit: BaselineEdit = method(setting.make_objective(), setting.budget, setting.config.seed, **options)
+        edit = make_edit(name, setting)
         prepared = time.perf_counter()
         results = evaluate_as_tuned(
             setting.loaded,
@@ -63,7 +61,7 @@ def run_baseline(name: str, setting: Setting) -> BaselineAnswers:
         )
         return BaselineAnswers(
             logged_documents(results, setting.config.task),
-            count_labels(setting),
+            count_labels(setting.config),
             round(prepared - started, 3),
             round(time.perf_counter() - prepared, 3),
             edit.stored_bytes,
@@ -71,7 +69,22 @@ def run_baseline(name: str, setting: Setting) -> BaselineAnswers:
         )
 
 
-def count_labels(setting: Setting) -> int:
+def make_edit(name: str, setting: Setting) -> BaselineEdit:
+    """Make the edit of a baseline that changes the model, under the limit of divergence that the search had.
+
+    Raises:
+        TarotError: the baseline does not fit the task or the model.
+    """
+    options = {"retention": setting.make_retention()} if BASELINES[name].is_trained else {}
+    edit: BaselineEdit = _find_method(name)(setting.make_objective(), setting.budget, setting.config.seed, **options)
+    return edit
+
+
+def count_labels(config: TaRotConfig) -> int:
     """Return the labelled documents that a search with this configuration sees, shots included."""
-    shots = setting.config.num_fewshot
-    return setting.config.num_samples + (shots if isinstance(shots, int) else max(MIXED_SHOTS))
+    shots = config.num_fewshot
+    return config.num_samples + (shots if isinstance(shots, int) else max(MIXED_SHOTS))
+
+
+def _find_method(name: str) -> Any:
+    return import_module(f"tarot.evaluation.baselines.{BASELINES[name].module}").BASELINES[name]
