@@ -3,6 +3,9 @@
 import unicodedata
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
 
 # Control, format and surrogate characters, line and paragraph separators: a terminal interprets or hides them.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -84,6 +87,20 @@ def install_extra(extra: str) -> str:
         "in tarot's checkout: python -m pip install -e '.[ui]'"
     """
     return f"in tarot's checkout: python -m pip install -e '.[{extra}]'"
+
+
+def require_package(package: str, needed_by: str, extra: str) -> None:
+    """Raise TarotError unless a package of an extra is installed; it is not imported, which may take seconds."""
+    if find_spec(package) is None:
+        raise TarotError(f"{needed_by} needs the package {package}.", hint=install_extra(extra))
+
+
+def import_package(module: str, needed_by: str, extra: str) -> Any:
+    """Return a module of a package of an extra; TarotError if it cannot be imported."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise TarotError(f"{needed_by} needs {module}.", hint=install_extra(extra)) from error
 
 
 class InvalidValueError(TarotError, ValueError):

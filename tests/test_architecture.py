@@ -21,6 +21,7 @@ PROJECT = Path(__file__).parent.parent
 PACKAGES = (
     # from top to bottom; the two interfaces do not know each other
     ("errors",),
+    ("arguments",),
     ("_files",),
     ("edit",),
     ("models",),
@@ -35,6 +36,7 @@ LEVEL = {name: level for level, names in enumerate(PACKAGES) for name in names}
 HEAVY = frozenset({"torch", "transformers", "accelerate", "peft", "lm_eval", "botorch", "gpytorch"})
 WITHOUT_TORCH = (
     "errors",
+    "arguments",
     "_files",
     "models.hub_cache",
     "models.listing",

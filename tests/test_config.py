@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tarot.arguments import require_seed
 from tarot.edit.rotation import ROTATIONS
 from tarot.errors import InvalidValueError, TarotError, UnknownName
 from tarot.objectives.answers import ANSWER_SCORES
-from tarot.search.config import TaRotConfig, check_seed
+from tarot.search.config import TaRotConfig
 from tarot.search.registry import SEARCHES
 from tarot.search.space import SPACES
 
@@ -203,7 +204,7 @@ def test_adapters_that_are_older_than_limits_had_none() -> None:
 @pytest.mark.parametrize("seed", [2**63, 1.0, "1", True])
 def test_seeds_are_integers_that_torch_accepts(seed: object) -> None:
     with pytest.raises(InvalidValueError, match="seed"):
-        check_seed(seed)
+        require_seed(seed)
 
 
 @pytest.mark.parametrize(

@@ -104,15 +104,14 @@ def test_a_difference_that_does_not_vary():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "options", "message"),
+    ("arguments", "options", "keyword"),
     [
-        (([1.0], [1.0, 2.0]), {}, "expected as many edited as base documents, and some, got 2 and 1"),
-        (([], []), {}, "expected as many edited as base documents, and some, got 0 and 0"),
-        (([1.0], [1.0]), {"level": 1.0}, "expected a level between 0 and 1, got 1.0; for example 0.95"),
-        (([1.0], [1.0]), {"resamples": 1}, "expected at least 2 resamples, got 1"),
+        (([1.0], [1.0, 2.0]), {}, "2 and 1"),
+        (([], []), {}, "0 and 0"),
+        (([1.0], [1.0]), {"level": 1.0}, "level .* 1.0"),
+        (([1.0], [1.0]), {"resamples": 1}, "resamples .* 1"),
     ],
 )
-def test_a_difference_of_bad_input(arguments, options, message):
-    with pytest.raises(TarotError) as error:
+def test_a_difference_of_bad_input(arguments, options, keyword):
+    with pytest.raises(TarotError, match=keyword):
         difference(*arguments, **options)
-    assert str(error.value) == message

@@ -11,7 +11,6 @@ import pytest
 from chromium import CHROMIUM, Chromium
 from fabricated import EVIL, fabricated, reward_comparison
 
-from tarot.cli.checks import check_inspect
 from tarot.errors import TarotError
 from tarot.evaluation.results import OUTSIDE, Comparison
 from tarot.report.inspect_log import write_inspect_logs, write_reward_logs
@@ -107,10 +106,10 @@ def test_logs_are_replaced_and_others_kept(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2 * len(compared().arms)
 
 
-def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "inspect_ai", None)
+def test_a_missing_library_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "inspect_ai.log", None)
     with pytest.raises(TarotError, match=r"-e '\.\[inspect\]'"):
-        check_inspect()
+        write_inspect_logs(tmp_path, compared(), {})
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")

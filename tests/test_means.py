@@ -39,16 +39,11 @@ def test_the_interval_of_a_mean_of_many_documents_is_normal():
 
 
 @pytest.mark.parametrize(
-    ("rows", "options", "message"),
-    [
-        ([], {}, "expected at least 1 document, got none"),
-        ([[1.0]], {"level": 95}, "expected a level between 0 and 1, got 95; for example 0.95"),
-    ],
+    ("rows", "options", "keyword"), [([], {}, "at least 1 document"), ([[1.0]], {"level": 95}, "level .* 95")]
 )
-def test_means_of_bad_input(rows, options, message):
-    with pytest.raises(TarotError) as error:
+def test_means_of_bad_input(rows, options, keyword):
+    with pytest.raises(TarotError, match=keyword):
         mean_intervals(rows, **options)
-    assert str(error.value) == message
 
 
 @pytest.mark.parametrize("n_bad", [1, 10, 11])
@@ -71,5 +66,5 @@ def test_the_jackknife_of_a_mean_is_students_interval(values, level):
 
 def test_the_jackknife_of_one_document_and_of_a_bad_level():
     assert jackknife(0.5, [0.0]) == Mean(0.5, -math.inf, math.inf)
-    with pytest.raises(TarotError, match=r"expected a level between 0 and 1, got 95; for example 0\.95"):
+    with pytest.raises(TarotError, match=r"level .* 95"):
         jackknife(0.5, [0.0], level=95)

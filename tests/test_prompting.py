@@ -218,7 +218,7 @@ def test_unknown_and_repeated_baselines_are_refused(monkeypatch: pytest.MonkeyPa
         check_baselines(["lorra"])
     with pytest.raises(TarotError, match="once"):
         check_baselines(["caa", "caa"])
-    monkeypatch.setattr("tarot.evaluation.baselines.registry.find_spec", lambda name: None)
+    monkeypatch.setattr("tarot.errors.find_spec", lambda name: None)
     with pytest.raises(TarotError, match=r"-e '\.\[peft\]'"):
         check_baselines(["lora"])
 

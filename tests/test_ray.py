@@ -344,11 +344,8 @@ def test_no_ray_and_no_cluster(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
         RayEngine(place, RESOURCES, "127.0.0.1:1")
     with pytest.raises(TarotError, match=r"expected a Ray cluster at nowhere, got Invalid address"):
         RayEngine(place, RESOURCES, "nowhere")
-    monkeypatch.setattr(cluster_module, "find_spec", lambda name: None)
-    with pytest.raises(
-        TarotError,
-        match=r"expected ray, which .*, got none installed; .* python -m pip install -e '\.\[ray\]'",
-    ):
+    monkeypatch.setattr("tarot.errors.find_spec", lambda name: None)
+    with pytest.raises(TarotError, match=r"package ray; .* python -m pip install -e '\.\[ray\]'"):
         RayEngine(place, RESOURCES, "auto")
 
 

@@ -280,7 +280,7 @@ def test_a_wrong_sum_is_an_error(name: str) -> None:
 
 
 def test_a_missing_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rewards, "find_spec", lambda name: None)
+    monkeypatch.setattr("tarot.errors.find_spec", lambda name: None)
     with pytest.raises(TarotError) as error:
         check_reward("toxicity:low")
     assert str(error.value) == (

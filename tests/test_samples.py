@@ -79,7 +79,7 @@ def test_too_few_documents_are_an_error(choice: Task) -> None:
 
 @pytest.mark.parametrize("shots", [-1, "many", "1.5", "6"])
 def test_a_wrong_number_of_shots_is_an_error(choice: Task, shots: object) -> None:
-    assert error_of(choice, 5, num_fewshot=shots) == f"expected a number of shots from 0, or 'mix', got {shots!r}"
+    assert error_of(choice, 5, num_fewshot=shots).startswith("num_fewshot must be ")
 
 
 def test_a_training_split_that_is_evaluated_is_an_error(tmp_path: Path) -> None:

@@ -409,20 +409,19 @@ def test_a_mean_over_settings_counts_each_once_and_only_seeds_cancel():
 
 @pytest.mark.parametrize("gain_of", GAINS)
 @pytest.mark.parametrize(
-    ("arguments", "options", "message"),
+    ("arguments", "options", "keyword"),
     [
-        (([0, 1], [0], [0, 1]), {}, "expected as many answers as documents, got 1 for 2"),
-        (([0, 1], [0, 1], [0]), {}, "expected as many answers as documents, got 1 for 2"),
-        (([0, -1], [0, 1], [0, 1]), {}, "expected right answers that are indices of choices, got -1"),
-        (([0], [0], [0]), {"level": 95}, "expected a level between 0 and 1, got 95; for example 0.95"),
-        (([0], [0], [0]), {"level": math.nan}, "expected a level between 0 and 1, got nan; for example 0.95"),
-        (([0], [0], [0]), {"resamples": 1}, "expected at least 2 resamples, got 1"),
+        (([0, 1], [0], [0, 1]), {}, "1 for 2"),
+        (([0, 1], [0, 1], [0]), {}, "1 for 2"),
+        (([0, -1], [0, 1], [0, 1]), {}, "indices .* -1"),
+        (([0], [0], [0]), {"level": 95}, "level .* 95"),
+        (([0], [0], [0]), {"level": math.nan}, "level .* nan"),
+        (([0], [0], [0]), {"resamples": 1}, "resamples .* 1"),
     ],
 )
-def test_bad_input(gain_of, arguments, options, message):
-    with pytest.raises(TarotError) as error:
+def test_bad_input(gain_of, arguments, options, keyword):
+    with pytest.raises(TarotError, match=keyword):
         gain_of(*arguments, **options)
-    assert str(error.value) == message
 
 
 # Real numbers

@@ -12,8 +12,13 @@ def cache_folder() -> Path:
     return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"), "tarot")
 
 
-def check_writable(path: Path, *, folder: bool = False) -> None:
-    """Raise FileAccessError unless `path`, a file or a folder, can be written: before the work, not after it."""
+def check_writable(path: Path | None, *, folder: bool = False) -> None:
+    """Raise FileAccessError unless `path`, a file or a folder, can be written: before the work, not after it.
+
+    None is allowed.
+    """
+    if path is None:
+        return
     if os.path.exists(path) and not (os.path.isdir(path) if folder else os.path.isfile(path)):
         raise FileAccessError(f"{str(path)!r} is not a {'folder' if folder else 'regular file'}.")
     # Not `Path.exists`, which raises if a parent folder may not be searched.

@@ -16,24 +16,16 @@ from transformers.integrations.accelerate import load_offloaded_parameter
 
 from tarot._files.atomic import write_atomically
 from tarot.analysis.progress import OnStep, ignore_step
-from tarot.errors import InvalidValueError, TarotError
+from tarot.arguments import require_seed, require_whole_number
+from tarot.errors import TarotError
 from tarot.models.load import cache_folder
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.own_text import first_token, sample_texts
 from tarot.models.scoring.scorer import max_length
-from tarot.search.config import check_seed
 
 NEUTRAL_TOKENS = 20_000
 TEXT_TOKENS = 256
 TEXTS_AT_ONCE = 80
-
-
-def check_tokens(n_tokens: int) -> None:
-    """Raise InvalidValueError for fewer than one token."""
-    if n_tokens < 1:
-        raise InvalidValueError(
-            f"Neutral text needs at least one token, not {n_tokens}; {NEUTRAL_TOKENS:,} is the default."
-        )
 
 
 def neutral_text(
@@ -62,8 +54,8 @@ def neutral_text(
         >>> neutral_text(tarot.load_model("wheel:smollm2-135m"), 500).shape
         torch.Size([2, 257])
     """
-    check_tokens(n_tokens)
-    check_seed(seed)
+    require_whole_number("n_tokens", n_tokens, least=1)
+    require_seed(seed)
     longest = max_length(loaded.model)
     length = min(TEXT_TOKENS, n_tokens, longest - 1 if longest else TEXT_TOKENS)
     n_texts = -(-n_tokens // length)

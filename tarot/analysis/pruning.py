@@ -10,9 +10,10 @@ from torch import Tensor
 
 from tarot.analysis.adapter_objective import adapter_objective
 from tarot.analysis.heads import Head, Score, attribute_heads, edited_heads, keep_heads
+from tarot.arguments import require_number
 from tarot.edit.adapter import Adapter
 from tarot.edit.provenance import MEASURED
-from tarot.errors import InvalidValueError, TarotError
+from tarot.errors import TarotError
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
 
@@ -42,8 +43,7 @@ class PruningResult:
 
 def check_keep(keep: float) -> None:
     """Raise InvalidValueError unless the share is above 0 and at most 1."""
-    if not 0 < keep <= 1:
-        raise InvalidValueError(f"The share of the gain to keep must be above 0 and at most 1, not {keep!r}.")
+    require_number("keep", keep, "a share of the gain, above 0 and at most 1", lambda x: 0 < x <= 1)
 
 
 def prune_heads(

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tarot.analysis.neutral_text import NEUTRAL_TOKENS, check_tokens, neutral_text
+from tarot.analysis.neutral_text import NEUTRAL_TOKENS, neutral_text
 from tarot.analysis.progress import OnStep, ignore_step
 from tarot.analysis.task_changes import SUITE, TaskChange, measure_task_changes
 from tarot.analysis.trade_off import STRENGTHS, StrengthPoint, check_strength, measure_trade_off
+from tarot.arguments import require_whole_number
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.as_tuned import config_of
 from tarot.evaluation.evaluate import check_tasks
@@ -129,7 +130,7 @@ def check_side_effects(
     """
     for strength in strengths:
         check_strength(strength)
-    check_tokens(n_tokens)
+    require_whole_number("n_tokens", n_tokens, least=1)
     for task in check_tasks(_all_tasks(adapters, tasks, include_path), include_path=include_path, limit=limit):
         check_scorable(task)
 

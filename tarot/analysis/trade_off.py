@@ -10,8 +10,8 @@ from torch import Tensor
 from tarot.analysis.divergence import Divergence, measure_divergence
 from tarot.analysis.progress import OnStep, ignore_step
 from tarot.analysis.task_changes import TaskChange, measure_task_changes
+from tarot.arguments import require_number
 from tarot.edit.adapter import Adapter
-from tarot.errors import InvalidValueError
 from tarot.evaluation.as_tuned import config_of, evaluation_shots
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.rewards import is_reward
@@ -36,8 +36,7 @@ class StrengthPoint:
 
 def check_strength(strength: float) -> None:
     """Raise InvalidValueError for a strength outside [0, 1]."""
-    if not 0 <= strength <= 1:
-        raise InvalidValueError(f"The strength must be from 0 (the base model) to 1 (the adapter), not {strength!r}.")
+    require_number("strength", strength, "from 0 (the base model) to 1 (the adapter)", lambda x: 0 <= x <= 1)
 
 
 def measure_trade_off(

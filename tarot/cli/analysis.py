@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tarot.cli.checks import check_output, check_tasks_exist, kept_answers
+from tarot._files.paths import check_writable
+from tarot.cli.checks import kept_answers
 from tarot.cli.console import out
 from tarot.cli.models import load, load_adapters
 from tarot.cli.options import (
@@ -51,7 +52,7 @@ def analysis(
     """
     from tarot.objectives.task_names import check_include_path
 
-    check_output(output, folder=True)
+    check_writable(output, folder=True)
     check_include_path(include_path)
     announce("analysis")
     from tarot.analysis.adapter_objective import check_adapter_objective
@@ -109,8 +110,10 @@ def effects(
     batch_size: BatchSize = None,
 ) -> None:
     """Measure what edits change that they were not tuned for, and the gain and cost of each strength."""
-    check_output(output, folder=True)
-    check_tasks_exist(tasks, include_path)
+    check_writable(output, folder=True)
+    from tarot.objectives.task_names import check_task_names
+
+    check_task_names(tasks, include_path)
     announce("effects")
     from tarot.analysis.side_effects import check_side_effects, measure_side_effects
     from tarot.cli.progress import evaluation_progress

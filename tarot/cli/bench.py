@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tarot.cli.checks import check_output, check_results_file, check_tasks_exist
+from tarot._files.paths import check_writable
+from tarot.cli.checks import check_results_file
 from tarot.cli.console import out
 from tarot.cli.options import (
     SEARCHES,
@@ -104,8 +105,10 @@ def bench(
     """
     check_results_file(output)
     folder = (work or output.with_name(f"{output.name}.work")).absolute()
-    check_output(folder, folder=True)
-    check_tasks_exist(tasks, include_path)
+    check_writable(folder, folder=True)
+    from tarot.objectives.task_names import check_task_names
+
+    check_task_names(tasks, include_path)
     announce("bench")
     from tarot._files.recipe_file import write_recipe
     from tarot.cli.progress import CellProgress

@@ -1,26 +1,11 @@
 """What commands do about their output: checks before anything slow, and the answers that a failed run leaves."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
-from tarot.errors import TarotError, install_extra
-
-
-def check_tasks_exist(names: Iterable[str], include_path: Path | None) -> None:
-    """Raise TarotError for a name that is no task, group or tag, or a folder of task files that does not exist."""
-    from tarot.objectives.task_names import check_task_names
-
-    check_task_names(names, include_path)
-
-
-def check_output(output: Path | None, *, folder: bool = False) -> None:
-    """Raise TarotError for a file or folder that cannot be written; None is allowed."""
-    from tarot._files.paths import check_writable
-
-    if output is not None:
-        check_writable(output, folder=folder)
+from tarot._files.paths import check_writable
+from tarot.errors import TarotError
 
 
 def check_results_file(output: Path | None) -> None:
@@ -29,15 +14,15 @@ def check_results_file(output: Path | None) -> None:
 
     if output is None:
         return
-    check_output(output)
-    check_output(table := csv_beside(output))
+    check_writable(output)
+    check_writable(table := csv_beside(output))
     if table.exists() and not output.exists():  # both are written again where both are there
         raise TarotError(f"{table} exists, and the results would replace it; choose another --output-path.")
 
 
 def check_empty(output: Path) -> None:
     """Raise TarotError for a folder that cannot be written or has files in it."""
-    check_output(output, folder=True)
+    check_writable(output, folder=True)
     if output.is_dir() and any(output.iterdir()):
         raise TarotError("an empty output folder", f"{output} with files in it", "choose another --output-path")
 
@@ -63,9 +48,3 @@ def kept_answers(output: Path | None, *, folder: bool = False) -> Iterator[Path 
             err.print(f"answers so far are in {answers}; the same command continues from them", soft_wrap=True)
         raise
     answers.unlink(missing_ok=True)  # the output holds what they are for
-
-
-def check_inspect() -> None:
-    """Raise TarotError unless Inspect is installed; it is not imported, which takes seconds."""
-    if find_spec("inspect_ai") is None:
-        raise TarotError("The library inspect-ai is not installed.", hint=install_extra("inspect"))

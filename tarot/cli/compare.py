@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tarot.cli.checks import check_inspect, check_output, check_results_file, kept_answers
+from tarot._files.paths import check_writable
+from tarot.cli.checks import check_results_file, kept_answers
 from tarot.cli.console import out
 from tarot.cli.models import load
 from tarot.cli.options import (
@@ -30,7 +31,7 @@ from tarot.cli.options import (
 )
 from tarot.cli.progress import announce, announce_tasks, evaluation_progress
 from tarot.cli.tables import print_command, print_table
-from tarot.errors import TarotError
+from tarot.errors import TarotError, require_package
 
 if TYPE_CHECKING:
     from tarot.edit.adapter import Adapter
@@ -98,8 +99,8 @@ def compare(
     if log_format:
         if not output:
             raise TarotError("--log-format writes logs beside the results; add --output-path.")
-        check_output(logs := output.with_suffix(".logs"), folder=True)
-        check_inspect()
+        check_writable(logs := output.with_suffix(".logs"), folder=True)
+        require_package("inspect_ai", "A log of Inspect", "inspect")
     announce("compare")
     from tarot.edit.adapter import Adapter
     from tarot.evaluation.as_tuned import config_of

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tarot.cli.checks import check_empty, check_output
+from tarot._files.paths import check_writable
+from tarot.cli.checks import check_empty
 from tarot.cli.console import out
 from tarot.cli.models import load
 from tarot.cli.options import (
@@ -98,7 +99,7 @@ def export(
         return
     if output.exists():
         raise TarotError("a new file", f"{output}, which exists", "choose another --output-path")
-    check_output(output)
+    check_writable(output)
     with gguf_file(model) as source:
         from tarot.edit.export.gguf import to_gguf  # gguf_file has checked that the package gguf is installed
 

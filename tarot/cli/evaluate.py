@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tarot.cli.checks import check_results_file, check_tasks_exist, kept_answers
+from tarot.cli.checks import check_results_file, kept_answers
 from tarot.cli.console import out
 from tarot.cli.models import load
 from tarot.cli.options import (
@@ -71,7 +71,9 @@ def evaluate(
 ) -> None:
     """Evaluate a model, edited or not, with lm-evaluation-harness."""
     check_results_file(output)
-    check_tasks_exist(tasks, include_path)
+    from tarot.objectives.task_names import check_task_names
+
+    check_task_names(tasks, include_path)
     announce("evaluate")
     from tarot.analysis.trade_off import check_strength
     from tarot.edit.adapter import Adapter

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tarot.cli.checks import check_output
+from tarot._files.paths import check_writable
 from tarot.cli.console import out
 from tarot.cli.options import MetricName, output_option, output_path_option, path
 from tarot.cli.progress import announce
@@ -33,7 +33,7 @@ def report(
 
     The numbers behind tables and figures are written beside it as CSV files.
     """
-    check_output(output, folder=True)
+    check_writable(output, folder=True)
     announce("report")
     from tarot.evaluation.reward_results import load_results
     from tarot.report.page import write_report

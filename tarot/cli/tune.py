@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tarot.cli.checks import check_output, check_tasks_exist
+from tarot._files.paths import check_writable
 from tarot.cli.console import out
 from tarot.cli.models import load
 from tarot.cli.options import (
@@ -192,8 +192,10 @@ def tune(
     batch_size: BatchSize = None,
 ) -> None:
     """Find angles that raise a task's score on a few labelled samples, and save them as an adapter."""
-    check_output(output, folder=True)
-    check_tasks_exist(tasks, include_path)
+    check_writable(output, folder=True)
+    from tarot.objectives.task_names import check_task_names
+
+    check_task_names(tasks, include_path)
     announce("tune")
     from tarot.analysis.divergence import measure_held_out
     from tarot.cli.progress import trial_progress

@@ -1,6 +1,5 @@
 """The web page of `tarot ui`, built with Gradio: everything it loads comes from this machine."""
 
-import importlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
@@ -8,7 +7,7 @@ from textwrap import shorten
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from tarot.errors import TarotError, install_extra
+from tarot.errors import TarotError, import_package
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,10 +32,7 @@ def import_gradio() -> Any:
         TarotError: It is not installed.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read during the import
-    try:
-        return importlib.import_module("gradio")
-    except ImportError as error:
-        raise TarotError("tarot ui needs Gradio.", hint=install_extra("ui")) from error
+    return import_package("gradio", "tarot ui", "ui")
 
 
 def build_page(

@@ -25,8 +25,8 @@ from tarot.edit.measurement import MeasuredResult
 from tarot.edit.merge import merge_rotation
 from tarot.edit.provenance import Parent, scale_provenance, to_json_values, tuned_tasks
 from tarot.edit.rotation import ROTATIONS, Rotation
-from tarot.edit.sites import Site, check_site_kind, decoder_layers, find_sites
-from tarot.errors import InvalidValueError, MissingFileError, ShapeMismatch, UnknownName
+from tarot.edit.sites import SITE_KINDS, Site, decoder_layers, find_sites
+from tarot.errors import InvalidValueError, MissingFileError, ShapeMismatch
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,7 @@ class Edit:
     model: str
 
     def __post_init__(self) -> None:
-        check_site_kind(self.sites)
-        if self.rotation not in ROTATIONS:
-            raise UnknownName("rotation", self.rotation, ROTATIONS)
+        _ = SITE_KINDS[self.sites], ROTATIONS[self.rotation]  # raise UnknownName
 
     @classmethod
     def from_sites(cls, model: PreTrainedModel, kind: str, sites: tuple[Site, ...], rotation: Rotation) -> "Edit":

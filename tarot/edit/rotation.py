@@ -17,6 +17,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 from typing_extensions import override
 
+from tarot.arguments import Registry
 from tarot.errors import InvalidValueError, ShapeMismatch
 
 Turn = Callable[[Tensor], Tensor]
@@ -144,7 +145,7 @@ class Scale(Rotation):
 
 
 ROTARY, GIVENS, SCALE = Rotary(), Givens(), Scale()
-ROTATIONS: Mapping[str, Rotation] = MappingProxyType({r.name: r for r in (ROTARY, GIVENS, SCALE)})
+ROTATIONS: Mapping[str, Rotation] = MappingProxyType(Registry("rotation", {r.name: r for r in (ROTARY, GIVENS, SCALE)}))
 
 
 # Precision ----------------------------------------------------------------------------------------

@@ -17,33 +17,37 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from tarot.arguments import Registry
 from tarot.edit.layers import select_layers
-from tarot.errors import InvalidValueError, UnknownName
+from tarot.errors import InvalidValueError
 
 _LAYER_LISTS = ("layers", "h", "blocks")
-_PROJECTIONS = {
-    "heads": (
-        "self_attn.o_proj",
-        "self_attn.out_proj",
-        "self_attn.dense",
-        "self_attention.dense",
-        "attention.dense",
-        "attn.c_proj",
-        "attn.out_proj",
-        "attn.attention.out_proj",
-    ),
-    "mlp": (
-        "mlp.down_proj",
-        "mlp.c_proj",
-        "mlp.fc2",
-        "mlp.fc_out",
-        "mlp.dense_4h_to_h",
-        "ffn.down_proj",
-        "feed_forward.down_proj",
-        "feed_forward.w2",
-        "fc2",
-    ),
-}
+SITE_KINDS: Registry[tuple[str, ...]] = Registry(
+    "kind of site",
+    {
+        "heads": (
+            "self_attn.o_proj",
+            "self_attn.out_proj",
+            "self_attn.dense",
+            "self_attention.dense",
+            "attention.dense",
+            "attn.c_proj",
+            "attn.out_proj",
+            "attn.attention.out_proj",
+        ),
+        "mlp": (
+            "mlp.down_proj",
+            "mlp.c_proj",
+            "mlp.fc2",
+            "mlp.fc_out",
+            "mlp.dense_4h_to_h",
+            "ffn.down_proj",
+            "feed_forward.down_proj",
+            "feed_forward.w2",
+            "fc2",
+        ),
+    },
+)
 _HEAD_COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 
 
@@ -66,12 +70,6 @@ def n_layers(model: nn.Module) -> int:
     return len(decoder_layers(model))
 
 
-def check_site_kind(kind: str) -> None:
-    """Raise UnknownName unless `kind` is a kind of site."""
-    if kind not in _PROJECTIONS:
-        raise UnknownName("kind of site", kind, _PROJECTIONS)
-
-
 def find_sites(model: nn.Module, kind: str = "heads", layers: float | Iterable[int] = 0.5) -> tuple[Site, ...]:
     """Return the sites of a kind in the selected layers, in order, at most one a layer.
 
@@ -92,12 +90,12 @@ def find_sites(model: nn.Module, kind: str = "heads", layers: float | Iterable[i
         >>> [site.name for site in find_sites(model, "heads", [0, 1])]
         ['model.layers.0.self_attn.o_proj', 'model.layers.1.self_attn.o_proj']
     """
-    check_site_kind(kind)
+    projections = SITE_KINDS[kind]
     stack = decoder_layers(model)
     names = {module: name for name, module in model.named_modules()}
     sites = []
     for layer in select_layers(layers, len(stack)):
-        if (match := _first_of(stack[layer], _PROJECTIONS[kind])) is None:
+        if (match := _first_of(stack[layer], projections)) is None:
             continue
         owner, projection, n_in, n_out = match
         name = names[projection]
@@ -112,7 +110,7 @@ def find_sites(model: nn.Module, kind: str = "heads", layers: float | Iterable[i
         sites.append(Site(name, projection, layer, heads, n_in // heads, "input"))
     if not sites:
         hint = "a mixture of experts has no last projection; edit the heads" if kind == "mlp" else ""
-        raise _unsupported(model, "|".join(_PROJECTIONS[kind]), "in the selected layers", hint)
+        raise _unsupported(model, "|".join(projections), "in the selected layers", hint)
     return tuple(sites)
 
 
@@ -150,9 +148,9 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         for owner, name in product((decoder, getattr(decoder, "model", None)), _LAYER_LISTS):
             layers = getattr(owner, name, None)
-            if isinstance(layers, nn.ModuleList) and any(_first_of(each, _PROJECTIONS["heads"]) for each in layers):
+            if isinstance(layers, nn.ModuleList) and any(_first_of(each, SITE_KINDS["heads"]) for each in layers):
                 return layers
-    raise _unsupported(model, f"{'|'.join(_LAYER_LISTS)}.N.({'|'.join(_PROJECTIONS['heads'])})", "in its decoder")
+    raise _unsupported(model, f"{'|'.join(_LAYER_LISTS)}.N.({'|'.join(SITE_KINDS['heads'])})", "in its decoder")
 
 
 def _unsupported(model: nn.Module, looked_for: str, where: str, hint: str = "") -> InvalidValueError:

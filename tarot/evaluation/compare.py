@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from lm_eval.api.task import Task
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tarot.arguments import require_names
 from tarot.edit.adapter import Adapter
 from tarot.errors import InvalidValueError, TarotError
-from tarot.evaluation.arguments import name_list
 from tarot.evaluation.as_tuned import (
     check_as_tuned,
     config_of,
@@ -144,7 +144,7 @@ def compare(
     started, reference_times = time.perf_counter(), time_reference_workload()
     loaded = LoadedModel.from_objects(model, tokenizer)
     adapter, others = Adapter.resolve(adapter), _resolve_controls(controls)
-    baselines = name_list("baselines", baselines)
+    baselines = require_names("baselines", baselines)
     check_limit(limit)
     config, held_out = config_of(adapter), held_out_of(adapter)
     check_controls(loaded, adapter, others.values())
@@ -345,8 +345,8 @@ def check_compare(
 ) -> None:
     """Raise what `compare` would raise for these arguments, as far as it can be known without a model."""
     task = check_as_tuned(adapter, include_path=include_path, limit=limit)
-    # `task` has the edit's own number of shots; another object has that of its file.
-    check_requirements(name_list("baselines", baselines), load_task(task.config.task, include_path), config_of(adapter))
+    own_task = load_task(task.config.task, include_path)  # has the shots of its file, where `task` has the edit's
+    check_requirements(require_names("baselines", baselines), own_task, config_of(adapter))
     check_scorable(task)
     labelled_documents(task, tuning_samples(adapter))
     _check_draws(draws, evaluation_shots(config_of(adapter)) or num_fewshot)

@@ -15,10 +15,10 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.tasks.manager import TaskDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tarot.arguments import require_names
 from tarot.edit.adapter import Adapter
 from tarot.edit.fingerprint import weights_fingerprint
 from tarot.errors import TarotError
-from tarot.evaluation.arguments import name_list
 from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.evaluation.limit import check_limit
 from tarot.models.answer_log import AnswerLog, LoggedAnswers
@@ -169,7 +169,7 @@ def evaluate(
     """
     loaded = LoadedModel.from_objects(model, tokenizer)
     edit = adapter if adapter is None or isinstance(adapter, BaselineEdit) else Adapter.resolve(adapter)
-    names = name_list("tasks", tasks)
+    names = require_names("tasks", tasks)
     selected = prepare_tasks(names, edit, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")
     lm.reference = loaded.reference

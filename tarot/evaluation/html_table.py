@@ -2,7 +2,7 @@
 
 from html import escape
 
-from tarot.evaluation.metrics import metric_named
+from tarot.evaluation.metrics import METRICS
 from tarot.evaluation.results import HEADLINE, Comparison, missing_number_notes
 from tarot.evaluation.scored_comparison import score_comparisons
 from tarot.evaluation.statistics.gains import Gain
@@ -30,7 +30,7 @@ def comparison_to_html(comparison: Comparison) -> str:
             p = f"{gain.p:.3f}" if isinstance(gain, Gain) else ""
             cells[2:] = [f"{gain.value:+.3f}", f"[{gain.low:+.3f}, {gain.high:+.3f}]", p]
         rows.append(_row("td", cells))
-    title = f"{comparison.id}: {metric_named(HEADLINE).title}, {len(comparison.keys):,} documents"
+    title = f"{comparison.id}: {METRICS[HEADLINE].title}, {len(comparison.keys):,} documents"
     notes = "".join(f"<p>{escape(note)}</p>" for note in missing_number_notes(comparison))
     return f"<table><caption>{escape(title)}</caption>{_row('th', COLUMNS)}{''.join(rows)}</table>{notes}"
 

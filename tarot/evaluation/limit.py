@@ -1,8 +1,8 @@
 """How many documents are evaluated: all, a number from 1, or a fraction below 1."""
 
 import math
-from numbers import Real
 
+from tarot.arguments import require_number
 from tarot.errors import InvalidValueError
 
 
@@ -28,11 +28,9 @@ def parse_limit(text: str) -> int | float:
 
 def check_limit(limit: object) -> None:
     """Raise InvalidValueError unless `limit` is None, a whole number from 1, or a fraction between 0 and 1."""
-    number = math.nan if isinstance(limit, bool) or not isinstance(limit, Real) else float(limit)
-    if limit is not None and not _is_limit(number):
-        raise InvalidValueError(
-            f"limit must be a number of documents from 1, or a fraction of them such as 0.1, not {limit!r}.",
-        )
+    if limit is not None:
+        allowed = "a number of documents from 1, or a fraction of them such as 0.1"
+        require_number("limit", limit, allowed, _is_limit)
 
 
 def _is_limit(number: float) -> bool:

@@ -1,10 +1,10 @@
 """The metrics of a comparison: which answers of an arm they look at, and how they score them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from tarot.errors import UnknownName
+from tarot.arguments import Registry
 from tarot.evaluation.results import Arm
 from tarot.evaluation.statistics.gains import Gain, accuracy, accuracy_gain, f1_gain, weighted_f1
 
@@ -30,12 +30,15 @@ class Metric:
         return fmean(self.score(gold, self.answers(arm)) for arm in arms)
 
 
-METRICS: Mapping[str, Metric] = {
-    "f1": Metric("weighted F1 among the choices", lambda arm: arm.predicted, weighted_f1, f1_gain),
-    "acc": Metric("accuracy among the choices", lambda arm: arm.predicted, accuracy, accuracy_gain),
-    "greedy_f1": Metric("weighted F1 of the greedy answer", lambda arm: arm.greedy, weighted_f1, f1_gain),
-    "greedy_acc": Metric("accuracy of the greedy answer", lambda arm: arm.greedy, accuracy, accuracy_gain),
-}
+METRICS: Registry[Metric] = Registry(
+    "metric",
+    {
+        "f1": Metric("weighted F1 among the choices", lambda arm: arm.predicted, weighted_f1, f1_gain),
+        "acc": Metric("accuracy among the choices", lambda arm: arm.predicted, accuracy, accuracy_gain),
+        "greedy_f1": Metric("weighted F1 of the greedy answer", lambda arm: arm.greedy, weighted_f1, f1_gain),
+        "greedy_acc": Metric("accuracy of the greedy answer", lambda arm: arm.greedy, accuracy, accuracy_gain),
+    },
+)
 
 
 def describe_metrics(names: Iterable[str]) -> str:
@@ -45,19 +48,4 @@ def describe_metrics(names: Iterable[str]) -> str:
         >>> describe_metrics(["f1"])
         'f1 is the weighted F1 among the choices.'
     """
-    return f"{'; '.join(f'{name} is the {metric_named(name).title}' for name in names)}."
-
-
-def metric_named(name: str) -> Metric:
-    """Return a metric of METRICS.
-
-    Raises:
-        UnknownName: no such metric.
-
-    Example:
-        >>> metric_named("greedy_f1").score([0, 1], [0, 1])
-        1.0
-    """
-    if name not in METRICS:
-        raise UnknownName("metric", name, METRICS)
-    return METRICS[name]
+    return f"{'; '.join(f'{name} is the {METRICS[name].title}' for name in names)}."

@@ -250,9 +250,9 @@ class Comparison:
             >>> 0 <= comparison.score("greedy_acc", arm="zero-shot") <= 1
             True
         """
-        from tarot.evaluation.metrics import metric_named  # imports NumPy and SciPy
+        from tarot.evaluation.metrics import METRICS  # imports NumPy and SciPy
 
-        return metric_named(metric).mean_score(self.gold, [self.arm(arm)])
+        return METRICS[metric].mean_score(self.gold, [self.arm(arm)])
 
     def gain(self, metric: str = HEADLINE, *, arm: str = EDITED, over: str | None = None) -> "Gain":
         """Return the score of one arm minus that of another on the same documents, with its 95% CI and p-value.
@@ -271,10 +271,10 @@ class Comparison:
             >>> gain.low <= gain.value <= gain.high
             True
         """
-        from tarot.evaluation.metrics import metric_named  # imports NumPy and SciPy
+        from tarot.evaluation.metrics import METRICS  # imports NumPy and SciPy
 
         before, after = self.base if over is None else self.arm(over), self.arm(arm)
-        chosen = metric_named(metric)
+        chosen = METRICS[metric]
         return chosen.gain(self.gold, chosen.answers(before), chosen.answers(after))
 
     def changed(self, metric: str = HEADLINE, *, arm: str = EDITED, over: str | None = None) -> ChangedDocuments:
@@ -295,9 +295,9 @@ class Comparison:
             >>> (len(fixed), len(broken)) == (gain.gained, gain.lost)
             True
         """
-        from tarot.evaluation.metrics import metric_named  # imports NumPy and SciPy
+        from tarot.evaluation.metrics import METRICS  # imports NumPy and SciPy
 
-        answers = metric_named(metric).answers
+        answers = METRICS[metric].answers
         before, after = self.base if over is None else self.arm(over), self.arm(arm)
         base, edited = answers(before), answers(after)
         fixed, broken = (
@@ -379,13 +379,13 @@ class Comparison:
             >>> comparison.to_measurement().edited_score == comparison.score()
             True
         """
-        from tarot.evaluation.metrics import metric_named  # imports NumPy and SciPy
+        from tarot.evaluation.metrics import METRICS  # imports NumPy and SciPy
 
         gain = self.gain()
         return Measurement(
             task=self.task,
             metric=HEADLINE,
-            title=metric_named(HEADLINE).title,
+            title=METRICS[HEADLINE].title,
             n_documents=gain.n,
             scores=tuple((arm.name, arm.labels, self.score(arm=arm.name)) for arm in self.arms),
             edited=EDITED,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
 
-from tarot.evaluation.metrics import metric_named
+from tarot.evaluation.metrics import METRICS
 from tarot.evaluation.results import (
     EDITED,
     FEW_SHOT,
@@ -79,7 +79,7 @@ def score_comparisons(comparisons: Sequence[Comparison], metric: str = HEADLINE)
         >>> scored.gain == comparison.gain("greedy_acc")
         True
     """
-    metric_named(metric)
+    METRICS[metric]
     distinct: dict[tuple[object, ...], ScoredComparison] = {}
     for comparison in comparisons:
         scored, edited = _score(comparison, metric), comparison.arm(EDITED)
@@ -111,7 +111,7 @@ def _score(comparison: Comparison, metric: str) -> ScoredComparison:
         comparison,
         base.name,
         arms,
-        scores={name: metric_named(metric).mean_score(gold, draws) for name, draws in arms.items()},
+        scores={name: METRICS[metric].mean_score(gold, draws) for name, draws in arms.items()},
         gains=gains,
         gain=gain(base.name, EDITED),
         over_few_shot=gain(FEW_SHOT, EDITED) if few_shot else None,

@@ -23,11 +23,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from tarot.arguments import Registry
 from tarot.edit.hooks import apply_rotation
 from tarot.edit.merge import merge_temporarily
 from tarot.edit.rotation import ROTARY, Rotation
 from tarot.edit.sites import Site, angle_mask
-from tarot.errors import InvalidValueError, UnknownName
+from tarot.errors import InvalidValueError
 from tarot.models.scoring.scorer import Request, Scorer, out_of_memory
 from tarot.objectives.fluency import Encode
 from tarot.objectives.samples import Sample
@@ -71,24 +72,21 @@ def _accuracy(log_probability: Tensor, greedy: Tensor, gold: int) -> Tensor:
 
 
 ANSWER_SCORES: Mapping[str, AnswerScore] = MappingProxyType(
-    {
-        # Probability of the right answer (the paper uses that of its first token).
-        "probability": AnswerScore(False, True, 0.9, lambda log_probability, _, gold: log_probability[gold].exp()),
-        # Log-probability of the right answer, in nats.
-        "log_probability": AnswerScore(False, True, -0.1, lambda log_probability, _, gold: log_probability[gold]),
-        # Log-probability of the right answer minus that of the best wrong one, in nats.
-        "margin": AnswerScore(True, True, math.inf, _margin),
-        # Whether the right answer is the likeliest choice; for a single answer, whether it is the greedy continuation.
-        # The target is below 1 because the samples' weights add up to 1 only within rounding.
-        "accuracy": AnswerScore(True, False, 1 - 1e-6, _accuracy),
-    }
+    Registry(
+        "objective",
+        {
+            # Probability of the right answer (the paper uses that of its first token).
+            "probability": AnswerScore(False, True, 0.9, lambda log_probability, _, gold: log_probability[gold].exp()),
+            # Log-probability of the right answer, in nats.
+            "log_probability": AnswerScore(False, True, -0.1, lambda log_probability, _, gold: log_probability[gold]),
+            # Log-probability of the right answer minus that of the best wrong one, in nats.
+            "margin": AnswerScore(True, True, math.inf, _margin),
+            # Whether the right answer is the likeliest choice; of a single answer, whether it is the greedy one.
+            # The target is below 1 because the samples' weights add up to 1 only within rounding.
+            "accuracy": AnswerScore(True, False, 1 - 1e-6, _accuracy),
+        },
+    )
 )
-
-
-def check_answer_score(name: str) -> None:
-    """Raise UnknownName unless `name` is in `ANSWER_SCORES`."""
-    if name not in ANSWER_SCORES:
-        raise UnknownName("objective", name, ANSWER_SCORES)
 
 
 class AnswerObjective:
@@ -130,7 +128,6 @@ class AnswerObjective:
         rotation: Rotation = ROTARY,
         batch_size: int | None = None,
     ) -> None:
-        check_answer_score(answer_score)
         if answer_score == "margin" and any(len(sample.pairs) < 2 for sample in samples):
             raise InvalidValueError(
                 "The objective 'margin' needs samples with several answers.", hint="use log_probability"

@@ -22,14 +22,13 @@ import math
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from operator import mul
 from types import MappingProxyType
 
 import torch
 
 from tarot._files.strict_json import LARGEST_NUMBER
-from tarot.errors import InvalidValueError, TarotError, UnknownName, install_extra
+from tarot.errors import InvalidValueError, TarotError, UnknownName, require_package
 from tarot.models.load import load_classifier
 from tarot.objectives.black_box import import_function, is_black_box
 from tarot.objectives.text_rewards import NAMES as TEXT_REWARDS
@@ -145,9 +144,7 @@ def check_reward(name: str) -> None:
     check_reward_name(name)
     for term, _ in split_sum(name):
         if term in WORD_LISTS:
-            if not find_spec(WORD_LISTS[term]):
-                package = WORD_LISTS[term]
-                raise TarotError(f"The reward {term} needs the package {package}.", hint=install_extra("rewards"))
+            require_package(WORD_LISTS[term], f"The reward {term}", "rewards")
         elif term != FLUENCY and not is_text_reward(term) and not term.startswith("classifier:"):
             _function_reward(*term.split(":"))
 

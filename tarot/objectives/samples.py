@@ -13,7 +13,8 @@ from itertools import islice
 from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 
-from tarot.errors import InvalidValueError, TarotError
+from tarot.arguments import require_whole_number
+from tarot.errors import TarotError
 from tarot.objectives.documents import Doc, check_answers, document_key, evaluated_split
 from tarot.objectives.prompts import ChatTemplate, render_pairs
 from tarot.objectives.shots import ShotPool, resolve_num_fewshot
@@ -72,10 +73,9 @@ def draw_samples(
         >>> len(draw_samples(load_task("synth_color"), 20))
         20
     """
-    if n < 1:
-        raise InvalidValueError("at least 1 sample", str(n))
+    require_whole_number("num_samples", n, least=1)
     num_fewshot = resolve_num_fewshot(task, num_fewshot)
-    most_shots = max(MIXED_SHOTS) if num_fewshot == "mix" else _check_num_fewshot(num_fewshot)
+    most_shots = max(MIXED_SHOTS) if num_fewshot == "mix" else require_whole_number("num_fewshot", num_fewshot)
     documents = find_tuning_documents(task)
     check_answers(task)
     pool = ShotPool(task, tuning=True) if most_shots else None
@@ -123,7 +123,7 @@ def render_evaluation_documents(
         >>> len(render_evaluation_documents(load_task("synth_color"), limit=3))
         3
     """
-    shots = _check_num_fewshot(resolve_num_fewshot(task, num_fewshot))
+    shots = require_whole_number("num_fewshot", resolve_num_fewshot(task, num_fewshot))
     task.set_fewshot_seed(DEFAULT_OTHER_SEED)
     split = evaluated_split(task)
     docs = islice(task.eval_docs, limit)
@@ -131,12 +131,6 @@ def render_evaluation_documents(
         if shots:
             stack.callback(ShotPool(task).show())
         return [_render_sample(task, f"{split}/{row}", doc, shots, chat_template) for row, doc in enumerate(docs)]
-
-
-def _check_num_fewshot(num_fewshot: int | str) -> int:
-    if not isinstance(num_fewshot, int) or num_fewshot < 0:
-        raise InvalidValueError("a number of shots from 0, or 'mix'", repr(num_fewshot))
-    return num_fewshot
 
 
 def _render_sample(task: Task, id: str, doc: Doc, num_fewshot: int, chat_template: ChatTemplate | None) -> Sample:

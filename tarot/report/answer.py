@@ -11,7 +11,7 @@ from shlex import quote, split
 
 from tarot.evaluation.changes import changed_rows
 from tarot.evaluation.held_out import HeldOut
-from tarot.evaluation.metrics import metric_named
+from tarot.evaluation.metrics import METRICS
 from tarot.evaluation.results import EDITED, FEW_SHOT, OUTSIDE, Comparison
 from tarot.evaluation.reward_results import RewardComparison
 from tarot.evaluation.scored_comparison import ScoredComparison, mean_gain
@@ -54,7 +54,7 @@ def answer(scored: ScoredComparison, metric: str, costs: Sequence[Costs] = ()) -
         costs: measured side effects of any adapters; those of others are left out.
     """
     comparison, gain = scored.comparison, scored.gain
-    title = metric_named(metric).title
+    title = METRICS[metric].title
     facts = [("edited", describe_edit(comparison) + _limit(comparison))]
     before, after = scored.scores[scored.base], scored.scores[EDITED]
     scores = f"{title} from {fraction(before)} to {fraction(after)} on {_documents(gain.n)}"
@@ -76,7 +76,7 @@ def answer(scored: ScoredComparison, metric: str, costs: Sequence[Costs] = ()) -
 
 def answer_several(scored_comparisons: Sequence[ScoredComparison], metric: str, costs: Sequence[Costs] = ()) -> Answer:
     """Return the answer of several comparisons: means, and how many gains are above and below zero."""
-    scored, title = list(scored_comparisons), metric_named(metric).title
+    scored, title = list(scored_comparisons), METRICS[metric].title
     gain = mean_gain(scored, lambda each: each.gain)
     above, below = (sum(map(test, scored)) for test in (lambda s: s.gain.low > 0, lambda s: s.gain.high < 0))
     n = len({(each.comparison.task, key) for each in scored for key in each.comparison.keys})
@@ -228,7 +228,7 @@ def _among_choices(comparison: Comparison, metric: str) -> str:
     if among == metric:
         return ""
     before, after = (comparison.score(among, arm=arm) for arm in (comparison.base.name, EDITED))
-    return f"; {metric_named(among).title} from {fraction(before)} to {fraction(after)}"
+    return f"; {METRICS[among].title} from {fraction(before)} to {fraction(after)}"
 
 
 def _form_verdict(comparison: Comparison, gain: Gain, metric: str) -> str:
@@ -273,7 +273,7 @@ def _over(gain: Gain | MeanGain) -> str:
 
 
 def _changes(comparison: Comparison, metric: str) -> str:
-    answers = metric_named(metric).answers
+    answers = METRICS[metric].answers
     base, edited = answers(comparison.base), answers(comparison.arm(EDITED))
     fixed, broken = map(len, changed_rows(comparison.gold, base, edited))
     right = sum(gold == before == after for gold, before, after in zip(comparison.gold, base, edited, strict=True))

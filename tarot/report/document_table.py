@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tarot.evaluation.metrics import metric_named
+from tarot.evaluation.metrics import METRICS
 from tarot.evaluation.results import EDITED, FEW_SHOT, Comparison
 
 OUTCOMES = ("broken", "fixed", "wrong both", "right both")
@@ -63,7 +63,7 @@ def document_rows(comparison: Comparison, metric: str) -> list[DocumentRow]:
         >>> len(document_rows(comparison, "greedy_f1")) == len(comparison.keys)
         True
     """
-    answers = metric_named(metric).answers
+    answers = METRICS[metric].answers
     base, edited = comparison.base, comparison.arm(EDITED)
     few_shot = next((arm for arm in comparison.arms if arm.name == FEW_SHOT != base.name), None)
     rows = []

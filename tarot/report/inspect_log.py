@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tarot._files.atomic import replace_file
-from tarot.errors import TarotError, describe_missing_numbers, install_extra
+from tarot.errors import describe_missing_numbers, import_package
 from tarot.evaluation.metrics import METRICS
 from tarot.evaluation.results import OUTSIDE, Arm, Comparison
 from tarot.evaluation.reward_results import RewardComparison
@@ -72,10 +72,7 @@ def write_reward_logs(
 
 
 def _log() -> Any:
-    try:
-        return importlib.import_module("inspect_ai.log")
-    except ImportError as error:
-        raise TarotError("The library inspect-ai is not installed.", hint=install_extra("inspect")) from error
+    return import_package("inspect_ai.log", "A log of Inspect", "inspect")
 
 
 def _score() -> Any:

@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from tarot._files.atomic import write_atomically
-from tarot.evaluation.metrics import metric_named
+from tarot.evaluation.metrics import METRICS
 from tarot.evaluation.results import EDITED, HEADLINE, Comparison, missing_number_notes
 from tarot.evaluation.reward_results import RewardComparison
 from tarot.evaluation.scored_comparison import (
@@ -157,7 +157,7 @@ def _render(
         files("tarot.report").joinpath(name).read_text(encoding="utf-8") for name in _FILES
     )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    title, unit = _title([*comparisons, *rewards]), metric_named(metric).title
+    title, unit = _title([*comparisons, *rewards]), METRICS[metric].title
     values = dict(
         title=title,
         style=Markup(style),

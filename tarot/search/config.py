@@ -6,15 +6,16 @@ from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any
 
+from tarot.arguments import as_integer, require_flag, require_number, require_seed, require_text, require_whole_number
 from tarot.edit.rotation import ROTATIONS
-from tarot.edit.sites import check_site_kind
-from tarot.errors import InvalidValueError, UnknownName
-from tarot.objectives.answers import check_answer_score
+from tarot.edit.sites import SITE_KINDS
+from tarot.errors import InvalidValueError
+from tarot.objectives.answers import ANSWER_SCORES
 from tarot.objectives.black_box import check_black_box_name, is_black_box
 from tarot.objectives.fluency import NO_FLOOR, FluencyFloor
 from tarot.objectives.rewards import check_reward_name, is_reward
-from tarot.search.registry import SEARCHES, check_trials_per_step
-from tarot.search.space import SPACES, check_bound
+from tarot.search.registry import SEARCHES, require_trials_per_step
+from tarot.search.space import SPACES, require_bound
 
 # RESULTS.md: a Gaussian process needs few coordinates that all matter; a gradient scales to every angle.
 DEFAULT_SPACES = {"bo": "head-gradient"}
@@ -85,28 +86,28 @@ class TaRotConfig:
     retain: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        objective = _text("objective", self.objective)
+        objective = require_text("objective", self.objective)
         if is_black_box(objective):
             check_black_box_name(objective)
         elif is_reward(objective):
             check_reward_name(objective)
         else:
-            check_answer_score(objective)
+            _name("objective", objective, ANSWER_SCORES)
         search = _name("search", _default_search(objective) if self.search == "" else self.search, SEARCHES)
-        check_site_kind(_text("sites", self.sites))
         retain = _names("retain", self.retain)
         values = {
-            "task": _text("task", self.task),
+            "task": require_text("task", self.task),
             "num_fewshot": _shots(self.num_fewshot),
-            "num_samples": _whole_number("num_samples", self.num_samples, least=1),
+            "num_samples": require_whole_number("num_samples", self.num_samples, least=1),
+            "sites": _name("sites", self.sites, SITE_KINDS),
             "space": _name("space", _default_space(search, objective) if self.space == "" else self.space, SPACES),
             "search": search,
             "layers": _layers(self.layers),
-            "bound": check_bound(self.bound),
+            "bound": require_bound(self.bound),
             "rotation": _name("rotation", self.rotation, ROTATIONS),
-            "seed": check_seed(self.seed),
-            "apply_chat_template": _flag("apply_chat_template", self.apply_chat_template),
-            "trials_per_step": _trials_per_step(self.trials_per_step, search),
+            "seed": require_seed(self.seed),
+            "apply_chat_template": require_flag("apply_chat_template", self.apply_chat_template),
+            "trials_per_step": require_trials_per_step(search, self.trials_per_step),
             "fluency_floor": _fluency_floor(self.fluency_floor, objective),
             "max_kl": _max_kl(self.max_kl, search, objective, retain),
             "retain": retain,
@@ -157,14 +158,6 @@ class TaRotConfig:
         return cls(**{"max_kl": AUTO if known.get("retain") else None, **known})
 
 
-def check_seed(seed: object) -> int:
-    """Return a seed that torch accepts; InvalidValueError for anything but an integer of at most 63 bits."""
-    value = _integer(seed)
-    if value is None or abs(value) >= 2**63:
-        raise InvalidValueError(f"seed must be an integer of at most 63 bits, not {seed!r}.")
-    return value
-
-
 def _default_search(objective: str) -> str:
     if is_black_box(objective):
         return "bo"
@@ -176,16 +169,10 @@ def _default_space(search: str, objective: str) -> str:
     return "head" if default == "head-gradient" and is_black_box(objective) else default
 
 
-def _text(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise InvalidValueError(f"{name} must be a string, not {value!r}.")
-    return value
-
-
-def _name(kind: str, value: object, known: Iterable[str]) -> str:
-    if _text(kind, value) not in known:
-        raise UnknownName(kind, str(value), known)
-    return str(value)
+def _name(kind: str, value: object, known: Mapping[str, object]) -> str:
+    name = require_text(kind, value)
+    _ = known[name]  # raises UnknownName
+    return name
 
 
 def _names(kind: str, values: object) -> tuple[str, ...]:
@@ -205,65 +192,35 @@ def _max_kl(value: object, search: str, objective: str, retain: tuple[str, ...])
         if retain:
             raise InvalidValueError("retain needs a limit of divergence; leave max_kl out, or set it.")
         return None
-    number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
-    if not 0 < number < math.inf:
-        raise InvalidValueError(f"max_kl must be a positive number of nats a token, not {value!r}; try {MAX_KL}.")
+    allowed = f"a positive number of nats a token, such as {MAX_KL}"
+    number = require_number("max_kl", value, allowed, lambda x: 0 < x < math.inf)
     if not can_hold:
         hint = "try 'adam', or set no limit"
         raise InvalidValueError(f"max_kl needs a search that follows the gradient, not {search!r}.", hint=hint)
     return number
 
 
-def _flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidValueError(f"{name} must be True or False, not {value!r}.")
-    return value
-
-
-def _integer(value: object) -> int | None:
-    """Return the value of an integer, NumPy's included; None for anything else, booleans included."""
-    if isinstance(value, bool):
-        return None
-    return int(value) if isinstance(value, Integral) else None
-
-
-def _whole_number(name: str, value: object, least: int) -> int:
-    number = _integer(value)
-    if number is None or number < least:
-        raise InvalidValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")
-    return number
-
-
 def _shots(value: object) -> int | str:
     if isinstance(value, str) and value == "mix":
         return value
-    number = _integer(value)
-    if number is None or number < 0:
-        raise InvalidValueError(f"num_fewshot must be a number of shots of at least 0, or 'mix', not {value!r}.")
-    return number
+    return require_whole_number("num_fewshot", value, note=", or 'mix'")
 
 
 def _layers(value: object) -> float | tuple[int, ...]:
     if isinstance(value, Real) and not isinstance(value, Integral) and 0 < abs(fraction := float(value)) <= 1:
         return fraction
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
-        layers = tuple(map(_integer, value))
+        layers = tuple(map(as_integer, value))
         if layers and all(layer is not None and layer >= 0 for layer in layers):
             return tuple(layer for layer in layers if layer is not None)
-    hint = f"; [{value}] is one layer, 1.0 is all" if _integer(value) is not None else ""
+    hint = f"; [{value}] is one layer, 1.0 is all" if as_integer(value) is not None else ""
     raise InvalidValueError(
         f"layers must be a fraction such as 0.5 or -0.5, or a list of indices such as [0, 3], not {value!r}{hint}."
     )
 
 
-def _trials_per_step(value: object, search: str) -> int:
-    number = _whole_number("trials_per_step", value, least=1)
-    check_trials_per_step(search, number)
-    return number
-
-
 def _fluency_floor(value: object, objective: str) -> str | None:
-    text = None if value is None else _text("fluency_floor", value)
+    text = None if value is None else require_text("fluency_floor", value)
     if FluencyFloor.parse(text) != NO_FLOOR and not is_reward(objective):
         raise InvalidValueError(f"a fluency floor needs a reward as objective, not {objective!r}.")
     return text

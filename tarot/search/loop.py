@@ -22,7 +22,7 @@ from tarot.search.kl_limit import (
     step_scale,
 )
 from tarot.search.protocol import Point, Proposal, Search
-from tarot.search.registry import SEARCHES, check_budget, check_trials_per_step, trial_cost
+from tarot.search.registry import SEARCHES, require_budget, require_trials_per_step, trial_cost
 from tarot.search.trials import Trial, TrialLog, best_of
 
 Scored = float | tuple[float, float]  # a score, or a score and its standard error
@@ -120,8 +120,8 @@ def run_search(
         >>> len(result.trials), result.best.score > result.identity.score
         (8, True)
     """
-    check_budget(search, budget)
-    check_trials_per_step(search, trials_per_step)
+    require_budget(search, budget)
+    require_trials_per_step(search, trials_per_step)
     strategy = SEARCHES[search](d, seed)
     if strategy.follows_gradient and value_and_grad is None:
         raise TarotError(f"a gradient for the search {search!r}", "none", "try the search 'bo' in the space 'head'")

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 
+from tarot.arguments import require_number
 from tarot.errors import InvalidValueError
 from tarot.search.config import TaRotConfig
 from tarot.search.kl_limit import Choice, choose_trial
@@ -18,8 +19,8 @@ def check_pick(config: TaRotConfig, pick: int | float | None) -> None:
         return
     if config.max_kl is None:
         raise InvalidValueError("pick chooses among trials of a search with a limit of divergence; give max_kl.")
-    if isinstance(pick, bool) or not isinstance(pick, int | float) or not 0 <= pick < math.inf:
-        raise InvalidValueError(f"pick must be the number of a trial, or nats a token such as 0.02, not {pick!r}.")
+    allowed = "the number of a trial, or nats a token such as 0.02"
+    require_number("pick", pick, allowed, lambda x: 0 <= x < math.inf)
 
 
 def pick_trial(result: SearchResult, limit: RetentionLimit, pick: int | float) -> SearchResult:

@@ -9,14 +9,14 @@ To add a space, write a function that returns its `Coordinates` and enter it in 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tarot.errors import InvalidValueError, ShapeMismatch, TarotError, UnknownName
+from tarot.arguments import Registry, require_number
+from tarot.errors import ShapeMismatch, TarotError
 
 AngleMask = Bool[Tensor, "layer head angle"]
 Angles = Float[Tensor, "layer head angle"]
@@ -119,21 +119,17 @@ def make_space(name: str, angle_mask: AngleMask, bound: float, gradient: Gradien
         >>> space.d, space.angles(torch.ones(6)).max().item()
         (6, 0.7850000262260437)
     """
-    if name not in SPACES:
-        raise UnknownName("space", name, SPACES)
-    bound = check_bound(bound)
+    make = SPACES[name]
+    bound = require_bound(bound)
     if not angle_mask.any():
         raise TarotError("at least one angle to search", f"an empty mask of shape {tuple(angle_mask.shape)}")
     angle_mask = angle_mask.cpu()
-    return Space(name, SPACES[name](angle_mask, gradient), bound, angle_mask)
+    return Space(name, make(angle_mask, gradient), bound, angle_mask)
 
 
-def check_bound(bound: object) -> float:
+def require_bound(bound: object) -> float:
     """Return the bound as a float; InvalidValueError unless it is a positive, finite number of radians."""
-    number = math.nan if isinstance(bound, bool) or not isinstance(bound, Real) else float(bound)
-    if not 0 < number < math.inf:
-        raise InvalidValueError(f"bound must be a positive number of radians, not {bound!r}; try 0.785, which is pi/4.")
-    return number
+    return require_number("bound", bound, "a positive number of radians, such as 0.785", lambda x: 0 < x < math.inf)
 
 
 def shared_coordinates(owner: Int[Tensor, "masked_angle"]) -> Coordinates:
@@ -172,8 +168,6 @@ def _head_of_each_angle(angle_mask: AngleMask) -> Int[Tensor, "masked_angle"]:
     return layer * angle_mask.shape[1] + head
 
 
-SPACES: dict[str, Callable[[AngleMask, Gradient], Coordinates]] = {
-    "full": _full,
-    "head": _head,
-    "head-gradient": _head_gradient,
-}
+SPACES: Registry[Callable[[AngleMask, Gradient], Coordinates]] = Registry(
+    "space", {"full": _full, "head": _head, "head-gradient": _head_gradient}
+)

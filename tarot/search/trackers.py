@@ -5,15 +5,15 @@ The libraries are optional, and imported when a tracker is made. Where they writ
 the scores: step N is trial N.
 """
 
-import importlib
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tarot.arguments import Registry
 from tarot.edit.adapter import Adapter
-from tarot.errors import TarotError, UnknownName, install_extra
+from tarot.errors import import_package
 from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
 from tarot.search.loop import SearchResult
@@ -68,7 +68,7 @@ class TensorBoardCallback(_Tracker):
     """
 
     def __init__(self, log_dir: str | Path | None = None) -> None:
-        _import("tensorboard", "tensorboard")
+        import_package("tensorboard", "The tracker tensorboard", "tensorboard")
         self.log_dir = log_dir
 
     def begin(self, settings: Mapping[str, Any]) -> None:
@@ -99,7 +99,7 @@ class MLflowCallback(_Tracker):
     """
 
     def __init__(self) -> None:
-        self.mlflow = _import("mlflow", "mlflow")
+        self.mlflow = import_package("mlflow", "The tracker mlflow", "mlflow")
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Begin a run, unless one is active, and log the settings as its parameters."""
@@ -129,7 +129,7 @@ class WandbCallback(_Tracker):
     """
 
     def __init__(self) -> None:
-        self.wandb = _import("wandb", "wandb")
+        self.wandb = import_package("wandb", "The tracker wandb", "wandb")
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Begin a run, unless one is active, and keep the settings as its configuration."""
@@ -149,11 +149,14 @@ class WandbCallback(_Tracker):
             self.run.finish(exit_code=int(failed))
 
 
-TRACKERS: Mapping[str, Callable[[Path], Callback]] = {
-    "tensorboard": lambda folder: TensorBoardCallback(folder / "tensorboard"),
-    "mlflow": lambda folder: MLflowCallback(),
-    "wandb": lambda folder: WandbCallback(),
-}
+TRACKERS: Registry[Callable[[Path], Callback]] = Registry(
+    "tracker",
+    {
+        "tensorboard": lambda folder: TensorBoardCallback(folder / "tensorboard"),
+        "mlflow": lambda folder: MLflowCallback(),
+        "wandb": lambda folder: WandbCallback(),
+    },
+)
 """How to make each tracker for a search that writes to a folder."""
 
 
@@ -170,18 +173,8 @@ def make_trackers(names: Iterable[str], folder: Path) -> list[Callback]:
         ...
         tarot.errors.UnknownName: expected a known tracker, got 'tensorbord'; did you mean 'tensorboard'?
     """
-    names = list(names)
-    for name in names:
-        if name not in TRACKERS:
-            raise UnknownName("tracker", name, TRACKERS)
-    return [TRACKERS[name](folder) for name in names]
-
-
-def _import(module: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise TarotError(f"The library {module} is not installed.", hint=install_extra(extra)) from error
+    makers = [TRACKERS[name] for name in names]
+    return [make(folder) for make in makers]
 
 
 def _scores(trial: Trial, best: Trial, spent: int) -> Scores:

@@ -28,7 +28,7 @@ from tarot.search.pick import check_pick, pick_trial
 from tarot.search.policy_gradient import PATIENCE
 from tarot.search.problem import Evaluation, Problem
 from tarot.search.provenance import search_provenance, search_settings
-from tarot.search.registry import check_budget, default_budget
+from tarot.search.registry import default_budget, require_budget
 from tarot.search.retention import Retention, RetentionLimit, retained_contexts
 from tarot.search.space import Angles, Space
 from tarot.search.trials import Trial
@@ -163,7 +163,7 @@ def check_request(
     if is_black_box(config.objective) and config.objective != BLACK_BOX:
         resolve_function(config.objective, None)
     if budget is not None:
-        check_budget(config.search, budget)
+        require_budget(config.search, budget)
 
 
 def _check_function(config: TaRotConfig, objective: ModelFunction | None, serve: Serve | None) -> None:

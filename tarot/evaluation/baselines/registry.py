@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from types import MappingProxyType
 
-from tarot.errors import TarotError, UnknownName, install_extra
+from tarot.arguments import Registry
+from tarot.errors import TarotError, require_package
 
 
 @dataclass(frozen=True)
@@ -39,21 +39,28 @@ def _prompting(summary: str) -> Baseline:
 
 
 BASELINES: Mapping[str, Baseline] = MappingProxyType(
-    {
-        "all-shots": _prompting("all labelled documents as shots, as many as the context holds"),
-        "best-shots": _prompting("the best of ten draws of shots, by the likelihood of the other labels"),
-        "nearest-shots": _prompting("for each document the labelled ones nearest to it, by the model's own embedding"),
-        "batch-calibration": _prompting("few-shot answers, divided by their mean over the documents"),
-        "lora": _peft("LoRA of rank 8"),
-        "dora": _peft("DoRA of rank 8"),
-        "ia3": _peft("IA3"),
-        "oft": _peft("orthogonal finetuning in blocks of two, on the edited projections"),
-        "road": _peft("RoAd"),
-        "vera": _peft("VeRA of rank 256"),
-        "caa": Baseline("steering", "a mean difference of activations, added after one layer"),
-        "iti": Baseline("steering", "mean differences of head outputs, added to the heads that tell right from wrong"),
-        "eigenpruning": Baseline("eigenpruning", "drop singular values of attention matrices"),
-    }
+    Registry(
+        "baseline",
+        {
+            "all-shots": _prompting("all labelled documents as shots, as many as the context holds"),
+            "best-shots": _prompting("the best of ten draws of shots, by the likelihood of the other labels"),
+            "nearest-shots": _prompting(
+                "for each document the labelled ones nearest to it, by the model's own embedding"
+            ),
+            "batch-calibration": _prompting("few-shot answers, divided by their mean over the documents"),
+            "lora": _peft("LoRA of rank 8"),
+            "dora": _peft("DoRA of rank 8"),
+            "ia3": _peft("IA3"),
+            "oft": _peft("orthogonal finetuning in blocks of two, on the edited projections"),
+            "road": _peft("RoAd"),
+            "vera": _peft("VeRA of rank 256"),
+            "caa": Baseline("steering", "a mean difference of activations, added after one layer"),
+            "iti": Baseline(
+                "steering", "mean differences of head outputs, added to the heads that tell right from wrong"
+            ),
+            "eigenpruning": Baseline("eigenpruning", "drop singular values of attention matrices"),
+        },
+    )
 )
 
 
@@ -69,11 +76,7 @@ def check_baselines(names: Iterable[str]) -> None:
     """
     names = list(names)
     for name in names:
-        if name not in BASELINES:
-            raise UnknownName("baseline", name, BASELINES)
-        extra = BASELINES[name].extra
-        if extra and find_spec(extra) is None:
-            expected = f"the package {extra}, which the baseline {name} uses"
-            raise TarotError(expected, "none installed", install_extra(extra))
+        if extra := BASELINES[name].extra:
+            require_package(extra, f"The baseline {name}", extra)
     if len(set(names)) < len(names):
         raise TarotError("each baseline once", ", ".join(names))

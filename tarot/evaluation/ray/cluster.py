@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, chdir, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.util import find_spec
 from typing import Any, Self
 
 import torch
 from accelerate.utils import convert_file_size_to_int
 
 from tarot.edit.patch import restoring
-from tarot.errors import TarotError, install_extra
+from tarot.errors import TarotError, require_package
 from tarot.evaluation.cell_runner import ModelCache
 
 MOST_CPUS = 4096
@@ -184,9 +183,7 @@ def _describe(cpus: float, gpus: float, memory: float) -> str:
 
 def _connect(address: str | None) -> Any:
     """Connect to a cluster and return Ray's module."""
-    if not find_spec("ray"):
-        expected = "ray, which runs cells on other machines"
-        raise TarotError(expected, "none installed", install_extra("ray"))
+    require_package("ray", "The engine ray", "ray")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would send usage statistics to its makers
     import ray
 

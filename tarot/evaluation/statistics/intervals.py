@@ -2,7 +2,7 @@
 
 from scipy.special import ndtri
 
-from tarot.errors import TarotError
+from tarot.arguments import require_number, require_whole_number
 
 
 def standard_error(low: float, high: float, level: float) -> float:
@@ -21,8 +21,6 @@ def standard_error(low: float, high: float, level: float) -> float:
 
 
 def check_settings(level: float, resamples: int = 2) -> None:
-    """Raise TarotError unless `level` is in (0, 1) and there are at least 2 resamples."""
-    if not 0 < level < 1:
-        raise TarotError("a level between 0 and 1", repr(level), "for example 0.95")
-    if resamples < 2:
-        raise TarotError("at least 2 resamples", repr(resamples))
+    """Raise InvalidValueError unless `level` is in (0, 1) and there are at least 2 resamples."""
+    require_number("level", level, "between 0 and 1, such as 0.95", lambda x: 0 < x < 1)
+    require_whole_number("resamples", resamples, least=2)

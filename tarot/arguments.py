@@ -1,0 +1,116 @@
+"""What users pass: one check for each kind of value, and registries, which know their names."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral, Real
+from reprlib import repr as short
+from typing import TypeVar
+
+from tarot.errors import InvalidValueError, UnknownName
+
+Value = TypeVar("Value")
+
+
+class Registry(dict[str, Value]):
+    """Values by name, such as the searches; looking up another name raises UnknownName.
+
+    Args:
+        kind: what the names name, for the error.
+        values: by name.
+
+    Example:
+        >>> Registry("colour", {"red": 1})["rod"]
+        Traceback (most recent call last):
+        ...
+        tarot.errors.UnknownName: expected a known colour, got 'rod'; did you mean 'red'?
+    """
+
+    def __init__(self, kind: str, values: Mapping[str, Value]) -> None:
+        super().__init__(values)
+        self._kind = kind
+
+    def __missing__(self, name: str) -> Value:
+        raise UnknownName(self._kind, require_text(self._kind, name), self)
+
+
+def require_text(name: str, value: object) -> str:
+    """Return a string; InvalidValueError for anything else."""
+    if not isinstance(value, str):
+        raise InvalidValueError(f"{name} must be a string, not {value!r}.")
+    return value
+
+
+def require_flag(name: str, value: object) -> bool:
+    """Return True or False; InvalidValueError for anything else."""
+    if not isinstance(value, bool):
+        raise InvalidValueError(f"{name} must be True or False, not {value!r}.")
+    return value
+
+
+def require_whole_number(name: str, value: object, least: int = 0, note: str = "") -> int:
+    """Return an integer, NumPy's included; InvalidValueError for anything else, or for one below `least`.
+
+    Args:
+        name: of the argument.
+        value: the argument.
+        least: the smallest that is allowed.
+        note: follows `least` in the error.
+
+    Example:
+        >>> require_whole_number("budget", 6, least=1)
+        6
+    """
+    number = as_integer(value)
+    if number is None or number < least:
+        raise InvalidValueError(f"{name} must be a whole number of at least {least}{note}, not {value!r}.")
+    return number
+
+
+def require_number(name: str, value: object, allowed: str, is_allowed: Callable[[float], bool]) -> float:
+    """Return a number as a float; InvalidValueError for anything else, or unless it is allowed.
+
+    Args:
+        name: of the argument.
+        value: the argument.
+        allowed: what is allowed, for the error.
+        is_allowed: whether a number is.
+
+    Example:
+        >>> require_number("share", 1, "from 0 to 1", lambda number: 0 <= number <= 1)
+        1.0
+    """
+    number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    if not is_allowed(number):
+        raise InvalidValueError(f"{name} must be {allowed}, not {value!r}.")
+    return number
+
+
+def require_seed(seed: object) -> int:
+    """Return a seed that torch accepts; InvalidValueError for anything but an integer of at most 63 bits."""
+    value = as_integer(seed)
+    if value is None or abs(value) >= 2**63:
+        raise InvalidValueError(f"seed must be an integer of at most 63 bits, not {seed!r}.")
+    return value
+
+
+def require_names(name: str, value: str | Iterable[str]) -> list[str]:
+    """Return names as a list; a single string is one name.
+
+    Raises:
+        InvalidValueError: anything else than names.
+
+    Example:
+        >>> require_names("baselines", "lora"), require_names("baselines", ["lora", "caa"])
+        (['lora'], ['lora', 'caa'])
+    """
+    listed = [value] if isinstance(value, str) else list(value) if isinstance(value, Iterable) else [value]
+    if not all(isinstance(each, str) for each in listed):
+        raise InvalidValueError(f"{name} must be a name or a list of names, not {short(value)}.")
+    return listed
+
+
+def as_integer(value: object) -> int | None:
+    """Return the value of an integer, NumPy's included; None for anything else, booleans included."""
+    if isinstance(value, bool):
+        return None
+    return int(value) if isinstance(value, Integral) else None
