@@ -16,7 +16,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from tarot.edit.sites import find_sites
 from tarot.errors import TarotError
-from tarot.evaluation.baselines import trained
+from tarot.evaluation.baselines import prompt_tuning, trained, training
+from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.evaluation.baselines.eigenpruning import _attention_weights, _counts, _factorize, eigenpruning
 from tarot.evaluation.baselines.weights import WeightEdit
 from tarot.models.loaded_model import LoadedModel
@@ -26,7 +27,9 @@ from tarot.search.config import TaRotConfig
 from tarot.search.problem import Problem
 from tarot.search.retention import Retention
 
-TRAINED = {name: partial(train, seed=0) for name, train in trained.BASELINES.items()}
+TRAINED = {
+    name: partial(train, seed=0) for module in (trained, prompt_tuning) for name, train in module.BASELINES.items()
+}
 ALL = {**TRAINED, "eigenpruning": partial(eigenpruning, seed=0)}
 
 
@@ -46,13 +49,13 @@ def unchanged(model: PreTrainedModel, before: dict[str, tuple[Tensor, bool]]) ->
     return same and now.keys() == before.keys() and not hasattr(model, "peft_config")
 
 
-def score(objective: AnswerObjective, edit: WeightEdit) -> float:
+def score(objective: AnswerObjective, edit: BaselineEdit) -> float:
     with torch.no_grad(), edit.apply(objective.model):
         return float(objective.score_model())
 
 
 @pytest.mark.parametrize("baseline", ALL.values(), ids=ALL)
-def test_the_model_is_left_as_it_was(objective: AnswerObjective, baseline: Callable[..., WeightEdit]) -> None:
+def test_the_model_is_left_as_it_was(objective: AnswerObjective, baseline: Callable[..., BaselineEdit]) -> None:
     before = state(objective.model)
     edit = baseline(objective, 12)
     assert unchanged(objective.model, before)
@@ -64,7 +67,7 @@ def test_the_model_is_left_as_it_was(objective: AnswerObjective, baseline: Calla
 
 
 @pytest.mark.parametrize("baseline", TRAINED.values(), ids=TRAINED)
-def test_more_steps_raise_the_score(objective: AnswerObjective, baseline: Callable[..., WeightEdit]) -> None:
+def test_more_steps_raise_the_score(objective: AnswerObjective, baseline: Callable[..., BaselineEdit]) -> None:
     base = float(objective.score_model().detach())
     short, long = (score(objective, baseline(objective, budget)) for budget in (6, 60))
     assert base < short < long
@@ -72,7 +75,7 @@ def test_more_steps_raise_the_score(objective: AnswerObjective, baseline: Callab
 
 @pytest.mark.parametrize("baseline", TRAINED.values(), ids=TRAINED)
 def test_training_stops_at_the_target_score(
-    objective: AnswerObjective, baseline: Callable[..., WeightEdit], monkeypatch: pytest.MonkeyPatch
+    objective: AnswerObjective, baseline: Callable[..., BaselineEdit], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Training stops at the first step that reaches the score, as a search does."""
     reached = [score(objective, baseline(objective, budget)) for budget in (6, 9, 12)]
@@ -123,19 +126,19 @@ def test_the_best_step_within_the_limit_is_kept(allowed: set[int], kept: int) ->
 
     objective: Any = SimpleNamespace(score_model=score_model, target_score=math.inf)
     limit: Any = SimpleNamespace(parts=[SimpleNamespace(backward=backward)] * 4, max_kl=1.0, model_kl=model_kl)
-    trained._descend_within(limit, objective, optimizer, len(scores))
+    training._ascend_within(limit, objective, optimizer, len(scores))
     assert len({*map(tuple, steps)}) == len(scores)
     assert parameter.tolist() == steps[kept]
 
 
 def test_missing_gradients_are_zero_where_the_parameters_are() -> None:
     parameters = [torch.nn.Parameter(torch.ones(size, device="meta")) for size in (2, 3)]
-    flat = trained._flat_gradient([*parameters])
+    flat = training._flat_gradient([*parameters])
     assert flat.shape == (5,) and flat.device.type == "meta"
 
 
 @pytest.mark.parametrize("baseline", ALL.values(), ids=ALL)
-def test_results_depend_on_the_seed_alone(objective: AnswerObjective, baseline: Callable[..., WeightEdit]) -> None:
+def test_results_depend_on_the_seed_alone(objective: AnswerObjective, baseline: Callable[..., BaselineEdit]) -> None:
     torch.manual_seed(3)
     first = baseline(objective, 9)
     torch.manual_seed(4)
@@ -175,7 +178,7 @@ def test_a_model_that_peft_does_not_train_is_refused() -> None:
 
 
 def test_a_step_costs_three_evaluations() -> None:
-    assert [trained.n_steps(budget) for budget in (1, 3, 5, 6, 120)] == [1, 1, 1, 2, 40]
+    assert [training.n_steps(budget) for budget in (1, 3, 5, 6, 120)] == [1, 1, 1, 2, 40]
 
 
 # Eigenpruning
@@ -209,7 +212,7 @@ def test_numbers_of_singular_values(most: int, evaluations: int, counts: list[in
 
 
 @pytest.mark.parametrize("baseline", ALL.values(), ids=ALL)
-def test_an_objective_without_a_gradient_is_refused(baseline: Callable[..., WeightEdit]) -> None:
+def test_an_objective_without_a_gradient_is_refused(baseline: Callable[..., BaselineEdit]) -> None:
     model = byte_model()
     counted = AnswerObjective(model, SAMPLES, encode, answer_score="accuracy", sites=find_sites(model, "heads", [2, 3]))
     with pytest.raises(TarotError, match=r"a gradient, .* try log_probability"):

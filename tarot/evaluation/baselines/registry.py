@@ -54,6 +54,7 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
             "oft": _peft("orthogonal finetuning in blocks of two, on the edited projections"),
             "road": _peft("RoAd"),
             "vera": _peft("VeRA of rank 256"),
+            "prompt-tuning": Baseline("prompt_tuning", "20 trained vectors in front of every prompt", extra="peft"),
             "caa": Baseline("steering", "a mean difference of activations, added after one layer"),
             "iti": Baseline(
                 "steering", "mean differences of head outputs, added to the heads that tell right from wrong"
