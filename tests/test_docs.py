@@ -72,7 +72,7 @@ SUBSTITUTES = {
     "num_samples=20": "num_samples=4",
     "budget=120": "budget=6",
     "limit=200": "limit=4",
-    # A random model gains nothing, and a failed test saves no baseline for the page's next command.
+    # A random model gains nothing, and a failed test saves no reference run for the page's next command.
     "greedy_f1.low > 0": "greedy_f1.low >= -1",
     "greedy_f1.low > -0.05": "greedy_f1.low >= -1",
 }

@@ -128,7 +128,7 @@ def test_a_run_that_leaves_tests_out_writes_no_baseline(
         *CELLS, "--tarot-save-baseline=new.json", "--tarot-report=report", *options, no_reraise_ctrlc=True
     )
     assert result.ret == pytest.ExitCode.OK
-    result.stdout.fnmatch_lines(["*new.json is not written: no baseline is *"])
+    result.stdout.fnmatch_lines(["*new.json is not written: no reference run is *"])
     assert not (gated.path / "new.json").exists()
     assert "The test run did not finish." in (gated.path / "report" / "index.html").read_text()
 
@@ -155,7 +155,9 @@ def test_a_failed_test_writes_no_baseline(gated: pytest.Pytester, kind: str, exi
         path.unlink()
     options = ("--continue-on-collection-errors",) if kind == "collection" else ()
     result = gated.runpytest_inprocess(*CELLS, "--tarot-save-baseline=then.json", *options)
-    result.stdout.fnmatch_lines([f"*then.json {'stays as it was' if exists else 'is not written'}: no baseline is *"])
+    result.stdout.fnmatch_lines(
+        [f"*then.json {'stays as it was' if exists else 'is not written'}: no reference run is *"]
+    )
     assert path.exists() == exists
     assert not exists or path.read_bytes() == before
 

@@ -55,7 +55,7 @@ def test_a_gain_a_report_and_a_gate(
             f"{suite_folder / 'model'} *own_choice * 0 *",
             f"{suite_folder / 'model'} *own_choice * 2 *",
             "mean *of 2*",
-            "baseline of 2 cells saved in *baseline.json",
+            "reference run of 2 cells saved in *baseline.json",
             "report: *index.html",
         ]
     )
@@ -237,7 +237,7 @@ def test_a_stopped_run_does_not_replace_a_baseline(pytester: pytest.Pytester, sm
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BREAK", "1")
         failed = pytester.runpytest_inprocess(*saving, "-x")
-    failed.stdout.fnmatch_lines(["*b.json stays as it was: no baseline is saved after * stopped run"])
+    failed.stdout.fnmatch_lines(["*b.json stays as it was: no reference run is saved after * stopped run"])
     assert failed.ret == pytest.ExitCode.TESTS_FAILED and (pytester.path / "b.json").read_bytes() == before
 
 
@@ -246,10 +246,10 @@ def test_cells_that_are_not_measured_stay_in_a_baseline(pytester: pytest.Pyteste
     pytester.makepyfile(GAIN)
     saving = (*small_cell, "--tarot-save-baseline=b.json")
     both = pytester.runpytest_inprocess(*saving, "--tarot-seeds=0,1")
-    both.stdout.fnmatch_lines(["baseline of 2 cells saved in *b.json"])
+    both.stdout.fnmatch_lines(["reference run of 2 cells saved in *b.json"])
     before = (pytester.path / "b.json").read_text()
     one = pytester.runpytest_inprocess(*saving, "--tarot-seeds=1")
-    one.stdout.fnmatch_lines(["baseline of 2 cells saved in *b.json, 1 of them unchanged"])
+    one.stdout.fnmatch_lines(["reference run of 2 cells saved in *b.json, 1 of them unchanged"])
     assert [comparison.seed for comparison in load_comparisons(pytester.path / "b.json")] == [0, 1]
     (pytester.path / "b.json").write_text(before.replace('"seed": 0', '"seed": "0"'))
     broken = pytester.runpytest_inprocess(*saving)

@@ -19,9 +19,9 @@ PADDING = 3  # characters of a column beside its text
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
     """Print a table that fits the terminal: columns too many stand above each other, and no word is cut."""
     # A line break would add a row, and rich counts white space before a word as part of it.
-    cells = [[" ".join(printable(text).split()) for text in row] for row in (header, *rows)]
-    folded = fold_columns(cells, out.width - 1, PADDING, longest_word)
-    is_folded = len(folded[0]) < len(cells[0])
+    texts = [[" ".join(printable(text).split()) for text in row] for row in (header, *rows)]
+    folded = fold_columns(texts, out.width - 1, PADDING, longest_word)
+    is_folded = len(folded[0]) < len(texts[0])
     table = Table(title=title, title_justify="left", show_lines=is_folded)
     columns = list(zip(*folded, strict=True))
     for column, width in zip(columns, _widths(columns, out.width - 1), strict=True):

@@ -87,7 +87,7 @@ def format_model_card(
         ("fingerprint", _code(metadata["fingerprint"])),
         *_provenance_rows(provenance),
     ]
-    table = "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows)
+    table = "\n".join("| " + " | ".join(_escape_bars(text) for text in row) + " |" for row in rows)
     return f"""---
 {data.to_yaml()}
 ---
@@ -154,7 +154,7 @@ def _measured_section(measured: Sequence[Measurement]) -> str:
             f"gain {value:+.3f} over the unedited model, 95% CI [{low:+.3f}, {high:+.3f}]."
         )
         rows = [
-            f"| {_cell(_inline(name))} | {'' if labels is None else labels} | {score:.3f} |"
+            f"| {_escape_bars(_inline(name))} | {'' if labels is None else labels} | {score:.3f} |"
             for name, labels, score in each.scores
         ]
         parts.append("\n".join(("| arm | labelled documents seen | score |", "|---|---|---|", *rows)))
@@ -163,7 +163,7 @@ def _measured_section(measured: Sequence[Measurement]) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def _cell(markdown: str) -> str:
+def _escape_bars(markdown: str) -> str:
     return markdown.replace("|", r"\x7c")
 
 

@@ -25,15 +25,15 @@ def comparison_to_html(comparison: Comparison) -> str:
     (scored,) = score_comparisons([comparison])
     rows = []
     for name, score in scored.scores.items():
-        cells = [name, f"{score:.3f}", "", "", ""]
+        row = [name, f"{score:.3f}", "", "", ""]
         if gain := scored.gains.get(name):
             p = f"{gain.p:.3f}" if isinstance(gain, Gain) else ""
-            cells[2:] = [f"{gain.value:+.3f}", f"[{gain.low:+.3f}, {gain.high:+.3f}]", p]
-        rows.append(_row("td", cells))
+            row[2:] = [f"{gain.value:+.3f}", f"[{gain.low:+.3f}, {gain.high:+.3f}]", p]
+        rows.append(_row("td", row))
     title = f"{comparison.id}: {METRICS[HEADLINE].title}, {len(comparison.keys):,} documents"
     notes = "".join(f"<p>{escape(note)}</p>" for note in missing_number_notes(comparison))
     return f"<table><caption>{escape(title)}</caption>{_row('th', COLUMNS)}{''.join(rows)}</table>{notes}"
 
 
-def _row(tag: str, cells: tuple[str, ...] | list[str]) -> str:
-    return f"<tr>{''.join(f'<{tag}>{escape(text)}</{tag}>' for text in cells)}</tr>"
+def _row(tag: str, texts: tuple[str, ...] | list[str]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{escape(text)}</{tag}>' for text in texts)}</tr>"

@@ -1,4 +1,4 @@
-"""The end of a run: judge by the baseline, save a baseline, write a report."""
+"""The end of a run: judge it by the reference run, save it as one, write a report."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,15 +51,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _judge(state: SessionState, comparisons: "list[Comparison]") -> list[tuple[str, list[str]]]:
-    """Compare with the baseline; return the cells that fail, and why, in lines of which the first is the short form."""
-    if state.baseline is None:
+    """Compare with the reference run; return the cells that fail, each with its reasons, the short form first."""
+    if state.reference is None:
         return []
     from tarot.evaluation.regression import check_regressions
     from tarot.report.verdict_text import verdict_lines
 
     try:
         state.verdicts = check_regressions(
-            state.baseline, comparisons, state.values[TOLERANCE], allow_missing=state.values["allow-missing"]
+            state.reference, comparisons, state.values[TOLERANCE], allow_missing=state.values["allow-missing"]
         )
     except TarotError as error:
         return [("--tarot-baseline", [str(error)])]
@@ -78,13 +78,13 @@ def accept_change(state: SessionState) -> str:
         name = Path(name).relative_to(folder)
     command = f"run pytest with --tarot-save-baseline={name} instead of --tarot-baseline, and commit the file"
     measured = list(state.comparisons.values())
-    if len(update_reference(state.baseline or [], measured)) > len(measured):
+    if len(update_reference(state.reference or [], measured)) > len(measured):
         command += "; it keeps the cells that this run did not measure: to forget them, delete it first"
     return command
 
 
 def _save(state: SessionState, comparisons: "list[Comparison]", *, complete: bool) -> None:
-    """Save a baseline, if one is requested, every test has passed and the gate has not failed."""
+    """Save the run as a reference run, if that is requested, every test has passed and the gate has not failed."""
     path = state.values["save-baseline"]
     if not path:
         return
@@ -93,7 +93,7 @@ def _save(state: SessionState, comparisons: "list[Comparison]", *, complete: boo
 
     if comparisons and (state.failures or not complete):
         outcome = "stays as it was" if Path(path).exists() else "is not written"
-        reason = "no baseline is saved after a failed test, a failed gate or a stopped run"
+        reason = "no reference run is saved after a failed test, a failed gate or a stopped run"
         state.notes.append(f"{path} {outcome}: {reason}")
         return
     # Cells of the old file that this run did not measure stay in it.
@@ -104,7 +104,7 @@ def _save(state: SessionState, comparisons: "list[Comparison]", *, complete: boo
     unchanged = len(cells) - len(comparisons)
     state.notes += _changed_settings(state.saved or [], cells)
     state.notes.append(
-        f"baseline of {len(cells)} cell{'s' * (len(cells) != 1)} saved in {path}"
+        f"reference run of {len(cells)} cell{'s' * (len(cells) != 1)} saved in {path}"
         + (f", {unchanged} of them unchanged" if unchanged else "")
     )
 

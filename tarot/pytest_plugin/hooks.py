@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Collector(state), "tarot-collector")
         _check_writable("--tarot-report", values["report"], folder=True)
         _check_writable("--tarot-save-baseline", values["save-baseline"], folder=False)
-        state.baseline = _load("--tarot-baseline", values["baseline"])
+        state.reference = _load("--tarot-baseline", values["baseline"])
         if (path := values["save-baseline"]) and Path(path).exists():
             state.saved = _load("--tarot-save-baseline", path)
 

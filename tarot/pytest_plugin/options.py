@@ -179,7 +179,7 @@ OPTIONS: Mapping[str, Option] = {
     "cache": Option(parse_name, "folder of tuned adapters (default: in pytest's cache)", None, path=True),
     "baseline": Option(parse_name, "fail if a cell is worse than in this file, or not measured", None, path=True),
     "allow-missing": Option(
-        parse_flag, "pass cells, documents and arms of the baseline that were not measured", False, flag=True
+        parse_flag, "pass cells, documents and arms of the reference run that were not measured", False, flag=True
     ),
     "save-baseline": Option(parse_name, "write the cells to this file, unless a test fails", None, path=True),
     "report": Option(parse_name, "write an HTML report into this folder", None, path=True),

@@ -32,7 +32,7 @@ class SessionState:
             a suite may replace the fixture `tarot_model`.
         unsent: comparisons that no report of a test has carried to the controlling process yet.
         unsent_notes: notes likewise.
-        baseline: cells of `--tarot-baseline`. This and the following are of the controlling process.
+        reference: cells of `--tarot-baseline`. This and the following are of the controlling process.
         saved: cells that the file of `--tarot-save-baseline` holds before the run.
         comparisons: what the tests measured, by identity.
         notes: lines for the summary.
@@ -48,7 +48,7 @@ class SessionState:
     gains: dict[tuple[CellRequest, "LoadedModel | None"], "TarotGain | TarotError"] = field(default_factory=dict)
     unsent: "list[Comparison]" = field(default_factory=list)
     unsent_notes: list[str] = field(default_factory=list)
-    baseline: "list[Comparison] | None" = None
+    reference: "list[Comparison] | None" = None
     saved: "list[Comparison] | None" = None
     comparisons: "dict[Any, Comparison]" = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

@@ -31,7 +31,7 @@ def aligned(rows: Sequence[Sequence[str]], width: int = 80) -> list[list[str]]:
 
 
 def _even_heights(rows: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Return the cells of each row with as many lines each."""
+    """Return the texts of each row with as many lines each."""
     height = max(text.count("\n") for row in rows for text in row)
     return [[text + "\n" * (height - text.count("\n")) for text in row] for row in rows]
 
@@ -42,13 +42,13 @@ def fold_columns(
     """Put neighbouring columns above each other, as lines of one, if a row does not fit.
 
     Args:
-        rows: cells of a table, the header first, without line breaks.
+        rows: texts of a table, the header first, without line breaks.
         width: characters of a line.
         padding: characters beside the text of a column.
         size: characters that a text needs at least.
 
     Returns:
-        The same cells in fewer columns, with as few lines a row as fit and then as many columns; in one column if they
+        The same texts in fewer columns, with as few lines a row as fit and then as many columns; in one column if they
         fit in no other way.
     """
     columns = list(zip(*rows, strict=True))

@@ -18,7 +18,7 @@ class DocumentTable:
 
     Attributes:
         columns: title and kind of each: `number`, `text`, `answer`, and `outcome` for the last.
-        rows: one cell a column.
+        rows: one text a column.
         outcomes: each outcome with its number of documents, those that are not listed included.
         note: what the table leaves out, a sentence; "" if nothing.
     """

@@ -59,8 +59,8 @@ def head_map(
         # The scale has axes of its own: with few heads it is wider than the map.
         scale = figure.add_axes((0, 1 / height, SCALE_STEPS / max(n_heads, 1), 1 / height))
         _draw_scale(scale, -peak if any(value < 0 for row in values for value in row) else 0.0, peak, unit)
-        cells = [(abs(value), layers[y], x, value) for y, row in enumerate(values) for x, value in enumerate(row)]
-        _, layer, head, value = max(cells, default=(0, 0, 0, 0.0))
+        heads = [(abs(value), layers[y], x, value) for y, row in enumerate(values) for x, value in enumerate(row)]
+        _, layer, head, value = max(heads, default=(0, 0, 0, 0.0))
         largest = f"largest: {signed(value)} {unit} at layer {layer}, head {head}"
         return svg(figure, name, title, largest if peak else f"all are zero: {all_zero}")
 
