@@ -8,10 +8,10 @@ from typing import TypeVar
 
 from tarot.errors import InvalidValueError, UnknownName
 
-Value = TypeVar("Value")
+_Value = TypeVar("_Value")
 
 
-class Registry(dict[str, Value]):
+class Registry(dict[str, _Value]):
     """Values by name, such as the searches; looking up another name raises UnknownName.
 
     Args:
@@ -25,11 +25,11 @@ class Registry(dict[str, Value]):
         tarot.errors.UnknownName: expected a known colour, got 'rod'; did you mean 'red'?
     """
 
-    def __init__(self, kind: str, values: Mapping[str, Value]) -> None:
+    def __init__(self, kind: str, values: Mapping[str, _Value]) -> None:
         super().__init__(values)
         self._kind = kind
 
-    def __missing__(self, name: str) -> Value:
+    def __missing__(self, name: str) -> _Value:
         raise UnknownName(self._kind, require_text(self._kind, name), self)
 
 

@@ -81,9 +81,9 @@ class StepProgress:
         if self._bar is not None:
             self._bars.update(self._bar, completed=done, total=total, description=f"{name}  {note}".rstrip())
 
-    def begin_part(self, name: str, number: int, total: int, kind: str = "arm") -> None:
+    def begin_part(self, name: str, number: int, total: int) -> None:
         """Name the part that the next steps belong to: `edited, arm 3 of 7`."""
-        self.part = f"{name}, {kind} {number} of {total}"
+        self.part = f"{name}, arm {number} of {total}"
 
     def print(self, line: str) -> None:
         """Print a message above the bar."""

@@ -20,7 +20,6 @@ from tarot.errors import InvalidValueError, TarotError
 from tarot.evaluation.as_tuned import (
     check_as_tuned,
     config_of,
-    evaluate_as_tuned,
     evaluation_shots,
     kept_limit,
     tuning_samples,
@@ -34,7 +33,6 @@ from tarot.evaluation.in_context import (
     calibrate,
     can_calibrate,
     draw_shots,
-    evaluate_with_shots,
     labelled_documents,
     question_frame,
 )
@@ -55,7 +53,6 @@ from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.documents import Doc, check_answers, document_key
 from tarot.objectives.shots import resolve_num_fewshot
 from tarot.objectives.task_loading import load_task
-from tarot.search.config import TaRotConfig
 from tarot.search.provenance import LIBRARIES
 
 
@@ -157,8 +154,8 @@ def compare(
     n_shots = own_shots or min(int(resolve_num_fewshot(task, num_fewshot)), len(labelled))
     _check_draws(draws, n_shots)
 
-    answering = _Answering(loaded, config, task, labelled, include_path, limit, batch_size, base_answers, answers)
     setting = Setting(loaded, config, task, labelled, n_shots, _budget(adapter), include_path, limit, batch_size)
+    answering = _Answering(setting, base_answers, answers)
     n_labels = count_labels(setting.config)
     prompted = [ZERO_SHOT, FEW_SHOT] if n_shots else [ZERO_SHOT]
     calibrated = [f"{name} calibrated" for name in prompted] if can_calibrate(task) else []
@@ -259,13 +256,7 @@ def compare(
 class _Answering:
     """The ways in which a model answers the documents of one task, each timed."""
 
-    loaded: LoadedModel
-    config: TaRotConfig
-    task: Task
-    labelled: Sequence[Doc]
-    include_path: str | Path | None
-    limit: int | float | None
-    batch_size: int | None
+    setting: Setting
     base_answers: BaseAnswers | None
     answers: str | Path | None
 
@@ -274,62 +265,41 @@ class _Answering:
         if self.base_answers is None:
             return self._as_tuned(None, num_fewshot)
         # By the model itself: another one may have its name.
-        place = str(self.include_path)
-        key = (self.loaded, self.config.task, place, num_fewshot, self.limit, self.config.apply_chat_template)
+        setting, config, place = self.setting, self.setting.config, str(self.setting.include_path)
+        key = (setting.loaded, config.task, place, num_fewshot, setting.limit, config.apply_chat_template)
         if key not in self.base_answers:
             self.base_answers[key] = self._as_tuned(None, num_fewshot)
         return self.base_answers[key]
 
     def edited(self, edit: Adapter) -> TimedDocuments:
         """Return an edited model's answers to the prompts that the adapter was tuned on."""
-        return self._as_tuned(edit, evaluation_shots(self.config))
+        return self._as_tuned(edit, evaluation_shots(self.setting.config))
 
     def with_shots(self, shots: Sequence[Doc]) -> TimedDocuments:
         """Return the base model's answers to prompts that begin with these shots."""
-        return self._timed(
-            lambda: evaluate_with_shots(
-                self.loaded,
-                self.config.task,
-                shots,
-                include_path=self.include_path,
-                limit=self.limit,
-                apply_chat_template=self.config.apply_chat_template,
-                batch_size=self.batch_size,
-                answers=self.answers,
-            )
-        )
+        return self._timed(lambda: self.setting.answer_with(shots, answers=self.answers))
 
     def written(self, answers: TimedDocuments, edit: Adapter | None = None) -> TimedDocuments:
         """Return the same answers with what the model wrote outside the choices."""
-        texts = write_outside(self.loaded, self.task, answers.documents, edit, self.batch_size)
+        texts = write_outside(self.setting.loaded, self.setting.task, answers.documents, edit, self.setting.batch_size)
         return answers._replace(written=texts)
 
     def calibrated(self, answers: TimedDocuments) -> TimedDocuments:
         """Return the same answers after contextual calibration."""
         started = time.perf_counter()
-        frame = question_frame([str(self.task.doc_to_text(doc)) for doc in self.labelled])
-        documents = calibrate(self.loaded, self.task, answers.documents, frame)
+        task = self.setting.task
+        frame = question_frame([str(task.doc_to_text(doc)) for doc in self.setting.labelled])
+        documents = calibrate(self.setting.loaded, task, answers.documents, frame)
         return TimedDocuments(documents, round(answers.seconds + time.perf_counter() - started, 3))
 
     def _as_tuned(self, edit: Adapter | None, num_fewshot: int) -> TimedDocuments:
-        answers = self._timed(
-            lambda: evaluate_as_tuned(
-                self.loaded,
-                self.config,
-                edit,
-                num_fewshot=num_fewshot,
-                include_path=self.include_path,
-                limit=self.limit,
-                batch_size=self.batch_size,
-                answers=self.answers,
-            )
-        )
+        answers = self._timed(lambda: self.setting.answer_as_tuned(edit, num_fewshot, self.answers))
         return self.written(answers, edit)
 
     def _timed(self, run: Callable[[], dict[str, Any]]) -> TimedDocuments:
         started = time.perf_counter()
         results = run()
-        documents = logged_documents(results, self.config.task)
+        documents = logged_documents(results, self.setting.config.task)
         seconds = round(time.perf_counter() - started + results.get("earlier_seconds", 0.0), 3)
         return TimedDocuments(documents, seconds, str(results.get("config", {}).get("description", "")))
 

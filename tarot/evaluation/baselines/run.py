@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from tarot.evaluation.as_tuned import evaluate_as_tuned
 from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.evaluation.baselines.prompting import Answered
 from tarot.evaluation.baselines.registry import BASELINES
@@ -51,14 +50,7 @@ def run_baseline(name: str, setting: Setting) -> BaselineAnswers:
             return BaselineAnswers(answered.documents, answered.labels, 0.0, seconds, 0, peak.read())
         edit = make_edit(name, setting)
         prepared = time.perf_counter()
-        results = evaluate_as_tuned(
-            setting.loaded,
-            setting.config,
-            edit,
-            include_path=setting.include_path,
-            limit=setting.limit,
-            batch_size=setting.batch_size,
-        )
+        results = setting.answer_as_tuned(edit)
         return BaselineAnswers(
             logged_documents(results, setting.config.task),
             count_labels(setting.config),

@@ -8,7 +8,10 @@ from typing import Any
 
 from lm_eval.api.task import Task
 
+from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
+from tarot.evaluation.as_tuned import evaluate_as_tuned
+from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.evaluation.in_context import evaluate_with_shots
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
@@ -78,8 +81,29 @@ class Setting:
         problem = Problem.from_config(self.loaded, config, self.include_path, self.batch_size)
         return Retention.from_problem(self.loaded, problem, self.include_path, self.batch_size)
 
+    def answer_as_tuned(
+        self,
+        edit: Adapter | BaselineEdit | None,
+        num_fewshot: int | None = None,
+        answers: str | Path | None = None,
+    ) -> dict[str, Any]:
+        """Return lm-eval's results of the model with an edit; arguments as for `evaluate_as_tuned`."""
+        return evaluate_as_tuned(
+            self.loaded,
+            self.config,
+            edit,
+            num_fewshot=num_fewshot,
+            include_path=self.include_path,
+            limit=self.limit,
+            batch_size=self.batch_size,
+            answers=answers,
+        )
+
     def answer_with(
-        self, shots: Sequence[Doc], choose: Callable[[Task, Doc], Sequence[Doc]] | None = None
+        self,
+        shots: Sequence[Doc],
+        choose: Callable[[Task, Doc], Sequence[Doc]] | None = None,
+        answers: str | Path | None = None,
     ) -> dict[str, Any]:
         """Return lm-eval's results of the unedited model with shots; arguments as for `evaluate_with_shots`."""
         return evaluate_with_shots(
@@ -91,4 +115,5 @@ class Setting:
             limit=self.limit,
             apply_chat_template=self.config.apply_chat_template,
             batch_size=self.batch_size,
+            answers=answers,
         )
