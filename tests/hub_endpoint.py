@@ -7,10 +7,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import pytest
 import yaml
+from huggingface_hub import constants
 
 REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
 
@@ -32,8 +35,17 @@ class Hub(ThreadingHTTPServer):
 
 
 @contextmanager
-def run_hub() -> Iterator[Hub]:
+def run_hub(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[Hub]:
+    """Run a hub on this machine, which huggingface_hub takes for the real one."""
     with Hub() as hub:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        # HF_ENDPOINT sets this, but only before huggingface_hub is imported.
+        monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+        template = f"{hub.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
         thread = Thread(target=hub.serve_forever, daemon=True)
         thread.start()
         try:

@@ -41,6 +41,7 @@ WITHOUT_TORCH = (
     "models.hub_cache",
     "models.listing",
     "models.wheels",
+    "objectives.front",
     "evaluation.cell_runner",
     "evaluation.changes",
     "evaluation.html_table",

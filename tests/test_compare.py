@@ -12,6 +12,7 @@ from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import ShapeMismatch, TarotError
+from tarot.evaluation.baselines.setting import Setting
 from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import check_scorable, read_answers
@@ -283,7 +284,7 @@ def test_tasks_without_right_answers_are_refused_before_any_is_answered(
     folder = write_tasks(tmp_path)
     (file := folder / "generate.yaml").write_text(file.read_text().replace("metric: exact_match", "metric: bleu"))
     adapter = tuned(loaded, folder, task="own_generate")
-    monkeypatch.setattr("tarot.evaluation.compare.evaluate_as_tuned", lambda *_, **__: pytest.fail("answered"))
+    monkeypatch.setattr(Setting, "answer_as_tuned", lambda *_: pytest.fail("answered"))
     with pytest.raises(TarotError, match="expected choices or the metric exact_match in own_generate, got bleu"):
         compare(loaded.model, loaded.tokenizer, adapter, include_path=folder)
     text = (file := folder / "loglikelihood.yaml").read_text().replace("metric: acc", "metric: byte_perplexity")
@@ -312,7 +313,7 @@ def test_adapters_without_a_record_of_their_tuning(loaded: LoadedModel, folder: 
 def test_an_adapter_of_another_model_is_refused_before_the_base_answers(
     loaded: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tarot.evaluation.compare.evaluate_as_tuned", lambda *_, **__: pytest.fail("answered"))
+    monkeypatch.setattr(Setting, "answer_as_tuned", lambda *_: pytest.fail("answered"))
     adapter = tuned(loaded, folder)
     other = replace(adapter, angles=adapter.angles[:, :-1])
     with pytest.raises(ShapeMismatch, match="this adapter is for another model"):

@@ -1,36 +1,20 @@
 """Perplexity and KL divergence against loops over tokens."""
 
-from functools import cache
 from math import exp
 
 import pytest
 import torch
-from checkpoint import byte_model
+from adapters import TEXT, byte_adapter, model_of_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tarot.analysis.divergence import measure_divergence
-from tarot.edit.adapter import Adapter, Edit
-from tarot.edit.rotation import ROTARY
-from tarot.edit.sites import find_sites
-
-model_of_bytes = cache(byte_model)
-
-
-TEXT = torch.randint(2, 258, (5, 17), generator=torch.Generator().manual_seed(0))
-
-
-def an_adapter(scale: float = 1.0, seed: int = 0) -> Adapter:
-    model = model_of_bytes()
-    angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed)) * scale
-    sites = find_sites(model, "heads", 0.5)
-    return Adapter(angles, Edit.from_sites(model, "heads", sites, ROTARY), {"task": "own_choice", "budget": 4})
 
 
 @given(st.floats(0, 3), st.integers(0, 1000))
 @settings(max_examples=25)
 def test_divergence_is_not_negative_and_zero_at_strength_0(scale: float, seed: int) -> None:
-    adapter = an_adapter(scale, seed)
+    adapter = byte_adapter(scale, seed)
     identity, full = measure_divergence(model_of_bytes(), [adapter.scaled(0.0), adapter], TEXT)
     assert (identity.kl.value, identity.kl.low, identity.kl.high) == (0, 0, 0)
     assert identity.perplexity == identity.base_perplexity == full.base_perplexity
@@ -40,7 +24,7 @@ def test_divergence_is_not_negative_and_zero_at_strength_0(scale: float, seed: i
 
 
 def test_divergence_equals_that_of_single_tokens() -> None:
-    model, adapter = model_of_bytes(), an_adapter()
+    model, adapter = model_of_bytes(), byte_adapter()
     (measured,) = measure_divergence(model, [adapter], TEXT)
     divergence, before, after = [], [], []
     for text in TEXT:
@@ -58,9 +42,9 @@ def test_divergence_equals_that_of_single_tokens() -> None:
 
 
 def test_batches_of_any_size_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    together = measure_divergence(model_of_bytes(), [an_adapter()], TEXT)
+    together = measure_divergence(model_of_bytes(), [byte_adapter()], TEXT)
     monkeypatch.setattr("tarot.analysis.divergence.MAX_LOGITS", 1)
     steps = []
-    alone = measure_divergence(model_of_bytes(), [an_adapter()], TEXT, on_step=lambda *step: steps.append(step))
+    alone = measure_divergence(model_of_bytes(), [byte_adapter()], TEXT, on_step=lambda *step: steps.append(step))
     assert alone[0].kl.value == pytest.approx(together[0].kl.value, abs=1e-6)
     assert [done for _, done, _ in steps] == [1, 2, 3, 4, 5]

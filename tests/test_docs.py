@@ -23,7 +23,6 @@ import pytest
 from checkpoint import byte_model, save_checkpoint, write_gguf
 from chromium import CHROMIUM, Chromium
 from hub_endpoint import run_hub
-from huggingface_hub import constants
 from lm_eval.tasks.manager import TaskManager
 from markdown_it import MarkdownIt
 
@@ -166,14 +165,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run a hub on this machine for the pages that push."""
-    with run_hub() as running:
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "ENDPOINT", running.address)
-        template = f"{running.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
+    with run_hub(monkeypatch, tmp_path / "hub"):
         yield
 
 

@@ -50,15 +50,7 @@ def an_adapter(**provenance: object) -> Adapter:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with run_hub() as running:
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        # HF_ENDPOINT sets this, but only before huggingface_hub is imported.
-        monkeypatch.setattr(constants, "ENDPOINT", running.address)
-        template = f"{running.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
+    with run_hub(monkeypatch, tmp_path / "cache") as running:
         yield running
 
 

@@ -2,23 +2,17 @@
 
 import math
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from adapters import TEXT, byte_adapter, loaded_bytes, model_of_bytes
 from checkpoint import byte_model, byte_tokenizer
 
 from tarot.analysis.divergence import measure_divergence
 from tarot.analysis.neutral_text import neutral_text
-from tarot.edit.adapter import Adapter, Edit
-from tarot.edit.rotation import ROTARY
-from tarot.edit.sites import find_sites
 from tarot.errors import TarotError
-from tarot.models.loaded_model import LoadedModel
 from tarot.models.own_text import sample_texts
-
-model_of_bytes = cache(byte_model)
 
 
 @pytest.fixture(autouse=True)
@@ -26,23 +20,9 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
-def loaded(seed: int = 0, **model: int) -> LoadedModel:
-    return LoadedModel("bytes", byte_model(seed=seed, **model) if seed or model else model_of_bytes(), byte_tokenizer())
-
-
-def an_adapter(scale: float = 1.0, seed: int = 0) -> Adapter:
-    model = model_of_bytes()
-    angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed)) * scale
-    sites = find_sites(model, "heads", 0.5)
-    return Adapter(angles, Edit.from_sites(model, "heads", sites, ROTARY), {"task": "own_choice", "budget": 4})
-
-
-TEXT = torch.randint(2, 258, (5, 17), generator=torch.Generator().manual_seed(0))
-
-
 def test_text_equals_sampling_without_a_cache() -> None:
     model = model_of_bytes()
-    text = neutral_text(loaded(), 60, seed=3)
+    text = neutral_text(loaded_bytes(), 60, seed=3)
     generator = torch.Generator().manual_seed(3)
     oracle = torch.zeros(1, 1, dtype=torch.long)
     for _ in range(60):
@@ -53,28 +33,28 @@ def test_text_equals_sampling_without_a_cache() -> None:
 
 
 def test_text_depends_on_length_and_seed() -> None:
-    text = neutral_text(loaded(), 700)
+    text = neutral_text(loaded_bytes(), 700)
     assert text.shape == (3, 257) and set(text[:, 0].tolist()) == {0}
-    assert torch.equal(text, neutral_text(loaded(), 700))
-    assert not torch.equal(text, neutral_text(loaded(), 700, seed=1))
-    assert neutral_text(loaded(max_length=40), 100).shape == (3, 40)
+    assert torch.equal(text, neutral_text(loaded_bytes(), 700))
+    assert not torch.equal(text, neutral_text(loaded_bytes(), 700, seed=1))
+    assert neutral_text(loaded_bytes(max_length=40), 100).shape == (3, 40)
 
 
 def test_batch_size_bounds_each_pass_and_does_not_change_the_text(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     passes: list[int] = []
-    text, divergences = neutral_text(loaded(), 1000), measure_divergence(model_of_bytes(), [an_adapter()], TEXT)
+    text, divergences = neutral_text(loaded_bytes(), 1000), measure_divergence(model_of_bytes(), [byte_adapter()], TEXT)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # an empty cache folder
     hook = model_of_bytes().register_forward_pre_hook(
         lambda _, args, kwargs: passes.append(len(kwargs["input_ids"])), with_kwargs=True
     )
     try:
-        assert torch.equal(neutral_text(loaded(), 1000, batch_size=3), text) and set(passes) == {
+        assert torch.equal(neutral_text(loaded_bytes(), 1000, batch_size=3), text) and set(passes) == {
             2
         }  # four texts in two passes
         passes.clear()
-        (batched,) = measure_divergence(model_of_bytes(), [an_adapter()], TEXT, 2)
+        (batched,) = measure_divergence(model_of_bytes(), [byte_adapter()], TEXT, 2)
         assert set(passes) == {1, 2} and batched.kl.value == pytest.approx(divergences[0].kl.value, rel=1e-4)
     finally:
         hook.remove()
@@ -82,15 +62,15 @@ def test_batch_size_bounds_each_pass_and_does_not_change_the_text(
 
 def test_text_is_sampled_once_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     steps: list[tuple[str, int, int]] = []
-    first = neutral_text(loaded(), 30, on_step=lambda *step: steps.append(step))
+    first = neutral_text(loaded_bytes(), 30, on_step=lambda *step: steps.append(step))
     assert steps[-1] == ("writing neutral text", 30, 30)
     steps.clear()
-    assert torch.equal(first, neutral_text(loaded(), 30, on_step=lambda *step: steps.append(step))) and not steps
-    neutral_text(loaded(seed=1), 30, on_step=lambda *step: steps.append(step))
+    assert torch.equal(first, neutral_text(loaded_bytes(), 30, on_step=lambda *step: steps.append(step))) and not steps
+    neutral_text(loaded_bytes(seed=1), 30, on_step=lambda *step: steps.append(step))
     assert steps  # another model has another text
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # a cache folder that cannot be written
-    assert torch.equal(first, neutral_text(loaded(), 30))
+    assert torch.equal(first, neutral_text(loaded_bytes(), 30))
 
 
 def test_a_model_without_numbers_is_an_error() -> None:
@@ -102,10 +82,10 @@ def test_a_model_without_numbers_is_an_error() -> None:
 
 def test_errors() -> None:
     with pytest.raises(TarotError, match="token"):
-        neutral_text(loaded(), 0)
+        neutral_text(loaded_bytes(), 0)
     with pytest.raises(TarotError, match="seed"):
-        neutral_text(loaded(), 30, seed=2**64)
+        neutral_text(loaded_bytes(), 30, seed=2**64)
     tokenizer = byte_tokenizer()
     tokenizer.bos_token = tokenizer.eos_token = None
     with pytest.raises(TarotError, match="tokenizer"):
-        neutral_text(replace(loaded(), tokenizer=tokenizer), 30)
+        neutral_text(replace(loaded_bytes(), tokenizer=tokenizer), 30)

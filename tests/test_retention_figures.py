@@ -1,23 +1,11 @@
 """The figure of a search under a limit of divergence, in the page."""
 
 from fabricated import Page, fabricated
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tarot.report.page import render, write_report
-from tarot.report.retention_figures import trade_off_figure, trade_off_front
+from tarot.report.retention_figures import trade_off_figure
 
 TRIALS = ((0.0, -2.0), (0.02, -1.0), (0.05, -1.5))
-
-
-@given(st.lists(st.tuples(st.floats(0, 1), st.floats(-3, 0)), min_size=1, max_size=8))
-def test_the_front_has_every_trial_that_no_other_beats(points: list[tuple[float, float]]) -> None:
-    front = trade_off_front(points)
-    assert front == sorted(front) and set(front) <= set(points)
-    for kl, score in points:  # each is on the front, or another is as good in both
-        assert any(other <= kl and better >= score for other, better in front)
-    for kl, score in front:
-        assert not any(other <= kl and better >= score and (other, better) != (kl, score) for other, better in points)
 
 
 def test_draws_the_trials_the_front_and_the_limit() -> None:

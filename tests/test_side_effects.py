@@ -3,21 +3,18 @@
 import csv
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from adapters import TEXT, byte_adapter, loaded_bytes, model_of_bytes
 from checkpoint import byte_model, byte_tokenizer, write_tasks
 
 from tarot.analysis.divergence import Divergence, measure_divergence
 from tarot.analysis.side_effects import SideEffects, check_side_effects, measure_side_effects
 from tarot.analysis.task_changes import measure_task_changes
 from tarot.analysis.trade_off import StrengthPoint, measure_trade_off
-from tarot.edit.adapter import Adapter, Edit
-from tarot.edit.rotation import ROTARY
-from tarot.edit.sites import find_sites
 from tarot.errors import TarotError
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.means import Mean
@@ -25,26 +22,10 @@ from tarot.models.loaded_model import LoadedModel
 from tarot.report.side_effect_words import read_costs
 from tarot.report.side_effects import write_side_effects
 
-model_of_bytes = cache(byte_model)
-
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-
-
-def loaded(seed: int = 0, **model: int) -> LoadedModel:
-    return LoadedModel("bytes", byte_model(seed=seed, **model) if seed or model else model_of_bytes(), byte_tokenizer())
-
-
-def an_adapter(scale: float = 1.0, seed: int = 0) -> Adapter:
-    model = model_of_bytes()
-    angles = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed)) * scale
-    sites = find_sites(model, "heads", 0.5)
-    return Adapter(angles, Edit.from_sites(model, "heads", sites, ROTARY), {"task": "own_choice", "budget": 4})
-
-
-TEXT = torch.randint(2, 258, (5, 17), generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +34,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_identity_changes_no_task(folder: Path) -> None:
-    adapters = [an_adapter().scaled(0.0), an_adapter(3.0)]
+    adapters = [byte_adapter().scaled(0.0), byte_adapter(3.0)]
     names = ["own_choice", "own_loglikelihood"]
-    nothing, row = measure_task_changes(loaded(), adapters, names, include_path=folder)
+    nothing, row = measure_task_changes(loaded_bytes(), adapters, names, include_path=folder)
     assert nothing.keys() == row.keys() == set(names)
     for change in nothing.values():
         gain = change.gain
@@ -69,7 +50,7 @@ def test_documents_without_a_number_are_counted_and_named(folder: Path, tmp_path
     broken = LoadedModel("bytes", byte_model(), byte_tokenizer())
     (token,) = broken.tokenizer.encode("3", add_special_tokens=False)
     broken.model.get_input_embeddings().weight[token] = torch.nan  # the questions are item 1000 to 1011
-    (row,) = measure_task_changes(broken, [an_adapter()], ["own_choice"], include_path=folder, limit=6)
+    (row,) = measure_task_changes(broken, [byte_adapter()], ["own_choice"], include_path=folder, limit=6)
     change = row["own_choice"]
     assert change.without_number == (3,) and change.gain.n == 6
     point = StrengthPoint(1.0, change, Divergence(40, 1.0, 1.0, Mean(0.0, 0.0, 0.0)))
@@ -82,18 +63,18 @@ def test_documents_without_a_number_are_counted_and_named(folder: Path, tmp_path
 
 
 def test_a_trade_off_goes_from_the_base_to_the_adapter(folder: Path) -> None:
-    adapter = an_adapter()
-    (first, half, last) = measure_trade_off(loaded(), adapter, TEXT, (0.0, 0.5, 1.0), include_path=folder)
+    adapter = byte_adapter()
+    (first, half, last) = measure_trade_off(loaded_bytes(), adapter, TEXT, (0.0, 0.5, 1.0), include_path=folder)
     assert (first.change.gain.value, first.drift.kl.value) == (0, 0)
     assert 0 < half.drift.kl.value < last.drift.kl.value
     assert [last.drift] == measure_divergence(model_of_bytes(), [adapter], TEXT)
-    (row,) = measure_task_changes(loaded(), [adapter], ["own_choice"], include_path=folder, num_fewshot=0)
+    (row,) = measure_task_changes(loaded_bytes(), [adapter], ["own_choice"], include_path=folder, num_fewshot=0)
     assert row["own_choice"] == last.change
 
 
 def test_strengths_are_from_0_to_1(folder: Path) -> None:
     with pytest.raises(TarotError, match="strength"):
-        measure_trade_off(loaded(), an_adapter(), TEXT, (0.0, 1.5), include_path=folder)
+        measure_trade_off(loaded_bytes(), byte_adapter(), TEXT, (0.0, 1.5), include_path=folder)
 
 
 @pytest.mark.parametrize(
@@ -114,16 +95,16 @@ def test_errors_are_raised_before_anything_runs(
         "on_step": lambda *step: steps.append(step),
     }
     with pytest.raises(TarotError, match=message):
-        measure_side_effects(loaded(**model), {"one": an_adapter()}, **arguments | options)
+        measure_side_effects(loaded_bytes(**model), {"one": byte_adapter()}, **arguments | options)
     assert not steps
 
 
 def test_the_folder_has_the_matrix_and_the_trade_off(folder: Path, tmp_path: Path) -> None:
-    adapters = {"one": an_adapter(), "two": an_adapter(3.0, seed=1)}
+    adapters = {"one": byte_adapter(), "two": byte_adapter(3.0, seed=1)}
     suite = ["own_loglikelihood"]
     strengths = (0.0, 1.0)
     effects = measure_side_effects(
-        loaded(), adapters, suite, strengths=strengths, n_tokens=40, include_path=folder, limit=6
+        loaded_bytes(), adapters, suite, strengths=strengths, n_tokens=40, include_path=folder, limit=6
     )
     files = write_side_effects(effects, tmp_path)
     assert [file.name for file in files] == ["effects.csv", "effects.svg", "tradeoff.csv", "tradeoff.svg"]
@@ -150,10 +131,10 @@ def test_the_folder_has_the_matrix_and_the_trade_off(folder: Path, tmp_path: Pat
 
 
 def test_an_adapter_tuned_for_a_reward_has_a_drift_and_no_gain(folder: Path, tmp_path: Path) -> None:
-    adapter = replace(an_adapter(), provenance={"task": "openings", "objective": "fluency", "budget": 4})
+    adapter = replace(byte_adapter(), provenance={"task": "openings", "objective": "fluency", "budget": 4})
     suite = ["own_choice"]
     effects = measure_side_effects(
-        loaded(), {"one": adapter}, suite, strengths=(0.0, 1.0), n_tokens=40, include_path=folder, limit=4
+        loaded_bytes(), {"one": adapter}, suite, strengths=(0.0, 1.0), n_tokens=40, include_path=folder, limit=4
     )
     assert effects.changes["one"].keys() == {"own_choice"}
     assert [point.change for point in effects.curves["one"]] == [None, None]
@@ -170,5 +151,5 @@ def test_an_adapter_tuned_for_a_reward_has_a_drift_and_no_gain(folder: Path, tmp
 )
 def test_checks_need_no_model(folder: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(TarotError, match=message):
-        check_side_effects({"one": an_adapter()}, **{"tasks": ["own_choice"], "include_path": folder, **options})
-    check_side_effects({"one": an_adapter()}, ["own_choice"], include_path=folder)
+        check_side_effects({"one": byte_adapter()}, **{"tasks": ["own_choice"], "include_path": folder, **options})
+    check_side_effects({"one": byte_adapter()}, ["own_choice"], include_path=folder)

@@ -73,11 +73,6 @@ class TarotGain(Gains[Gain]):
     def __init__(self, comparison: Comparison) -> None:
         super().__init__(comparison, comparison.base.name, comparison.gain)
 
-    @property
-    def cell(self) -> Comparison:
-        """The comparison, by the name that it had in earlier versions."""
-        return self.comparison
-
     @cached_property
     def over_few_shot(self) -> Gains[Gain]:
         """Gains over prompting with labelled examples."""

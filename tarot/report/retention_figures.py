@@ -6,6 +6,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from tarot.analysis.results import OBJECTIVE_UNITS
+from tarot.objectives.front import find_front
 from tarot.report.svg import GAIN, INK, LOSS, MUTED, OTHER, shorten, style, svg
 
 
@@ -18,7 +19,8 @@ def trade_off_figure(name: str, trials: Sequence[tuple[float, float]], max_kl: f
         max_kl: the limit, in nats a token; 0 draws none.
         objective: what the search maximised.
     """
-    front, unit = trade_off_front(trials), OBJECTIVE_UNITS.get(objective)
+    points = {i: (-kl, score) for i, (kl, score) in enumerate(trials)}
+    front, unit = [trials[i] for i in find_front(points)], OBJECTIVE_UNITS.get(objective)
     with style(name):
         figure = Figure(figsize=(4.1, 2.5))
         axes = figure.add_axes((0, 0, 1, 1))
@@ -43,17 +45,3 @@ def trade_off_figure(name: str, trials: Sequence[tuple[float, float]], max_kl: f
         )
         described = "; ".join(f"score {score:.3f} at KL {kl:.3f}" for kl, score in front)
         return svg(figure, name, "Score and divergence of the trials", f"limit {max_kl:g}; " * bool(max_kl) + described)
-
-
-def trade_off_front(trials: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the trials that no other equals or beats in both score and divergence, by rising divergence.
-
-    Example:
-        >>> trade_off_front([(0.0, -2.0), (0.02, -1.0), (0.05, -1.5)])
-        [(0.0, -2.0), (0.02, -1.0)]
-    """
-    front: list[tuple[float, float]] = []
-    for kl, score in sorted(trials, key=lambda trial: (trial[0], -trial[1])):
-        if not front or score > front[-1][1]:
-            front.append((kl, score))
-    return front

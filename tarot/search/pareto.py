@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from botorch.utils.multi_objective.pareto import is_non_dominated
-
+from tarot.objectives.front import find_front
 from tarot.objectives.text_scores import TextScores
 from tarot.search.folder import read_trials
 from tarot.search.kl_limit import recent_kl
@@ -25,8 +23,7 @@ def pareto_front(scores: Mapping[int, TextScores]) -> list[int]:
         >>> pareto_front({0: worse, 1: better})
         [1]
     """
-    kept = _non_dominated({i: (scores[i].reward, scores[i].fluency) for i in sorted(scores)})
-    return sorted(kept, key=lambda i: scores[i].fluency)
+    return find_front({i: (scores[i].reward, scores[i].fluency) for i in sorted(scores)})
 
 
 @dataclass(frozen=True)
@@ -54,9 +51,8 @@ def retention_front(trials: Sequence[Trial]) -> list[FrontPoint]:
         >>> retention_front([first, second])
         [FrontPoint(index=0, score=-2.0, kl=0.0)]
     """
-    points = trade_off(trials)
-    kept = _non_dominated({point.index: (point.score, -point.kl) for point in points})
-    return sorted((point for point in points if point.index in kept), key=lambda point: point.kl)
+    points = {point.index: point for point in trade_off(trials)}
+    return [points[i] for i in find_front({i: (-point.kl, point.score) for i, point in points.items()})]
 
 
 def trade_off(trials: Sequence[Trial]) -> list[FrontPoint]:
@@ -86,12 +82,3 @@ def read_trade_off(folder: str | Path) -> list[tuple[float, float]]:
         0.0
     """
     return [(point.kl, point.score) for point in trade_off(read_trials(folder))]
-
-
-def _non_dominated(points: Mapping[int, tuple[float, float]]) -> list[int]:
-    """Return the keys of the points that no other equals or beats in both numbers; of equal points the first."""
-    if not points:
-        return []
-    both = torch.tensor(list(points.values()), dtype=torch.float64)
-    kept = is_non_dominated(both, deduplicate=True).tolist()
-    return [key for key, keep in zip(points, kept, strict=True) if keep]
