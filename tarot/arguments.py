@@ -6,7 +6,7 @@ from numbers import Integral, Real
 from reprlib import repr as short
 from typing import TypeVar
 
-from tarot.errors import InvalidValueError, UnknownName
+from tarot.errors import InvalidValueError, TarotError, UnknownName
 
 _Value = TypeVar("_Value")
 
@@ -64,6 +64,13 @@ def require_whole_number(name: str, value: object, least: int = 0, note: str = "
     if number is None or number < least:
         raise InvalidValueError(f"{name} must be a whole number of at least {least}{note}, not {value!r}.")
     return number
+
+
+def parse_whole_number(text: str, least: int = 0) -> int:
+    """Return the whole number that an option states; TarotError for anything but digits, or a number below `least`."""
+    if not (text.strip().isascii() and text.strip().isdigit() and int(text) >= least):
+        raise TarotError(f"a whole number from {least}", repr(text))
+    return int(text)
 
 
 def require_number(name: str, value: object, allowed: str, is_allowed: Callable[[float], bool]) -> float:

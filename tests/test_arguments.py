@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tarot.arguments import (
     Registry,
+    parse_whole_number,
     require_flag,
     require_names,
     require_number,
@@ -48,6 +49,15 @@ def test_numbers_of_numpy_become_pythons() -> None:
     assert type(require_number("it", np.float32(0.5), *SHARE)) is float
     with pytest.raises(InvalidValueError):
         require_number("it", math.nan, *SHARE)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6))
+def test_an_option_states_a_whole_number(number: int, least: int) -> None:
+    if number >= least:
+        assert parse_whole_number(str(number), least) == number
+    for wrong in (str(least - 1), "", "x", "1.0", "\u0663"):
+        with pytest.raises(TarotError, match=f"from {least}"):
+            parse_whole_number(wrong, least)
 
 
 def test_names_are_one_or_several() -> None:

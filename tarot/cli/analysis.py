@@ -50,10 +50,7 @@ def analysis(
 
     For an adapter tuned for a reward: by layer, under the reward, and in attention.
     """
-    from tarot.objectives.task_names import check_include_path
-
     check_writable(output, folder=True)
-    check_include_path(include_path)
     announce("analysis")
     from tarot.analysis.adapter_objective import check_adapter_objective
     from tarot.analysis.mechanism import measure_mechanism

@@ -91,10 +91,7 @@ def compare(
 
     For adapters tuned for a reward: generate texts with base and edited model, and score both.
     """
-    from tarot.objectives.task_names import check_include_path
-
     check_results_file(output)
-    check_include_path(include_path)
     logs: Path | None = None
     if log_format:
         if not output:

@@ -190,10 +190,7 @@ def gate(
     own samples, without their labels, against prompts that come with tarot. It works wherever the adapter is applied;
     it cannot be merged or exported.
     """
-    from tarot.objectives.task_names import check_include_path
-
     check_empty(output)
-    check_include_path(include_path)
     announce("gate")
     from tarot.edit.adapter import Adapter
     from tarot.search.config import TaRotConfig
@@ -229,10 +226,7 @@ def prune(
     batch_size: BatchSize = None,
 ) -> None:
     """Keep the rotation of only those heads that an adapter's gain needs, and save them as an adapter."""
-    from tarot.objectives.task_names import check_include_path
-
     check_empty(output)
-    check_include_path(include_path)
     announce("prune")
     from tarot.analysis.adapter_objective import check_adapter_objective
     from tarot.analysis.heads import edited_heads

@@ -5,11 +5,12 @@ older one. Each option is made by the function of its help panel. What cannot be
 """
 
 import math
+from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -56,20 +57,27 @@ def reference(text: str) -> str:
     return text
 
 
-def limit(text: str) -> float:
-    """Read a number of documents (from 1), or a fraction of them (above 0 and below 1)."""
-    try:
-        return parse_limit(str(text))
-    except TarotError as error:
-        raise typer.BadParameter(str(error)) from None
+def task_folder(text: str) -> Path:
+    """Read the path of a folder that exists."""
+    folder = path(text)
+    if not folder.is_dir():
+        raise typer.BadParameter(f"there is no folder {str(folder)!r}")
+    return folder
 
 
-def batch_size(text: str) -> int | None:
-    """Read a number of sequences; None for `auto`."""
-    try:
-        return parse_batch_size(text)
-    except TarotError as error:
-        raise typer.BadParameter(str(error)) from None
+def read_by(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return the reader of an option whose value `parse` returns, or refuses with a TarotError."""
+
+    def read(text: str) -> Any:
+        try:
+            return parse(str(text))
+        except TarotError as error:
+            raise typer.BadParameter(str(error)) from None
+
+    return read
+
+
+limit, batch_size = read_by(parse_limit), read_by(parse_batch_size)
 
 
 def trial_or_kl(text: str) -> int | float:
@@ -132,7 +140,7 @@ IncludePath = Annotated[
     Path | None,
     task_option(
         "--include-path",
-        parser=path,
+        parser=task_folder,
         metavar="DIR",
         help="Folder of further lm-eval task files. They can run any code: use only folders that you trust.",
     ),
@@ -227,7 +235,11 @@ Dtype = Annotated[
 BatchSize = Annotated[
     int | None,
     hardware_option(
-        "--batch-size", parser=batch_size, metavar="N|auto", help="Most sequences of one pass.", show_default="auto"
+        "--batch-size",
+        parser=batch_size,
+        metavar="N|auto",
+        help="Most sequences of one pass.",
+        show_default="auto",
     ),
 ]
 Engine = Annotated[

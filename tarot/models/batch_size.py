@@ -1,6 +1,6 @@
 """The largest number of sequences in one pass, as options state it."""
 
-from tarot.errors import TarotError
+from tarot.arguments import parse_whole_number
 
 
 def parse_batch_size(text: int | str | None) -> int | None:
@@ -15,7 +15,4 @@ def parse_batch_size(text: int | str | None) -> int | None:
     """
     if text is None or text == "auto":
         return None
-    digits = str(text)
-    if not (digits.isascii() and digits.isdigit() and int(digits)):
-        raise TarotError("a batch size from 1, or auto", repr(text))
-    return int(digits)
+    return parse_whole_number(str(text), least=1)

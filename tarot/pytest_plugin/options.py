@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import pytest
 
+from tarot.arguments import parse_whole_number
 from tarot.errors import TarotError
 from tarot.evaluation.grid import parse_engine, parse_seeds, parse_shots
 from tarot.evaluation.limit import parse_limit
@@ -28,16 +29,7 @@ def parse_name(text: str) -> str:
 
 def parse_positive(text: str) -> int:
     """Return a whole number from 1."""
-    if not (text.isascii() and text.isdigit() and int(text)):
-        raise TarotError("a whole number from 1", repr(text))
-    return int(text)
-
-
-def parse_count(text: str) -> int:
-    """Return a whole number from 0."""
-    if not (text.isascii() and text.isdigit()):
-        raise TarotError("a whole number from 0", repr(text))
-    return int(text)
+    return parse_whole_number(text, least=1)
 
 
 def parse_fraction(text: str) -> float:
@@ -158,7 +150,7 @@ OPTIONS: Mapping[str, Option] = {
         repeat=True,
     ),
     "draws": Option(
-        parse_count,
+        parse_whole_number,
         "average few-shot prompting over this many choices and orders of its shots; 0 for none",
         5,
         field="draws",
