@@ -1,6 +1,5 @@
 """Tables of side effects: what the study's edits change on other tasks and on neutral text."""
 
-import json
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from benchmarks.study import grid
 from benchmarks.study.grid import NEUTRAL_TEXT, WEAKER, Cell
 from benchmarks.study.markdown import signed, table
 from benchmarks.study.recorded import RecordedCells, paired_gain
+from benchmarks.study.records import read_records
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.means import Mean
 from tarot.evaluation.statistics.seeds import mean_over_settings
@@ -32,8 +32,7 @@ class RecordedEffects:
     @classmethod
     def load(cls, folder: Path) -> "RecordedEffects":
         """Read every record of a folder."""
-        contents = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-        records = {(each["model"], each["tuned"], each["task"]): each for each in contents}
+        records = {(each["model"], each["tuned"], each["task"]): each for each in read_records(folder).values()}
         strengths = {}
         for task in grid.TASKS:
             if record := records.pop(("smollm2", task, WEAKER), None):

@@ -84,10 +84,9 @@ class Cell:
     shots: int
     seed: int
 
-    @property
-    def name(self) -> str:
-        """Return the cell's part of a file name."""
-        return f"{self.model}-{self.task}-{self.shots}-{self.seed}"
+    def record_name(self, method: str) -> str:
+        """Return the name of a method's record."""
+        return f"{self.model}-{self.task}-{self.shots}-{self.seed}-{method.replace(' ', '_')}"
 
     def config(self, **settings: Any) -> TaRotConfig:
         """Return the configuration of a search in this cell.

@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.study import grid
 from benchmarks.study.grid import Cell
+from benchmarks.study.records import Record, read_records
 from tarot.evaluation.metrics import METRICS
 from tarot.evaluation.results import Arm
 from tarot.evaluation.statistics.gains import Gain
@@ -16,7 +17,6 @@ from tarot.evaluation.statistics.seeds import MeanGain, mean_over_settings
 HEADLINE = "greedy_f1"
 HELD_OUT = "unseen"  # what the records call the scores of held-out documents
 RESAMPLES = 2000
-Record = dict[str, Any]  # one file: the answers of a method in a cell, and what they cost
 
 
 @dataclass
@@ -36,8 +36,7 @@ class RecordedCells:
         """Read every record of a folder."""
         records: dict[Cell, dict[str, Record]] = defaultdict(dict)
         repeated: dict[Cell, dict[str, Record]] = defaultdict(dict)
-        for path in sorted(folder.glob("*.json")):
-            record = json.loads(path.read_text())
+        for record in read_records(folder).values():
             cell = Cell(*(record[name] for name in ("model", "task", "shots", "seed")))
             is_repeated = cell.seed != grid.SEEDS[0] and record["method"] in grid.AHEAD.values()
             (repeated if is_repeated else records)[cell][record["method"]] = record

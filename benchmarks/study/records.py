@@ -34,6 +34,11 @@ def measure_records(folder: Path, work: Path, measure: Mapping[str, Callable[[],
             print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
 
 
+def read_records(folder: Path) -> dict[str, Record]:
+    """Return the records of a folder, by their names."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
 def replace_text(path: Path, text: str) -> None:
     """Replace the content of a file in one step; its writers exclude each other."""
     path.parent.mkdir(parents=True, exist_ok=True)

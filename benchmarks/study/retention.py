@@ -148,7 +148,7 @@ def todo(seeds: tuple[int, ...], shots: tuple[int, ...], arms: list[str]) -> Ite
         if cell.seed == seeds[0]:
             yield f"{cell.model}-{cell.task}-{cell.shots}-{BASE}", cell, BASE
         for arm in arms:
-            yield f"{cell.name}-{arm.replace(' ', '_')}", cell, arm
+            yield cell.record_name(arm), cell, arm
 
 
 def parse_arms(text: str) -> list[str]:

@@ -1,6 +1,5 @@
 """What a limit of divergence keeps: a table of whatever `retention.py` has measured."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -9,6 +8,7 @@ from typing import Any
 from benchmarks.study import grid
 from benchmarks.study.grid import Cell
 from benchmarks.study.markdown import table
+from benchmarks.study.records import read_records
 from benchmarks.study.retention import ARMS, BASE, EARLIER, NO_LIMIT, TRAINED, summarize
 
 HERE = Path(__file__).parent
@@ -25,16 +25,15 @@ def summaries(folder: Path, shots: int = 0) -> Iterator[tuple[Cell, str, dict[st
         folder: the records.
         shots: labelled examples in the prompts of the own task.
     """
+    records = read_records(folder)
     for model in grid.MODELS:
         for task in grid.TASKS:
             for seed in grid.SEEDS:
                 cell = Cell(model, task, shots, seed)
-                base = folder / f"{model}-{task}-{shots}-{BASE}.json"
+                base = records.get(f"{model}-{task}-{shots}-{BASE}")
                 for arm in SHOWN:
-                    path = folder / f"{cell.name}-{arm.replace(' ', '_')}.json"
-                    if base.exists() and path.exists():
-                        record = json.loads(path.read_text())
-                        yield cell, arm, summarize(record, json.loads(base.read_text())) | {"spent": record["spent"]}
+                    if base and (record := records.get(cell.record_name(arm))):
+                        yield cell, arm, summarize(record, base) | {"spent": record["spent"]}
 
 
 def retention(folder: Path = HERE / "retention-records") -> str:

@@ -202,7 +202,7 @@ def main() -> None:
     measure_records(
         folder,
         options.work,
-        {f"{cell.name}-{method.replace(' ', '_')}": partial(measure, cell, method) for method, cell in requests},
+        {cell.record_name(method): partial(measure, cell, method) for method, cell in requests},
     )
 
 
