@@ -40,6 +40,11 @@ def parse(line: str) -> list[tuple[str, dict[str, Any]]]:
     return parsed
 
 
+@pytest.fixture(scope="module")
+def my_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("my tasks")
+
+
 @settings(max_examples=40)
 @given(
     configs,
@@ -52,6 +57,7 @@ def parse(line: str) -> list[tuple[str, dict[str, Any]]]:
 )
 def test_the_cli_reads_the_printed_commands(
     loaded: LoadedModel,
+    my_tasks: Path,
     config: TaRotConfig,
     task: str,
     pruned: bool,
@@ -66,9 +72,7 @@ def test_the_cli_reads_the_printed_commands(
     provenance |= {} if pick is None else {"pick": str(pick)}
     provenance |= {"gate": {"layer": 0}} if gated else {}
     edit: Any = SimpleNamespace(provenance=provenance)
-    line = repeat_command(
-        loaded, edit, num_fewshot=6, draws=draws, limit=limit, include_path="my tasks", controls=[edit]
-    )
+    line = repeat_command(loaded, edit, num_fewshot=6, draws=draws, limit=limit, include_path=my_tasks, controls=[edit])
     made_by = ["tune", *["prune"] * pruned, *["gate"] * gated]
     parsed = parse(line)
     assert [name for name, _ in parsed] == [*made_by, *made_by, "compare"]
@@ -82,15 +86,15 @@ def test_the_cli_reads_the_printed_commands(
     values["max_kl"] = None if tune["max_kl"] == "none" else tune["max_kl"]
     assert TaRotConfig(**values) == config
     others = ("model", "dtype", "budget", "include_path")
-    assert [tune[name] for name in others] == ["bytes", "bfloat16", 7, Path("my tasks")]
+    assert [tune[name] for name in others] == ["bytes", "bfloat16", 7, my_tasks]
     assert [comparison[name] for name in ("num_fewshot", "draws", "limit")] == [6, draws, limit]
     folders = [str(values["output"]) for _, values in parsed[: len(made_by)]]
     assert folders[0] == "DIR" and comparison["adapter"] == folders[-1:] and len(comparison["control"]) == 1
     assert [values["adapter"] for _, values in parsed[1 : len(made_by)]] == folders[:-1]
-    measured: Any = SimpleNamespace(model="bytes", command=repeat_command(loaded, edit, include_path="my tasks"))
+    measured: Any = SimpleNamespace(model="bytes", command=repeat_command(loaded, edit, include_path=my_tasks))
     ((name, effects),) = parse(effects_command(measured))
     assert name == "effects" and effects["adapter"] == comparison["adapter"]  # after pruning and fitting the gate
-    assert [effects[name] for name in ("model", "dtype", "include_path")] == ["bytes", loaded.dtype, Path("my tasks")]
+    assert [effects[name] for name in ("model", "dtype", "include_path")] == ["bytes", loaded.dtype, my_tasks]
 
 
 @pytest.mark.parametrize(

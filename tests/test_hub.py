@@ -146,7 +146,7 @@ def test_the_card_describes_the_edit_and_its_search(tmp_path: Path) -> None:
     for line in (
         "# color",
         "| base model | `HuggingFaceTB/SmolLM2-135M-Instruct` |",
-        "| edit | rotary on heads, layers 0, 1 |",
+        "| edit | rotary on heads, layers 0-1 |",
         "| task | synth_color |",
         "| labelled samples | 20 |",
         "| budget, evaluations | 60 |",

@@ -21,6 +21,7 @@ from tarot.edit.adapter_folder import METADATA, WEIGHTS, AdapterContent, read_ad
 from tarot.edit.fingerprint import shapes_fingerprint
 from tarot.edit.gate import PromptGate
 from tarot.edit.hooks import apply_rotation
+from tarot.edit.layers import format_layers
 from tarot.edit.measurement import MeasuredResult
 from tarot.edit.merge import merge_rotation
 from tarot.edit.provenance import Parent, scale_provenance, to_json_values, tuned_tasks
@@ -84,7 +85,7 @@ class Adapter:
         """Name the adapter, without its angles and samples."""
         task = " + ".join(sorted(self.tasks)) or None
         model = self.provenance.get("model")
-        layers = _format_layers(self.edit.layers)
+        layers = short(format_layers(self.edit.layers))
         return f"Adapter(task={short(task)}, model={short(model)}, {layers=!s}, fingerprint={self.fingerprint!r})"
 
     def __eq__(self, other: object) -> bool:
@@ -322,9 +323,3 @@ def _comparisons(results: object) -> list[MeasuredResult]:
         hint = "read a file with tarot.evaluation.results_file.load_comparisons"
         raise InvalidValueError(f"results must be comparisons, not {short(results)}.", hint=hint)
     return comparisons
-
-
-def _format_layers(layers: tuple[int, ...]) -> str:
-    """Return a short text such as `'0-14'` or `(0, 3, 7)`."""
-    contiguous = layers == tuple(range(layers[0], layers[-1] + 1)) if layers else False
-    return repr(f"{layers[0]}-{layers[-1]}") if contiguous and len(layers) > 1 else short(layers)

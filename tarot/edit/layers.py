@@ -43,11 +43,12 @@ def format_layers(layers: float | tuple[int, ...]) -> str:
     """Return the text that `parse_layers` reads as this fraction or these indices.
 
     Example:
-        >>> format_layers(0.5), format_layers((0, 3)), format_layers((3,))
-        ('0.5', '0,3', '3-3')
+        >>> format_layers(0.5), format_layers((0, 3)), format_layers((2, 3)), format_layers((3,))
+        ('0.5', '0,3', '2-3', '3-3')
     """
     if isinstance(layers, tuple):
-        return ",".join(map(str, layers)) if len(layers) > 1 else f"{layers[0]}-{layers[0]}"
+        is_range = layers == tuple(range(layers[0], layers[-1] + 1))
+        return f"{layers[0]}-{layers[-1]}" if is_range else ",".join(map(str, layers))
     return f"{Decimal(repr(layers)):f}"  # no exponent
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from tarot.edit.layers import format_layers
 from tarot.edit.measurement import Measurement
 from tarot.errors import printable
 
@@ -80,7 +81,7 @@ def format_model_card(
         model_name=printable(repo_id.split("/")[-1]) if measured else None,
         eval_results=[_eval_result(each) for each in measured] or None,
     )
-    layers = ", ".join(map(str, edit["layers"]))
+    layers = format_layers(tuple(edit["layers"]))
     rows = [
         ("base model", f"{_code(base)}, a quantised {_code(WHEELS[base].hub_id)}" if base in WHEELS else _code(base)),
         ("edit", f"{_inline(edit['rotation'])} on {_inline(edit['sites'])}, layers {layers}"),

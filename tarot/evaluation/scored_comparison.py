@@ -79,7 +79,7 @@ def score_comparisons(comparisons: Sequence[Comparison], metric: str = HEADLINE)
         >>> scored.gain == comparison.gain("greedy_acc")
         True
     """
-    METRICS[metric]
+    _ = METRICS[metric]  # raises UnknownName, for no comparisons too
     distinct: dict[tuple[object, ...], ScoredComparison] = {}
     for comparison in comparisons:
         scored, edited = _score(comparison, metric), comparison.arm(EDITED)
