@@ -6,9 +6,10 @@ the default for the policy gradient, 20 samples, budget 120, a fluency floor of 
 best of four sampled texts of the base, and the searches `policy-gradient`, `bo` and `random`. Changed after seeds 0 and
 1 had been looked at: the budget is 240, and the policy gradient has one scale, new texts each step, and a way back from
 refused edits. Declared next, before any of it was measured: `format:json` with the same settings for Gemma 3 270M and
-Qwen2.5-Coder 0.5B, without `bo` and `random`; and `sentiment:positive` for Gemma 3. The held-out documents are the
-first of the test split, the same for every arm. Each pair of arm and seed is one small file, and a file that exists is
-not measured again.
+Qwen2.5-Coder 0.5B, without `bo` and `random`; and `sentiment:positive` for Gemma 3. Declared last: `lora` and
+`steering` (`benchmarks.study.reward_baselines`) with SmolLM2, seed 0 first. The held-out documents are the first of the
+test split, the same for every arm. Each pair of arm and seed is one small file, and a file that exists is not measured
+again.
 """
 
 import argparse
@@ -21,10 +22,12 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.study.records import Record, measure_records
-from benchmarks.study.run import parse_numbers, tune_in
+from benchmarks.study.reward_baselines import steer, train_lora
+from benchmarks.study.run import fast_products, parse_numbers, tune_in
 from tarot.edit.adapter import Adapter
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
+from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.evaluation.statistics.means import difference
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import load_model
@@ -63,7 +66,8 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "bo": {"search": "bo", "bound": 0.3},
     "random": {"search": "random", "space": "head", "bound": 0.3},
 }
-ARMS = ("prompt", "best-of-4", *SEARCHES)
+BASELINES: dict[str, Callable[[LoadedModel, TaRotConfig, int], BaselineEdit]] = {"lora": train_lora, "steering": steer}
+ARMS = ("prompt", "best-of-4", *SEARCHES, *BASELINES)
 
 
 class Study:
@@ -124,21 +128,27 @@ class Study:
             texts.append(written[rewards.index(max(rewards))])
         return self.score(self.prompts, texts)
 
-    def tuned(self, arm: str, seed: int, folder: Path) -> tuple[Adapter, ScoredTexts]:
-        """Tune an edit and score its texts."""
-        config = TaRotConfig(self.asked.task, objective=self.name, seed=seed, fluency_floor="10%", **SEARCHES[arm])
-        adapter, _ = tune_in(folder, self.loaded, config, self.budget)
-        with adapter.apply(self.loaded.model):
+    def tuned(self, arm: str, seed: int, folder: Path) -> tuple[Adapter | BaselineEdit, ScoredTexts]:
+        """Tune an edit, or make that of a baseline with the policy gradient's settings, and score its texts."""
+        settings = SEARCHES.get(arm, SEARCHES["policy-gradient"])
+        config = TaRotConfig(self.asked.task, objective=self.name, seed=seed, fluency_floor="10%", **settings)
+        edit: Adapter | BaselineEdit
+        if arm in BASELINES:
+            with fast_products(self.loaded):
+                edit = BASELINES[arm](self.loaded, config, self.budget)
+        else:
+            edit, _ = tune_in(folder, self.loaded, config, self.budget)
+        with edit.apply(self.loaded.model):
             texts = self.write(self.prompts)
-        return adapter, self.score(self.prompts, texts)
+        return edit, self.score(self.prompts, texts)
 
-    def divergence(self, adapter: Adapter, texts: Sequence[str]) -> float:
+    def divergence(self, edit: Adapter | BaselineEdit, texts: Sequence[str]) -> float:
         """Return the mean log-ratio of edited to unedited model on the texts of the edited one, in nats a token."""
         requests = [self.fluency.request(*pair) for pair in zip(self.prompts, texts, strict=True)]
         scorer = Scorer(self.loaded.model, requests)
         with torch.no_grad():
             base = scorer.log_probabilities()[0].sum()
-            with adapter.apply(self.loaded.model):
+            with edit.apply(self.loaded.model):
                 edited = Scorer(self.loaded.model, requests).log_probabilities()[0].sum()
         return float(edited - base) / sum(len(request.continuation) for request in requests)
 
@@ -149,8 +159,10 @@ class Study:
         if arm in baselines:
             scored = baselines[arm](seed)
         else:
-            adapter, scored = self.tuned(arm, seed, folder)
-            record |= {"kl": self.divergence(adapter, scored.texts), "spent": adapter.provenance["spent"]}
+            edit, scored = self.tuned(arm, seed, folder)
+            record |= {"kl": self.divergence(edit, scored.texts), "spent": edit.provenance["spent"]}
+            if arm in BASELINES:
+                record["chosen"] = dict(edit.provenance)
         gain = difference(self.base.rewards, scored.rewards)
         return record | {
             "base": vars(self.base.summary),

@@ -134,7 +134,7 @@ class PolicyObjective:
         flat = [text for drawn in texts for text in drawn]
         prompts = [prompt for prompt in self.prompts for _ in range(N_DRAWS)]
         rewards = self.reward(prompts, [text.text for text in flat])
-        requests = self._requests([[text.tokens for text in drawn] for drawn in texts])
+        requests = self.requests([[text.tokens for text in drawn] for drawn in texts])
         with torch.no_grad():
             base = Scorer(self.model, requests, self.sampler.batch_size).log_probabilities()[0].tolist()
         draws = [
@@ -157,7 +157,7 @@ class PolicyObjective:
         vocabulary = self.model.get_output_embeddings().weight.shape[0]
         if (largest := max(token for drawn in draws.draws for draw in drawn for token in draw.tokens)) >= vocabulary:
             raise InvalidValueError(f"tokens below {vocabulary} in the draws", str(largest), "tune again")
-        requests = self._requests([[draw.tokens for draw in drawn] for drawn in draws.draws])
+        requests = self.requests([[draw.tokens for draw in drawn] for drawn in draws.draws])
         advantages = draws.advantages().flatten().float()
         total = torch.zeros(angles.shape)
         longest = max(len(request.continuation) for request in requests)
@@ -177,7 +177,8 @@ class PolicyObjective:
             (gradient,) = torch.autograd.grad(scores @ advantages.to(scores), angles)
         return gradient.cpu()
 
-    def _requests(self, tokens: Sequence[Sequence[tuple[int, ...]]]) -> list[Request]:
+    def requests(self, tokens: Sequence[Sequence[tuple[int, ...]]]) -> list[Request]:
+        """Return what scores texts, given as the tokens of each prompt's draws, after their prompts."""
         contexts = self.sampler.contexts
         return [
             Request(tuple(context), text) for context, drawn in zip(contexts, tokens, strict=True) for text in drawn

@@ -124,14 +124,14 @@ class PolicySteps:
         if trial not in log.sets:
             earlier = [draws.multiplier for index, draws in log.sets.items() if index < trial]
             before = earlier[-1] if earlier else 0.0
-            multiplier = next_multiplier(before, self._shortfall(scores.fluency), MULTIPLIER_RATE)
+            multiplier = next_multiplier(before, self.shortfall(scores.fluency), MULTIPLIER_RATE)
             draws = self.policy.draw(angles, stable_seed(self.seed, trial), multiplier)
             if not draws.is_finite:  # no file can hold them; the trial fails, and the next one draws again
                 return scores, torch.full_like(angles, math.nan)
             log.add(trial, draws)
         return scores, self.policy.gradient(angles, log.sets[trial])
 
-    def _shortfall(self, fluency: float) -> float:
+    def shortfall(self, fluency: float) -> float:
         """Return how far a fluency is below the middle of the floor, in widths of the floor."""
         base = self.checked.base.fluency
         width = max(base - self.floor.minimum(base), NARROWEST_FLOOR)

@@ -5,14 +5,15 @@ IA3, RoAd and VeRA, which train few numbers that each scale many weights. `tarot
 rest of the rule, which was fixed before any of them was measured.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from peft import IA3Config, LoraConfig, OFTConfig, PeftConfig, RoadConfig, VeraConfig, get_peft_model
+from peft import IA3Config, LoraConfig, OFTConfig, PeftConfig, PeftModel, RoadConfig, VeraConfig, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -87,9 +88,31 @@ def train(
         >>> with edit.apply(objective.model):
         ...     score = objective.score_model()
     """
-    config, rate = METHODS[method].make_config([site.name for site in objective.sites]), METHODS[method].rate
     check_differentiable(objective)
-    model = objective.model
+    with peft_layers(method, objective.model, [site.name for site in objective.sites], seed) as (wrapped, parameters):
+        fit(parameters, objective, METHODS[method].rate, budget, retention)
+        return merge_layers(wrapped, objective.model, parameters, {"method": method})
+
+
+@contextmanager
+def peft_layers(
+    method: str, model: PreTrainedModel, projections: list[str], seed: int
+) -> Iterator[tuple[PeftModel, list[Tensor]]]:
+    """Give a model a method's layers for the body, and take all of them away after it.
+
+    Args:
+        method: a name in `METHODS`.
+        model: a causal language model.
+        projections: names of the edited projections, for methods that train these only.
+        seed: seed of the initial weights.
+
+    Yields:
+        The model as PEFT wraps it, and the parameters to train.
+
+    Raises:
+        TarotError: PEFT has no such method for this model.
+    """
+    config = METHODS[method].make_config(projections)
     with Patch(model) as patch:
         # PEFT changes a model in many steps, any of which may be interrupted. The patch undoes them all at once.
         for step in _restoring_steps(model):
@@ -101,29 +124,29 @@ def train(
                 wrapped: Any = get_peft_model(model, config)
             except (ValueError, TypeError) as error:
                 raise TarotError(f"a model that PEFT trains with {method}", type(model).__name__, str(error)) from error
-        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        n_bytes = sum(parameter.numel() * parameter.element_size() for parameter in trainable)
-        fit(trainable, objective, rate, budget, retention)
-        changed = _merged(wrapped.merge_and_unload, model)
-    return WeightEdit(changed, n_bytes, {"method": method})
+        yield wrapped, [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def merge_layers(
+    wrapped: Any, model: PreTrainedModel, trained: Sequence[Tensor], provenance: Mapping[str, object]
+) -> WeightEdit:
+    """Return what merging PEFT's layers changes of a model. PEFT merges in place, so give it copies."""
+    n_bytes = sum(parameter.numel() * parameter.element_size() for parameter in trained)
+    before = {parameter: parameter.data for parameter in model.parameters() if not parameter.requires_grad}
+    for parameter, weight in before.items():
+        parameter.data = weight.clone()
+    wrapped.merge_and_unload()
+    changed = {
+        name: parameter.data
+        for name, parameter in model.named_parameters()
+        if not torch.equal(parameter.data, before[parameter])
+    }
+    return WeightEdit(changed, n_bytes, provenance)
 
 
 BASELINES: Mapping[str, Callable[..., WeightEdit]] = MappingProxyType(
     {method: partial(train, method) for method in METHODS}
 )
-
-
-def _merged(merge: Callable[[], PreTrainedModel], model: PreTrainedModel) -> dict[str, Tensor]:
-    """Return the parameters that merging changes. PEFT merges in place, so give it copies."""
-    before = {parameter: parameter.data for parameter in model.parameters() if not parameter.requires_grad}
-    for parameter, weight in before.items():
-        parameter.data = weight.clone()
-    merge()
-    return {
-        name: parameter.data
-        for name, parameter in model.named_parameters()
-        if not torch.equal(parameter.data, before[parameter])
-    }
 
 
 def _restoring_steps(model: PreTrainedModel) -> list[Step]:
