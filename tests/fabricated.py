@@ -191,7 +191,7 @@ def all_figures():
         "layers": mechanism_figures.layer_effects(
             "layers", LayerEffects("sentiment", (4, 6), (2, 3), (0.1, -0.1), (0.2, 0.0))
         ),
-        "tradeoff": side_effect_figures.trade_off(
+        "tradeoff": side_effect_figures.strength_curves(
             "tradeoff", {"a": [(0.0, gain, Mean(0, 0, 0)), (1.0, gain, Mean(0.1, 0, 1))]}
         ),
     }

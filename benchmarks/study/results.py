@@ -20,7 +20,7 @@ from benchmarks.study.recorded import RecordedCells
 from benchmarks.study.retention import DOCUMENTS
 from tarot.evaluation.statistics.seeds import mean_over_settings
 from tarot.report.comparison_figures import Interval, forest
-from tarot.report.side_effect_figures import trade_off
+from tarot.report.side_effect_figures import strength_curves
 from tarot.report.svg import write_svg
 from tarot.search.config import MAX_KL
 
@@ -99,7 +99,7 @@ def main() -> None:
     plot_curves(cells, HERE / "curves.svg")
     sizes.plot_sizes(HERE / "sizes.svg")
     write_svg(ROOT / "docs" / "_static" / "gains.svg", gains_figure(cells))
-    write_svg(HERE / "strengths.svg", trade_off("strengths", effects.strengths))
+    write_svg(HERE / "strengths.svg", strength_curves("strengths", effects.strengths))
     for path, text in write_pages(cells, effects).items():
         path.write_text(text, encoding="utf-8")
 

@@ -19,7 +19,7 @@ from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.means import Difference
 from tarot.evaluation.statistics.seeds import MeanGain
 from tarot.report.side_effect_words import Costs, costs_of
-from tarot.report.table import fraction, mean_over_settings, p_value, signed
+from tarot.report.table import fraction, mean_score, p_value, signed
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def answer_several(scored_comparisons: Sequence[ScoredComparison], metric: str, 
     gain = mean_gain(scored, lambda each: each.gain)
     above, below = (sum(map(test, scored)) for test in (lambda s: s.gain.low > 0, lambda s: s.gain.high < 0))
     n = len({(each.comparison.task, key) for each in scored for key in each.comparison.keys})
-    before = mean_over_settings(scored, lambda each: each.scores[each.base]) or 0.0
-    after = mean_over_settings(scored, lambda each: each.scores[EDITED]) or 0.0
+    before = mean_score(scored, lambda each: each.scores[each.base]) or 0.0
+    after = mean_score(scored, lambda each: each.scores[EDITED]) or 0.0
     facts = [
         ("edited", _edited_several([each.comparison for each in scored])),
         ("score", f"mean {title} from {fraction(before)} to {fraction(after)} on {_documents(n)}"),
@@ -95,7 +95,7 @@ def answer_several(scored_comparisons: Sequence[ScoredComparison], metric: str, 
     over_few_shot = [each for each in scored if each.over_few_shot and each.base != FEW_SHOT]
     if over_few_shot:
         mean = mean_gain(over_few_shot, lambda each: each.over_few_shot)
-        reached = mean_over_settings(over_few_shot, lambda each: each.scores[FEW_SHOT]) or 0.0
+        reached = mean_score(over_few_shot, lambda each: each.scores[FEW_SHOT]) or 0.0
         facts.append(("few-shot", f"prompting with the same labels reaches {fraction(reached)}; {_over(mean)}"))
     facts.append(("elsewhere", _elsewhere_of_several([each.comparison for each in scored], costs)))
     return Answer(_verdict(gain, "On average, the"), _helped(gain), facts)

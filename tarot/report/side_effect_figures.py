@@ -56,7 +56,7 @@ def effect_matrix(
         return svg(figure, name, title, "; ".join(parts))
 
 
-def trade_off(name: str, curves: Mapping[str, Sequence[tuple[float, Gain, Mean]]]) -> Markup:
+def strength_curves(name: str, curves: Mapping[str, Sequence[tuple[float, Gain, Mean]]]) -> Markup:
     """Draw the gain on its own task against the KL divergence of each adapter at several strengths.
 
     Points are labelled with their strength: all points of one adapter, or the last ones of several.

@@ -82,7 +82,7 @@ def _write_trade_off(effects: "SideEffects", folder: Path) -> list[Path]:
     if not curves:
         (folder / "tradeoff.svg").unlink(missing_ok=True)  # an earlier run may have left one
         return [folder / "tradeoff.csv"]
-    write_svg(folder / "tradeoff.svg", side_effect_figures.trade_off("tradeoff", curves))
+    write_svg(folder / "tradeoff.svg", side_effect_figures.strength_curves("tradeoff", curves))
     return [folder / "tradeoff.csv", folder / "tradeoff.svg"]
 
 

@@ -141,7 +141,7 @@ def _arm_mean(scored_comparisons: Sequence[ScoredComparison], title: str, name: 
     others = [scored for scored in scored_comparisons if name in scored.gains]
     return ArmMean(
         title,
-        mean_over_settings(scored_comparisons, score),
+        mean_score(scored_comparisons, score),
         mean_gain(others, lambda scored: scored.gains.get(name)) if others else None,
         sum(score(scored) is not None for scored in scored_comparisons),
         len(scored_comparisons),
@@ -184,7 +184,7 @@ def _comparison_row(number: int, scored: ScoredComparison, search: str, p: float
 
 def _mean_row(scored_comparisons: Sequence[ScoredComparison], search: str) -> TableRow:
     def mean(score: Callable[[ScoredComparison], float | None]) -> str:
-        value = mean_over_settings(scored_comparisons, score)
+        value = mean_score(scored_comparisons, score)
         return NONE if value is None else fraction(value)
 
     over_few_shot = any(scored.over_few_shot for scored in scored_comparisons)
@@ -214,7 +214,7 @@ def _seconds(scored_comparisons: Sequence[ScoredComparison]) -> str:
     return duration(fmean(scored.comparison.seconds for scored in scored_comparisons)) + f" {BUSY}" * busy
 
 
-def mean_over_settings(
+def mean_score(
     scored_comparisons: Sequence[ScoredComparison], score: Callable[[ScoredComparison], float | None]
 ) -> float | None:
     """Return the mean of a score over seeds, then over settings; None if no comparison has it."""
