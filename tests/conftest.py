@@ -38,6 +38,7 @@ install_import_hook(
         "tarot.search.acquisition",
         "tarot.search.adam",
         "tarot.search.bayesian",
+        "tarot.search.gradient_bayesian",
         "tarot.search.kl_limit",
         "tarot.search.loop",
         "tarot.search.paper",

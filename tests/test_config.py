@@ -69,6 +69,7 @@ def test_repr_shows_only_what_differs_from_the_defaults() -> None:
         ({"objective": "model"}, "bo", "head"),
         ({"objective": "model:mine:f", "search": "random"}, "random", "full"),
         ({"search": "bo"}, "bo", "head-gradient"),
+        ({"search": "bo-gradient"}, "bo-gradient", "full"),
         ({"search": "random"}, "random", "full"),
         ({"search": "bo", "space": "head"}, "bo", "head"),
     ],
@@ -156,6 +157,7 @@ def test_every_field_has_wrong_values() -> None:
     ("given", "keyword"),
     [
         ({"objective": "sentiment:positive", "search": "adam"}, "gradient"),
+        ({"objective": "model", "search": "bo-gradient"}, "gradient"),
         ({"search": "adam", "trials_per_step": 4}, "bo, random"),
         ({"search": "paper", "trials_per_step": 2}, "bo, random"),
         ({"fluency_floor": "0.3"}, "reward"),
@@ -234,7 +236,7 @@ def test_what_is_retained_needs_a_limit() -> None:
         TaRotConfig("a", retain=["b"], max_kl=None)
 
 
-@pytest.mark.parametrize("search", ["random", "bo"])
+@pytest.mark.parametrize("search", ["random", "bo", "bo-gradient"])
 def test_a_limit_needs_a_gradient(search: str) -> None:
     with pytest.raises(InvalidValueError, match=r"gradient.*no limit"):
         TaRotConfig("a", search=search, max_kl=0.03)

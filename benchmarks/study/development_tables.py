@@ -63,6 +63,41 @@ def spaces() -> str:
     return table(header, [row for _, row in sorted(rows, reverse=True)])
 
 
+def gradients() -> str:
+    """Show what the default and a Gaussian process with gradients reach."""
+    rows = []
+    for run in read_lines(HERE / "gradients.jsonl"):
+        held_out = [f"{run[HELD_OUT][name]:.3f}" for name in ("greedy_f1", "log_probability")]
+        where = [run["task"], str(run["seed"]), run["arm"]]
+        rows.append([*where, f"{run['base']['greedy_f1']:.3f}", *held_out, f"{run['best']:.2f}", str(run["spent"])])
+    header = ["task", "seed", "search", "base F1", "F1", "log-probability", "of the samples", "evaluations"]
+    return table(header, sorted(rows))
+
+
+def trust_regions() -> str:
+    """Show what variants of the trust region reached while the search was being chosen."""
+    rows = []
+    for run in read_lines(HERE / "trust_regions.jsonl"):
+        best = [f"{score:.2f}" for score in run["best"].values()]
+        held_out = [
+            f"{run[HELD_OUT][name]:.3f}" if HELD_OUT in run else "" for name in ("greedy_f1", "log_probability")
+        ]
+        rows.append([run["task"], str(run["samples"]), run["gradient"], run["region"], *best, *held_out])
+    header = ["task", "samples", "gradient", "search", "best after 30", "60", "120", "F1", "log-probability"]
+    return table(header, rows)
+
+
+def gain_share(arm: str, over: str = "default") -> tuple[float, int]:
+    """Divide the mean gain in held-out F1 of one arm by another's, on the cells with both; also count these cells."""
+    runs = {(run["task"], run["seed"], run["arm"]): run for run in read_lines(HERE / "gradients.jsonl")}
+    cells = [(task, seed) for task, seed, name in runs if name == arm and (task, seed, over) in runs]
+    gains = {
+        name: [run[HELD_OUT]["greedy_f1"] - run["base"]["greedy_f1"] for cell in cells for run in [runs[*cell, name]]]
+        for name in (arm, over)
+    }
+    return sum(gains[arm]) / sum(gains[over]), len(cells)
+
+
 def classes() -> str:
     """Show held-out F1 where every sample counted alike, and where every class did."""
     rows = []

@@ -46,7 +46,11 @@ class Figures:
 
     def development_gain(self, method: str) -> MeanGain:
         """Return the default's mean gain over a method on the development cells."""
-        gains = [self.cells.gain(cell, "default", _method(method)) for cell in grid.DEVELOPMENT]
+        return self.development_lead("default", method)
+
+    def development_lead(self, method: str, over: str) -> MeanGain:
+        """Return the mean gain of one method over another on the development cells."""
+        gains = [self.cells.gain(cell, _method(method), _method(over)) for cell in grid.DEVELOPMENT]
         return mean_over_settings([[gain] for gain in gains if gain])
 
     def better(self, over: str, shots: str, metric: str = HEADLINE) -> int:

@@ -63,6 +63,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "every other layer": {},  # depends on the number of layers: `settings_of`
     "bo head-gradient": {"search": "bo"},
     "bo head": {"search": "bo", "space": "head"},
+    "bo-gradient": {"search": "bo-gradient"},
     "paper": {"search": "paper", "layers": 0.5},
     "published": {"search": "published", "layers": 0.5},
     "rescale": {"rotation": "scale"},

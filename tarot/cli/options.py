@@ -34,6 +34,7 @@ class SearchName(StrEnum):
 
     ADAM = "adam"
     BO = "bo"
+    BO_GRADIENT = "bo-gradient"
     PAPER = "paper"
     POLICY_GRADIENT = "policy-gradient"
     RANDOM = "random"

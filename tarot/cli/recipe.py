@@ -19,7 +19,7 @@ _Positive = Annotated[int, Interval(ge=1, lt=2**53)]
 _Count = Annotated[int, Interval(ge=0, lt=2**53)]
 _Seed = Annotated[int, Interval(gt=-(2**63), lt=2**63)]
 _Shots = _Count | Literal["mix"]
-_Search = Literal["adam", "bo", "paper", "policy-gradient", "random"]
+_Search = Literal["adam", "bo", "bo-gradient", "paper", "policy-gradient", "random"]
 _Space = Literal["full", "head-gradient", "head"]
 
 

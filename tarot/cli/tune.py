@@ -118,7 +118,7 @@ def tune(
             parser=kl_limit,
             metavar="NATS|none",
             help="Largest change of the model elsewhere: KL(base || edited) in nats a token; none sets no limit.",
-            show_default="0.02; none for bo, random, paper and rewards",
+            show_default="0.02 for adam; else none",
         ),
     ] = "auto",
     retain: Annotated[

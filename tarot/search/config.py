@@ -14,6 +14,7 @@ from tarot.objectives.answers import ANSWER_SCORES
 from tarot.objectives.black_box import check_black_box_name, is_black_box
 from tarot.objectives.fluency import NO_FLOOR, FluencyFloor
 from tarot.objectives.rewards import check_reward_name, is_reward
+from tarot.search.adam import Adam
 from tarot.search.registry import SEARCHES, require_trials_per_step
 from tarot.search.space import SPACES, require_bound
 
@@ -50,7 +51,7 @@ class TaRotConfig:
         fluency_floor: how far the fluency of the texts may fall below the unedited model's: `"0.3"` (nats per token) or
             `"10%"` (of its log-perplexity). Only for rewards.
         max_kl: limit of KL(base || edited) on retained contexts, in nats a token; None retains nothing. `"auto"` is
-            0.02 for searches that follow the gradient of labelled answers and where `retain` is given, else None.
+            0.02 for `adam` and where `retain` is given, else None.
         retain: what is retained beside tarot's own prompts: names of tasks, or files of prompts (`.jsonl`, `.txt`).
 
     Raises:
@@ -114,7 +115,8 @@ class TaRotConfig:
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        if SEARCHES[search].follows_gradient and search != _default_search(objective):
+        unfit = is_black_box(objective) or (search == POLICY_GRADIENT) != is_reward(objective)
+        if SEARCHES[search].follows_gradient and unfit:
             hint = f"try {_default_search(objective)!r}"
             raise InvalidValueError(f"the search {search!r} cannot follow a gradient of {objective!r}.", hint=hint)
 
@@ -185,7 +187,7 @@ def _names(kind: str, values: object) -> tuple[str, ...]:
 
 
 def _max_kl(value: object, search: str, objective: str, retain: tuple[str, ...]) -> float | None:
-    can_hold = SEARCHES[search].follows_gradient
+    can_hold = issubclass(SEARCHES[search], Adam)
     if value == AUTO:
         value = MAX_KL if retain or (can_hold and not is_reward(objective)) else None
     if value is None:
@@ -196,7 +198,9 @@ def _max_kl(value: object, search: str, objective: str, retain: tuple[str, ...])
     number = require_number("max_kl", value, allowed, lambda x: 0 < x < math.inf)
     if not can_hold:
         hint = "try 'adam', or set no limit"
-        raise InvalidValueError(f"max_kl needs a search that follows the gradient, not {search!r}.", hint=hint)
+        raise InvalidValueError(
+            f"max_kl needs a search that can hold it along the gradient, not {search!r}.", hint=hint
+        )
     return number
 
 

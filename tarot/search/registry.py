@@ -4,6 +4,7 @@ from tarot.arguments import Registry, require_whole_number
 from tarot.errors import InvalidValueError
 from tarot.search.adam import Adam
 from tarot.search.bayesian import BayesianOptimisation
+from tarot.search.gradient_bayesian import GradientBayesianOptimisation
 from tarot.search.paper import Paper
 from tarot.search.policy_gradient import TRIAL_COST, PolicyGradient
 from tarot.search.protocol import Search
@@ -14,6 +15,7 @@ SEARCHES: Registry[type[Search]] = Registry(
     {
         "adam": Adam,
         "bo": BayesianOptimisation,
+        "bo-gradient": GradientBayesianOptimisation,
         "paper": Paper,
         "policy-gradient": PolicyGradient,
         "random": Random,
