@@ -48,6 +48,7 @@ class TuneRecipe(TypedDict, total=False):
     fluency_floor: Name
     max_kl: Annotated[Number, Gt(0)] | Literal["auto", "none"]
     retain: list[Name]
+    cross_validate: bool
     pick: Annotated[Number, Ge(0)]
 
 

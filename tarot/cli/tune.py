@@ -132,6 +132,14 @@ def tune(
             show_default="tarot's own prompts",
         ),
     ] = None,
+    cross_validate: Annotated[
+        bool,
+        search_option(
+            "--cross-validate",
+            help="Search on each half of the samples first, and leave the model unedited if that does not help the "
+            "other half; takes about twice as long.",
+        ),
+    ] = False,
     front: Annotated[
         bool,
         output_option("--front", help="Print the trials that no other beats in both score and divergence."),
@@ -232,6 +240,7 @@ def tune(
         fluency_floor=fluency_floor,
         max_kl=None if max_kl == "none" else max_kl,
         retain=tuple(retain or ()),
+        cross_validate=cross_validate,
     )
     resources = Resources.parse(cpus, gpus, memory)
     budget = default_budget(config.search) if budget is None else budget
@@ -300,6 +309,12 @@ def _print_outcome(adapter: "Adapter", config: "TaRotConfig") -> None:
     """Print scores and times."""
     provenance: Mapping[str, Any] = adapter.provenance
     scores, seconds = provenance["scores"], provenance["seconds"]
+    if halves := provenance.get("cross_validation"):
+        helps = halves["edited"] > halves["base"]
+        out.print(
+            f"cross-validated log-probability: base {halves['base']:.4f}, edited {halves['edited']:.4f}"
+            + ("" if helps else "; the search does not help samples that it has not seen, so nothing is edited")
+        )
     out.print(
         f"{config.objective} on {config.num_samples} samples: identity {scores['identity']:.4f}, "
         f"best {scores['best']:.4f} (trial {provenance['best_trial']} of 0-{provenance['trials'] - 1})"

@@ -76,6 +76,9 @@ def edit_options(adapter: Adapter) -> str:
 # Fields of the configuration that are fields of a comparison.
 _FIELDS = ("num_samples", "num_fewshot", "seed", "space", "search", "objective", "max_kl")
 
+# Fields that are written as flags, or elsewhere in the line.
+_NO_VALUE = ("task", "apply_chat_template", "cross_validate")
+
 
 def _tune_options(adapter: Adapter, left_out: Sequence[str] = ()) -> list[str]:
     """Return the options of `tarot tune` that differ from their defaults, except for task and budget."""
@@ -87,9 +90,11 @@ def _tune_options(adapter: Adapter, left_out: Sequence[str] = ()) -> list[str]:
         f"--{_option(name, value)} {shlex.quote(_argument(name, value))}"
         for name, value in vars(config).items()
         # The default of `max_kl` has changed before, and decides what a search finds.
-        if name not in ("task", "apply_chat_template", *left_out) and (name == "max_kl" or value != defaults[name])
+        if name not in ("task", "apply_chat_template", "cross_validate", *left_out)
+        and (name == "max_kl" or value != defaults[name])
     ]
     options += [] if config.apply_chat_template else ["--no-chat"]
+    options += ["--cross-validate"] if config.cross_validate else []
     return options + ([f"--pick {shlex.quote(str(provenance['pick']))}"] if "pick" in provenance else [])
 
 

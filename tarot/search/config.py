@@ -53,6 +53,8 @@ class TaRotConfig:
         max_kl: limit of KL(base || edited) on retained contexts, in nats a token; None retains nothing. `"auto"` is
             0.02 for `adam` and where `retain` is given, else None.
         retain: what is retained beside tarot's own prompts: names of tasks, or files of prompts (`.jsonl`, `.txt`).
+        cross_validate: search on each half of the samples first; where its edit makes the other half's answers less
+            likely, do not edit (`tarot.search.cross_validation`). Only for labelled answers.
 
     Raises:
         UnknownName: no search, space, objective, rotation or kind of site has this name.
@@ -85,6 +87,7 @@ class TaRotConfig:
     fluency_floor: str | None = None
     max_kl: float | str | None = AUTO
     retain: tuple[str, ...] = ()
+    cross_validate: bool = False
 
     def __post_init__(self) -> None:
         objective = require_text("objective", self.objective)
@@ -112,6 +115,7 @@ class TaRotConfig:
             "fluency_floor": _fluency_floor(self.fluency_floor, objective),
             "max_kl": _max_kl(self.max_kl, search, objective, retain),
             "retain": retain,
+            "cross_validate": require_flag("cross_validate", self.cross_validate),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -119,6 +123,9 @@ class TaRotConfig:
         if SEARCHES[search].follows_gradient and unfit:
             hint = f"try {_default_search(objective)!r}"
             raise InvalidValueError(f"the search {search!r} cannot follow a gradient of {objective!r}.", hint=hint)
+        if self.cross_validate and (objective not in ANSWER_SCORES or self.num_samples < 2):
+            got = f"{self.num_samples} for {objective!r}"
+            raise InvalidValueError(f"cross_validate needs at least two samples with right answers, not {got}.")
 
     @property
     def n_drawn(self) -> int:

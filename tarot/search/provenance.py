@@ -12,6 +12,7 @@ from tarot.edit.sites import find_sites
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.samples import Sample
 from tarot.search.config import TaRotConfig
+from tarot.search.cross_validation import HalfScores
 from tarot.search.loop import SearchResult
 from tarot.search.problem import Problem
 from tarot.search.retention import RetentionLimit
@@ -59,6 +60,7 @@ def search_provenance(
     budget: int,
     limit: RetentionLimit | None = None,
     pick: int | float | None = None,
+    halves: HalfScores | None = None,
 ) -> dict[str, Any]:
     """Return the provenance of the adapter that a search found: its configuration and how the search went.
 
@@ -69,6 +71,7 @@ def search_provenance(
         budget: evaluations that the search was given. A resumed search may have spent more before.
         limit: what was retained, and how far the edit may diverge there; None for no limit.
         pick: which other trial than the best was requested, as for `tune`.
+        halves: what cross-validation found; None where the configuration asks for none.
     """
     return {
         "model": loaded.reference,
@@ -85,6 +88,7 @@ def search_provenance(
         "best_trial": result.best.index,
         **({} if pick is None else {"pick": str(pick)}),
         "scores": {"identity": result.identity.score, "best": result.best.score},
+        **({"cross_validation": dict(halves)} if halves else {}),
         **_retention_notes(result, limit),
         "seconds": {
             "evaluating": round(sum(trial.evaluate_seconds for trial in result.trials), 3),

@@ -21,6 +21,7 @@ from tarot.objectives.retained import retained_digest
 from tarot.objectives.rewards import check_reward, is_reward
 from tarot.search.callbacks import Callback, notify_callbacks
 from tarot.search.config import TaRotConfig
+from tarot.search.cross_validation import cross_validate
 from tarot.search.divergence_log import DivergenceLog
 from tarot.search.folder import RECIPE, SearchLogs, check_free, open_logs
 from tarot.search.loop import SearchResult, run_search
@@ -28,7 +29,7 @@ from tarot.search.pick import check_pick, pick_trial
 from tarot.search.policy_gradient import PATIENCE
 from tarot.search.problem import Evaluation, Problem
 from tarot.search.provenance import search_provenance, search_settings
-from tarot.search.registry import default_budget, require_budget
+from tarot.search.registry import default_budget, require_budget, trial_cost
 from tarot.search.retention import Retention, RetentionLimit, retained_contexts
 from tarot.search.space import Angles, Space
 from tarot.search.trials import Trial
@@ -80,7 +81,8 @@ def tune(
         callbacks: called when a phase or the search begins, after each trial, and at the end.
 
     Returns:
-        The edit with the highest score within the limit; with zero angles if no trial beats the unedited model.
+        The edit with the highest score within the limit; with zero angles if no trial beats the unedited model, or if
+        `config.cross_validate` finds that the search does not help samples that it has not seen.
 
     Raises:
         UnknownName: no task has this name.
@@ -117,12 +119,17 @@ def tune(
     ):
         if folder:
             _write_recipe(folder / RECIPE, loaded, problem.config, budget, include_path, pick)
+        halves, allowed = None, budget
+        if config.cross_validate:
+            halves = cross_validate(problem, budget=budget, folder=folder, callbacks=callbacks)
+            if not halves["edited"] > halves["base"]:
+                allowed = trial_cost(config.search)  # pays for the identity alone
         limit = None
         if config.max_kl is not None and retained:
             # A resumed search that is complete measures nothing, so the contexts may not have to be read.
             read = cache(lambda: Retention.from_problem(loaded, problem, include_path, batch_size, sources))
             limit = RetentionLimit(read, space, float(config.max_kl), DivergenceLog(folder, retained))
-        result = _search(problem, limit, space, logs, budget=budget, score_batch=score_batch, callbacks=callbacks)
+        result = _search(problem, limit, space, logs, budget=allowed, score_batch=score_batch, callbacks=callbacks)
         if not math.isfinite(result.best.score):
             n = len(result.trials)
             raise TarotError(
@@ -133,7 +140,7 @@ def tune(
         adapter = Adapter(
             _angles(space, torch.tensor(result.best.x, dtype=torch.float64)),
             Edit.from_sites(loaded.model, config.sites, problem.objective.sites, problem.objective.rotation),
-            search_provenance(loaded, problem, result, budget, limit, pick),
+            search_provenance(loaded, problem, result, budget, limit, pick, halves),
         )
         if folder:
             adapter.save_pretrained(folder)

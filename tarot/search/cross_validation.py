@@ -1,0 +1,128 @@
+"""Cross-validation: does a search on half of the samples help the other half?
+
+Twenty samples can be fitted by angles that help no other document. So the same search runs on each half of the samples,
+without a limit of divergence, and its edit answers the other half. Where it makes these answers less likely than the
+unedited model does, an edit found on all samples is not to be trusted either.
+
+The halves have the same classes, but for one sample of each. Together they cost about as much as the search itself.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from typing_extensions import TypedDict
+
+from tarot._files.atomic import write_atomically
+from tarot._files.strict_json import Number, parse_json, read_file, validate
+from tarot.edit.sites import angle_mask
+from tarot.objectives.answers import AnswerObjective
+from tarot.objectives.samples import Sample
+from tarot.search.callbacks import Callback
+from tarot.search.loop import run_search
+from tarot.search.problem import Problem
+from tarot.search.space import Angles, make_space
+
+CROSS_VALIDATION_FILE = "cross_validation.json"
+JUDGED_BY = "log_probability"  # of the right answer; counts of right answers among ten are too coarse
+
+
+class HalfScores(TypedDict):
+    """Mean log-probability of a half's right answers, in nats: by the unedited model, and by the other half's edit."""
+
+    base: Number
+    edited: Number
+
+
+def cross_validate(
+    problem: Problem, *, budget: int, folder: Path | None = None, callbacks: Sequence[Callback] = ()
+) -> HalfScores:
+    """Return the mean over both halves of what the unedited model and the other half's edit score.
+
+    Args:
+        problem: what is searched, with labelled answers.
+        budget: evaluations of each of the two searches.
+        folder: keeps the score of each half as soon as it is known, and has those of an earlier run; None keeps none.
+        callbacks: told when a half begins.
+
+    Raises:
+        KeyboardInterrupt: a search was interrupted.
+        TarotError: a file cannot be written.
+
+    Example:
+        >>> from tarot.search.problem import Problem
+        >>> problem = Problem.from_config(loaded, tarot.TaRotConfig("synth_color", num_samples=8))
+        >>> sorted(cross_validate(problem, budget=6))
+        ['base', 'edited']
+    """
+    path = folder / CROSS_VALIDATION_FILE if folder else None
+    scores = _read(path)
+    halves = split_in_halves(problem.samples)
+    for searched, answered in (halves, halves[::-1])[len(scores) :]:
+        for callback in callbacks:
+            callback.on_phase(f"cross-validating, half {len(scores) + 1} of 2")
+        scores.append(_validate_half(problem, searched, answered, budget))
+        if path:
+            write_atomically(path, (json.dumps(scores, indent=1) + "\n").encode())
+    first, second = scores
+    return {"base": (first["base"] + second["base"]) / 2, "edited": (first["edited"] + second["edited"]) / 2}
+
+
+def split_in_halves(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """Cut samples into halves with the same right answers, but for one sample of each; the same halves every time."""
+    by_class = sorted(samples, key=lambda sample: sample.pairs[sample.gold][1])
+    return by_class[0::2], by_class[1::2]
+
+
+def _validate_half(problem: Problem, searched: Sequence[Sample], answered: Sequence[Sample], budget: int) -> HalfScores:
+    config = problem.config
+    objective = _objective(problem, searched, config.objective)
+    space = make_space(
+        config.space, angle_mask(objective.sites, objective.rotation.n_angles), config.bound, objective.gradient
+    )
+
+    def angles(x: torch.Tensor) -> Angles:
+        return space.angles(x).float()
+
+    result = run_search(
+        lambda x: objective(angles(x)),
+        space.d,
+        search=config.search,
+        budget=budget,
+        seed=config.seed,
+        starts=space.starts,
+        value_and_grad=lambda x: space.value_and_grad(x, objective.value_and_grad),
+        target_score=objective.target_score,
+        trials_per_step=config.trials_per_step,
+    )
+    if result.interrupted:
+        raise KeyboardInterrupt
+    judge = _objective(problem, answered, JUDGED_BY)
+    best = angles(torch.tensor(result.best.x, dtype=torch.float64))
+    return {"base": judge(torch.zeros_like(best)), "edited": judge(best)}
+
+
+def _objective(problem: Problem, samples: Sequence[Sample], answer_score: str) -> AnswerObjective:
+    whole = problem.objective
+    assert isinstance(whole, AnswerObjective)  # the configuration allows no other
+    return AnswerObjective(
+        whole.model,
+        samples,
+        whole.encode,
+        answer_score=answer_score,
+        sites=whole.sites,
+        rotation=whole.rotation,
+        batch_size=whole.scorer.batch_size,
+    )
+
+
+def _read(path: Path | None) -> list[HalfScores]:
+    """Return the halves that an earlier run kept; a damaged file counts as none."""
+    if path is None or not path.exists():
+        return []
+    try:
+        scores: list[HalfScores] = validate(list[HalfScores], parse_json(read_file(path)))
+    except (OSError, ValueError):
+        return []
+    return scores[:2]
