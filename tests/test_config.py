@@ -133,6 +133,7 @@ WRONG = {
     "fluency_floor": ["0.3", "10%", 0.3, "much"],
     "max_kl": [0, -0.1, "0.03", True, float("nan"), float("inf")],
     "retain": ["synth_color", [""], [3], None, 1],
+    "cross_validate": [1, "yes", None],
 }
 
 

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from benchmarks.study import development_tables, effect_tables, grid, retention_tables, sizes, tables
+from benchmarks.study.cross_validation import cross_validation
 from benchmarks.study.effect_tables import RecordedEffects
 from benchmarks.study.figures import Figures, fill
 from benchmarks.study.grid import Cell
@@ -51,6 +52,7 @@ def write_pages(cells: RecordedCells, effects: RecordedEffects) -> dict[Path, st
         "classes": development_tables.classes(),
         "stopping": development_tables.stopping(),
         "remedies": development_tables.remedies(),
+        "cross_validation": cross_validation(cells),
         "sizes": sizes.sizes(),
         "retention": retention_tables.retention(),
         "retention_documents": str(DOCUMENTS),
