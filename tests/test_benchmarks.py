@@ -457,13 +457,14 @@ def test_a_larger_model_stands_in_the_table_as_soon_as_a_task_is_measured(monkey
 
     declared = run.declared("wheel:qwen2.5-coder-0.5b", (6, 0), grid.SEEDS, list(grid.METHODS))
     assert [cell.shots for _, cell in declared] == sorted((cell.shots for _, cell in declared), reverse=True)
-    assert {method for method, cell in declared if cell.shots == 0} == {"base", "default", "few-shot", *grid.PROMPTING}
+    assert {method for method, cell in declared if cell.shots == 0} == set(grid.SIZE_METHODS[0])
     cells = RecordedCells.load(run.HERE / "cells")
     small = cells.records[grid.Cell("smollm2", "navigate", 0, 0)]
     cells.records[grid.Cell("qwen0.5b", "navigate", 0, 0)] = {method: small[method] for method in ("base", "default")}
-    *_, larger = sizes.measured_sizes(cells, 0)
-    assert (larger.model, larger.tasks, larger.prompting) == ("qwen0.5b", 1, None)
+    all_tasks, one_task = sizes.measured_groups(cells, 0)
+    assert [size.model for size in all_tasks] == ["smollm2", "gemma3"] and all_tasks[0].tasks == grid.TASKS
+    assert {size.tasks for size in one_task} == {("navigate",)}  # compared on the same tasks
+    assert [size.parameters for size in one_task] == sorted(size.parameters for size in one_task)
+    larger = one_task[-1]
+    assert (larger.model, larger.prompting) == ("qwen0.5b", None)
     assert larger.edited - larger.base == pytest.approx(larger.gain.value, abs=1e-3)
-    sizes_of_all = list(sizes.measured_sizes(cells, 0))
-    assert [size.parameters for size in sizes_of_all] == sorted(size.parameters for size in sizes_of_all)
-    assert [size.tasks for size in sizes_of_all] == [1, 1, 1]  # compared on the same tasks

@@ -53,6 +53,11 @@ class Figures:
         gains = [self.cells.gain(cell, _method(method), _method(over)) for cell in grid.DEVELOPMENT]
         return mean_over_settings([[gain] for gain in gains if gain])
 
+    def best_prompting(self, what: str) -> str | MeanGain:
+        """Return the `name` of the best prompting method on the development cells, or the default's `gain` over it."""
+        best = min(("few-shot", *grid.PROMPTING), key=lambda method: self.development_gain(method).value)
+        return {"name": f"`{best}`", "gain": self.development_gain(best)}[what]
+
     def better(self, over: str, shots: str, metric: str = HEADLINE) -> int:
         """Count the cells in which the default scores higher than a method."""
         return sum(value > 0 for value in self._values(over, shots, metric))

@@ -1,7 +1,11 @@
-"""The default's gain against the size of the model: a table and a picture of the tasks that all models have so far."""
+"""The default's gain against the size of the model: a table and a picture.
+
+The largest models were not measured on all tasks. So models are compared in groups: one for each set of tasks that some
+model has, with all models that have these tasks.
+"""
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,19 +20,19 @@ from tarot.evaluation.statistics.seeds import MeanGain, mean_over_settings
 from tarot.models.wheels import WHEELS
 
 HERE = Path(__file__).parent
-PROMPTING = ("few-shot", *grid.PROMPTING)
+PROMPTING = tuple(name for name in grid.SIZE_METHODS[0] if name not in ("base", "default"))
 """Prompting arms of the cells without shots; the best of them by the mean over tasks is shown."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """One model under prompts with a number of shots: means over the tasks that all models have.
+    """One model under prompts with a number of shots: means over the tasks of a group.
 
     Attributes:
         model: name in the grid.
         parameters: number of weights.
         shots: labelled examples in every prompt.
-        tasks: number of these tasks.
+        tasks: names of these tasks.
         base: weighted F1 of the unedited model.
         prompting: that of the best prompting arm on the same tasks; None where it was not measured.
         edited: that of the edited model.
@@ -38,29 +42,46 @@ class Size:
     model: str
     parameters: int
     shots: int
-    tasks: int
+    tasks: tuple[str, ...]
     base: float
     prompting: float | None
     edited: float
     gain: MeanGain
 
 
-def measured_sizes(cells: RecordedCells, shots: int) -> Iterator[Size]:
-    """Yield each model with base and default on some task, from the smallest; on the tasks that all of these have."""
+def measured_groups(cells: RecordedCells, shots: int) -> list[list[Size]]:
+    """Return the groups of at least two models with base and default on the same tasks, those with most tasks first.
+
+    Within a group the smallest model comes first.
+    """
     parameters = {name: WHEELS[ref.removeprefix("wheel:")].parameters for name, ref in grid.REFERENCES.items()}
     gains = {
         model: {task: seeds for task in grid.TASKS if (seeds := _gains(cells, model, task, shots))}
         for model in sorted(grid.REFERENCES, key=parameters.__getitem__)
     }
-    gains = {model: by_task for model, by_task in gains.items() if by_task}
-    tasks = [task for task in grid.TASKS if gains and all(task in by_task for by_task in gains.values())]
-    for model, by_task in gains.items() if tasks else ():
-        base, edited = (_mean_f1(cells, model, tasks, shots, method) for method in ("base", "default"))
-        prompted = [_mean_f1(cells, model, tasks, shots, method) for method in PROMPTING]
-        best = max((score for score in prompted if score is not None), default=None)
-        assert base is not None and edited is not None  # each of these tasks has a gain
-        gain = mean_over_settings([by_task[task] for task in tasks])
-        yield Size(model, parameters[model], shots, len(tasks), base, best, edited, gain)
+    groups = []
+    for tasks in sorted({tuple(by_task) for by_task in gains.values() if by_task}, key=len, reverse=True):
+        members = [model for model, by_task in gains.items() if set(tasks) <= by_task.keys()]
+        if len(members) > 1:
+            groups.append([_size(cells, model, parameters[model], shots, tasks, gains[model]) for model in members])
+    return groups
+
+
+def _size(
+    cells: RecordedCells,
+    model: str,
+    parameters: int,
+    shots: int,
+    tasks: tuple[str, ...],
+    gains: Mapping[str, list[Gain]],
+) -> Size:
+    base, edited = (_mean_f1(cells, model, tasks, shots, method) for method in ("base", "default"))
+    prompted = [_mean_f1(cells, model, tasks, shots, method) for method in PROMPTING]
+    best = max((score for score in prompted if score is not None), default=None)
+    assert base is not None and edited is not None  # each of these tasks has a gain
+    return Size(
+        model, parameters, shots, tasks, base, best, edited, mean_over_settings([gains[task] for task in tasks])
+    )
 
 
 def _gains(cells: RecordedCells, model: str, task: str, shots: int) -> list[Gain]:
@@ -71,7 +92,7 @@ def _gain(cells: RecordedCells, model: str, task: str, shots: int, seed: int) ->
     return cells.gain(grid.Cell(model, task, shots, seed), "default", "base")
 
 
-def _mean_f1(cells: RecordedCells, model: str, tasks: list[str], shots: int, method: str) -> float | None:
+def _mean_f1(cells: RecordedCells, model: str, tasks: Sequence[str], shots: int, method: str) -> float | None:
     """Return the mean over tasks of the mean over seeds; None unless every task was measured."""
     scores = [cells.scores(model, task, shots, method) for task in tasks]
     return statistics.mean(map(statistics.mean, scores)) if all(scores) else None
@@ -87,40 +108,52 @@ def sizes() -> str:
     """Show base, best prompting, edited and gain of each model that has been measured."""
     rows = [
         [
+            _named(size.tasks),
+            str(size.shots),
             size.model,
             f"{size.parameters / 1e6:,.0f}M",
-            str(size.shots),
-            str(size.tasks),
             f"{size.base:.3f}",
             "" if size.prompting is None else f"{size.prompting:.3f}",
             f"{size.edited:.3f}",
             signed(size.gain),
         ]
         for shots in grid.SHOTS
-        for size in measured_sizes(load_all(), shots)
+        for group in measured_groups(load_all(), shots)
+        for size in group
     ]
-    return table(["model", "weights", "shots", "tasks", "base", "best prompting", "edited", "gain over base"], rows)
+    return table(["tasks", "shots", "model", "weights", "base", "best prompting", "edited", "gain over base"], rows)
+
+
+def _named(tasks: Sequence[str]) -> str:
+    return "all five" if len(tasks) == len(grid.TASKS) else ", ".join(f"`{task}`" for task in tasks)
 
 
 def plot_sizes(path: Path) -> None:
     """Plot gain against size, with its 95% CI, beside the scores of base and best prompting, without shots."""
-    measured = list(measured_sizes(load_all(), 0))
-    x = [size.parameters for size in measured]
+    groups = measured_groups(load_all(), 0)
     matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "tarot"})
-    figure = Figure(figsize=(7.2, 3.6), layout="constrained", facecolor="white")
-    axes = figure.add_subplot()
-    values = [size.gain.value for size in measured]
-    below = [size.gain.value - size.gain.low for size in measured]
-    above = [size.gain.high - size.gain.value for size in measured]
-    axes.errorbar(x, values, yerr=[below, above], fmt="o-", capsize=3, label="gain of the edit, 95% CI")
-    axes.plot(x, [size.base for size in measured], "s--", label="base")
-    axes.plot(x, [size.prompting for size in measured], "^--", label="best prompting")
-    axes.axhline(0, color="0.8", linewidth=1, zorder=0)
-    axes.set_xscale("log")
-    axes.set_xticks(x, [f"{size.model}\n{size.parameters / 1e6:,.0f}M" for size in measured])
-    axes.minorticks_off()
-    axes.set_xlabel("weights")
-    axes.set_ylabel("weighted F1, mean over tasks")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    figure = Figure(figsize=(4.4 * len(groups), 4.2), layout="constrained", facecolor="white")
+    panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+    for axes, group in zip(panels, groups, strict=True):
+        x = [size.parameters for size in group]
+        gains = [size.gain for size in group]
+        around = [[gain.value - gain.low for gain in gains], [gain.high - gain.value for gain in gains]]
+        axes.errorbar(
+            x, [gain.value for gain in gains], yerr=around, fmt="o-", capsize=3, label="gain of the edit, 95% CI"
+        )
+        axes.plot(x, [size.base for size in group], "s--", label="base")
+        axes.plot(x, [size.prompting for size in group], "^--", label="best prompting")
+        axes.axhline(0, color="0.8", linewidth=1, zorder=0)
+        axes.set_xscale("log")
+        axes.set_xticks(x, [f"{size.model}\n{size.parameters / 1e6:,.0f}M" for size in group])
+        axes.minorticks_off()
+        axes.set_title(
+            _named(group[0].tasks).replace("`", "") + (" tasks" if len(group[0].tasks) > 2 else ""), fontsize=10
+        )
+        axes.set_xlabel("weights")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("weighted F1, mean over tasks")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8
+    )
     figure.savefig(path, metadata={"Date": None})

@@ -13,6 +13,13 @@ from tarot.evaluation.statistics.seeds import mean_over_settings
 
 # In the order of the table; the first is the study's own.
 JUDGED_BY = (HEADLINE, "greedy_acc", "f1", "acc")
+# Of methods that cannot be merged.
+AT_INFERENCE = {
+    **dict.fromkeys(grid.PROMPTING, "its shots in every prompt"),
+    "batch-calibration": "its shots in every prompt, and a batch of documents",
+    "prompt-tuning": "20 vectors in front of every prompt",
+    **dict.fromkeys(("caa", "iti"), "vectors added to every token"),
+}
 
 
 def summary(cells: RecordedCells) -> str:
@@ -173,7 +180,8 @@ def costs(cells: RecordedCells) -> str:
             continue
         row = [median(records, value) for value in (search_seconds, peak_memory, stored_bytes)]
         labels = str(records[0]["labels"] - records[0]["shots"])
-        rows.append([method, labels, str(len(records)), *(f"{value:,.0f}" for value in row), "none, merged"])
+        at_inference = AT_INFERENCE.get(method, "none, merged")
+        rows.append([method, labels, str(len(records)), *(f"{value:,.0f}" for value in row), at_inference])
     return table(["method", "labels", "cells", "seconds", "peak memory, MiB", "stored bytes", "at inference"], rows)
 
 
@@ -194,7 +202,7 @@ def peak_memory(record: Record) -> float:
 
 def stored_bytes(record: Record) -> float:
     """Return the size of the stored edit."""
-    return record["stored_bytes"]
+    return record.get("stored_bytes", 0)
 
 
 def fit(cells: RecordedCells) -> str:
