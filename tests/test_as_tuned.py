@@ -92,7 +92,7 @@ def test_adapters_must_record_how_they_were_tuned(
         pytest.MonkeyPatch.context() as patch,
         pytest.raises(TarotError, match=f"expected an adapter that says what .*, got one without {missing}; tune it"),
     ):
-        patch.setattr("tarot.evaluation.compare.evaluate_as_tuned", None)
+        patch.setattr("tarot.evaluation.baselines.setting.evaluate_as_tuned", None)
         compare(loaded.model, loaded.tokenizer, replace(adapter, provenance=provenance), include_path=folder)
 
 

@@ -182,7 +182,10 @@ NO_MODEL = "--tarot-model=no/such"
         ),
         # The study's tests register a search of their own in the same process.
         # These are answered before a model is loaded.
-        (["--tarot-search=bayes", NO_MODEL], "expected a known search, got 'bayes'; known: adam, bo, paper*random"),
+        (
+            ["--tarot-search=bayes", NO_MODEL],
+            "expected a known search, got 'bayes'; known: adam, bo, bo-gradient, paper*random",
+        ),
         (["--tarot-arm=lorra", NO_MODEL], "expected a known baseline, got 'lorra'; did you mean 'lora'[?]"),
         (["--tarot-space=heads", NO_MODEL], "expected a known space, got 'heads'; did you mean 'head'[?]"),
         (
