@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint import byte_model, byte_tokenizer, write_tasks
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,16 +21,6 @@ from tarot.search.problem import Problem
 from tarot.search.tune import tune
 
 CONFIG = TaRotConfig("own_choice", num_samples=8, max_kl=None, cross_validate=True)
-
-
-@pytest.fixture(scope="module")
-def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tasks(tmp_path_factory.mktemp("tasks"))
-
-
-@pytest.fixture(scope="module")
-def loaded() -> LoadedModel:
-    return LoadedModel("bytes", byte_model(), byte_tokenizer())
 
 
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=20))
@@ -53,9 +42,9 @@ def with_answers(problem: Problem, golds: list[int]) -> Problem:
     return replace(problem, samples=samples)
 
 
-def test_it_tells_what_can_be_learned_from_what_cannot(loaded: LoadedModel, tasks: Path) -> None:
+def test_it_tells_what_can_be_learned_from_what_cannot(loaded: LoadedModel, tasks_folder: Path) -> None:
     """One answer for all is learned from any half. An answer that one half lacks is unlearned there."""
-    problem = Problem.from_config(loaded, CONFIG, tasks)
+    problem = Problem.from_config(loaded, CONFIG, tasks_folder)
     n = len(problem.samples)
     same = cross_validate(with_answers(problem, [0] * n), budget=60)
     assert same["edited"] > same["base"]
@@ -67,10 +56,10 @@ def test_it_tells_what_can_be_learned_from_what_cannot(loaded: LoadedModel, task
 
 @pytest.mark.parametrize("edited", [-3.0, -1.0, float("nan")])
 def test_the_edit_is_the_identity_where_halves_do_not_help(
-    loaded: LoadedModel, tasks: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, edited: float
+    loaded: LoadedModel, tasks_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, edited: float
 ) -> None:
     monkeypatch.setattr("tarot.search.tune.cross_validate", lambda *args, **options: {"base": -2.0, "edited": edited})
-    adapter = tune(*loaded, CONFIG, budget=12, include_path=tasks, output_dir=tmp_path)
+    adapter = tune(*loaded, CONFIG, budget=12, include_path=tasks_folder, output_dir=tmp_path)
     helps = edited > -2
     assert bool(adapter.angles.any()) is helps
     assert adapter.provenance["trials"] == (4 if helps else 1)
@@ -78,7 +67,7 @@ def test_the_edit_is_the_identity_where_halves_do_not_help(
     assert adapter.provenance["cross_validation"]["base"] == -2.0
 
 
-def test_the_search_on_all_samples_is_unchanged_by_it(loaded: LoadedModel, tasks: Path) -> None:
+def test_the_search_on_all_samples_is_unchanged_by_it(loaded: LoadedModel, tasks_folder: Path) -> None:
     phases: list[str] = []
 
     class Phases:
@@ -88,17 +77,17 @@ def test_the_search_on_all_samples_is_unchanged_by_it(loaded: LoadedModel, tasks
         def __getattr__(self, name: str) -> object:
             return lambda *args, **options: None
 
-    plain = tune(*loaded, replace(CONFIG, cross_validate=False), budget=12, include_path=tasks)
-    checked = tune(*loaded, CONFIG, budget=12, include_path=tasks, callbacks=[Phases()])
+    plain = tune(*loaded, replace(CONFIG, cross_validate=False), budget=12, include_path=tasks_folder)
+    checked = tune(*loaded, CONFIG, budget=12, include_path=tasks_folder, callbacks=[Phases()])
     assert phases == ["cross-validating, half 1 of 2", "cross-validating, half 2 of 2"]
     assert torch.equal(checked.angles, plain.angles) or not checked.angles.any()
     assert "cross_validation" not in plain.provenance
 
 
 def test_an_interrupted_run_keeps_the_first_half(
-    loaded: LoadedModel, tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loaded: LoadedModel, tasks_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    problem = Problem.from_config(loaded, CONFIG, tasks)
+    problem = Problem.from_config(loaded, CONFIG, tasks_folder)
     expected = cross_validate(problem, budget=9)
     calls: list[int] = []
 
