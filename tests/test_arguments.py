@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,9 +64,10 @@ def test_an_option_states_a_whole_number(number: int, least: int) -> None:
 def test_names_are_one_or_several() -> None:
     assert require_names("it", "lora") == ["lora"]
     assert require_names("it", iter(["lora", "caa"])) == ["lora", "caa"]
+    wrong: Any
     for wrong in (3, [3], None):
         with pytest.raises(InvalidValueError, match="it"):
-            require_names("it", wrong)  # type: ignore[arg-type]
+            require_names("it", wrong)
 
 
 @given(st.dictionaries(st.text(), st.integers()), st.text())

@@ -112,5 +112,3 @@ def test_it_needs_right_answers() -> None:
     for settings in ({"objective": "fluency"}, {"objective": "model"}, {"num_samples": 1}):
         with pytest.raises(InvalidValueError, match="cross_validate"):
             TaRotConfig("openings", cross_validate=True, **settings)
-    with pytest.raises(InvalidValueError, match="cross_validate"):
-        TaRotConfig("openings", cross_validate=1)  # type: ignore[arg-type]
