@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tarot.errors import InvalidValueError
+from tarot.errors import InvalidValueError, TarotError
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.samples import Sample
 from tarot.search import cross_validation
@@ -54,7 +54,7 @@ def test_it_tells_what_can_be_learned_from_what_cannot(loaded: LoadedModel, task
     assert opposite["edited"] < opposite["base"]
 
 
-@pytest.mark.parametrize("edited", [-3.0, -1.0, float("nan")])
+@pytest.mark.parametrize("edited", [-3.0, -1.0])
 def test_the_edit_is_the_identity_where_halves_do_not_help(
     loaded: LoadedModel, tasks_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, edited: float
 ) -> None:
@@ -106,6 +106,16 @@ def test_an_interrupted_run_keeps_the_first_half(
     assert len(calls) == 3
     (tmp_path / CROSS_VALIDATION_FILE).write_text('[{"base": "x"}]')
     assert cross_validate(problem, budget=9, folder=tmp_path) == expected
+
+
+def test_scores_that_are_no_numbers_are_refused_and_not_kept(
+    loaded: LoadedModel, tasks_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = Problem.from_config(loaded, CONFIG, tasks_folder)
+    monkeypatch.setattr(cross_validation, "_validate_half", lambda *args: {"base": -1.0, "edited": float("nan")})
+    with pytest.raises(TarotError, match="finite"):
+        cross_validate(problem, budget=9, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_it_needs_right_answers() -> None:

@@ -8,6 +8,7 @@ The halves have the same classes, but for one sample of each. Together they cost
 """
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from typing_extensions import TypedDict
 from tarot._files.atomic import write_atomically
 from tarot._files.strict_json import Number, parse_json, read_file, validate
 from tarot.edit.sites import angle_mask
+from tarot.errors import TarotError
 from tarot.objectives.answers import AnswerObjective
 from tarot.objectives.samples import Sample
 from tarot.search.callbacks import Callback
@@ -48,7 +50,7 @@ def cross_validate(
 
     Raises:
         KeyboardInterrupt: a search was interrupted.
-        TarotError: a file cannot be written.
+        TarotError: a half has no finite log-probability, or a file cannot be written.
 
     Example:
         >>> from tarot.search.problem import Problem
@@ -62,7 +64,10 @@ def cross_validate(
     for searched, answered in (halves, halves[::-1])[len(scores) :]:
         for callback in callbacks:
             callback.on_phase(f"cross-validating, half {len(scores) + 1} of 2")
-        scores.append(_validate_half(problem, searched, answered, budget))
+        half = _validate_half(problem, searched, answered, budget)
+        if not all(map(math.isfinite, (half["base"], half["edited"]))):
+            raise TarotError("finite log-probabilities in cross-validation", "none", "try --dtype float32")
+        scores.append(half)
         if path:
             write_atomically(path, (json.dumps(scores, indent=1) + "\n").encode())
     first, second = scores
