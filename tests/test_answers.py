@@ -112,7 +112,7 @@ def test_a_repeated_sample_changes_nothing() -> None:
 @pytest.mark.parametrize("answer_score", ["probability", "log_probability", "margin", "accuracy"])
 def test_the_gradient_agrees_with_finite_differences(answer_score: str) -> None:
     """Accuracy is not differentiable and uses the gradient of the log-probability."""
-    gradient = objective(answer_score).gradient()
+    _, gradient = objective(answer_score).value_and_grad(torch.zeros(2, 3, 4))
     differentiable = objective("log_probability" if answer_score == "accuracy" else answer_score)
     direction = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1))
     step = 1e-3
@@ -122,13 +122,13 @@ def test_the_gradient_agrees_with_finite_differences(answer_score: str) -> None:
 
 def test_a_gradient_that_does_not_fit_into_memory_is_computed_by_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     scored = objective("margin")
-    together = scored.gradient()
+    together = scored.value_and_grad(torch.zeros(2, 3, 4))
 
     def full() -> None:
         raise torch.OutOfMemoryError("too many samples at once")
 
     monkeypatch.setattr(scored.scorer, "log_probabilities", full)
-    torch.testing.assert_close(scored.gradient(), together, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(scored.value_and_grad(torch.zeros(2, 3, 4)), together, atol=1e-5, rtol=1e-4)
 
 
 def test_the_model_is_unchanged() -> None:

@@ -15,14 +15,11 @@ import pytest
 import torch
 from checkpoint import byte_model, byte_tokenizer, save_checkpoint
 from filelock import FileLock
-from hypothesis import given
-from hypothesis import strategies as st
 from task_files import write_paper_data
 
 from tarot.evaluation import adapter_cache
 from tarot.models.loaded_model import LoadedModel
 from tarot.search import SEARCHES, SearchResult, run_search
-from tarot.search.space import make_space
 
 PROJECT = Path(__file__).parent.parent
 HERE = ("-c", str(PROJECT / "pyproject.toml"), "--rootdir", str(PROJECT), "-p", "no:cacheprovider")
@@ -213,27 +210,6 @@ def test_the_performance_page_is_made_from_a_run(run: Run, monkeypatch: pytest.M
 def test_failed_cells_do_not_keep_others_from_the_file(run: Run) -> None:
     assert "bench_gain[tiny-nosuch-0shot-seed0]" in run.output
     assert not any("nosuch" in name for name in run.benchmarks)
-
-
-@given(samples=st.integers(1, 6), r=st.integers(1, 6), seed=st.integers(0, 99))
-def test_gradient_span_climbs_from_the_identity(samples: int, r: int, seed: int) -> None:
-    """Orthogonal directions of one length, every gradient inside the span of all, and starts that climb their sum."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(PROJECT)
-        from benchmarks.study.spaces import gradient_span
-    angle_mask = torch.ones(2, 3, 4, dtype=torch.bool)
-    gradients = torch.randn(samples, 2, 3, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    space = gradient_span(make_space("full", angle_mask, 0.5, lambda: gradients.sum(0)), gradients, r)
-    assert space.d == min(samples, r)
-    directions = torch.stack([space.coordinates.lift(each) for each in torch.eye(space.d, dtype=torch.float64)])
-    torch.testing.assert_close(directions @ directions.T, 24 / space.d * torch.eye(space.d, dtype=torch.float64))
-    uphill = gradients.sum(0).flatten()
-    assert (directions @ uphill >= 0).all()
-    assert not space.angles(torch.full((space.d,), 0.5, dtype=torch.float64)).any()
-    assert all(space.coordinates.lift(2 * start - 1) @ uphill > 0 for start in space.starts)
-    if r >= samples:
-        each = gradients.flatten(1)
-        torch.testing.assert_close(each @ directions.T @ directions * space.d / 24, each)
 
 
 def test_development_run_resumes_after_an_interrupt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

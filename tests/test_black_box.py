@@ -89,14 +89,6 @@ def test_wrong_functions_are_errors(tmp_path: Path, objective: str, function: ob
 def test_it_has_no_gradient(settings: dict[str, str]) -> None:
     with pytest.raises(TarotError, match="gradient"):
         TaRotConfig("openings", objective="model", **settings)
-    with pytest.raises(TarotError, match="gradient"):
-        tune(
-            byte_model(),
-            byte_tokenizer(),
-            TaRotConfig("openings", objective="model", space="head-gradient"),
-            budget=2,
-            objective=first_logit,
-        )
 
 
 def test_an_engine_serves_the_edited_file(tmp_path: Path) -> None:

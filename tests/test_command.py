@@ -135,7 +135,7 @@ def test_the_command_repeats_the_comparison(loaded: LoadedModel, folder: Path) -
     assert with_control.endswith(
         "tarot compare --model m --dtype float32 --adapter DIR --control DIR-paper --num-fewshot 6"
     )
-    for space, option in (("head-gradient", ""), ("full", " --space full")):  # a default is left out
+    for space, option in (("head", ""), ("full", " --space full")):  # a default is left out
         bo = tuned(loaded, folder, search="bo", space=space)
         assert repeat_command(loaded, bo, num_fewshot=6).startswith(
             f"tarot tune --model bytes --tasks own_choice --num-samples 6{option} --search bo --max-kl none --budget 3 "

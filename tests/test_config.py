@@ -68,10 +68,10 @@ def test_repr_shows_only_what_differs_from_the_defaults() -> None:
         ({"objective": "sentiment:positive"}, "policy-gradient", "full"),
         ({"objective": "model"}, "bo", "head"),
         ({"objective": "model:mine:f", "search": "random"}, "random", "full"),
-        ({"search": "bo"}, "bo", "head-gradient"),
+        ({"search": "bo"}, "bo", "head"),
         ({"search": "bo-gradient"}, "bo-gradient", "full"),
         ({"search": "random"}, "random", "full"),
-        ({"search": "bo", "space": "head"}, "bo", "head"),
+        ({"search": "bo", "space": "full"}, "bo", "full"),
     ],
 )
 def test_search_and_space_have_defaults(given: dict[str, Any], search: str, space: str) -> None:
@@ -87,6 +87,7 @@ def test_search_and_space_have_defaults(given: dict[str, Any], search: str, spac
         ("space", "heads", "head"),
         ("space", "random:3", "known"),
         ("space", "layer", "known"),
+        ("space", "head-gradient", "head"),
         ("objective", "acuracy", "accuracy"),
         ("objective", "sentiment:postive", "sentiment:positive"),
         ("rotation", "rotari", "rotary"),

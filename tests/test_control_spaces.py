@@ -1,7 +1,6 @@
 """Spaces that only the study measures: one coordinate a layer, and random directions."""
 
 import math
-from typing import NoReturn
 
 import pytest
 import torch
@@ -14,11 +13,7 @@ PI_4 = math.pi / 4
 
 
 def full(angle_mask: Tensor, bound: float) -> Space:
-    return make_space("full", angle_mask, bound, no_gradient)
-
-
-def no_gradient() -> NoReturn:
-    raise AssertionError("the space `full` needs no gradient")
+    return make_space("full", angle_mask, bound)
 
 
 def test_all_angles_of_a_layer_share_a_coordinate() -> None:

@@ -34,5 +34,4 @@ def random_space(like: Space, r: int, seed: int) -> Space:
     gaussian = torch.randn(n_angles, r, generator=generator, dtype=torch.float64)
     q, triangle = torch.linalg.qr(gaussian)
     basis = q * triangle.diagonal().sign() * math.sqrt(n_angles / r)
-    starts = torch.zeros(0, r, dtype=torch.float64)
-    return replace(like, name=f"random:{r}", coordinates=Coordinates(r, lambda u: basis.to(u) @ u, starts))
+    return replace(like, name=f"random:{r}", coordinates=Coordinates(r, lambda u: basis.to(u) @ u))

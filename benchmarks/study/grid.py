@@ -65,7 +65,6 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "first half": {"layers": 0.5},
     "second half": {"layers": -0.5},
     "every other layer": {},  # depends on the number of layers: `settings_of`
-    "bo head-gradient": {"search": "bo"},
     "bo head": {"search": "bo", "space": "head"},
     "bo-gradient": {"search": "bo-gradient"},
     "paper": {"search": "paper", "layers": 0.5},
@@ -75,11 +74,12 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "10 labels": {"num_samples": 10},
     "40 labels": {"num_samples": 40},
 }
+RETIRED = ("bo head-gradient",)  # measured in a space that tarot had until `bo-gradient` took its place
 TRAINED = ("lora", "oft", "eigenpruning")
 # Baselines of the product that show further labels, and its other ones.
 PROMPTING = ("all-shots", "best-shots", "nearest-shots", "batch-calibration")
 OTHER_BASELINES = ("dora", "ia3", "road", "vera", "prompt-tuning", "caa", "iti")
-METHODS = (*UNEDITED, *PROMPTING, *SEARCHES, *TRAINED, *OTHER_BASELINES)
+METHODS = (*UNEDITED, *PROMPTING, *SEARCHES, *RETIRED, *TRAINED, *OTHER_BASELINES)
 
 
 @dataclass(frozen=True)

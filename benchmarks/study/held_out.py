@@ -137,7 +137,7 @@ class DevelopmentProblem:
         objective = AnswerObjective(loaded.model, samples, lm.encode, sites=sites)
         mask = angle_mask(sites, objective.rotation.n_angles)
         held_out = HeldOutSamples(loaded, drawn[grid.SAMPLES :])
-        return cls(samples, held_out, sites, objective, make_space(space, mask, bound, objective.gradient))
+        return cls(samples, held_out, sites, objective, make_space(space, mask, bound))
 
     def angles(self, x: Point) -> Angles:
         """Return the angles of a point, in radians."""

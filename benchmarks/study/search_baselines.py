@@ -158,12 +158,9 @@ class CmaEs:
         """Return the next point."""
         if not history:
             return Proposal(identity(self.d), "identity")
-        design = [trial for trial in history if trial.origin in ("identity", "start")]
-        # Start off the cube's faces, near which most draws would be infeasible.
-        mean = torch.tensor(max(design, key=lambda trial: trial.score).x).clamp(0.1, 0.9)
-        evolution = CMA(mean=mean.double().numpy(), sigma=0.1, bounds=cube_bounds(self.d).T.numpy(), seed=self.seed)
+        evolution = CMA(mean=identity(self.d).numpy(), sigma=0.1, bounds=cube_bounds(self.d).T.numpy(), seed=self.seed)
         batch: list[tuple[np.ndarray, float]] = []
-        for trial in history[len(design) :]:
+        for trial in history[1:]:
             batch.append((evolution.ask(), -trial.score))
             if len(batch) == evolution.population_size:
                 evolution.tell(batch)

@@ -8,6 +8,9 @@ of the searches with the higher mean score goes on, and the controls run in all 
 out by a hair, and mostly because of one cell. So that one seed would not change the product, `bo` and the best other
 search run on two more seeds in the first cell of each space.
 
+Runs in `head-gradient`, a space that tarot had until `bo-gradient` took its place, are kept and not repeated. There a
+search started with five steps along the gradient at the identity.
+
 Racing is read off the same runs: had each candidate been scored on 5, then 10, then all samples, how many of those
 scorings could have been left out, and would the best have been another?
 """
@@ -98,7 +101,6 @@ def run(loaded: LoadedModel, task: str, space: str, seed: int, search: str) -> d
             budget=1 if search == "identity" else grid.BUDGET,
             trials_per_step=TRIALS_PER_STEP.get(search, 1),
             seed=seed,
-            starts=problem.space.starts,
         )
     )
     trials = result.trials

@@ -6,28 +6,25 @@ after two of the three tasks, the half of `bo`'s spaces with the higher mean sco
 all go on.
 
 `gradient:r` is the span of the samples' own gradients at the identity. Each goes uphill for one sample, where
-`head-gradient` goes uphill for their mean in one head. The product does not have it.
+`head-gradient` goes uphill for their mean in one head. `bo-gradient` took the place of both: their runs are kept and
+not repeated.
 """
 
 import argparse
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from benchmarks.study import grid
 from benchmarks.study.control_spaces import layer_space, random_space
 from benchmarks.study.held_out import DevelopmentProblem, better_half, completed, measure_missing
 from benchmarks.study.recorded import HELD_OUT, read_lines
-from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.answers import ANSWER_SCORES, AnswerObjective
+from tarot.objectives.answers import ANSWER_SCORES
 from tarot.search import run_search
-from tarot.search.space import START_STEPS, Coordinates, Space
 
 MODEL = "smollm2"
 BOUND = grid.BOUND
@@ -41,46 +38,15 @@ RUNS = (
 RECORDS = Path(__file__).parent / "spaces.jsonl"
 
 
-def gradient_span(like: Space, gradients: Tensor, r: int) -> Space:
-    """Return the span of the `r` principal directions of the samples' gradients, not centred.
-
-    The directions are orthonormal up to a common scale, the same as that of `random:r`, and positive uphill. Like
-    `head-gradient` the space starts with steps along the whole gradient, the longest of which reaches the cube's face.
-
-    Args:
-        like: a space over the same angles.
-        gradients: what each sample adds to the gradient, `sample x layer x head x angle`.
-        r: number of directions.
-    """
-    rows = gradients[:, like.angle_mask].double()
-    basis = torch.linalg.svd(rows, full_matrices=False).Vh[:r]
-    uphill = basis @ rows.sum(0)
-    basis, uphill = basis * uphill.sign()[:, None], uphill.abs()
-    lift = (math.sqrt(basis.shape[1] / len(basis)) * basis).T
-    steps = torch.tensor(START_STEPS, dtype=torch.float64)[:, None]
-    return replace(
-        like,
-        name=f"gradient:{r}",
-        coordinates=Coordinates(len(basis), lambda u: lift.to(u) @ u, 0.5 + steps * uphill / uphill.max() / 2),
-    )
-
-
 def draw_problem(loaded: LoadedModel, task: str, seed: int, space: str, bound: float) -> DevelopmentProblem:
-    """Return the problem with a space of this name: the product's, a control, or the span of gradients."""
+    """Return the problem with a space of this name: the product's, or a control."""
     kind, _, r = space.partition(":")
-    if kind not in ("layer", "random", "gradient"):
+    if kind not in ("layer", "random"):
         return DevelopmentProblem.draw(loaded, task, seed=seed, space=space, bound=bound)
     problem = DevelopmentProblem.draw(loaded, task, seed=seed, bound=bound)
     if kind == "layer":
         return replace(problem, space=layer_space(problem.space))
-    if kind == "random":
-        return replace(problem, space=random_space(problem.space, int(r), seed))
-    lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
-    gradients = [
-        weight * AnswerObjective(loaded.model, [sample], lm.encode, sites=problem.sites).gradient()
-        for sample, weight in zip(problem.samples, problem.class_weights(), strict=True)
-    ]
-    return replace(problem, space=gradient_span(problem.space, torch.stack(gradients), int(r)))
+    return replace(problem, space=random_space(problem.space, int(r), seed))
 
 
 def run(loaded: LoadedModel, task: str, seed: int, search: str, space: str, bound: float) -> dict[str, object]:
@@ -93,7 +59,6 @@ def run(loaded: LoadedModel, task: str, seed: int, search: str, space: str, boun
             search=search,
             budget=grid.BUDGET,
             seed=seed,
-            starts=problem.space.starts,
             value_and_grad=problem.value_and_grad,
             target_score=ANSWER_SCORES["log_probability"].target_score,
         )

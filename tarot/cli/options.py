@@ -192,12 +192,11 @@ NumSamples = Annotated[
     int, search_option("--num-samples", "--samples", min=1, metavar="N", help="Labelled samples to tune on.")
 ]
 Space = Annotated[
-    Literal["full", "head-gradient", "head"] | None,
+    Literal["full", "head"] | None,
     search_option(
         "--space",
         metavar="NAME",
-        help="Coordinates to search: every angle (full), one a head along the gradient (head-gradient), or one plain "
-        "angle a head (head).",
+        help="Coordinates to search: every angle (full), or one angle a head (head).",
         show_default="the search's own",
     ),
 ]

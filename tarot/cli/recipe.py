@@ -20,7 +20,7 @@ _Count = Annotated[int, Interval(ge=0, lt=2**53)]
 _Seed = Annotated[int, Interval(gt=-(2**63), lt=2**63)]
 _Shots = _Count | Literal["mix"]
 _Search = Literal["adam", "bo", "bo-gradient", "paper", "policy-gradient", "random"]
-_Space = Literal["full", "head-gradient", "head"]
+_Space = Literal["full", "head"]
 
 
 @with_config(extra="forbid")

@@ -27,7 +27,7 @@ from tarot.arguments import Registry
 from tarot.edit.hooks import apply_rotation
 from tarot.edit.merge import merge_temporarily
 from tarot.edit.rotation import ROTARY, Rotation
-from tarot.edit.sites import Site, angle_mask
+from tarot.edit.sites import Site
 from tarot.errors import InvalidValueError
 from tarot.models.scoring.scorer import Request, Scorer, out_of_memory
 from tarot.objectives.fluency import Encode
@@ -189,10 +189,6 @@ class AnswerObjective:
             one_score, one_gradient = self._value_and_grad(angles, scorer, slice(i, i + 1))
             score, gradient, begin = score + one_score, gradient + one_gradient, begin + size
         return score, gradient
-
-    def gradient(self) -> Float[Tensor, "layer head angle"]:
-        """Return the gradient at the identity, per radian."""
-        return self.value_and_grad(torch.zeros(angle_mask(self.sites, self.rotation.n_angles).shape))[1]
 
     def score_model(self) -> Float[Tensor, ""]:
         """Return the score of the model as it stands, differentiable in the weights that require gradients."""

@@ -169,7 +169,3 @@ class BlackBoxObjective:
         if not 0 <= measured.error < math.inf:
             raise TarotError("a standard error of at least 0 from the objective", str(measured.error))
         return measured
-
-    def gradient(self) -> Float[Tensor, "layer head angle"]:
-        """Raise TarotError: a function of the edited model has no gradient."""
-        raise TarotError("a gradient for the space 'head-gradient'", "an objective without one", "try --space head")

@@ -8,11 +8,10 @@ has a low fluency.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from statistics import fmean
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,24 +19,19 @@ from lm_eval.api.task import Task
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tarot.edit.hooks import apply_rotation
 from tarot.edit.merge import merge_temporarily
 from tarot.edit.rotation import ROTARY, Rotation
-from tarot.edit.sites import Site, angle_mask
+from tarot.edit.sites import Site
 from tarot.errors import InvalidValueError, TarotError
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.missing_numbers import BROKEN_MODEL_HINT, is_number
-from tarot.models.scoring.scorer import Request, Scorer
-from tarot.objectives.advantages import leave_one_out
 from tarot.objectives.fluency import NO_FLOOR, Fluency, FluencyFloor, make_fluency
 from tarot.objectives.rewards import Reward, highest_reward, make_reward
 from tarot.objectives.samples import Sample
 from tarot.objectives.text_generation import TextGenerator
 from tarot.objectives.text_scores import ScoredTexts, TextScores
 
-N_DRAWS = 4  # continuations of each prompt from which a gradient is estimated
 ROUNDING = 1e-9  # of a mean of scores
-SAMPLING: Mapping[str, Any] = {"do_sample": True, "temperature": 1.0, "top_k": 0}
 
 
 class GenerationObjective:
@@ -116,44 +110,6 @@ class GenerationObjective:
         if self._is_broken(scores):
             raise TarotError("The unedited model's texts have no finite reward and fluency.", hint=BROKEN_MODEL_HINT)
         return scores
-
-    def gradient(self) -> Float[Tensor, "layer head angle"]:
-        """Estimate the gradient of the expected reward of sampled texts at the identity, per radian.
-
-        d E[reward] / d angles = mean over draws of (reward - mean of the prompt's other draws) d log p(text).
-
-        Texts are sampled because the reward of greedy ones is constant almost everywhere. This is the score-function
-        estimator of Williams, Machine Learning 8 (1992), with the leave-one-out baseline of Kool, van Hoof and Welling
-        (2019).
-
-        Raises:
-            TarotError: All draws of every prompt have the same reward.
-        """
-        draws = [self.generator.generate(self.seed + 1 + i, SAMPLING) for i in range(N_DRAWS)]
-        rewards = torch.tensor([list(self.reward(self.prompts, texts)) for texts in draws])
-        advantage = leave_one_out(rewards.T)
-        if not advantage.any():
-            raise TarotError(
-                f"All sampled texts have the same reward, {float(rewards.mean()):g}, so there is no gradient.",
-                hint="try --space head, or other samples",
-            )
-        total = torch.zeros(angle_mask(self.sites, self.rotation.n_angles).shape)
-        for i, prompt in enumerate(self.prompts):
-            if advantage[i].any():
-                requests = tuple(self.fluency.request(prompt, texts[i]) for texts in draws)
-                total += self._log_probability_gradient(requests, advantage[i])
-        return total / (N_DRAWS * len(self.prompts))
-
-    def _log_probability_gradient(
-        self, requests: tuple[Request, ...], weights: Float[Tensor, " draw"]
-    ) -> Float[Tensor, "layer head angle"]:
-        """Return d (sum of weight * log p) / d angles at the identity."""
-        shape = angle_mask(self.sites, self.rotation.n_angles).shape
-        angles = torch.zeros(shape, device=self.model.device, requires_grad=True)
-        with torch.enable_grad(), apply_rotation(self.model, angles, self.sites, self.rotation):
-            log_probabilities, _ = Scorer(self.model, requests).log_probabilities()
-            (gradient,) = torch.autograd.grad(log_probabilities @ weights.to(log_probabilities), angles)
-        return gradient.cpu()
 
     def _score(self, texts: Sequence[str]) -> ScoredTexts:
         return score_texts(self.prompts, texts, self.reward, self.fluency)

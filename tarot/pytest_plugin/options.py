@@ -121,7 +121,7 @@ OPTIONS: Mapping[str, Option] = {
     "search": Option(parse_name, "adam, bo, paper or random", "adam", field="search", marker=("search",)),
     "space": Option(
         parse_name,
-        "full, head-gradient or head (default: the search's own)",
+        "full or head (default: the search's own)",
         "",
         field="space",
         marker=("space",),

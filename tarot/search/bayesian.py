@@ -37,9 +37,9 @@ REFIT_GROWTH = 1.25  # refit the hyperparameters when the number of trials has g
 class BayesianOptimisation:
     """Propose the identity, a design of five points, then argmax LogEI under a Gaussian process.
 
-    The design is a scrambled Sobol sequence; the starts of a space replace it. Between refits the process is
-    conditioned on the new trials with unchanged hyperparameters. These are fitted to the first `last_refit(n)` of n
-    trials, so a resumed search computes the same ones.
+    The design is a scrambled Sobol sequence. Between refits the process is conditioned on the new trials with unchanged
+    hyperparameters. These are fitted to the first `last_refit(n)` of n trials, so a resumed search computes the same
+    ones.
     """
 
     follows_gradient: ClassVar[bool] = False

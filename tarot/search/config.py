@@ -18,8 +18,6 @@ from tarot.search.adam import Adam
 from tarot.search.registry import SEARCHES, require_trials_per_step
 from tarot.search.space import SPACES, require_bound
 
-# RESULTS.md: a Gaussian process needs few coordinates that all matter; a gradient scales to every angle.
-DEFAULT_SPACES = {"bo": "head-gradient"}
 MAX_KL = 0.02  # nats a token, the limit of a search that can hold one; docs/how-to/keep-the-rest.md says why
 AUTO = "auto"
 POLICY_GRADIENT = "policy-gradient"
@@ -104,7 +102,7 @@ class TaRotConfig:
             "num_fewshot": _shots(self.num_fewshot),
             "num_samples": require_whole_number("num_samples", self.num_samples, least=1),
             "sites": _name("sites", self.sites, SITE_KINDS),
-            "space": _name("space", _default_space(search, objective) if self.space == "" else self.space, SPACES),
+            "space": _name("space", _default_space(search) if self.space == "" else self.space, SPACES),
             "search": search,
             "layers": _layers(self.layers),
             "bound": require_bound(self.bound),
@@ -141,7 +139,7 @@ class TaRotConfig:
     def __repr__(self) -> str:
         """Return the call that makes this configuration, without the values that are defaults."""
         defaults = {field.name: field.default for field in fields(self)}
-        defaults |= {"search": _default_search(self.objective), "space": _default_space(self.search, self.objective)}
+        defaults |= {"search": _default_search(self.objective), "space": _default_space(self.search)}
         defaults["max_kl"] = _max_kl(AUTO, self.search, self.objective, self.retain)
         values = ((name, value) for name, value in vars(self).items() if value != defaults[name])
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in values)})"
@@ -173,9 +171,8 @@ def _default_search(objective: str) -> str:
     return POLICY_GRADIENT if is_reward(objective) else "adam"
 
 
-def _default_space(search: str, objective: str) -> str:
-    default = DEFAULT_SPACES.get(search, "full")
-    return "head" if default == "head-gradient" and is_black_box(objective) else default
+def _default_space(search: str) -> str:
+    return "head" if search == "bo" else "full"  # without a gradient, a Gaussian process needs few coordinates
 
 
 def _name(kind: str, value: object, known: Mapping[str, object]) -> str:

@@ -83,9 +83,7 @@ def split_in_halves(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sampl
 def _validate_half(problem: Problem, searched: Sequence[Sample], answered: Sequence[Sample], budget: int) -> HalfScores:
     config = problem.config
     objective = _objective(problem, searched, config.objective)
-    space = make_space(
-        config.space, angle_mask(objective.sites, objective.rotation.n_angles), config.bound, objective.gradient
-    )
+    space = make_space(config.space, angle_mask(objective.sites, objective.rotation.n_angles), config.bound)
 
     def angles(x: torch.Tensor) -> Angles:
         return space.angles(x).float()
@@ -96,7 +94,6 @@ def _validate_half(problem: Problem, searched: Sequence[Sample], answered: Seque
         search=config.search,
         budget=budget,
         seed=config.seed,
-        starts=space.starts,
         value_and_grad=lambda x: space.value_and_grad(x, objective.value_and_grad),
         target_score=objective.target_score,
         trials_per_step=config.trials_per_step,

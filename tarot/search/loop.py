@@ -7,8 +7,6 @@ from time import perf_counter
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from tarot.errors import TarotError
 from tarot.search.adam import Adam
@@ -72,7 +70,6 @@ def run_search(
     search: str = "bo",
     budget: int,
     seed: int,
-    starts: Float[Tensor, "start d"] | None = None,
     value_and_grad: Callable[[Point], tuple[float, Point]] | None = None,
     target_score: float = math.inf,
     limit: DivergenceLimit | None = None,
@@ -95,8 +92,6 @@ def run_search(
         budget: number of evaluations, those of a resumed log included. A trial of a search that follows the gradient
             counts for more (`trial_cost`). If the log already covers the budget, nothing is evaluated.
         seed: seeds the proposals.
-        starts: points to evaluate right after the identity, in this order, instead of the search's own design. A search
-            that follows the gradient ignores them.
         value_and_grad: maps a point to its score and gradient; called instead of `f` by a search that follows the
             gradient. The search ends with the identity if that has no finite gradient.
         target_score: end with the step in which a trial within the limit reaches this score, even if budget is left.
@@ -156,7 +151,7 @@ def run_search(
             history, begun = trials[: len(trials) - n_done], trials[len(trials) - n_done :]
             if _is_over(strategy, history, target_score, patience, limit):
                 break
-            proposals = _propose(strategy, starts, history, begun, min(trials_per_step - n_done, remaining))
+            proposals = _propose(strategy, history, begun, min(trials_per_step - n_done, remaining))
             points = [proposal.x for proposal, _ in proposals]
             evaluations = map(follow, points) if strategy.follows_gradient else _without_gradient(f, evaluate, points)
             for (proposal, propose_seconds), (evaluated, seconds) in zip(
@@ -195,18 +190,14 @@ def _is_over(
 
 
 def _propose(
-    strategy: Search, starts: Float[Tensor, "start d"] | None, history: Sequence[Trial], begun: Sequence[Trial], n: int
+    strategy: Search, history: Sequence[Trial], begun: Sequence[Trial], n: int
 ) -> list[tuple[Proposal, float]]:
     """Return the next n proposals of a step, whose logged trials are `begun`, and the seconds that each took."""
     pending = [torch.tensor(trial.x, dtype=torch.float64) for trial in begun]
     proposals = []
     for _ in range(n):
         started = perf_counter()
-        index = len(history) + len(pending)
-        if starts is not None and 1 <= index <= len(starts) and not strategy.follows_gradient:
-            proposal = Proposal(starts[index - 1], "start")
-        else:
-            proposal = strategy.propose(history, pending)
+        proposal = strategy.propose(history, pending)
         pending.append(proposal.x)
         proposals.append((proposal, perf_counter() - started))
     return proposals

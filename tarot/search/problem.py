@@ -137,9 +137,9 @@ class Problem:
         return cls(config, samples, objective, template, prompt_notes)
 
     def make_space(self) -> Space:
-        """Return the search space of the configuration; may compute the objective's gradient at the identity."""
+        """Return the search space of the configuration."""
         mask = angle_mask(self.objective.sites, self.objective.rotation.n_angles)
-        return make_space(self.config.space, mask, self.config.bound, self.objective.gradient)
+        return make_space(self.config.space, mask, self.config.bound)
 
     def evaluate(self, angles: Angles) -> Evaluation:
         """Score an edit with these angles, in radians."""

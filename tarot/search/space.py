@@ -20,10 +20,6 @@ from tarot.errors import ShapeMismatch, TarotError
 
 AngleMask = Bool[Tensor, "layer head angle"]
 Angles = Float[Tensor, "layer head angle"]
-Gradient = Callable[[], Angles]
-
-# Distances from the identity, as fractions of the bound: a line search where a gradient gives the direction.
-START_STEPS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 
 
 class Coordinates(NamedTuple):
@@ -32,12 +28,10 @@ class Coordinates(NamedTuple):
     Attributes:
         d: number of coordinates.
         lift: linear map from `d` numbers in [-1, 1] to one number for each angle in the mask.
-        starts: points of the cube to try right after the identity, `start x d`; there may be none.
     """
 
     d: int
     lift: Callable[[Float[Tensor, "d"]], Float[Tensor, "masked_angle"]]
-    starts: Float[Tensor, "start d"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +54,6 @@ class Space:
     def d(self) -> int:
         """Number of coordinates."""
         return self.coordinates.d
-
-    @property
-    def starts(self) -> Float[Tensor, "start d"]:
-        """Points of the cube to try right after the identity."""
-        return self.coordinates.starts
 
     def angles(self, x: Float[Tensor, "d"]) -> Angles:
         """Return the angles of a point, in radians and in the dtype of `x`; differentiable.
@@ -94,28 +83,24 @@ class Space:
         return value, torch.autograd.grad(angles, point, gradient.to(angles.dtype))[0]
 
 
-def make_space(name: str, angle_mask: AngleMask, bound: float, gradient: Gradient) -> Space:
+def make_space(name: str, angle_mask: AngleMask, bound: float) -> Space:
     """Return the space of this name over the angles in the mask.
 
     - `full`: every angle is a coordinate.
     - `head`: one coordinate a head, which all of the head's angles share.
-    - `head-gradient`: one coordinate a head, along the objective's gradient in that head's angles. The direction is
-      scaled so that its largest angle reaches `bound`, and is positive uphill. Heads without a gradient have no
-      coordinate.
 
     Args:
         name: a name in `SPACES`.
         angle_mask: which angles exist.
         bound: largest magnitude of an angle, in radians.
-        gradient: computes the objective's gradient at the identity; only called by spaces that need it.
 
     Raises:
         UnknownName: no space has this name.
-        TarotError: the mask is empty, or the gradient is zero or not finite.
+        TarotError: the mask is empty.
 
     Example:
         >>> mask = torch.ones(2, 3, 4, dtype=torch.bool)
-        >>> space = make_space("head", mask, bound=0.785, gradient=lambda: torch.zeros(2, 3, 4))
+        >>> space = make_space("head", mask, bound=0.785)
         >>> space.d, space.angles(torch.ones(6)).max().item()
         (6, 0.7850000262260437)
     """
@@ -124,7 +109,7 @@ def make_space(name: str, angle_mask: AngleMask, bound: float, gradient: Gradien
     if not angle_mask.any():
         raise TarotError("at least one angle to search", f"an empty mask of shape {tuple(angle_mask.shape)}")
     angle_mask = angle_mask.cpu()
-    return Space(name, make(angle_mask, gradient), bound, angle_mask)
+    return Space(name, make(angle_mask), bound, angle_mask)
 
 
 def require_bound(bound: object) -> float:
@@ -135,39 +120,16 @@ def require_bound(bound: object) -> float:
 def shared_coordinates(owner: Int[Tensor, "masked_angle"]) -> Coordinates:
     """Return one coordinate for each distinct owner; angles with the same owner share it."""
     distinct, coordinate = owner.unique(return_inverse=True)
-    d = len(distinct)
-    return Coordinates(d, lambda u: u[coordinate.to(u.device)], torch.zeros(0, d, dtype=torch.float64))
+    return Coordinates(len(distinct), lambda u: u[coordinate.to(u.device)])
 
 
-def _full(angle_mask: AngleMask, gradient: Gradient) -> Coordinates:
+def _full(angle_mask: AngleMask) -> Coordinates:
     return shared_coordinates(torch.arange(int(angle_mask.sum())))
 
 
-def _head(angle_mask: AngleMask, gradient: Gradient) -> Coordinates:
-    return shared_coordinates(_head_of_each_angle(angle_mask))
-
-
-def _head_gradient(angle_mask: AngleMask, gradient: Gradient) -> Coordinates:
-    uphill = gradient().detach().double().cpu() * angle_mask
-    steepest = uphill.abs().amax(-1, keepdim=True)
-    if not torch.isfinite(uphill).all() or not steepest.any():
-        raise TarotError("The gradient at the identity is zero or not finite; try the space 'head'.")
-    uphill = torch.where(steepest > 0, uphill / steepest, 0.0)[angle_mask]
-    distinct = _head_of_each_angle(angle_mask & (steepest > 0)).unique()
-    d = len(distinct)
-    # Heads without a coordinate may take any: their direction is zero.
-    coordinate = torch.searchsorted(distinct, _head_of_each_angle(angle_mask)).clamp(max=d - 1)
-    steps = torch.tensor(START_STEPS, dtype=torch.float64)
-    starts = (0.5 + steps / 2)[:, None].expand(-1, d)
-    return Coordinates(d, lambda u: u[coordinate.to(u.device)] * uphill.to(u), starts)
-
-
-def _head_of_each_angle(angle_mask: AngleMask) -> Int[Tensor, "masked_angle"]:
-    """Return the head of each angle in the mask, numbered over all layers."""
+def _head(angle_mask: AngleMask) -> Coordinates:
     layer, head, _ = angle_mask.nonzero(as_tuple=True)
-    return layer * angle_mask.shape[1] + head
+    return shared_coordinates(layer * angle_mask.shape[1] + head)
 
 
-SPACES: Registry[Callable[[AngleMask, Gradient], Coordinates]] = Registry(
-    "space", {"full": _full, "head": _head, "head-gradient": _head_gradient}
-)
+SPACES: Registry[Callable[[AngleMask], Coordinates]] = Registry("space", {"full": _full, "head": _head})

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 LARGEST = 2**32  # bytes
 
-Origin = Literal["identity", "start", "sobol", "random", "acquisition", "gradient"]
+Origin = Literal["identity", "sobol", "random", "acquisition", "gradient"]
 
 
 @dataclass(frozen=True)

@@ -211,7 +211,6 @@ def _search(
         search=config.search,
         budget=budget,
         seed=config.seed,
-        starts=space.starts,
         value_and_grad=_make_value_and_grad(problem, space, logs),
         target_score=objective.target_score,
         limit=limit,
