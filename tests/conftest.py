@@ -5,20 +5,31 @@ import os
 # Read when the libraries are imported, which the lines below do.
 os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 
+import gc
 import ipaddress
 import logging
 import socket
 from collections.abc import Iterator
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hypothesis
 import psutil
 import pytest
-from jaxtyping import install_import_hook
+from jaxtyping import _import_hook, install_import_hook
 
 # pytester forgets the modules that its runs import first, and pydantic would keep functions of the forgotten ones.
 from pydantic import Field, TypeAdapter  # noqa: F401
+
+
+def _bytecode_path(hook: str, path: str, *args: Any, _path: Any = _import_hook._optimized_cache_from_source) -> str:
+    return _path(hook, path, *args) if "/tarot/" in Path(path).as_posix() else cache_from_source(path, *args)
+
+
+# jaxtyping's hook has a bytecode file of its own for a module, and for the libraries that the module imports as well:
+# these have none there, and every process compiled them.
+_import_hook._optimized_cache_from_source = _bytecode_path
 
 # Submodules and not `tarot`: a plugin that pytest imports before this file would break a hook on the package.
 install_import_hook(
@@ -100,6 +111,12 @@ SLOW = ("test_docs.py", "test_ray.py", "test_benchmarks.py", "test_xdist.py", "t
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run slow files first."""
     items.sort(key=lambda item: SLOW.index(item.path.name) if item.path.name in SLOW else len(SLOW))
+
+
+def pytest_collection_finish() -> None:
+    """Exclude what was imported from garbage collections, of which each pytest run inside a test makes two."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
