@@ -65,7 +65,7 @@ install_import_hook(
         "tarot.edit.export",
         "tarot.analysis",
     ],
-    "beartype.beartype",
+    "type_checks.check_types",
 )
 
 hypothesis.settings.register_profile("tarot", derandomize=True, deadline=None, print_blob=False)
