@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import hypothesis
 import psutil
 import pytest
+from few_prompts import few_retained_prompts  # noqa: F401
 from jaxtyping import _import_hook, install_import_hook
 
 # pytester forgets the modules that its runs import first, and pydantic would keep functions of the forgotten ones.
@@ -125,17 +126,6 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _few_retained_prompts() -> Iterator[None]:
-    """Retain every twentieth prompt: a tokenizer of bytes makes a hundred tokens of each, and searches read all."""
-    from tarot.objectives import retained
-
-    every = retained.bundled_prompts
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retained, "bundled_prompts", lambda template: every(template)[::20])
-        yield
 
 
 @pytest.fixture

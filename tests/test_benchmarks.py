@@ -105,6 +105,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     save_checkpoint(folder / "tiny", layers=2, heads=2)
     arguments = (
         *("--benchmark-json", "timed.json", "--benchmark-timer", "work_clock.elements", "-k", FAST),
+        *("-p", "few_prompts"),
         *("--tarot-model", "tiny", "--tarot-tasks", "synth_implicatives", "--tarot-tasks", "nosuch"),
         *("--tarot-num-fewshot=2,0", "--tarot-budget=6", "--tarot-num-samples=4", "--tarot-limit=4", "--tarot-draws=0"),
     )
