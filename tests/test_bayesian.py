@@ -5,13 +5,14 @@ from statistics import mean
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from landscapes import hill, saturating
 
 from tarot.search import run_search
 from tarot.search.acquisition import make_gaussian_process
 from tarot.search.bayesian import REFIT_GROWTH, BayesianOptimisation, last_refit
+from tarot.search.trials import Trial, best_of
 
 
 @given(st.integers(1, 10**6))
@@ -88,3 +89,25 @@ def test_failed_trials_are_not_proposed_again() -> None:
     failed = [t for t in result.trials if math.isnan(t.score)]
     assert len(failed) == len({t.x for t in failed}) > 0
     assert result.best.score > result.identity.score / 5
+
+
+@given(st.lists(st.floats(-5, 5) | st.just(math.nan), min_size=1, max_size=8))
+def test_of_exact_scores_the_highest_is_kept(scores: list[float]) -> None:
+    trials = [Trial(i, (i / 8, 0.5), score, "sobol", 0.0, 0.0) for i, score in enumerate(scores)]
+    assert BayesianOptimisation(2, seed=0).recommend(trials) is best_of(trials)
+
+
+@given(st.integers(0, 8), st.integers(0, 8))
+@settings(max_examples=10)
+def test_a_high_score_that_is_all_noise_is_not_kept(lucky: int, failed: int) -> None:
+    """One trial of nine has a high score with a standard error five times as large; the others are nearly exact."""
+    f, trials = hill(0.7), []
+    for i in range(9):
+        x = torch.tensor([i / 8, 0.7], dtype=torch.float64)
+        score, error = (2.0, 10.0) if i == lucky else (math.nan if i == failed else f(x), 0.01)
+        trials.append(Trial(i, tuple(x.tolist()), score, "sobol", 0.0, 0.0, error=error))
+    kept = BayesianOptimisation(2, seed=0).recommend(trials)
+    highest = max(
+        (f(torch.tensor(trial.x)), -trial.index) for trial in trials if trial.index != failed or failed == lucky
+    )
+    assert f(torch.tensor(kept.x)) > highest[0] - 0.05

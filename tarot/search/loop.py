@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import torch
 
 from tarot.errors import TarotError
 from tarot.search.adam import Adam
+from tarot.search.bayesian import BayesianOptimisation
 from tarot.search.kl_limit import (
     Choice,
     DivergenceLimit,
@@ -45,12 +46,14 @@ class SearchResult:
         spent: evaluations that all trials count for.
         interrupted: whether Ctrl-C ended the search before its budget was spent.
         choice: what the search returns under a limit; None without one.
+        recommended: the trial that the search keeps, where it knows better than the highest score; else None.
     """
 
     trials: tuple[Trial, ...]
     spent: int
     interrupted: bool
     choice: Choice | None = None
+    recommended: Trial | None = None
 
     @property
     def identity(self) -> Trial:
@@ -59,8 +62,11 @@ class SearchResult:
 
     @property
     def best(self) -> Trial:
-        """The first trial with the highest finite score; trial 0 if none is finite. Under a limit, the chosen one."""
-        return self.choice.trial if self.choice else best_of(self.trials)
+        """The trial to keep: the chosen or recommended one, else the first with the highest finite score.
+
+        Trial 0 if no score is finite.
+        """
+        return self.choice.trial if self.choice else self.recommended or best_of(self.trials)
 
 
 def run_search(
@@ -127,11 +133,13 @@ def run_search(
         if len(trial.x) != d:
             raise TarotError(f"trials of {d} coordinates", f"{len(trial.x)} in the log", "choose another folder")
 
-    def result(interrupted: bool, choice: Choice | None = None) -> SearchResult:
-        return SearchResult(tuple(trials), len(trials) * trial_cost(search), interrupted, choice)
+    def result(interrupted: bool) -> SearchResult:
+        return SearchResult(tuple(trials), len(trials) * trial_cost(search), interrupted)
 
-    def choose() -> Choice | None:
-        return choose_trial(trials, limit, lambda x: _score(f(x))) if limit else None
+    def final_result(interrupted: bool) -> SearchResult:
+        choice = choose_trial(trials, limit, lambda x: _score(f(x))) if limit else None
+        recommended = strategy.recommend(trials) if isinstance(strategy, BayesianOptimisation) else None
+        return replace(result(interrupted), choice=choice, recommended=recommended)
 
     def follow(x: Point) -> _Evaluated:
         assert value_and_grad is not None
@@ -166,8 +174,8 @@ def run_search(
     except KeyboardInterrupt:
         if not trials:
             raise
-        return result(True, choose())
-    return result(False, choose())
+        return final_result(True)
+    return final_result(False)
 
 
 def _score(scored: Scored) -> float:
