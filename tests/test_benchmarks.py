@@ -289,14 +289,16 @@ def test_the_study_measures_a_method_on_a_tiny_model(
         assert edit.fingerprint == run.edit_with(loaded, cell, method, tmp_path)[0].fingerprint
 
 
-@pytest.mark.parametrize("baseline", ["matern", "spherical linear", "map-saas", "turbo", "cma-es", "nested"])
+@pytest.mark.parametrize(
+    "baseline", ["matern", "spherical linear", "infinite width", "map-saas", "turbo", "cma-es", "nested"]
+)
 def test_study_searches_follow_the_protocol(baseline: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each search climbs a bowl from the identity, stays inside the cube, and repeats its steps."""
     monkeypatch.syspath_prepend(PROJECT)
-    from benchmarks.study.search_baselines import BASELINES
+    from benchmarks.study.search_baselines import BASELINES, KERNELS
 
     top = torch.full((8,), 0.3, dtype=torch.float64)
-    monkeypatch.setitem(SEARCHES, "baseline", BASELINES[baseline])
+    monkeypatch.setitem(SEARCHES, "baseline", (BASELINES | KERNELS)[baseline])
 
     def search(budget: int) -> SearchResult:
         return run_search(lambda x: -float(((x - top) ** 2).sum()), len(top), search="baseline", budget=budget, seed=0)
@@ -310,10 +312,10 @@ def test_study_searches_follow_the_protocol(baseline: str, monkeypatch: pytest.M
 
 
 def test_study_searches_are_halved_after_every_second_cell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Eight, four, then two searches run, and a resumed study makes the same choices."""
+    """Eight, four, then two searches run, then two kernels in `head`; a resumed study makes the same choices."""
     monkeypatch.syspath_prepend(PROJECT)
     from benchmarks.study.grid import DEVELOPMENT_SEED
-    from benchmarks.study.search_baselines import BASELINES, CONTROLS
+    from benchmarks.study.search_baselines import BASELINES, CONTROLS, KERNELS
     from benchmarks.study.searches import CELLS, MORE_SEEDS, REPEATED, settings
 
     path = tmp_path / "searches.jsonl"
@@ -326,7 +328,7 @@ def test_study_searches_are_halved_after_every_second_cell(monkeypatch: pytest.M
         for setting in settings(path):
             comparison = (setting["space"], setting["task"])
             ran.setdefault((*comparison, setting["seed"]), []).append(setting["search"])
-            place = list(BASELINES).index(setting["search"]) + 100 * CELLS.index(comparison)
+            place = list(BASELINES | KERNELS).index(setting["search"]) + 100 * CELLS.index(comparison)
             with path.open("a") as file:
                 file.write(json.dumps(setting | {"best": {"120": place}}) + "\n")
         assert list(ran) == [(*comparison, DEVELOPMENT_SEED) for comparison in CELLS] + [
@@ -335,7 +337,9 @@ def test_study_searches_are_halved_after_every_second_cell(monkeypatch: pytest.M
         return list(ran.values())
 
     *first, one, two, three, four = walk()
-    assert [searches[len(CONTROLS) :] for searches in first] == [compared] * 2 + [compared[4:]] * 2 + [compared[6:]] * 2
+    halved = [compared] * 2 + [compared[4:]] * 2 + [compared[6:]] * 2
+    kernels = [[]] * 3 + [list(KERNELS)] * 3
+    assert [each[len(CONTROLS) :] for each in first] == [one + two for one, two in zip(halved, kernels, strict=True)]
     assert all(searches[: len(CONTROLS)] == list(CONTROLS) for searches in first)
     assert one == two == three == four == ["bo", compared[-1]]
     assert walk() == [*first, one, two, three, four]

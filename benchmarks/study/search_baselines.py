@@ -33,6 +33,7 @@ from tarot.search.acquisition import (
     to_tensors,
 )
 from tarot.search.bayesian import BayesianOptimisation, last_refit
+from tarot.search.paper import infinite_width_kernel
 from tarot.search.points import identity, local_rng, sobol, stable_seed, uniform
 from tarot.search.protocol import Point, Proposal
 from tarot.search.random import Random
@@ -89,6 +90,13 @@ class SphericalLinear(Matern):
 
     def _kernel(self) -> Kernel:
         return OnSphere(self.d)
+
+
+class InfiniteWidth(Matern):
+    """`bo` with the paper's kernel, that of an infinitely wide network."""
+
+    def _kernel(self) -> Kernel:
+        return infinite_width_kernel()
 
 
 class Saas(BayesianOptimisation):
@@ -218,3 +226,4 @@ BASELINES = {
     "nested": Nested,
 }
 CONTROLS = ("identity", "random")
+KERNELS = {"spherical linear": SphericalLinear, "infinite width": InfiniteWidth}  # compared in `head`

@@ -56,10 +56,15 @@ class Paper:
 
 def fit_surrogate(X: Points, Y: Scores) -> SingleTaskGP:
     """Fit the paper's Gaussian process to scores `Y` at points `X`."""
+    return fit_gaussian_process(X, Y, infinite_width_kernel(), max_steps=50, input_transform=TrialSpan(X))
+
+
+def infinite_width_kernel() -> ScaleKernel:
+    """Return the paper's kernel."""
     kernel = InfiniteWidthBNNKernel(depth=12)
     kernel.weight_var = 10.0
     kernel.bias_var = 5.0
-    return fit_gaussian_process(X, Y, ScaleKernel(kernel), max_steps=50, input_transform=TrialSpan(X))
+    return ScaleKernel(kernel)
 
 
 class TrialSpan(InputTransform):
