@@ -33,6 +33,20 @@ def racing() -> dict[str, float]:
     return shares | {"lost": sum(run["likely"]["lost_a_best"] for run in raced), "runs": len(raced)}
 
 
+def noise() -> str:
+    """Show what `bo` reaches with fewer samples a trial, by the trial that is kept."""
+    rows = []
+    for run in read_lines(HERE / "noise.jsonl"):
+        kept = ("highest score", "highest mean") if run["samples"] < grid.SAMPLES else ("highest score",)
+        seconds = f"{run['evaluating'] + run['proposing']:.0f}"
+        for rule in kept:
+            held_out = [f"{run[rule][HELD_OUT][name]:.3f}" for name in ("greedy_f1", "log_probability")]
+            where = [run["task"], str(run["seed"]), str(run["samples"]), str(run["trials"]), rule]
+            rows.append([*where, f"{run[rule]['score']:.2f}", *held_out, seconds])
+    header = ["task", "seed", "samples a trial", "trials", "kept trial", "of the samples", "F1", "log-probability"]
+    return table([*header, "seconds"], rows)
+
+
 def space_runs() -> dict[tuple[str, str, float], dict[str, dict[str, Any]]]:
     """Return the runs by search, space and bound, then by task; `bo` at the default bound is among the searches."""
     runs = read_lines(HERE / "spaces.jsonl")

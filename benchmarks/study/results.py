@@ -55,6 +55,8 @@ def write_pages(cells: RecordedCells, effects: RecordedEffects) -> dict[Path, st
         "cross_validation": cross_validation(cells),
         "sizes": sizes.sizes(),
         "retention": retention_tables.retention(),
+        "retention_means": retention_tables.compared(),
+        "noise": development_tables.noise(),
         "retention_documents": str(DOCUMENTS),
         "max_kl": f"{MAX_KL:g}",
         "development": development_tables.development(),

@@ -54,6 +54,24 @@ def retention(folder: Path = HERE / "retention-records") -> str:
     return table(HEADER, rows)
 
 
+def compared(folder: Path = HERE / "retention-records") -> str:
+    """Show the means of arms over the cells that all of them have: the limit on each model, then LoRA beside the edit.
+
+    Args:
+        folder: the records.
+    """
+    measured = {(cell, arm): summary for cell, arm, summary in summaries(folder)}
+    rows = []
+    groups: list[tuple[tuple[str, ...], tuple[str, ...]]] = [((model,), (NO_LIMIT, "default")) for model in grid.MODELS]
+    groups.append((tuple(grid.MODELS), (NO_LIMIT, "default", *TRAINED)))
+    for models, arms in groups:
+        cells = [cell for cell, arm in measured if arm == arms[0] and all((cell, each) in measured for each in arms)]
+        cells = [cell for cell in cells if cell.model in models]
+        where = [" and ".join(dict.fromkeys(cell.model for cell in cells)), str(len(cells))]
+        rows += [[*where, arm, *_columns([measured[cell, arm] for cell in cells])] for arm in arms if cells]
+    return table(("models", "cells", *HEADER[2:]), rows)
+
+
 def _columns(summaries: Sequence[dict[str, Any]]) -> list[str]:
     """Return the cells of a row: means over the summaries, but the worst change of all."""
     changes = [list(summary["changes"].values()) for summary in summaries]
