@@ -54,6 +54,7 @@ def write_pages(cells: RecordedCells, effects: RecordedEffects) -> dict[Path, st
         "remedies": development_tables.remedies(),
         "cross_validation": cross_validation(cells),
         "sizes": sizes.sizes(),
+        "sizes_by_task": sizes.by_task(),
         "retention": retention_tables.retention(),
         "retention_means": retention_tables.compared(),
         "noise": development_tables.noise(),

@@ -124,6 +124,19 @@ def sizes() -> str:
     return table(["tasks", "shots", "model", "weights", "base", "best prompting", "edited", "gain over base"], rows)
 
 
+def by_task() -> str:
+    """Show the edited model's score on each task without shots, and the best prompting's in brackets."""
+    cells = load_all()
+    models = [size.model for size in measured_groups(cells, 0)[0]]
+
+    def scores(model: str, task: str) -> str:
+        edited, *prompted = (_mean_f1(cells, model, (task,), 0, method) for method in ("default", *PROMPTING))
+        best = max(score for score in prompted if score is not None)
+        return f"{edited:.3f} ({best:.3f})"
+
+    return table(["task", *models], [[f"`{task}`", *(scores(model, task) for model in models)] for task in grid.TASKS])
+
+
 def _named(tasks: Sequence[str]) -> str:
     return "all five" if len(tasks) == len(grid.TASKS) else ", ".join(f"`{task}`" for task in tasks)
 
