@@ -131,8 +131,8 @@ def by_task() -> str:
 
     def scores(model: str, task: str) -> str:
         edited, *prompted = (_mean_f1(cells, model, (task,), 0, method) for method in ("default", *PROMPTING))
-        best = max(score for score in prompted if score is not None)
-        return f"{edited:.3f} ({best:.3f})"
+        best = max((score for score in prompted if score is not None), default=None)
+        return f"{edited:.3f}" + (f" ({best:.3f})" if best is not None else "")
 
     return table(["task", *models], [[f"`{task}`", *(scores(model, task) for model in models)] for task in grid.TASKS])
 
