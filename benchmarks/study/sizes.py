@@ -142,18 +142,17 @@ def _named(tasks: Sequence[str]) -> str:
 
 
 def plot_sizes(path: Path) -> None:
-    """Plot gain against size, with its 95% CI, beside the scores of base and best prompting, without shots."""
+    """Plot scores of base, best prompting and edit against size, with the 95% CI of the edit's gain, without shots."""
     groups = measured_groups(load_all(), 0)
     matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "tarot"})
-    figure = Figure(figsize=(4.4 * len(groups), 4.2), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(5.6 * len(groups), 4.2), layout="constrained", facecolor="white")
     panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
     for axes, group in zip(panels, groups, strict=True):
         x = [size.parameters for size in group]
         gains = [size.gain for size in group]
         around = [[gain.value - gain.low for gain in gains], [gain.high - gain.value for gain in gains]]
-        axes.errorbar(
-            x, [gain.value for gain in gains], yerr=around, fmt="o-", capsize=3, label="gain of the edit, 95% CI"
-        )
+        edited = [size.edited for size in group]
+        axes.errorbar(x, edited, yerr=around, fmt="o-", capsize=3, label="edited, 95% CI of its gain over base")
         axes.plot(x, [size.base for size in group], "s--", label="base")
         axes.plot(x, [size.prompting for size in group], "^--", label="best prompting")
         axes.axhline(0, color="0.8", linewidth=1, zorder=0)
