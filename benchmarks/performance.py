@@ -131,13 +131,14 @@ def search_table(benches: Sequence[Bench]) -> str:
     """Show whole searches."""
     searches = [bench for bench in benches if bench.function == "search"]
     return table(
-        ["search", "model", "trials", "seconds", "share of proposing"],
+        ["search", "model", "trials", "seconds", "in trials", "share of proposing"],
         [
             [
                 bench.alternative,
                 bench.model,
                 str(bench.info["trials"]),
                 seconds(bench.seconds),
+                seconds(bench.info["seconds"]),
                 f"{bench.info['proposing']:.0%}",
             ]
             for bench in searches
