@@ -60,7 +60,7 @@ def demo(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure gains on both wheel models, and the cost of the objective, the harness and the edit; write a report.
 
-    It takes half an hour on two quiet cores; `-- --tarot-budget 60 --tarot-limit 300` measures more precisely.
+    It takes an hour on two quiet cores; `-- --tarot-budget 60 --tarot-limit 300` measures more precisely.
     `python -m benchmarks.performance runs/benchmarks.json` writes a page of the seconds.
     """
     install(session, ".[dev,models,rewards]")

@@ -20,7 +20,7 @@ DEFAULTS = {
 # Shots make a cell up to twice as long, so a default run measures them on one task only.
 TASK_WITH_SHOTS = "synth_implicatives"
 # Benchmarks whose ratios differ little between models: a default run measures them on the first model only.
-ONE_MODEL = {"bench_harness", "bench_limit", "bench_scaling", "bench_search", "bench_switch"}
+ONE_MODEL = {"bench_harness", "bench_limit", "bench_scaling", "bench_search", "bench_switch", "bench_time_to_score"}
 
 DEFAULTED = pytest.StashKey[set[str]]()
 EXTRA_INFO = pytest.StashKey[dict[str, dict[str, Any]]]()

@@ -1,7 +1,8 @@
 """Write `docs/performance.md` from a run of the benchmarks: `python -m benchmarks.performance runs/benchmarks.json`.
 
 The run's file has every round of every benchmark; `performance.json` keeps the shortest round and the ratios, and the
-page is made from it alone. Without an argument the page is written again.
+page is made from it alone. Benchmarks that the run lacks keep their figures. Without an argument the page is written
+again.
 """
 
 import argparse
@@ -54,6 +55,12 @@ def shorten(run: Mapping[str, Any]) -> dict[str, Any]:
             if not each["name"].startswith("bench_gain[")
         ],
     }
+
+
+def merge(record: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record with the benchmarks of a run in place of those of the same names."""
+    benchmarks = {each["name"]: each for each in (*record["benchmarks"], *run["benchmarks"])}
+    return {**run, "benchmarks": list(benchmarks.values())}
 
 
 def read_benches(record: Mapping[str, Any]) -> list[Bench]:
@@ -146,6 +153,26 @@ def search_table(benches: Sequence[Bench]) -> str:
     )
 
 
+def time_to_score_table(benches: Sequence[Bench]) -> str:
+    """Show the seconds until held-out documents first reached a score."""
+    runs = [bench for bench in benches if bench.function == "time_to_score"]
+    targets = [key for key in (runs[0].info if runs else {}) if key.startswith("seconds_to_")]
+    return table(
+        ["way", "model", *(f"s to F1 {key.removeprefix('seconds_to_')}" for key in targets), "highest", "last", "s"],
+        [
+            [
+                run.alternative,
+                run.model,
+                *("not reached" if run.info[key] is None else seconds(run.info[key]) for key in targets),
+                f"{run.info['highest']:.3f}",
+                f"{run.info['last']:.3f}",
+                seconds(run.seconds),
+            ]
+            for run in runs
+        ],
+    )
+
+
 def overhead_table(benches: Sequence[Bench]) -> str:
     """Show what an edit costs a forward pass and generation."""
     rows = []
@@ -205,6 +232,7 @@ TABLES = {
     "scaling": scaling_tables,
     "limit": limit_table,
     "search": search_table,
+    "time_to_score": time_to_score_table,
     "overhead": overhead_table,
     "switch": switch_table,
     "harness": harness_table,
@@ -227,7 +255,7 @@ def main() -> None:
     parser.add_argument("run", nargs="?", type=Path, help="the file of `pytest benchmarks --benchmark-json`")
     options = parser.parse_args()
     if options.run:
-        record = shorten(json.loads(options.run.read_text()))
+        record = merge(json.loads(RECORD.read_text()), shorten(json.loads(options.run.read_text())))
         RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(render(json.loads(RECORD.read_text())), encoding="utf-8")
 

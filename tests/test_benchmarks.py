@@ -105,7 +105,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     save_checkpoint(folder / "tiny", layers=2, heads=2)
     arguments = (
         *("--benchmark-json", "timed.json", "--benchmark-timer", "work_clock.elements", "-k", FAST),
-        *("-p", "few_prompts"),
+        *("-p", "few_prompts", "-p", "short_runs"),
         *("--tarot-model", "tiny", "--tarot-tasks", "synth_implicatives", "--tarot-tasks", "nosuch"),
         *("--tarot-num-fewshot=2,0", "--tarot-budget=6", "--tarot-num-samples=4", "--tarot-limit=4", "--tarot-draws=0"),
     )
@@ -183,6 +183,8 @@ def test_extra_info_holds_errors_and_gains(run: Run) -> None:
     assert search["trials"] > 1
     assert 0 < search["proposing"] < 1
     assert search["memory_growth"] >= 1
+    for how in ("tarot", "lora", "published"):
+        assert 0 <= run.extra_info(f"bench_time_to_score[tiny-{how}]")["last"] <= 1
     comparison = run.extra_info("bench_gain[tiny-synth_implicatives-0shot-seed0]")
     assert comparison["low"] <= comparison["gain"] <= comparison["high"]
     assert comparison["documents"] == 4
@@ -203,9 +205,27 @@ def test_the_performance_page_is_made_from_a_run(run: Run, monkeypatch: pytest.M
     ours = run.benchmarks["bench_objective[6shot-tiny-ours]"]["extra_info"]
     assert f"| tiny, 6 shots | {ours['tokens']:,} |" in page
     assert f"| {ours['plain_over_ours']:.1f} | {ours['ours_over_bare']:.2f} |" in page
-    for row in ("| adam | tiny |", "| forward | tiny |", "| tiny | lm-eval in one batch |", "| labels | tokens |"):
+    for row in (
+        "| adam | tiny |",
+        "| forward | tiny |",
+        "| tiny | lm-eval in one batch |",
+        "| labels | tokens |",
+        "| lora | tiny |",
+    ):
         assert row in page
     assert "nan" not in page and "{" not in page
+
+
+def test_a_later_run_replaces_its_benchmarks_in_the_record(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(PROJECT)
+    from benchmarks import performance
+
+    record = performance.shorten(run.file)
+    first, *others = record["benchmarks"]
+    later = {"date": "2030-01-01", "machine": record["machine"], "benchmarks": [first | {"seconds": 7.0}]}
+    merged = performance.merge(record, later)
+    assert merged == {**later, "benchmarks": [first | {"seconds": 7.0}, *others]}
+    assert performance.merge(merged, later) == merged
 
 
 def test_failed_cells_do_not_keep_others_from_the_file(run: Run) -> None:
