@@ -1,21 +1,32 @@
 """The study of retention: what it declares, and how its records are summarised."""
 
+import argparse
 from typing import Any
 
 import pytest
 
 from benchmarks.study import grid
-from benchmarks.study.retention import ARMS, BASE, OTHERS, parse_arms, summarize, todo
+from benchmarks.study.retention import ARMS, BASE, OTHERS, cells, parse_names, summarize, todo
 from tarot.search.config import TaRotConfig
 
 
 def test_every_arm_is_a_configuration_and_every_record_has_a_file_of_its_own() -> None:
     for settings, strength in ARMS.values():
         assert TaRotConfig("tarot_color", **settings).search == "adam" and 0 < strength <= 1
-    names = [name for name, _, _ in todo(grid.SEEDS, grid.SHOTS, list(ARMS))]
+    names = [name for name, _, _ in todo(cells(grid.SEEDS, grid.SHOTS), list(ARMS))]
     n_cells = len(grid.MODELS) * len(grid.TASKS) * len(grid.SHOTS)
     assert len(set(names)) == len(names) == n_cells * (1 + len(grid.SEEDS) * len(ARMS))
-    assert parse_arms("default,named") == ["default", "named"]
+    (chosen,) = cells((0,), (0,), ["qwen0.5b"], ["color"])
+    assert [name for name, _, _ in todo([chosen], ["default"])] == [
+        "qwen0.5b-color-0-base",
+        "qwen0.5b-color-0-0-default",
+    ]
+
+
+def test_names_of_arms_models_and_tasks_are_checked() -> None:
+    assert parse_names(ARMS)("default,named") == ["default", "named"]
+    with pytest.raises(argparse.ArgumentTypeError, match="unknown name 'defualt'; choose from no limit, default"):
+        parse_names(ARMS)("default,defualt")
 
 
 def record(greedy: dict[str, list[int]], **values: Any) -> dict[str, Any]:

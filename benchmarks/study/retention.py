@@ -8,11 +8,16 @@ follow from the two files (`summarize`).
 
 Of the other tasks, two are named in the arm `named`; nobody tunes on the three synthetic ones. It can be stopped and
 started at any time, and several processes may share the work.
+
+Not every arm runs in every cell, because an arm takes up to an hour. The order, declared when half of the cells without
+shots had been measured: `no limit` and `default` without shots, seed 0, in all cells of the small models; then `named`
+and `lora` in the same cells, `entailed_polarity` first; then `default` and `no limit` with Qwen 0.5B on the same task;
+then the rest. Whatever is measured when the time is up is reported.
 """
 
 import argparse
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from statistics import fmean
@@ -57,14 +62,19 @@ EARLIER = ("140 prompts", "eighths")
 BASE = "base"
 
 
-def cells(seeds: tuple[int, ...], shots: tuple[int, ...] = grid.SHOTS) -> Iterator[Cell]:
+def cells(
+    seeds: tuple[int, ...],
+    shots: tuple[int, ...] = grid.SHOTS,
+    models: Sequence[str] = tuple(grid.MODELS),
+    tasks: Sequence[str] = grid.TASKS,
+) -> Iterator[Cell]:
     """Yield the cells, those without shots first, then seed by seed."""
     return (
         Cell(model, task, n_shots, seed)
         for n_shots in shots
         for seed in seeds
-        for model in grid.MODELS
-        for task in sorted(grid.TASKS, key=lambda task: task == "ag_news")  # the longest prompts last
+        for model in models
+        for task in sorted(tasks, key=lambda task: task == "ag_news")  # the longest prompts last
     )
 
 
@@ -142,21 +152,28 @@ def summarize(record: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def todo(seeds: tuple[int, ...], shots: tuple[int, ...], arms: list[str]) -> Iterator[tuple[str, Cell, str]]:
+def todo(declared: Iterable[Cell], arms: Sequence[str]) -> Iterator[tuple[str, Cell, str]]:
     """Yield the name of each record's file, its cell and its arm; the unedited model has no seed."""
-    for cell in cells(seeds, shots):
-        if cell.seed == seeds[0]:
-            yield f"{cell.model}-{cell.task}-{cell.shots}-{BASE}", cell, BASE
+    bases = set()
+    for cell in declared:
+        if (base := f"{cell.model}-{cell.task}-{cell.shots}-{BASE}") not in bases:
+            bases.add(base)
+            yield base, cell, BASE
         for arm in arms:
             yield cell.record_name(arm), cell, arm
 
 
-def parse_arms(text: str) -> list[str]:
-    """Parse a comma-separated list of arms."""
-    names = text.split(",")
-    if unknown := [name for name in names if name not in (*ARMS, *TRAINED)]:
-        raise argparse.ArgumentTypeError(f"unknown arm {unknown[0]!r}; choose from {', '.join((*ARMS, *TRAINED))}")
-    return names
+def parse_names(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """Return a parser of comma-separated names, each of which is known."""
+    choices = list(known)
+
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        if unknown := [name for name in names if name not in choices]:
+            raise argparse.ArgumentTypeError(f"unknown name {unknown[0]!r}; choose from {', '.join(choices)}")
+        return names
+
+    return parse
 
 
 def main() -> None:
@@ -166,14 +183,16 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE / "retention-records", help="folder of the records")
     parser.add_argument("--seeds", type=parse_numbers, default=grid.SEEDS)
     parser.add_argument("--shots", type=parse_numbers, default=grid.SHOTS)
-    parser.add_argument("--arms", type=parse_arms, default=[*ARMS, *TRAINED], help="default: all")
+    parser.add_argument("--models", type=parse_names(grid.REFERENCES), default=[*grid.MODELS], help="default: small")
+    parser.add_argument("--tasks", type=parse_names(grid.TASKS), default=[*grid.TASKS], help="default: all")
+    parser.add_argument("--arms", type=parse_names((*ARMS, *TRAINED)), default=[*ARMS, *TRAINED], help="default: all")
     options = parser.parse_args()
     load = cache(load_model)
 
     def make_record(cell: Cell, arm: str) -> Record:
-        return measure(load(grid.MODELS[cell.model]), cell, arm, options.work)
+        return measure(load(grid.REFERENCES[cell.model]), cell, arm, options.work)
 
-    requests = todo(options.seeds, options.shots, options.arms)
+    requests = todo(cells(options.seeds, options.shots, options.models, options.tasks), options.arms)
     measure_records(
         options.output, options.work, {name: partial(make_record, cell, arm) for name, cell, arm in requests}
     )

@@ -26,7 +26,7 @@ def summaries(folder: Path, shots: int = 0) -> Iterator[tuple[Cell, str, dict[st
         shots: labelled examples in the prompts of the own task.
     """
     records = read_records(folder)
-    for model in grid.MODELS:
+    for model in grid.REFERENCES:
         for task in grid.TASKS:
             for seed in grid.SEEDS:
                 cell = Cell(model, task, shots, seed)
@@ -62,8 +62,11 @@ def compared(folder: Path = HERE / "retention-records") -> str:
     """
     measured = {(cell, arm): summary for cell, arm, summary in summaries(folder)}
     rows = []
-    groups: list[tuple[tuple[str, ...], tuple[str, ...]]] = [((model,), (NO_LIMIT, "default")) for model in grid.MODELS]
-    groups.append((tuple(grid.MODELS), (NO_LIMIT, "default", *TRAINED)))
+    groups: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
+        ((model,), (NO_LIMIT, "default")) for model in grid.REFERENCES
+    ]
+    groups += [(tuple(grid.REFERENCES), ("default", "named")), (tuple(grid.REFERENCES), ("default", "lora"))]
+    groups.append((tuple(grid.REFERENCES), (NO_LIMIT, "default", *TRAINED)))
     for models, arms in groups:
         cells = [cell for cell, arm in measured if arm == arms[0] and all((cell, each) in measured for each in arms)]
         cells = [cell for cell in cells if cell.model in models]
