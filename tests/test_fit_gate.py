@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from letters import plant_rewards
 
 from tarot.edit.adapter import Adapter
@@ -17,8 +19,9 @@ from tarot.models.lm_eval_model import TarotLM
 from tarot.objectives.prompts import get_chat_template
 from tarot.objectives.samples import draw_samples, render_evaluation_documents
 from tarot.objectives.task_loading import load_task
+from tarot.search import gate
 from tarot.search.config import TaRotConfig
-from tarot.search.gate import _fit, closed_prompts, fit_gate
+from tarot.search.gate import _direction, _fit, closed_prompts, fit_gate
 from tarot.search.registry import trial_cost
 from tarot.search.tune import tune
 
@@ -57,6 +60,25 @@ def test_left_out_prompts_count_as_they_are_decided() -> None:
     apart, mixed = _fit(0, noise + 20.0 * is_task[:, None], is_task), _fit(0, noise, is_task)
     assert (apart.opened, apart.closed) == (1, 1) and mixed.closed < 0.5
     assert apart.gate.bias < 0
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 2**31), rank=st.integers(1, 6), width=st.integers(10, 40))
+def test_directions_of_rounding_are_not_fitted(seed: int, rank: int, width: int) -> None:
+    """Prompts of few different tokens have features of a low rank. LAPACK has failed on what rounding adds to it."""
+    rng = np.random.default_rng(seed)
+    is_task = np.arange(60) < 8
+    features = (rng.normal(size=(60, rank)) @ rng.normal(size=(rank, width))).astype(np.float32).astype(np.float64)
+    fitted = []
+
+    def fit(points: np.ndarray, is_task: np.ndarray) -> np.ndarray:
+        fitted.append(points.shape[1])
+        return _direction(points, is_task)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gate, "_direction", fit)
+        _fit(0, features, is_task)
+    assert set(fitted) == {rank}
 
 
 def test_adapters_without_their_samples_are_refused(loaded: Any, tuned_adapter: Adapter, tasks_folder: Path) -> None:

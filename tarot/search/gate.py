@@ -137,7 +137,9 @@ def _fit(
     """Fit a gate before a layer, and let it decide on each prompt that is left out."""
     centre = features.mean(0)
     # In the basis of the prompts themselves there are fewer coordinates than features, and the same directions.
-    _, _, basis = np.linalg.svd(features - centre, full_matrices=False)
+    # Directions in which prompts differ by rounding alone are left out: each would count as much as any other.
+    _, lengths, basis = np.linalg.svd(features - centre, full_matrices=False)
+    basis = basis[lengths > lengths[0] * max(features.shape) * np.finfo(np.float32).eps]
     points = (features - centre) @ basis.T
     rows = np.arange(len(points))
     scores = np.array([_direction(points[rows != row], is_task[rows != row]) @ points[row] for row in rows])
