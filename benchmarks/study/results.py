@@ -57,6 +57,7 @@ def write_pages(cells: RecordedCells, effects: RecordedEffects) -> dict[Path, st
         "sizes_by_task": sizes.by_task(),
         "retention": retention_tables.retention(),
         "retention_means": retention_tables.compared(),
+        "other_templates": retention_tables.other_templates(),
         "noise": development_tables.noise(),
         "retention_documents": str(DOCUMENTS),
         "max_kl": f"{MAX_KL:g}",

@@ -13,6 +13,8 @@ from benchmarks.study.retention import ARMS, BASE, EARLIER, NO_LIMIT, TRAINED, s
 
 HERE = Path(__file__).parent
 SHOWN = (NO_LIMIT, *EARLIER, *(arm for arm in ARMS if arm != NO_LIMIT), *TRAINED)
+# A synthetic task with the template of a task of the study, and other documents: an edit for one answers the other too.
+SAME_TEMPLATE = {"entailed_polarity": "synth_implicatives"}
 HEADER = (
     "model", "task", "arm", "gain", "KL", "perplexity", "change elsewhere", "worst", "same answers", "evaluations",
 )  # fmt: skip
@@ -73,6 +75,28 @@ def compared(folder: Path = HERE / "retention-records") -> str:
         where = [" and ".join(dict.fromkeys(cell.model for cell in cells)), str(len(cells))]
         rows += [[*where, arm, *_columns([measured[cell, arm] for cell in cells])] for arm in arms if cells]
     return table(("models", "cells", *HEADER[2:]), rows)
+
+
+def other_templates(folder: Path = HERE / "retention-records") -> dict[str, str]:
+    """Return what the default's edits do to other tasks, leaving out the one that has the template of the own task.
+
+    Args:
+        folder: the records.
+    """
+    of_default = [(cell.task, summary) for cell, arm, summary in summaries(folder) if arm == "default"]
+    changes, agreement = (
+        [
+            [value for name, value in summary[key].items() if name != SAME_TEMPLATE.get(task)]
+            for task, summary in of_default
+        ]
+        for key in ("changes", "agreement")
+    )
+    return {
+        "cells": str(len(of_default)),
+        "change": f"{fmean(map(fmean, changes)):+.3f}",
+        "worst": f"{min(map(min, changes)):+.3f}",
+        "agreement": f"{fmean(map(fmean, agreement)):.0%}",
+    }
 
 
 def _columns(summaries: Sequence[dict[str, Any]]) -> list[str]:
