@@ -58,6 +58,7 @@ def write_pages(cells: RecordedCells, effects: RecordedEffects) -> dict[Path, st
         "retention": retention_tables.retention(),
         "retention_means": retention_tables.compared(),
         "other_templates": retention_tables.other_templates(),
+        "named_tasks": retention_tables.named_tasks(),
         "noise": development_tables.noise(),
         "retention_documents": str(DOCUMENTS),
         "max_kl": f"{MAX_KL:g}",

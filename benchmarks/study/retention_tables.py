@@ -9,7 +9,7 @@ from benchmarks.study import grid
 from benchmarks.study.grid import Cell
 from benchmarks.study.markdown import table
 from benchmarks.study.records import read_records
-from benchmarks.study.retention import ARMS, BASE, EARLIER, NO_LIMIT, TRAINED, summarize
+from benchmarks.study.retention import ARMS, BASE, EARLIER, NAMED, NO_LIMIT, TRAINED, summarize
 
 HERE = Path(__file__).parent
 SHOWN = (NO_LIMIT, *EARLIER, *(arm for arm in ARMS if arm != NO_LIMIT), *TRAINED)
@@ -97,6 +97,26 @@ def other_templates(folder: Path = HERE / "retention-records") -> dict[str, str]
         "worst": f"{min(map(min, changes)):+.3f}",
         "agreement": f"{fmean(map(fmean, agreement)):.0%}",
     }
+
+
+def named_tasks(folder: Path = HERE / "retention-records") -> dict[str, str]:
+    """Return what the arm `named` and the default do to the tasks that `named` retains, in the cells that have both.
+
+    Args:
+        folder: the records.
+    """
+    measured = {(cell, arm): summary for cell, arm, summary in summaries(folder) if arm in ("default", "named")}
+    cells = [cell for cell, arm in measured if arm == "named" and (cell, "default") in measured]
+    shown = {"cells": str(len(cells))}
+    for arm in ("default", "named"):
+        of_arm = [measured[cell, arm] for cell in cells]
+        changes, kept = (
+            [value for summary in of_arm for name, value in summary[key].items() if name in NAMED]
+            for key in ("changes", "agreement")
+        )
+        shown |= {f"{arm} worst": f"{min(changes):+.3f}", f"{arm} kept": f"{fmean(kept):.0%}"}
+        shown[f"{arm} largest"] = f"{max(map(abs, changes)):.3f}"
+    return shown
 
 
 def _columns(summaries: Sequence[dict[str, Any]]) -> list[str]:
