@@ -19,7 +19,7 @@ from tarot.edit.sites import find_sites
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.scoring.prefix_tree import PrefixNode, Row, build_tree
-from tarot.models.scoring.scorer import PASS_COST_TOKENS, Request, Scorer
+from tarot.models.scoring.scorer import PASS_COST_TOKENS
 from tarot.objectives.answers import AnswerObjective
 from tarot.objectives.prompts import get_chat_template
 from tarot.objectives.samples import draw_samples
@@ -30,9 +30,9 @@ ROUNDS = 2
 
 
 def plain_loop(objective: AnswerObjective, angles: torch.Tensor) -> torch.Tensor:
-    """Run the edited model as published, and return the log-probability of each answer's first token.
+    """Run the edited model as published, and return the log-probability of each answer.
 
-    The published code also runs the unedited model and ignores the result.
+    The published code also runs the unedited model and ignores the result. It scores the first token of an answer only.
     """
     model, size = objective.model, objective.sites[0].d_head
 
@@ -46,13 +46,14 @@ def plain_loop(objective: AnswerObjective, angles: torch.Tensor) -> torch.Tensor
 
     scores = []
     for context, continuation in objective.scorer.requests:
-        ids = torch.tensor([context])
+        ids = torch.tensor([context + continuation[:-1]])
         model(ids, use_cache=False)
         handles = [
             site.module.register_forward_pre_hook(multiply(layer_angles))
             for site, layer_angles in zip(objective.sites, angles, strict=True)
         ]
-        scores.append(model(ids, use_cache=False).logits[0, -1].log_softmax(-1)[continuation[0]])
+        logits = model(ids, use_cache=False).logits[0, len(context) - 1 :]
+        scores.append(logits.log_softmax(-1)[range(len(continuation)), continuation].sum())
         for handle in handles:
             handle.remove()
     return torch.stack(scores)
@@ -79,11 +80,10 @@ def our_evaluation(objective: AnswerObjective, angles: torch.Tensor) -> float:
     return objective(angles)
 
 
-def first_token_scores(objective: AnswerObjective, angles: torch.Tensor) -> torch.Tensor:
+def log_probabilities(objective: AnswerObjective, angles: torch.Tensor) -> torch.Tensor:
     """Return what `plain_loop` does, from the scorer."""
-    requests = [Request(context, continuation[:1]) for context, continuation in objective.scorer.requests]
     with torch.no_grad(), merge_temporarily(objective.model, angles, objective.sites):
-        return Scorer(objective.model, requests).log_probabilities()[0]
+        return objective.scorer.log_probabilities()[0]
 
 
 @pytest.fixture(scope="module", params=[0, 6], ids="{}shot".format)
@@ -124,7 +124,7 @@ def bench_objective(
     if how != "ours":
         return
     if (expected := alternatives.result(benchmark.group, "plain")) is not None:
-        error = float((first_token_scores(objective, angles) - expected).abs().max())
+        error = float((log_probabilities(objective, angles) - expected).abs().max())
         benchmark.extra_info["log_probability_error"] = error
         assert error < 1e-4
     if ratio := alternatives.ratio(benchmark.group, "ours", "bare"):
