@@ -140,6 +140,19 @@ def test_chooses_the_best_trial_within_the_limit() -> None:
     assert result.best.score < max(trial.score for trial in result.trials)
 
 
+def test_the_best_trial_is_kept_whole_where_only_its_parts_were_above_the_limit() -> None:
+    """Each trial reads a part of the contexts, and parts differ: all of them decide."""
+
+    class Even(Limit):
+        def kl(self, x: torch.Tensor, stop_above: float = math.inf) -> float:
+            return 0.019 * float((x - 0.5).abs().max() / 0.2) ** 2
+
+    values = [(0.5, -4.0, 0.0), (0.6, -2.0, 0.022), (0.7, -1.0, 0.0225)]
+    trials = [Trial(i, (x,), score, "gradient", 0.0, 0.1, kl=kl) for i, (x, score, kl) in enumerate(values)]
+    choice = choose_trial(trials, Even(0.02), lambda x: -1.0)
+    assert choice.trial is trials[2] and choice.strength == 1 and choice.kl == pytest.approx(0.019)
+
+
 @given(st.integers(1, 60), st.floats(0.05, 1))
 @settings(max_examples=15)
 def test_the_best_trial_is_shrunk_to_the_limit_where_that_scores_higher(budget: int, share: float) -> None:

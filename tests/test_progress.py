@@ -64,6 +64,11 @@ def test_why_a_search_ended(spent: int, fitted: bool, interrupted: bool, reason:
     assert why_ended(provenance, 120, 3) == f"{reason} evaluations"
 
 
+def test_a_search_that_cross_validation_refused_says_so() -> None:
+    provenance = {"spent": 3, "fitted": False, "interrupted": False, "trials": 1, "cross_validation": {"first": []}}
+    assert why_ended(provenance, 9, 3) == "cross-validation refused the edit after 3 of 9 evaluations"
+
+
 def test_an_early_stop_ends_complete_and_says_why(home: os.PathLike[str], capsys: pytest.CaptureFixture[str]) -> None:
     early = ("--objective", "accuracy", "--search", "random", "--budget", "40")
     assert run_in(home, "tune", *MODEL, *TASK, *SMALL, *early, "--output-path", "early") == 0

@@ -82,4 +82,4 @@ def tarot_gain(tarot_setting: CellRequest, request: pytest.FixtureRequest) -> "T
 
 
 def _fail(error: TarotError) -> NoReturn:
-    pytest.fail(str(error), pytrace=False)
+    raise pytest.fail.Exception(str(error), pytrace=False) from None

@@ -131,13 +131,15 @@ def choose_trial(
 
 
 def shrink(trial: Trial, limit: DivergenceLimit, score: Callable[[Float[Tensor, " d"]], float]) -> Choice | None:
-    """Return a trial whose angles are multiplied by a number below 1 so that it is within the limit.
+    """Return a trial whose angles are multiplied by a number of at most 1 so that it is within the limit.
 
     Divergence grows about with the square of the angles, which gives the number; None if that fails.
     """
     offset = torch.tensor(trial.x, dtype=torch.float64) - 0.5
     whole = limit.kl(0.5 + offset)
-    if not limit.max_kl < whole < math.inf:
+    if whole <= limit.max_kl:  # only the parts that the last trials read were above it
+        return Choice(trial, whole)
+    if not whole < math.inf:
         return None
     strength = math.sqrt(MARGIN * limit.max_kl / whole)
     for _ in range(SHRINKINGS):
