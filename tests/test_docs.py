@@ -278,9 +278,9 @@ def test_files_that_the_pages_name_exist() -> None:
     assert len(named) > 10 and [path for path in sorted(named) if not (PROJECT / path).exists()] == []
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Build the pages; return their folder and the warnings of the build."""
+    """Build the pages; return their folder and the warnings. In a process that builds twice, Sphinx warns of that."""
     if not find_spec("sphinx"):
         pytest.skip("needs the extra docs")
     from sphinx.application import Sphinx
