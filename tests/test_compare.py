@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from lm_eval.api import task as lm_eval_task
 from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
-from tarot.errors import ShapeMismatch, TarotError
+from tarot.errors import InvalidValueError, ShapeMismatch, TarotError
 from tarot.evaluation.baselines.setting import Setting
 from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
@@ -308,6 +309,15 @@ def test_adapters_without_a_record_of_their_tuning(loaded: LoadedModel, folder: 
             Adapter(adapter.angles, adapter.edit, {**adapter.provenance, "samples_drawn": drawn}),
             include_path=folder,
         )
+
+
+@pytest.mark.parametrize("counts", [{"num_fewshot": -1}, {"num_fewshot": 2.7}, {"draws": -2}, {"draws": "2"}])
+def test_counts_that_are_none_are_refused_before_anything_is_answered(
+    counts: dict[str, Any], loaded: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Setting, "answer_as_tuned", lambda *_: pytest.fail("answered"))
+    with pytest.raises(InvalidValueError, match=next(iter(counts))):
+        compare(loaded.model, loaded.tokenizer, tuned(loaded, folder), include_path=folder, **counts)
 
 
 def test_an_adapter_of_another_model_is_refused_before_the_base_answers(

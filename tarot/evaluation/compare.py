@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from lm_eval.api.task import Task
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tarot.arguments import require_names
+from tarot.arguments import require_names, require_whole_number
 from tarot.edit.adapter import Adapter
 from tarot.errors import InvalidValueError, TarotError
 from tarot.evaluation.as_tuned import (
@@ -141,6 +141,7 @@ def compare(
     started, reference_times = time.perf_counter(), time_reference_workload()
     loaded = LoadedModel.from_objects(model, tokenizer)
     adapter, others = Adapter.resolve(adapter), _resolve_controls(controls)
+    num_fewshot, draws = require_whole_number("num_fewshot", num_fewshot), require_whole_number("draws", draws)
     baselines = require_names("baselines", baselines)
     check_limit(limit)
     config, held_out = config_of(adapter), held_out_of(adapter)
