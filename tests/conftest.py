@@ -17,11 +17,11 @@ from typing import Any, NoReturn
 import hypothesis
 import psutil
 import pytest
-from few_prompts import few_retained_prompts  # noqa: F401
+from few_prompts import few_retained_prompts  # noqa: F401  # a fixture of every test
 from jaxtyping import _import_hook, install_import_hook
 
 # pytester forgets the modules that its runs import first, and pydantic would keep functions of the forgotten ones.
-from pydantic import Field, TypeAdapter  # noqa: F401
+from pydantic import Field, TypeAdapter  # noqa: F401  # so they are imported here, unused
 
 
 def _bytecode_path(hook: str, path: str, *args: Any, _path: Any = _import_hook._optimized_cache_from_source) -> str:

@@ -137,6 +137,7 @@ def test_the_recipe_that_bench_writes_repeats_it(home: Path) -> None:
         ("model: model\n\nbudget: many\n", ("line 3", "budget", "many")),
         ("search: adams\n", ("line 1", "search", "adams")),
         ("output_path: x\n", ("line 1", "'output_path'")),
+        ("model: model\nmax_kl: null\n", ("line 2", "max_kl has no value")),
     ],
 )
 def test_a_wrong_recipe_ends_in_one_line(
@@ -147,6 +148,35 @@ def test_a_wrong_recipe_ends_in_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert [keyword for keyword in (*keywords, "wrong.yaml") if keyword not in line] == []
     assert not (home / "wrong").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "option"),
+    [
+        ("reward: evil:score", "--reward evil:score"),
+        ("objective: evil:score", "--objective evil:score"),
+        ("objective: model:evil:score", "--objective evil:score"),
+        ("reward: fluency*0.5+evil:score*0.5", "--reward 'fluency*0.5+evil:score*0.5'"),
+        ("reward: regex:(a+)+b", "--reward 'regex:(a+)+b'"),
+    ],
+)
+def test_a_recipe_alone_runs_no_code(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], setting: str, option: str
+) -> None:
+    (home / "evil.py").write_text("raise RuntimeError('the module was imported')\n")
+    monkeypatch.syspath_prepend(home)
+    (home / "evil.yaml").write_text(f"model: model\ntask: own_generate\n{setting}\n")
+    assert run_in(home, "tune", "evil.yaml", *INCLUDE, "--output-path", "evil") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the recipe names" in line and f"if you trust it, pass {option}" in line
+    assert not (home / "evil").exists()
+
+
+def test_a_function_on_the_command_line_counts_beside_a_recipe(home: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "a.yaml"
+    recipe.write_text("model: model\ntask: own_generate\nreward: evil:score\n")
+    given = defaults("tune", recipe, "--reward", "evil:score", "--output-path", str(tmp_path / "new"))
+    assert given["reward"] == "evil:score"
 
 
 def test_what_a_recipe_lacks_is_asked_for(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

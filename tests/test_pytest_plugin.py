@@ -215,6 +215,7 @@ def test_an_error_is_one_line(
     kept = [] if alone else [argument for argument in small_cell if argument.partition("=")[0] not in replaced]
     result = pytester.runpytest_inprocess(*kept, *arguments)
     result.assert_outcomes(errors=1)
+    result.stdout.no_fnmatch_line("*another exception occurred*")
     result.stdout.fnmatch_lines([message])
     result.stdout.no_fnmatch_line("*Traceback*")
 

@@ -30,7 +30,7 @@ def measure_records(folder: Path, work: Path, measure: Mapping[str, Callable[[],
             if path.exists():
                 continue
             started = time.perf_counter()
-            replace_text(path, json.dumps(make()) + "\n")
+            replace_text(path, json.dumps(make(), allow_nan=False) + "\n")
             print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
 
 

@@ -114,8 +114,7 @@ def named_tasks(folder: Path = HERE / "retention-records") -> dict[str, str]:
             [value for summary in of_arm for name, value in summary[key].items() if name in NAMED]
             for key in ("changes", "agreement")
         )
-        shown |= {f"{arm} worst": f"{min(changes):+.3f}", f"{arm} kept": f"{fmean(kept):.0%}"}
-        shown[f"{arm} largest"] = f"{max(map(abs, changes)):.3f}"
+        shown |= {f"{arm} largest": f"{max(map(abs, changes)):.3f}", f"{arm} kept": f"{fmean(kept):.0%}"}
     return shown
 
 

@@ -13,6 +13,7 @@ again.
 """
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
@@ -167,7 +168,8 @@ class Study:
         return record | {
             "base": vars(self.base.summary),
             "scores": vars(scored.summary),
-            "gain": [gain.value, gain.low, gain.high],
+            # Without any text that differs the interval is infinite, which JSON cannot say.
+            "gain": [value if math.isfinite(value) else None for value in (gain.value, gain.low, gain.high)],
             "texts": scored.texts[:5],
         }
 

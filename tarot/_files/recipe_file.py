@@ -56,8 +56,10 @@ def read_recipe(path: Path, schema: Any) -> dict[str, Any]:
     for name, setting in settings.items():
         if name not in schema.__annotations__:
             raise UnknownName(f"key in line {setting.line} of {path}", name, schema.__annotations__)
-    values = {name: setting.value for name, setting in settings.items() if setting.value is not None}
+    values = {name: setting.value for name, setting in settings.items()}
     for name, value in values.items():  # one at a time, so that the line is known
+        if value is None:
+            raise TarotError(f"{path}, line {settings[name].line}: {name} has no value.", hint="leave the line out")
         try:
             validate(schema, {name: value})
         except ValueError as error:

@@ -151,9 +151,8 @@ def why_ended(provenance: Any, budget: int, cost: int) -> str:
         reason = "budget spent"
     else:
         # Only a policy gradient ends for want of a better score, and only the identity can have no gradient to follow.
-        unfitted = "no gradient to follow" if provenance["trials"] == 1 else "no better score for many trials"
-        if provenance["trials"] == 1 and provenance.get("cross_validation"):
-            unfitted = "cross-validation refused the edit"
+        alone = "cross-validation refused the edit" if "cross_validation" in provenance else "no gradient to follow"
+        unfitted = alone if provenance["trials"] == 1 else "no better score for many trials"
         reason = "training samples fitted" if provenance["fitted"] else unfitted
     return f"{reason} after {spent} of {budget} evaluations"
 

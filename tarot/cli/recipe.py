@@ -98,6 +98,16 @@ def _option_value(name: str, value: Any, repeatable: bool) -> Any:
     return value if isinstance(value, bool) else str(value)
 
 
+def requested_by_user(context: typer.Context, option: typer.CallbackParam, name: str | None) -> str | None:
+    """Return an objective or a reward; TarotError if only a recipe names it, and it runs code or loads a model."""
+    source = context.get_parameter_source(str(option.name))
+    if name and source and source.name == "DEFAULT_MAP":
+        from tarot.objectives.rewards import refuse_unrequested
+
+        refuse_unrequested(name.removeprefix("model:"), "the recipe", str(option.name))
+    return name
+
+
 def _argument(schema: Any) -> Any:
     """Return a command's argument for a recipe, whose values become the defaults of its options."""
     return typer.Argument(

@@ -36,7 +36,7 @@ from tarot.cli.options import (
     trial_or_kl,
 )
 from tarot.cli.progress import StepProgress, announce
-from tarot.cli.recipe import TuneRecipeFile
+from tarot.cli.recipe import TuneRecipeFile, requested_by_user
 from tarot.cli.tables import print_table
 from tarot.errors import TarotError
 
@@ -59,6 +59,7 @@ def tune(
             help="What to maximise: log_probability, probability, margin or accuracy of the right answers; or your "
             "function of the edited model and the tokenizer (MODULE:FUNCTION).",
             show_default="log_probability",
+            callback=requested_by_user,
         ),
     ] = None,
     reward: Annotated[
@@ -71,6 +72,7 @@ def tune(
             "function of prompts and continuations (MODULE:FUNCTION), or a weighted sum such as "
             "fluency*0.3+length:short*0.7.",
             show_default="none",
+            callback=requested_by_user,
         ),
     ] = None,
     num_samples: NumSamples = 20,

@@ -149,18 +149,19 @@ def check_reward(name: str) -> None:
             _function_reward(*term.split(":"))
 
 
-def refuse_unrequested(name: str, where: str) -> None:
+def refuse_unrequested(name: str, where: str, option: str = "reward") -> None:
     """Raise TarotError if a file names a reward that needs the user's consent.
 
     Args:
         name: the file's objective: a reward, or an answer score.
         where: names the file in the error.
+        option: of the command line, with which the user can name it.
     """
     if needs_consent(name):
         kinds = {"classifier": "loads a model", "regex": "matches a pattern"}
         what = kinds.get(name.partition(":")[0], "runs code")
-        hint = f"if you trust it, pass --reward {shlex.quote(name)}"
-        raise TarotError(f"{where} names the reward {name!r}, which {what}.", hint=hint)
+        hint = f"if you trust it, pass --{option} {shlex.quote(name)}"
+        raise TarotError(f"{where} names the {option} {name!r}, which {what}.", hint=hint)
 
 
 def make_reward(name: str, fluency: Reward) -> Reward:
