@@ -158,7 +158,14 @@ def time_to_score_table(benches: Sequence[Bench]) -> str:
     runs = [bench for bench in benches if bench.function == "time_to_score"]
     targets = [key for key in (runs[0].info if runs else {}) if key.startswith("seconds_to_")]
     return table(
-        ["way", "model", *(f"s to F1 {key.removeprefix('seconds_to_')}" for key in targets), "highest", "last", "s"],
+        [
+            "way",
+            "model",
+            *(f"seconds to F1 {key.removeprefix('seconds_to_')}" for key in targets),
+            "highest",
+            "last",
+            "whole run, s",
+        ],
         [
             [
                 run.alternative,
