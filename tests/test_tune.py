@@ -161,6 +161,48 @@ def test_the_default_climbs_within_its_limit(loaded: LoadedModel, tasks: Path) -
     assert 0 < provenance["retention"]["kl"] <= provenance["max_kl"]
 
 
+def test_seconds_are_those_of_the_whole_search(
+    tmp_path: Path, loaded: LoadedModel, tasks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its parts add up. Of a part that left no adapter only the trials are known."""
+    now = [0.0]
+    for module in ("tune", "loop"):
+        monkeypatch.setattr(f"tarot.search.{module}.perf_counter", lambda: now[0])
+
+    def take(seconds: float, score: float = 0.0) -> float:
+        now[0] += seconds
+        return score
+
+    class Slow(Callback):
+        def on_search_begin(self, *_: object, **__: object) -> None:
+            take(100)
+
+        def on_trial(self, trial: Trial, result: SearchResult) -> None:
+            take(10)
+            if trial.index == 4:
+                raise RuntimeError("the machine went away")
+
+    def seconds_of_part(budget: int) -> dict[str, float]:
+        found = tune(
+            *loaded,
+            replace(CONFIG, objective="model"),
+            objective=lambda model, tokenizer: take(1),
+            output_dir=tmp_path,
+            budget=budget,
+            include_path=tasks,
+            resume=budget > 2,
+            callbacks=[Slow()],
+        )
+        assert Adapter.from_pretrained(tmp_path).provenance["seconds"] == found.provenance["seconds"]
+        return dict(found.provenance["seconds"])
+
+    assert seconds_of_part(2) == {"evaluating": 2, "proposing": 0, "other": 120}
+    assert seconds_of_part(3) == {"evaluating": 3, "proposing": 0, "other": 230} and now == [233]
+    with pytest.raises(RuntimeError, match="went away"):
+        seconds_of_part(9)
+    assert seconds_of_part(7) == {"evaluating": 7, "proposing": 0, "other": 230 + 120}
+
+
 def test_a_complete_search_is_resumed_without_reading_what_it_retains(
     tmp_path: Path, loaded: LoadedModel, tasks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,8 +211,8 @@ def test_a_complete_search_is_resumed_without_reading_what_it_retains(
     (tmp_path / WEIGHTS).write_bytes(b"damaged")
     monkeypatch.setattr(Retention, "from_problem", lambda *_: pytest.fail("the contexts were read again"))
     again = tune(*loaded, config, budget=9, output_dir=tmp_path, include_path=tasks, resume=True)
-    assert again == first and again.provenance["retention"] == first.provenance["retention"]
-    assert Adapter.from_pretrained(tmp_path) == first
+    assert again == Adapter.from_pretrained(tmp_path)
+    assert again == replace(first, provenance={**first.provenance, "seconds": again.provenance["seconds"]})
 
 
 def test_ctrl_c_keeps_the_best_so_far(tmp_path: Path, loaded: LoadedModel, tasks: Path) -> None:

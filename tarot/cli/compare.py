@@ -220,7 +220,9 @@ def _compare_answers(
         title = f"{comparison.task}, {documents}, {METRICS[metric].title}, seed {comparison.seed}"
         print_table(ARM_HEADER, arm_rows(scored), title)
         if request.baselines:
-            print_table(COST_HEADER, cost_rows(comparison), "what each arm costs")
+            print_table(
+                COST_HEADER, cost_rows(comparison), "what each arm costs; prepare: all of its search or training"
+            )
             if note := cost_note(comparison):
                 out.print(note)
         for note in missing_number_notes(comparison):

@@ -321,9 +321,13 @@ def _print_outcome(adapter: "Adapter", config: "TaRotConfig") -> None:
         f"{config.objective} on {config.num_samples} samples: identity {scores['identity']:.4f}, "
         f"best {scores['best']:.4f} (trial {provenance['best_trial']} of 0-{provenance['trials'] - 1})"
     )
-    total = sum(seconds.values())
-    share = seconds["proposing"] / total
-    out.print(f"{total:.0f} s" + f", {share:.0%} of them to propose points" * (share >= 0.01))
+    trials = seconds["evaluating"] + seconds["proposing"]
+    share = seconds["proposing"] / max(trials, 1e-3)
+    proposing = f" ({share:.0%} of them to propose points)" * (share >= 0.01)
+    out.print(
+        f"tuning the loaded model took {trials + seconds['other']:.0f} s: {trials:.0f} s of trials{proposing}, "
+        f"{seconds['other']:.0f} s of preparing and choosing"
+    )
 
 
 def _print_front(output: Path) -> None:

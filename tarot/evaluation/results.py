@@ -68,7 +68,8 @@ class Arm:
         draw: for a further draw of few-shot examples its rank by accuracy, from 1; 0 for every other arm.
         without_number: rows of the documents whose log-probabilities are NaN or infinite. Their answers are OUTSIDE
             and their probability is 0.
-        preparation_seconds: how long the method took before it answered, such as a search or training.
+        preparation_seconds: how long the method took before it answered, such as a whole search or training, without
+            loading the model. Of an edit that an earlier version tuned, the trials alone.
         stored_bytes: what the method has to store besides the model.
         peak_memory: of a baseline, the most bytes in use while it was prepared and answered; 0 if not measured.
         written: the beginning of what greedy decoding writes, for each document whose greedy answer is OUTSIDE; ""

@@ -4,11 +4,15 @@ import hashlib
 import json
 import platform
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+from tarot.edit.adapter_folder import read_adapter_folder
 from tarot.edit.fingerprint import shapes_fingerprint, weights_fingerprint
 from tarot.edit.sites import find_sites
+from tarot.errors import TarotError
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.samples import Sample
 from tarot.search.config import TaRotConfig
@@ -16,6 +20,7 @@ from tarot.search.cross_validation import HalfScores
 from tarot.search.loop import SearchResult
 from tarot.search.problem import Problem
 from tarot.search.retention import RetentionLimit
+from tarot.search.trials import Trial
 
 LIBRARIES = ("torch", "transformers", "lm-eval", "botorch", "tarot-lm")
 
@@ -58,6 +63,7 @@ def search_provenance(
     problem: Problem,
     result: SearchResult,
     budget: int,
+    other_seconds: float,
     limit: RetentionLimit | None = None,
     pick: int | float | None = None,
     halves: HalfScores | None = None,
@@ -69,6 +75,7 @@ def search_provenance(
         problem: what was searched.
         result: its trials.
         budget: evaluations that the search was given. A resumed search may have spent more before.
+        other_seconds: what the search took besides its trials.
         limit: what was retained, and how far the edit may diverge there; None for no limit.
         pick: which other trial than the best was requested, as for `tune`.
         halves: what cross-validation found; None where the configuration asks for none.
@@ -93,10 +100,24 @@ def search_provenance(
         "seconds": {
             "evaluating": round(sum(trial.evaluate_seconds for trial in result.trials), 3),
             "proposing": round(sum(trial.propose_seconds for trial in result.trials), 3),
+            "other": round(other_seconds, 3),
         },
         "samples_drawn": [{"id": s.id, "key": s.key, "num_fewshot": s.num_fewshot} for s in problem.samples],
         "versions": library_versions(),
     }
+
+
+def read_other_seconds(folder: Path) -> float:
+    """Return what the earlier parts of a search took besides their trials; 0 for those that left no adapter."""
+    provenance: dict[str, Any] = {}
+    with suppress(TarotError):
+        provenance.update(read_adapter_folder(folder).provenance)
+    return float(provenance.get("seconds", {}).get("other", 0.0))
+
+
+def trial_seconds(trials: Sequence[Trial]) -> float:
+    """Return the seconds of trials, to propose and to evaluate them."""
+    return sum(trial.propose_seconds + trial.evaluate_seconds for trial in trials)
 
 
 def _retention_notes(result: SearchResult, limit: RetentionLimit | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import count
 from pathlib import Path
+from time import perf_counter
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ from tarot.search.loop import SearchResult, run_search
 from tarot.search.pick import check_pick, pick_trial
 from tarot.search.policy_gradient import PATIENCE
 from tarot.search.problem import Evaluation, Problem
-from tarot.search.provenance import search_provenance, search_settings
+from tarot.search.provenance import read_other_seconds, search_provenance, search_settings, trial_seconds
 from tarot.search.registry import default_budget, require_budget, trial_cost
 from tarot.search.retention import Retention, RetentionLimit, retained_contexts
 from tarot.search.space import Angles, Space
@@ -96,6 +97,7 @@ def tune(
         >>> adapter.provenance["trials"], adapter.provenance["spent"]
         (2, 6)
     """
+    started = perf_counter()
     loaded = LoadedModel.from_objects(model, tokenizer)
     folder = None if output_dir is None else Path(output_dir)
     check_request(config, budget=budget, output_dir=folder, resume=resume)
@@ -119,6 +121,7 @@ def tune(
     ):
         if folder:
             _write_recipe(folder / RECIPE, loaded, problem.config, budget, include_path, pick)
+        n_logged, other_seconds = len(logs.logged_trials), read_other_seconds(folder) if folder else 0.0
         halves, allowed = None, budget
         if config.cross_validate:
             halves = cross_validate(problem, budget=budget, folder=folder, callbacks=callbacks)
@@ -137,10 +140,11 @@ def tune(
             )
         if pick is not None and limit is not None:
             result = pick_trial(result, limit, pick)
+        other_seconds += max(0.0, perf_counter() - started - trial_seconds(result.trials[n_logged:]))
         adapter = Adapter(
             _angles(space, torch.tensor(result.best.x, dtype=torch.float64)),
             Edit.from_sites(loaded.model, config.sites, problem.objective.sites, problem.objective.rotation),
-            search_provenance(loaded, problem, result, budget, limit, pick, halves),
+            search_provenance(loaded, problem, result, budget, other_seconds, limit, pick, halves),
         )
         if folder:
             adapter.save_pretrained(folder)
