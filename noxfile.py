@@ -66,5 +66,5 @@ def bench(session: nox.Session) -> None:
     install(session, ".[dev,models,rewards]")
     Path("runs").mkdir(exist_ok=True)  # pytest-benchmark does not make the folder
     cells = ("--tarot-budget", "21", "--tarot-limit", "16", "--tarot-seeds", "0", "--tarot-control", "random")
-    files = ("--benchmark-json", "runs/benchmarks.json", "--tarot-save-baseline", "runs/cells.json")
+    files = ("--benchmark-json", "runs/benchmarks.json", "--tarot-save-reference", "runs/cells.json")
     session.run("pytest", "benchmarks", *cells, *files, "--tarot-report", "runs/report", *session.posargs)

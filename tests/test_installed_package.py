@@ -46,7 +46,7 @@ def test_a_new_project_gets_a_gain_a_report_and_a_gate(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "model")
     (tmp_path / "test_edit.py").write_text(TEST + ORIGIN)
     save_comparisons([fabricated()], tmp_path / "edits.json")
-    options = ("--rootdir=.", "--tarot-baseline=edits.json", "--tarot-report=report")
+    options = ("--rootdir=.", "--tarot-reference=edits.json", "--tarot-report=report")
     done = run(tmp_path, "pytest", *options, "test_edit.py", PYTHONPATH=str(installed))
     # The gate fails, since the run does not measure what the baseline holds.
     assert done.returncode == pytest.ExitCode.TESTS_FAILED and "2 passed" in done.stdout, done.stdout

@@ -1,4 +1,4 @@
-"""The gate: what fails a run, how a failure is reported, and when a baseline is saved."""
+"""The gate: what fails a run, how a failure is reported, and when a reference run is saved."""
 
 from dataclasses import replace
 from xml.etree import ElementTree
@@ -37,12 +37,12 @@ def from_file(monkeypatch):
     monkeypatch.setattr(SessionState, "measure", lambda state, request, model: by_seed[request.seed])
 """
 CELLS = ("--tarot-model=m", "--tarot-tasks=synth_color", "--tarot-seeds=0,1", "--tarot-cache=cache")
-GATED = (*CELLS, "--tarot-baseline=then.json")
+GATED = (*CELLS, "--tarot-reference=then.json")
 
 
 @pytest.fixture
 def gated(pytester: pytest.Pytester) -> pytest.Pytester:
-    """A suite of two cells; every answer of the second is wrong, and was right in the baseline."""
+    """A suite of two cells; every answer of the second is wrong, and was right in the reference run."""
     pytester.makeconftest(FROM_FILE)
     pytester.makepyfile(GAIN + "\n\ndef test_other(): pass\n")
     save_comparisons([right_answers(40, 0), right_answers(40, 1)], pytester.path / "then.json")
@@ -70,7 +70,7 @@ def test_a_failed_gate_is_a_failed_item(gated: pytest.Pytester, options: tuple[s
     shown = failure.text or ""
     assert "fell from 1.000 to 0.000" in (failure.get("message") or "")
     assert "right then and wrong now: 40" in shown and "and 37 more" in shown
-    assert "repeat it with:" in shown and "--tarot-save-baseline=then.json" in shown
+    assert "repeat it with:" in shown and "--tarot-save-reference=then.json" in shown
 
 
 def test_a_failed_gate_under_xdist(gated: pytest.Pytester) -> None:
@@ -103,29 +103,29 @@ def test_cells_that_were_not_selected_fail(
 
 @pytest.mark.parametrize("option", ["--collect-only", "--setup-plan", "--fixtures"])
 def test_a_run_without_tests_judges_nothing(gated: pytest.Pytester, option: str) -> None:
-    result = gated.runpytest_inprocess(*GATED, option, "--tarot-save-baseline=new.json")
+    result = gated.runpytest_inprocess(*GATED, option, "--tarot-save-reference=new.json")
     assert result.ret == pytest.ExitCode.OK
     assert "tarot gate" not in result.stdout.str() and not (gated.path / "new.json").exists()
 
 
 def test_an_interrupted_run_fails_its_gate_too(gated: pytest.Pytester) -> None:
     gated.makepyfile(GAIN + "\n\ndef test_other(): raise KeyboardInterrupt\n")
-    result = gated.runpytest_inprocess(*GATED, "--tarot-save-baseline=then.json", no_reraise_ctrlc=True)
+    result = gated.runpytest_inprocess(*GATED, "--tarot-save-reference=then.json", no_reraise_ctrlc=True)
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.assert_outcomes(passed=2, failed=1)
-    baseline = load_comparisons(gated.path / "then.json")
-    assert [comparison.arm("edited").greedy for comparison in baseline] == [right_answers(40, 0).gold] * 2
+    reference = load_comparisons(gated.path / "then.json")
+    assert [comparison.arm("edited").greedy for comparison in reference] == [right_answers(40, 0).gold] * 2
 
 
 @pytest.mark.parametrize(
     ("body", "options"), [("assert 0", ("--setup-only",)), ("pytest.exit('enough', returncode=0)", ())]
 )
-def test_a_run_that_leaves_tests_out_writes_no_baseline(
+def test_a_run_that_leaves_tests_out_saves_no_reference(
     gated: pytest.Pytester, body: str, options: tuple[str, ...]
 ) -> None:
     gated.makepyfile(f"import pytest\n{GAIN}\n\ndef test_other(tarot_gain):\n    {body}\n")
     result = gated.runpytest_inprocess(
-        *CELLS, "--tarot-save-baseline=new.json", "--tarot-report=report", *options, no_reraise_ctrlc=True
+        *CELLS, "--tarot-save-reference=new.json", "--tarot-report=report", *options, no_reraise_ctrlc=True
     )
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(["*new.json is not written: no reference run is *"])
@@ -145,7 +145,7 @@ FAILING = {
 
 @pytest.mark.parametrize("kind", FAILING)
 @pytest.mark.parametrize("exists", [True, False])
-def test_a_failed_test_writes_no_baseline(gated: pytest.Pytester, kind: str, exists: bool) -> None:
+def test_a_failed_test_saves_no_reference(gated: pytest.Pytester, kind: str, exists: bool) -> None:
     gated.makepyfile(FAILING[kind])
     if kind == "collection":
         gated.makepyfile(test_broken="import missing_module")
@@ -154,7 +154,7 @@ def test_a_failed_test_writes_no_baseline(gated: pytest.Pytester, kind: str, exi
     if not exists:
         path.unlink()
     options = ("--continue-on-collection-errors",) if kind == "collection" else ()
-    result = gated.runpytest_inprocess(*CELLS, "--tarot-save-baseline=then.json", *options)
+    result = gated.runpytest_inprocess(*CELLS, "--tarot-save-reference=then.json", *options)
     result.stdout.fnmatch_lines(
         [f"*then.json {'stays as it was' if exists else 'is not written'}: no reference run is *"]
     )
@@ -201,14 +201,14 @@ def test_the_advice_how_to_accept_a_change_makes_the_gate_pass(
     assert ("delete it first" in advice) == is_forgotten
     if is_forgotten:
         (gated.path / "then.json").unlink()
-    saved = gated.runpytest_inprocess(*CELLS, "--tarot-save-baseline=then.json")
+    saved = gated.runpytest_inprocess(*CELLS, "--tarot-save-reference=then.json")
     assert saved.ret == pytest.ExitCode.OK
     if before.budget == 6:
         saved.stdout.fnmatch_lines(["m t 0-shot seed 1*budget 6: replaced by a cell with other settings"])
     assert gated.runpytest_inprocess(*GATED).ret == pytest.ExitCode.OK
 
 
-def test_names_from_a_baseline_are_escaped(gated: pytest.Pytester) -> None:
+def test_names_from_a_reference_are_escaped(gated: pytest.Pytester) -> None:
     save_comparisons([replace(right_answers(40, 0), task="\x1b[2Jt\u202e")], gated.path / "then.json")
     result = gated.runpytest_inprocess(*GATED)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -216,6 +216,6 @@ def test_names_from_a_baseline_are_escaped(gated: pytest.Pytester) -> None:
     assert "\x1b[2J" not in text and "\u202e" not in text and r"\x1b[2Jt\u202e" in text
 
 
-def test_a_baseline_that_is_not_measured_at_all_fails_once(gated: pytest.Pytester) -> None:
+def test_a_reference_that_is_not_measured_at_all_fails_once(gated: pytest.Pytester) -> None:
     gated.makepyfile("def test_other(): pass\n")
     gated.runpytest_inprocess(*GATED).assert_outcomes(passed=1, failed=2)

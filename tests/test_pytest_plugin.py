@@ -38,14 +38,14 @@ def test_a_gain_a_report_and_a_gate(
             assert tarot_gain.comparison.seconds > 0
         """
     )
-    baseline = pytester.path / "baseline.json"
+    reference = pytester.path / "reference.json"
     first = pytester.runpytest_inprocess(
         *small_cell,
         "--tarot-num-fewshot=0,2",
         "--tarot-control=bo",
         "--tarot-draws=2",
         "--tarot-report=report",
-        f"--tarot-save-baseline={baseline}",
+        f"--tarot-save-reference={reference}",
     )
     first.assert_outcomes(passed=4)
     first.stdout.fnmatch_lines(
@@ -55,24 +55,24 @@ def test_a_gain_a_report_and_a_gate(
             f"{suite_folder / 'model'} *own_choice * 0 *",
             f"{suite_folder / 'model'} *own_choice * 2 *",
             "mean *of 2*",
-            "reference run of 2 cells saved in *baseline.json",
+            "reference run of 2 cells saved in *reference.json",
             "report: *index.html",
         ]
     )
     assert "own_choice" in (pytester.path / "report" / "index.html").read_text()
-    comparisons = load_comparisons(baseline)
+    comparisons = load_comparisons(reference)
     assert [comparison.num_fewshot for comparison in comparisons] == [0, 2]
     assert set(comparisons[0].curves) == {"random", "bo"} and comparisons[0].arm("bo search").labels == 6
 
     # From the cache nothing is tuned again, and the gate passes.
     monkeypatch.setattr(cache, "tune", lambda *_, **__: pytest.fail("tuned again"))
     cells = ("--tarot-num-fewshot=0,2", "--tarot-control=bo", "--tarot-draws=2")
-    again = pytester.runpytest_inprocess(*small_cell, *cells, f"--tarot-baseline={baseline}")
+    again = pytester.runpytest_inprocess(*small_cell, *cells, f"--tarot-reference={reference}")
     again.assert_outcomes(passed=4)
     assert again.ret == pytest.ExitCode.OK
     again.stdout.fnmatch_lines(["*2-shot seed 0: weighted F1 of the greedy answer *0.000*"])
 
-    # If the baseline were perfect, this would be a regression: the tests pass, and the run fails.
+    # If the reference were perfect, this would be a regression: the tests pass, and the run fails.
     perfect = [
         replace(
             comparison,
@@ -82,8 +82,8 @@ def test_a_gain_a_report_and_a_gate(
         )
         for comparison in comparisons
     ]
-    save_comparisons(perfect, baseline)
-    worse = pytester.runpytest_inprocess(*small_cell, f"--tarot-baseline={baseline}", "-k", "again")
+    save_comparisons(perfect, reference)
+    worse = pytester.runpytest_inprocess(*small_cell, f"--tarot-reference={reference}", "-k", "again")
     worse.assert_outcomes(passed=1, failed=2)
     assert worse.ret == pytest.ExitCode.TESTS_FAILED
     worse.stdout.fnmatch_lines(
@@ -94,7 +94,7 @@ def test_a_gain_a_report_and_a_gate(
     )
     tolerant = pytester.runpytest_inprocess(
         *small_cell,
-        f"--tarot-baseline={baseline}",
+        f"--tarot-reference={reference}",
         "-k",
         "again",
         "--override-ini=tarot_tolerance=1",
@@ -186,7 +186,7 @@ NO_MODEL = "--tarot-model=no/such"
             ["--tarot-search=bayes", NO_MODEL],
             "expected a known search, got 'bayes'; known: adam, bo, bo-gradient, paper*random",
         ),
-        (["--tarot-arm=lorra", NO_MODEL], "expected a known baseline, got 'lorra'; did you mean 'lora'[?]"),
+        (["--tarot-baseline=lorra", NO_MODEL], "expected a known baseline, got 'lorra'; did you mean 'lora'[?]"),
         (["--tarot-space=heads", NO_MODEL], "expected a known space, got 'heads'; did you mean 'head'[?]"),
         (
             ["--tarot-num-samples=99", NO_MODEL],
@@ -228,14 +228,14 @@ def test_other_plugins_and_tarot_may_be_absent(pytester: pytest.Pytester, small_
     pytester.makepyfile(GAIN)
     alone = pytester.runpytest_inprocess(*small_cell, "-p", "no:benchmark", "-p", "no:xdist", "-p", "no:cacheprovider")
     alone.assert_outcomes(passed=1)
-    assert not pytester.runpytest_inprocess(*small_cell, "--collect-only", "--tarot-save-baseline=none.json").ret
+    assert not pytester.runpytest_inprocess(*small_cell, "--collect-only", "--tarot-save-reference=none.json").ret
     assert not (pytester.path / "none.json").exists()
 
 
-def test_a_stopped_run_does_not_replace_a_baseline(pytester: pytest.Pytester, small_cell: tuple[str, ...]) -> None:
+def test_a_stopped_run_does_not_replace_a_reference(pytester: pytest.Pytester, small_cell: tuple[str, ...]) -> None:
     """The cells that it did not measure would be missing from the gate."""
     pytester.makepyfile(GAIN + "\n\ndef test_last():\n    import os\n    assert 'BREAK' not in os.environ\n")
-    saving = (*small_cell, "--tarot-save-baseline=b.json")
+    saving = (*small_cell, "--tarot-save-reference=b.json")
     assert pytester.runpytest_inprocess(*saving).ret == pytest.ExitCode.OK
     before = (pytester.path / "b.json").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
@@ -245,10 +245,10 @@ def test_a_stopped_run_does_not_replace_a_baseline(pytester: pytest.Pytester, sm
     assert failed.ret == pytest.ExitCode.TESTS_FAILED and (pytester.path / "b.json").read_bytes() == before
 
 
-def test_cells_that_are_not_measured_stay_in_a_baseline(pytester: pytest.Pytester, small_cell: tuple[str, ...]) -> None:
+def test_cells_that_are_not_measured_stay_in_a_reference(pytester: pytest.Pytester, small_cell: tuple[str, ...]) -> None:
     """A part of a suite updates its own cells only."""
     pytester.makepyfile(GAIN)
-    saving = (*small_cell, "--tarot-save-baseline=b.json")
+    saving = (*small_cell, "--tarot-save-reference=b.json")
     both = pytester.runpytest_inprocess(*saving, "--tarot-seeds=0,1")
     both.stdout.fnmatch_lines(["reference run of 2 cells saved in *b.json"])
     before = (pytester.path / "b.json").read_text()
@@ -258,12 +258,12 @@ def test_cells_that_are_not_measured_stay_in_a_baseline(pytester: pytest.Pyteste
     (pytester.path / "b.json").write_text(before.replace('"seed": 0', '"seed": "0"'))
     broken = pytester.runpytest_inprocess(*saving)
     assert broken.ret == pytest.ExitCode.USAGE_ERROR
-    broken.stderr.fnmatch_lines(["*--tarot-save-baseline: expected results as tarot writes them in *b.json, got *"])
+    broken.stderr.fnmatch_lines(["*--tarot-save-reference: expected results as tarot writes them in *b.json, got *"])
 
 
 def test_nothing_measured_is_a_failure(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_nothing(): pass")
-    result = pytester.runpytest_inprocess("--tarot-save-baseline=none.json", "--tarot-report=report")
+    result = pytester.runpytest_inprocess("--tarot-save-reference=none.json", "--tarot-report=report")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
         [

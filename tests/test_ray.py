@@ -272,7 +272,7 @@ def test_pytest_runs_its_cells_on_the_cluster(
     paths = (f"--tarot-include-path={place / 'tasks'}", f"--tarot-cache={place / 'there'}", "--tarot-draws=0")
     there = ("--tarot-engine=ray", f"--tarot-address={cluster.address}", "--tarot-cpus=1", "--tarot-memory=1GB")
     result = pytester.runpytest_subprocess(
-        *grid, *small, *paths, *there, "--tarot-save-baseline=cells.json", "-W", "error"
+        *grid, *small, *paths, *there, "--tarot-save-reference=cells.json", "-W", "error"
     )
     result.assert_outcomes(passed=2)
     measured = [without_times(CellResult(comparison)) for comparison in load_comparisons(pytester.path / "cells.json")]

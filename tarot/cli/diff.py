@@ -27,7 +27,7 @@ def diff(
 ) -> None:
     """Compare two results files as the regression gate does; exit with 1 if the newer one is worse.
 
-    The files are those of `tarot compare`, `tarot bench` and `pytest --tarot-save-baseline`, but not of a reward.
+    The files are those of `tarot compare`, `tarot bench` and `pytest --tarot-save-reference`, but not of a reward.
     """
     if not 0 <= tolerance <= 1:
         raise InvalidValueError("a tolerance from 0 to 1", str(tolerance))

@@ -39,7 +39,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     try:
         _save(state, comparisons, complete=bool(ended and not failed))
     except TarotError as error:
-        fail_item(session, "--tarot-save-baseline", [str(error)])
+        fail_item(session, "--tarot-save-reference", [str(error)])
         state.failures.append(str(error))
     try:
         _write_report(state, comparisons, _outcome(session, state, all_ended))
@@ -62,7 +62,7 @@ def _judge(state: SessionState, comparisons: "list[Comparison]") -> list[tuple[s
             state.reference, comparisons, state.values[TOLERANCE], allow_missing=state.values["allow-missing"]
         )
     except TarotError as error:
-        return [("--tarot-baseline", [str(error)])]
+        return [("--tarot-reference", [str(error)])]
     passed = [verdict for verdict in state.verdicts if not verdict.failed]
     state.notes += [f"{verdict.name}: {'; '.join(verdict.reasons)}" for verdict in passed]
     accept = accept_change(state)
@@ -73,10 +73,10 @@ def accept_change(state: SessionState) -> str:
     """Say how to make this run the reference run."""
     from tarot.evaluation.regression import update_reference
 
-    name, folder = state.values["baseline"], state.config.invocation_params.dir
+    name, folder = state.values["reference"], state.config.invocation_params.dir
     if name and Path(name).is_relative_to(folder):
         name = Path(name).relative_to(folder)
-    command = f"run pytest with --tarot-save-baseline={name} instead of --tarot-baseline, and commit the file"
+    command = f"run pytest with --tarot-save-reference={name} instead of --tarot-reference, and commit the file"
     measured = list(state.comparisons.values())
     if len(update_reference(state.reference or [], measured)) > len(measured):
         command += "; it keeps the cells that this run did not measure: to forget them, delete it first"
@@ -85,7 +85,7 @@ def accept_change(state: SessionState) -> str:
 
 def _save(state: SessionState, comparisons: "list[Comparison]", *, complete: bool) -> None:
     """Save the run as a reference run, if that is requested, every test has passed and the gate has not failed."""
-    path = state.values["save-baseline"]
+    path = state.values["save-reference"]
     if not path:
         return
     from tarot.evaluation.regression import update_reference

@@ -34,10 +34,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if not is_worker(config):
         config.pluginmanager.register(Collector(state), "tarot-collector")
         _check_writable("--tarot-report", values["report"], folder=True)
-        _check_writable("--tarot-save-baseline", values["save-baseline"], folder=False)
-        state.reference = _load("--tarot-baseline", values["baseline"])
-        if (path := values["save-baseline"]) and Path(path).exists():
-            state.saved = _load("--tarot-save-baseline", path)
+        _check_writable("--tarot-save-reference", values["save-reference"], folder=False)
+        state.reference = _load("--tarot-reference", values["reference"])
+        if (path := values["save-reference"]) and Path(path).exists():
+            state.saved = _load("--tarot-save-reference", path)
 
 
 def _check_writable(option: str, path: str | None, *, folder: bool) -> None:

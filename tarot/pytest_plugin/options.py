@@ -14,6 +14,7 @@ import pytest
 
 from tarot.arguments import parse_whole_number
 from tarot.errors import TarotError
+from tarot.evaluation.baselines.registry import BASELINES
 from tarot.evaluation.grid import parse_engine, parse_seeds, parse_shots
 from tarot.evaluation.limit import parse_limit
 
@@ -156,12 +157,12 @@ OPTIONS: Mapping[str, Option] = {
         field="draws",
         marker=("draws",),
     ),
-    "arm": Option(
+    "baseline": Option(
         parse_name,
-        "a baseline to measure beside, such as lora or all-shots; may be repeated",
+        f"method to beat, as a further arm; may be repeated: {', '.join(BASELINES)}",
         (),
         field="baselines",
-        marker=("arm",),
+        marker=("baseline",),
         repeat=True,
     ),
     "engine": Option(parse_engine, "where cells are measured: local, or ray for a cluster", "local"),
@@ -169,11 +170,13 @@ OPTIONS: Mapping[str, Option] = {
     "cpus": Option(parse_positive, "with ray: threads per cell", None),
     "memory": Option(parse_name, "with ray: memory per cell", "4GB"),
     "cache": Option(parse_name, "folder of tuned adapters (default: in pytest's cache)", None, path=True),
-    "baseline": Option(parse_name, "fail if a cell is worse than in this file, or not measured", None, path=True),
+    "reference": Option(
+        parse_name, "reference run: fail if a cell is worse than in this file, or not measured", None, path=True
+    ),
     "allow-missing": Option(
         parse_flag, "pass cells, documents and arms of the reference run that were not measured", False, flag=True
     ),
-    "save-baseline": Option(parse_name, "write the cells to this file, unless a test fails", None, path=True),
+    "save-reference": Option(parse_name, "write the cells as a reference run, unless a test fails", None, path=True),
     "report": Option(parse_name, "write an HTML report into this folder", None, path=True),
 }
 
@@ -191,13 +194,13 @@ def add_options(parser: pytest.Parser) -> None:
             parser.addini(_ini_name(key), names[0], type="string", default=None, aliases=ini_aliases)
             continue
         default = f" (default: {_default_text(option.default)})" if option.default not in (None, (), "") else ""
-        metavar = "DIR" if option.path and "baseline" not in key else "FILE" if option.path else key.upper()
+        metavar = "DIR" if option.path and "reference" not in key else "FILE" if option.path else key.upper()
         group.addoption(
             *names, action="append" if option.repeat else "store", metavar=metavar, help=option.help + default
         )
         kind: Literal["linelist", "string"] = "linelist" if option.repeat else "string"
         parser.addini(_ini_name(key), names[0], type=kind, default=None, aliases=ini_aliases)
-    parser.addini(TOLERANCE, "how much a gain may fall before --tarot-baseline fails, a fraction", default="0.02")
+    parser.addini(TOLERANCE, "how much a gain may fall before --tarot-reference fails, a fraction", default="0.02")
 
 
 def _ini_name(key: str) -> str:

@@ -32,8 +32,8 @@ class SessionState:
             a suite may replace the fixture `tarot_model`.
         unsent: comparisons that no report of a test has carried to the controlling process yet.
         unsent_notes: notes likewise.
-        reference: cells of `--tarot-baseline`. This and the following are of the controlling process.
-        saved: cells that the file of `--tarot-save-baseline` holds before the run.
+        reference: cells of `--tarot-reference`. This and the following are of the controlling process.
+        saved: cells that the file of `--tarot-save-reference` holds before the run.
         comparisons: what the tests measured, by identity.
         notes: lines for the summary.
         failures: lines for the summary: failures of the gate, and of saving and reporting.
