@@ -65,6 +65,7 @@ def bench(session: nox.Session) -> None:
     """
     install(session, ".[dev,models,rewards]")
     Path("runs").mkdir(exist_ok=True)  # pytest-benchmark does not make the folder
-    cells = ("--tarot-budget", "21", "--tarot-limit", "16", "--tarot-seeds", "0", "--tarot-control", "random")
+    cells = ("--tarot-budget", "21", "--tarot-limit", "16", "--tarot-seeds", "0", "--tarot-draws", "5")
+    searches = ("--tarot-search", "adam", "--tarot-search", "random")
     files = ("--benchmark-json", "runs/benchmarks.json", "--tarot-save-reference", "runs/cells.json")
-    session.run("pytest", "benchmarks", *cells, *files, "--tarot-report", "runs/report", *session.posargs)
+    session.run("pytest", "benchmarks", *cells, *searches, *files, "--tarot-report", "runs/report", *session.posargs)

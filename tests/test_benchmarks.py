@@ -53,20 +53,20 @@ def comparisons(*arguments: str) -> list[str]:
 
 def test_default_run_measures_both_models_on_three_tasks() -> None:
     models = ("wheel:smollm2-135m", "wheel:gemma3-270m")
-    without = [f"synth_{task}-0shot-seed0" for task in ("implicatives", "navigate", "color")]
+    without = [f"synth_{task}-0shot-seed0-adam" for task in ("implicatives", "navigate", "color")]
     expected = [
-        f"{model}-{comparison}" for model in models for comparison in (*without, "synth_implicatives-6shot-seed0")
+        f"{model}-{comparison}" for model in models for comparison in (*without, "synth_implicatives-6shot-seed0-adam")
     ]
     assert sorted(comparisons()) == sorted(expected)
 
 
 def test_given_options_replace_the_defaults() -> None:
     assert sorted(comparisons("--tarot-num-fewshot=2,0", "--tarot-model=some/model")) == sorted(
-        f"some/model-synth_{task}-{k}shot-seed0" for task in ("implicatives", "navigate", "color") for k in (0, 2)
+        f"some/model-synth_{task}-{k}shot-seed0-adam" for task in ("implicatives", "navigate", "color") for k in (0, 2)
     )
     assert sorted(comparisons("--tarot-tasks=mine", "--tarot-model=some/model")) == [
-        "some/model-mine-0shot-seed0",
-        "some/model-mine-6shot-seed0",
+        "some/model-mine-0shot-seed0-adam",
+        "some/model-mine-6shot-seed0-adam",
     ]
 
 
@@ -185,7 +185,7 @@ def test_extra_info_holds_errors_and_gains(run: Run) -> None:
     assert search["memory_growth"] >= 1
     for how in ("tarot", "lora", "published"):
         assert 0 <= run.extra_info(f"bench_time_to_score[tiny-{how}]")["last"] <= 1
-    comparison = run.extra_info("bench_gain[tiny-synth_implicatives-0shot-seed0]")
+    comparison = run.extra_info("bench_gain[tiny-synth_implicatives-0shot-seed0-adam]")
     assert comparison["low"] <= comparison["gain"] <= comparison["high"]
     assert comparison["documents"] == 4
     assert {
@@ -229,7 +229,7 @@ def test_a_later_run_replaces_its_benchmarks_in_the_record(run: Run, monkeypatch
 
 
 def test_failed_cells_do_not_keep_others_from_the_file(run: Run) -> None:
-    assert "bench_gain[tiny-nosuch-0shot-seed0]" in run.output
+    assert "bench_gain[tiny-nosuch-0shot-seed0-adam]" in run.output
     assert not any("nosuch" in name for name in run.benchmarks)
 
 

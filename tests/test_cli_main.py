@@ -99,6 +99,31 @@ def test_choices_are_those_of_the_library() -> None:
     assert {option_of(name, "metric").default for name in ("compare", "bench", "report")} == {HEADLINE}
 
 
+def defaults_of(command: str) -> dict[str, str]:
+    """Return the default of each option of a command, as help shows it, by the option's name without hyphens."""
+    options = {option.opts[0].removeprefix("--"): option for option in COMMANDS[command].params}
+    shown = {name: option.show_default for name, option in options.items()}
+    return {name: shown[name] if isinstance(shown[name], str) else str(options[name].default) for name in options}
+
+
+def test_an_option_means_the_same_in_bench_and_in_pytest() -> None:
+    """What decides a cell has the same name and default in both, and no other option has the name of one that does."""
+    bench = defaults_of("bench")
+    not_of_cells = {"recipe", "output-path", "metric", "work", "engine", "address", "cpus", "gpus", "memory", "help"}
+    assert {key for key, option in PYTEST_OPTIONS.items() if option.field} == bench.keys() - not_of_cells
+    unset = {"None", "none", "all", "start one here", "as many as torch takes", "the search's own"}
+    for key in PYTEST_OPTIONS.keys() & bench.keys() - {"model", "tasks"}:
+        default = PYTEST_OPTIONS[key].default
+        text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default or 0)
+        assert text in ("", "0") if bench[key] in unset else text == bench[key], key
+
+
+def test_an_option_has_one_default_in_compare_and_in_bench() -> None:
+    compare, bench = defaults_of("compare"), defaults_of("bench")
+    own = {"adapter", "output-path", "num-fewshot"}  # one file or a folder; of the few-shot arm or of every prompt
+    assert [name for name in compare.keys() & bench.keys() - own if compare[name] != bench[name]] == []
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_options_have_lm_evals_names_and_the_older_ones(name: str) -> None:
     spelled = [set(option.opts) for option in COMMANDS[name].params if option.param_type_name == "option"]

@@ -50,8 +50,8 @@ def test_the_nearest_marker_takes_precedence_over_others_and_over_options(pytest
     ids = re.findall(r"::(\S+\[.*\])", result.stdout.str())
     assert sorted(ids) == sorted(
         [
-            *(f"test_near[{model}-function-mix-seed7]" for model in "ab"),
-            *(f"test_far[{model}-module-3shot-seed{seed}]" for model in "ab" for seed in (1, 2)),
+            *(f"test_near[{model}-function-mix-seed7-adam]" for model in "ab"),
+            *(f"test_far[{model}-module-3shot-seed{seed}-adam]" for model in "ab" for seed in (1, 2)),
             *(f"test_model[{model}]" for model in "ab"),
         ]
     )
@@ -59,10 +59,9 @@ def test_the_nearest_marker_takes_precedence_over_others_and_over_options(pytest
 
 def test_a_marker_sets_every_field_of_a_cell() -> None:
     values = {key: option.default for key, option in OPTIONS.items()}
-    keywords = {"model": "m", "task": "t", "num_samples": 4, "limit": 0.5, "include_path": "tasks", "control": ["bo"]}
+    keywords = {"model": "m", "task": "t", "num_samples": 4, "limit": 0.5, "include_path": "tasks", "search": ["bo"]}
     (request,) = cell_requests(values, [pytest.mark.tarot(**keywords).mark], Path("/folder"), measures=True)
-    assert request == CellRequest("m", "t", samples=4, limit=0.5, include_path="/folder/tasks", control=("bo",))
-    assert request.draws == 5
+    assert request == CellRequest("m", "t", samples=4, limit=0.5, include_path="/folder/tasks", search="bo")
     older = {key: value for key, value in keywords.items() if key != "num_samples"} | {"samples": 4}
     assert cell_requests(values, [pytest.mark.tarot(**older).mark], Path("/folder"), measures=True) == [request]
 

@@ -69,7 +69,8 @@ def test_ini_values_and_the_command_line_over_them(pytester: pytest.Pytester) ->
     )
     result = pytester.runpytest_inprocess("--tarot-num-fewshot=0,4", "--collect-only", "-q")
     result.stdout.fnmatch_lines(
-        [f"*::test_gain[[]{model}-color-{k}shot-seed3]" for model in ("one", "two") for k in (0, 4)], consecutive=True
+        [f"*::test_gain[[]{model}-color-{k}shot-seed3-adam]" for model in ("one", "two") for k in (0, 4)],
+        consecutive=True,
     )
 
 

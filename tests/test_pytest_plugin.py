@@ -42,7 +42,6 @@ def test_a_gain_a_report_and_a_gate(
     first = pytester.runpytest_inprocess(
         *small_cell,
         "--tarot-num-fewshot=0,2",
-        "--tarot-control=bo",
         "--tarot-draws=2",
         "--tarot-report=report",
         f"--tarot-save-reference={reference}",
@@ -62,11 +61,11 @@ def test_a_gain_a_report_and_a_gate(
     assert "own_choice" in (pytester.path / "report" / "index.html").read_text()
     comparisons = load_comparisons(reference)
     assert [comparison.num_fewshot for comparison in comparisons] == [0, 2]
-    assert set(comparisons[0].curves) == {"random", "bo"} and comparisons[0].arm("bo search").labels == 6
+    assert set(comparisons[0].curves) == {"random"}
 
     # From the cache nothing is tuned again, and the gate passes.
     monkeypatch.setattr(cache, "tune", lambda *_, **__: pytest.fail("tuned again"))
-    cells = ("--tarot-num-fewshot=0,2", "--tarot-control=bo", "--tarot-draws=2")
+    cells = ("--tarot-num-fewshot=0,2", "--tarot-draws=2")
     again = pytester.runpytest_inprocess(*small_cell, *cells, f"--tarot-reference={reference}")
     again.assert_outcomes(passed=4)
     assert again.ret == pytest.ExitCode.OK
@@ -245,7 +244,7 @@ def test_a_stopped_run_does_not_replace_a_reference(pytester: pytest.Pytester, s
     assert failed.ret == pytest.ExitCode.TESTS_FAILED and (pytester.path / "b.json").read_bytes() == before
 
 
-def test_cells_that_are_not_measured_stay_in_a_reference(pytester: pytest.Pytester, small_cell: tuple[str, ...]) -> None:
+def test_cells_that_are_not_measured_stay(pytester: pytest.Pytester, small_cell: tuple[str, ...]) -> None:
     """A part of a suite updates its own cells only."""
     pytester.makepyfile(GAIN)
     saving = (*small_cell, "--tarot-save-reference=b.json")

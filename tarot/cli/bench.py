@@ -70,7 +70,7 @@ def bench(
             help="Shots in each prompt: 0,6 measures both; mix draws 0, 2, 4 or 6 for each sample.",
         ),
     ] = "0",
-    draws: Draws = 5,
+    draws: Draws = 0,
     baseline: Baselines = None,
     search: Annotated[
         list[SearchName] | None,
@@ -168,7 +168,7 @@ def bench(
                 bar.print(note)
             if result.error:
                 failed.append(request)
-                bar.print(f"failed: {request.id} {request.search}: {result.error}")
+                bar.print(f"failed: {request.id}: {result.error}")
             bar.advance()
 
         def run(missing: "Sequence[CellRequest]") -> "Iterator[tuple[CellRequest, CellResult]]":

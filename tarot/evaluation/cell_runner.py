@@ -5,7 +5,7 @@ torch is imported when the first cell runs: pytest and `--help` import this modu
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,7 @@ class CellRunner:
         return self.adapters[request, model]
 
     def compare(self, request: CellRequest, model: "LoadedModel") -> "Comparison":
-        """Tune the request's adapter and controls, and compare them on the same documents.
+        """Tune the request's adapter, and compare it with its baselines on the same documents.
 
         Raises:
             TarotError: as for `tarot.tune` and `tarot.compare`.
@@ -108,18 +108,17 @@ class CellRunner:
         from tarot.search.pareto import read_trade_off
 
         self.check(request)  # before a search takes minutes
-        tuned = {name: self.tune(replace(request, search=name), model) for name in (request.search, *request.control)}
+        adapter, folder = self.tune(request, model)
         phases = _ArmPhases(self.on_phase)
         with bars_as_steps(phases.show_step):
             return compare(
                 model.model,
                 model.tokenizer,
-                tuned[request.search][0],
+                adapter,
                 include_path=request.include_path,
                 limit=request.limit,
-                curves={name: read_curve(folder, name) for name, (_, folder) in tuned.items()},
-                trade_off=read_trade_off(tuned[request.search][1]),
-                controls={f"{name} search": adapter for name, (adapter, _) in tuned.items() if name != request.search},
+                curves={request.search: read_curve(folder, request.search)},
+                trade_off=read_trade_off(folder),
                 draws=request.draws,
                 baselines=request.baselines,
                 base_answers=self.base_answers,

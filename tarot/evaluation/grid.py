@@ -38,13 +38,12 @@ class CellRequest:
         space: name of the search space; "" for the search's own.
         limit: only the first documents: a number, or a fraction below 1.
         include_path: folder of further task files.
-        control: names of further searches to compare with.
         draws: further draws of few-shot examples.
         baselines: names of baselines to compare with.
 
     Example:
         >>> CellRequest("wheel:smollm2-135m", "synth_color", num_fewshot=2).id
-        'wheel:smollm2-135m-synth_color-2shot-seed0'
+        'wheel:smollm2-135m-synth_color-2shot-seed0-adam'
     """
 
     model: str
@@ -57,15 +56,14 @@ class CellRequest:
     space: str = ""
     limit: int | float | None = None
     include_path: str | None = None
-    control: tuple[str, ...] = ()
-    draws: int = 5
+    draws: int = 0
     baselines: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
         """What pytest calls the parameter of the test."""
         shots = self.num_fewshot if self.num_fewshot == "mix" else f"{self.num_fewshot}shot"
-        return f"{self.model}-{self.task}-{shots}-seed{self.seed}" if self.task else self.model
+        return f"{self.model}-{self.task}-{shots}-seed{self.seed}-{self.search}" if self.task else self.model
 
     def config(self) -> "TaRotConfig":
         """Return the configuration of the search.
@@ -92,8 +90,7 @@ class CellRequest:
 
         check_baselines(self.baselines)
         check_task_names([self.task], self.include_path)
-        for search in (self.search, *self.control):
-            check_request(replace(self, search=search).config(), budget=self.budget)
+        check_request(self.config(), budget=self.budget)
 
 
 @dataclass(frozen=True)
@@ -196,12 +193,9 @@ def request_digest(request: CellRequest) -> str:
     places = (request.model, request.include_path, os.environ.get("TAROT_DATA"))
     files = [_file_stamps(Path(place).expanduser()) for place in places if place]
     versions = [version(name) for name in LIBRARIES]
-    # Without baselines and limits the digest is that of earlier versions, which had none, so their cells are found.
-    fields = {name: value for name, value in asdict(request).items() if value or name != "baselines"}
-    limits = [replace(request, search=search).config().max_kl for search in (request.search, *request.control)]
-    if any(limits):
-        fields["max_kl"] = limits
-    return hashlib.sha256(json.dumps([fields, files, versions]).encode()).hexdigest()[:16]
+    # The configuration has the values that defaults stand for.
+    decisive = [asdict(request), request.config().to_dict(), files, versions]
+    return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
 
 
 def _file_stamps(place: Path) -> list[tuple[str, int, int]]:

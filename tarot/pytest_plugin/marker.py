@@ -11,13 +11,13 @@ from tarot.errors import TarotError, UnknownName
 from tarot.evaluation.grid import CellRequest
 from tarot.pytest_plugin.options import MARKER_KEYWORDS, OPTIONS, Option
 
-AXES = ("model", "task", "num_fewshot", "seed")  # a test runs once for each combination
+AXES = ("model", "task", "num_fewshot", "seed", "search")  # a test runs once for each combination
 
 
 def cell_requests(
     values: Mapping[str, Any], markers: Iterable[pytest.Mark], folder: Path, *, measures: bool
 ) -> list[CellRequest]:
-    """Return the cells that a test measures: every combination of models, tasks, shots and seeds.
+    """Return the cells that a test measures: every combination of models, tasks, shots, seeds and searches.
 
     Args:
         values: Values of the options, as `parse_options` returns them.
@@ -35,7 +35,7 @@ def cell_requests(
         return [CellRequest(model, "") for model in dict.fromkeys(fields["model"])]
     others = {name: value for name, value in fields.items() if name not in AXES}
     combinations = product(*(fields[axis] for axis in AXES))
-    return list(dict.fromkeys(CellRequest(*combination, **others) for combination in combinations))
+    return list(dict.fromkeys(CellRequest(**dict(zip(AXES, each, strict=True)), **others) for each in combinations))
 
 
 def _marker_fields(marker: pytest.Mark, folder: Path) -> dict[str, Any]:
