@@ -278,6 +278,12 @@ def test_files_that_the_pages_name_exist() -> None:
     assert len(named) > 10 and [path for path in sorted(named) if not (PROJECT / path).exists()] == []
 
 
+@pytest.mark.parametrize("index", [DOCS / "index.md", DOCS / "how-to" / "index.md"])
+def test_an_index_links_its_pages_where_no_toctree_is_rendered(index: Path) -> None:
+    linked = set(re.findall(r"\]\(([\w/-]+\.md)\)", index.read_text(encoding="utf-8")))
+    assert {page.name for page in index.parent.glob("*.md")} - {"index.md"} <= linked
+
+
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Build the pages; return their folder and the warnings. In a process that builds twice, Sphinx warns of that."""
