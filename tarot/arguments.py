@@ -1,8 +1,10 @@
 """What users pass: one check for each kind of value, and registries, which know their names."""
 
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
+from pathlib import Path
 from reprlib import repr as short
 from typing import TypeVar
 
@@ -29,22 +31,50 @@ class Registry(dict[str, _Value]):
         super().__init__(values)
         self._kind = kind
 
-    def __missing__(self, name: str) -> _Value:
-        raise UnknownName(self._kind, require_text(self._kind, name), self)
+    def __getitem__(self, name: str) -> _Value:
+        if require_text(self._kind, name) not in self:
+            raise UnknownName(self._kind, name, self)
+        return super().__getitem__(name)
 
 
 def require_text(name: str, value: object) -> str:
     """Return a string; InvalidValueError for anything else."""
     if not isinstance(value, str):
-        raise InvalidValueError(f"{name} must be a string, not {value!r}.")
+        raise InvalidValueError(f"{name} must be a string, not {short(value)}.")
     return value
 
 
 def require_flag(name: str, value: object) -> bool:
     """Return True or False; InvalidValueError for anything else."""
     if not isinstance(value, bool):
-        raise InvalidValueError(f"{name} must be True or False, not {value!r}.")
+        raise InvalidValueError(f"{name} must be True or False, not {short(value)}.")
     return value
+
+
+def require_path(name: str, value: object) -> Path | None:
+    """Return the path of a file or folder, `~` expanded, or None for None; InvalidValueError for anything else.
+
+    Example:
+        >>> require_path("output_dir", "my-edit").name
+        'my-edit'
+    """
+    if value is None:
+        return None
+    if value == "" or not isinstance(value, str | os.PathLike):
+        raise InvalidValueError(f"{name} must be a path, not {short(value)}.")
+    return Path(value).expanduser()
+
+
+def require_function(name: str, value: object) -> None:
+    """Raise InvalidValueError for anything but a function or another callable."""
+    if not callable(value):
+        raise InvalidValueError(f"{name} must be a function, not {short(value)}.")
+
+
+def require_mapping(name: str, value: object) -> None:
+    """Raise InvalidValueError for anything but a dictionary, another mapping, or None."""
+    if not isinstance(value, Mapping | None):
+        raise InvalidValueError(f"{name} must be a dictionary, not {short(value)}.")
 
 
 def require_whole_number(name: str, value: object, least: int = 0, note: str = "") -> int:
@@ -62,7 +92,7 @@ def require_whole_number(name: str, value: object, least: int = 0, note: str = "
     """
     number = as_integer(value)
     if number is None or number < least:
-        raise InvalidValueError(f"{name} must be a whole number of at least {least}{note}, not {value!r}.")
+        raise InvalidValueError(f"{name} must be a whole number of at least {least}{note}, not {short(value)}.")
     return number
 
 
@@ -88,7 +118,7 @@ def require_number(name: str, value: object, allowed: str, is_allowed: Callable[
     """
     number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
     if not is_allowed(number):
-        raise InvalidValueError(f"{name} must be {allowed}, not {value!r}.")
+        raise InvalidValueError(f"{name} must be {allowed}, not {short(value)}.")
     return number
 
 
@@ -96,7 +126,7 @@ def require_seed(seed: object) -> int:
     """Return a seed that torch accepts; InvalidValueError for anything but an integer of at most 63 bits."""
     value = as_integer(seed)
     if value is None or abs(value) >= 2**63:
-        raise InvalidValueError(f"seed must be an integer of at most 63 bits, not {seed!r}.")
+        raise InvalidValueError(f"seed must be an integer of at most 63 bits, not {short(seed)}.")
     return value
 
 

@@ -46,7 +46,7 @@ install_import_hook(
         "tarot.objectives.answers",
         "tarot.objectives.generated",
         "tarot.objectives.retention",
-        # Not `config` and `tune`, which tell users of wrong types themselves.
+        # Not `config`, `tune` and `adapter`, which tell users of wrong types themselves.
         "tarot.search.acquisition",
         "tarot.search.adam",
         "tarot.search.bayesian",
@@ -61,7 +61,6 @@ install_import_hook(
         "tarot.search.registry",
         "tarot.search.space",
         "tarot.search.trials",
-        "tarot.edit.adapter",
         "tarot.edit.composition",
         "tarot.edit.export",
         "tarot.analysis",

@@ -14,7 +14,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from tarot.edit.adapter import Adapter, Edit
+from tarot.edit.context import resolve_sites
 from tarot.edit.rotation import ROTARY
 
 PROJECT = Path(__file__).parent.parent
@@ -196,6 +196,6 @@ def test_tox_installs_what_nox_does() -> None:
 
 def test_annotated_shapes_and_dtypes_are_checked() -> None:
     with pytest.raises(TypeCheckError):
-        Adapter(torch.zeros(2, 4), Edit("heads", (0, 1), "rotary", ""), {})
+        resolve_sites(torch.nn.Linear(2, 2), torch.zeros(2, 4), None, ROTARY)
     with pytest.raises(TypeCheckError):
         ROTARY.matrix(torch.zeros(2, dtype=torch.int64), 4)

@@ -67,7 +67,7 @@ def test_the_error_for_a_missing_name_names_a_broken_file(
 def test_the_error_quotes_a_missing_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
-    with pytest.raises(TarotError, match=f"'{folder}' does not exist"):
+    with pytest.raises(TarotError, match=f"'{folder}'"):
         check_task_names(["synth_color"], folder)
 
 

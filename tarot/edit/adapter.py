@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,9 +14,10 @@ from tempfile import TemporaryDirectory
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from tarot.arguments import require_flag, require_number, require_path, require_text
 from tarot.edit import hub
 from tarot.edit.adapter_folder import METADATA, WEIGHTS, AdapterContent, read_adapter_folder, write_adapter_folder
 from tarot.edit.fingerprint import shapes_fingerprint
@@ -81,6 +83,14 @@ class Adapter:
     provenance: Mapping[str, object]
     gate: PromptGate | None = None
 
+    def __post_init__(self) -> None:
+        kinds = {"angles": Tensor, "edit": Edit, "provenance": Mapping, "gate": PromptGate | None}
+        for name, kind in kinds.items():
+            if not isinstance(value := getattr(self, name), kind):
+                raise InvalidValueError(f"{name} of an adapter cannot be {short(value)}.", hint="see tarot.Adapter")
+        if self.angles.ndim != 3:
+            raise InvalidValueError("angles by layer, head and angle", f"{self.angles.ndim} dimensions")
+
     def __repr__(self) -> str:
         """Name the adapter, without its angles and samples."""
         task = " + ".join(sorted(self.tasks)) or None
@@ -125,8 +135,9 @@ class Adapter:
 
         Raises:
             ShapeMismatch: the model's projections do not have the angles' shape.
-            InvalidValueError: the model has too few layers, or projections of other names or sizes.
+            InvalidValueError: the model has too few layers, or projections of other names or sizes, or is no model.
         """
+        _require_model(model)
         last_edited, last = max(self.edit.layers), len(decoder_layers(model)) - 1
         if last_edited > last:
             raise InvalidValueError(
@@ -190,13 +201,14 @@ class Adapter:
 
     def check_no_gate(self, without_gate: bool = False) -> None:
         """Raise InvalidValueError if the adapter has a gate, which no weight can hold, unless it is to be left out."""
-        if self.gate and not without_gate:
+        if not require_flag("without_gate", without_gate) and self.gate:
             raise InvalidValueError(
                 f"The gate of adapter {self.fingerprint} cannot be merged into weights.",
                 hint="apply the adapter, or merge without its gate: without_gate=True, or --without-gate",
             )
 
     def _angles(self, strength: float) -> Float[Tensor, "layer head angle"]:
+        strength = require_number("strength", strength, "a finite number", math.isfinite)
         return self.angles if strength == 1 else self.scaled(strength).angles
 
     def scaled(self, strength: float) -> "Adapter":
@@ -206,11 +218,12 @@ class Adapter:
         path from the identity to the edit. The provenance keeps the task and the samples but not the scores.
 
         Raises:
-            InvalidValueError: an angle would not be finite.
+            InvalidValueError: the strength is not a finite number, or an angle would not be finite.
 
         Example:
             >>> weaker = adapter.scaled(0.5)
         """
+        strength = require_number("strength", strength, "a finite number", math.isfinite)
         angles = self.angles * strength
         if not torch.isfinite(angles).all():
             raise InvalidValueError("a strength that leaves every angle finite", repr(strength))
@@ -229,9 +242,11 @@ class Adapter:
         Example:
             >>> adapter.save_pretrained("my-edit")
         """
+        if (path := require_path("folder", folder)) is None:
+            raise InvalidValueError("folder must be a path, not None.")
         edit = {**vars(self.edit), "layers": list(self.edit.layers)}
         content = AdapterContent(self.angles, edit, self.provenance, self.gate)
-        write_adapter_folder(Path(folder).expanduser(), content, self.fingerprint)
+        write_adapter_folder(path, content, self.fingerprint)
 
     @classmethod
     def from_pretrained(cls, reference: str | Path, *, revision: str | None = None) -> "Adapter":
@@ -251,6 +266,8 @@ class Adapter:
         """
         if not isinstance(reference, str | os.PathLike):
             raise InvalidValueError(f"An adapter's folder or hub id is text or a path, not {short(reference)}.")
+        if revision is not None:
+            require_text("revision", revision)
         path = Path(reference).expanduser()
         if path.is_file():
             raise InvalidValueError(f"{str(reference)!r} is a file; give the adapter's folder.")
@@ -307,12 +324,22 @@ class Adapter:
             >>> adapter.push_to_hub("me/color", private=True)
             'https://huggingface.co/me/color/commit/0a1b2c'
         """
+        require_text("repo_id", repo_id)
+        require_flag("private", private)
+        if license is not None:
+            require_text("license", license)
         measured = [result.to_measurement() for result in _comparisons(results)]
         if other := [each.adapter for each in measured if each.adapter != self.fingerprint]:
             raise InvalidValueError(f"The results are of another adapter, {other[0]}, not of {self.fingerprint}.")
         with TemporaryDirectory(prefix="tarot-") as scratch:
             self.save_pretrained(scratch)
             return hub.push_folder(repo_id, Path(scratch), private=private, measured=measured, license=license)
+
+
+def _require_model(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        hint = "unpack what load_model returns: model, tokenizer = ..." if isinstance(model, Iterable) else ""
+        raise InvalidValueError("a transformers model", type(model).__name__, hint)
 
 
 def _comparisons(results: object) -> list[MeasuredResult]:

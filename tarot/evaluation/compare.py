@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from lm_eval.api.task import Task
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tarot.arguments import require_names, require_whole_number
+from tarot.arguments import require_function, require_mapping, require_names, require_path, require_whole_number
 from tarot.edit.adapter import Adapter
 from tarot.errors import InvalidValueError, TarotError
 from tarot.evaluation.as_tuned import (
@@ -48,6 +48,7 @@ from tarot.evaluation.lm_eval_results import (
 from tarot.evaluation.reference_workload import describe_machine, time_reference_workload
 from tarot.evaluation.results import EDITED, FEW_SHOT, FEW_SHOT_SHOTS, ZERO_SHOT, Arm, Comparison
 from tarot.evaluation.written import write_outside
+from tarot.models.batch_size import parse_batch_size
 from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.documents import Doc, check_answers, document_key
@@ -94,7 +95,7 @@ def compare(
     trade_off: Sequence[tuple[float, float]] = (),
     base_answers: BaseAnswers | None = None,
     logged: LoggedAnswers | None = None,
-    batch_size: int | None = None,
+    batch_size: int | str | None = None,
     answers: str | Path | None = None,
     on_arm: OnArm = lambda name, number, total: None,
 ) -> Comparison:
@@ -122,7 +123,7 @@ def compare(
         trade_off: divergence and score of the trials of a search under a limit, for reports.
         base_answers: answers of unedited models from earlier calls; looked up, and extended.
         logged: receives each arm's documents, with the prompts and the log-probability of each choice.
-        batch_size: largest number of sequences in one pass; None chooses it.
+        batch_size: largest number of sequences in one pass; None or `auto` chooses it.
         answers: file that stores the answers as they come, so that a later call does not repeat them; baselines are
             measured again.
         on_arm: called before each arm is measured.
@@ -138,12 +139,17 @@ def compare(
         >>> comparison.gain("greedy_f1").n
         8
     """
-    started, reference_times = time.perf_counter(), time_reference_workload()
+    started = time.perf_counter()
     loaded = LoadedModel.from_objects(model, tokenizer)
     adapter, others = Adapter.resolve(adapter), _resolve_controls(controls)
     num_fewshot, draws = require_whole_number("num_fewshot", num_fewshot), require_whole_number("draws", draws)
-    baselines = require_names("baselines", baselines)
+    baselines, batch_size = require_names("baselines", baselines), parse_batch_size(batch_size)
+    include_path, answers = require_path("include_path", include_path), require_path("answers", answers)
     check_limit(limit)
+    require_function("on_arm", on_arm)
+    require_mapping("base_answers", base_answers)
+    require_mapping("logged", logged)
+    curves, trade_off = _read_curves(curves, trade_off)
     config, held_out = config_of(adapter), held_out_of(adapter)
     check_controls(loaded, adapter, others.values())
     task = load_task(config.task, include_path)
@@ -155,6 +161,7 @@ def compare(
     n_shots = own_shots or min(int(resolve_num_fewshot(task, num_fewshot)), len(labelled))
     _check_draws(draws, n_shots)
 
+    reference_times = time_reference_workload()
     setting = Setting(loaded, config, task, labelled, n_shots, _budget(adapter), include_path, limit, batch_size)
     answering = _Answering(setting, base_answers, answers)
     n_labels = count_labels(setting.config)
@@ -240,14 +247,14 @@ def compare(
         mixed=config.num_fewshot == "mix",
         layers=adapter.edit.layers,
         head_angles=tuple(tuple(round(float(a), 6) for a in row) for row in adapter.angles.square().mean(-1).sqrt()),
-        curves={name: tuple(curve) for name, curve in (curves or {}).items()},
+        curves=curves,
         versions={name: version(name) for name in LIBRARIES},
         choices=choice_texts(task, edited_documents),
         date=datetime.now(UTC).date().isoformat(),
         machine=describe_machine(loaded.model.device),
         reference_times=reference_times,
         n_angles=int(adapter.angles.count_nonzero()),
-        trade_off=tuple(trade_off),
+        trade_off=trade_off,
         max_kl=kept_limit(adapter),
         held_out=held_out,
     )
@@ -324,9 +331,25 @@ def check_compare(
 
 
 def _resolve_controls(controls: Mapping[str, Adapter | str | Path] | None) -> dict[str, Adapter]:
-    if not isinstance(controls, Mapping | None):
-        raise InvalidValueError(f"controls must be adapters by the name of their arm, not {short(controls)}.")
+    require_mapping("controls", controls)
     return {name: Adapter.resolve(control) for name, control in (controls or {}).items()}
+
+
+def _read_curves(
+    curves: Mapping[str, Sequence[float]] | None, trade_off: Sequence[tuple[float, float]]
+) -> tuple[dict[str, tuple[float, ...]], tuple[tuple[float, float], ...]]:
+    """Return what a report draws of the searches; InvalidValueError if that is no numbers."""
+    require_mapping("curves", curves)
+    try:
+        return (
+            {str(name): tuple(map(float, curve)) for name, curve in (curves or {}).items()},
+            tuple((float(kl), float(score)) for kl, score in trade_off),
+        )
+    except (TypeError, ValueError):
+        raise InvalidValueError(
+            f"curves must be scores by name, and trade_off pairs of divergence and score, not {short(curves)} and "
+            f"{short(trade_off)}."
+        ) from None
 
 
 def check_controls(loaded: LoadedModel, adapter: Adapter, controls: Iterable[Adapter]) -> None:

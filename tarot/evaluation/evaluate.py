@@ -15,7 +15,7 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.tasks.manager import TaskDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tarot.arguments import require_names
+from tarot.arguments import require_flag, require_names, require_path, require_whole_number
 from tarot.edit.adapter import Adapter
 from tarot.edit.fingerprint import weights_fingerprint
 from tarot.errors import TarotError
@@ -55,6 +55,8 @@ def prepare_tasks(
             requested shots, runs unsafe code, needs images or audio, or cannot render its first documents.
     """
     check_limit(limit)
+    if num_fewshot is not None:
+        num_fewshot = require_whole_number("num_fewshot", num_fewshot)
     selected = load_tasks(tasks, include_path)
     tuned_on = _tuning_keys(adapter)
     for task in selected["tasks"].values():
@@ -133,7 +135,7 @@ def evaluate(
     num_fewshot: int | None = None,
     limit: int | float | None = None,
     apply_chat_template: bool = True,
-    batch_size: int | None = None,
+    batch_size: int | str | None = None,
     answers: str | Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model, edited or not, on lm-eval tasks.
@@ -147,7 +149,7 @@ def evaluate(
         num_fewshot: shots in each prompt; None for each task's own number.
         limit: evaluate only the first documents of each task: a number, or a fraction below 1.
         apply_chat_template: render prompts with the tokenizer's chat template, if there is one.
-        batch_size: largest number of sequences in one pass; None chooses it.
+        batch_size: largest number of sequences in one pass; None or `auto` chooses it.
         answers: file that stores the model's answers as they come, so that a later call does not repeat them.
 
     Returns:
@@ -170,8 +172,10 @@ def evaluate(
     loaded = LoadedModel.from_objects(model, tokenizer)
     edit = adapter if adapter is None or isinstance(adapter, BaselineEdit) else Adapter.resolve(adapter)
     names = require_names("tasks", tasks)
+    include_path, answers = require_path("include_path", include_path), require_path("answers", answers)
+    apply_chat_template = require_flag("apply_chat_template", apply_chat_template)
     selected = prepare_tasks(names, edit, include_path=include_path, num_fewshot=num_fewshot, limit=limit)
-    lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")
+    lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size)
     lm.reference = loaded.reference
     lm.fingerprint = edit.fingerprint if edit else "base"
     log = open_answers(answers, loaded, lm.fingerprint) if answers else None
@@ -182,7 +186,7 @@ def evaluate(
         "model": "tarot",
         "model_args": {"pretrained": loaded.reference},
         **lm.get_model_info(),
-        "batch_size": batch_size or "auto",
+        "batch_size": lm.row_limit or "auto",
         "device": str(loaded.model.device),
         "limit": limit,
         "apply_chat_template": get_chat_template(lm, apply_chat_template) is not None,

@@ -12,8 +12,10 @@ You can remove that folder at any time.
 
 import os
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from reprlib import repr as short
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -29,7 +31,8 @@ from transformers import (
 )
 
 from tarot._files.paths import cache_folder
-from tarot.errors import TarotError, UnknownName
+from tarot.arguments import require_text
+from tarot.errors import InvalidValueError, TarotError, UnknownName
 from tarot.models.causal import check_causal
 from tarot.models.checkpoint import (
     DTYPES,
@@ -54,7 +57,7 @@ _CONVERSION = 3
 
 
 def load_model(
-    reference: str, *, device: str = "auto", dtype: str = "auto", device_map: DeviceMap = None
+    reference: str | Path, *, device: str = "auto", dtype: str = "auto", device_map: DeviceMap = None
 ) -> LoadedModel:
     """Load a causal language model and its tokenizer.
 
@@ -78,9 +81,12 @@ def load_model(
         >>> type(model).__name__
         'LlamaForCausalLM'
     """
-    target = _parse_device(device)
-    if dtype != "auto" and dtype not in DTYPES:
+    reference = require_text("reference", os.fspath(reference) if isinstance(reference, Path) else reference)
+    target = _parse_device(require_text("device", device))
+    if require_text("dtype", dtype) != "auto" and dtype not in DTYPES:
         raise UnknownName("dtype", dtype, ("auto", *DTYPES))
+    if not isinstance(device_map, str | Mapping | None):
+        raise InvalidValueError(f"device_map must be a name or a device for each module, not {short(device_map)}.")
     if isinstance(device_map, str) and device_map not in DEVICE_MAPS:
         raise UnknownName("device map", device_map, DEVICE_MAPS)
     if device_map is not None and device != "auto":

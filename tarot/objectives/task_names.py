@@ -22,6 +22,7 @@ import yaml
 from tarot._files.atomic import write_atomically
 from tarot._files.paths import cache_folder
 from tarot._files.strict_json import BROKEN_JSON, read_file
+from tarot.arguments import require_path
 from tarot.errors import MissingFileError, TarotError, UnknownName
 
 IGNORED_FOLDERS = frozenset({"__pycache__", ".ipynb_checkpoints"})  # as lm-eval does
@@ -54,7 +55,8 @@ def tasks_folder() -> Path:
 
 def check_include_path(include_path: str | Path | None) -> None:
     """Raise TarotError if a folder of further task files is given but does not exist."""
-    if include_path is not None and (not str(include_path) or not Path(include_path).is_dir()):
+    path = require_path("include_path", include_path)
+    if path is not None and not path.is_dir():
         raise MissingFileError(
             f"The folder of task files {str(include_path)!r} does not exist.",
             hint="give --include-path an existing folder",

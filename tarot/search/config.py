@@ -6,7 +6,15 @@ from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any
 
-from tarot.arguments import as_integer, require_flag, require_number, require_seed, require_text, require_whole_number
+from tarot.arguments import (
+    as_integer,
+    require_flag,
+    require_mapping,
+    require_number,
+    require_seed,
+    require_text,
+    require_whole_number,
+)
 from tarot.edit.rotation import ROTATIONS
 from tarot.edit.sites import SITE_KINDS
 from tarot.errors import InvalidValueError
@@ -158,7 +166,8 @@ class TaRotConfig:
         Raises:
             InvalidValueError: there is no task, or a value that the constructor refuses.
         """
-        if "task" not in values:
+        require_mapping("values", values)
+        if not values or "task" not in values:
             hint = "tune it with tarot"
             raise InvalidValueError("an adapter that says what it was tuned on", "one without a task", hint)
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}

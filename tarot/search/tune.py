@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import count
 from pathlib import Path
+from reprlib import repr as short
 from time import perf_counter
 
 import torch
@@ -12,8 +13,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot._files.recipe_file import write_recipe
+from tarot.arguments import require_flag, require_function, require_path
 from tarot.edit.adapter import Adapter, Edit
 from tarot.errors import InvalidValueError, TarotError
+from tarot.models.batch_size import parse_batch_size
 from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
@@ -50,7 +53,7 @@ def tune(
     objective: ModelFunction | None = None,
     serve: Serve | None = None,
     resume: bool = False,
-    batch_size: int | None = None,
+    batch_size: int | str | None = None,
     pick: int | float | None = None,
     score_batch: ScoreBatch | None = None,
     callbacks: Sequence[Callback] = (),
@@ -75,7 +78,7 @@ def tune(
         serve: context manager that maps the unedited model and an adapter to what `objective` gets instead of the
             edited model, such as an engine that has loaded an exported file.
         resume: continue the search in `output_dir`; yields exactly the trials of an uninterrupted search.
-        batch_size: sequences per forward pass; None chooses.
+        batch_size: sequences per forward pass; None or `auto` chooses.
         pick: the trial to return instead of the best one, by its number (int), or the best within another limit of
             divergence, in nats a token (float); only with `config.max_kl`.
         score_batch: scores the edits of a step, in order; None scores them here, one after another.
@@ -99,8 +102,12 @@ def tune(
     """
     started = perf_counter()
     loaded = LoadedModel.from_objects(model, tokenizer)
-    folder = None if output_dir is None else Path(output_dir)
-    check_request(config, budget=budget, output_dir=folder, resume=resume)
+    folder, include_path = require_path("output_dir", output_dir), require_path("include_path", include_path)
+    for name, function in {"objective": objective, "serve": serve, "score_batch": score_batch}.items():
+        if function is not None:
+            require_function(name, function)
+    callbacks, batch_size = _check_callbacks(callbacks), parse_batch_size(batch_size)
+    check_request(config, budget=budget, output_dir=folder, resume=require_flag("resume", resume))
     budget = default_budget(config.search) if budget is None else budget
     check_pick(config, pick)
     _check_function(config, objective, serve)
@@ -175,6 +182,18 @@ def check_request(
         resolve_function(config.objective, None)
     if budget is not None:
         require_budget(config.search, budget)
+
+
+def _check_callbacks(callbacks: object) -> list[Callback]:
+    """Return callbacks as a list; InvalidValueError for anything but a sequence of them."""
+    given = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
+    listed = [each for each in given if isinstance(each, Callback)]
+    if len(listed) < len(given):
+        raise InvalidValueError(
+            f"callbacks must be a list of Callback objects, not {short(callbacks)}.",
+            hint="derive a class from tarot.search.callbacks.Callback and override what you need",
+        )
+    return listed
 
 
 def _check_function(config: TaRotConfig, objective: ModelFunction | None, serve: Serve | None) -> None:
