@@ -53,6 +53,7 @@ WITHOUT_TORCH = (
     "evaluation.statistics",
     "evaluation.regression",
     "evaluation.grid",
+    "evaluation.search_names",
     "report",
     "cli",
     "pytest_plugin",

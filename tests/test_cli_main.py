@@ -17,18 +17,22 @@ from hypothesis import strategies as st
 from lm_eval._cli import HarnessCLI
 from typer.main import get_command
 
-from tarot.cli import options
+from tarot.cli import options, recipe
 from tarot.cli.compare import DEFAULT_SHOTS
 from tarot.cli.main import app
 from tarot.cli.tune import tune
 from tarot.edit.rotation import ROTATIONS
+from tarot.evaluation.baselines.registry import BASELINES
 from tarot.evaluation.grid import ENGINES
 from tarot.evaluation.metrics import METRICS
 from tarot.evaluation.results import FEW_SHOT_SHOTS, HEADLINE
+from tarot.evaluation.search_names import SearchName
 from tarot.models.load import DEVICE_MAPS, DTYPES
+from tarot.objectives.answers import ANSWER_SCORES
 from tarot.pytest_plugin.options import OPTIONS as PYTEST_OPTIONS
 from tarot.search import SEARCHES
 from tarot.search.space import SPACES
+from tarot.search.trackers import TRACKERS
 
 pytest_plugins = ["cli_suite"]
 
@@ -84,11 +88,31 @@ def option_of(command: str, name: str) -> Any:
     return option
 
 
+def own_searches() -> list[str]:
+    """Return the searches of tarot: `benchmarks.study.run`, which another test may have imported, adds its own."""
+    return [name for name, search in SEARCHES.items() if search.__module__.startswith("tarot.")]
+
+
+def test_help_lists_the_names_of_the_registries() -> None:
+    answer_searches = {*own_searches()} - {"policy-gradient"}
+    listed = {
+        ("tune", "search"): own_searches(),
+        ("bench", "search"): answer_searches,
+        ("pytest", "search"): answer_searches,
+        **{(command, "space"): SPACES for command in ("tune", "bench", "pytest")},
+        **{(command, "baseline"): BASELINES for command in ("compare", "bench", "pytest")},
+        ("tune", "objective"): ANSWER_SCORES,
+        ("tune", "report_to"): TRACKERS,
+        ("tune", "dtype"): DTYPES,
+    }
+    for (command, name), names in listed.items():
+        help_text = PYTEST_OPTIONS[name].help if command == "pytest" else option_of(command, name).help
+        assert {*names} - {*re.findall(r"[\w-]+", help_text)} == set(), (command, name)
+
+
 def test_choices_are_those_of_the_library() -> None:
     """They are typed again in `tarot.cli`, which must not import the libraries that know them."""
-    # `benchmarks.study.run`, which another test may have imported, adds a search of its own.
-    own = {name for name, search in SEARCHES.items() if search.__module__.startswith("tarot.")}
-    assert {name.value for name in options.SearchName} == own
+    assert set(SearchName) == set(get_args(recipe._Search)) == set(own_searches())
     assert set(get_args(get_args(get_args(options.Space)[0])[0])) == set(SPACES)
     assert set(get_args(get_args(options.MetricName)[0])) == set(METRICS)
     assert get_args(get_args(options.Engine)[0]) == ENGINES

@@ -12,7 +12,6 @@ from tarot._files.paths import check_writable
 from tarot.cli.checks import check_results_file
 from tarot.cli.console import out
 from tarot.cli.options import (
-    SEARCHES,
     Address,
     Baselines,
     Cpus,
@@ -24,7 +23,6 @@ from tarot.cli.options import (
     Memory,
     MetricName,
     NumSamples,
-    SearchName,
     Space,
     Tasks,
     hardware_option,
@@ -38,6 +36,7 @@ from tarot.cli.options import (
 from tarot.cli.progress import announce
 from tarot.cli.recipe import RECIPE, BenchRecipeFile
 from tarot.cli.tables import print_table
+from tarot.evaluation.search_names import ANSWER_SEARCHES, SearchName
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -75,7 +74,10 @@ def bench(
     search: Annotated[
         list[SearchName] | None,
         search_option(
-            "--search", metavar="NAME", help=f"How to search: {SEARCHES}; may be repeated.", show_default="adam"
+            "--search",
+            metavar="NAME",
+            help=f"How to search: {', '.join(ANSWER_SEARCHES)}; may be repeated.",
+            show_default="adam",
         ),
     ] = None,
     space: Space = None,

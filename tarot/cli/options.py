@@ -7,7 +7,6 @@ older one. Each option is made by the function of its help panel. What cannot be
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,21 +26,6 @@ edit_option = partial(typer.Option, rich_help_panel="Edit")
 search_option = partial(typer.Option, rich_help_panel="Search")
 hardware_option = partial(typer.Option, rich_help_panel="Hardware")
 output_option = partial(typer.Option, rich_help_panel="Output")
-
-
-class SearchName(StrEnum):
-    """Names of the searches, as `tarot.search.SEARCHES` has them."""
-
-    ADAM = "adam"
-    BO = "bo"
-    BO_GRADIENT = "bo-gradient"
-    PAPER = "paper"
-    POLICY_GRADIENT = "policy-gradient"
-    RANDOM = "random"
-
-
-SEARCHES = ", ".join(SearchName)
-"""The names of the searches, for help."""
 
 
 def path(text: str) -> Path:

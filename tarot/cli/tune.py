@@ -9,7 +9,6 @@ from tarot._files.paths import check_writable
 from tarot.cli.console import out
 from tarot.cli.models import load
 from tarot.cli.options import (
-    SEARCHES,
     Address,
     BatchSize,
     ChatTemplate,
@@ -24,7 +23,6 @@ from tarot.cli.options import (
     ModelReference,
     NewFolder,
     NumSamples,
-    SearchName,
     SingleTask,
     Space,
     edit_option,
@@ -39,6 +37,7 @@ from tarot.cli.progress import StepProgress, announce
 from tarot.cli.recipe import TuneRecipeFile, requested_by_user
 from tarot.cli.tables import print_table
 from tarot.errors import TarotError
+from tarot.evaluation.search_names import SearchName
 
 if TYPE_CHECKING:
     from tarot.edit.adapter import Adapter
@@ -81,7 +80,7 @@ def tune(
         search_option(
             "--search",
             metavar="NAME",
-            help=f"How to search: {SEARCHES}.",
+            help=f"How to search: {', '.join(SearchName)}.",
             show_default="adam; policy-gradient for a reward",
         ),
     ] = None,

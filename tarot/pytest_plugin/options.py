@@ -17,6 +17,7 @@ from tarot.errors import TarotError
 from tarot.evaluation.baselines.registry import BASELINES
 from tarot.evaluation.grid import parse_engine, parse_seeds, parse_shots
 from tarot.evaluation.limit import parse_limit
+from tarot.evaluation.search_names import ANSWER_SEARCHES
 
 TOLERANCE = "tarot_tolerance"
 
@@ -121,7 +122,7 @@ OPTIONS: Mapping[str, Option] = {
     "budget": Option(parse_positive, "evaluations of the search", 120, field="budget", marker=("budget",)),
     "search": Option(
         parse_name,
-        "how to search: adam, bo, paper or random; may be repeated",
+        f"how to search: {', '.join(ANSWER_SEARCHES)}; may be repeated",
         ("adam",),
         field="search",
         marker=("search",),
