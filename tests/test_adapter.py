@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 
 from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.adapter_folder import METADATA, WEIGHTS
+from tarot.edit.composition import compose
+from tarot.edit.fingerprint import weights_fingerprint
 from tarot.edit.hooks import apply_rotation
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
@@ -361,3 +363,30 @@ def test_another_model_is_refused() -> None:
     renamed = Adapter(adapter.angles, Edit("heads", (0, 1), "rotary", "0" * 16), {})
     with pytest.raises(TarotError, match=r"expected the projections that the adapter was made for \(0{16}\)"):
         renamed.find_sites(model_of_bytes())
+
+
+def test_a_model_with_other_weights_is_edited_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever was made from the adapter warns too; an adapter that does not know its weights cannot."""
+    model, other = byte_model(), byte_model(seed=1)
+    provenance = {"model": "bytes", "model_weights": weights_fingerprint(model)}
+    adapter = replace(an_adapter(), provenance=provenance)
+    made = {"itself": adapter, "weaker": adapter.scaled(0.5), "sum": compose(model, adapter, an_adapter())}
+    for name, edit in {**made, "unknown": an_adapter(0.4)}.items():
+        assert not edit.has_other_weights(model) and edit.has_other_weights(other) == (name in made)
+        for edited in (model, other, other):
+            caplog.clear()
+            with edit.apply(edited, strength=0.9):
+                pass
+            first = edited is other and name in made
+            made.pop(name, None) if first else None
+            assert [record.getMessage().count(edit.fingerprint) for record in caplog.records] == [1] * first
+
+
+def test_a_merged_model_has_other_weights(caplog: pytest.LogCaptureFixture) -> None:
+    """An adapter would act twice on the model that it was merged into."""
+    model = byte_model()
+    adapter = replace(an_adapter(0.6), provenance={"model_weights": weights_fingerprint(model)})
+    adapter.merge(model)
+    assert not caplog.records
+    with adapter.apply(model):
+        assert "other weights" in caplog.text

@@ -16,6 +16,7 @@ from typer.main import get_command
 
 from tarot.cli.main import app
 from tarot.cli.tune import objective_name
+from tarot.edit.fingerprint import weights_fingerprint
 from tarot.edit.layers import parse_layers
 from tarot.evaluation.command import edit_options, not_repeated, repeat_command
 from tarot.evaluation.compare import compare
@@ -71,7 +72,7 @@ def test_the_cli_reads_the_printed_commands(
     provenance = {**config.to_dict(), "budget": 7, "dtype": "bfloat16", "pruned": {"keep": 0.25} if pruned else None}
     provenance |= {} if pick is None else {"pick": str(pick)}
     provenance |= {"gate": {"layer": 0}} if gated else {}
-    edit: Any = SimpleNamespace(provenance=provenance)
+    edit: Any = SimpleNamespace(provenance=provenance, has_other_weights=lambda model: False)
     line = repeat_command(loaded, edit, num_fewshot=6, draws=draws, limit=limit, include_path=my_tasks, controls=[edit])
     made_by = ["tune", *["prune"] * pruned, *["gate"] * gated]
     parsed = parse(line)
@@ -111,7 +112,7 @@ def test_the_cli_reads_the_printed_commands(
 )
 def test_options_of_the_edit_that_are_no_fields_of_a_comparison(change: dict[str, Any], expected: str) -> None:
     provenance = {**TaRotConfig(**{"task": "own_choice", **change}).to_dict(), "budget": 7}
-    edit: Any = SimpleNamespace(provenance=provenance)
+    edit: Any = SimpleNamespace(provenance=provenance, has_other_weights=lambda model: False)
     assert edit_options(edit) == expected
     provenance |= {"pick": "3", "pruned": {"keep": 0.25}, "gate": {"layer": 0}}
     assert edit_options(edit) == f"{expected} --pick 3, prune --keep 0.25, gate".strip()
@@ -146,8 +147,8 @@ def test_the_command_repeats_the_comparison(loaded: LoadedModel, folder: Path) -
 def test_a_limit_is_written_even_where_it_is_the_default(limit: float) -> None:
     """The default has changed before; the command of an older result must not take the new one."""
     provenance = {**TaRotConfig("own_choice", max_kl=limit).to_dict(), "budget": 9}
-    edit: Any = SimpleNamespace(provenance=provenance)
-    model: Any = SimpleNamespace(reference="m", dtype="auto")
+    edit: Any = SimpleNamespace(provenance=provenance, has_other_weights=lambda model: False)
+    model: Any = SimpleNamespace(reference="m", dtype="auto", model=None)
     assert f" --max-kl {limit:g} --budget 9 " in repeat_command(model, edit)
 
 
@@ -170,3 +171,14 @@ def test_the_command_makes_the_edit_that_was_measured(loaded: LoadedModel, folde
     stopped = replace(stopped, provenance={**stopped.provenance, "bound": 0.5})
     compared = compare(loaded.model, loaded.tokenizer, stopped, include_path=folder, limit=2)
     assert compared.not_repeated.startswith("its search stopped") and compared.options == "--bound 0.5"
+
+
+def test_the_command_tunes_on_the_model_that_the_adapter_was_tuned_on(loaded: LoadedModel, folder: Path) -> None:
+    edit = tuned(loaded, folder)
+    known = {"model": "bytes", "model_weights": weights_fingerprint(loaded.model)}
+    edit = replace(edit, provenance={**edit.provenance, **known})
+    assert " --model bytes " in repeat_command(loaded, edit) and "#" not in repeat_command(loaded, edit)
+    other = LoadedModel("mine", byte_model(seed=1), byte_tokenizer())
+    tune, comparison = repeat_command(other, edit).split(" && ")
+    assert " --model bytes " in tune and " --model mine " in comparison and "#" not in comparison
+    assert "# the model had other weights when tuning DIR" in repeat_command(replace(other, reference="bytes"), edit)

@@ -152,6 +152,7 @@ def test_a_search_without_a_limit_climbs_and_records_what_it_spent(
     assert adapter.provenance["search"] == "adam" and adapter.provenance["space"] == "full"
     assert max(others) == adapter.provenance["scores"]["best"] > identity
     assert adapter.edit.layers == (0, 1, 2, 3)
+    assert not adapter.has_other_weights(loaded.model) and adapter.has_other_weights(byte_model(seed=1))
 
 
 def test_the_default_climbs_within_its_limit(loaded: LoadedModel, tasks: Path) -> None:

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import logging
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from reprlib import repr as short
 from tempfile import TemporaryDirectory
@@ -20,16 +21,18 @@ from transformers import PreTrainedModel
 from tarot.arguments import require_flag, require_number, require_path, require_text
 from tarot.edit import hub
 from tarot.edit.adapter_folder import METADATA, WEIGHTS, AdapterContent, read_adapter_folder, write_adapter_folder
-from tarot.edit.fingerprint import shapes_fingerprint
+from tarot.edit.fingerprint import has_other_weights, shapes_fingerprint
 from tarot.edit.gate import PromptGate
 from tarot.edit.hooks import apply_rotation
 from tarot.edit.layers import format_layers
 from tarot.edit.measurement import MeasuredResult
 from tarot.edit.merge import merge_rotation
-from tarot.edit.provenance import Parent, scale_provenance, to_json_values, tuned_tasks
+from tarot.edit.provenance import Parent, scale_provenance, to_json_values, tuned_tasks, tuned_weights
 from tarot.edit.rotation import ROTATIONS, Rotation
 from tarot.edit.sites import SITE_KINDS, Site, decoder_layers, find_sites
 from tarot.errors import InvalidValueError, MissingFileError, ShapeMismatch
+
+logger = logging.getLogger("tarot")
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,8 @@ class Adapter:
         """Edit `model` inside a `with` block; the hooks are gone on exit.
 
         A gate decides for each row, in the pass that reads the prompt (`tarot.edit.gate`). Threads, nesting and the
-        order of nested edits: see `tarot.edit.hooks.apply_rotation`.
+        order of nested edits: see `tarot.edit.hooks.apply_rotation`. A model with other weights than the one that the
+        adapter was tuned on is edited with a warning in the log.
 
         Args:
             model: the model that the adapter was made for.
@@ -178,6 +182,7 @@ class Adapter:
             >>> with adapter.apply(model, strength=0.5):
             ...     output = model.generate(**tokenizer("Did Ed leave?", return_tensors="pt"), max_new_tokens=8)
         """
+        self._warn_of_other_weights(model)
         return apply_rotation(model, self._angles(strength), self.find_sites(model), self.rotation, self.gate)
 
     def merge(self, model: PreTrainedModel, *, strength: float = 1.0, without_gate: bool = False) -> PreTrainedModel:
@@ -196,6 +201,7 @@ class Adapter:
             >>> adapter.merge(model).save_pretrained("my-model")
         """
         self.check_no_gate(without_gate)
+        self._warn_of_other_weights(model)
         merge_rotation(model, self._angles(strength), self.find_sites(model), self.rotation)
         return model
 
@@ -206,6 +212,20 @@ class Adapter:
                 f"The gate of adapter {self.fingerprint} cannot be merged into weights.",
                 hint="apply the adapter, or merge without its gate: without_gate=True, or --without-gate",
             )
+
+    def has_other_weights(self, model: PreTrainedModel) -> bool:
+        """Return whether this adapter, or one it was made from, is known to be tuned on other weights than the model's.
+
+        Example:
+            >>> adapter.has_other_weights(model)
+            False
+        """
+        _require_model(model)
+        return has_other_weights(model, tuned_weights(self.provenance))
+
+    def _warn_of_other_weights(self, model: PreTrainedModel) -> None:
+        if self.has_other_weights(model):
+            _warn_once(self.fingerprint, str(self.provenance.get("model", "other models")))
 
     def _angles(self, strength: float) -> Float[Tensor, "layer head angle"]:
         strength = require_number("strength", strength, "a finite number", math.isfinite)
@@ -340,6 +360,16 @@ def _require_model(model: object) -> None:
     if not isinstance(model, nn.Module):
         hint = "unpack what load_model returns: model, tokenizer = ..." if isinstance(model, Iterable) else ""
         raise InvalidValueError("a transformers model", type(model).__name__, hint)
+
+
+@cache
+def _warn_once(adapter: str, model: str) -> None:
+    logger.warning(
+        "adapter %s was tuned on other weights than this model's (those of %s): its recorded scores and divergence do "
+        "not hold here",
+        adapter,
+        model,
+    )
 
 
 def _comparisons(results: object) -> list[MeasuredResult]:

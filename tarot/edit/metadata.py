@@ -84,6 +84,7 @@ class Provenance(TypedDict, total=False):
 
     # configuration of the search
     model: Name
+    model_weights: Name
     dtype: Name
     task: Name
     num_fewshot: Count | Name

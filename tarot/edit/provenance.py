@@ -54,6 +54,12 @@ def tuned_tasks(provenance: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(own.union(*(tuned_tasks(parent["provenance"]) for parent in provenance.get("parents", ()))))
 
 
+def tuned_weights(provenance: Mapping[str, Any]) -> frozenset[str]:
+    """Return the fingerprints of the weights that an adapter, or any adapter it was made from, was tuned on."""
+    own = {str(provenance["model_weights"])} if "model_weights" in provenance else set()
+    return frozenset(own.union(*(tuned_weights(parent["provenance"]) for parent in provenance.get("parents", ()))))
+
+
 def to_json_values(value: object) -> Any:
     """Copy JSON values with lists for tuples, and null for a float that is not finite: JSON has no such numbers."""
     if isinstance(value, Mapping):

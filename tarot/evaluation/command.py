@@ -27,11 +27,20 @@ def repeat_command(
 ) -> str:
     """Return the shell line that tunes an adapter and its controls again and compares them.
 
-    The adapter is written to DIR and each control to DIR-SEARCH. `not_repeated` says what the line does not repeat.
+    The adapter is written to DIR and each control to DIR-SEARCH. `not_repeated` says what the line does not repeat. An
+    adapter that was tuned on another model is tuned on that one again; a comment tells if nothing but its weights are
+    other ones.
     """
     shared = [f"--include-path {shlex.quote(str(include_path))}"] if include_path else []
     edits = {"DIR": adapter, **{f"DIR-{config_of(control).search}": control for control in controls}}
-    made = {folder: _making(loaded.reference, edit, folder, shared) for folder, edit in edits.items()}
+    models = {
+        folder: edit.provenance.get("model") if edit.has_other_weights(loaded.model) else None
+        for folder, edit in edits.items()
+    }
+    made = {
+        folder: _making(str(models[folder] or loaded.reference), edit, folder, shared) for folder, edit in edits.items()
+    }
+    changed = [folder for folder, model in models.items() if model == loaded.reference]
     edited, *others = (folder for _, folder in made.values())
     compare = [
         "tarot compare",
@@ -46,7 +55,8 @@ def repeat_command(
         *shared,
         *([f"--limit {limit}"] if limit else []),
     ]
-    return " && ".join([*(line for lines, _ in made.values() for line in lines), " ".join(compare)])
+    command = " && ".join([*(line for lines, _ in made.values() for line in lines), " ".join(compare)])
+    return f"{command}  # the model had other weights when tuning {' and '.join(changed)}" if changed else command
 
 
 def not_repeated(adapter: Adapter) -> str:

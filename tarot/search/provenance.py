@@ -82,6 +82,7 @@ def search_provenance(
     """
     return {
         "model": loaded.reference,
+        "model_weights": weights_fingerprint(loaded.model),
         "dtype": loaded.dtype,
         **problem.config.to_dict(),
         "budget": max(budget, result.spent),
