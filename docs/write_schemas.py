@@ -13,7 +13,6 @@ from pydantic import TypeAdapter
 from tarot.cli.recipe import BenchRecipe, TuneRecipe
 from tarot.edit.metadata import Metadata, Provenance
 from tarot.evaluation.results import Comparison
-from tarot.evaluation.results_file import JSON_KEYS
 from tarot.evaluation.reward_results import RewardComparison
 from tarot.search.trials import Trial
 
@@ -58,11 +57,9 @@ def _results() -> dict[str, Any]:
     """Return the schema of what `tarot compare` and `tarot bench` write: comparisons of either kind."""
     comparison, reward = _schema(Comparison), _schema(RewardComparison)
     properties = comparison["properties"]
-    for name, key in JSON_KEYS.items():
-        properties[key] = properties.pop(name)
     scores = properties["curves"]["additionalProperties"]
     scores["items"] = {"anyOf": [scores["items"], {"type": "null"}]}  # null is a trial without a score
-    lists = {"cells": {"type": "array", "items": comparison}, "rewarded": {"type": "array", "items": reward}}
+    lists = {"cells": {"type": "array", "items": comparison}, "rewards": {"type": "array", "items": reward}}
     schema = _file(lists, comparison, reward, optional=tuple(lists))
     return {**schema, "anyOf": [{"required": [name]} for name in lists]}
 

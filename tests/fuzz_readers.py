@@ -55,8 +55,7 @@ from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import TarotError, printable
 from tarot.evaluation import regression as gate
-from tarot.evaluation import results_file
-from tarot.evaluation import reward_results as rewarded
+from tarot.evaluation import results_file, reward_results
 from tarot.evaluation.as_tuned import config_of, kept_limit
 from tarot.evaluation.command import edit_options, not_repeated
 from tarot.evaluation.compare_rewards import reward_of
@@ -152,14 +151,14 @@ def _read_outcomes(folder: Path, rng: random.Random) -> object:
 
 
 def _read_cells(folder: Path, rng: random.Random) -> object:
-    found, compared = rewarded.load_results(folder / "cells.json")
+    found, compared = reward_results.load_results(folder / "cells.json")
     if rng.random() < 0.2:
         if found:
             summary_rows(found)
             gate.check_regressions([_cell()], found, 0.0)
         results_file.comparisons_to_json(found).encode()
     if rng.random() < 1 / RENDERED:
-        render(found, rewarded=compared)
+        render(found, rewards=compared)
     return found
 
 
@@ -272,11 +271,11 @@ def _cell() -> Comparison:
     )
 
 
-def _rewarded() -> rewarded.RewardComparison:
+def _scored() -> reward_results.RewardComparison:
     base = ScoredTexts(("a b", "b c", "c d"), (0.0, 0.5, 0.25), (-2.0, -2.5, -3.0))
     edited = ScoredTexts(("a a", "b b", "c c"), (1.0, 0.5, 0.75), (-2.5, -2.5, -3.5))
     trials = {i: TextScores(0.5 * i, -2.0 - i, 0.5, 0.1, refused=i == 2) for i in range(3)}
-    return rewarded.RewardComparison(
+    return reward_results.RewardComparison(
         model="folder/model",
         task="openings",
         reward="sentiment:positive",
@@ -310,8 +309,8 @@ def _write_trials(folder: Path) -> None:
     log.append(Trial(3, (0.5, 0.25, 0.75), float("nan"), "gradient", 0.1, 0.2))
 
 
-def _write_rewarded(folder: Path) -> None:
-    (folder / "cells.json").write_text(rewarded.rewards_to_json([_rewarded()]))
+def _write_rewards(folder: Path) -> None:
+    (folder / "cells.json").write_text(reward_results.rewards_to_json([_scored()]))
 
 
 def _write_pictures(folder: Path) -> None:
@@ -351,7 +350,7 @@ READERS = (
     Reader("effects", _written(_write_effects), _read_effects),
     Reader(
         "outcomes",
-        {"outcomes.json": json.dumps({str(i): asdict(each) for i, each in _rewarded().outcomes.items()}).encode()},
+        {"outcomes.json": json.dumps({str(i): asdict(each) for i, each in _scored().outcomes.items()}).encode()},
         _read_outcomes,
     ),
     Reader(
@@ -359,7 +358,7 @@ READERS = (
         {"cells.json": results_file.comparisons_to_json([_cell(), replace(_cell(), seed=1)]).encode()},
         _read_cells,
     ),
-    Reader("rewarded", _written(_write_rewarded), _read_cells),
+    Reader("rewards", _written(_write_rewards), _read_cells),
     Reader("peft", _written(lambda folder: to_peft(model(), _adapter(), folder, "folder/model")), _read_peft),
     Reader("pictures", _written(_write_pictures), _read_pictures),
     Reader("template", {"chat_template.jinja": TEMPLATE.encode()}, _read_template),

@@ -80,7 +80,7 @@ def test_measured_costs_replace_the_command_that_would_measure_them():
     ]
     for page in (
         Page(render([COMPARISONS[0]], costs=costs)),
-        Page(render([], rewarded=[reward_comparison()], costs=costs)),
+        Page(render([], rewards=[reward_comparison()], costs=costs)),
     ):
         facts = facts_of(page)
         assert facts["elsewhere"] == "Of 3 other tasks, the score fell in 1. On neutral text, 2 nats."
@@ -115,7 +115,7 @@ def test_what_tune_measured_on_held_out_text_is_in_the_answer():
     assert "DIR is the adapter's folder. tarot report ... --analysis effects adds the result to this page." in (
         page.texts_of("p")
     )
-    assert facts_of(Page(render([], rewarded=[reward_comparison(held_out=held_out)])))["elsewhere"] == expected
+    assert facts_of(Page(render([], rewards=[reward_comparison(held_out=held_out)])))["elsewhere"] == expected
     more = fabricated(seed=1, adapter="fab0000000000000", held_out=replace(held_out, kl=0.04))
     first = next(text for term, text in Page(render([measured, more])).facts() if term == "elsewhere")
     assert "2 edits change the model by KL 0.020 to 0.040 nats a token, perplexity x1.012 to 1.012." in first

@@ -177,7 +177,7 @@ def test_a_reward_is_tuned_compared_and_reported(home: Path, capsys: pytest.Capt
     printed = capsys.readouterr().out
     assert "openings, 4 documents, fluency, seed 0" in printed
     assert all(word in printed for word in ("base", "edited", "distinct-2", "repetition", "(identity)"))
-    assert len(json.loads((home / "scored.json").read_text())["rewarded"][0]["base"]["texts"]) == 4
+    assert len(json.loads((home / "scored.json").read_text())["rewards"][0]["base"]["texts"]) == 4
     drawn = ("--adapter", "rewarded", "--limit", "2", "--reward", "fluency")
     assert run_in(home, "analysis", *MODEL, *drawn, "--output-path", "layers") == 0
     printed = " ".join(capsys.readouterr().out.split())

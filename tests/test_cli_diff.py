@@ -19,7 +19,7 @@ def files(tmp_path: Path) -> Path:
     save_comparisons([good, lost], tmp_path / "worse.json")
     save_comparisons([good], tmp_path / "part.json")
     save_comparisons([lost], tmp_path / "lost.json")
-    (tmp_path / "rewards.json").write_text('{"format": 1, "rewarded": []}')
+    (tmp_path / "rewards.json").write_text('{"format": 1, "rewards": []}')
     return tmp_path
 
 

@@ -194,15 +194,7 @@ def test_a_provenance_without_a_task_has_no_configuration() -> None:
 
 
 def test_other_keys_of_a_provenance_are_ignored_and_missing_ones_are_defaults() -> None:
-    assert TaRotConfig.from_dict({"task": "a", "budget": 3, "versions": {}}) == TaRotConfig("a", max_kl=None)
-
-
-def test_adapters_that_are_older_than_limits_had_none() -> None:
-    """They must not be shown, repeated or compared as if they had been tuned under today's default."""
-    older = TaRotConfig("a").to_dict()
-    del older["max_kl"], older["retain"]
-    assert TaRotConfig.from_dict(older).max_kl is None
-    assert TaRotConfig.from_dict({"task": "a", "retain": ["b"]}) == TaRotConfig("a", retain=("b",))
+    assert TaRotConfig.from_dict({"task": "a", "budget": 3, "versions": {}}) == TaRotConfig("a")
 
 
 @pytest.mark.parametrize("seed", [2**63, 1.0, "1", True])

@@ -208,7 +208,7 @@ def test_numbers_behind_tables_and_pictures_are_files(tmp_path):
     )
     (verdict,) = check_regressions([right], [wrong], 0.02)
     gate = Gate([verdict])
-    path = write_report(compared, tmp_path, analyses=[figures], rewarded=[reward_comparison()], gate=gate)
+    path = write_report(compared, tmp_path, analyses=[figures], rewards=[reward_comparison()], gate=gate)
     links = {name for name in Page(path.read_text()).values("href") if name.endswith(".csv")}
     assert links == {file.name for file in tmp_path.glob("*.csv")}
     assert links == {f"{name}.csv" for name in FILES} | {"figures-1-lens.csv"}

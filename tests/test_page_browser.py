@@ -130,7 +130,7 @@ class Browser:
 @pytest.mark.skipif(not CHROMIUM, reason="needs Debian's package chromium")
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_browser_shows_the_page(tmp_path, dark):
-    (tmp_path / "index.html").write_text(render(COMPARISONS, rewarded=[reward_comparison()]), encoding="utf-8")
+    (tmp_path / "index.html").write_text(render(COMPARISONS, rewards=[reward_comparison()]), encoding="utf-8")
     browser = Browser(tmp_path)
     views, complaints = browser.look(dark)
     assert complaints == []

@@ -29,7 +29,7 @@ def test_texts_are_escaped(texts, model, task, reward):
         base=replace(compared.base, texts=tuple(base), rewards=(0.0, 0.0)),
         edited=replace(compared.edited, texts=tuple(edited), rewards=(1.0, -1.0)),
     )
-    page = Page(render([], rewarded=[compared]))
+    page = Page(render([], rewards=[compared]))
     assert {tag for tag, _ in page.elements if not tag.startswith("text of")} <= ALLOWED_TAGS
     assert set(texts) <= set(page.texts_of("div"))
     assert {model, task, reward} <= set(page.texts_of("dd"))
@@ -37,8 +37,8 @@ def test_texts_are_escaped(texts, model, task, reward):
 
 def test_texts_have_a_section_with_or_without_other_comparisons():
     alone, beside = (
-        Page(render([], rewarded=[reward_comparison()])),
-        Page(render(COMPARISONS[:1], rewarded=[reward_comparison()])),
+        Page(render([], rewards=[reward_comparison()])),
+        Page(render(COMPARISONS[:1], rewards=[reward_comparison()])),
     )
     assert alone.texts_of("h2") == ["Texts scored by a reward"]
     assert "the 95% interval of the gain contains zero" in alone.texts_of("p")[0]
@@ -54,7 +54,7 @@ def test_texts_have_a_section_with_or_without_other_comparisons():
 
 
 def test_the_page_says_when_and_where_texts_were_measured():
-    page = Page(render([], rewarded=[reward_comparison(date="2026-11-27", machine="a machine")]))
+    page = Page(render([], rewards=[reward_comparison(date="2026-11-27", machine="a machine")]))
     assert "Measured 2026-11-27 on a machine." in page.texts_of("p")
     facts = dict(zip(page.texts_of("dt"), page.texts_of("dd"), strict=True))
     assert (facts["date"], facts["machine"], facts["versions"]) == ("2026-11-27", "a machine", "not recorded")
@@ -62,7 +62,7 @@ def test_the_page_says_when_and_where_texts_were_measured():
 
 def test_reward_fluency_and_variety_have_intervals():
     compared = reward_comparison()
-    comparisons = [text.replace("\N{MINUS SIGN}", "-") for text in Page(render([], rewarded=[compared])).texts_of("td")]
+    comparisons = [text.replace("\N{MINUS SIGN}", "-") for text in Page(render([], rewards=[compared])).texts_of("td")]
     rows = dict(zip(("base", "edited", "difference"), (comparisons[i : i + 5] for i in (0, 5, 10)), strict=True))
     for name, arm in (("base", compared.base), ("edited", compared.edited)):
         outcome = arm.summary
@@ -90,7 +90,7 @@ def test_every_text_is_listed_with_its_rewards():
     order = [moved[int(row[0])] for row in table.rows]
     fell = sum(moved < 0)
     assert order[:fell] == sorted(order[:fell]) and order[fell:] == sorted(order[fell:], reverse=True)
-    page = Page(render([], rewarded=[compared]))
+    page = Page(render([], rewards=[compared]))
     assert page.values("data-outcome") == [row[-1] for row in table.rows]
     assert f"fell ({fell})" in page.texts_of("button") and "same (0)" in page.texts_of("button")
 
@@ -98,7 +98,7 @@ def test_every_text_is_listed_with_its_rewards():
 def test_beyond_a_limit_those_whose_reward_changed_most_are_listed(monkeypatch):
     monkeypatch.setattr("tarot.report.page.MOST_DOCUMENTS", 10)
     compared = reward_comparison()
-    page = Page(render([], rewarded=[compared, replace(compared, seed=1)]))
+    page = Page(render([], rewards=[compared, replace(compared, seed=1)]))
     assert len(page.values("data-outcome")) == 2 * 5
     moved = np.abs(np.subtract(compared.edited.rewards, compared.base.rewards))
     listed = {int(row[0]) for row in text_table(compared, 5).rows}
@@ -107,7 +107,7 @@ def test_beyond_a_limit_those_whose_reward_changed_most_are_listed(monkeypatch):
 
 
 def test_reward_against_fluency_is_drawn_with_and_without_trials():
-    page = Page(render([], rewarded=[reward_comparison(), reward_comparison(outcomes={}, front=(), seed=1)]))
+    page = Page(render([], rewards=[reward_comparison(), reward_comparison(outcomes={}, front=(), seed=1)]))
     assert page.texts_of("title") == [
         "tarot report: made_up_texts with fabricated/model",
         "Reward against fluency",

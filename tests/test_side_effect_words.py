@@ -63,7 +63,6 @@ def test_costs_are_those_of_the_adapter_and_others_are_called_so(costs: list[Cos
     warning = describe_other_adapters(costs, compared)
     assert (warning == "") == belong
     assert warning == "" or all(each.adapter in warning for each in costs)
-    assert ("run tarot effects again" in warning) == (not belong and not all(each.fingerprint for each in costs))
 
 
 def test_several_adapters_are_named(tmp_path: Path) -> None:
@@ -76,16 +75,16 @@ def test_a_folder_without_the_tables_has_no_costs(tmp_path: Path) -> None:
     assert read_costs(tmp_path) == []
 
 
-def test_an_older_table_has_no_fingerprint(tmp_path: Path) -> None:
-    without = tuple(name for name in EFFECTS if name != "fingerprint")
-    row = tuple(value for name, value in zip(EFFECTS, task("a", 0.0), strict=True) if name != "fingerprint")
-    write_csv(tmp_path / "effects.csv", without, [row])
-    (costs,) = read_costs(tmp_path)
-    assert (costs.adapter, costs.fingerprint) == ("mine", "") and costs.tasks
-
-
 @pytest.mark.parametrize(
-    "content", ["", "adapter\nmine\n", ",".join(EFFECTS) + "\nmine,f,a,False,0,0,x,0,0,0,0\n", "\x00\xff", 'a,"b']
+    "content",
+    [
+        "",
+        "adapter\nmine\n",
+        "adapter,task,tuned_on,change,low,high\nmine,a,False,0,0,0\n",
+        ",".join(EFFECTS) + "\nmine,f,a,False,0,0,x,0,0,0,0\n",
+        "\x00\xff",
+        'a,"b',
+    ],
 )
 def test_damaged_tables(tmp_path: Path, content: str) -> None:
     (tmp_path / "effects.csv").write_bytes(content.encode("latin-1"))

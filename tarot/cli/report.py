@@ -40,5 +40,5 @@ def report(
 
     loaded = [load_results(file) for file in results]
     comparisons = [comparison for answered, _ in loaded for comparison in answered]
-    rewarded = [comparison for _, judged in loaded for comparison in judged]
-    out.print(f"report in {write_report(comparisons, output, metric, analysis or (), rewarded)}")
+    rewards = [comparison for _, scored in loaded for comparison in scored]
+    out.print(f"report in {write_report(comparisons, output, metric, analysis or (), rewards)}")

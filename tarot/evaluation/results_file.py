@@ -16,8 +16,6 @@ from tarot.evaluation.results import Comparison
 FORMAT = 1
 MOST_HEADS = 2**16
 """Heads of one comparison that a report can draw."""
-JSON_KEYS = {"request_digest": "asked"}
-"""Fields of a comparison that have another name in the file."""
 
 
 def comparisons_to_json(comparisons: Sequence[Comparison]) -> str:
@@ -34,7 +32,7 @@ def comparisons_to_json(comparisons: Sequence[Comparison]) -> str:
 
 def comparison_to_values(comparison: Comparison) -> dict[str, Any]:
     """Return what JSON holds of a comparison."""
-    values = {JSON_KEYS.get(name, name): value for name, value in asdict(comparison).items()}
+    values = asdict(comparison)
     values["curves"] = {
         name: [score if math.isfinite(score) else None for score in curve] for name, curve in comparison.curves.items()
     }
@@ -77,7 +75,7 @@ def load_comparisons(path: str | Path) -> list[Comparison]:
         True
     """
     with open_results(path) as content:
-        if "rewarded" in content:
+        if "rewards" in content:
             raise TarotError(f"{path} holds texts that a reward scored, not answers.", hint="tarot report shows them")
         comparisons = content.get("cells")
         if not isinstance(comparisons, list):
@@ -91,11 +89,8 @@ def comparison_from_values(values: object) -> Comparison:
     Raises:
         ValueError: names a field that is missing or wrong.
     """
-    if isinstance(values, dict):
-        fields = {key: name for name, key in JSON_KEYS.items()}
-        values = {fields.get(key, key): value for key, value in values.items()}
-        if isinstance(curves := values.get("curves"), dict):
-            values["curves"] = {name: _with_nan(curve) for name, curve in curves.items()}
+    if isinstance(values, dict) and isinstance(curves := values.get("curves"), dict):
+        values = {**values, "curves": {name: _with_nan(curve) for name, curve in curves.items()}}
     comparison: Comparison = validate(Comparison, values)
     n = len(comparison.keys)
     if not n:

@@ -116,7 +116,7 @@ class RewardComparison:
 def rewards_to_json(comparisons: Sequence[RewardComparison]) -> str:
     """Return reward comparisons as JSON, texts included."""
     values = [asdict(comparison) for comparison in comparisons]
-    return json.dumps({"format": FORMAT, "rewarded": values}, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps({"format": FORMAT, "rewards": values}, indent=1, ensure_ascii=False) + "\n"
 
 
 def load_results(path: str | Path) -> tuple[list[Comparison], list[RewardComparison]]:
@@ -132,10 +132,10 @@ def load_results(path: str | Path) -> tuple[list[Comparison], list[RewardCompari
         True
     """
     with open_results(path) as content:
-        if "rewarded" in content:
-            comparisons = content["rewarded"]
+        if "rewards" in content:
+            comparisons = content["rewards"]
             if not isinstance(comparisons, list):
-                raise ValueError(f"rewarded: {short(comparisons)} is not a list")
+                raise ValueError(f"rewards: {short(comparisons)} is not a list")
             return [], [_comparison_from_values(values) for values in comparisons]
     return load_comparisons(path), []
 

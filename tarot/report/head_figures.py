@@ -16,14 +16,9 @@ SCALE_STEPS = 5
 """Squares of the colour scale."""
 
 
-def angle_kind(angles: Sequence[Sequence[float]]) -> str:
-    """Name the summary of a head's angles: files of tarot 0.x have signed means, in which angles cancel."""
-    return "Mean" if any(angle < 0 for row in angles for angle in row) else "Root-mean-square"
-
-
 def angle_map(name: str, angles: Sequence[Sequence[float]], layers: Sequence[int]) -> Markup:
     """Draw one angle (radians) for each head."""
-    title = f"{angle_kind(angles)} angle of each head, layer by layer"
+    title = "Root-mean-square angle of each head, layer by layer"
     return head_map(name, angles, layers, "radians", title, "the identity")
 
 

@@ -67,7 +67,7 @@ def write_report(
     folder: str | Path,
     metric: str = HEADLINE,
     analyses: Sequence[str | Path] = (),
-    rewarded: Sequence[RewardComparison] = (),
+    rewards: Sequence[RewardComparison] = (),
     gate: Gate | None = None,
 ) -> Path:
     """Write `folder/index.html` and CSV files, and return the page's path; the same results give the same bytes.
@@ -77,7 +77,7 @@ def write_report(
         folder: folder of the page.
         metric: one of METRICS.
         analyses: folders that `tarot analysis` and `tarot effects` wrote; the page shows their figures.
-        rewarded: comparisons of texts, scored by a reward.
+        rewards: comparisons of texts, scored by a reward.
         gate: what a regression gate found.
 
     Raises:
@@ -92,7 +92,7 @@ def write_report(
     folder = Path(folder)
     pictures = [_with_unique_data(i, read_pictures(analysis)) for i, analysis in enumerate(analyses, start=1)]
     costs = [each for analysis in analyses for each in read_costs(analysis)]
-    page, tables = _render(comparisons, metric, pictures, rewarded, gate or Gate(), costs)
+    page, tables = _render(comparisons, metric, pictures, rewards, gate or Gate(), costs)
     write_atomically(folder / PAGE, without_controls(page).encode())
     write_tables(tables, folder)
     for picture in (picture for each in pictures for picture in each if picture.data):
@@ -104,7 +104,7 @@ def render(
     comparisons: Sequence[Comparison],
     metric: str = HEADLINE,
     analyses: Sequence[Sequence[Picture]] = (),
-    rewarded: Sequence[RewardComparison] = (),
+    rewards: Sequence[RewardComparison] = (),
     gate: Gate | None = None,
     costs: Sequence[Costs] = (),
 ) -> str:
@@ -114,24 +114,24 @@ def render(
         comparisons: as for `write_report`.
         metric: as for `write_report`.
         analyses: figures of each analysis.
-        rewarded: as for `write_report`.
+        rewards: as for `write_report`.
         gate: as for `write_report`.
         costs: measured side effects.
     """
-    return _render(comparisons, metric, analyses, rewarded, gate or Gate(), costs)[0]
+    return _render(comparisons, metric, analyses, rewards, gate or Gate(), costs)[0]
 
 
 def _render(
     comparisons: Sequence[Comparison],
     metric: str,
     analyses: Sequence[Sequence[Picture]],
-    rewarded: Sequence[RewardComparison],
+    rewards: Sequence[RewardComparison],
     gate: Gate,
     costs: Sequence[Costs],
 ) -> tuple[str, Tables]:
     """Return the page and the tables that it links."""
     scored = score_comparisons(comparisons, metric)
-    rewards = sorted(rewarded, key=lambda each: (each.id, each.adapter))
+    rewards = sorted(rewards, key=lambda each: (each.id, each.adapter))
     names = [
         each.comparison.id + f", {label}" * bool(label)
         for each, label in zip(scored, comparison_labels(scored), strict=True)

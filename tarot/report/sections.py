@@ -18,7 +18,7 @@ from tarot.report.answer import Answer, answer
 from tarot.report.comparison_figures import has_scores, search_curves
 from tarot.report.costs import cost_note, cost_rows
 from tarot.report.document_table import DocumentRow, DocumentTable, document_table
-from tarot.report.head_figures import angle_kind, angle_map
+from tarot.report.head_figures import angle_map
 from tarot.report.retention_figures import trade_off_figure
 from tarot.report.side_effect_words import Costs
 
@@ -42,7 +42,6 @@ class Section:
     cost_note: str
     curves: Markup | None
     angles: Markup | None
-    angle_kind: str
     trade_off: Markup | None
     costs: Sequence[Sequence[str]]
     documents: DocumentTable
@@ -90,7 +89,6 @@ def section(
         cost_note=cost_note(comparison),
         curves=curves,
         angles=angles,
-        angle_kind=angle_kind(comparison.head_angles),
         trade_off=trade_off,
         costs=cost_rows(comparison),
         documents=document_table(documents, shown),

@@ -23,7 +23,7 @@ class Costs:
 
     Attributes:
         adapter: what `tarot effects` called the adapter.
-        fingerprint: fingerprint of the adapter; "" in files of versions that did not record it.
+        fingerprint: fingerprint of the adapter.
         tasks: on other tasks; "" if none was measured.
         text: on neutral text, at full strength; "" if that was not measured.
     """
@@ -87,17 +87,12 @@ def describe_other_adapters(costs: Sequence[Costs], compared: Collection[str]) -
     """Say that the side effects are of none of the adapters that the page compares; "" if they are of one."""
     if not (costs and compared) or any(each.fingerprint in compared for each in costs):
         return ""
-    names = ", ".join(
-        dict.fromkeys(f"{each.adapter} ({each.fingerprint or 'without a fingerprint'})" for each in costs)
-    )
-    text = f"These side effects are of none of the edits that this page compares. They were measured with {names}."
-    if not all(each.fingerprint for each in costs):
-        text += " An earlier version of tarot wrote files without fingerprints: run tarot effects again."
-    return text
+    names = ", ".join(dict.fromkeys(f"{each.adapter} ({each.fingerprint})" for each in costs))
+    return f"These side effects are of none of the edits that this page compares. They were measured with {names}."
 
 
 def _adapter(row: Mapping[str, str]) -> tuple[str, str]:
-    return row["adapter"], row.get("fingerprint") or ""
+    return row["adapter"], row["fingerprint"]
 
 
 def _read(path: Path) -> Rows:
@@ -112,7 +107,7 @@ def _read(path: Path) -> Rows:
     try:
         rows = list(csv.DictReader(io.StringIO(read_file(path, LARGEST_TABLE).decode()), strict=True))
         for row in rows:
-            for name in ("adapter", *(("task", "tuned_on") if path.stem == "effects" else ())):
+            for name in ("adapter", "fingerprint", *(("task", "tuned_on") if path.stem == "effects" else ())):
                 row[name].strip()
             if not all(math.isfinite(float(row[name])) for name in columns):
                 raise ValueError("a number that is not finite")

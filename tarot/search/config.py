@@ -160,8 +160,7 @@ class TaRotConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> "TaRotConfig":
         """Return the configuration that `to_dict` wrote, such as the one in an adapter's provenance.
 
-        Keys that are not fields are ignored; fields that are missing take their defaults. Without `max_kl` there is no
-        limit: adapters that do not record one are older than limits.
+        Keys that are not fields are ignored; fields that are missing take their defaults.
 
         Raises:
             InvalidValueError: there is no task, or a value that the constructor refuses.
@@ -171,7 +170,7 @@ class TaRotConfig:
             hint = "tune it with tarot"
             raise InvalidValueError("an adapter that says what it was tuned on", "one without a task", hint)
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
-        return cls(**{"max_kl": AUTO if known.get("retain") else None, **known})
+        return cls(**known)
 
 
 def _default_search(objective: str) -> str:
