@@ -135,17 +135,22 @@ def test_an_option_means_the_same_in_bench_and_in_pytest() -> None:
     bench = defaults_of("bench")
     not_of_cells = {"recipe", "output-path", "metric", "work", "engine", "address", "cpus", "gpus", "memory", "help"}
     assert {key for key, option in PYTEST_OPTIONS.items() if option.field} == bench.keys() - not_of_cells
-    unset = {"None", "none", "all", "start one here", "as many as torch takes", "the search's own"}
-    for key in PYTEST_OPTIONS.keys() & bench.keys() - {"model", "tasks"}:
+    unset = {"None", "none", "all", "start one here", "as many as torch takes"}
+    unset |= {"tarot's own prompts", "the search's own"}
+    assert PYTEST_OPTIONS["max-kl"].default == "auto"  # which help explains
+    for key in PYTEST_OPTIONS.keys() & bench.keys() - {"model", "tasks", "max-kl"}:
         default = PYTEST_OPTIONS[key].default
         text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default or 0)
         assert text in ("", "0") if bench[key] in unset else text == bench[key], key
 
 
-def test_an_option_has_one_default_in_compare_and_in_bench() -> None:
-    compare, bench = defaults_of("compare"), defaults_of("bench")
-    own = {"adapter", "output-path", "num-fewshot"}  # one file or a folder; of the few-shot arm or of every prompt
-    assert [name for name in compare.keys() & bench.keys() - own if compare[name] != bench[name]] == []
+@pytest.mark.parametrize(
+    ("command", "own"), [("compare", {"output-path", "num-fewshot"}), ("tune", {"search", "budget"})]
+)
+def test_bench_has_the_defaults_of_what_it_does_for_each_cell(command: str, own: set[str]) -> None:
+    """The shots of `compare` are those of one arm; the default search and budget of `tune` depend on the objective."""
+    one, bench = defaults_of(command), defaults_of("bench")
+    assert [name for name in one.keys() & bench.keys() - own if one[name] != bench[name]] == []
 
 
 @pytest.mark.parametrize("name", COMMANDS)

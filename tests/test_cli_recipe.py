@@ -34,6 +34,8 @@ space: head
 num_samples: 5
 budget: 2
 draws: 0
+max_kl: none
+layers: [0, 1]
 limit: 4
 baseline: [nearest-shots]
 """
@@ -128,6 +130,7 @@ def test_the_recipe_that_bench_writes_repeats_it(home: Path) -> None:
     assert [cell.request_digest for cell in grids[0]] == [cell.request_digest for cell in grids[1]]
     assert [cell.num_fewshot for cell in grids[0]] == [0, 2] and len(grids[0][0].gold) == 4
     assert grids[0][0].arm("nearest-shots").labels == 5
+    assert {cell.layers for cells in grids for cell in cells} == {(0, 1)}
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,24 @@ def test_a_task_without_right_answers_is_refused_before_a_search(
         runner.compare(request, LoadedModel("bytes", byte_model(), byte_tokenizer()))
 
 
+def test_a_cell_is_tuned_with_the_settings_of_its_edit(tmp_path: Path) -> None:
+    """Also where only what a name stands for has changed."""
+    tasks, prompts = str(write_tasks(tmp_path / "tasks", test=4)), tmp_path / "prompts.txt"
+    runner = CellRunner(tmp_path / "work", ModelCache())
+    loaded = LoadedModel("bytes", byte_model(), byte_tokenizer())
+    request = CellRequest("bytes", "own_choice", include_path=tasks, samples=4, budget=3, layers=0.5)
+    request = replace(request, max_kl=0.5, retain=(str(prompts),))
+    folders, digests = set(), set()
+    for text in ("one", "another"):
+        prompts.write_text(f"{text} prompt\n")
+        adapter, folder = replace(runner, adapters={}).tune(request, loaded)
+        folders.add(folder)
+        digests.add(grid.request_digest(request))
+    assert (adapter.edit.layers, adapter.provenance["max_kl"]) == ((0, 1), 0.5)
+    assert adapter.provenance["retain"] == [str(prompts)]
+    assert len(folders) == len(digests) == 2
+
+
 def test_a_cell_has_the_trade_off_of_its_search(tmp_path: Path) -> None:
     """Divergence and score of each trial under the limit."""
     tasks = str(write_tasks(tmp_path / "tasks", test=4))
@@ -236,6 +254,9 @@ def test_the_command_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ({"search": "adma"}, "'adma'"),
         ({"include_path": "nowhere"}, "'nowhere'"),
         ({"limit": 0}, "limit"),
+        ({"layers": 2.0}, "layers"),
+        ({"retain": ("own_choice",)}, "cannot be retained"),
+        ({"search": "random", "max_kl": 0.1}, "needs a search that can hold it"),
         ({"budget": 0}, "budget"),
     ],
 )

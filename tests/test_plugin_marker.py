@@ -1,6 +1,7 @@
 """The marker `tarot`: which cells a test measures."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,8 +61,11 @@ def test_the_nearest_marker_takes_precedence_over_others_and_over_options(pytest
 def test_a_marker_sets_every_field_of_a_cell() -> None:
     values = {key: option.default for key, option in OPTIONS.items()}
     keywords = {"model": "m", "task": "t", "num_samples": 4, "limit": 0.5, "include_path": "tasks", "search": ["bo"]}
+    keywords |= {"max_kl": "none", "layers": [0, 3], "retain": ["other", "mine.txt"]}
     (request,) = cell_requests(values, [pytest.mark.tarot(**keywords).mark], Path("/folder"), measures=True)
-    assert request == CellRequest("m", "t", samples=4, limit=0.5, include_path="/folder/tasks", search="bo")
+    cell = CellRequest("m", "t", samples=4, limit=0.5, include_path="/folder/tasks", search="bo")
+    assert request == replace(cell, max_kl="none", layers=(0, 3), retain=("other", "mine.txt"))
+    assert replace(request, retain=()).config().max_kl is None
     older = {key: value for key, value in keywords.items() if key != "num_samples"} | {"samples": 4}
     assert cell_requests(values, [pytest.mark.tarot(**older).mark], Path("/folder"), measures=True) == [request]
 

@@ -19,10 +19,13 @@ from tarot.cli.options import (
     Engine,
     Gpus,
     IncludePath,
+    Layers,
     Limit,
+    MaxKl,
     Memory,
     MetricName,
     NumSamples,
+    Retain,
     Space,
     Tasks,
     hardware_option,
@@ -81,6 +84,9 @@ def bench(
         ),
     ] = None,
     space: Space = None,
+    max_kl: MaxKl = "auto",
+    retain: Retain = None,
+    layers: Layers = "1.0",
     num_samples: NumSamples = 20,
     budget: Annotated[int, search_option("--budget", min=1, metavar="N", help="Evaluations of a search.")] = 120,
     seeds: Annotated[str, search_option("--seeds", metavar="N,...", help="Random seeds: 0,1,2 measures three.")] = "0",
@@ -103,7 +109,8 @@ def bench(
 ) -> None:
     """Measure a grid of models, tasks, shots, seeds and searches: one cell each, as `tune` and `compare` would.
 
-    Cells in the file are not measured again, and an interrupted search continues. Exit code 1 if a cell failed.
+    The searches tune on labelled answers; for a reward or your own function, use `tune` and `compare`. Cells in the
+    file are not measured again, and an interrupted search continues. Exit code 1 if a cell failed.
     """
     check_results_file(output)
     folder = (work or output.with_name(f"{output.name}.work")).absolute()
@@ -114,6 +121,7 @@ def bench(
     announce("bench")
     from tarot._files.recipe_file import write_recipe
     from tarot.cli.progress import CellProgress
+    from tarot.edit.layers import parse_layers
     from tarot.evaluation.grid import CellRequest, parse_seeds, parse_shots, run_grid
     from tarot.evaluation.ray.cells import RayEngine, run_locally
     from tarot.evaluation.ray.cluster import Resources
@@ -135,6 +143,9 @@ def bench(
             samples=num_samples,
             budget=budget,
             space=space or "",
+            max_kl=max_kl,
+            retain=tuple(retain or ()),
+            layers=parse_layers(layers),
             limit=limit,
             include_path=str(include_path) if include_path else None,
             draws=draws,
@@ -155,6 +166,9 @@ def bench(
         "baseline": baseline or None,
         "search": list(dict.fromkeys(searches)),
         "space": space,
+        "max_kl": max_kl,
+        "retain": retain or None,
+        "layers": parsed if isinstance(parsed := parse_layers(layers), float) else list(parsed),
         "num_samples": num_samples,
         "budget": budget,
         "seeds": list(dict.fromkeys(parse_seeds(seeds))),

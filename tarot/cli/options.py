@@ -15,6 +15,7 @@ import typer
 
 from tarot.errors import TarotError
 from tarot.evaluation.baselines.registry import BASELINES
+from tarot.evaluation.grid import parse_max_kl
 from tarot.evaluation.limit import parse_limit
 from tarot.models.batch_size import parse_batch_size
 
@@ -62,7 +63,7 @@ def read_by(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return read
 
 
-limit, batch_size = read_by(parse_limit), read_by(parse_batch_size)
+limit, batch_size, max_kl = read_by(parse_limit), read_by(parse_batch_size), read_by(parse_max_kl)
 
 
 def trial_or_kl(text: str) -> int | float:
@@ -73,16 +74,6 @@ def trial_or_kl(text: str) -> int | float:
         if 0 < float(text) < math.inf:
             return float(text)
     raise typer.BadParameter(f"expected the number of a trial, or nats a token such as 0.02, got {text!r}")
-
-
-def kl_limit(text: str) -> float | str:
-    """Read a divergence in nats, or `auto` or `none`."""
-    if text in ("auto", "none"):
-        return text
-    with suppress(ValueError):
-        if 0 < float(text) < math.inf:
-            return float(text)
-    raise typer.BadParameter(f"expected nats a token such as 0.02, or auto, or none, got {text!r}")
 
 
 def split_names(values: list[str]) -> list[str]:
@@ -182,6 +173,34 @@ Space = Annotated[
         metavar="NAME",
         help="Coordinates to search: every angle (full), or one angle a head (head).",
         show_default="the search's own",
+    ),
+]
+MaxKl = Annotated[
+    Any,
+    search_option(
+        "--max-kl",
+        parser=max_kl,
+        metavar="NATS|none",
+        help="Largest change of the model elsewhere: KL(base || edited) in nats a token; none sets no limit.",
+        show_default="0.02 for adam; else none",
+    ),
+]
+Retain = Annotated[
+    list[str] | None,
+    search_option(
+        "--retain",
+        callback=optional_names,
+        metavar="TASKS|FILE",
+        help="What to leave alone beside tarot's own prompts: tasks, or prompts in FILE.jsonl or FILE.txt; may be "
+        "repeated.",
+        show_default="tarot's own prompts",
+    ),
+]
+Layers = Annotated[
+    str,
+    edit_option(
+        "--layers",
+        help="Layers to edit: a fraction from the first (0.5) or the last (-0.5), or a list (4-11 or 0,3,5).",
     ),
 ]
 Draws = Annotated[

@@ -21,6 +21,8 @@ _Seed = Annotated[int, Interval(gt=-(2**63), lt=2**63)]
 _Shots = _Count | Literal["mix"]
 _Search = Literal["adam", "bo", "bo-gradient", "paper", "policy-gradient", "random"]
 _Space = Literal["full", "head"]
+_Layers = Number | Annotated[list[_Count], MinLen(1)]
+_MaxKl = Annotated[Number, Gt(0)] | Literal["auto", "none"]
 
 
 @with_config(extra="forbid")
@@ -39,14 +41,14 @@ class TuneRecipe(TypedDict, total=False):
     objective: Name
     reward: Name
     sites: Literal["heads", "mlp"]
-    layers: Number | Annotated[list[_Count], MinLen(1)]
+    layers: _Layers
     bound: Annotated[Number, Gt(0)]
     rotation: Literal["rotary", "givens", "scale"]
     seed: _Seed
     apply_chat_template: bool
     trials_per_step: _Positive
     fluency_floor: Name
-    max_kl: Annotated[Number, Gt(0)] | Literal["auto", "none"]
+    max_kl: _MaxKl
     retain: list[Name]
     cross_validate: bool
     pick: Annotated[Number, Ge(0)]
@@ -62,6 +64,9 @@ class BenchRecipe(TypedDict, total=False):
     limit: Annotated[Number, Gt(0)]
     num_fewshot: _Shots | Annotated[list[_Shots], MinLen(1)]
     draws: _Count
+    max_kl: _MaxKl
+    retain: list[Name]
+    layers: _Layers
     baseline: Name | Annotated[list[Name], MinLen(1)]
     search: _Search | Annotated[list[_Search], MinLen(1)]
     space: _Space

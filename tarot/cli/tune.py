@@ -19,14 +19,16 @@ from tarot.cli.options import (
     Engine,
     Gpus,
     IncludePath,
+    Layers,
+    MaxKl,
     Memory,
     ModelReference,
     NewFolder,
     NumSamples,
+    Retain,
     SingleTask,
     Space,
     edit_option,
-    kl_limit,
     optional_names,
     output_option,
     prompt_option,
@@ -112,27 +114,8 @@ def tune(
             show_default="any",
         ),
     ] = None,
-    max_kl: Annotated[
-        Any,
-        search_option(
-            "--max-kl",
-            parser=kl_limit,
-            metavar="NATS|none",
-            help="Largest change of the model elsewhere: KL(base || edited) in nats a token; none sets no limit.",
-            show_default="0.02 for adam; else none",
-        ),
-    ] = "auto",
-    retain: Annotated[
-        list[str] | None,
-        search_option(
-            "--retain",
-            callback=optional_names,
-            metavar="TASKS|FILE",
-            help="What to leave alone beside tarot's own prompts: tasks, or prompts in FILE.jsonl or FILE.txt; may be "
-            "repeated.",
-            show_default="tarot's own prompts",
-        ),
-    ] = None,
+    max_kl: MaxKl = "auto",
+    retain: Retain = None,
     cross_validate: Annotated[
         bool,
         search_option(
@@ -167,13 +150,7 @@ def tune(
     sites: Annotated[
         Literal["heads", "mlp"], edit_option("--sites", help="Where to edit: attention heads or MLP outputs.")
     ] = "heads",
-    layers: Annotated[
-        str,
-        edit_option(
-            "--layers",
-            help="Layers to edit: a fraction from the first (0.5) or the last (-0.5), or a list (4-11 or 0,3,5).",
-        ),
-    ] = "1.0",
+    layers: Layers = "1.0",
     rotation: Annotated[
         Literal["rotary", "givens", "scale"],
         edit_option("--rotation", help="Form of the edit; scale multiplies a head and does not rotate it."),

@@ -5,8 +5,10 @@ This module imports neither torch nor results before they are needed: pytest imp
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -36,6 +38,9 @@ class CellRequest:
         budget: evaluations of the search.
         search: name of the search.
         space: name of the search space; "" for the search's own.
+        max_kl: limit of divergence, in nats a token; `auto` for the search's own, `none` for no limit.
+        retain: tasks, or files of prompts relative to the current folder, that are retained beside tarot's own prompts.
+        layers: fraction of the layers, or their indices.
         limit: only the first documents: a number, or a fraction below 1.
         include_path: folder of further task files.
         draws: further draws of few-shot examples.
@@ -54,6 +59,9 @@ class CellRequest:
     budget: int = 120
     search: str = "adam"
     space: str = ""
+    max_kl: float | str = "auto"
+    retain: tuple[str, ...] = ()
+    layers: float | tuple[int, ...] = 1.0
     limit: int | float | None = None
     include_path: str | None = None
     draws: int = 0
@@ -80,6 +88,9 @@ class CellRequest:
             space=self.space,
             search=self.search,
             seed=self.seed,
+            max_kl=None if self.max_kl == "none" else self.max_kl,
+            retain=self.retain,
+            layers=self.layers,
         )
 
     def check(self) -> None:
@@ -190,7 +201,7 @@ def request_digest(request: CellRequest) -> str:
     """Return a digest of everything that decides a comparison and is known before it runs."""
     from tarot.search.provenance import LIBRARIES
 
-    places = (request.model, request.include_path, os.environ.get("TAROT_DATA"))
+    places = (request.model, request.include_path, os.environ.get("TAROT_DATA"), *request.retain)
     files = [_file_stamps(Path(place).expanduser()) for place in places if place]
     versions = [version(name) for name in LIBRARIES]
     # The configuration has the values that defaults stand for.
@@ -234,6 +245,24 @@ def parse_shots(text: str) -> tuple[int | str, ...]:
     return tuple(
         "mix" if part.strip() == "mix" else _whole_number(part, text, "shots as 0,6") for part in text.split(",")
     )
+
+
+def parse_max_kl(text: str) -> float | str:
+    """Parse a limit of divergence: nats a token, `auto` or `none`.
+
+    Raises:
+        TarotError: anything else.
+
+    Example:
+        >>> parse_max_kl("0.02"), parse_max_kl("none")
+        (0.02, 'none')
+    """
+    if text.strip() in ("auto", "none"):
+        return text.strip()
+    with suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise TarotError("nats a token such as 0.02, or auto, or none", repr(text))
 
 
 def parse_engine(text: str) -> str:

@@ -20,6 +20,7 @@ from tarot.errors import InvalidValueError
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.own_text import first_token, has_first_token, sample_texts
 from tarot.models.scoring.scorer import Request, max_length
+from tarot.objectives.documents import document_key
 from tarot.objectives.fluency import make_fluency
 from tarot.objectives.prompt_file import is_prompt_file, read_prompt_file
 from tarot.objectives.prompts import ChatTemplate
@@ -104,6 +105,18 @@ def retained_tasks(retain: Sequence[str], tuned_task: str, include_path: str | P
     names = [name for name in retain if not is_prompt_file(name)]
     tasks = load_tasks(names, include_path)["tasks"] if names else {}
     return [task for name, task in tasks.items() if name != tuned_task]
+
+
+def named_digest(retain: Sequence[str], tuned_task: str, include_path: str | Path | None = None) -> str:
+    """Return a digest of the files and documents that the names stand for; no model is needed.
+
+    Raises:
+        TarotError: As `check_retain`.
+    """
+    prompts = [read_prompt_file(name, json.dumps) for name in filter(is_prompt_file, retain)]
+    tasks = retained_tasks(retain, tuned_task, include_path)
+    documents = [[document_key(task, doc) for _, doc, _ in find_tuning_documents(task).rows] for task in tasks]
+    return hashlib.sha256(json.dumps([prompts, documents]).encode()).hexdigest()[:16]
 
 
 def retained_digest(sources: Sequence[Retained]) -> str:

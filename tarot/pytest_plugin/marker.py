@@ -54,7 +54,9 @@ def _marker_fields(marker: pytest.Mark, folder: Path) -> dict[str, Any]:
 
 def _parse_keyword(option: Option, keyword: str, value: object, folder: Path) -> Any:
     takes_several = isinstance(option.default, tuple)
-    texts = [str(one) for one in value] if takes_several and isinstance(value, list | tuple) else [str(value)]
+    texts = [*map(str, value)] if isinstance(value, list | tuple) else [str(value)]
+    if not takes_several:
+        texts = [",".join(texts)]  # a list of layers
     try:
         parts = [option.parse(text) for text in texts]
     except TarotError as error:

@@ -13,9 +13,10 @@ from typing import Any, Literal
 import pytest
 
 from tarot.arguments import parse_whole_number
+from tarot.edit.layers import parse_layers
 from tarot.errors import TarotError
 from tarot.evaluation.baselines.registry import BASELINES
-from tarot.evaluation.grid import parse_engine, parse_seeds, parse_shots
+from tarot.evaluation.grid import parse_engine, parse_max_kl, parse_seeds, parse_shots
 from tarot.evaluation.limit import parse_limit
 from tarot.evaluation.search_names import ANSWER_SEARCHES
 
@@ -27,6 +28,11 @@ def parse_name(text: str) -> str:
     if not text.strip():
         raise TarotError("a name", repr(text))
     return text.strip()
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """Return the names that commas separate."""
+    return tuple(map(parse_name, text.split(",")))
 
 
 def parse_positive(text: str) -> int:
@@ -135,6 +141,28 @@ OPTIONS: Mapping[str, Option] = {
         field="space",
         marker=("space",),
     ),
+    "max-kl": Option(
+        parse_max_kl,
+        "largest change of the model elsewhere, KL(base || edited) in nats a token; none sets no limit "
+        "(default: 0.02 for adam, else none)",
+        "auto",
+        field="max_kl",
+        marker=("max_kl",),
+    ),
+    "retain": Option(
+        parse_names,
+        "what to leave alone beside tarot's own prompts: tasks or files (.jsonl, .txt), separated by commas",
+        (),
+        field="retain",
+        marker=("retain",),
+    ),
+    "layers": Option(
+        parse_layers,
+        "layers to edit: a fraction from the first (0.5) or the last (-0.5), or a list (4-11 or 0,3,5)",
+        1.0,
+        field="layers",
+        marker=("layers",),
+    ),
     "limit": Option(
         parse_limit,
         "evaluate only the first documents: a number, or a fraction below 1",
@@ -193,7 +221,7 @@ def add_options(parser: pytest.Parser) -> None:
             group.addoption(*names, action="store_const", const="true", default=None, help=option.help)
             parser.addini(_ini_name(key), names[0], type="string", default=None, aliases=ini_aliases)
             continue
-        default = f" (default: {_default_text(option.default)})" if option.default not in (None, (), "") else ""
+        default = f" (default: {_default_text(option.default)})" if option.default not in (None, (), "", "auto") else ""
         metavar = "DIR" if option.path and "reference" not in key else "FILE" if option.path else key.upper()
         group.addoption(
             *names, action="append" if option.repeat else "store", metavar=metavar, help=option.help + default
