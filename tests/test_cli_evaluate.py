@@ -13,6 +13,8 @@ from lm_eval.tasks.manager import TaskManager
 
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
+from tarot.evaluation.evaluate import evaluate as evaluate_model
+from tarot.models.load import load_model
 
 pytest_plugins = ["cli_suite"]
 
@@ -57,6 +59,17 @@ def test_strength_0_is_the_base_model(home: Path) -> None:
     assert run_in(home, *evaluate, "--output-path", "none.json") == 0
     zero, base = (json.loads((home / name).read_text())["results"] for name in ("zero.json", "none.json"))
     assert zero["own_choice"]["acc,none"] == base["own_choice"]["acc,none"]
+
+
+def test_strength_evaluates_the_scaled_adapter(home: Path) -> None:
+    command = ("evaluate", *MODEL, "--tasks", "own_choice", *INCLUDE, "--limit", "4", "--adapter", "adapter")
+    assert run_in(home, *command, "--strength", "0.5", "--output-path", "half.json") == 0
+    loaded = load_model(home / "model")
+    half = Adapter.from_pretrained(home / "adapter").scaled(0.5)
+    results = evaluate_model(*loaded, "own_choice", adapter=half, include_path=home / "tasks", limit=4)
+    written = json.loads((home / "half.json").read_text())
+    assert written["config"]["adapter"] == results["config"]["adapter"] == half.fingerprint
+    assert written["results"]["own_choice"]["acc,none"] == results["results"]["own_choice"]["acc,none"]
 
 
 def test_a_limit_may_be_a_fraction(home: Path) -> None:

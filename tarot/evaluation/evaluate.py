@@ -144,7 +144,8 @@ def evaluate(
         model: a causal language model; unchanged afterwards.
         tokenizer: the model's tokenizer.
         tasks: one or several names of tasks, groups or tags.
-        adapter: the edit to measure, or its folder or hub id, or a baseline's edit; None for the base model.
+        adapter: the edit to measure, or its folder or hub id, or a baseline's edit; None for the base model. For
+            another strength, `adapter.scaled(0.5)`.
         include_path: folder of further task files.
         num_fewshot: shots in each prompt; None for each task's own number.
         limit: evaluate only the first documents of each task: a number, or a fraction below 1.
