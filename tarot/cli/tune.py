@@ -100,7 +100,6 @@ def tune(
         int,
         search_option(
             "--trials-per-step",
-            "--batch",
             metavar="N",
             help="Points proposed before the score of any is known; for bo and random.",
         ),

@@ -73,7 +73,6 @@ class Option:
         default: Value without the option; a tuple if there may be several.
         field: Field of `CellRequest` that the option sets; "" for none.
         marker: Keywords of the marker that set the same field.
-        aliases: Older names of the option.
         repeat: Whether the option may be repeated.
         path: Whether the value is a path: relative to the current folder, in an ini file to pytest's root.
         flag: Whether the option has no value on the command line, and `true` or `false` in the ini file.
@@ -84,7 +83,6 @@ class Option:
     default: Any = None
     field: str = ""
     marker: tuple[str, ...] = ()
-    aliases: tuple[str, ...] = ()
     repeat: bool = False
     path: bool = False
     flag: bool = False
@@ -105,7 +103,6 @@ OPTIONS: Mapping[str, Option] = {
         (),
         field="task",
         marker=("task",),
-        aliases=("task",),
         repeat=True,
     ),
     "num-fewshot": Option(
@@ -114,7 +111,6 @@ OPTIONS: Mapping[str, Option] = {
         (0,),
         field="num_fewshot",
         marker=("num_fewshot",),
-        aliases=("shots",),
     ),
     "seeds": Option(parse_seeds, "random seeds: 0,1,2 measures three", (0,), field="seed", marker=("seed",)),
     "num-samples": Option(
@@ -122,8 +118,7 @@ OPTIONS: Mapping[str, Option] = {
         "labelled samples of the search",
         20,
         field="samples",
-        marker=("num_samples", "samples"),
-        aliases=("samples",),
+        marker=("num_samples",),
     ),
     "budget": Option(parse_positive, "evaluations of the search", 120, field="budget", marker=("budget",)),
     "search": Option(
@@ -215,19 +210,18 @@ def add_options(parser: pytest.Parser) -> None:
     """Add all options and ini values; their values stay text until `parse_options`."""
     group = parser.getgroup("tarot", "edited language models, measured")
     for key, option in OPTIONS.items():
-        names = [f"--tarot-{name}" for name in (key, *option.aliases)]
-        ini_aliases = [_ini_name(alias) for alias in option.aliases]
+        name = f"--tarot-{key}"
         if option.flag:
-            group.addoption(*names, action="store_const", const="true", default=None, help=option.help)
-            parser.addini(_ini_name(key), names[0], type="string", default=None, aliases=ini_aliases)
+            group.addoption(name, action="store_const", const="true", default=None, help=option.help)
+            parser.addini(_ini_name(key), name, type="string", default=None)
             continue
         default = f" (default: {_default_text(option.default)})" if option.default not in (None, (), "", "auto") else ""
         metavar = "DIR" if option.path and "reference" not in key else "FILE" if option.path else key.upper()
         group.addoption(
-            *names, action="append" if option.repeat else "store", metavar=metavar, help=option.help + default
+            name, action="append" if option.repeat else "store", metavar=metavar, help=option.help + default
         )
         kind: Literal["linelist", "string"] = "linelist" if option.repeat else "string"
-        parser.addini(_ini_name(key), names[0], type=kind, default=None, aliases=ini_aliases)
+        parser.addini(_ini_name(key), name, type=kind, default=None)
     parser.addini(TOLERANCE, "how much a gain may fall before --tarot-reference fails, a fraction", default="0.02")
 
 
