@@ -39,6 +39,8 @@ pytest_plugins = ["cli_suite"]
 GROUP: Any = get_command(app)
 COMMANDS = {name: command for name, command in GROUP.commands.items() if name != "lm-eval"}
 PANELS = {"Task", "Prompts", "Edit", "Search", "Hardware", "Output"}
+# What lm-eval calls an option, and what else tarot accepts for it.
+OLDER = {"tasks": "task", "output_path": "output", "num_samples": "samples", "trials_per_step": "batch"}
 
 
 def test_help_names_every_command_without_importing_anything_heavy() -> None:
@@ -152,9 +154,13 @@ def test_bench_has_the_defaults_of_what_it_does_for_each_cell(command: str, own:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_an_option_has_one_spelling(name: str) -> None:
-    spelled = {option.name: option.opts for option in COMMANDS[name].params if option.name != "help"}
-    assert {option: names for option, names in spelled.items() if len(names) > 1} == {}
+def test_options_have_lm_evals_names_and_the_older_ones(name: str) -> None:
+    spelled = [set(option.opts) for option in COMMANDS[name].params if option.param_type_name == "option"]
+    everything = set().union(*spelled) if spelled else set()
+    for new, old in OLDER.items():
+        new, old = f"--{new.replace('_', '-')}", f"--{old}"
+        assert (old in everything) == (new in everything)
+        assert all((old in names) == (new in names) for names in spelled)
 
 
 OPTION = re.compile(r"(?<![\w(-])--[a-z][a-z0-9_-]*[a-z0-9](?![\w-])")  # no variables of CSS, no prefixes
@@ -169,7 +175,6 @@ OTHER_PROGRAMS = {
     "--rounds",  # the stress tests
     "--logdir",  # TensorBoard
     "--log-dir",  # Inspect
-    "--output",  # benchmarks.gpu
 }
 
 
@@ -187,7 +192,7 @@ def mentioned_options() -> dict[str, str]:
 def test_every_option_that_tarot_mentions_exists() -> None:
     parameters = [parameter for command in GROUP.commands.values() for parameter in command.params]
     commands = {name for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts)}
-    names = PYTEST_OPTIONS.keys()
+    names = {name for key, option in PYTEST_OPTIONS.items() for name in (key, *option.aliases)}
     lm_eval = HarnessCLI()._subparsers.choices["run"]._option_string_actions
     known = {"--help", "--version", *commands, *(f"--tarot-{name}" for name in names), *lm_eval, *OTHER_PROGRAMS}
     mentioned = mentioned_options()

@@ -5,7 +5,7 @@ from inspect import signature
 from pathlib import Path
 
 import pytest
-from cli_suite import TUNE, run_in
+from cli_suite import MODEL, TUNE, run_in
 
 from tarot.cli.tune import tune
 from tarot.edit.adapter import Adapter
@@ -47,8 +47,17 @@ def test_tune_prints_scores_and_writes_the_adapter(home: Path, capsys: pytest.Ca
 
 
 def test_resuming_a_finished_search_shows_it_finished(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_in(home, *TUNE, "--output-path", "finished") == 0
+    assert run_in(home, *TUNE, "--output", "finished") == 0
     capsys.readouterr()
-    assert run_in(home, *TUNE, "--output-path", "finished", "--resume") == 0
+    assert run_in(home, *TUNE, "--output", "finished", "--resume") == 0
     printed = capsys.readouterr().err
     assert "resuming after 4 trials" in printed and "after 4 of 4 evaluations" in printed
+
+
+def test_the_older_names_of_options_tune_the_same_adapter(home: Path) -> None:
+    """Scripts that were written for them keep working."""
+    older = ("tune", *MODEL, "--include-path", "tasks", "--task", "own_choice", "--samples", "5", "--batch", "1")
+    search = ("--budget", "4", "--space", "head", "--search", "random", "--num_fewshot", "2")
+    assert run_in(home, *older, *search, "--output", "older") == 0
+    adapters = [Adapter.from_pretrained(home / name).fingerprint for name in ("older", "adapter")]
+    assert adapters[0] == adapters[1]

@@ -225,13 +225,13 @@ def test_the_command_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     """Run a grid of two searches, then a larger one with a task without data, then the same again."""
     save_checkpoint(tmp_path / "model")
     write_tasks(tmp_path / "tasks", test=4)
-    bench = ("bench", "--model", "model", "--include-path", "tasks", "--output-path", "cells.json", "--cpus", "1")
-    small = ("--num-samples", "4", "--budget", "3", "--space", "head", "--draws", "0", "--search", "random")
+    bench = ("bench", "--model", "model", "--include-path", "tasks", "--output", "cells.json", "--cpus", "1")
+    small = ("--samples", "4", "--budget", "3", "--space", "head", "--draws", "0", "--search", "random")
     missing = (
         "task: dataless\ndataset_path: json\ndataset_kwargs: {data_files: {test: nowhere.jsonl}}\ntest_split: test\n"
     )
     (tmp_path / "tasks" / "dataless.yaml").write_text(missing)
-    tasks = ("--tasks", "own_choice", "--tasks", "dataless")
+    tasks = ("--task", "own_choice", "--task", "dataless")
     assert run_in(tmp_path, *bench, *small, *tasks[:2], "--seeds", "0,1") == 0
     printed = capsys.readouterr()
     assert "2 of 2 cells in cells.json" in printed.out and "cell 2 of 2: edited, arm 3 of 5" in printed.err

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from tarot.evaluation.grid import parse_seeds, parse_shots
 from tarot.evaluation.limit import parse_limit
+from tarot.pytest_plugin.options import OPTIONS
 
 pytest_plugins = ["pytester", "plugin_suite"]
 pytestmark = pytest.mark.usefixtures("wide_lines")
@@ -74,6 +75,21 @@ def test_ini_values_and_the_command_line_over_them(pytester: pytest.Pytester) ->
         [f"*::test_gain[[]{model}-color-{k}shot-seed3-adam]" for model in ("one", "two") for k in (0, 4)],
         consecutive=True,
     )
+
+
+@pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if option.aliases])
+def test_older_names_mean_the_same(pytester: pytest.Pytester, name: str) -> None:
+    pytester.makepyfile("def test_gain(tarot_gain): pass")
+    cell = {"model": "m", "tasks": "t", "num-fewshot": "3", "num-samples": "7"}
+    collected = []
+    for alias in (name, *OPTIONS[name].aliases):
+        arguments = [f"--tarot-{alias if key == name else key}={value}" for key, value in cell.items()]
+        collected.append(pytester.runpytest_inprocess(*arguments, "--collect-only", "-q").outlines[0])
+        pytester.makeini(f"[pytest]\ntarot_{alias.replace('-', '_')} = {cell[name]}\n")
+        others = [f"--tarot-{key}={value}" for key, value in cell.items() if key != name]
+        collected.append(pytester.runpytest_inprocess(*others, "--collect-only", "-q").outlines[0])
+        (pytester.path / "tox.ini").unlink()
+    assert set(collected) == {collected[0]} and "m-t-3shot-seed0" in collected[0]
 
 
 def test_pytest_answers_an_unknown_option(pytester: pytest.Pytester) -> None:

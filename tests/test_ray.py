@@ -267,8 +267,8 @@ def test_pytest_runs_its_cells_on_the_cluster(
             assert tarot_gain.comparison.adapter == tarot_adapter.fingerprint
         """
     )
-    grid = (f"--tarot-model={settings[0].model}", "--tarot-tasks=own_choice", "--tarot-seeds=0,1")
-    small = ("--tarot-num-samples=4", f"--tarot-budget={BUDGET}", "--tarot-search=random", "--tarot-space=head")
+    grid = (f"--tarot-model={settings[0].model}", "--tarot-task=own_choice", "--tarot-seeds=0,1")
+    small = ("--tarot-samples=4", f"--tarot-budget={BUDGET}", "--tarot-search=random", "--tarot-space=head")
     paths = (f"--tarot-include-path={place / 'tasks'}", f"--tarot-cache={place / 'there'}", "--tarot-draws=0")
     there = ("--tarot-engine=ray", f"--tarot-address={cluster.address}", "--tarot-cpus=1", "--tarot-memory=1GB")
     result = pytester.runpytest_subprocess(
@@ -282,8 +282,8 @@ def test_pytest_runs_its_cells_on_the_cluster(
 def test_ctrl_c_leaves_the_cluster_and_the_command_resumes(
     cluster: "cluster_utils.Cluster", place: Path, settings: list[CellRequest]
 ) -> None:
-    line = f"""--model {settings[0].model} --tasks own_choice --include-path {place / "tasks"}
-        --num-samples 4 --budget 600 --search random --space head --draws 0 --output-path {place / "grid.json"}
+    line = f"""--model {settings[0].model} --task own_choice --include-path {place / "tasks"}
+        --samples 4 --budget 600 --search random --space head --draws 0 --output {place / "grid.json"}
         --work {place / "stopped"} --engine ray --address {cluster.address} --cpus 1 --memory 1GB"""
 
     def bench() -> subprocess.Popen[str]:

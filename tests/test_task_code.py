@@ -123,14 +123,14 @@ def test_answers_survive_a_later_failure(
 ) -> None:
     output = f"{step}.json"
     with failing(project, step), counted() as n_requests:
-        assert run_in(project, *EVALUATE, "--output-path", output) == 2
+        assert run_in(project, *EVALUATE, "--output", output) == 2
     error = capsys.readouterr().err
     assert message in error.splitlines()[-1] and "Traceback" not in error
     assert n_requests == [24] and not (project / output).exists()
     kept = project / f".{output}.answers.jsonl"
     assert len(kept.read_text().splitlines()) == 24 and kept.name in error
     with counted() as n_requests:
-        assert run_in(project, *EVALUATE, "--output-path", output) == 0
+        assert run_in(project, *EVALUATE, "--output", output) == 0
     assert n_requests == [] and not kept.exists()
     assert len(json.loads((project / output).read_text())["samples"]["fragile"]) == 12
 
@@ -146,8 +146,8 @@ def test_a_template_that_fails_on_the_first_documents_fails_before_the_model_loa
         assert run_in(project, *EVALUATE) == 2
         error = capsys.readouterr().err.splitlines()[-1]
         assert "doc_to_text of fragile to work on document 3, got ValueError: a message" in error
-        arguments = ("--model", "model", "--tasks", "fragile", "--include-path", "tasks")
-        assert run_in(project, "tune", *arguments, "--num-samples", "4", "--output-path", "adapter") == 2
+        arguments = ("--model", "model", "--task", "fragile", "--include-path", "tasks")
+        assert run_in(project, "tune", *arguments, "--samples", "4", "--output", "adapter") == 2
         assert "got ValueError: a message" in capsys.readouterr().err
         assert not (project / "adapter").exists()
 

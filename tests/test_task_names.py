@@ -83,14 +83,14 @@ def test_the_error_suggests_the_nearest_name(tmp_path: Path, name: str, nearest:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("tune", "--tasks"),
+        ("tune", "--task"),
         ("evaluate", "--tasks"),
-        ("bench", "--tasks"),
+        ("bench", "--task"),
         ("effects", "--adapter", "nowhere", "--tasks"),
     ],
 )
 def test_a_misspelt_task_fails_before_slow_imports(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    line = ["tarot", *arguments, "synth_colr", "--model", "nowhere", "--output-path", str(tmp_path / "output")]
+    line = ["tarot", *arguments, "synth_colr", "--model", "nowhere", "--output", str(tmp_path / "output")]
     code = (
         f"import sys; sys.argv = {line!r}\nfrom tarot.cli.main import main\ntry: main()\n"
         "except SystemExit as stop: print(stop.code, {'torch', 'lm_eval', 'transformers'} & set(sys.modules))"

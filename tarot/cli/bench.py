@@ -67,6 +67,7 @@ def bench(
         str,
         prompt_option(
             "--num-fewshot",
+            "--shots",
             metavar="N|mix,...",
             help="Shots in each prompt: 0,6 measures both; mix draws 0, 2, 4 or 6 for each sample.",
         ),

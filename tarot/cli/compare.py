@@ -60,6 +60,7 @@ def compare(
         int,
         prompt_option(
             "--num-fewshot",
+            "--shots",
             min=0,
             help="Shots of the few-shot arm; an adapter tuned on shots keeps its own number.",
         ),

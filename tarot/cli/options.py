@@ -1,7 +1,7 @@
 """Options that several commands share, and how their values are read.
 
-Spellings are those of lm-eval (`--tasks`, `--num-fewshot`, `--output-path`). Each option is made by the
-function of its help panel. What cannot be read raises typer.BadParameter.
+Spellings are those of lm-eval (`--tasks`, `--num-fewshot`, `--output-path`); the second spelling of an option is an
+older one. Each option is made by the function of its help panel. What cannot be read raises typer.BadParameter.
 """
 
 import math
@@ -97,8 +97,8 @@ def single_name(values: list[str]) -> list[str]:
     return names
 
 
-tasks_option = partial(task_option, "--tasks")
-output_path_option = partial(output_option, "--output-path", parser=path)
+tasks_option = partial(task_option, "--tasks", "--task")
+output_path_option = partial(output_option, "--output-path", "--output", parser=path)
 ModelReference = Annotated[
     str,
     task_option(
@@ -163,7 +163,9 @@ ChatTemplate = Annotated[
         help="Apply the tokenizer's chat template, if it has one, or use plain text prompts.",
     ),
 ]
-NumSamples = Annotated[int, search_option("--num-samples", min=1, metavar="N", help="Labelled samples to tune on.")]
+NumSamples = Annotated[
+    int, search_option("--num-samples", "--samples", min=1, metavar="N", help="Labelled samples to tune on.")
+]
 Space = Annotated[
     Literal["full", "head"] | None,
     search_option(

@@ -100,6 +100,7 @@ def tune(
         int,
         search_option(
             "--trials-per-step",
+            "--batch",
             metavar="N",
             help="Points proposed before the score of any is known; for bo and random.",
         ),

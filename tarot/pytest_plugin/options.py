@@ -73,6 +73,7 @@ class Option:
         default: Value without the option; a tuple if there may be several.
         field: Field of `CellRequest` that the option sets; "" for none.
         marker: Keywords of the marker that set the same field.
+        aliases: Older names of the option.
         repeat: Whether the option may be repeated.
         path: Whether the value is a path: relative to the current folder, in an ini file to pytest's root.
         flag: Whether the option has no value on the command line, and `true` or `false` in the ini file.
@@ -83,6 +84,7 @@ class Option:
     default: Any = None
     field: str = ""
     marker: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
     repeat: bool = False
     path: bool = False
     flag: bool = False
@@ -103,6 +105,7 @@ OPTIONS: Mapping[str, Option] = {
         (),
         field="task",
         marker=("task",),
+        aliases=("task",),
         repeat=True,
     ),
     "num-fewshot": Option(
@@ -111,6 +114,7 @@ OPTIONS: Mapping[str, Option] = {
         (0,),
         field="num_fewshot",
         marker=("num_fewshot",),
+        aliases=("shots",),
     ),
     "seeds": Option(parse_seeds, "random seeds: 0,1,2 measures three", (0,), field="seed", marker=("seed",)),
     "num-samples": Option(
@@ -118,7 +122,8 @@ OPTIONS: Mapping[str, Option] = {
         "labelled samples of the search",
         20,
         field="samples",
-        marker=("num_samples",),
+        marker=("num_samples", "samples"),
+        aliases=("samples",),
     ),
     "budget": Option(parse_positive, "evaluations of the search", 120, field="budget", marker=("budget",)),
     "search": Option(
@@ -210,18 +215,19 @@ def add_options(parser: pytest.Parser) -> None:
     """Add all options and ini values; their values stay text until `parse_options`."""
     group = parser.getgroup("tarot", "edited language models, measured")
     for key, option in OPTIONS.items():
-        name = f"--tarot-{key}"
+        names = [f"--tarot-{name}" for name in (key, *option.aliases)]
+        ini_aliases = [_ini_name(alias) for alias in option.aliases]
         if option.flag:
-            group.addoption(name, action="store_const", const="true", default=None, help=option.help)
-            parser.addini(_ini_name(key), name, type="string", default=None)
+            group.addoption(*names, action="store_const", const="true", default=None, help=option.help)
+            parser.addini(_ini_name(key), names[0], type="string", default=None, aliases=ini_aliases)
             continue
         default = f" (default: {_default_text(option.default)})" if option.default not in (None, (), "", "auto") else ""
         metavar = "DIR" if option.path and "reference" not in key else "FILE" if option.path else key.upper()
         group.addoption(
-            name, action="append" if option.repeat else "store", metavar=metavar, help=option.help + default
+            *names, action="append" if option.repeat else "store", metavar=metavar, help=option.help + default
         )
         kind: Literal["linelist", "string"] = "linelist" if option.repeat else "string"
-        parser.addini(_ini_name(key), name, type=kind, default=None)
+        parser.addini(_ini_name(key), names[0], type=kind, default=None, aliases=ini_aliases)
     parser.addini(TOLERANCE, "how much a gain may fall before --tarot-reference fails, a fraction", default="0.02")
 
 
