@@ -90,7 +90,9 @@ def test_adapters_must_record_how_they_were_tuned(
     provenance = {key: value for key, value in provenance.items() if value is not None}
     with (
         pytest.MonkeyPatch.context() as patch,
-        pytest.raises(TarotError, match=f"expected an adapter that says what .*, got one without {missing}; tune it"),
+        pytest.raises(
+            TarotError, match=f"expected an adapter that says what .*, got one without {missing}; tarot evaluate"
+        ),
     ):
         patch.setattr("tarot.evaluation.baselines.setting.evaluate_as_tuned", None)
         compare(loaded.model, loaded.tokenizer, replace(adapter, provenance=provenance), include_path=folder)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoint import byte_model, write_gguf
-from cli_suite import EDIT, INCLUDE, MERGE, MODEL, run_in
+from cli_suite import EDIT, INCLUDE, MERGE, MODEL, TASK, run_in
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tarot.edit.adapter import Adapter
@@ -146,6 +146,45 @@ def test_a_single_adapter_is_scaled_and_can_be_compared(home: Path, capsys: pyte
     assert half == adapter.scaled(0.5)
     assert run_in(home, "compare", *MODEL, "--adapter", "half", *INCLUDE, "--limit", "2") == 0
     assert "scaled by 0.5" in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_refuses_an_adapter_names_what_takes_it(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A composed adapter has no task, and one tuned for a function of the model no samples."""
+    (home / "measured.py").write_text("def n_parameters(model, tokenizer):\n    return float(model.num_parameters())\n")
+    monkeypatch.syspath_prepend(home)
+    black_box = ("--objective", "measured:n_parameters", "--search", "random", "--budget", "2")
+    assert run_in(home, "tune", *MODEL, *TASK, *black_box, "--output-path", "of a function") == 0
+    assert "n_parameters: identity" in capsys.readouterr().out.replace("\n", " ")
+    assert run_in(home, "compose", "adapter", "adapter", "--output-path", "sum") == 0
+    task_commands = ("compare", "gate", "prune", "analysis")
+    few = ("--limit", "2")
+    tries = ("--tasks", "own_choice", *few)
+    small = (
+        "--tasks",
+        "own_loglikelihood",
+        "--strengths",
+        "1",
+        "--tokens",
+        "20",
+        "--limit",
+        "2",
+        "--output-path",
+        "seen",
+    )
+    others = {"evaluate": tries, "try": tries, "effects": small}
+    for name, refused_by in (("sum", (*task_commands, "effects")), ("of a function", task_commands)):
+        edit, named = (*MODEL, "--adapter", name, *INCLUDE), set()
+        for command in refused_by:
+            assert run_in(home, command, *edit, "--output-path", "nothing") == 2
+            (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+            hint, _, parts = error.partition("; ")[2].partition("; ")
+            named |= {each for each in others if each in hint}
+            assert hint and ("made from" in parts) == (name == "sum") and not (home / "nothing").exists()
+        assert named == others.keys() - set(refused_by)
+        for command in named:
+            assert run_in(home, command, *edit, *others[command]) == 0
 
 
 def test_gate_and_what_refuses_a_gated_adapter(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import ShapeMismatch, TarotError, UnknownName
-from tarot.evaluation.compare import LoggedAnswers
+from tarot.evaluation.compare import LoggedAnswers, compare
 from tarot.evaluation.compare_rewards import compare_rewards
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.reward_metrics import add_rewards
@@ -87,6 +87,11 @@ def test_a_user_requests_a_reward_by_name(loaded: LoadedModel, tmp_path: Path) -
     assert results["configs"]["own_generate"]["metadata"]["reward"] == "toxicity:low"
     with pytest.raises(TarotError, match="fluency scores generated texts"):
         add_rewards(loaded, evaluate(loaded.model, loaded.tokenizer, ["own_choice"], include_path=folder), "fluency")
+
+
+def test_compare_of_answers_names_the_comparison_of_rewards(loaded: LoadedModel) -> None:
+    with pytest.raises(TarotError, match="compare_rewards"):
+        compare(loaded.model, loaded.tokenizer, tuned(loaded), limit=2)
 
 
 def test_no_file_can_call_a_function(loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

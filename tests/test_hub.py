@@ -228,6 +228,12 @@ def test_the_card_of_a_composition_names_its_parents(tmp_path: Path) -> None:
     assert f"| made from | `{adapter.fingerprint}` at strength 0.5 |\n| task | synth_color |" in text
 
 
+@pytest.mark.parametrize("drawn", [[], [{"key": "0"}]], ids=["function", "samples"])
+def test_the_card_names_samples_only_if_there_are_any(tmp_path: Path, drawn: list[object]) -> None:
+    text = write_card(tmp_path, an_adapter(**{**PROVENANCE, "samples_drawn": drawn}))
+    assert ("| labelled samples |" in text) == (" on the samples |" in text) == bool(drawn)
+
+
 hostile = st.lists(
     st.sampled_from(
         [

@@ -77,7 +77,8 @@ def _requested_config(adapter: Adapter, reward: str | None) -> TaRotConfig:
     """
     config = replace(config_of(adapter), retain=())
     if is_black_box(config.objective):
-        raise TarotError("an adapter with samples", "one tuned for a function of the model")
+        hint = "tarot evaluate, try and effects take it"
+        raise TarotError("an adapter with samples", "one tuned for a function of the model", hint)
     if reward is None:
         refuse_unrequested(config.objective, "an adapter")
         return config

@@ -293,8 +293,9 @@ def _print_outcome(adapter: "Adapter", config: "TaRotConfig") -> None:
             f"cross-validated log-probability: base {halves['base']:.4f}, edited {halves['edited']:.4f}"
             + ("" if helps else "; the search does not help samples that it has not seen, so nothing is edited")
         )
+    samples = f" on {config.num_samples} samples" if config.n_drawn else ""
     out.print(
-        f"{config.objective} on {config.num_samples} samples: identity {scores['identity']:.4f}, "
+        f"{config.objective}{samples}: identity {scores['identity']:.4f}, "
         f"best {scores['best']:.4f} (trial {provenance['best_trial']} of 0-{provenance['trials'] - 1})"
     )
     trials = seconds["evaluating"] + seconds["proposing"]

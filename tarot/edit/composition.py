@@ -36,7 +36,7 @@ def compose(model: PreTrainedModel, *adapters: Adapter) -> Adapter:
     if len(adapters) > 1 and (gated := [adapter.fingerprint for adapter in adapters if adapter.gate]):
         raise InvalidValueError(
             f"The gate of {', '.join(gated)} decides for that adapter alone, so it cannot be composed with others.",
-            hint="compose adapters without gates, then fit a gate to the result",
+            hint="compose the adapters as they were before tarot gate; the result acts on every prompt",
         )
     rotations = sorted({adapter.edit.rotation for adapter in adapters})
     if len(adapters) > 1 and rotations not in ([ROTARY.name], [SCALE.name]):

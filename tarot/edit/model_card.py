@@ -183,6 +183,9 @@ def _provenance_rows(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]
         "search": "search",
         "bound": "largest angle allowed, radians",
     }
+    has_samples = provenance.get("samples_drawn") != []  # a function of the edited model draws none
+    if not has_samples:
+        del titles["num_samples"]
     yield from ((title, _inline(provenance[name])) for name, title in titles.items() if name in provenance)
     if gate := provenance.get("gate"):
         yield (
@@ -194,7 +197,8 @@ def _provenance_rows(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]
     scores = provenance.get("scores")
     if isinstance(scores, Mapping) and all(isinstance(scores.get(name), float) for name in ("identity", "best")):
         objective = _inline(provenance.get("objective", "objective"))
-        yield f"{objective} on the samples", f"unedited {scores['identity']:.4f}, edited {scores['best']:.4f}"
+        where = " on the samples" if has_samples else ""
+        yield f"{objective}{where}", f"unedited {scores['identity']:.4f}, edited {scores['best']:.4f}"
 
 
 def _inline(value: object) -> str:

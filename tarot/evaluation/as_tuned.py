@@ -11,8 +11,11 @@ from tarot.errors import TarotError
 from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.evaluation.evaluate import check_tasks, evaluate
 from tarot.models.loaded_model import LoadedModel
+from tarot.objectives.black_box import is_black_box
 from tarot.objectives.text_generation import fork_torch_seed
-from tarot.search.config import TaRotConfig
+from tarot.search.config import UNTUNED_HINT, TaRotConfig
+
+_HINT = "tarot evaluate, try and effects take it"
 
 
 def config_of(adapter: Adapter) -> TaRotConfig:
@@ -27,7 +30,7 @@ def config_of(adapter: Adapter) -> TaRotConfig:
     """
     config = TaRotConfig.from_dict(adapter.provenance)
     if "budget" not in adapter.provenance:
-        raise TarotError("an adapter that says what it was tuned on", "one without a budget", "tune it with tarot")
+        raise TarotError("an adapter that says what it was tuned on", "one without a budget", UNTUNED_HINT)
     return config
 
 
@@ -54,8 +57,9 @@ def tuning_samples(adapter: Adapter) -> list[Mapping[str, Any]]:
     """
     samples: Any = adapter.provenance.get("samples_drawn")
     if not samples or not all("id" in sample for sample in samples):
-        got, hint = "one without its samples", "tune it with tarot"
-        raise TarotError("an adapter that says what it was tuned on", got, hint)
+        if is_black_box(config_of(adapter).objective):
+            raise TarotError("an adapter tuned on labelled samples", "one tuned for a function of the model", _HINT)
+        raise TarotError("an adapter that says what it was tuned on", "one without its samples", _HINT)
     return list(samples)
 
 

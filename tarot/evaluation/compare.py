@@ -52,6 +52,7 @@ from tarot.models.batch_size import parse_batch_size
 from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.documents import Doc, check_answers, document_key
+from tarot.objectives.rewards import is_reward
 from tarot.objectives.shots import resolve_num_fewshot
 from tarot.objectives.task_loading import load_task
 from tarot.search.provenance import LIBRARIES
@@ -151,6 +152,11 @@ def compare(
     require_mapping("logged", logged)
     curves, trade_off = _read_curves(curves, trade_off)
     config, held_out = config_of(adapter), held_out_of(adapter)
+    if is_reward(config.objective):
+        raise TarotError(
+            f"The adapter was tuned for the reward {config.objective!r}, and tarot.compare counts right answers.",
+            hint="tarot.evaluation.compare_rewards.compare_rewards, or the command tarot compare, scores its texts",
+        )
     check_controls(loaded, adapter, others.values())
     task = load_task(config.task, include_path)
     check_requirements(baselines, task, config)

@@ -28,6 +28,7 @@ from tarot.search.space import SPACES, require_bound
 
 MAX_KL = 0.02  # nats a token, the limit of a search that can hold one; docs/how-to/keep-the-rest.md says why
 AUTO = "auto"
+UNTUNED_HINT = "tarot evaluate and tarot try take it, with --tasks"
 POLICY_GRADIENT = "policy-gradient"
 
 
@@ -167,8 +168,11 @@ class TaRotConfig:
         """
         require_mapping("values", values)
         if not values or "task" not in values:
-            hint = "tune it with tarot"
-            raise InvalidValueError("an adapter that says what it was tuned on", "one without a task", hint)
+            got, hint = "one without a task", UNTUNED_HINT
+            if values and len(values.get("parents", ())) > 1:
+                got = "one composed of several, which has no task of its own"
+                hint += "; compare, gate, prune, analysis and effects take the adapters that it is made from"
+            raise InvalidValueError("an adapter that says what it was tuned on", got, hint)
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         return cls(**known)
 

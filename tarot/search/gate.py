@@ -115,7 +115,8 @@ def _task_prompts(adapter: Adapter, config: TaRotConfig, lm: TarotLM, include_pa
     """Yield the prompts of the adapter's samples."""
     recorded = adapter.provenance.get("samples_drawn")
     if not recorded or not isinstance(recorded, list):
-        raise InvalidValueError("The adapter records no samples, and a gate opens for prompts like theirs.")
+        hint = "only an adapter tuned on samples or for a reward can have a gate"
+        raise InvalidValueError("The adapter has no samples, and a gate opens for prompts like theirs.", hint=hint)
     task = load_task(config.task, include_path)
     samples = draw_samples(
         task,
