@@ -68,6 +68,7 @@ EARLY = [
     ((*TUNE, *NEW, "--search", "adam", "--space", "full", "--max-kl", "0"), "'0'"),
     ((*TUNE, *NEW, "--search", "random", "--space", "full", "--max-kl", "0.01"), "gradient"),
     ((*TUNE, *NEW, "--max-kl", "none", "--front"), "--max-kl"),
+    ((*TUNE, *NEW, "--resume"), "no search to resume in x"),
     ((*TUNE, *NEW, "--max-kl", "none", "--pick", "3"), "max_kl"),
     (("tune", *MODEL, *TASK), "--output-path"),
     *(

@@ -1,15 +1,19 @@
 """`tarot tune` and `tarot models`: what they print and leave."""
 
+import shutil
+from contextlib import suppress
 from dataclasses import fields
 from inspect import signature
 from pathlib import Path
 
 import pytest
-from cli_suite import MODEL, TUNE, run_in
+from cli_suite import INCLUDE, MODEL, TUNE, run_in
 
 from tarot.cli.tune import tune
 from tarot.edit.adapter import Adapter
+from tarot.errors import TarotError
 from tarot.models.listing import ModelInfo
+from tarot.search import Trial, TrialLog
 from tarot.search.config import TaRotConfig
 
 pytest_plugins = ["cli_suite"]
@@ -52,6 +56,54 @@ def test_resuming_a_finished_search_shows_it_finished(home: Path, capsys: pytest
     assert run_in(home, *TUNE, "--output", "finished", "--resume") == 0
     printed = capsys.readouterr().err
     assert "resuming after 4 trials" in printed and "after 4 of 4 evaluations" in printed
+
+
+def test_ctrl_c_ends_with_its_exit_code_and_says_how_to_go_on(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = TrialLog.append
+
+    def append_and_stop(log: TrialLog, trial: Trial) -> None:
+        append(log, trial)
+        if len(log.trials) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialLog, "append", append_and_stop)
+        assert run_in(home, *TUNE, "--output-path", "stopped") == 130
+    assert "--resume continues" in " ".join(capsys.readouterr().err.split())
+    assert Adapter.from_pretrained(home / "stopped").provenance["interrupted"]
+    assert run_in(home, *TUNE, "--output-path", "stopped", "--resume") == 0
+    finished = Adapter.from_pretrained(home / "stopped")
+    assert finished.fingerprint == Adapter.from_pretrained(home / "adapter").fingerprint
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("broken"), TarotError("broken")], ids=repr)
+def test_a_search_without_a_trial_leaves_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException] | BaseException
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialLog, "append", fail)
+        with suppress(RuntimeError):
+            run_in(home, *TUNE, "--output-path", "new/place")
+    assert not (home / "new").exists()
+    assert run_in(home, *TUNE, "--output-path", "new/place") == 0
+    shutil.rmtree(home / "new")
+
+
+@pytest.mark.parametrize("option", ["--objective", "--reward"])
+def test_a_failing_function_of_the_user_leaves_nothing(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    (home / "failing.py").write_text("def fail(first, second):\n    raise KeyError('the cause')\n")
+    monkeypatch.syspath_prepend(home)
+    task = ("--tasks", "own_generate", *INCLUDE, "--num-samples", "2", "--search", "random", "--budget", "2")
+    for name, keyword in (("failing:fail", "the cause"), ("failing:nosuch", "nosuch"), ("nosuch:fail", "nosuch")):
+        assert run_in(home, "tune", *MODEL, *task, option, name, "--output-path", "failed") == 2
+        assert keyword in capsys.readouterr().err and not (home / "failed").exists()
 
 
 def test_the_older_names_of_options_tune_the_same_adapter(home: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tarot._files.paths import check_writable
-from tarot.cli.console import out
+from tarot.cli.console import err, out
 from tarot.cli.models import load
 from tarot.cli.options import (
     Address,
@@ -177,7 +177,10 @@ def tune(
     dtype: Dtype = "auto",
     batch_size: BatchSize = None,
 ) -> None:
-    """Find angles that raise a task's score on a few labelled samples, and save them as an adapter."""
+    """Find angles that raise a task's score on a few labelled samples, and save them as an adapter.
+
+    Ctrl-C saves the best so far.
+    """
     check_writable(output, folder=True)
     from tarot.objectives.task_names import check_task_names
 
@@ -191,6 +194,7 @@ def tune(
     from tarot.evaluation.ray.cluster import Resources
     from tarot.models.own_text import has_first_token
     from tarot.search.config import TaRotConfig
+    from tarot.search.folder import TRIALS
     from tarot.search.pick import check_pick
     from tarot.search.problem import check_samples
     from tarot.search.registry import default_budget
@@ -223,6 +227,8 @@ def tune(
     resources = Resources.parse(cpus, gpus, memory)
     budget = default_budget(config.search) if budget is None else budget
     check_request(config, budget=budget, output_dir=output, resume=resume)
+    if resume and not (output / TRIALS).exists():
+        raise TarotError(f"There is no search to resume in {output}.", hint="correct the path, or leave out --resume")
     check_pick(config, pick)
     if front and config.max_kl is None:
         raise TarotError("--front shows divergences, which only a search with a limit measures; set --max-kl.")
@@ -262,8 +268,10 @@ def tune(
         _print_retention(adapter, float(config.max_kl))
         if front:
             _print_front(output)
-    interrupted = ", interrupted" if adapter.provenance["interrupted"] else ""
-    out.print(f"adapter {adapter.fingerprint} in {output}{interrupted}")
+    out.print(f"adapter {adapter.fingerprint} in {output}")
+    if adapter.provenance["interrupted"]:
+        err.print("stopped before the budget was spent; the same command with --resume continues the search")
+        raise KeyboardInterrupt
 
 
 def objective_name(objective: str | None, reward: str | None) -> str:

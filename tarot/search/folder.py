@@ -1,7 +1,7 @@
 """The folder of a search: its trials, the scores of its texts, and the lock of the process that runs it."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ def open_logs(
 ) -> Iterator[SearchLogs]:
     """Lock the folder and open the logs in it; a None folder gives logs that keep nothing.
 
+    A body that raises before the first trial leaves nothing behind, unless it has kept other work in the folder.
+
     Args:
         folder: made if it is missing.
         settings: everything that decides the trials; a resumed log must have the same.
@@ -66,9 +68,19 @@ def open_logs(
     if folder is None:
         yield SearchLogs()
         return
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     with hold_lock(folder / LOCK, wait=False):
         trials = TrialLog.open(folder / TRIALS, settings, resume)
-        yield SearchLogs(trials, TextScoreLog(folder) if with_texts else None, DrawLog(folder))
+        try:
+            yield SearchLogs(trials, TextScoreLog(folder) if with_texts else None, DrawLog(folder))
+        except BaseException:
+            if not trials.trials and {path.name for path in folder.iterdir()} <= {LOCK, RECIPE, TRIALS}:
+                with suppress(OSError):  # another process has written there
+                    for path in folder.iterdir():
+                        path.unlink()
+                    for parent in missing:
+                        parent.rmdir()
+            raise
 
 
 def check_free(folder: Path, *, resume: bool) -> None:

@@ -77,7 +77,8 @@ def tune(
             and its standard error. For a configuration whose objective is `"model"`.
         serve: context manager that maps the unedited model and an adapter to what `objective` gets instead of the
             edited model, such as an engine that has loaded an exported file.
-        resume: continue the search in `output_dir`; yields exactly the trials of an uninterrupted search.
+        resume: continue the search in `output_dir`, or begin it if there is none; yields exactly the trials of an
+            uninterrupted search.
         batch_size: sequences per forward pass; None or `auto` chooses.
         pick: the trial to return instead of the best one, by its number (int), or the best within another limit of
             divergence, in nats a token (float); only with `config.max_kl`.
