@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from checkpoint import byte_model, byte_tokenizer, save_checkpoint, write_tasks
-from cli_suite import run_in
+from cli_suite import TASK, run_in
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +22,8 @@ from tarot.evaluation.results_file import load_comparisons
 from tarot.models.loaded_model import LoadedModel
 from tarot.report.results_csv import save_comparisons
 from tarot.search import config
+
+pytest_plugins = ["cli_suite"]
 
 run_grid = functools.partial(grid.run_grid, save=save_comparisons)
 
@@ -92,7 +94,9 @@ def test_each_cell_runs_once(
     assert [c.id for c in run_grid(again, output, two)] == [comparison(s).id for s in again]
     assert set(one.requests) == first
     assert set(two.requests) == second - (first - failing)
-    assert {c.id for c in load_comparisons(output)} == {comparison(s).id for s in (first - failing) | second}
+    measured = {comparison(s).id for s in (first - failing) | second}
+    assert output.exists() == bool(measured)
+    assert not measured or {c.id for c in load_comparisons(output)} == measured
 
 
 def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
@@ -244,6 +248,14 @@ def test_the_command_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "failed: model-dataless-0shot-seed0-random: " in printed.err and "Traceback" not in printed.err
     assert load_comparisons(tmp_path / "cells.json") == first
     assert not list((tmp_path / "cells.json.work").glob("*-0-0-*/tarot.json"))
+
+
+def test_a_grid_without_a_cell_leaves_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(home.iterdir())
+    bench = ("bench", "--model", "model", *TASK, "--num-samples", "400", "--output-path", "none.json")
+    assert run_in(home, *bench) == 1
+    assert "400 samples" in " ".join(capsys.readouterr().err.split())
+    assert sorted(home.iterdir()) == before
 
 
 @pytest.mark.parametrize(

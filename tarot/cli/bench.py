@@ -174,7 +174,12 @@ def bench(
         "seeds": list(dict.fromkeys(parse_seeds(seeds))),
     }
     file = output.with_suffix(f".{RECIPE}")
-    write_recipe(file, grid, f"tarot bench {shlex.quote(file.name)} --output-path FILE.json measures this grid again.")
+    again = f"tarot bench {shlex.quote(file.name)} --output-path FILE.json measures this grid again."
+
+    def save(comparisons: "Sequence[Comparison]", path: Path) -> None:
+        save_comparisons(comparisons, path)
+        write_recipe(file, grid, again)
+
     failed = []
     with ExitStack() as stack:
         bar = stack.enter_context(CellProgress(len(requests)))
@@ -193,12 +198,13 @@ def bench(
             return stack.enter_context(RayEngine(folder, resources, address)).run(missing)
 
         try:
-            comparisons = run_grid(requests, output, run, save=save_comparisons, on_start=bar.start, on_result=show)
+            comparisons = run_grid(requests, output, run, save=save, on_start=bar.start, on_result=show)
         except KeyboardInterrupt:
             bar.print("the same command continues from here")
             raise
     _print_summary(comparisons, metric)
-    out.print(f"{len(comparisons)} of {len(requests)} cells in {output}", soft_wrap=True)
+    n_measured = f"{len(comparisons)} of {len(requests)} cells"
+    out.print(f"{n_measured} in {output}" if comparisons else f"{n_measured} were measured", soft_wrap=True)
     if failed:
         raise typer.Exit(1)
 

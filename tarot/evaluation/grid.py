@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tarot._files.lock import hold_lock
+from tarot._files.paths import check_writable
 from tarot.errors import TarotError, UnknownName
 
 if TYPE_CHECKING:
@@ -150,8 +151,9 @@ def run_grid(
 
     Args:
         requests: the grid.
-        output: results file. Its comparisons stay, and those of the grid are not run again: a comparison counts as
-            there if its request, library versions, and files of model and tasks were the same.
+        output: results file, made with the first comparison. Its comparisons stay, and those of the grid are not run
+            again: a comparison counts as there if its request, library versions, and files of model and tasks were the
+            same.
         run: runs cells and yields their results, in any order.
         save: writes comparisons into the results file.
         on_start: called with the number of cells that are there.
@@ -176,7 +178,9 @@ def run_grid(
     by_digest = {comparison.request_digest: comparison for comparison in existing if comparison.request_digest}
     missing = [request for request in requests if digests[request] not in by_digest]
     on_start(len(requests) - len(missing))
-    _add(output, save)  # fails here rather than after an hour if the file cannot be written
+    check_writable(output)  # here rather than after an hour
+    if existing:
+        _add(output, save)  # its table may be missing
     for request, result in run(missing):
         if result.comparison:
             digest = digests[request]
