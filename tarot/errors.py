@@ -122,21 +122,19 @@ class UnknownName(InvalidValueError):
         kind: what the name should name, such as "task".
         name: the unknown name.
         known: the known names.
+        note: follows the hint.
 
     Example:
         >>> str(UnknownName("search", "boo", ["adam", "bo"]))
         "expected a known search, got 'boo'; did you mean 'bo'?"
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], note: str = "") -> None:
         names = sorted(known)
         nearest = get_close_matches(name, names, n=1, cutoff=0.5)
         listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-        super().__init__(
-            f"a known {kind}",
-            repr(name),
-            f"did you mean {nearest[0]!r}?" if nearest else f"known: {listed}" if listed else "none is known here",
-        )
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {listed}" if listed else "none is known here"
+        super().__init__(f"a known {kind}", repr(name), f"{hint}; {note}" if note else hint)
 
 
 class ShapeMismatch(InvalidValueError):

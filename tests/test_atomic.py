@@ -181,3 +181,10 @@ def test_a_folder_with_files_is_not_replaced(tmp_path: Path) -> None:
         (part / "new").write_bytes(b"")
     assert [each.name for each in (tmp_path / "folder").iterdir()] == ["own"]
     assert [each.name for each in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_path_below_a_file_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "x", tmp_path / "file" / "deep" / "x"):
+        with pytest.raises(FileAccessError, match=r"file is not a folder; choose another place"):
+            write_atomically(path, b"")

@@ -56,6 +56,13 @@ def test_advice_discards_no_cell_that_may_be_missing(files: Path, capsys: pytest
     assert capsys.readouterr().out.count(f"to accept an intended change: {advice}") == 1
 
 
+def test_results_of_evaluate_are_named(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (files / "evaluated.json").write_text('{"results": {}}')
+    assert run_in(files, "diff", "evaluated.json", "evaluated.json") == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "tarot evaluate" in error and "tarot compare" in error
+
+
 def test_results_of_a_reward_are_named(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_in(files, "diff", "old.json", "rewards.json") == 2
     (line,) = capsys.readouterr().err.splitlines()

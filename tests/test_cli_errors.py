@@ -22,6 +22,7 @@ LOADING = [
     (("export", *MERGE, "--output-path", "x.gguf", "--to", "gguf"), "tarot merge"),
     (("import", "--model", "model", "--from-peft", "tasks", *NEW), "PEFT"),
     (("compose", "adapter", "--strength", "nan", *NEW), "strength"),
+    ((*TUNE, *NEW, "--layers", "4-60"), "got 4-60"),
     (("tune", *MODEL, *TASK, "--output-path", "x" * 300), "File name too long"),
 ]
 
@@ -175,6 +176,7 @@ EARLY = [
     (("report", "bench.json", "--output-path", ""), "''"),
     (("report", "bench.json", *NEW, "--analysis", "nowhere"), "nowhere"),
     (("report", "", *NEW), "''"),
+    (("report", "bench.json", "--output-path", "adapter"), "adapter with files in it"),
     (("merge", *MERGE, "--output-path", ""), "''"),
     (("merge", *MERGE, "--output-path", "tasks/train.jsonl"), "'tasks/train.jsonl'"),
     (("merge", *MERGE, *NEW, "--shard-size", "big"), "big"),

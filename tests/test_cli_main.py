@@ -114,7 +114,7 @@ def test_choices_are_those_of_the_library() -> None:
     """They are typed again in `tarot.cli`, which must not import the libraries that know them."""
     assert set(SearchName) == set(get_args(recipe._Search)) == set(own_searches())
     assert set(get_args(get_args(get_args(options.Space)[0])[0])) == set(SPACES)
-    assert set(get_args(get_args(options.MetricName)[0])) == set(METRICS)
+    assert set(options.METRIC_NAMES) == set(METRICS)
     assert get_args(get_args(options.Engine)[0]) == ENGINES
     assert set(get_args(get_args(options.Dtype)[0])) == {"auto", *DTYPES}
     assert get_args(get_args(get_args(options.DeviceMap)[0])[0]) == DEVICE_MAPS
@@ -225,6 +225,8 @@ def test_any_other_limit_is_quoted(text: str) -> None:
     [
         (("evalute",), "evalute", "tarot"),
         (("--verion",), "--verion", "tarot"),
+        (("tnue",), "Did you mean 'tune'? Try", "tarot"),
+        (("compare", "--metric", "f2"), "greedy_f1, greedy_acc, f1, acc", "tarot compare"),
         (("tune", "--tasks", "a,b"), "one task", "tarot tune"),
         (("tune", "--num-fewshot"), "--num-fewshot", "tarot tune"),
         (("tune", "--modle", "x"), "--modle", "tarot tune"),

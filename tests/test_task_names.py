@@ -80,6 +80,11 @@ def test_the_error_suggests_the_nearest_name(tmp_path: Path, name: str, nearest:
         check_task_names([name], tmp_path)
 
 
+def test_the_error_for_a_name_like_no_other_names_the_option_for_own_tasks() -> None:
+    with pytest.raises(UnknownName, match=r"known: .*--include-path"):
+        check_task_names(["qqqqqq"])
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -189,6 +189,15 @@ def test_other_settings_are_named(tmp_path: Path) -> None:
         TrialLog.open(path, {"seed": 4, "search": "random", "layers": (0, 1), "task": "a"}, resume=True)
 
 
+def test_settings_of_which_only_a_digest_is_known_are_named_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "trials.jsonl"
+    digests = ("prompts", "retained", "shapes", "weights")
+    TrialLog.open(path, dict.fromkeys(digests, "0a1b"), resume=False)
+    for name in digests:
+        with pytest.raises(TarotError, match=r"got other [a-z ]+; resume"):
+            TrialLog.open(path, {**dict.fromkeys(digests, "0a1b"), name: "2c3d"}, resume=True)
+
+
 def test_reading_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TarotError, match="No such file"):
         TrialLog.read(tmp_path / "none.jsonl")

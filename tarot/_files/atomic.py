@@ -39,9 +39,10 @@ def replace_file(path: Path) -> Iterator[Path]:
             yield part
     except OSError as error:
         reason = error.strerror or str(error)
-        raise FileAccessError(
-            f"{path} cannot be written: {reason}", hint="free space or choose another place"
-        ) from error
+        if blocking := next((parent for parent in path.parents if os.path.isfile(parent)), None):
+            reason = f"{blocking} is not a folder"
+        hint = "free some space" if error.errno == errno.ENOSPC else "choose another place"
+        raise FileAccessError(f"{path} cannot be written: {reason}", hint=hint) from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -112,7 +112,7 @@ def main() -> Any:
         # An option without its argument is found before there is a context; the command is the first argument then.
         command = error.ctx.command_path if error.ctx else " ".join(["tarot", *sys.argv[1:2]])
         message = error.format_message().rstrip(".").replace(": Value error, ", ": ", 1)  # pydantic's name for it
-        _fail(f"{message}. Try `{command} -h`.")
+        _fail(f"{message}{'' if message.endswith('?') else '.'} Try `{command} -h`.")
     except OSError as error:  # for example a folder that may not be entered, or a name that is too long
         _fail(f"expected files and folders that can be read and written, got {error}")
     except typer.Abort:

@@ -66,6 +66,16 @@ def read_by(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 limit, batch_size, max_kl = read_by(parse_limit), read_by(parse_batch_size), read_by(parse_max_kl)
 
 
+METRIC_NAMES = ("greedy_f1", "greedy_acc", "f1", "acc")
+
+
+def metric(text: str) -> str:
+    """Read the name of a metric. A choice of click would list the names with hyphens."""
+    if (name := text.replace("-", "_")) not in METRIC_NAMES:
+        raise typer.BadParameter(f"expected a metric among {', '.join(METRIC_NAMES)}, got {text!r}")
+    return name
+
+
 def trial_or_kl(text: str) -> int | float:
     """Read the number of a trial, or a divergence in nats, which has a decimal point."""
     with suppress(ValueError):
@@ -140,9 +150,10 @@ AdapterReferences = Annotated[
 ]
 NewFolder = Annotated[Path, output_path_option(metavar="DIR", help="New folder to write.")]
 MetricName = Annotated[
-    Literal["greedy_f1", "greedy_acc", "f1", "acc"],
+    str,
     output_option(
         "--metric",
+        parser=metric,
         metavar="NAME",
         help="Score of the answers: weighted F1 or accuracy of the greedy answer (greedy_f1, greedy_acc), or of the "
         "likeliest choice (f1, acc).",

@@ -9,6 +9,7 @@ from tarot._files.paths import check_writable
 from tarot.cli.console import out
 from tarot.cli.options import MetricName, output_option, output_path_option, path
 from tarot.cli.progress import announce
+from tarot.errors import TarotError
 
 
 def report(
@@ -16,7 +17,7 @@ def report(
         list[Path],
         typer.Argument(parser=path, metavar="RESULTS...", help="Files that `tarot compare` or `tarot bench` wrote."),
     ],
-    output: Annotated[Path, output_path_option(metavar="DIR", help="Folder for the page.")],
+    output: Annotated[Path, output_path_option(metavar="DIR", help="Folder for the page, new or of an earlier page.")],
     metric: MetricName = "greedy_f1",
     analysis: Annotated[
         list[Path] | None,
@@ -34,6 +35,9 @@ def report(
     The numbers behind tables and figures are written beside it as CSV files.
     """
     check_writable(output, folder=True)
+    # A page replaces and removes files by their names, which may be those of other commands.
+    if output.is_dir() and any(output.iterdir()) and not (output / "index.html").exists():
+        raise TarotError("an empty folder, or one with a page", f"{output} with files in it", "choose another folder")
     announce("report")
     from tarot.evaluation.reward_results import load_results
     from tarot.report.page import write_report

@@ -80,5 +80,6 @@ def select_layers(spec: int | float | Iterable[int], n_layers: int) -> tuple[int
     layers = sorted(set(spec))
     missing = [layer for layer in layers if not 0 <= layer < n_layers]
     if missing or not layers:
-        raise InvalidValueError(f"layers from 0 to {n_layers - 1}", ", ".join(map(str, missing)) or "none")
+        got = format_layers(tuple(missing)) if len(missing) > 1 else str(*missing) or "none"
+        raise InvalidValueError(f"layers from 0 to {n_layers - 1}", got)
     return tuple(layers)

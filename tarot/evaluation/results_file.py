@@ -50,6 +50,9 @@ def open_results(path: str | Path) -> Iterator[dict[str, Any]]:
         content = parse_json(read_file(Path(path)), infinite=True)
         if not isinstance(content, dict):
             raise ValueError(f"{type(content).__name__} instead of an object")
+        if "format" not in content and "results" in content:
+            hint = "tarot compare and tarot bench write comparisons"
+            raise TarotError(f"{path} holds results of tarot evaluate or lm-eval, not comparisons.", hint=hint)
         version = content.get("format")
         if type(version) is not int:
             raise ValueError(f"format: {short(version)} is not an integer")

@@ -99,7 +99,8 @@ def unknown_task_error(name: str, own_names: Iterable[str], other_names: Iterabl
     nearest = get_close_matches(name, own_names, n=1, cutoff=_MIN_SIMILARITY) or get_close_matches(
         name, list(other_names), n=1, cutoff=0.8
     )
-    return UnknownName("task", name, nearest or own_names)
+    note = "" if nearest else "a task in a folder of yours needs --include-path (include_path=)"
+    return UnknownName("task", name, nearest or own_names, note)
 
 
 def task_names_in(folder: Path, broken: list[TarotError] | None = None) -> set[str]:

@@ -258,12 +258,24 @@ def _settings(path: Path, line: bytes) -> dict[str, Any]:
     return header["settings"]
 
 
+_DIGESTS = {
+    "prompts": "other samples or prompts",
+    "retained": "other retained prompts",
+    "shapes": "other projections of the model",
+    "weights": "other weights of the model",
+}
+"""What it means that a setting differs of which only a digest is known."""
+
+
 def _check_same_settings(path: Path, logged: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
     differing = [key for key in sorted({*logged, *requested}) if logged.get(key) != requested.get(key)]
     if differing:
         raise TarotError(
             f"the settings that {path} was started with",
-            ", ".join(f"{key} {short(requested.get(key))} instead of {short(logged.get(key))}" for key in differing),
+            ", ".join(
+                _DIGESTS.get(key) or f"{key} {short(requested.get(key))} instead of {short(logged.get(key))}"
+                for key in differing
+            ),
             "resume with the same, or choose another folder",
         )
 
