@@ -14,6 +14,7 @@ from tarot.errors import InvalidValueError, TarotError
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.samples import Sample
 from tarot.search import cross_validation
+from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
 from tarot.search.cross_validation import CROSS_VALIDATION_FILE, cross_validate, split_in_halves
 from tarot.search.loop import run_search
@@ -65,17 +66,18 @@ def test_the_edit_is_the_identity_where_halves_do_not_help(
     assert adapter.provenance["trials"] == (4 if helps else 1)
     assert adapter.provenance["budget"] == 12
     assert adapter.provenance["cross_validation"]["base"] == -2.0
+    # A larger budget may be refused where a smaller one was not.
+    monkeypatch.setattr("tarot.search.tune.cross_validate", lambda *args, **options: {"base": -2.0, "edited": -3.0})
+    resumed = tune(*loaded, CONFIG, budget=15, include_path=tasks_folder, output_dir=tmp_path, resume=True)
+    assert not resumed.angles.any()
 
 
 def test_the_search_on_all_samples_is_unchanged_by_it(loaded: LoadedModel, tasks_folder: Path) -> None:
     phases: list[str] = []
 
-    class Phases:
+    class Phases(Callback):
         def on_phase(self, phase: str) -> None:
             phases.append(phase)
-
-        def __getattr__(self, name: str) -> object:
-            return lambda *args, **options: None
 
     plain = tune(*loaded, replace(CONFIG, cross_validate=False), budget=12, include_path=tasks_folder)
     checked = tune(*loaded, CONFIG, budget=12, include_path=tasks_folder, callbacks=[Phases()])
@@ -104,6 +106,7 @@ def test_an_interrupted_run_keeps_the_first_half(
     assert len(calls) == 3  # the first half was not searched again
     assert cross_validate(problem, budget=9, folder=tmp_path) == expected
     assert len(calls) == 3
+    assert cross_validate(problem, budget=6, folder=tmp_path) == cross_validate(problem, budget=6) != expected
     (tmp_path / CROSS_VALIDATION_FILE).write_text('[{"base": "x"}]')
     assert cross_validate(problem, budget=9, folder=tmp_path) == expected
 

@@ -60,13 +60,13 @@ def test_a_terminal_has_one_bar_for_the_current_step() -> None:
     ],
 )
 def test_why_a_search_ended(spent: int, fitted: bool, interrupted: bool, reason: str) -> None:
-    provenance = {"spent": spent, "fitted": fitted, "interrupted": interrupted, "trials": spent // 3}
-    assert why_ended(provenance, 120, 3) == f"{reason} evaluations"
+    provenance = {"spent": spent, "fitted": fitted, "interrupted": interrupted, "trials": spent // 3, "budget": 120}
+    assert why_ended(provenance, 3) == f"{reason} evaluations"
 
 
 def test_a_search_that_cross_validation_refused_says_so() -> None:
-    provenance = {"spent": 3, "fitted": False, "interrupted": False, "trials": 1, "cross_validation": {"first": []}}
-    assert why_ended(provenance, 9, 3) == "cross-validation refused the edit after 3 of 9 evaluations"
+    provenance = {"spent": 3, "fitted": False, "interrupted": False, "trials": 1, "budget": 9, "cross_validation": {}}
+    assert why_ended(provenance, 3) == "cross-validation refused the edit after 3 of 9 evaluations"
 
 
 def test_an_early_stop_ends_complete_and_says_why(home: os.PathLike[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from after_trial import AfterTrial
 from checkpoint import byte_model, byte_tokenizer, save_checkpoint, write_tasks
 from cli_suite import run_in
@@ -23,7 +25,7 @@ from tarot.models.loaded_model import LoadedModel
 from tarot.search import SearchResult, Trial, trial_cost
 from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
-from tarot.search.folder import TRIALS, read_curve, read_trials
+from tarot.search.folder import RECIPE, TRIALS, read_curve, read_trials
 from tarot.search.retention import Retention
 from tarot.search.tune import check_request, tune
 
@@ -227,6 +229,35 @@ def test_ctrl_c_keeps_the_best_so_far(tmp_path: Path, loaded: LoadedModel, tasks
     assert Adapter.from_pretrained(tmp_path).fingerprint == adapter.fingerprint
     finished = tune(*loaded, CONFIG, **options, resume=True)
     assert not finished.provenance["interrupted"] and len(read_trials(tmp_path)) == 9
+
+
+def test_the_recipe_gives_the_adapter_that_is_beside_it(tmp_path: Path, loaded: LoadedModel, tasks: Path) -> None:
+    """After Ctrl-C, and after more, less or failed work in the folder."""
+    output, repeats = tmp_path / "out", count()
+
+    def work(budget: int, folder: Path = output, *, stop: BaseException | None = None) -> Adapter:
+        def end(trial: Trial, result: SearchResult) -> None:
+            if stop and trial.index == budget - 2:
+                raise stop
+
+        options: dict[str, Any] = {"include_path": tasks, "resume": folder.exists(), "callbacks": [AfterTrial(end)]}
+        return tune(*loaded, CONFIG, budget=budget, output_dir=folder, **options)
+
+    def check(budget: int) -> None:
+        recipe = yaml.safe_load((output / RECIPE).read_text())
+        again = work(recipe["budget"], tmp_path / f"repeat {next(repeats)}")
+        assert again.fingerprint == Adapter.from_pretrained(output).fingerprint
+        assert recipe["budget"] == budget
+
+    work(4, stop=KeyboardInterrupt())
+    check(3)
+    work(12)
+    check(12)
+    assert work(2).provenance["budget"] == 12
+    check(12)
+    with pytest.raises(RuntimeError, match="went away"):
+        work(16, stop=RuntimeError("the machine went away"))
+    check(12)
 
 
 KILLED = """

@@ -137,14 +137,14 @@ def trial_progress(budget: int, search: str) -> "Iterator[Callback]":
                 if adapter is not None:
                     if not adapter.provenance["interrupted"]:
                         show(step, budget, budget)
-                    show.print(why_ended(adapter.provenance, budget, trial_cost(search)))
+                    show.print(why_ended(adapter.provenance, trial_cost(search)))
 
         yield ShowProgress()
 
 
-def why_ended(provenance: Any, budget: int, cost: int) -> str:
+def why_ended(provenance: Any, cost: int) -> str:
     """Return why a search ended, and after how many evaluations."""
-    spent = provenance["spent"]
+    spent, budget = provenance["spent"], provenance["budget"]
     if provenance["interrupted"]:
         reason = "interrupted"
     elif spent + cost > budget:

@@ -16,7 +16,7 @@ import torch
 from typing_extensions import TypedDict
 
 from tarot._files.atomic import write_atomically
-from tarot._files.strict_json import Number, parse_json, read_file, validate
+from tarot._files.strict_json import Count, Number, parse_json, read_file, validate
 from tarot.edit.sites import angle_mask
 from tarot.errors import TarotError
 from tarot.objectives.answers import AnswerObjective
@@ -37,6 +37,12 @@ class HalfScores(TypedDict):
     edited: Number
 
 
+class _Half(HalfScores):
+    """A kept half, with the budget of its search."""
+
+    budget: Count
+
+
 def cross_validate(
     problem: Problem, *, budget: int, folder: Path | None = None, callbacks: Sequence[Callback] = ()
 ) -> HalfScores:
@@ -45,7 +51,8 @@ def cross_validate(
     Args:
         problem: what is searched, with labelled answers.
         budget: evaluations of each of the two searches.
-        folder: keeps the score of each half as soon as it is known, and has those of an earlier run; None keeps none.
+        folder: keeps the score of each half as soon as it is known, and has those of an earlier run with the same
+            budget; None keeps none.
         callbacks: told when a half begins.
 
     Raises:
@@ -59,7 +66,7 @@ def cross_validate(
         ['base', 'edited']
     """
     path = folder / CROSS_VALIDATION_FILE if folder else None
-    scores = _read(path)
+    scores = _read(path, budget)
     halves = split_in_halves(problem.samples)
     for searched, answered in (halves, halves[::-1])[len(scores) :]:
         for callback in callbacks:
@@ -67,7 +74,7 @@ def cross_validate(
         half = _validate_half(problem, searched, answered, budget)
         if not all(map(math.isfinite, (half["base"], half["edited"]))):
             raise TarotError("finite log-probabilities in cross-validation", "none", "try --dtype float32")
-        scores.append(half)
+        scores.append({**half, "budget": budget})
         if path:
             write_atomically(path, (json.dumps(scores, indent=1) + "\n").encode())
     first, second = scores
@@ -119,12 +126,12 @@ def _objective(problem: Problem, samples: Sequence[Sample], answer_score: str) -
     )
 
 
-def _read(path: Path | None) -> list[HalfScores]:
-    """Return the halves that an earlier run kept; a damaged file counts as none."""
+def _read(path: Path | None, budget: int) -> list[_Half]:
+    """Return the halves that an earlier run with this budget kept; a damaged file counts as none."""
     if path is None or not path.exists():
         return []
     try:
-        scores: list[HalfScores] = validate(list[HalfScores], parse_json(read_file(path)))
+        scores: list[_Half] = validate(list[_Half], parse_json(read_file(path)))
     except (OSError, ValueError):
         return []
-    return scores[:2]
+    return scores[:2] if all(half["budget"] == budget for half in scores) else []

@@ -74,7 +74,7 @@ def search_provenance(
         loaded: the model that was edited.
         problem: what was searched.
         result: its trials.
-        budget: evaluations that the search was given. A resumed search may have spent more before.
+        budget: evaluations that the search was given, at least those of its trials.
         other_seconds: what the search took besides its trials.
         limit: what was retained, and how far the edit may diverge there; None for no limit.
         pick: which other trial than the best was requested, as for `tune`.
@@ -85,7 +85,7 @@ def search_provenance(
         "model_weights": weights_fingerprint(loaded.model),
         "dtype": loaded.dtype,
         **problem.config.to_dict(),
-        "budget": max(budget, result.spent),
+        "budget": budget,
         "chat_template": problem.template is not None,
         **problem.prompt_notes,
         "coordinates": len(result.identity.x),

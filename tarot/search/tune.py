@@ -1,12 +1,14 @@
 """Tune an edit: from a model and a task to an adapter."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import count
 from pathlib import Path
 from reprlib import repr as short
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +30,7 @@ from tarot.search.config import TaRotConfig
 from tarot.search.cross_validation import cross_validate
 from tarot.search.divergence_log import DivergenceLog
 from tarot.search.folder import RECIPE, SearchLogs, check_free, open_logs
+from tarot.search.kl_limit import Choice
 from tarot.search.loop import SearchResult, run_search
 from tarot.search.pick import check_pick, pick_trial
 from tarot.search.policy_gradient import PATIENCE
@@ -127,14 +130,13 @@ def tune(
             callbacks, problem.config, model=loaded.reference, budget=budget, resumed=logs.logged_trials
         ) as finish,
     ):
-        if folder:
-            _write_recipe(folder / RECIPE, loaded, problem.config, budget, include_path, pick)
+        budget = max(budget, len(logs.logged_trials) * trial_cost(config.search))
         n_logged, other_seconds = len(logs.logged_trials), read_other_seconds(folder) if folder else 0.0
-        halves, allowed = None, budget
+        halves, refused = None, False
         if config.cross_validate:
             halves = cross_validate(problem, budget=budget, folder=folder, callbacks=callbacks)
-            if not halves["edited"] > halves["base"]:
-                allowed = trial_cost(config.search)  # pays for the identity alone
+            refused = not halves["edited"] > halves["base"]
+        allowed = trial_cost(config.search) if refused else budget  # the former pays for the identity alone
         limit = None
         if config.max_kl is not None and retained:
             # A resumed search that is complete measures nothing, so the contexts may not have to be read.
@@ -146,6 +148,8 @@ def tune(
             raise TarotError(
                 "a finite score in some trial", f"none in {n}", "try --dtype float32, or a smaller --bound"
             )
+        if refused:  # the log may have trials of a smaller budget, which was not refused
+            result = replace(result, choice=Choice(result.identity, 0.0))
         if pick is not None and limit is not None:
             result = pick_trial(result, limit, pick)
         other_seconds += max(0.0, perf_counter() - started - trial_seconds(result.trials[n_logged:]))
@@ -155,7 +159,9 @@ def tune(
             search_provenance(loaded, problem, result, budget, other_seconds, limit, pick, halves),
         )
         if folder:
+            (folder / RECIPE).unlink(missing_ok=True)  # the recipe there gives the adapter that was there
             adapter.save_pretrained(folder)
+            _write_recipe(folder / RECIPE, loaded, problem.config, adapter.provenance, include_path, pick)
         finish(adapter)
         return adapter
 
@@ -252,23 +258,25 @@ def _write_recipe(
     path: Path,
     loaded: LoadedModel,
     config: TaRotConfig,
-    budget: int,
+    provenance: Mapping[str, Any],
     include_path: str | Path | None,
     pick: int | float | None,
 ) -> None:
-    """Write the file with which `tarot tune` repeats a search."""
+    """Write the file with which `tarot tune` makes the same adapter again; of an interrupted search, its part."""
+    interrupted, budget = provenance["interrupted"], provenance["budget"]
     settings = {
         "model": loaded.reference,
         "dtype": loaded.dtype,
         "include_path": None if include_path is None else str(include_path),
-        "budget": budget,
+        "budget": provenance["spent"] if interrupted else budget,
         **config.to_dict(),
         "max_kl": "none" if config.max_kl is None else config.max_kl,
         "pick": pick,
     }
     if is_reward(config.objective):  # as an option, --objective MODULE:FUNCTION is a function of the edited model
         settings["reward"] = settings.pop("objective")
-    write_recipe(path, settings, f"tarot tune {path.name} --output-path NEW repeats this search.")
+    stopped = f", which was interrupted before its budget of {budget}" * interrupted
+    write_recipe(path, settings, f"tarot tune {path.name} --output-path NEW repeats this search{stopped}.")
 
 
 def _make_value_and_grad(
