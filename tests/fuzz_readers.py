@@ -56,8 +56,8 @@ from tarot.edit.sites import find_sites
 from tarot.errors import TarotError, printable
 from tarot.evaluation import regression as gate
 from tarot.evaluation import results_file, reward_results
-from tarot.evaluation.as_tuned import config_of, kept_limit
-from tarot.evaluation.command import edit_options, not_repeated
+from tarot.evaluation.as_tuned import config_of, edit_settings, kept_limit
+from tarot.evaluation.command import not_repeated
 from tarot.evaluation.compare_rewards import reward_of
 from tarot.evaluation.held_out import HeldOut
 from tarot.evaluation.results import Arm, Comparison
@@ -125,7 +125,7 @@ def _read_adapter(folder: Path, rng: random.Random) -> object:
     adapter.scaled(0.5).save_pretrained(folder / "again")
     assert Adapter.from_pretrained(folder / "again").tasks == adapter.tasks
     format_model_card(json.loads((folder / "again" / METADATA).read_bytes()), "owner/name")
-    edit_options(adapter), not_repeated(adapter), kept_limit(adapter)
+    edit_settings(adapter), not_repeated(adapter), kept_limit(adapter)
     if adapter.gate:
         with adapter.apply(model()):
             pass

@@ -18,7 +18,8 @@ from tarot.cli.main import app
 from tarot.cli.tune import objective_name
 from tarot.edit.fingerprint import weights_fingerprint
 from tarot.edit.layers import parse_layers
-from tarot.evaluation.command import edit_options, not_repeated, repeat_command
+from tarot.evaluation.as_tuned import edit_settings
+from tarot.evaluation.command import not_repeated, repeat_command
 from tarot.evaluation.compare import compare
 from tarot.evaluation.grid import parse_shots
 from tarot.models.loaded_model import LoadedModel
@@ -99,23 +100,24 @@ def test_the_cli_reads_the_printed_commands(
 
 
 @pytest.mark.parametrize(
-    ("change", "expected"),
+    "change",
     [
-        ({}, ""),
-        ({"num_fewshot": 2, "seed": 3, "max_kl": None}, ""),  # these are fields of a comparison
-        ({"layers": (0, 2), "bound": 0.5}, "--layers 0,2 --bound 0.5"),
-        ({"rotation": "givens", "sites": "mlp"}, "--sites mlp --rotation givens"),
-        ({"apply_chat_template": False}, "--no-chat"),
-        ({"retain": ("synth_color",)}, "--retain synth_color"),
-        ({"search": "bo", "trials_per_step": 2}, "--trials-per-step 2"),
+        {},
+        {"layers": (0, 2), "bound": 0.5},
+        {"rotation": "givens", "sites": "mlp"},
+        {"apply_chat_template": False},
+        {"retain": ("synth_color",)},
+        {"search": "bo", "trials_per_step": 2},
     ],
 )
-def test_options_of_the_edit_that_are_no_fields_of_a_comparison(change: dict[str, Any], expected: str) -> None:
-    provenance = {**TaRotConfig(**{"task": "own_choice", **change}).to_dict(), "budget": 7}
-    edit: Any = SimpleNamespace(provenance=provenance, has_other_weights=lambda model: False)
-    assert edit_options(edit) == expected
-    provenance |= {"pick": "3", "pruned": {"keep": 0.25}, "gate": {"layer": 0}}
-    assert edit_options(edit) == f"{expected} --pick 3, prune --keep 0.25, gate".strip()
+def test_settings_of_the_edit_that_are_no_fields_of_a_comparison(change: dict[str, Any]) -> None:
+    fields = {"num_fewshot": 2, "seed": 3, "num_samples": 9}
+    provenance = {**TaRotConfig(**{"task": "own_choice", **fields, **change}).to_dict(), "budget": 7}
+    edit: Any = SimpleNamespace(provenance=provenance)
+    expected = {name: value for name, value in change.items() if name != "search"}
+    assert edit_settings(edit) == expected
+    provenance |= {"pick": "3", "pruned": {"keep": 0.25, "before": {"keep": 0.5}}, "gate": {"layer": 0}}
+    assert edit_settings(edit) == {**expected, "pick": "3", "keep": (0.5, 0.25), "gate": True}
 
 
 def test_the_command_repeats_the_comparison(loaded: LoadedModel, folder: Path) -> None:
@@ -167,10 +169,15 @@ def test_the_command_makes_the_edit_that_was_measured(loaded: LoadedModel, folde
     again = replace(edit, provenance={**provenance, "pruned": {"keep": 0.9, "before": {"keep": 0.95, "before": None}}})
     assert not_repeated(again) == "pruned more than once" and not not_repeated(replace(edit, provenance=provenance))
     stopped = replace(edit, provenance={**edit.provenance, "interrupted": True, "spent": 2})
-    assert not_repeated(stopped.scaled(0.5)) == "its search stopped after 2 of 3 evaluations, scaled by 0.5"
+    scaled = stopped.scaled(0.5).scaled(0.5)
+    assert not_repeated(scaled) == "its search stopped after 2 of 3 evaluations, scaled by 0.25"
+    assert edit_settings(scaled) == {"scale": 0.25, "stopped_after": 2}
     stopped = replace(stopped, provenance={**stopped.provenance, "bound": 0.5})
     compared = compare(loaded.model, loaded.tokenizer, stopped, include_path=folder, limit=2)
-    assert compared.not_repeated.startswith("its search stopped") and compared.options == "--bound 0.5"
+    assert compared.not_repeated.startswith("its search stopped") and compared.settings == {
+        "bound": 0.5,
+        "stopped_after": 2,
+    }
 
 
 def test_the_command_tunes_on_the_model_that_the_adapter_was_tuned_on(loaded: LoadedModel, folder: Path) -> None:

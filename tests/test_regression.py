@@ -317,21 +317,28 @@ def test_a_repeated_document_is_matched_in_order() -> None:
 
 
 def test_another_limit_of_divergence_is_another_setting() -> None:
-    then, now = comparison([True] * 20), comparison([True] * 20, max_kl=0.01, not_repeated="scaled by 0.3")
+    then, now = comparison([True] * 20), comparison([True] * 20, max_kl=0.01, settings={"scale": 0.3})
     missing, new = sorted(check_regressions([then], [now], TOLERANCE), key=lambda verdict: not verdict.failed)
-    assert missing.failed and "limit of KL none then, 0.01 now" in missing.reasons
-    assert "changes after the search none then, scaled by 0.3 now" in missing.reasons
+    assert missing.failed and "limit of KL not set then, 0.01 now" in missing.reasons
+    assert "scale not set then, 0.3 now" in missing.reasons
     assert not new.failed
     assert failed(check_regressions([now], [now], TOLERANCE)) == [False]
 
 
 @pytest.mark.parametrize(
-    "change", [{"layers": (0,)}, {"options": "--no-chat"}, {"not_repeated": "scaled by 0.5"}], ids=str
+    "change", [{"layers": (0,)}, {"settings": {"apply_chat_template": False}}, {"settings": {"scale": 0.5}}], ids=str
 )
 def test_another_edit_of_other_settings_is_another_comparison(change: dict[str, object]) -> None:
     then, now = comparison([True] * 20), comparison([True] * 20, **change)
     assert sorted(failed(check_regressions([then], [now], TOLERANCE))) == [False, True]
     assert failed(check_regressions([now], [now], TOLERANCE)) == [False]
+
+
+def test_words_and_commands_are_no_part_of_the_identity() -> None:
+    settings = {"bound": 0.5, "keep": (0.9,)}
+    then = comparison([True] * 20, not_repeated="pruned more than once", command="tarot a", settings=settings)
+    now = replace(then, not_repeated="pruned twice", command="tarot b", settings=dict(reversed(settings.items())))
+    assert failed(check_regressions([then], [now], TOLERANCE)) == [False]
 
 
 def test_an_arm_that_is_no_longer_measured_fails() -> None:

@@ -11,6 +11,7 @@ from tarot.errors import TarotError, UnknownName
 from tarot.evaluation.changes import changed_rows
 from tarot.evaluation.metrics import METRICS
 from tarot.evaluation.results import EDITED, OUTSIDE, SEARCH_SETTINGS, ZERO_SHOT, Arm, Comparison, search_labels
+from tarot.evaluation.scored_comparison import score_comparisons
 
 QUOTED = "\N{LEFT DOUBLE QUOTATION MARK}maybe so\N{RIGHT DOUBLE QUOTATION MARK}"
 CHOICES = st.integers(OUTSIDE, 2)
@@ -124,3 +125,12 @@ def test_every_setting_is_part_of_the_identity() -> None:
         value = getattr(one, name)
         other = replace(one, **{name: value + 1 if isinstance(value, int) else "other"})
         assert other.identity != one.identity and search_labels([one, other])[0] != search_labels([one, other])[1]
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["bound", "gate", "scale"]), st.sampled_from([0.5, 2.0])), min_size=1))
+def test_settings_of_the_edit_are_part_of_identity_and_label(settings: list[dict[str, float]]) -> None:
+    comparisons = [comparison([True], settings=each) for each in settings]
+    distinct = len({tuple(sorted(each.items())) for each in settings})
+    assert len({each.identity for each in comparisons}) == len(set(search_labels(comparisons))) == distinct
+    scored = score_comparisons(comparisons)  # sorts by them
+    assert len({each.setting for each in scored}) == distinct

@@ -19,6 +19,16 @@ from tarot.evaluation.results_file import comparisons_to_json, load_comparisons
     digest=st.text("0123456789abcdef"),
     right=st.lists(st.booleans(), min_size=1, max_size=5),
     held_out=st.none() | st.builds(HeldOut, st.integers(0, 9), *[st.floats(0, 9)] * 4),
+    settings=st.dictionaries(
+        st.sampled_from(["bound", "gate", "keep", "layers"]),
+        st.none()
+        | st.booleans()
+        | st.integers(0, 9)
+        | st.floats(-9, 9)
+        | st.text()
+        | st.just((0, 2))
+        | st.just((0.5,)),
+    ),
 )
 def test_what_is_written_is_read_again(
     tmp_path_factory: pytest.TempPathFactory,
@@ -26,11 +36,15 @@ def test_what_is_written_is_read_again(
     digest: str,
     right: list[bool],
     held_out: HeldOut | None,
+    settings: dict[str, object],
 ) -> None:
-    written = comparison(right, curves={"bo": tuple(curve)}, request_digest=digest, held_out=held_out)
+    written = comparison(
+        right, curves={"bo": tuple(curve)}, request_digest=digest, held_out=held_out, settings=settings
+    )
     path = tmp_path_factory.mktemp("results") / "cells.json"
     path.write_text(comparisons_to_json([written]), encoding="utf-8")
-    assert load_comparisons(path) == [written]
+    (read,) = load_comparisons(path)
+    assert read == written and read.identity == written.identity
 
 
 def test_the_file_keeps_its_names() -> None:

@@ -1,5 +1,6 @@
 """Evaluate an adapter's task as the adapter was tuned: with the same shots, chat template and seed."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.evaluation.evaluate import check_tasks, evaluate
+from tarot.evaluation.results import SettingValue
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.black_box import is_black_box
 from tarot.objectives.text_generation import fork_torch_seed
@@ -42,6 +44,50 @@ def kept_limit(adapter: Adapter) -> float:
     limit, retention = config_of(adapter).max_kl, adapter.provenance.get("retention")
     kl = retention.get("kl") if isinstance(retention, Mapping) else None
     return float(limit) if limit is not None and isinstance(kl, float | int) and kl <= float(limit) else 0.0
+
+
+def edit_settings(adapter: Adapter) -> dict[str, SettingValue]:
+    """Return how an adapter was made, where that is not the default and not a field of a comparison.
+
+    Returns:
+        Fields of the configuration; `pick`; `keep`, the share of the gain that each pruning kept; `gate`; `scale`, the
+        factor of the angles; and `stopped_after`, the evaluations of an interrupted search.
+
+    Example:
+        >>> edit_settings(adapter.scaled(0.5))
+        {'scale': 0.5}
+    """
+    provenance: Mapping[str, Any] = adapter.provenance
+    settings: dict[str, SettingValue] = {
+        name: value for name, value in config_of(adapter).changed().items() if name not in _FIELDS
+    }
+    if "pick" in provenance:
+        settings["pick"] = str(provenance["pick"])
+    if kept := kept_shares(provenance):
+        settings["keep"] = kept
+    if provenance.get("gate"):
+        settings["gate"] = True
+    if (scale := scale_of(provenance)) != 1:
+        settings["scale"] = scale
+    if provenance.get("interrupted"):
+        settings["stopped_after"] = int(provenance.get("spent", 0))
+    return settings
+
+
+# Fields of the configuration that are fields of a comparison.
+_FIELDS = ("task", "num_samples", "num_fewshot", "seed", "space", "search", "objective", "max_kl")
+
+
+def kept_shares(provenance: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return the share of the gain that each pruning of an adapter kept, in order."""
+    pruned = provenance.get("pruned")
+    return (*kept_shares({"pruned": pruned.get("before")}), float(pruned["keep"])) if pruned else ()
+
+
+def scale_of(provenance: Mapping[str, Any]) -> float:
+    """Return the factor by which an adapter's angles were scaled after its search; 1 if they were not."""
+    parents = provenance.get("parents", ())
+    return math.prod(float(parent["strength"]) * scale_of(parent["provenance"]) for parent in parents)
 
 
 def evaluation_shots(config: TaRotConfig) -> int:

@@ -7,10 +7,9 @@ from typing import Any
 
 from tarot.edit.adapter import Adapter
 from tarot.edit.layers import format_layers
-from tarot.evaluation.as_tuned import config_of
+from tarot.evaluation.as_tuned import config_of, kept_shares, scale_of
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.rewards import is_reward
-from tarot.search.config import TaRotConfig
 
 
 def repeat_command(
@@ -64,44 +63,22 @@ def not_repeated(adapter: Adapter) -> str:
     provenance, notes = adapter.provenance, []
     if provenance.get("interrupted"):
         notes.append(f"its search stopped after {provenance.get('spent')} of {provenance['budget']} evaluations")
-    parents: Any = provenance.get("parents", ())
-    notes += [f"scaled by {parent['strength']:g}" for parent in parents]
-    pruned: Any = provenance.get("pruned")
-    if pruned and pruned.get("before"):
+    if (scale := scale_of(provenance)) != 1:
+        notes.append(f"scaled by {scale:g}")
+    if len(kept_shares(provenance)) > 1:
         notes.append("pruned more than once")
     return ", ".join(notes)
 
 
-def edit_options(adapter: Adapter) -> str:
-    """Return how an adapter was made where it differs from the defaults, beyond the fields of a comparison.
-
-    Example:
-        >>> edit_options(adapter)
-        '--layers 0.5'
-    """
-    steps = [f"{step} {' '.join(options)}".strip() for step, options in _later_steps(adapter).items()]
-    return ", ".join([part for part in (" ".join(_tune_options(adapter, _FIELDS)), *steps) if part])
-
-
-# Fields of the configuration that are fields of a comparison.
-_FIELDS = ("num_samples", "num_fewshot", "seed", "space", "search", "objective", "max_kl")
-
-# Fields that are written as flags, or elsewhere in the line.
-_NO_VALUE = ("task", "apply_chat_template", "cross_validate")
-
-
-def _tune_options(adapter: Adapter, left_out: Sequence[str] = ()) -> list[str]:
+def _tune_options(adapter: Adapter) -> list[str]:
     """Return the options of `tarot tune` that differ from their defaults, except for task and budget."""
     config, provenance = config_of(adapter), adapter.provenance
-    # The default of a space depends on the search, and that of a search on the objective.
-    defaults = vars(TaRotConfig(config.task, objective=config.objective, search=config.search))
-    defaults |= {"search": TaRotConfig(config.task, objective=config.objective).search, "objective": "log_probability"}
+    # The default of `max_kl` has changed before, and decides what a search finds.
+    written = config.changed().keys() - {"task", "apply_chat_template", "cross_validate"} | {"max_kl"}
     options = [
         f"--{_option(name, value)} {shlex.quote(_argument(name, value))}"
         for name, value in vars(config).items()
-        # The default of `max_kl` has changed before, and decides what a search finds.
-        if name not in ("task", "apply_chat_template", "cross_validate", *left_out)
-        and (name == "max_kl" or value != defaults[name])
+        if name in written
     ]
     options += [] if config.apply_chat_template else ["--no-chat"]
     options += ["--cross-validate"] if config.cross_validate else []

@@ -20,6 +20,7 @@ from tarot.errors import InvalidValueError, TarotError
 from tarot.evaluation.as_tuned import (
     check_as_tuned,
     config_of,
+    edit_settings,
     evaluation_shots,
     kept_limit,
     tuning_samples,
@@ -27,7 +28,7 @@ from tarot.evaluation.as_tuned import (
 from tarot.evaluation.baselines.requirements import check_requirements
 from tarot.evaluation.baselines.run import BaselineAnswers, count_labels, run_baseline
 from tarot.evaluation.baselines.setting import Setting
-from tarot.evaluation.command import edit_options, not_repeated, repeat_command
+from tarot.evaluation.command import not_repeated, repeat_command
 from tarot.evaluation.held_out import held_out_of
 from tarot.evaluation.in_context import (
     calibrate,
@@ -239,7 +240,7 @@ def compare(
             include_path=include_path,
             controls=list(others.values()),
         ),
-        options=edit_options(adapter),
+        settings=edit_settings(adapter),
         not_repeated=not_repeated(adapter),
         description=answered[EDITED][1].description,
         dtype=loaded.dtype,

@@ -14,7 +14,7 @@ from tarot.evaluation.metrics import METRICS
 from tarot.evaluation.results import (
     EDITED,
     HEADLINE,
-    IDENTIFYING,
+    SEARCH_SETTINGS,
     Comparison,
     comparison_names,
     missing_number_notes,
@@ -213,16 +213,21 @@ def _nearest(comparison: Comparison, now: Sequence[Comparison]) -> list[str]:
     return min((change for change in changes if change), key=len, default=[])
 
 
-_SETTING_WORDS = {"max_kl": "limit of KL", "not_repeated": "changes after the search"}
-
-
 def _changed_settings(then: Comparison, now: Comparison) -> list[str]:
-    """Name the settings of the search that differ between two comparisons."""
+    """Name the settings of the edit that differ between two comparisons."""
+    before, after = _edit_settings(then), _edit_settings(now)
     return [
-        f"{_SETTING_WORDS.get(name, name)} {before or 'none'} then, {after or 'none'} now"
-        for name, before, after in zip(IDENTIFYING, then.identity[1:], now.identity[1:], strict=True)
-        if before != after
+        f"{name} {before.get(name, 'not set')} then, {after.get(name, 'not set')} now"
+        for name in {**before, **after}
+        if before.get(name) != after.get(name)
     ]
+
+
+def _edit_settings(comparison: Comparison) -> dict[str, object]:
+    """Return the settings that identify an edit, by the words for them."""
+    fields = {name: getattr(comparison, name) for name in SEARCH_SETTINGS}
+    limit = {"limit of KL": comparison.max_kl} if comparison.max_kl else {}
+    return {**comparison.settings, **fields, **limit, "layers": comparison.layers}
 
 
 def _lost_numbers(then: Comparison, now: Comparison, rows: Rows) -> list[str]:

@@ -4,6 +4,7 @@ This module does not import torch or NumPy: reports, regression gates and termin
 loading a model.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -47,11 +48,10 @@ SEARCH_SETTINGS: Mapping[str, str] = {
     "samples": "{} samples",
     "budget": "budget {}",
     "dtype": "{}",
-    "options": "{}",
 }
 """Fields that identify a comparison besides model, task, shots and seed, with the words that tables use for them."""
-IDENTIFYING = (*SEARCH_SETTINGS, "max_kl", "layers", "not_repeated")
-"""Fields in which two runs of the same comparison agree. Models differ in layers, so tables do not label them."""
+SettingValue = bool | Count | Number | Name | tuple[Count | Number | Name, ...] | None
+"""Value in `Comparison.settings`."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,8 @@ class Comparison:
         curves: the score after each evaluation of a search, by the search's name; NaN for a trial without a score.
         versions: version of each library, by name.
         request_digest: digest of the request of a grid, by which a later run finds the result; "" outside grids.
-        not_repeated: what became of the edit besides its search, such as scaling; "" if nothing did.
+        not_repeated: what `command` does not repeat, such as scaling, in words; "" if it repeats all.
         dtype: dtype that the model was loaded with.
-        options: what else the edit was made with than the defaults and the fields above: other options of `tarot tune`,
-            and the commands after it, such as `--bound 0.5 --no-chat, prune --keep 0.9`.
         description: where the prompts show the task's description, if the chat template has no system role; else "".
         choices: the text of each choice of each document; empty if they are not known.
         date: day on which it was measured, in UTC, such as `2026-11-27`; "" if it is not known.
@@ -138,6 +136,8 @@ class Comparison:
         trade_off: divergence in nats a token, and score, of each trial of a search under a limit of divergence.
         max_kl: that limit, in nats a token; 0 without one, or if the edit is not known to be within it.
         held_out: what the edit changes on text that it was not tuned on; None if `tarot tune` did not measure it.
+        settings: what else the edit was made with than the defaults and the fields above
+            (`tarot.evaluation.as_tuned.edit_settings`), such as `{"bound": 0.5, "keep": (0.9,), "scale": 0.5}`.
 
     Example:
         >>> comparison = tarot.compare(model, tokenizer, adapter, limit=8)
@@ -181,7 +181,7 @@ class Comparison:
     trade_off: tuple[tuple[Number, float], ...] = ()
     max_kl: Number = 0.0
     held_out: HeldOut | None = None
-    options: Name = ""
+    settings: Mapping[Name, SettingValue] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Name the comparison and its arms; the answers would fill pages."""
@@ -203,8 +203,14 @@ class Comparison:
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What two runs of the same comparison share: the id, and the values of IDENTIFYING."""
-        return (self.id, *(getattr(self, name) for name in IDENTIFYING))
+        """What two runs of the same comparison share: model, task, shots, seed and `edit_identity`."""
+        return (self.id, *self.edit_identity)
+
+    @cached_property
+    def edit_identity(self) -> tuple[object, ...]:
+        """How the edit was made, apart from its seed, in values that can be hashed and sorted."""
+        values = (getattr(self, name) for name in SEARCH_SETTINGS)
+        return (*values, self.max_kl, self.layers, json.dumps(dict(self.settings), sort_keys=True))
 
     @property
     def shots(self) -> str:
@@ -415,21 +421,21 @@ def search_labels(comparisons: Sequence[Comparison]) -> list[str]:
     A setting is named only where it separates comparisons that the earlier settings do not.
     """
     labels: list[tuple[str, ...]] = [()] * len(comparisons)
-    for name in (*SEARCH_SETTINGS, "max_kl"):
-        values: dict[tuple[str, ...], set[object]] = defaultdict(set)
-        for comparison, label in zip(comparisons, labels, strict=True):
-            values[label].add(getattr(comparison, name))
+    for name in (*SEARCH_SETTINGS, "settings", "max_kl"):
+        described = [_describe_setting(comparison, name) for comparison in comparisons]
+        values: dict[tuple[str, ...], set[str]] = defaultdict(set)
+        for label, value in zip(labels, described, strict=True):
+            values[label].add(value)
         if any(len(different) > 1 for different in values.values()):
-            labels = [
-                (*label, _describe_setting(comparison, name))
-                for comparison, label in zip(comparisons, labels, strict=True)
-            ]
+            labels = [(*label, value) for label, value in zip(labels, described, strict=True)]
     return [", ".join(filter(None, label)) for label in labels]
 
 
 def _describe_setting(comparison: Comparison, name: str) -> str:
     if name == "max_kl":
         return f"KL at most {comparison.max_kl:g}" if comparison.max_kl else "no limit of KL"
+    if name == "settings":
+        return ", ".join(f"{key}={value}" for key, value in sorted(comparison.settings.items()))
     return SEARCH_SETTINGS[name].format(getattr(comparison, name))
 
 

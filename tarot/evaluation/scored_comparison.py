@@ -11,7 +11,6 @@ from tarot.evaluation.results import (
     EDITED,
     FEW_SHOT,
     HEADLINE,
-    SEARCH_SETTINGS,
     ZERO_SHOT,
     Arm,
     Comparison,
@@ -59,9 +58,7 @@ class ScoredComparison:
             comparison.model,
             comparison.task,
             comparison.shots,
-            *(getattr(comparison, name) for name in SEARCH_SETTINGS),
-            comparison.max_kl,
-            comparison.layers,
+            *comparison.edit_identity,
             comparison.keys,
             self.nth,
         )

@@ -147,11 +147,19 @@ class TaRotConfig:
 
     def __repr__(self) -> str:
         """Return the call that makes this configuration, without the values that are defaults."""
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.changed().items())})"
+
+    def changed(self) -> dict[str, Any]:
+        """Return the fields whose values are not the defaults. Some defaults depend on the objective or the search.
+
+        Example:
+            >>> tarot.TaRotConfig("synth_implicatives", search="bo", space="head", bound=0.5).changed()
+            {'task': 'synth_implicatives', 'search': 'bo', 'bound': 0.5}
+        """
         defaults = {field.name: field.default for field in fields(self)}
         defaults |= {"search": _default_search(self.objective), "space": _default_space(self.search)}
         defaults["max_kl"] = _max_kl(AUTO, self.search, self.objective, self.retain)
-        values = ((name, value) for name, value in vars(self).items() if value != defaults[name])
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in values)})"
+        return {name: value for name, value in vars(self).items() if value != defaults[name]}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
