@@ -115,6 +115,13 @@ def test_arms_and_their_labels(comparison: Comparison) -> None:
     assert comparison.curves == {"bo": (1.0, 2.0)} and comparison.num_fewshot == 0 and comparison.budget == 3
 
 
+def test_the_searches_of_cross_validation_count_in_the_budget(loaded: LoadedModel, folder: Path) -> None:
+    """Baselines get the budget of the comparison. The command repeats the option of `tarot tune`."""
+    adapter = tuned(loaded, folder, cross_validate=True)
+    compared = compare(loaded.model, loaded.tokenizer, adapter, include_path=folder, limit=2)
+    assert compared.budget == 6 and "--budget 3 " in compared.command
+
+
 def test_a_second_run_continues_from_the_answers_of_the_first(
     loaded: LoadedModel, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -386,8 +386,10 @@ def _check_draws(draws: int, n_shots: int) -> None:
 
 
 def _budget(adapter: Adapter) -> int:
+    """Return the evaluations of all samples that an edit was allowed, with those of cross-validation."""
     budget: Any = adapter.provenance["budget"]  # `config_of` checks that there is one
-    return int(budget)
+    # Either half is allowed as many evaluations as the search, each of half of the samples.
+    return int(budget) * (2 if config_of(adapter).cross_validate else 1)
 
 
 def _arm(task: Task, name: str, labels: int, answers: TimedDocuments, edit: Adapter | None = None) -> Arm:

@@ -106,7 +106,7 @@ class Comparison:
         num_fewshot: shots in the prompts of the edited arm and of its base.
         seed: seed of the search.
         samples: labelled samples that the search scored.
-        budget: evaluations that the search was allowed.
+        budget: evaluations that the search was allowed; with cross-validation twice as many as each of its searches.
         search: name of the search.
         space: name of the search space.
         objective: what the search maximised.

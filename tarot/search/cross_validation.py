@@ -1,10 +1,14 @@
 """Cross-validation: does a search on half of the samples help the other half?
 
-Twenty samples can be fitted by angles that help no other document. So the same search runs on each half of the samples,
-without a limit of divergence, and its edit answers the other half. Where it makes these answers less likely than the
-unedited model does, an edit found on all samples is not to be trusted either.
+Twenty samples can be fitted by angles that help no other document. So the search runs on each half of the samples, and
+its edit answers the other half. Where it makes these answers less likely than the unedited model does, an edit found on
+all samples is not to be trusted either.
 
-The halves have the same classes, but for one sample of each. Together they cost about as much as the search itself.
+The halves are searched without the limit of divergence (`max_kl`) of the search on all samples. Their edits are bolder
+than the one in question, so that they are refused sooner. The study measured the rule in this form.
+
+The halves have the same classes, but for one sample of each. An evaluation scores half of the samples, so together they
+cost about as much as the search itself.
 """
 
 import json
