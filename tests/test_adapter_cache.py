@@ -13,6 +13,7 @@ from tarot.edit.adapter_folder import METADATA, WEIGHTS
 from tarot.errors import TarotError
 from tarot.evaluation import adapter_cache as cache
 from tarot.models.loaded_model import LoadedModel
+from tarot.objectives import retained
 from tarot.objectives.text_scores import TEXT_SCORES_FILE
 from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
@@ -66,6 +67,43 @@ def test_what_determines_an_adapter_is_its_key(tuned) -> None:
     model.model.layers[3].mlp.down_proj.weight[0, 0] += 1  # another model of the same name
     assert tuned(model=LoadedModel("bytes", model, byte_tokenizer()))[1] != folder
     assert tuned(model=LoadedModel("bytes", byte_model(), byte_tokenizer(chat=False)))[1] != folder
+
+
+def test_retained_prompts_are_part_of_the_key(
+    cache_tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, include_path = LoadedModel("bytes", byte_model(), byte_tokenizer()), str(cache_tasks / "tasks")
+
+    def name(**settings: object) -> str:
+        return cache.entry_name(loaded, TaRotConfig("own_choice", num_samples=6, **settings), 4, include_path)
+
+    prompts = tmp_path / "my.txt"
+    prompts.write_text("Is it day?\n")
+    settings: list[dict[str, object]] = [
+        {},
+        {"max_kl": None},
+        {"retain": (str(prompts),)},
+        {"retain": ("synth_color",)},
+    ]
+    before = [name(**each) for each in settings]
+    assert len(set(before)) == len(settings) and before == [name(**each) for each in settings]
+    prompts.write_text("Is it night?\n")
+    assert [name(**each) for each in settings][2] != before[2]
+    assert [name(**each) for each in settings][:2] == before[:2]
+    monkeypatch.setattr(retained, "bundled_prompts", lambda template: ["Another prompt"])
+    after = [name(**each) for each in settings]
+    assert after[1] == before[1] and all(after[i] != before[i] for i in (0, 2, 3))
+
+
+def test_all_samples_that_are_drawn_are_part_of_the_key(cache_tasks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A policy gradient draws twice as many as it follows."""
+    loaded, drawn = LoadedModel("bytes", byte_model(), byte_tokenizer()), []
+    draw = cache.draw_samples
+    monkeypatch.setattr(cache, "draw_samples", lambda task, n, **rest: drawn.append(n) or draw(task, n, **rest))
+    for reward in ("log_probability", "length:short"):
+        config = TaRotConfig("own_choice", num_samples=3, objective=reward)
+        cache.entry_name(loaded, config, 4, str(cache_tasks / "tasks"))
+    assert drawn == [3, 6]
 
 
 @pytest.mark.parametrize(

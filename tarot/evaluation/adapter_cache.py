@@ -23,7 +23,7 @@ from tarot.errors import FileAccessError, TarotError
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.prompts import get_chat_template
-from tarot.objectives.retained import named_digest
+from tarot.objectives.retained import prompts_digest
 from tarot.objectives.samples import draw_samples
 from tarot.objectives.task_loading import load_task
 from tarot.objectives.text_scores import TEXT_SCORES_FILE, read_text_scores
@@ -112,20 +112,22 @@ class _ReportSearch(Callback):
 def entry_name(loaded: LoadedModel, config: TaRotConfig, budget: int, include_path: str | None) -> str:
     """Return the folder name of an entry: readable words, and a digest of everything that determines the adapter.
 
-    These are the configuration, budget, model, weights and library versions, the prompts of the samples, and what the
-    names in `retain` stand for.
+    These are the configuration, budget, model, weights and library versions, and the prompts of the samples. Under a
+    limit of divergence, they include the retained prompts.
     """
     template = get_chat_template(TarotLM(loaded.model, tokenizer=loaded.tokenizer), config.apply_chat_template)
     task = load_task(config.task, include_path)
-    samples = draw_samples(
-        task, config.num_samples, num_fewshot=config.num_fewshot, seed=config.seed, chat_template=template
+    samples = (
+        draw_samples(task, config.n_drawn, num_fewshot=config.num_fewshot, seed=config.seed, chat_template=template)
+        if config.n_drawn
+        else []
     )
+    retained = None if config.max_kl is None else prompts_digest(config.retain, config.task, include_path)
     determines = {
-        **search_settings(loaded, config, samples),
+        **search_settings(loaded, config, samples, retained),
         "budget": budget,
         "tokens": [loaded.tokenizer.encode(text) for sample in samples for text in sample.pairs[sample.gold]],
         "versions": library_versions(),
-        "retained": named_digest(config.retain, config.task, include_path),
     }
     digest = hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()[:16]
     readable = re.sub(

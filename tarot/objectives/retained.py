@@ -107,8 +107,8 @@ def retained_tasks(retain: Sequence[str], tuned_task: str, include_path: str | P
     return [task for name, task in tasks.items() if name != tuned_task]
 
 
-def named_digest(retain: Sequence[str], tuned_task: str, include_path: str | Path | None = None) -> str:
-    """Return a digest of the files and documents that the names stand for; no model is needed.
+def prompts_digest(retain: Sequence[str], tuned_task: str, include_path: str | Path | None = None) -> str:
+    """Return a digest of tarot's prompts, and of the files and documents that the names stand for, without a model.
 
     Raises:
         TarotError: As `check_retain`.
@@ -116,7 +116,7 @@ def named_digest(retain: Sequence[str], tuned_task: str, include_path: str | Pat
     prompts = [read_prompt_file(name, json.dumps) for name in filter(is_prompt_file, retain)]
     tasks = retained_tasks(retain, tuned_task, include_path)
     documents = [[document_key(task, doc) for _, doc, _ in find_tuning_documents(task).rows] for task in tasks]
-    return hashlib.sha256(json.dumps([prompts, documents]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([bundled_prompts(None), prompts, documents]).encode()).hexdigest()[:16]
 
 
 def retained_digest(sources: Sequence[Retained]) -> str:
