@@ -70,7 +70,8 @@ def test_a_scaled_adapter_is_the_same_edit_with_smaller_angles(factor: float) ->
 
 
 def test_a_scaled_adapter_keeps_nothing_that_was_measured_of_the_whole() -> None:
-    measured = {"scores": {"best": 1.0}, "best_trial": 3, "fitted": True, "retention": {"kl": 0.004}}
+    measured: dict[str, object] = {"scores": {"best": 1.0}, "best_trial": 3, "fitted": True, "retention": {"kl": 0.004}}
+    measured["cross_validation"] = {"base": -2.0, "edited": -1.0}
     adapter = replace(an_adapter(), provenance={"task": "a", "max_kl": 0.01, **measured})
     scaled = adapter.scaled(3.0).provenance
     assert not measured.keys() & scaled.keys() and scaled["parents"][0]["provenance"] == adapter.provenance

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoint import byte_model, byte_tokenizer, write_tasks
+from gates import constant_gate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import tensors
@@ -60,6 +61,15 @@ def test_the_sum_agrees_with_nested_edits(first: list[int], second: list[int], r
 def test_the_composition_of_one_adapter_is_itself(rotation: Rotation) -> None:
     adapter = an_adapter(model_of_bytes(), [1, 3], rotation)
     assert compose(model_of_bytes(), adapter.scaled(0.5)).fingerprint == adapter.scaled(0.5).fingerprint
+
+
+def test_the_composition_of_one_gated_adapter_keeps_the_gate_and_its_record() -> None:
+    model, record = model_of_bytes(), {"layer": 0, "task_prompts": 6}
+    adapter = an_adapter(model, [1, 3])
+    adapter = replace(adapter, gate=constant_gate(model, True), provenance={**adapter.provenance, "gate": record})
+    alone = compose(model, adapter)
+    assert alone.gate == adapter.gate and alone.provenance["gate"] == record
+    assert "gate" not in compose(model, replace(adapter, gate=None)).provenance
 
 
 @given(layer_sets, st.floats(-2, 2, width=32))

@@ -53,9 +53,12 @@ def compose(model: PreTrainedModel, *adapters: Adapter) -> Adapter:
     for adapter, own_sites in zip(adapters, sites_of_each, strict=True):
         for site, row in zip(own_sites, adapter.angles, strict=True):
             angles[row_of[site.layer], : row.shape[0], : row.shape[1]] += row
+    provenance = compose_provenance([adapter.as_parent() for adapter in adapters])
+    if adapters[0].gate and (record := adapters[0].provenance.get("gate")):
+        provenance["gate"] = record
     return Adapter(
         angles.float(),
         Edit.from_sites(model, kinds[0], sites, rotation),
-        compose_provenance([adapter.as_parent() for adapter in adapters]),
+        provenance,
         adapters[0].gate,
     )

@@ -8,8 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-MEASURED = ("scores", "best_trial", "fitted", "retention")
-"""Keys of what a search measured of its own edit alone: scores, whether the samples are fitted, divergence."""
+MEASURED = ("scores", "best_trial", "fitted", "retention", "cross_validation")
+"""Keys of what a search measured of itself and its edit: scores, whether samples are fitted, divergence, halves."""
 
 
 class Parent(NamedTuple):
