@@ -22,8 +22,11 @@ pytest_plugins = ["cli_suite"]
 def test_evaluate_writes_results_and_predictions(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate = ("evaluate", *MODEL, "--tasks", "own_choice", *INCLUDE, "--num-fewshot", "2")
     assert run_in(home, *evaluate, "--adapter", "adapter", "--output-path", "edited.json") == 0
-    assert "own_choice" in capsys.readouterr().out
+    printed = capsys.readouterr().out.split()
+    assert "own_choice" in printed
     results = json.loads((home / "edited.json").read_text())
+    error = results["results"]["own_choice"]["acc_stderr,none"]
+    assert f"{error:.2g}" in printed and f"{error:.4f}" not in printed  # more digits than it has
     assert results["config"]["adapter"] == Adapter.from_pretrained(home / "adapter").fingerprint
     assert results["results"]["own_choice"].keys() >= {"acc,none"}
     assert len(results["samples"]["own_choice"]) == 12

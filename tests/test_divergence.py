@@ -1,13 +1,15 @@
 """Perplexity and KL divergence against loops over tokens."""
 
 from math import exp
+from typing import Any
 
 import pytest
 import torch
-from adapters import TEXT, byte_adapter, model_of_bytes
+from adapters import TEXT, byte_adapter, loaded_bytes, model_of_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tarot.analysis import divergence
 from tarot.analysis.divergence import measure_divergence
 
 
@@ -48,3 +50,16 @@ def test_batches_of_any_size_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = measure_divergence(model_of_bytes(), [byte_adapter()], TEXT, on_step=lambda *step: steps.append(step))
     assert alone[0].kl.value == pytest.approx(together[0].kl.value, abs=1e-6)
     assert [done for _, done, _ in steps] == [1, 2, 3, 4, 5]
+
+
+def test_held_out_text_is_written_and_read_in_batches_of_the_given_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    neutral_text = divergence.neutral_text
+
+    def write(*args: Any, **options: Any) -> torch.Tensor:
+        sizes.append(options.get("batch_size"))
+        return neutral_text(*args, **options)
+
+    monkeypatch.setattr(divergence, "neutral_text", write)
+    divergence.measure_held_out(loaded_bytes(), byte_adapter(), batch_size=2, n_tokens=40)
+    assert sizes == [2]

@@ -153,7 +153,7 @@ def measure_held_out(
         >>> measured.provenance["retention"]["held_out"]["tokens"]
         512
     """
-    text = neutral_text(loaded, n_tokens, on_step=on_step)
+    text = neutral_text(loaded, n_tokens, batch_size=batch_size, on_step=on_step)
     (divergence,) = measure_divergence(loaded.model, [adapter], text, batch_size, on_step)
     held_out = {
         "tokens": divergence.tokens,

@@ -158,12 +158,17 @@ def _print_results(results: Mapping[str, Any]) -> None:
     rows, previous = [], None
     for name, documents, shots, metric, value, error in _metric_rows(results):
         task = (str(name), str(documents), str(shots)) if name != previous else ("", "", "")
-        rows.append((*task, str(metric), f"{value:.4f}", "" if error is None else f"{error:.4f}"))
+        rows.append((*task, str(metric), f"{value:.4f}", _two_digits(error) if isinstance(error, float) else ""))
         previous = name
     print_table(RESULTS_HEADER, rows)
     counts = {name: n_documents(results, name) for name in results["n-samples"]}
     for note in describe_missing_by_task(results["without_number"], counts):
         out.print(note)
+
+
+def _two_digits(error: float) -> str:
+    """Return a standard error with the two digits that it has: 100 resamples, or 100 documents, tell it to 7%."""
+    return f"{float(f'{error:.2g}'):g}"
 
 
 def _print_other_shots(results: Mapping[str, Any], edit: "Adapter") -> None:
