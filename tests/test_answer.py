@@ -48,12 +48,13 @@ def test_several_comparisons_have_one_answer_whose_means_agree():
 
 
 @pytest.mark.parametrize(
-    ("edited_right", "verdict"), [(0.05, "The edit did harm."), (0.3, "The edit may or may not help"), (0.9, "helped")]
+    ("edited_right", "verdict"),
+    [(0.05, "The edit lowered the score."), (0.3, "The edit may or may not help"), (0.9, "helped")],
 )
 def test_the_verdict_follows_the_interval(edited_right, verdict):
     comparison = fabricated(edited_right=edited_right, n=300)
     gain = comparison.gain()
-    assert (verdict == "helped") == (gain.low > 0) and ("harm" in verdict) == (gain.high < 0)
+    assert (verdict == "helped") == (gain.low > 0) and ("lowered" in verdict) == (gain.high < 0)
     assert verdict in Page(render([comparison])).texts_of("p")[0]
 
 
@@ -69,7 +70,7 @@ def test_a_gain_of_the_form_alone_is_called_so():
     wrong = tuple((gold + 1) % 3 for gold in comparison.gold)
     few = tuple(gold if i < 12 else answer for i, (gold, answer) in enumerate(zip(form.gold, wrong, strict=True)))
     worse = replace(form, arms=(base, form.arms[1], replace(edited, predicted=few, greedy=few)))
-    assert "did harm to the choice" in Page(render([worse])).texts_of("p")[0]
+    assert "fewer of the likeliest choices are right" in Page(render([worse])).texts_of("p")[0]
     better = replace(form, arms=(base, form.arms[1], replace(edited, predicted=form.gold, greedy=form.gold)))
     assert Page(render([better])).texts_of("p")[0] == "The edit helped."
 

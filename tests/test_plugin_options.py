@@ -44,7 +44,7 @@ def test_a_limit_is_a_number_or_a_fraction(number: int, fraction: float) -> None
         ("--tarot-model= ", "--tarot-model: expected a name, got ' '"),
         (
             "--tarot-reference=nowhere.json",
-            "--tarot-reference: expected a file of results, got No such file or directory",
+            "--tarot-reference: Cannot read the results",
         ),
         ("--tarot-reference=newer.json", "--tarot-reference: expected results of format 1 at most, got 7"),
         ("--tarot-reference=broken.json", "--tarot-reference: expected results as tarot writes them"),

@@ -66,7 +66,7 @@ def test_why_a_search_ended(spent: int, fitted: bool, interrupted: bool, reason:
 
 def test_a_search_that_cross_validation_refused_says_so() -> None:
     provenance = {"spent": 3, "fitted": False, "interrupted": False, "trials": 1, "budget": 9, "cross_validation": {}}
-    assert why_ended(provenance, 3) == "cross-validation refused the edit after 3 of 9 evaluations"
+    assert why_ended(provenance, 3) == "cross-validation found no benefit after 3 of 9 evaluations"
 
 
 def test_an_early_stop_ends_complete_and_says_why(home: os.PathLike[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -164,7 +164,7 @@ def test_code_that_comes_with_a_classifier_is_not_run(classifier: Path, tmp_path
     rewards_of(f"classifier:{folder}#POSITIVE", "good")  # transformers' own class is used
     folder = changed(classifier, tmp_path / "odd", auto_map=auto, model_type="unheard-of")
     shutil.copy(tmp_path / "code" / "code.py", folder)
-    with pytest.raises(TarotError, match="expected a text classifier in"):
+    with pytest.raises(TarotError, match="Cannot load a text classifier from"):
         reward(f"classifier:{folder}#POSITIVE")
     assert not (tmp_path / "was-run").exists()
 
@@ -195,7 +195,7 @@ def test_a_users_function_sees_prompts_and_continuations() -> None:
         ("short", "expected 2 finite numbers from planted_rewards:short, got 1, 0 of them nan or beyond 1e+30"),
         ("nan", "expected 2 finite numbers from planted_rewards:nan, got 2, 2 of them nan or beyond 1e+30"),
         ("endless", "expected 2 finite numbers from planted_rewards:endless, got 2, 2 of them nan or beyond 1e+30"),
-        ("words", "expected numbers from planted_rewards:words, got could not convert string to float: 'a'"),
+        ("words", "planted_rewards:words did not return numbers: could not convert string to float: 'a'"),
         ("number", "expected a function planted_rewards:number(prompts, continuations), got int"),
         ("none", "expected the function none of the module planted_rewards, got module 'planted_rewards' has no"),
     ],

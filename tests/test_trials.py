@@ -105,15 +105,15 @@ def replace_line(path: Path, line: int, text: str) -> None:
 @pytest.mark.parametrize(
     ("line", "text", "message"),
     [
-        (1, "no", "line 1"),
-        (1, "[]", "line 1"),
-        (1, '{"format": true, "settings": {}}', "line 1"),
-        (1, '{"format": 1e999}', "line 1"),
+        (1, "no", "Line 1"),
+        (1, "[]", "Line 1"),
+        (1, '{"format": true, "settings": {}}', "Line 1"),
+        (1, '{"format": 1e999}', "Line 1"),
         (1, '{"format": 2, "settings": {}}', "format 2"),
-        (2, '{"index"', "trial 0 in line 2"),
-        (3, "", "trial 1 in line 3"),
-        (4, "{}", "trial 2 in line 4"),
-        (4, "null", "trial 2 in line 4"),
+        (2, '{"index"', "Line 2 .* trial 0"),
+        (3, "", "Line 3 .* trial 1"),
+        (4, "{}", "Line 4 .* trial 2"),
+        (4, "null", "Line 4 .* trial 2"),
     ],
 )
 def test_damaged_lines_are_named(tmp_path: Path, line: int, text: str, message: str) -> None:
@@ -154,7 +154,7 @@ def test_a_wrong_field_of_a_trial_is_named(tmp_path: Path, field: str, value: ob
     lines = path.read_text().splitlines()
     lines[2] = json.dumps(json.loads(lines[2]) | {field: value})
     path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(TarotError, match=rf"line 3 .*({field}|integer|number)"):
+    with pytest.raises(TarotError, match=rf"Line 3 .*({field}|integer|number)"):
         TrialLog.read(path)
 
 
@@ -163,14 +163,14 @@ def test_a_missing_line_is_named(tmp_path: Path) -> None:
     run(path, budget=4)
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:2] + lines[3:]))
-    with pytest.raises(TarotError, match="line 3"):
+    with pytest.raises(TarotError, match="Line 3"):
         TrialLog.open(path, SETTINGS, resume=True)
 
 
 def test_a_file_that_is_no_log_is_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "trials.jsonl"
     path.write_text("my notes")
-    with pytest.raises(TarotError, match="line 1"):
+    with pytest.raises(TarotError, match="Line 1"):
         TrialLog.open(path, SETTINGS, resume=True)
     assert path.read_text() == "my notes"
 

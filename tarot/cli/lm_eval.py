@@ -40,5 +40,5 @@ def lm_eval(context: typer.Context) -> None:
     except (TarotError, OSError):
         raise
     except Exception as error:
-        raise TarotError("lm-eval to finish", f"{type(error).__name__}: {error}", "see its log") from error
+        raise TarotError(f"lm-eval failed: {type(error).__name__}: {error}", hint="see its log") from error
     leave_processes()

@@ -151,7 +151,7 @@ def why_ended(provenance: Any, cost: int) -> str:
         reason = "budget spent"
     else:
         # Only a policy gradient ends for want of a better score, and only the identity can have no gradient to follow.
-        alone = "cross-validation refused the edit" if "cross_validation" in provenance else "no gradient to follow"
+        alone = "cross-validation found no benefit" if "cross_validation" in provenance else "no gradient to follow"
         unfitted = alone if provenance["trials"] == 1 else "no better score for many trials"
         reason = "training samples fitted" if provenance["fitted"] else unfitted
     return f"{reason} after {spent} of {budget} evaluations"

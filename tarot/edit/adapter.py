@@ -334,7 +334,7 @@ class Adapter:
             private: whether a new repository is private.
             results: one or several comparisons of this adapter, which the card shows as tables and in its metadata.
             license: licence of the adapter, as the hub calls it, such as `apache-2.0`. That of the base model is not
-                looked up: an adapter's own words choose no request.
+                looked up: an adapter file must not trigger a request.
 
         Raises:
             InvalidValueError: a result is no comparison, or one of another adapter.

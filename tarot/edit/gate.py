@@ -248,7 +248,7 @@ def find_gate(model: PreTrainedModel) -> GateState | None:
 
 @contextmanager
 def decide_for(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> Iterator[None]:
-    """Let an open gate decide for these prompts, one a row, whatever the passes inside the `with` block hold besides.
+    """Let an open gate decide for these prompts, one a row, even if passes in the block hold padding or answers too.
 
     Nothing happens if no gated edit is open.
 

@@ -1,8 +1,8 @@
 """Temporary changes of a model: hooks and attributes that a context sets, and undoes whatever interrupts it.
 
 Interrupts. Python raises KeyboardInterrupt between two bytecode instructions. Changes are therefore prepared first,
-then applied in one instruction, and undone in one. No list records what was applied: whether a patch is open is read
-off the model. A context that is interrupted before its exit began is undone when it is garbage-collected.
+then applied in one instruction, and undone in one. `is_open` inspects the model; there is no separate
+flag. A context that is interrupted before its exit began is undone when it is garbage-collected.
 
 Threads. Safe: any number of threads may run a model that nobody edits, edit different models, or take turns in editing
 one model. Refused with a TarotError: opening an edit of a model that another thread or asyncio task has edited, running

@@ -246,8 +246,8 @@ def run_lm_eval(
     except (Exception, SystemExit) as error:
         names = aggregated[-1:] or selected["tasks"]
         step = "aggregate the metrics of" if aggregated else "evaluate"
-        reason = f"{type(error).__name__}: {error}"
-        raise TarotError(f"lm-eval to {step} {', '.join(names)}", reason, "check the task file") from error
+        failure = f"lm-eval failed to {step} {', '.join(names)}"
+        raise TarotError(f"{failure}: {type(error).__name__}: {error}", hint="check the task file") from error
     record_missing_numbers(results, lm.unanswered)
     if log and log.earlier_seconds:
         results["earlier_seconds"] = round(log.earlier_seconds, 3)

@@ -122,7 +122,7 @@ class CellResult:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        """Return the result as text, in which form another machine receives it."""
+        """Serialise the result for another machine."""
         from tarot.evaluation.results_file import comparison_to_values
 
         comparison = comparison_to_values(self.comparison) if self.comparison else None

@@ -49,5 +49,7 @@ def held_out_of(adapter: "Adapter") -> HeldOut | None:
     try:
         held_out: HeldOut = validate(HeldOut, values)
     except ValueError as error:
-        raise TarotError("what tarot tune records of held-out text", str(error), "tune the adapter again") from error
+        raise TarotError(
+            f"The adapter's record of held-out text is damaged: {error}", hint="tune the adapter again"
+        ) from error
     return held_out

@@ -60,7 +60,7 @@ def open_results(path: str | Path) -> Iterator[dict[str, Any]]:
             raise TarotError(f"results of format {FORMAT} at most", f"{version} in {path}", "update tarot")
         yield content
     except OSError as error:
-        raise TarotError("a file of results", f"{error.strerror} at {path}", "check the path") from error
+        raise TarotError(f"Cannot read the results {path}: {error.strerror or error}", hint="check the path") from error
     except ValueError as error:
         raise TarotError(f"results as tarot writes them in {path}", f"{error}", "measure again") from error
 

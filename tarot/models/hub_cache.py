@@ -67,8 +67,8 @@ def _hub_errors(reference: str) -> Iterator[None]:
     except RepositoryNotFoundError as error:
         raise TarotError("a folder or a model on the hub", repr(reference), nearest_reference(reference)) from error
     except Exception as error:  # its class depends on the HTTP client, which huggingface_hub has changed
-        reason = f"{reference!r}, which is not on this machine and cannot be fetched ({brief(error)})"
-        raise TarotError("a folder or a model on the hub", reason, nearest_reference(reference)) from error
+        failure = f"{reference!r} is not on this machine and cannot be fetched: {brief(error)}"
+        raise TarotError(failure, hint=nearest_reference(reference)) from error
 
 
 def cached_snapshot(reference: str) -> Path | None:

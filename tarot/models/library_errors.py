@@ -16,14 +16,18 @@ def brief(error: Exception) -> str:
 
 
 @contextmanager
-def reported_as(expected: str, hint: str = "") -> Iterator[None]:
-    """Raise any exception of the body as a TarotError: "expected ..., got (its message); (hint)".
+def reported_as(failure: str, hint: str = "") -> Iterator[None]:
+    """Raise any exception of the body as a TarotError: "(failure): (its message); (hint)".
 
     A TarotError passes unchanged.
+
+    Args:
+        failure: what went wrong, such as "Cannot read a.gguf".
+        hint: what to try; may be empty.
     """
     try:
         yield
     except TarotError:
         raise
     except Exception as error:
-        raise TarotError(expected, brief(error), hint) from error
+        raise TarotError(f"{failure}: {brief(error)}", hint=hint) from error

@@ -237,7 +237,7 @@ class TarotLM(HFLM):
         return answers
 
     def _prompt_of(self, request: tuple[tuple[str, str] | None, list[int], list[int]]) -> tuple[int, ...]:
-        """Return the tokens that a gate decides on: those that are generated from; of a text alone, all of them.
+        """Return the prompt tokens that a gate sees; for a request without a prompt, the whole text.
 
         The request's own context lacks the white space at the end of the prompt, which counts as the answer's.
         """

@@ -103,7 +103,7 @@ def load_model(
         model, tokenizer = _read_folder(fetch_model(reference), dtype, device_map)
     module: nn.Module = model  # the model's own `to` has no types
     if device_map is None:
-        with reported_as(f"enough memory for {reference!r} on {target}"):
+        with reported_as(f"Cannot move {reference!r} to {target}"):
             module.to(target)
     elif model.device.type == "meta":
         # Token ids go where the first weights are.
@@ -132,7 +132,7 @@ def load_classifier(reference: str) -> tuple[PreTrainedModel, PreTrainedTokenize
     path = os.path.expanduser(reference)
     folder = Path(path) if os.path.isdir(path) else fetch_model(reference)
     check_checkpoint_folder(folder)
-    with reported_as(f"a text classifier in {folder}"), quiet_transformers(), hub_offline():
+    with reported_as(f"Cannot load a text classifier from {folder}"), quiet_transformers(), hub_offline():
         check_token_settings(folder)
         config = AutoConfig.from_pretrained(folder, **LOCAL_FILES)
         choose_kernels(config)

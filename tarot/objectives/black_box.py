@@ -93,7 +93,7 @@ def import_function(module: str, name: str, arguments: str = "model, tokenizer")
 
 @contextmanager
 def merged(model: PreTrainedModel, adapter: Adapter) -> Iterator[PreTrainedModel]:
-    """Yield the model with the edit merged, and restore its weights on exit."""
+    """Yield the edited model; the edit is gone on exit."""
     with adapter.apply(model):
         yield model
 

@@ -263,12 +263,12 @@ def _function_reward(module: str, name: str) -> Reward:
         try:
             returned = function(list(prompts), list(continuations))
         except Exception as error:
-            expected = f"{module}:{name} to judge {len(continuations)} texts"
-            raise TarotError(expected, f"{type(error).__name__}: {error}", "check the function") from error
+            failure = f"{module}:{name} failed to judge {len(continuations)} texts"
+            raise TarotError(f"{failure}: {type(error).__name__}: {error}", hint="check the function") from error
         try:
             values = [float(value) for value in returned]
         except (TypeError, ValueError) as error:
-            raise TarotError(f"numbers from {module}:{name}", str(error)) from error
+            raise TarotError(f"{module}:{name} did not return numbers: {error}") from error
         n_bad = sum(not abs(value) <= LARGEST_NUMBER for value in values)
         if len(values) != len(continuations) or n_bad:
             got = f"{len(values)}, {n_bad} of them nan or beyond {LARGEST_NUMBER:g}"

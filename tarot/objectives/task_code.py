@@ -20,14 +20,14 @@ DOCUMENT_STEPS = (
 
 
 @contextmanager
-def as_tarot_error(expected: str) -> Iterator[None]:
-    """Raise any exception of the body, `SystemExit` included, as a TarotError."""
+def as_tarot_error(failure: str) -> Iterator[None]:
+    """Raise any exception of the body, `SystemExit` included, as a TarotError: "(failure): (class): (message)"."""
     try:
         yield
     except TarotError:
         raise
     except (Exception, SystemExit) as error:
-        raise TarotError(expected, f"{type(error).__name__}: {error}", "check the task file") from error
+        raise TarotError(f"{failure}: {type(error).__name__}: {error}", hint="check the task file") from error
 
 
 def guard_task_code(task: Task) -> None:
@@ -38,7 +38,7 @@ def guard_task_code(task: Task) -> None:
     apply_filters = task.apply_filters
 
     def filtered(*args: Any, **kwargs: Any) -> Any:
-        with as_tarot_error(f"the filters of {name} to work"):
+        with as_tarot_error(f"The filters of {name} failed"):
             return apply_filters(*args, **kwargs)
 
     task.apply_filters = filtered
@@ -53,7 +53,7 @@ def _guarded(task: Task, step: str, run: Callable[..., Any]) -> Callable[..., An
             raise
         except (Exception, SystemExit) as error:
             document = _name_document(task, kwargs["doc"] if "doc" in kwargs else args[0] if args else None)
-            with as_tarot_error(f"{step} to work on {document}"):
+            with as_tarot_error(f"{step} failed on {document}"):
                 raise error
 
     return guarded

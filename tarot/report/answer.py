@@ -121,7 +121,7 @@ def answer_reward(comparison: RewardComparison, costs: Sequence[Costs] = ()) -> 
     )
 
 
-FORM_HARM = "The edit helped with the form of the answers, and did harm to the choice among them."
+FORM_HARM = "More answers are valid choices, but fewer of the likeliest choices are right."
 FORM_ONLY = "The edit helped with the form of the answers. It may or may not help with the choice among them."
 NOT_MEASURED = "What it costs on other tasks and texts was not measured."
 EFFECTS = "effects"
@@ -289,7 +289,7 @@ def _verdict(gain: Gain | MeanGain | Difference, subject: str = "The") -> str:
     helped = _helped(gain)
     if helped is None:
         return f"{subject} edit may or may not help: the 95% interval of the gain contains zero."
-    return f"{subject} edit helped." if helped else f"{subject} edit did harm."
+    return f"{subject} edit helped." if helped else f"{subject} edit lowered the score."
 
 
 def _interval(gain: Gain | MeanGain | Difference) -> str:

@@ -50,8 +50,8 @@ def read_pictures(folder: str | Path) -> list[Picture]:
     try:
         pictures = [_read_picture(path) for path in sorted(Path(folder).glob("*.svg"))]
     except OSError as error:
-        got = f"{error.strerror} at {error.filename}"
-        raise FileAccessError(f"a folder with SVG files in {folder}", got, "run tarot analysis again") from error
+        reason = error.strerror or str(error)
+        raise FileAccessError(f"Cannot read {error.filename}: {reason}", hint="run tarot analysis again") from error
     if not pictures:
         raise TarotError("a folder with SVG files", str(folder), "run tarot analysis or tarot effects first")
     return pictures

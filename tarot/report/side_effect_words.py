@@ -84,7 +84,7 @@ def describe_costs(costs: Sequence[Costs], compared: Collection[str]) -> list[st
 
 
 def describe_other_adapters(costs: Sequence[Costs], compared: Collection[str]) -> str:
-    """Say that the side effects are of none of the adapters that the page compares; "" if they are of one."""
+    """Warn if the measured adapters are not the compared ones; "" otherwise."""
     if not (costs and compared) or any(each.fingerprint in compared for each in costs):
         return ""
     names = ", ".join(dict.fromkeys(f"{each.adapter} ({each.fingerprint})" for each in costs))

@@ -46,7 +46,7 @@ class SearchResult:
         spent: evaluations that all trials count for.
         interrupted: whether Ctrl-C ended the search before its budget was spent.
         choice: what the search returns under a limit; None without one.
-        recommended: the trial that the search keeps, where it knows better than the highest score; else None.
+        recommended: the trial that the search keeps, if it has its own rule, for noisy scores; else None.
     """
 
     trials: tuple[Trial, ...]
@@ -193,7 +193,7 @@ def _is_over(
         return True
     if limit is None:
         return any(trial.score >= target_score for trial in history)
-    # The trials before the last did not end the search, in this process or in the one that logged them.
+    # Only the last trial can end the search; earlier ones were checked when they were added.
     return history[last].score >= target_score and kl_within(history, last, limit) is not None
 
 

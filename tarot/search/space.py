@@ -65,8 +65,7 @@ class Space:
             raise ShapeMismatch(f"a point of the space {self.name!r}", (self.d,), tuple(x.shape))
         values = self.bound * self.coordinates.lift(2 * x - 1).clamp(-1, 1)
         angles = torch.zeros(self.angle_mask.shape, dtype=x.dtype, device=x.device)
-        # A negative direction times zero is -0.0; adding 0.0 makes the centre the identity bit for bit.
-        return angles.masked_scatter(self.angle_mask.to(x.device), values + 0.0)
+        return angles.masked_scatter(self.angle_mask.to(x.device), values)
 
     def value_and_grad(
         self, x: Float[Tensor, "d"], function: Callable[[Angles], tuple[float, Angles]]

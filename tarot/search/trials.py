@@ -37,7 +37,7 @@ class Trial:
         index: 0 for the identity.
         x: the point, in the unit cube.
         score: higher is better; NaN if the score or its gradient was not finite.
-        origin: how the point was proposed. `start` is a start of the space, `sobol` a point of the initial design.
+        origin: how the point was proposed. `sobol` is a point of the initial design.
             `random` after those means that the surrogate could not be fitted, or proposed a point again.
         propose_seconds: time spent on proposing the point.
         evaluate_seconds: time spent on the objective and its gradient; for a step that is evaluated elsewhere, the time
@@ -164,7 +164,9 @@ class TrialLog:
         try:
             content = read_file(path, LARGEST)
         except OSError as error:
-            raise TarotError(f"a trial log {path}", _reason(error), "run the search first") from error
+            raise TarotError(
+                f"Cannot read the trial log {path}: {_reason(error)}", hint="run the search first"
+            ) from error
         header, *lines = content[: content.rfind(b"\n") + 1].split(b"\n")
         return cls(path, _settings(path, header), _parse_trials(path, lines[:-1]))
 
@@ -237,7 +239,7 @@ def _append(path: Path, line: bytes) -> None:
 
 
 def _write_error(path: Path, error: OSError) -> TarotError:
-    return TarotError(f"to write {path}", _reason(error), "free some space, or choose another folder")
+    return TarotError(f"Cannot write {path}: {_reason(error)}", hint="free some space, or choose another folder")
 
 
 def _reason(error: OSError) -> str:
@@ -250,7 +252,7 @@ def _settings(path: Path, line: bytes) -> dict[str, Any]:
         header: _Header = validate(_Header, parse_json(line))
     except ValueError as error:
         raise TarotError(
-            f"the settings of a search in line 1 of {path}", str(error), "choose another folder"
+            f"Line 1 of {path} has no settings of a search: {error}", hint="choose another folder"
         ) from error
     version = header["format"]
     if version > FORMAT:
@@ -286,9 +288,8 @@ def _parse_trials(path: Path, lines: Sequence[bytes]) -> list[Trial]:
         try:
             trials.append(_parse_trial(line, trials))
         except ValueError as error:
-            raise TarotError(
-                f"trial {index} in line {index + 2} of {path}", str(error), "choose another folder"
-            ) from error
+            where = f"Line {index + 2} of {path} is not trial {index}"
+            raise TarotError(f"{where}: {error}", hint="choose another folder") from error
     return trials
 
 

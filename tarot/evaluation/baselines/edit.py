@@ -1,4 +1,4 @@
-"""What every baseline that changes a model returns, whatever it changes."""
+"""Protocol of the edits that model-changing baselines make."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager

@@ -38,7 +38,7 @@ def check_requirements(names: Iterable[str], task: Task, config: TaRotConfig) ->
 
 
 def _obstacle(name: str, task: Task, config: TaRotConfig) -> str:
-    """Return why a baseline cannot run; "" if nothing speaks against it."""
+    """Return why a baseline cannot run; "" if it can run."""
     if config.num_samples < LEAST_SAMPLES.get(name, 1):
         return f"it needs at least {LEAST_SAMPLES[name]} labelled samples"
     if not BASELINES[name].changes_model:

@@ -123,7 +123,7 @@ def peft_layers(
             try:
                 wrapped: Any = get_peft_model(model, config)
             except (ValueError, TypeError) as error:
-                raise TarotError(f"a model that PEFT trains with {method}", type(model).__name__, str(error)) from error
+                raise TarotError(f"PEFT cannot train {type(model).__name__} with {method}: {error}") from error
         yield wrapped, [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 

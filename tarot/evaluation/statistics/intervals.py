@@ -1,4 +1,4 @@
-"""What all intervals share: the standard error they stand for, and the check of their settings."""
+"""Standard error and argument checks of intervals."""
 
 from scipy.special import ndtri
 

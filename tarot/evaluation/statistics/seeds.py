@@ -19,7 +19,7 @@ class MeanGain:
     """A mean of gains, with the two sources of its spread kept apart.
 
     The gains may be means themselves, such as those over draws of shots. Their whole spread then counts as spread over
-    documents, none of which is assumed to cancel.
+    documents and as fully correlated.
 
     Attributes:
         value: the mean, a fraction.
