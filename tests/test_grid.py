@@ -183,6 +183,16 @@ def test_a_cell_is_tuned_with_the_settings_of_its_edit(tmp_path: Path) -> None:
     assert len(folders) == len(digests) == 2
 
 
+def test_a_cell_runs_again_where_the_bundled_prompts_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    request, prompts = CellRequest("bytes", "own_choice"), tmp_path / "prompts.json"
+    before = grid.request_digest(request)
+    prompts.write_text(grid.RETAINED_PROMPTS.read_text())
+    monkeypatch.setattr(grid, "RETAINED_PROMPTS", prompts)
+    assert grid.request_digest(request) == before
+    prompts.write_text("{}")
+    assert grid.request_digest(request) != before
+
+
 def test_a_cell_has_the_trade_off_of_its_search(tmp_path: Path) -> None:
     """Divergence and score of each trial under the limit."""
     tasks = str(write_tasks(tmp_path / "tasks", test=4))

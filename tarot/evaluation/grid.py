@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 ENGINES = ("local", "ray")
 """Where cells run: in this process, or on a Ray cluster."""
+RETAINED_PROMPTS = files("tarot.objectives") / "retained_prompts.json"
 
 
 @dataclass(frozen=True)
@@ -206,10 +208,11 @@ def request_digest(request: CellRequest) -> str:
     from tarot.search.provenance import LIBRARIES
 
     places = (request.model, request.include_path, os.environ.get("TAROT_DATA"), *request.retain)
-    files = [_file_stamps(Path(place).expanduser()) for place in places if place]
+    stamps = [_file_stamps(Path(place).expanduser()) for place in places if place]
     versions = [version(name) for name in LIBRARIES]
+    prompts = RETAINED_PROMPTS.read_text(encoding="utf-8")
     # The configuration has the values that defaults stand for.
-    decisive = [asdict(request), request.config().to_dict(), files, versions]
+    decisive = [asdict(request), request.config().to_dict(), stamps, versions, prompts]
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
 
 
