@@ -5,9 +5,10 @@ from contextlib import suppress
 from dataclasses import fields
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import pytest
-from cli_suite import INCLUDE, MODEL, TUNE, run_in
+from cli_suite import INCLUDE, MODEL, TASK, TUNE, run_in
 
 from tarot.cli.tune import tune
 from tarot.edit.adapter import Adapter
@@ -113,3 +114,23 @@ def test_the_older_names_of_options_tune_the_same_adapter(home: Path) -> None:
     assert run_in(home, *older, *search, "--output", "older") == 0
     adapters = [Adapter.from_pretrained(home / name).fingerprint for name in ("older", "adapter")]
     assert adapters[0] == adapters[1]
+
+
+def test_what_was_picked_is_printed_beside_the_front(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    search = ("tune", *MODEL, *TASK, "--num-samples", "4", "--budget", "9", "--max-kl", "0.5")
+
+    def tuned(pick: str) -> tuple[Adapter, str]:
+        resume = ["--resume"] * (home / "front").exists()
+        assert run_in(home, *search, "--output-path", "front", *resume, "--front", "--pick", pick) == 0
+        return Adapter.from_pretrained(home / "front"), capsys.readouterr().out
+
+    adapter, printed = tuned("2")
+    retention: Any = adapter.provenance["retention"]
+    kl = f"{retention['kl']:.4f}"
+    assert f"{kl} nats a token, of trial 2, which was picked" in printed and "allowed" not in printed
+    (row,) = [line.split("│") for line in printed.splitlines() if line.startswith("│ 2 ")]
+    assert row[3].strip() == kl and "KL (estimate)" in printed
+    adapter, printed = tuned("0.000001")
+    assert not adapter.angles.any() and "within 1e-06 nats a token scores higher" in printed
+    assert "at most 1e-06 picked" in printed
+    assert "trial 0 was picked: the adapter changes nothing" in tuned("0")[1]

@@ -33,6 +33,7 @@ def test_an_answer_is_exact_up_to_the_bound_and_above_it_otherwise(
         answer = log.kl(point, stop_above, partial(float, min(reached, kl)))
         assert answer == kl if kl <= stop_above else stop_above < answer <= kl
         assert log.kl(point, stop_above, refuse) == answer
+        assert log.measured_kl(point) == kl or (log.measured_kl(point) is None and kl > stop_above)
 
 
 def test_what_was_measured_is_read_back(tmp_path: Path) -> None:

@@ -263,9 +263,9 @@ def tune(
             with StepProgress() as show:
                 adapter = measure_held_out(loaded, adapter, batch_size, on_step=show)
             adapter.save_pretrained(output)
-    _print_outcome(adapter, config)
+    _print_outcome(adapter, config, pick)
     if config.max_kl is not None:
-        _print_retention(adapter, float(config.max_kl))
+        _print_retention(adapter, float(config.max_kl), pick)
         if front:
             _print_front(output)
     out.print(f"adapter {adapter.fingerprint} in {output}")
@@ -291,10 +291,11 @@ def objective_name(objective: str | None, reward: str | None) -> str:
     return f"model:{name}" if is_function else name
 
 
-def _print_outcome(adapter: "Adapter", config: "TaRotConfig") -> None:
-    """Print scores and times."""
+def _print_outcome(adapter: "Adapter", config: "TaRotConfig", pick: int | float | None) -> None:
+    """Print scores and times, and whether the adapter edits anything."""
     provenance: Mapping[str, Any] = adapter.provenance
     scores, seconds = provenance["scores"], provenance["seconds"]
+    helps = True
     if halves := provenance.get("cross_validation"):
         helps = halves["edited"] > halves["base"]
         out.print(
@@ -304,8 +305,14 @@ def _print_outcome(adapter: "Adapter", config: "TaRotConfig") -> None:
     samples = f" on {config.num_samples} samples" if config.n_drawn else ""
     out.print(
         f"{config.objective}{samples}: identity {scores['identity']:.4f}, "
-        f"best {scores['best']:.4f} (trial {provenance['best_trial']} of 0-{provenance['trials'] - 1})"
+        f"{'best' if pick is None else 'picked'} {scores['best']:.4f} "
+        f"(trial {provenance['best_trial']} of 0-{provenance['trials'] - 1})"
     )
+    if helps and not adapter.angles.any():
+        limit = config.max_kl if pick is None else pick
+        within = "" if limit is None else f" within {limit:g} nats a token"
+        found = "trial 0 was picked" if pick == 0 else f"no trial{within} scores higher than the unedited model"
+        out.print(f"{found}: the adapter changes nothing")
     trials = seconds["evaluating"] + seconds["proposing"]
     share = seconds["proposing"] / max(trials, 1e-3)
     proposing = f" ({share:.0%} of them to propose points)" * (share >= 0.01)
@@ -316,19 +323,28 @@ def _print_outcome(adapter: "Adapter", config: "TaRotConfig") -> None:
 
 
 def _print_front(output: Path) -> None:
-    from tarot.search.folder import read_trials
-    from tarot.search.pareto import retention_front
+    from tarot.search.pareto import read_front
 
-    front = retention_front(read_trials(output))
-    rows = [(str(point.index), f"{point.score:.4f}", f"{point.kl:.4f}") for point in front]
-    print_table(("trial", "score on the samples", "KL, nats a token"), rows, "front of score and divergence")
+    rows = [
+        (
+            str(point.index),
+            f"{point.score:.4f}",
+            "-" if point.measured_kl is None else f"{point.measured_kl:.4f}",
+            f"{point.estimated_kl:.4f}",
+        )
+        for point in read_front(output)
+    ]
+    header = ("trial", "score on the samples", "KL, nats a token", "KL (estimate)")
+    print_table(header, rows, "front of score and divergence")
 
 
-def _print_retention(adapter: "Adapter", max_kl: float) -> None:
+def _print_retention(adapter: "Adapter", max_kl: float, pick: int | float | None) -> None:
     retention: Any = adapter.provenance["retention"]
     if retention["strength"] < 1:
         out.print(f"the edit has {retention['strength']:.0%} of that trial's angles, to be within the limit")
-    out.print(f"KL(base || edited) on retained prompts: {retention['kl']:.4f} nats a token, at most {max_kl:g} allowed")
+    allowed = f"at most {max_kl:g} allowed" if pick is None else f"at most {pick:g} picked"
+    allowed = f"of trial {pick}, which was picked" if isinstance(pick, int) else allowed
+    out.print(f"KL(base || edited) on retained prompts: {retention['kl']:.4f} nats a token, {allowed}")
     if held_out := retention.get("held_out"):
         out.print(
             f"on {held_out['tokens']} tokens of held-out text: {held_out['kl']:.4f} [{held_out['low']:.4f}, "

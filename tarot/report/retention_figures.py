@@ -15,7 +15,8 @@ def trade_off_figure(name: str, trials: Sequence[tuple[float, float]], max_kl: f
 
     Args:
         name: identifier of the figure in the page.
-        trials: divergence (nats a token) and score of each trial.
+        trials: divergence (nats a token) and score of each trial. The divergence is an estimate where it was not
+            measured on all retained prompts.
         max_kl: the limit, in nats a token; 0 draws none.
         objective: what the search maximised.
     """
@@ -31,7 +32,7 @@ def trade_off_figure(name: str, trials: Sequence[tuple[float, float]], max_kl: f
         axes.step(*zip(*front, strict=True), where="post", color=MUTED, linewidth=1, zorder=0)
         axes.plot(*zip(*front, strict=True), "o", color=GAIN, markersize=5, label="no other beats both")
         axes.plot(*trials[0], "o", color=INK, markersize=8, markerfacecolor="none", label="identity")
-        axes.set_xlabel("KL(base || edited) on retained prompts, nats a token")
+        axes.set_xlabel("KL(base || edited) on retained prompts, nats a token (mostly estimates)")
         axes.set_ylabel(f"{shorten(objective, 30)}" + f", {unit}" * bool(unit))
         axes.legend(
             frameon=False,

@@ -90,7 +90,7 @@ class DivergenceLog:
         Raises:
             TarotError: The file cannot be written.
         """
-        key = hashlib.sha256(x.double().numpy().tobytes()).hexdigest()[:16]
+        key = _key(x)
         if (known := self._points.get(key)) and _is_enough(known, stop_above):
             return known["kl"]
         kl = measure()
@@ -98,6 +98,11 @@ class DivergenceLog:
             self._points[key] = {"kl": kl, "stop_above": stop_above if math.isfinite(stop_above) else None}
             self._write()
         return kl
+
+    def measured_kl(self, x: Point) -> float | None:
+        """Return the divergence of a point if it was measured on all contexts, in nats a token, else None."""
+        known = self._points.get(_key(x))
+        return known["kl"] if known and _is_exact(known) else None
 
     def keep_notes(self, notes: RetentionNotes) -> None:
         """Keep what the provenance says about the contexts."""
@@ -110,7 +115,14 @@ class DivergenceLog:
             write_atomically(self._path, (json.dumps(content, indent=1) + "\n").encode())
 
 
+def _key(x: Point) -> str:
+    return hashlib.sha256(x.double().numpy().tobytes()).hexdigest()[:16]
+
+
+def _is_exact(known: _Measured) -> bool:
+    return known["stop_above"] is None or known["kl"] <= known["stop_above"]
+
+
 def _is_enough(known: _Measured, stop_above: float) -> bool:
     """Return whether a kept divergence answers a question: it is exact, or a bound above what is asked."""
-    exact = known["stop_above"] is None or known["kl"] <= known["stop_above"]
-    return exact or known["kl"] > stop_above
+    return _is_exact(known) or known["kl"] > stop_above
