@@ -11,7 +11,15 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from benchmarks.study import development_tables, effect_tables, grid, retention_tables, sizes, tables
+from benchmarks.study import (
+    development_tables,
+    effect_tables,
+    grid,
+    retention_tables,
+    reward_tables,
+    sizes,
+    tables,
+)
 from benchmarks.study.cross_validation import cross_validation
 from benchmarks.study.effect_tables import RecordedEffects
 from benchmarks.study.figures import Figures, fill
@@ -60,6 +68,8 @@ def write_pages(cells: RecordedCells, effects: RecordedEffects) -> dict[Path, st
         "other_templates": retention_tables.other_templates(),
         "named_tasks": retention_tables.named_tasks(),
         "noise": development_tables.noise(),
+        "rewards": reward_tables.rewards(),
+        "followed": reward_tables.followed_gains(),
         "retention_documents": str(DOCUMENTS),
         "max_kl": f"{MAX_KL:g}",
         "development": development_tables.development(),
