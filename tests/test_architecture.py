@@ -46,6 +46,7 @@ WITHOUT_TORCH = (
     "evaluation.changes",
     "evaluation.html_table",
     "evaluation.metrics",
+    "evaluation.notes",
     "evaluation.results",
     "evaluation.results_file",
     "evaluation.reward_results",

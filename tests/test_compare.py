@@ -1,5 +1,6 @@
 """Comparisons: every arm on the same documents, with the labels that it may see."""
 
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,18 @@ def test_the_base_has_the_shots_of_the_search(loaded: LoadedModel, folder: Path)
     _, base = read_answers(load_task("own_choice", folder), results["samples"]["own_choice"])
     assert comparison.arm("few-shot").predicted == base.predicted
     assert "--num-fewshot 2" in comparison.command and "--limit 4" in comparison.command
+
+
+def test_shots_that_are_drawn_for_each_prompt_all_count(loaded: LoadedModel, folder: Path, tmp_path: Path) -> None:
+    """lm-eval's default sampler: the prompts in the log show more labelled documents than one prompt does."""
+    task = (folder / "choice.yaml").read_text()
+    (tmp_path / "choice.yaml").write_text(task.replace("sampler: first_n", "sampler: default"))
+    edit, logged = tuned(loaded, tmp_path, num_fewshot=2), {}
+    comparison = compare(loaded.model, loaded.tokenizer, edit, include_path=tmp_path, limit=6, logged=logged)
+    prompts = [document["arguments"][0][0] for document in logged["few-shot"]]
+    shown = {item for prompt in prompts for item in re.findall(r"item (\d+)", prompt)[:-1]}
+    assert comparison.arm("few-shot").labels == len(shown) > 2
+    assert comparison.arm("edited").labels > SAMPLES + 2
 
 
 def test_mixed_shots_count_all_their_labels(loaded: LoadedModel, folder: Path) -> None:

@@ -29,7 +29,7 @@ from tarot.evaluation import in_context
 from tarot.evaluation.adapter_cache import tune_cached
 from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.evaluation.baselines.prompting import BASELINES as PROMPTING
-from tarot.evaluation.baselines.run import count_labels, make_edit
+from tarot.evaluation.baselines.run import make_edit
 from tarot.evaluation.baselines.setting import Setting
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import read_answers
@@ -39,7 +39,7 @@ from tarot.models.load import load_model
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.documents import Doc
 from tarot.objectives.prompts import get_chat_template
-from tarot.objectives.samples import draw_samples
+from tarot.objectives.samples import MIXED_SHOTS, draw_samples
 from tarot.objectives.task_loading import load_task
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_curve
@@ -143,7 +143,8 @@ def labels_of(cell: Cell, method: str) -> int:
         return grid.SAMPLES
     if method in grid.UNEDITED:
         return grid.FEW_SHOT if method == "few-shot" else cell.shots
-    return count_labels(make_config(cell, method))
+    config = make_config(cell, method)  # its tasks show the same first documents in every prompt
+    return config.num_samples + (max(MIXED_SHOTS) if config.num_fewshot == "mix" else int(config.num_fewshot))
 
 
 def parse_methods(text: str) -> list[str]:

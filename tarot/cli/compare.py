@@ -177,6 +177,7 @@ def _compare_answers(
     from tarot.evaluation.compare import LoggedAnswers, check_controls
     from tarot.evaluation.compare import compare as compare_answers
     from tarot.evaluation.metrics import METRICS
+    from tarot.evaluation.notes import arm_notes
     from tarot.evaluation.results import missing_number_notes
     from tarot.evaluation.scored_comparison import score_comparisons
     from tarot.report.costs import COST_HEADER, cost_note, cost_rows
@@ -225,7 +226,7 @@ def _compare_answers(
             )
             if note := cost_note(comparison):
                 out.print(note)
-        for note in missing_number_notes(comparison):
+        for note in [*arm_notes(comparison), *missing_number_notes(comparison)]:
             out.print(note)
         print_command(comparison)
     _print_logs(request)

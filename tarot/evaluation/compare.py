@@ -26,7 +26,7 @@ from tarot.evaluation.as_tuned import (
     tuning_samples,
 )
 from tarot.evaluation.baselines.requirements import check_requirements
-from tarot.evaluation.baselines.run import BaselineAnswers, count_labels, run_baseline
+from tarot.evaluation.baselines.run import BaselineAnswers, run_baseline
 from tarot.evaluation.baselines.setting import Setting
 from tarot.evaluation.command import not_repeated, repeat_command
 from tarot.evaluation.held_out import held_out_of
@@ -171,7 +171,6 @@ def compare(
     reference_times = time_reference_workload()
     setting = Setting(loaded, config, task, labelled, n_shots, _budget(adapter), include_path, limit, batch_size)
     answering = _Answering(setting, base_answers, answers)
-    n_labels = count_labels(setting.config)
     prompted = [ZERO_SHOT, FEW_SHOT] if n_shots else [ZERO_SHOT]
     calibrated = [f"{name} calibrated" for name in prompted] if can_calibrate(task) else []
     drawn = [f"{FEW_SHOT}, other shots {i + 1}" for i in range(draws)]
@@ -187,10 +186,10 @@ def compare(
         few_shot = (
             answering.base(own_shots) if own_shots else answering.written(answering.with_shots(labelled[:n_shots]))
         )
-        answered[FEW_SHOT] = (n_shots, few_shot)
+        answered[FEW_SHOT] = (setting.labels.base if own_shots else n_shots, few_shot)
     for name, edit in {EDITED: adapter, **others}.items():
         begin(name)
-        answered[name] = (n_labels, answering.edited(edit))
+        answered[name] = (setting.labels.edited, answering.edited(edit))
     for name in calibrated:
         begin(name)
         labels, uncalibrated = answered[name.removesuffix(" calibrated")]

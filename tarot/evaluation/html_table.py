@@ -3,6 +3,7 @@
 from html import escape
 
 from tarot.evaluation.metrics import METRICS
+from tarot.evaluation.notes import arm_notes
 from tarot.evaluation.results import HEADLINE, Comparison, missing_number_notes
 from tarot.evaluation.scored_comparison import score_comparisons
 from tarot.evaluation.statistics.gains import Gain
@@ -31,7 +32,7 @@ def comparison_to_html(comparison: Comparison) -> str:
             row[2:] = [f"{gain.value:+.3f}", f"[{gain.low:+.3f}, {gain.high:+.3f}]", p]
         rows.append(_row("td", row))
     title = f"{comparison.id}: {METRICS[HEADLINE].title}, {len(comparison.keys):,} documents"
-    notes = "".join(f"<p>{escape(note)}</p>" for note in missing_number_notes(comparison))
+    notes = "".join(f"<p>{escape(note)}</p>" for note in [*arm_notes(comparison), *missing_number_notes(comparison)])
     return f"<table><caption>{escape(title)}</caption>{_row('th', COLUMNS)}{''.join(rows)}</table>{notes}"
 
 

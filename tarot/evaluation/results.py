@@ -60,7 +60,7 @@ class Arm:
 
     Attributes:
         name: what tables call it.
-        labels: how many labelled documents it was allowed to see.
+        labels: how many distinct labelled documents it saw: samples, and the shots of all its prompts.
         predicted: the likeliest choice of each document.
         greedy: the choice that greedy decoding over the whole vocabulary writes; OUTSIDE for any other text.
         gold_probability: probability of the right answer, a fraction.

@@ -50,7 +50,13 @@ class Sample:
 
 
 def draw_samples(
-    task: Task, n: int, *, num_fewshot: int | str = 0, seed: int = 0, chat_template: ChatTemplate | None = None
+    task: Task,
+    n: int,
+    *,
+    num_fewshot: int | str = 0,
+    seed: int = 0,
+    chat_template: ChatTemplate | None = None,
+    shown: set[frozenset[str]] | None = None,
 ) -> list[Sample]:
     """Draw the samples of a search, without replacement, and render their prompts.
 
@@ -63,6 +69,7 @@ def draw_samples(
         num_fewshot: number of shots in each prompt, or "mix": 0, 2, 4 or 6, drawn for each sample.
         seed: random seed for the documents, their shots and the mix.
         chat_template: renders messages; None for plain text.
+        shown: receives the question keys of each shot in the prompts.
 
     Raises:
         TarotError: The task has no split to tune on or too few documents, a prompt is empty, or a sample or an
@@ -97,7 +104,7 @@ def draw_samples(
     with ExitStack() as stack:
         if pool:
             task.set_fewshot_seed(seed)
-            stack.callback(pool.show(tuned_on={key for _, _, key in drawn}))
+            stack.callback(pool.show({key for _, _, key in drawn}, shown))
         for row, doc, _ in drawn:
             shots = rng.choice(MIXED_SHOTS) if num_fewshot == "mix" else most_shots
             samples.append(_render_sample(task, f"{documents.split}/{row}", doc, shots, chat_template))
@@ -105,7 +112,12 @@ def draw_samples(
 
 
 def render_evaluation_documents(
-    task: Task, *, num_fewshot: int = 0, limit: int | None = None, chat_template: ChatTemplate | None = None
+    task: Task,
+    *,
+    num_fewshot: int = 0,
+    limit: int | None = None,
+    chat_template: ChatTemplate | None = None,
+    shown: set[frozenset[str]] | None = None,
 ) -> list[Sample]:
     """Render the documents that a task evaluates, as an evaluation with the same number of shots renders them.
 
@@ -114,6 +126,7 @@ def render_evaluation_documents(
         num_fewshot: number of shots in each prompt.
         limit: render only the first documents; None for all.
         chat_template: renders messages; None for plain text.
+        shown: receives the question keys of each shot in the prompts.
 
     Raises:
         TarotError: A prompt is empty, or a document has no right answer among its choices.
@@ -129,7 +142,7 @@ def render_evaluation_documents(
     docs = islice(task.eval_docs, limit)
     with ExitStack() as stack:
         if shots:
-            stack.callback(ShotPool(task).show())
+            stack.callback(ShotPool(task).show(shown=shown))
         return [_render_sample(task, f"{split}/{row}", doc, shots, chat_template) for row, doc in enumerate(docs)]
 
 

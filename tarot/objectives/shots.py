@@ -95,11 +95,12 @@ class ShotPool:
         """Return the documents without those that ask one of these questions."""
         return [doc for doc, own in self._keyed if own.isdisjoint(keys)]
 
-    def show(self, tuned_on: Collection[str] = ()) -> Callable[[], None]:
+    def show(self, tuned_on: Collection[str] = (), shown: set[frozenset[str]] | None = None) -> Callable[[], None]:
         """Make lm-eval's sampler draw shots from this pool only.
 
         Args:
             tuned_on: question keys of samples, which are not shown either.
+            shown: receives the question keys of each shot that a prompt shows.
 
         Returns:
             A function that restores the sampler.
@@ -123,6 +124,8 @@ class ShotPool:
                 sampler.replace_df(pool)
             for shot in shots:
                 _check_shot(task, shot, own)
+                if shown is not None:
+                    shown.add(shot_keys(task, shot))
             return shots
 
         def restore() -> None:

@@ -256,11 +256,11 @@ def _few_shot(scored: ScoredComparison) -> list[tuple[str, str]]:
     """Say what few-shot prompting reaches with the labels that the edit used, and how far the edit is from it."""
     if scored.over_few_shot is None:
         return []
-    shots = scored.arms[FEW_SHOT][0].labels
     if scored.base == FEW_SHOT:
-        return [("few-shot", f"the base has {_count(shots, 'shot')} in its prompts, as the edited model has")]
+        shots = _count(scored.comparison.num_fewshot, "shot")
+        return [("few-shot", f"the base has {shots} in its prompts, as the edited model has")]
     text = (
-        f"prompting with {shots} of the same {scored.comparison.samples} labels reaches "
+        f"prompting with {scored.arms[FEW_SHOT][0].labels} of the same {scored.comparison.samples} labels reaches "
         f"{fraction(scored.scores[FEW_SHOT])}; {_over(scored.over_few_shot)}"
     )
     if scored.over_draws:

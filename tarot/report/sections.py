@@ -9,6 +9,7 @@ from statistics import fmean
 from markupsafe import Markup
 
 from tarot.evaluation.metrics import METRICS, describe_metrics
+from tarot.evaluation.notes import arm_notes
 from tarot.evaluation.results import Arm, Comparison
 from tarot.evaluation.reward_results import RewardComparison
 from tarot.evaluation.scored_comparison import ScoredComparison
@@ -25,7 +26,7 @@ from tarot.report.side_effect_words import Costs
 ARMS_HEADER = ("arm", "gain", "p", *METRICS, "gold prob.", "labels")
 ARMS_LEGEND = (
     f"{describe_metrics(METRICS)} Gold prob. is the mean probability of the right answer, and labels are the labelled "
-    "documents that the arm may use."
+    "documents that the arm sees, as samples or as shots."
 )
 
 
@@ -38,6 +39,7 @@ class Section:
     base: str
     answer: Answer
     arms: Sequence[Sequence[str]]
+    notes: Sequence[str]
     over_draws: str
     cost_note: str
     curves: Markup | None
@@ -85,6 +87,7 @@ def section(
         base=scored.base,
         answer=answer(scored, metric, costs),
         arms=[_arm_row(scored, arm) for arm in scored.arms],
+        notes=arm_notes(comparison),
         over_draws=table.with_interval(scored.over_draws) if scored.over_draws else "",
         cost_note=cost_note(comparison),
         curves=curves,

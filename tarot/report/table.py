@@ -52,7 +52,7 @@ class TableRow:
 
     Attributes:
         texts: columns in the order of HEADER. "search" is empty if all comparisons have the same search and one edit
-            each. "labels" counts the labelled documents that base, few-shot and edited arm may use.
+            each. "labels" counts the labelled documents that base, few-shot and edited arm see.
         comparison: number of the comparison, from 1; None for a mean.
     """
 

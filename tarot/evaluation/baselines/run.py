@@ -11,8 +11,6 @@ from tarot.evaluation.baselines.registry import BASELINES
 from tarot.evaluation.baselines.setting import Setting
 from tarot.evaluation.lm_eval_results import LoggedDocument, logged_documents
 from tarot.evaluation.peak_memory import PeakMemory
-from tarot.objectives.samples import MIXED_SHOTS
-from tarot.search.config import TaRotConfig
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def run_baseline(name: str, setting: Setting) -> BaselineAnswers:
         results = setting.answer_as_tuned(edit)
         return BaselineAnswers(
             logged_documents(results, setting.config.task),
-            count_labels(setting.config),
+            setting.labels.edited,
             round(prepared - started, 3),
             round(time.perf_counter() - prepared, 3),
             edit.stored_bytes,
@@ -70,12 +68,6 @@ def make_edit(name: str, setting: Setting) -> BaselineEdit:
     options = {"retention": setting.make_retention()} if BASELINES[name].is_trained else {}
     edit: BaselineEdit = _find_method(name)(setting.make_objective(), setting.budget, setting.config.seed, **options)
     return edit
-
-
-def count_labels(config: TaRotConfig) -> int:
-    """Return the labelled documents that a search with this configuration sees, shots included."""
-    shots = config.num_fewshot
-    return config.num_samples + (shots if isinstance(shots, int) else max(MIXED_SHOTS))
 
 
 def _find_method(name: str) -> Any:

@@ -13,6 +13,7 @@ from tarot.errors import TarotError
 from tarot.evaluation.as_tuned import evaluate_as_tuned
 from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.evaluation.in_context import evaluate_with_shots
+from tarot.evaluation.labels import Labels, count_labels
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
@@ -58,6 +59,11 @@ class Setting:
     def chat_template(self) -> ChatTemplate | None:
         """What renders the prompts; None for plain text."""
         return get_chat_template(self.lm, self.config.apply_chat_template)
+
+    @cached_property
+    def labels(self) -> Labels:
+        """The numbers of labelled documents that base and edited models see."""
+        return count_labels(self.config, self.include_path, self.limit)
 
     def make_objective(self) -> AnswerObjective:
         """Return the objective that the search maximized, on the same samples.
