@@ -131,6 +131,7 @@ MEASURED = Measurement(
     (0.35678, 0.3, 0.4),
     "tarot tune --model m && tarot compare",
     "f" * 16,
+    differences={"zero-shot": (0.35678, 0.3, 0.4)},
 )
 
 
@@ -159,7 +160,12 @@ def test_the_card_describes_the_edit_and_its_search(tmp_path: Path) -> None:
     assert "No gain on held-out documents is recorded here" in text
     measured = write_card(tmp_path, an_adapter(**PROVENANCE), MEASURED)
     assert "gain +0.357 over the unedited model, 95% CI [+0.300, +0.400]" in measured and "No gain" not in measured
-    for line in ("| edited | 20 | 0.457 |", "| base |  | 0.200 |", f"    {MEASURED.command}"):
+    for line in (
+        "| zero-shot | 0 | 0.100 | +0.357 [+0.300, +0.400] |",
+        "| edited | 20 | 0.457 |  |",
+        "| base |  | 0.200 |  |",
+        f"    {MEASURED.command}",
+    ):
         assert line in measured.splitlines()
 
 
@@ -311,7 +317,7 @@ def test_names_form_no_markup_in_the_card(model: str, task: str) -> None:
     strings = [node.value for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.Constant)]
     assert strings == [model, f"owner/{task}"] or strings == [f"owner/{task}", model]
     cells = [line.count("|") - line.count(r"\|") for line in body.splitlines() if line.startswith("| ")]
-    assert cells and set(cells) == {3, 4} and cells.count(4) == 2
+    assert cells and set(cells) == {3, 5} and cells.count(5) == 2
 
 
 def test_an_invalid_provenance_is_not_pushed(hub: Hub) -> None:

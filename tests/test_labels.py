@@ -68,7 +68,7 @@ def test_lm_evals_default_sampler_shows_more_labels_than_samples_and_shots(folde
 
 def test_a_note_names_the_arms_with_more_labels_than_samples() -> None:
     comparison = fabricated()
-    assert arm_notes(comparison) == []
+    assert not any("labels" in note for note in arm_notes(comparison))
     base, few_shot, *others = comparison.arms
-    (note,) = arm_notes(replace(comparison, arms=(base, replace(few_shot, labels=200), *others)))
+    *_, note = arm_notes(replace(comparison, arms=(base, replace(few_shot, labels=200), *others)))
     assert "the 20 samples: few-shot 200." in note

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from fabricated import BARE, COMPARISONS, EVIL, Page, fabricated
 
+from tarot.evaluation.html_table import comparison_to_html
 from tarot.evaluation.metrics import METRICS
+from tarot.evaluation.notes import EACH_ALONE, arm_notes
 from tarot.evaluation.scored_comparison import group_by_setting, mean_gain, score_comparisons
 from tarot.evaluation.speed import BUSY_NOTE
 from tarot.evaluation.statistics.gains import accuracy_gain, f1_gain, weighted_f1
@@ -83,6 +85,34 @@ def test_the_base_is_the_unedited_model_under_the_same_prompts():
         assert scored.over_few_shot == f1_gain(comparison.gold, few_shot, edited)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_table_of_arms_shows_the_edit_against_each_other_arm(metric):
+    """An interval of each arm's gain over the base does not tell whether the edit beats that arm."""
+    for scored in score_comparisons(COMPARISONS, metric):
+        comparison = scored.comparison
+        rows = {row[0].removesuffix(" (base)"): row[ARM_HEADER.index("edited minus it")] for row in arm_rows(scored)}
+        assert rows.pop("edited") == "-" and "edited" not in scored.edited_over
+        for arm in comparison.arms:
+            if arm.name != "edited":
+                assert scored.edited_over[arm.name] == comparison.gain(metric, over=arm.name)
+        assert rows == {name: with_interval(over) for name, over in scored.edited_over.items()}
+        shown = {text.replace("-", "\N{MINUS SIGN}") for text in rows.values()}
+        page = Page(render([comparison], metric))
+        assert "edited minus it" in page.texts_of("th") and shown <= set(page.texts_of("td"))
+    scored, *_ = score_comparisons(COMPARISONS)
+    html, card = comparison_to_html(scored.comparison), scored.comparison.to_measurement()
+    for name, over in scored.edited_over.items():
+        assert f"<td>{with_interval(over)}</td>" in html
+        assert card.differences[name] == (over.value, over.low, over.high)
+
+
+def test_the_intervals_of_many_arms_are_not_called_corrected():
+    assert arm_notes(COMPARISONS[0]) == [EACH_ALONE]
+    assert any(EACH_ALONE in text for text in Page(render(COMPARISONS[:1])).texts_of("p"))
+    assert arm_notes(replace(BARE, arms=(BARE.arms[0], BARE.arms[2]))) == []
+    assert "p" not in ARM_HEADER
+
+
 def test_a_mean_counts_each_setting_once():
     scored_comparisons = score_comparisons(COMPARISONS)
     means = [
@@ -133,7 +163,7 @@ def test_draws_of_shots_have_a_mean_a_best_and_a_worst():
     assert scored.over_draws == mean_over_seeds([f1_gain(DRAWN.gold, d.greedy, edited) for d in DRAWN.draws])
     rows = {row[0]: dict(zip(ARM_HEADER, row, strict=True)) for row in arm_rows(scored)}
     assert [*rows][4:] == [name, *(draw.name for draw in DRAWN.draws)]
-    assert rows[name]["p"] == "-" and rows[name]["labels"] == "6"
+    assert rows[name]["labels"] == "6" and rows[name]["edited minus it"] == with_interval(scored.over_draws)
     best, worst = (float(rows[f"few-shot {rank}"]["score"]) for rank in ("1 of 5 (best)", "5 of 5 (worst)"))
     assert worst <= float(rows[name]["score"]) <= best
     assert len(summary_rows([DRAWN])[1]) == 1
@@ -143,8 +173,6 @@ def test_draws_of_shots_have_a_mean_a_best_and_a_worst():
     ]
     page = Page(render([DRAWN]))
     assert {name, "few-shot 3 of 5"} <= set(page.texts_of("th"))
-    over = with_interval(scored.over_draws).replace("-", "\N{MINUS SIGN}")
-    assert any(f"averaged over the draws of shots: {over}." in text for text in page.texts_of("p"))
 
 
 def test_the_interval_of_a_mean_over_draws_includes_their_spread():

@@ -212,7 +212,7 @@ def bench(
 def _print_summary(comparisons: "Sequence[Comparison]", metric: str) -> None:
     """Print a row for each cell, and the documents without a number."""
     from tarot.evaluation.metrics import METRICS
-    from tarot.evaluation.results import missing_number_notes
+    from tarot.evaluation.notes import missing_number_notes
     from tarot.report.table import summary_rows
 
     if not comparisons:

@@ -177,8 +177,7 @@ def _compare_answers(
     from tarot.evaluation.compare import LoggedAnswers, check_controls
     from tarot.evaluation.compare import compare as compare_answers
     from tarot.evaluation.metrics import METRICS
-    from tarot.evaluation.notes import arm_notes
-    from tarot.evaluation.results import missing_number_notes
+    from tarot.evaluation.notes import arm_notes, missing_number_notes
     from tarot.evaluation.scored_comparison import score_comparisons
     from tarot.report.costs import COST_HEADER, cost_note, cost_rows
     from tarot.report.inspect_log import write_inspect_logs

@@ -1,6 +1,7 @@
 """What was measured of an adapter, as its model card shows it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 
@@ -18,6 +19,7 @@ class Measurement:
         gain: edited minus base, and the ends of its 95% CI.
         command: shell line that repeats the measurement.
         adapter: fingerprint of the adapter.
+        differences: edited minus each other arm, and the ends of its 95% CI, by the arm's name; empty if not computed.
         notes: sentences on the scores, such as which documents have no number.
     """
 
@@ -31,6 +33,7 @@ class Measurement:
     command: str
     adapter: str
     notes: tuple[str, ...] = ()
+    differences: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
 
     @property
     def edited_score(self) -> float:

@@ -156,12 +156,18 @@ def _measured_section(measured: Sequence[Measurement]) -> str:
         )
         rows = [
             f"| {_escape_bars(_inline(name))} | {'' if labels is None else labels} | {score:.3f} |"
+            f" {_with_interval(each.differences.get(name))} |"
             for name, labels, score in each.scores
         ]
-        parts.append("\n".join(("| arm | labelled documents seen | score |", "|---|---|---|", *rows)))
+        header = "| arm | labelled documents seen | score | edited minus it, 95% CI |"
+        parts.append("\n".join((header, "|---|---|---|---|", *rows)))
         parts += [_inline(note) for note in each.notes]
         parts.append(f"Repeat it with\n\n    {printable(each.command)}" if each.command else "")
     return "\n\n".join(filter(None, parts))
+
+
+def _with_interval(difference: tuple[float, float, float] | None) -> str:
+    return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*difference) if difference else ""
 
 
 def _escape_bars(markdown: str) -> str:

@@ -3,16 +3,17 @@
 from html import escape
 
 from tarot.evaluation.metrics import METRICS
-from tarot.evaluation.notes import arm_notes
-from tarot.evaluation.results import HEADLINE, Comparison, missing_number_notes
+from tarot.evaluation.notes import arm_notes, missing_number_notes
+from tarot.evaluation.results import HEADLINE, Comparison
 from tarot.evaluation.scored_comparison import score_comparisons
 from tarot.evaluation.statistics.gains import Gain
+from tarot.evaluation.statistics.seeds import MeanGain
 
-COLUMNS = ("arm", "score", "gain", "95% CI", "p")
+COLUMNS = ("arm", "score", "gain over base", "edited minus it")
 
 
 def comparison_to_html(comparison: Comparison) -> str:
-    """Return a table of the arms with score, gain over the base, 95% CI and p-value, and documents without a number.
+    """Return a table of the arms with score, gain over the base, what the edited arm is ahead by, and notes.
 
     All text is escaped.
 
@@ -26,14 +27,15 @@ def comparison_to_html(comparison: Comparison) -> str:
     (scored,) = score_comparisons([comparison])
     rows = []
     for name, score in scored.scores.items():
-        row = [name, f"{score:.3f}", "", "", ""]
-        if gain := scored.gains.get(name):
-            p = f"{gain.p:.3f}" if isinstance(gain, Gain) else ""
-            row[2:] = [f"{gain.value:+.3f}", f"[{gain.low:+.3f}, {gain.high:+.3f}]", p]
-        rows.append(_row("td", row))
+        gains = (scored.gains.get(name), scored.edited_over.get(name))
+        rows.append(_row("td", [name, f"{score:.3f}", *map(_with_interval, gains)]))
     title = f"{comparison.id}: {METRICS[HEADLINE].title}, {len(comparison.keys):,} documents"
     notes = "".join(f"<p>{escape(note)}</p>" for note in [*arm_notes(comparison), *missing_number_notes(comparison)])
     return f"<table><caption>{escape(title)}</caption>{_row('th', COLUMNS)}{''.join(rows)}</table>{notes}"
+
+
+def _with_interval(gain: Gain | MeanGain | None) -> str:
+    return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]" if gain else ""
 
 
 def _row(tag: str, texts: tuple[str, ...] | list[str]) -> str:

@@ -11,13 +11,13 @@ from itertools import product
 
 from tarot.errors import describe_missing_numbers
 from tarot.evaluation.metrics import METRICS
+from tarot.evaluation.notes import missing_number_notes
 from tarot.evaluation.results import (
     EDITED,
     HEADLINE,
     SEARCH_SETTINGS,
     Comparison,
     comparison_names,
-    missing_number_notes,
 )
 from tarot.evaluation.speed import describe_speed_change
 from tarot.evaluation.statistics.gains import Gain, f1_gain

@@ -16,7 +16,7 @@ from annotated_types import Interval, MaxLen
 
 from tarot._files.strict_json import Count, Fraction, Name, Number
 from tarot.edit.measurement import Measurement
-from tarot.errors import TarotError, describe_missing_numbers
+from tarot.errors import TarotError
 from tarot.evaluation.changes import ChangedDocument, ChangedDocuments, changed_rows
 from tarot.evaluation.held_out import HeldOut
 
@@ -387,8 +387,10 @@ class Comparison:
             True
         """
         from tarot.evaluation.metrics import METRICS  # imports NumPy and SciPy
+        from tarot.evaluation.notes import arm_notes, missing_number_notes
 
         gain = self.gain()
+        overs = {arm.name: self.gain(over=arm.name) for arm in self.arms if arm.name != EDITED}
         return Measurement(
             task=self.task,
             metric=HEADLINE,
@@ -399,7 +401,8 @@ class Comparison:
             gain=(gain.value, gain.low, gain.high),
             command=self.command,
             adapter=self.adapter,
-            notes=tuple(missing_number_notes(self)),
+            notes=(*arm_notes(self), *missing_number_notes(self)),
+            differences={name: (over.value, over.low, over.high) for name, over in overs.items()},
         )
 
     def _repr_html_(self) -> str:
@@ -444,13 +447,4 @@ def comparison_names(comparisons: Sequence[Comparison]) -> list[str]:
     return [
         ", ".join(filter(None, parts))
         for parts in zip((comparison.id for comparison in comparisons), search_labels(comparisons), strict=True)
-    ]
-
-
-def missing_number_notes(comparison: Comparison) -> list[str]:
-    """Describe for each arm which documents have no number; empty if all have one."""
-    return [
-        f"{comparison.id}, {arm.name}: {describe_missing_numbers(arm.without_number, len(comparison.keys))}"
-        for arm in comparison.arms
-        if arm.without_number
     ]

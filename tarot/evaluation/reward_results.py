@@ -90,6 +90,7 @@ class RewardComparison:
             gain=(self.gain.value, self.gain.low, self.gain.high),
             command=self.command,
             adapter=self.adapter,
+            differences={"base": (self.gain.value, self.gain.low, self.gain.high)},
         )
 
     def to_pandas(self) -> "DataFrame":

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from itertools import groupby
 
 from tarot.evaluation.metrics import METRICS
@@ -30,6 +30,7 @@ class ScoredComparison:
 
     Attributes:
         comparison: what was scored.
+        metric: name of the metric.
         base: name of the arm that `gains` are over.
         arms: the arms by name; several only under the name of a mean.
         scores: the score of each arm.
@@ -41,6 +42,7 @@ class ScoredComparison:
     """
 
     comparison: Comparison
+    metric: str
     base: str
     arms: Mapping[str, tuple[Arm, ...]]
     scores: Mapping[str, float]
@@ -49,6 +51,17 @@ class ScoredComparison:
     over_few_shot: Gain | None
     over_draws: MeanGain | None
     nth: int = 0
+
+    @cached_property
+    def edited_over(self) -> Mapping[str, Gain | MeanGain]:
+        """The edited arm's gain over each other arm, by the arm's name."""
+        return {
+            name: gain_over_draws(self.comparison, self.metric)
+            if len(draws) > 1
+            else self.comparison.gain(self.metric, over=name)
+            for name, draws in self.arms.items()
+            if name != EDITED
+        }
 
     @property
     def setting(self) -> tuple[object, ...]:
@@ -106,6 +119,7 @@ def _score(comparison: Comparison, metric: str) -> ScoredComparison:
     }
     return ScoredComparison(
         comparison,
+        metric,
         base.name,
         arms,
         scores={name: METRICS[metric].mean_score(gold, draws) for name, draws in arms.items()},

@@ -120,7 +120,8 @@ class Collector:
             self.state.ended_tests.add(report.nodeid)
         notes: list[str] = []
         for values in getattr(report, "tarot_cells", ()):
-            from tarot.evaluation.results import Arm, Comparison, missing_number_notes  # only in runs that measure
+            from tarot.evaluation.notes import missing_number_notes  # only in runs that measure
+            from tarot.evaluation.results import Arm, Comparison
 
             comparison = Comparison(**{**values, "arms": tuple(Arm(**arm) for arm in values["arms"])})
             key = (comparison.identity, comparison.adapter, comparison.keys)

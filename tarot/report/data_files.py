@@ -60,6 +60,7 @@ def comparison_tables(
     named = list(zip(names, scored_comparisons, strict=True))
     p_values = holm([scored.gain.p for scored in scored_comparisons])
     gain = ("gain", "low", "high")
+    edited_over = tuple(f"edited_over_{each}" for each in gain)
     summary_header = ("comparison", "base", "few_shot", "edited", *gain, *(f"over_few_shot_{each}" for each in gain))
     tables: Tables = {
         "summary": (
@@ -79,7 +80,7 @@ def comparison_tables(
             ],
         ),
         "arms": (
-            ("comparison", "arm", *gain, "p", *METRICS, "gold_probability", "labels", *COSTS, "busy"),
+            ("comparison", "arm", *gain, *edited_over, *METRICS, "gold_probability", "labels", *COSTS, "busy"),
             [(name, *row) for name, scored in named for row in _arms(scored)],
         ),
         "curves": (
@@ -214,11 +215,10 @@ def _with_rows(tables: Tables) -> Tables:
 def _arms(scored: ScoredComparison) -> Iterator[CsvRow]:
     gold = scored.comparison.gold
     for name, arms in scored.arms.items():
-        gain = scored.gains.get(name)
         yield (
             name,
-            *_interval(gain),
-            gain.p if isinstance(gain, Gain) else "",
+            *_interval(scored.gains.get(name)),
+            *_interval(scored.edited_over.get(name)),
             *(metric.mean_score(gold, arms) for metric in METRICS.values()),
             fmean(fmean(arm.gold_probability or (0.0,)) for arm in arms),
             arms[0].labels,

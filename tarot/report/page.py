@@ -14,7 +14,8 @@ from markupsafe import Markup
 
 from tarot._files.atomic import write_atomically
 from tarot.evaluation.metrics import METRICS
-from tarot.evaluation.results import EDITED, HEADLINE, Comparison, missing_number_notes
+from tarot.evaluation.notes import missing_number_notes
+from tarot.evaluation.results import EDITED, HEADLINE, Comparison
 from tarot.evaluation.reward_results import RewardComparison
 from tarot.evaluation.scored_comparison import (
     ScoredComparison,

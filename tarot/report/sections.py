@@ -23,7 +23,7 @@ from tarot.report.head_figures import angle_map
 from tarot.report.retention_figures import trade_off_figure
 from tarot.report.side_effect_words import Costs
 
-ARMS_HEADER = ("arm", "gain", "p", *METRICS, "gold prob.", "labels")
+ARMS_HEADER = ("arm", "gain over base", "edited minus it", *METRICS, "gold prob.", "labels")
 ARMS_LEGEND = (
     f"{describe_metrics(METRICS)} Gold prob. is the mean probability of the right answer, and labels are the labelled "
     "documents that the arm sees, as samples or as shots."
@@ -40,7 +40,6 @@ class Section:
     answer: Answer
     arms: Sequence[Sequence[str]]
     notes: Sequence[str]
-    over_draws: str
     cost_note: str
     curves: Markup | None
     angles: Markup | None
@@ -88,7 +87,6 @@ def section(
         answer=answer(scored, metric, costs),
         arms=[_arm_row(scored, arm) for arm in scored.arms],
         notes=arm_notes(comparison),
-        over_draws=table.with_interval(scored.over_draws) if scored.over_draws else "",
         cost_note=cost_note(comparison),
         curves=curves,
         angles=angles,
@@ -100,7 +98,8 @@ def section(
 
 
 def _arm_row(scored: ScoredComparison, name: str) -> tuple[str, ...]:
-    gold, gain, arms = scored.comparison.gold, scored.gains.get(name), scored.arms[name]
+    gold, arms = scored.comparison.gold, scored.arms[name]
+    gain, over = scored.gains.get(name), scored.edited_over.get(name)
 
     def mean(value: Callable[[Arm], float]) -> float:
         return fmean(value(arm) for arm in arms)
@@ -108,7 +107,7 @@ def _arm_row(scored: ScoredComparison, name: str) -> tuple[str, ...]:
     return (
         name,
         table.with_interval(gain) if gain else "base",
-        table.p_of(gain) if gain else "",
+        table.with_interval(over) if over else "",
         *(table.fraction(metric.mean_score(gold, arms)) for metric in METRICS.values()),
         table.fraction(mean(lambda arm: fmean(arm.gold_probability or (0.0,)))),
         str(arms[0].labels),

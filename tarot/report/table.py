@@ -37,7 +37,7 @@ HEADER = (
     "labels",
     "seconds",
 )
-ARM_HEADER = ("arm", "labels", "score", "gain over base", "p")
+ARM_HEADER = ("arm", "labels", "score", "gain over base", "edited minus it")
 ARM_MEANS_HEADER = ("arm", "score", "gain over base", "comparisons")
 NONE = "-"
 BUSY = "(busy)"
@@ -156,7 +156,7 @@ def arm_rows(scored: ScoredComparison) -> list[tuple[str, ...]]:
             str(scored.arms[name][0].labels),
             fraction(score),
             with_interval(scored.gains[name]) if name in scored.gains else NONE,
-            p_of(scored.gains.get(name)),
+            with_interval(scored.edited_over[name]) if name in scored.edited_over else NONE,
         )
         for name, score in scored.scores.items()
     ]
@@ -250,11 +250,6 @@ def signed(value: float) -> str:
 def with_interval(gain: Gain | MeanGain | Difference | Mean) -> str:
     """Format a difference with its interval."""
     return f"{signed(gain.value)} [{signed(gain.low)}, {signed(gain.high)}]"
-
-
-def p_of(gain: Gain | MeanGain | None) -> str:
-    """Format the p-value of a gain; a mean has an interval and no test."""
-    return p_value(gain.p) if isinstance(gain, Gain) else NONE
 
 
 def p_value(p: float) -> str:
