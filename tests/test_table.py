@@ -113,6 +113,15 @@ def test_the_intervals_of_many_arms_are_not_called_corrected():
     assert "p" not in ARM_HEADER
 
 
+@pytest.mark.parametrize("name", ["few-shot calibrated", "batch-calibration"])
+def test_a_table_says_which_arms_answer_among_the_choices_only(name):
+    comparison = replace(BARE, arms=(*BARE.arms[:3], replace(BARE.arms[3], name=name)))
+    for metric in METRICS:
+        assert any(name in note for note in arm_notes(comparison, metric)) == metric.startswith("greedy")
+    assert any(f"one of the choices ({name})" in text for text in Page(render([comparison])).texts_of("p"))
+    assert f"one of the choices ({name})" in comparison_to_html(comparison)
+
+
 def test_a_mean_counts_each_setting_once():
     scored_comparisons = score_comparisons(COMPARISONS)
     means = [

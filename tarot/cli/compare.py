@@ -225,7 +225,7 @@ def _compare_answers(
             )
             if note := cost_note(comparison):
                 out.print(note)
-        for note in [*arm_notes(comparison), *missing_number_notes(comparison)]:
+        for note in [*arm_notes(comparison, metric), *missing_number_notes(comparison)]:
             out.print(note)
         print_command(comparison)
     _print_logs(request)

@@ -1,15 +1,19 @@
 """What a reader of a comparison must know, a sentence each."""
 
 from tarot.errors import describe_missing_numbers
-from tarot.evaluation.results import Comparison
+from tarot.evaluation.results import HEADLINE, Comparison
 
 EACH_ALONE = (
     "Each 95% interval is of one difference alone, not corrected for the number of arms; the table has no p-values."
 )
 
 
-def arm_notes(comparison: Comparison) -> list[str]:
-    """Return notes on the table of arms: on its intervals, and on arms with more labels than samples.
+def arm_notes(comparison: Comparison, metric: str = HEADLINE) -> list[str]:
+    """Return notes on the table of arms: on its intervals, arms with more labels than samples, and calibrated arms.
+
+    Args:
+        comparison: what was measured.
+        metric: name of the metric of the table; only greedy answers are scored over the whole vocabulary.
 
     Example:
         >>> arm_notes(comparison)[0] == EACH_ALONE
@@ -20,6 +24,12 @@ def arm_notes(comparison: Comparison) -> list[str]:
         notes.append(
             f"Shots count as labels too, so these arms see more than the {comparison.samples} samples: "
             f"{', '.join(more)}."
+        )
+    calibrated = [arm.name for arm in comparison.arms if "calibrat" in arm.name]
+    if calibrated and metric.startswith("greedy_"):
+        notes.append(
+            f"A calibrated answer is always one of the choices ({', '.join(calibrated)}); every other arm may write "
+            "anything, so part of such a gain is the form of the answer."
         )
     return notes
 
