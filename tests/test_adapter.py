@@ -169,7 +169,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    assert "No such file or directory at DIR/tarot.json" in error_message(tmp_path)
+    assert "DIR/tarot.json: No such file or directory" in error_message(tmp_path)
     with pytest.raises(FileNotFoundError):
         Adapter.from_pretrained(tmp_path)
 
@@ -306,12 +306,12 @@ def test_a_duplicate_key_is_refused(folder: Path) -> None:
 def test_a_pipe_is_refused(folder: Path) -> None:
     (folder / METADATA).unlink()
     os.mkfifo(folder / METADATA)
-    assert "not a regular file at DIR/tarot.json" in error_message(folder)
+    assert "DIR/tarot.json: not a regular file" in error_message(folder)
 
 
 def test_a_large_file_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tarot.edit.adapter_folder.LARGEST_FILE", 100)
-    assert "more than 100 bytes at DIR/tarot.json" in error_message(folder)
+    assert "DIR/tarot.json: more than 100 bytes" in error_message(folder)
 
 
 def test_angles_that_are_not_finite_are_refused(tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_other_tensors_are_refused(folder: Path, tensors: dict[str, torch.Tensor
 def test_an_invalid_edit_is_refused(folder: Path, change: dict[str, object]) -> None:
     edit = json.loads((folder / METADATA).read_text())["edit"]
     message = rewritten(folder, edit={**edit, **change})
-    assert message.startswith("expected an adapter as tarot writes it in DIR/tarot.json, got edit.")
+    assert message.startswith("DIR/tarot.json is damaged: edit.")
     assert next(iter(change)) in message
 
 

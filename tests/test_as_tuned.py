@@ -75,10 +75,10 @@ def test_a_document_that_was_tuned_on_is_not_evaluated(loaded: LoadedModel, fold
 @pytest.mark.parametrize(
     ("name", "value", "missing"),
     [
-        ("task", None, "a task"),
-        ("budget", None, "a budget"),
-        ("samples_drawn", None, "its samples"),
-        ("samples_drawn", [{"key": "k"}], "its samples"),
+        ("task", None, "task"),
+        ("budget", None, "budget"),
+        ("samples_drawn", None, "samples"),
+        ("samples_drawn", [{"key": "k"}], "samples"),
     ],
 )
 def test_adapters_must_record_how_they_were_tuned(
@@ -90,9 +90,7 @@ def test_adapters_must_record_how_they_were_tuned(
     provenance = {key: value for key, value in provenance.items() if value is not None}
     with (
         pytest.MonkeyPatch.context() as patch,
-        pytest.raises(
-            TarotError, match=f"expected an adapter that says what .*, got one without {missing}; tarot evaluate"
-        ),
+        pytest.raises(TarotError, match=f"does not record the {missing} .*tarot evaluate"),
     ):
         patch.setattr("tarot.evaluation.baselines.setting.evaluate_as_tuned", None)
         compare(loaded.model, loaded.tokenizer, replace(adapter, provenance=provenance), include_path=folder)

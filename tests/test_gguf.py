@@ -219,7 +219,7 @@ def test_metadata_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     count = struct.pack("<Q", struct.unpack_from("<Q", content, 16)[0] + 1)
     source.write_bytes(content[:16] + count + content[24:table] + array + content[table:])
     message = error_message(lambda: to_gguf(model, random_adapter(model), source, tmp_path / "edited.gguf"), tmp_path)
-    assert message.startswith("expected metadata in DIR/source.gguf that the package gguf writes, got ")
+    assert message.startswith("The package gguf cannot write the metadata of DIR/source.gguf: ")
     assert message.endswith("; tarot merge writes the folder that llama.cpp's converter reads")
     assert [path.name for path in tmp_path.iterdir()] == ["source.gguf"]
 

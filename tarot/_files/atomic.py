@@ -46,7 +46,7 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the content of a file; as `replace_file`, which has the details.
+    """Replace the content of a file in one step; a failure leaves the old content.
 
     Raises:
         FileAccessError: the file cannot be written.

@@ -74,10 +74,9 @@ def read_adapter_folder(folder: Path) -> AdapterContent:
     try:
         text, weights = read_file(path, LARGEST_FILE), read_file(folder / WEIGHTS, LARGEST_FILE)
     except OSError as error:
+        reason = f"{error.filename}: {error.strerror or error}"
         raise MissingFileError(
-            f"an adapter folder with {METADATA} and {WEIGHTS}",
-            f"{error.strerror} at {error.filename}",
-            "run tarot tune first",
+            f"{folder} is not the folder of an adapter: {reason}", hint="run tarot tune first"
         ) from error
     metadata = _parse_metadata(text, path)
     if hashlib.sha256(weights).hexdigest() != metadata["weights_sha256"]:
@@ -108,7 +107,7 @@ def _parse_metadata(text: bytes, path: Path) -> dict[str, Any]:
         provenance = validate_provenance(metadata.get("provenance", {}))
         return {**validate_metadata(metadata), "provenance": provenance}
     except ValueError as error:
-        raise InvalidValueError(f"an adapter as tarot writes it in {path}", f"{error}", "tune again") from error
+        raise InvalidValueError(f"{path} is damaged: {error}", hint="tune again") from error
 
 
 def _load_tensors(weights: bytes, folder: Path) -> Mapping[str, Tensor]:

@@ -32,7 +32,7 @@ def config_of(adapter: Adapter) -> TaRotConfig:
     """
     config = TaRotConfig.from_dict(adapter.provenance)
     if "budget" not in adapter.provenance:
-        raise TarotError("an adapter that says what it was tuned on", "one without a budget", UNTUNED_HINT)
+        raise TarotError("The adapter does not record the budget of its search.", hint=UNTUNED_HINT)
     return config
 
 
@@ -55,7 +55,7 @@ def edit_settings(adapter: Adapter) -> dict[str, SettingValue]:
 
     Example:
         >>> edit_settings(adapter.scaled(0.5))
-        {'scale': 0.5}
+        {'layers': 0.5, 'scale': 0.5}
     """
     provenance: Mapping[str, Any] = adapter.provenance
     settings: dict[str, SettingValue] = {
@@ -104,8 +104,8 @@ def tuning_samples(adapter: Adapter) -> list[Mapping[str, Any]]:
     samples: Any = adapter.provenance.get("samples_drawn")
     if not samples or not all("id" in sample for sample in samples):
         if is_black_box(config_of(adapter).objective):
-            raise TarotError("an adapter tuned on labelled samples", "one tuned for a function of the model", _HINT)
-        raise TarotError("an adapter that says what it was tuned on", "one without its samples", _HINT)
+            raise TarotError("The adapter was tuned for a function of the model, not on labelled samples.", hint=_HINT)
+        raise TarotError("The adapter does not record the samples that it was tuned on.", hint=_HINT)
     return list(samples)
 
 

@@ -176,11 +176,11 @@ class TaRotConfig:
         """
         require_mapping("values", values)
         if not values or "task" not in values:
-            got, hint = "one without a task", UNTUNED_HINT
+            problem, hint = "The adapter does not record the task that it was tuned on.", UNTUNED_HINT
             if values and len(values.get("parents", ())) > 1:
-                got = "one composed of several, which has no task of its own"
+                problem = "The adapter is composed of several, so it has no task of its own."
                 hint += "; compare, gate, prune, analysis and effects take the adapters that it is made from"
-            raise InvalidValueError("an adapter that says what it was tuned on", got, hint)
+            raise InvalidValueError(problem, hint=hint)
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         return cls(**known)
 

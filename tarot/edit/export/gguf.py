@@ -88,7 +88,9 @@ def to_gguf(
         try:
             copy_with_new_metadata(reader, writer, {}, [])
         except ValueError as error:  # an empty list, which other writers accept
-            raise InvalidValueError(f"metadata in {source} that the package gguf writes", f"{error}", _MERGE) from error
+            raise InvalidValueError(
+                f"The package gguf cannot write the metadata of {source}: {error}", hint=_MERGE
+            ) from error
     return tuple(edited)
 
 

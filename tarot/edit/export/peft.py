@@ -191,11 +191,10 @@ def _config(folder: Path) -> _Config:
     try:
         config: _Config = validate(_Config, parse_json(read_file(path)))
     except OSError as error:
-        raise MissingFileError(
-            f"a PEFT adapter folder with {CONFIG}", f"{error.strerror} at {error.filename}"
-        ) from error
+        reason = f"{error.filename}: {error.strerror or error}"
+        raise MissingFileError(f"{folder} is not the folder of a PEFT adapter: {reason}") from error
     except ValueError as error:
-        raise InvalidValueError(f"a PEFT configuration in {path}", f"{error}") from error
+        raise InvalidValueError(f"{path} is not a PEFT configuration: {error}") from error
     return config
 
 

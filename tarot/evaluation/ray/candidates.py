@@ -24,7 +24,7 @@ class RayScorer(Cluster):
         model: reference of the model, which all machines can load.
         config: what is searched.
         resources: what the scoring of a candidate may use.
-        address: as for `Cluster`, whose errors it raises.
+        address: of the cluster, as for `Cluster`.
         dtype: as for `load_model`.
         include_path: folder of further task files, on a path that all machines share.
         batch_size: largest number of sequences in one pass; None chooses it.

@@ -47,7 +47,7 @@ class RayEngine(Cluster):
     Args:
         work: folder of the searches, on a path that all machines share.
         resources: what each cell may use.
-        address: as for `Cluster`, whose errors it raises.
+        address: of the cluster, as for `Cluster`.
     """
 
     def __init__(self, work: Path, resources: Resources, address: str | None = None) -> None:
