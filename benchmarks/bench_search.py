@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from tarot.models.loaded_model import LoadedModel
-from tarot.search import SearchResult, Trial
 from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
+from tarot.search.loop import SearchResult
+from tarot.search.trials import Trial
 from tarot.search.tune import tune
 
 BUDGET = 120

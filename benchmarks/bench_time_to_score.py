@@ -22,9 +22,10 @@ from tarot.edit.sites import find_sites
 from tarot.evaluation.baselines.trained import peft_layers
 from tarot.evaluation.evaluate import evaluate
 from tarot.models.loaded_model import LoadedModel
-from tarot.search import SearchResult, Trial, run_search
 from tarot.search.config import TaRotConfig
+from tarot.search.loop import SearchResult, run_search
 from tarot.search.problem import Problem
+from tarot.search.trials import Trial
 
 TASK = "synth_implicatives"
 BUDGET, DOCUMENTS = 120, 60

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from tarot.search import SearchResult, Trial
 from tarot.search.callbacks import Callback
+from tarot.search.loop import SearchResult
+from tarot.search.trials import Trial
 
 
 class AfterTrial(Callback):

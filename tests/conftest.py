@@ -49,6 +49,7 @@ install_import_hook(
         # Not `config`, `tune` and `adapter`, which tell users of wrong types themselves.
         "tarot.search.acquisition",
         "tarot.search.adam",
+        "tarot.search.base",
         "tarot.search.bayesian",
         "tarot.search.gradient_bayesian",
         "tarot.search.kl_limit",
@@ -56,7 +57,6 @@ install_import_hook(
         "tarot.search.paper",
         "tarot.search.points",
         "tarot.search.problem",
-        "tarot.search.protocol",
         "tarot.search.random",
         "tarot.search.registry",
         "tarot.search.space",

@@ -76,12 +76,11 @@ from tarot.report.rewards import front_rows
 from tarot.report.side_effect_words import read_costs
 from tarot.report.svg import write_svg
 from tarot.report.table import summary_rows
-from tarot.search import TrialLog
 from tarot.search.divergence_log import DIVERGENCES_FILE, DivergenceLog
 from tarot.search.folder import TRIALS, read_curve
 from tarot.search.pareto import pareto_front
 from tarot.search.policy_gradient import DRAWS_FILE, DrawLog, read_draws
-from tarot.search.trials import Trial, best_of
+from tarot.search.trials import Trial, TrialLog, best_of
 
 LONGEST = 5.0  # seconds of processor time that one round may take
 LOADED = 50  # one round in so many loads a model

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from tarot.search import Trial
+from tarot.search.trials import Trial
 
 Score = Callable[[Tensor], float]
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from landscapes import comparable, never_called, with_gradient
 from torch import Tensor
 
-from tarot.search import TrialLog, run_search
 from tarot.search.adam import EPSILON, HALVING, MOMENTUM, RATE, SQUARES, _step
+from tarot.search.loop import run_search
+from tarot.search.trials import TrialLog
 
 steady = settings(deadline=None, derandomize=True)
 

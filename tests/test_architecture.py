@@ -54,7 +54,7 @@ WITHOUT_TORCH = (
     "evaluation.statistics",
     "evaluation.regression",
     "evaluation.grid",
-    "evaluation.search_names",
+    "search.names",
     "report",
     "cli",
     "pytest_plugin",

@@ -19,7 +19,8 @@ from task_files import write_paper_data
 
 from tarot.evaluation import adapter_cache
 from tarot.models.loaded_model import LoadedModel
-from tarot.search import SEARCHES, SearchResult, run_search
+from tarot.search.loop import SearchResult, run_search
+from tarot.search.registry import SEARCHES
 
 PROJECT = Path(__file__).parent.parent
 HERE = ("-c", str(PROJECT / "pyproject.toml"), "--rootdir", str(PROJECT), "-p", "no:cacheprovider")

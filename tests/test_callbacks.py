@@ -8,9 +8,10 @@ import pytest
 
 from tarot.edit.adapter import Adapter
 from tarot.models.loaded_model import LoadedModel
-from tarot.search import SearchResult, Trial
 from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
+from tarot.search.loop import SearchResult
+from tarot.search.trials import Trial
 from tarot.search.tune import tune
 
 CONFIG = TaRotConfig("own_choice", num_samples=4, search="random", space="head")

@@ -26,11 +26,11 @@ from tarot.evaluation.baselines.registry import BASELINES
 from tarot.evaluation.grid import ENGINES
 from tarot.evaluation.metrics import METRICS
 from tarot.evaluation.results import FEW_SHOT_SHOTS, HEADLINE
-from tarot.evaluation.search_names import SearchName
 from tarot.models.load import DEVICE_MAPS, DTYPES
 from tarot.objectives.answers import ANSWER_SCORES
 from tarot.pytest_plugin.options import OPTIONS as PYTEST_OPTIONS
-from tarot.search import SEARCHES
+from tarot.search.names import SearchName
+from tarot.search.registry import SEARCHES
 from tarot.search.space import SPACES
 from tarot.search.trackers import TRACKERS
 

@@ -14,8 +14,8 @@ from tarot.cli.tune import tune
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.models.listing import ModelInfo
-from tarot.search import Trial, TrialLog
 from tarot.search.config import TaRotConfig
+from tarot.search.trials import Trial, TrialLog
 
 pytest_plugins = ["cli_suite"]
 

@@ -22,7 +22,7 @@ from tarot.objectives.task_loading import load_task
 from tarot.search import gate
 from tarot.search.config import TaRotConfig
 from tarot.search.gate import _direction, _fit, closed_prompts, fit_gate
-from tarot.search.registry import trial_cost
+from tarot.search.registry import SEARCHES
 from tarot.search.tune import tune
 
 
@@ -129,7 +129,7 @@ def test_an_adapter_of_a_policy_gradient_has_twice_as_many_samples(
 ) -> None:
     model = plant_rewards(tmp_path, monkeypatch)
     config = TaRotConfig("openings", num_samples=3, objective="planted:vowels")
-    adapter = tune(model.model, model.tokenizer, config, budget=trial_cost("policy-gradient"))
+    adapter = tune(model.model, model.tokenizer, config, budget=SEARCHES["policy-gradient"].trial_cost)
     figures: Any = fit_gate(model.model, model.tokenizer, adapter).provenance["gate"]
     assert figures["task_prompts"] == 6
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from landscapes import hill, never_called, with_gradient
 from torch import Tensor
 
-from tarot.search import SearchResult, Trial, run_search
 from tarot.search.gradient_bayesian import (
     GROW,
     LEAST_RADIUS,
@@ -22,6 +21,8 @@ from tarot.search.gradient_bayesian import (
     maximise_in_ball,
     trust_radius,
 )
+from tarot.search.loop import SearchResult, run_search
+from tarot.search.trials import Trial
 
 Vector = tuple[float, ...]
 numbers = st.floats(-1, 1).map(lambda x: round(x, 3))

@@ -18,7 +18,9 @@ from landscapes import comparable, hill, never_called, with_gradient
 from torch import Tensor
 
 from tarot.errors import TarotError
-from tarot.search import SEARCHES, TrialLog, run_search
+from tarot.search.loop import run_search
+from tarot.search.registry import SEARCHES
+from tarot.search.trials import TrialLog
 
 steady = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -292,7 +294,8 @@ def test_surrogates_resume_as_if_never_interrupted(tmp_path: Path, search: str, 
 
 KILLED_RUN = """
 import os, signal, sys
-from tarot.search import TrialLog, run_search
+from tarot.search.loop import run_search
+from tarot.search.trials import TrialLog
 log = TrialLog.open(sys.argv[1], {}, resume=False)
 
 def score(x):

@@ -22,11 +22,11 @@ from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_curve, read_trials
 from tarot.search.policy_gradient import DrawLog, PolicyGradient, PolicySteps, read_draws
 from tarot.search.problem import Problem
-from tarot.search.registry import trial_cost
+from tarot.search.registry import SEARCHES
 from tarot.search.trials import Trial
 from tarot.search.tune import tune
 
-BUDGET = 5 * trial_cost("policy-gradient")
+BUDGET = 5 * SEARCHES["policy-gradient"].trial_cost
 FOLLOW = TaRotConfig("openings", num_samples=4, objective="planted:vowels")
 
 
@@ -49,7 +49,13 @@ def test_a_planted_reward_is_maximised(tmp_path: Path, loaded: LoadedModel, monk
     sampled = {}
     for name in ("vowels", "consonants"):
         config = replace(FOLLOW, objective=f"planted:{name}")
-        tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / name, budget=7 * trial_cost(config.search))
+        tune(
+            loaded.model,
+            loaded.tokenizer,
+            config,
+            output_dir=tmp_path / name,
+            budget=7 * SEARCHES[config.search].trial_cost,
+        )
         sets = read_draws(tmp_path / name)
         rewards = [[draw.reward for drawn in sets[i].draws for draw in drawn] for i in sorted(sets)]
         sampled[name] = [sum(each) / len(each) for each in rewards]
@@ -140,7 +146,7 @@ def test_without_a_floor_fluency_has_no_weight() -> None:
 @pytest.mark.parametrize("damage", ["[", '{"0": {}}', '{"1": {"seed": 0, "multiplier": 0, "draws": []}}'])
 def test_damaged_draws_are_an_error(tmp_path: Path, loaded: LoadedModel, damage: str) -> None:
     out = tmp_path / "out"
-    tune(loaded.model, loaded.tokenizer, FOLLOW, output_dir=out, budget=trial_cost("policy-gradient"))
+    tune(loaded.model, loaded.tokenizer, FOLLOW, output_dir=out, budget=SEARCHES["policy-gradient"].trial_cost)
     assert json.loads((out / "draws.json").read_text())
     (out / "draws.json").write_text(damage)
     with pytest.raises(TarotError, match="draws"):
@@ -149,7 +155,7 @@ def test_damaged_draws_are_an_error(tmp_path: Path, loaded: LoadedModel, damage:
 
 def test_draws_of_other_tokens_are_refused(tmp_path: Path, loaded: LoadedModel) -> None:
     out, path = tmp_path / "out", tmp_path / "out" / "draws.json"
-    tune(loaded.model, loaded.tokenizer, FOLLOW, output_dir=out, budget=trial_cost("policy-gradient"))
+    tune(loaded.model, loaded.tokenizer, FOLLOW, output_dir=out, budget=SEARCHES["policy-gradient"].trial_cost)
     sets = json.loads(path.read_text())
     sets["1"] = sets["0"]  # as if the search had been killed between the draws and the end of the trial
     sets["1"]["draws"][0][0]["tokens"][0] = 258

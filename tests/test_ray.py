@@ -28,9 +28,10 @@ from tarot.evaluation.results import Comparison
 from tarot.evaluation.results_file import load_comparisons
 from tarot.models.load import load_model
 from tarot.objectives.text_scores import read_text_scores
-from tarot.search import SearchResult, Trial
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import TRIALS, read_trials
+from tarot.search.loop import SearchResult
+from tarot.search.trials import Trial
 from tarot.search.tune import tune
 
 psutil = pytest.importorskip("psutil", reason="psutil, which comes with accelerate, is not installed")

@@ -10,11 +10,11 @@ from after_trial import AfterTrial
 
 from tarot.errors import TarotError, UnknownName
 from tarot.models.loaded_model import LoadedModel
-from tarot.search import Trial
 from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_trials
 from tarot.search.trackers import TRACKERS, _Tracker, make_trackers
+from tarot.search.trials import Trial
 from tarot.search.tune import tune
 
 CONFIG = TaRotConfig("own_choice", num_samples=4, search="random", space="head")

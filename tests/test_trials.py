@@ -16,7 +16,8 @@ from landscapes import comparable
 from torch import Tensor
 
 from tarot.errors import TarotError
-from tarot.search import Trial, TrialLog, run_search
+from tarot.search.loop import run_search
+from tarot.search.trials import Trial, TrialLog
 
 SETTINGS = {"seed": 3, "search": "random", "layers": [0, 1]}
 steady = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])

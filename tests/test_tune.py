@@ -22,11 +22,13 @@ from tarot.edit.adapter import Adapter
 from tarot.edit.adapter_folder import METADATA, WEIGHTS
 from tarot.errors import InvalidValueError, TarotError, UnknownName
 from tarot.models.loaded_model import LoadedModel
-from tarot.search import SearchResult, Trial, trial_cost
 from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import RECIPE, TRIALS, read_curve, read_trials
+from tarot.search.loop import SearchResult
+from tarot.search.registry import SEARCHES
 from tarot.search.retention import Retention
+from tarot.search.trials import Trial
 from tarot.search.tune import check_request, tune
 
 CONFIG = TaRotConfig("own_choice", num_samples=6, search="random", space="head")
@@ -263,7 +265,7 @@ def test_the_recipe_gives_the_adapter_that_is_beside_it(tmp_path: Path, loaded: 
 KILLED = """
 import os, signal
 from tarot.cli.main import main
-from tarot.search import TrialLog
+from tarot.search.trials import TrialLog
 append = TrialLog.append
 
 def append_and_die(log, trial):
@@ -310,7 +312,7 @@ def test_no_finite_score_is_an_error(tasks: Path) -> None:
     ):
         config = replace(CONFIG, space=space, search=search, objective=objective)
         with pytest.raises(TarotError, match="finite score"):
-            tune(*broken, config, budget=3 * trial_cost(search), include_path=tasks)
+            tune(*broken, config, budget=3 * SEARCHES[search].trial_cost, include_path=tasks)
 
 
 def test_other_settings_cannot_be_resumed(tmp_path: Path, loaded: LoadedModel, tasks: Path) -> None:

@@ -17,7 +17,7 @@ from benchmarks.study.held_out import DevelopmentProblem, completed, measure_mis
 from benchmarks.study.recorded import HELD_OUT
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import ANSWER_SCORES
-from tarot.search import run_search
+from tarot.search.loop import run_search
 
 MODEL = "smollm2"
 TASKS = ("entailed_polarity", "navigate", "ag_news")

@@ -28,8 +28,8 @@ from tarot.objectives.answers import AnswerObjective, class_weights
 from tarot.objectives.prompts import get_chat_template
 from tarot.objectives.samples import Sample, draw_samples
 from tarot.objectives.task_loading import load_task
-from tarot.search import SearchResult
-from tarot.search.protocol import Point
+from tarot.search.base import Point
+from tarot.search.loop import SearchResult
 from tarot.search.space import Angles, Space, make_space
 
 Key = TypeVar("Key", bound=Hashable)

@@ -24,8 +24,8 @@ from benchmarks.study.recorded import HELD_OUT
 from tarot.edit.merge import merge_temporarily
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.scoring.scorer import Scorer
-from tarot.search import run_search
 from tarot.search.bayesian import BayesianOptimisation
+from tarot.search.loop import run_search
 from tarot.search.trials import Trial, best_of
 
 MODEL = "smollm2"

@@ -22,8 +22,8 @@ from benchmarks.study.held_out import DevelopmentProblem, HeldOutSamples, comple
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
-from tarot.search import run_search
-from tarot.search.protocol import Point
+from tarot.search.base import Point
+from tarot.search.loop import run_search
 from tarot.search.space import Angles
 
 CELLS = (

@@ -11,8 +11,8 @@ from dataclasses import replace
 import torch
 
 from tarot.search.acquisition import maximise_acquisition
+from tarot.search.base import Proposal
 from tarot.search.paper import SETTINGS, Paper, fit_surrogate
-from tarot.search.protocol import Proposal
 from tarot.search.trials import Trial
 
 

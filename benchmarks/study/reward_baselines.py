@@ -32,7 +32,7 @@ from tarot.objectives.policy import N_DRAWS, PASS_TEXTS, Draw, DrawSet, PolicyOb
 from tarot.objectives.text_scores import TextScores
 from tarot.search.config import TaRotConfig
 from tarot.search.points import stable_seed
-from tarot.search.policy_gradient import MULTIPLIER_RATE, PATIENCE, TRIAL_COST, PolicyGradient, PolicySteps
+from tarot.search.policy_gradient import MULTIPLIER_RATE, TRIAL_COST, PolicyGradient, PolicySteps
 from tarot.search.problem import Problem
 
 
@@ -64,7 +64,7 @@ def train_lora(loaded: LoadedModel, config: TaRotConfig, budget: int) -> WeightE
                 continue
             if scores.reward > best_reward:
                 best, best_trial, best_reward = _copied(parameters), trial, scores.reward
-            if trial - best_trial >= PATIENCE:
+            if trial - best_trial >= PolicyGradient.patience:
                 break
             followed = _copied(parameters)
             multiplier = next_multiplier(multiplier, steps.shortfall(scores.fluency), MULTIPLIER_RATE)

@@ -32,10 +32,10 @@ from tarot.search.acquisition import (
     noise_variances,
     to_tensors,
 )
+from tarot.search.base import Point, Proposal, Search
 from tarot.search.bayesian import BayesianOptimisation, last_refit
 from tarot.search.paper import infinite_width_kernel
 from tarot.search.points import identity, local_rng, sobol, stable_seed, uniform
-from tarot.search.protocol import Point, Proposal
 from tarot.search.random import Random
 from tarot.search.trials import Trial
 
@@ -152,15 +152,8 @@ class Turbo(BayesianOptimisation):
         return Proposal(x, "acquisition")
 
 
-class CmaEs:
+class CmaEs(Search):
     """CMA-ES of the package cmaes, replayed over all trials so far in their order."""
-
-    follows_gradient: ClassVar[bool] = False
-    in_batches: ClassVar[bool] = False
-
-    def __init__(self, d: int, seed: int) -> None:
-        self.d = d
-        self.seed = seed
 
     def propose(self, history: Sequence[Trial], pending: Sequence[Point] = ()) -> Proposal:
         """Return the next point."""

@@ -24,7 +24,7 @@ from benchmarks.study.held_out import DevelopmentProblem, better_half, completed
 from benchmarks.study.recorded import HELD_OUT, read_lines
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import ANSWER_SCORES
-from tarot.search import run_search
+from tarot.search.loop import run_search
 
 MODEL = "smollm2"
 BOUND = grid.BOUND

@@ -12,7 +12,7 @@ import torch
 from benchmarks.study import grid
 from benchmarks.study.held_out import DevelopmentProblem, completed, measure_missing
 from tarot.models.loaded_model import LoadedModel
-from tarot.search import run_search
+from tarot.search.loop import run_search
 
 LAYERS = ("1.0", "0.5", "-0.5")
 CELLS = tuple((model, task, 6) for task in ("ag_news", "entailed_polarity") for model in grid.MODELS)

@@ -39,7 +39,7 @@ from tarot.cli.options import (
 from tarot.cli.progress import announce
 from tarot.cli.recipe import RECIPE, BenchRecipeFile
 from tarot.cli.tables import print_table
-from tarot.evaluation.search_names import ANSWER_SEARCHES, SearchName
+from tarot.search.names import ANSWER_SEARCHES, SearchName
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -111,7 +111,7 @@ def trial_progress(budget: int, search: str) -> "Iterator[Callback]":
         A callback for `tune`.
     """
     from tarot.search.callbacks import Callback  # imports torch
-    from tarot.search.registry import trial_cost
+    from tarot.search.registry import SEARCHES
 
     step = f"searching, {budget} evaluations"
     with StepProgress() as show:
@@ -125,7 +125,7 @@ def trial_progress(budget: int, search: str) -> "Iterator[Callback]":
             def on_search_begin(self, *_: object, resumed: "Sequence[Trial]", **__: object) -> None:
                 if resumed:
                     show.print(f"resuming after {len(resumed)} trials")
-                show(step, len(resumed) * trial_cost(search), budget)
+                show(step, len(resumed) * SEARCHES[search].trial_cost, budget)
 
             def on_trial(self, trial: "Trial", result: "SearchResult") -> None:
                 if trial.score != trial.score:
@@ -137,7 +137,7 @@ def trial_progress(budget: int, search: str) -> "Iterator[Callback]":
                 if adapter is not None:
                     if not adapter.provenance["interrupted"]:
                         show(step, budget, budget)
-                    show.print(why_ended(adapter.provenance, trial_cost(search)))
+                    show.print(why_ended(adapter.provenance, SEARCHES[search].trial_cost))
 
         yield ShowProgress()
 

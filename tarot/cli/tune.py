@@ -39,7 +39,7 @@ from tarot.cli.progress import StepProgress, announce
 from tarot.cli.recipe import TuneRecipeFile, requested_by_user
 from tarot.cli.tables import print_table
 from tarot.errors import TarotError
-from tarot.evaluation.search_names import SearchName
+from tarot.search.names import SearchName
 
 if TYPE_CHECKING:
     from tarot.edit.adapter import Adapter
@@ -197,7 +197,7 @@ def tune(
     from tarot.search.folder import TRIALS
     from tarot.search.pick import check_pick
     from tarot.search.problem import check_samples
-    from tarot.search.registry import default_budget
+    from tarot.search.registry import SEARCHES
     from tarot.search.trackers import make_trackers
     from tarot.search.tune import check_request
     from tarot.search.tune import tune as run_search
@@ -225,7 +225,7 @@ def tune(
         cross_validate=cross_validate,
     )
     resources = Resources.parse(cpus, gpus, memory)
-    budget = default_budget(config.search) if budget is None else budget
+    budget = SEARCHES[config.search].default_budget if budget is None else budget
     check_request(config, budget=budget, output_dir=output, resume=resume)
     if resume and not (output / TRIALS).exists():
         raise TarotError(f"There is no search to resume in {output}.", hint="correct the path, or leave out --resume")

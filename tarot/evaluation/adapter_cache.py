@@ -27,13 +27,13 @@ from tarot.objectives.retained import prompts_digest
 from tarot.objectives.samples import draw_samples
 from tarot.objectives.task_loading import load_task
 from tarot.objectives.text_scores import TEXT_SCORES_FILE, read_text_scores
-from tarot.search import SearchResult, Trial, TrialLog
 from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import LOCK, TRIALS
+from tarot.search.loop import SearchResult
 from tarot.search.policy_gradient import DRAWS_FILE, read_draws
 from tarot.search.provenance import library_versions, search_settings
-from tarot.search.trials import intact_size
+from tarot.search.trials import Trial, TrialLog, intact_size
 from tarot.search.tune import check_request, tune
 
 logger = logging.getLogger("tarot")

@@ -18,7 +18,7 @@ from tarot.errors import TarotError
 from tarot.evaluation.baselines.registry import BASELINES
 from tarot.evaluation.grid import parse_engine, parse_max_kl, parse_seeds, parse_shots
 from tarot.evaluation.limit import parse_limit
-from tarot.evaluation.search_names import ANSWER_SEARCHES
+from tarot.search.names import ANSWER_SEARCHES
 
 TOLERANCE = "tarot_tolerance"
 

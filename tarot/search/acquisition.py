@@ -33,8 +33,8 @@ from jaxtyping import Float
 from linear_operator.utils.warnings import NumericalWarning
 from torch import Tensor
 
+from tarot.search.base import Point, Proposal
 from tarot.search.points import local_rng, uniform
-from tarot.search.protocol import Point, Proposal
 from tarot.search.trials import Trial
 
 Points = Float[Tensor, "n d"]

@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tarot.search.base import GRADIENT_COST, Point, Proposal, Search
 from tarot.search.points import identity
-from tarot.search.protocol import Point, Proposal
 from tarot.search.trials import Trial
 
 RATE = 1 / 32  # of the cube's side: with a bound of pi/4 the first step turns each angle by about 0.05 radians
@@ -26,7 +26,7 @@ HALVING = 16  # steps until the rate has halved; independent of the budget, so t
 MOMENTUM, SQUARES, EPSILON = 0.9, 0.999, 1e-12
 
 
-class Adam:
+class Adam(Search):
     """Propose the identity, then one step of Adam from each point to the next.
 
     After a trial that failed, propose the midpoint between it and the last trial that did not. A failed identity ends
@@ -34,14 +34,11 @@ class Adam:
     """
 
     follows_gradient: ClassVar[bool] = True
-    in_batches: ClassVar[bool] = False
+    holds_limit: ClassVar[bool] = True
+    trial_cost: ClassVar[int] = GRADIENT_COST
     rate: ClassVar[float] = RATE
     halving: ClassVar[int] = HALVING
     one_scale: ClassVar[bool] = False  # divide by one root mean square for all coordinates, in place of one for each
-
-    def __init__(self, d: int, seed: int) -> None:
-        self.d = d
-        self.step_scale = 1.0  # shorter steps under a limit of divergence: `tarot.search.kl_limit`
 
     def propose(self, history: Sequence[Trial], pending: Sequence[Point] = ()) -> Proposal:
         """Return the next point, computed from all gradients so far."""

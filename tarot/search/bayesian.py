@@ -27,8 +27,8 @@ from tarot.search.acquisition import (
     noise_variances,
     to_tensors,
 )
+from tarot.search.base import Point, Proposal, Search
 from tarot.search.points import identity, local_rng, sobol, uniform
-from tarot.search.protocol import Point, Proposal
 from tarot.search.trials import Trial, best_of
 
 # Sobol points. At budget 60 in 135 dimensions 20 were too many; results with 3 to 10 did not differ measurably.
@@ -39,7 +39,7 @@ RESTARTS, RAW_SAMPLES, MAX_STEPS = 2, 32, 8
 REFIT_GROWTH = 1.25  # refit the hyperparameters when the number of trials has grown by this factor
 
 
-class BayesianOptimisation:
+class BayesianOptimisation(Search):
     """Propose the identity, a design of five points, then argmax LogEI under a Gaussian process.
 
     The design is a scrambled Sobol sequence. Between refits the process is conditioned on the new trials with unchanged
@@ -47,12 +47,10 @@ class BayesianOptimisation:
     ones.
     """
 
-    follows_gradient: ClassVar[bool] = False
     in_batches: ClassVar[bool] = True
 
     def __init__(self, d: int, seed: int) -> None:
-        self.d = d
-        self.seed = seed
+        super().__init__(d, seed)
         self._last_fit: _FittedModel | None = None
 
     def propose(self, history: Sequence[Trial], pending: Sequence[Point] = ()) -> Proposal:

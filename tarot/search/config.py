@@ -22,7 +22,6 @@ from tarot.objectives.answers import ANSWER_SCORES
 from tarot.objectives.black_box import check_black_box_name, is_black_box
 from tarot.objectives.fluency import NO_FLOOR, FluencyFloor
 from tarot.objectives.rewards import check_reward_name, is_reward
-from tarot.search.adam import Adam
 from tarot.search.registry import SEARCHES, require_trials_per_step
 from tarot.search.space import SPACES, require_bound
 
@@ -211,7 +210,7 @@ def _names(kind: str, values: object) -> tuple[str, ...]:
 
 
 def _max_kl(value: object, search: str, objective: str, retain: tuple[str, ...]) -> float | None:
-    can_hold = issubclass(SEARCHES[search], Adam)
+    can_hold = SEARCHES[search].holds_limit
     if value == AUTO:
         value = MAX_KL if retain or (can_hold and not is_reward(objective)) else None
     if value is None:

@@ -14,7 +14,7 @@ from tarot.objectives.black_box import MeasuredScore
 from tarot.objectives.text_scores import TextScoreLog
 from tarot.search.policy_gradient import DrawLog
 from tarot.search.problem import Evaluation
-from tarot.search.registry import trial_cost
+from tarot.search.registry import SEARCHES
 from tarot.search.trials import Trial, TrialLog, Trials
 
 TRIALS = "trials.jsonl"
@@ -129,4 +129,4 @@ def read_curve(folder: str | Path, search: str) -> list[float]:
         >>> len(read_curve("my-edit", "adam"))
         6
     """
-    return [trial.score for trial in read_trials(folder) for _ in range(trial_cost(search))]
+    return [trial.score for trial in read_trials(folder) for _ in range(SEARCHES[search].trial_cost)]

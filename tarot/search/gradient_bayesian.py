@@ -22,8 +22,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tarot.search.base import GRADIENT_COST, Point, Proposal, Search
 from tarot.search.points import identity
-from tarot.search.protocol import Point, Proposal
 from tarot.search.trials import Trial
 
 # Of the cube's half side, as a root mean square over coordinates: about Adam's first step.
@@ -38,17 +38,14 @@ Points = Float[Tensor, "n k"]
 Scores = Float[Tensor, "n"]
 
 
-class GradientBayesianOptimisation:
+class GradientBayesianOptimisation(Search):
     """Propose the identity, then the highest posterior mean within a trust region around the best trial.
 
     A failed identity ends the search.
     """
 
     follows_gradient: ClassVar[bool] = True
-    in_batches: ClassVar[bool] = False
-
-    def __init__(self, d: int, seed: int) -> None:
-        self.d = d
+    trial_cost: ClassVar[int] = GRADIENT_COST
 
     def propose(self, history: Sequence[Trial], pending: Sequence[Point] = ()) -> Proposal:
         """Return the next point, computed from all scores and gradients so far."""

@@ -9,8 +9,7 @@ from typing import NamedTuple
 import torch
 
 from tarot.errors import TarotError
-from tarot.search.adam import Adam
-from tarot.search.bayesian import BayesianOptimisation
+from tarot.search.base import Point, Proposal, Search
 from tarot.search.kl_limit import (
     Choice,
     DivergenceLimit,
@@ -20,8 +19,7 @@ from tarot.search.kl_limit import (
     multiplier,
     step_scale,
 )
-from tarot.search.protocol import Point, Proposal, Search
-from tarot.search.registry import SEARCHES, require_budget, require_trials_per_step, trial_cost
+from tarot.search.registry import SEARCHES, require_budget, require_trials_per_step
 from tarot.search.trials import Trial, TrialLog, best_of
 
 Scored = float | tuple[float, float]  # a score, or a score and its standard error
@@ -46,7 +44,7 @@ class SearchResult:
         spent: evaluations that all trials count for.
         interrupted: whether Ctrl-C ended the search before its budget was spent.
         choice: what the search returns under a limit; None without one.
-        recommended: the trial that the search keeps, if it has its own rule, for noisy scores; else None.
+        recommended: the trial that the search keeps; None while it runs.
     """
 
     trials: tuple[Trial, ...]
@@ -79,7 +77,6 @@ def run_search(
     value_and_grad: Callable[[Point], tuple[float, Point]] | None = None,
     target_score: float = math.inf,
     limit: DivergenceLimit | None = None,
-    patience: float = math.inf,
     trials_per_step: int = 1,
     evaluate: Callable[[Sequence[Point]], Iterable[Scored]] | None = None,
     log: TrialLog | None = None,
@@ -96,13 +93,12 @@ def run_search(
         d: number of coordinates.
         search: a name in `SEARCHES`.
         budget: number of evaluations, those of a resumed log included. A trial of a search that follows the gradient
-            counts for more (`trial_cost`). If the log already covers the budget, nothing is evaluated.
+            counts for more (`Search.trial_cost`). If the log already covers the budget, nothing is evaluated.
         seed: seeds the proposals.
         value_and_grad: maps a point to its score and gradient; called instead of `f` by a search that follows the
             gradient. The search ends with the identity if that has no finite gradient.
         target_score: end with the step in which a trial within the limit reaches this score, even if budget is left.
         limit: how far a chosen point may diverge; only for a search that follows the gradient.
-        patience: end after this many trials without a better score.
         trials_per_step: points that are proposed together, before the score of any of them is known.
         evaluate: maps the points of a step to their scores, in order; None calls `f` for one after another.
         log: receives each trial as soon as its score is known; the search continues from the trials in it.
@@ -126,7 +122,7 @@ def run_search(
     strategy = SEARCHES[search](d, seed)
     if strategy.follows_gradient and value_and_grad is None:
         raise TarotError(f"a gradient for the search {search!r}", "none", "try the search 'bo' in the space 'head'")
-    if limit is not None and isinstance(strategy, Adam):
+    if limit is not None:
         strategy.step_scale = step_scale(limit.max_kl)
     trials = list(log.trials) if log else []
     for trial in trials:
@@ -134,12 +130,11 @@ def run_search(
             raise TarotError(f"trials of {d} coordinates", f"{len(trial.x)} in the log", "choose another folder")
 
     def result(interrupted: bool) -> SearchResult:
-        return SearchResult(tuple(trials), len(trials) * trial_cost(search), interrupted)
+        return SearchResult(tuple(trials), len(trials) * strategy.trial_cost, interrupted)
 
     def final_result(interrupted: bool) -> SearchResult:
         choice = choose_trial(trials, limit, lambda x: _score(f(x))) if limit else None
-        recommended = strategy.recommend(trials) if isinstance(strategy, BayesianOptimisation) else None
-        return replace(result(interrupted), choice=choice, recommended=recommended)
+        return replace(result(interrupted), choice=choice, recommended=strategy.recommend(trials))
 
     def follow(x: Point) -> _Evaluated:
         assert value_and_grad is not None
@@ -153,11 +148,11 @@ def run_search(
         return _Evaluated(score, limited_direction(gain, kl_gradient, weight), kl)
 
     try:
-        while (remaining := budget // trial_cost(search) - len(trials)) > 0:
+        while (remaining := budget // strategy.trial_cost - len(trials)) > 0:
             # A resumed log may end inside a step: complete it without looking at the scores that it has so far.
             n_done = len(trials) % trials_per_step
             history, begun = trials[: len(trials) - n_done], trials[len(trials) - n_done :]
-            if _is_over(strategy, history, target_score, patience, limit):
+            if _is_over(strategy, history, target_score, limit):
                 break
             proposals = _propose(strategy, history, begun, min(trials_per_step - n_done, remaining))
             points = [proposal.x for proposal, _ in proposals]
@@ -182,14 +177,12 @@ def _score(scored: Scored) -> float:
     return scored[0] if isinstance(scored, tuple) else scored
 
 
-def _is_over(
-    strategy: Search, history: Sequence[Trial], target_score: float, patience: float, limit: DivergenceLimit | None
-) -> bool:
+def _is_over(strategy: Search, history: Sequence[Trial], target_score: float, limit: DivergenceLimit | None) -> bool:
     """Return whether the budget cannot help: no gradient, no better score for long, or the target within the limit."""
     if not history:
         return False
     last = len(history) - 1
-    if (strategy.follows_gradient and not history[0].gradient) or last - best_of(history).index >= patience:
+    if (strategy.follows_gradient and not history[0].gradient) or last - best_of(history).index >= strategy.patience:
         return True
     if limit is None:
         return any(trial.score >= target_score for trial in history)

@@ -13,7 +13,7 @@ Source: Singh, Dutta and Chakraborty, Mechanistic Behavior Editing of Language M
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from botorch.models import SingleTaskGP
@@ -24,23 +24,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tarot.search.acquisition import Points, Scores, fit_gaussian_process, maximise_acquisition
+from tarot.search.base import Point, Proposal, Search
 from tarot.search.points import identity, uniform
-from tarot.search.protocol import Point, Proposal
 from tarot.search.trials import Trial
 
 STARTS = 4
 SETTINGS: dict[str, Any] = {"restarts": 20, "raw_samples": 1024, "options": {"maxiter": 50}}
 
 
-class Paper:
+class Paper(Search):
     """Propose the identity, 4 uniform draws, then argmax LogEI under the infinite-width BNN kernel."""
-
-    follows_gradient: ClassVar[bool] = False
-    in_batches: ClassVar[bool] = False  # as published: one point at a time
-
-    def __init__(self, d: int, seed: int) -> None:
-        self.d = d
-        self.seed = seed
 
     def propose(self, history: Sequence[Trial], pending: Sequence[Point] = ()) -> Proposal:
         """Return the next point; a uniform draw if the surrogate cannot be fitted."""

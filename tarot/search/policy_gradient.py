@@ -3,7 +3,7 @@
 Every step draws texts anew (`tarot.objectives.policy`). Steps are Adam's at a falling rate, with one scale for all
 coordinates: nine tenths of such a gradient are noise, and a scale for each coordinate would turn an angle that hardly
 matters as far as one that does. A trial's score is the reward of the texts for prompts that no gradient uses, so the
-best trial is the one at which the search should have stopped; `PATIENCE` trials without a better one end it.
+best trial is the one at which the search should have stopped; `patience` trials without a better one end it.
 
 A fluency floor is a constraint: its multiplier weights fluency in the return, grows while the texts are less fluent
 than the floor's middle, and falls while they are more. A trial below the floor is followed by the midpoint between it
@@ -34,7 +34,6 @@ from tarot.search.space import Angles
 # An evaluation generates and scores one text for each sample. A trial does so once for its score, and for each of the
 # `N_DRAWS` texts a sample that its gradient follows; the gradient's passes over such a text count for three more.
 TRIAL_COST = 1 + 4 * N_DRAWS
-PATIENCE = 18.0  # trials without a better score that end the search
 MULTIPLIER_RATE = 2.0  # spreads of the reward a nat: what texts below the middle by the floor's whole width add
 NARROWEST_FLOOR = 0.01  # nats a token
 DRAWS_FILE = "draws.json"
@@ -43,6 +42,9 @@ DRAWS_FILE = "draws.json"
 class PolicyGradient(Adam):
     """Propose the identity, then steps of Adam at its own rate and with one scale; see `Adam`."""
 
+    trial_cost: ClassVar[int] = TRIAL_COST
+    default_budget: ClassVar[int] = 240  # 14 steps
+    patience: ClassVar[float] = 18
     rate: ClassVar[float] = 1 / 160
     halving: ClassVar[int] = 24
     one_scale: ClassVar[bool] = True

@@ -3,20 +3,15 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
+from tarot.search.base import Point, Proposal, Search
 from tarot.search.points import identity, uniform
-from tarot.search.protocol import Point, Proposal
 from tarot.search.trials import Trial
 
 
-class Random:
+class Random(Search):
     """Propose the identity, then x ~ U[0, 1]^d."""
 
-    follows_gradient: ClassVar[bool] = False
     in_batches: ClassVar[bool] = True
-
-    def __init__(self, d: int, seed: int) -> None:
-        self.d = d
-        self.seed = seed
 
     def propose(self, history: Sequence[Trial], pending: Sequence[Point] = ()) -> Proposal:
         """Return a uniform draw for the index of the next trial."""

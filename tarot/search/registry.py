@@ -1,14 +1,24 @@
-"""The searches by name. To add one, write a class with the protocol `Search` and enter it in `SEARCHES`."""
+"""The searches by name.
+
+To add one, write a subclass of `tarot.search.base.Search`, enter it in `SEARCHES`, and add its name to
+`tarot.search.names`.
+"""
+
+import warnings
 
 from tarot.arguments import Registry, require_whole_number
 from tarot.errors import InvalidValueError
 from tarot.search.adam import Adam
-from tarot.search.bayesian import BayesianOptimisation
+from tarot.search.base import Search
 from tarot.search.gradient_bayesian import GradientBayesianOptimisation
-from tarot.search.paper import Paper
-from tarot.search.policy_gradient import TRIAL_COST, PolicyGradient
-from tarot.search.protocol import Search
+from tarot.search.policy_gradient import PolicyGradient
 from tarot.search.random import Random
+
+with warnings.catch_warnings():
+    # linear_operator, which BoTorch depends on, compiles functions with a deprecated part of torch.
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
+    from tarot.search.bayesian import BayesianOptimisation
+    from tarot.search.paper import Paper
 
 SEARCHES: Registry[type[Search]] = Registry(
     "search",
@@ -21,39 +31,11 @@ SEARCHES: Registry[type[Search]] = Registry(
         "random": Random,
     },
 )
-BUDGET = 120  # of a search by default; a policy gradient gets twice as much, which is 14 steps
-GRADIENT_COST = 3  # evaluations that a score with its gradient counts for: the backward pass does twice the work
-
-
-def trial_cost(search: str) -> int:
-    """Return the number of evaluations that one trial of this search counts for.
-
-    Raises:
-        UnknownName: no search has this name.
-
-    Example:
-        >>> trial_cost("adam"), trial_cost("bo"), trial_cost("policy-gradient")
-        (3, 1, 17)
-    """
-    strategy = SEARCHES[search]
-    if issubclass(strategy, PolicyGradient):
-        return TRIAL_COST
-    return GRADIENT_COST if strategy.follows_gradient else 1
-
-
-def default_budget(search: str) -> int:
-    """Return the evaluations that a search gets where nobody says how many.
-
-    Example:
-        >>> default_budget("adam"), default_budget("policy-gradient")
-        (120, 240)
-    """
-    return 2 * BUDGET if SEARCHES[search] is PolicyGradient else BUDGET
 
 
 def require_budget(search: str, budget: object) -> int:
     """Return a budget; InvalidValueError if it does not pay for one trial of this search."""
-    return require_whole_number("budget", budget, trial_cost(search), f", the cost of one {search!r} trial")
+    return require_whole_number("budget", budget, SEARCHES[search].trial_cost, f", the cost of one {search!r} trial")
 
 
 def require_trials_per_step(search: str, trials_per_step: object) -> int:

@@ -17,7 +17,7 @@ from tarot.errors import import_package
 from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
 from tarot.search.loop import SearchResult
-from tarot.search.registry import trial_cost
+from tarot.search.registry import SEARCHES
 from tarot.search.trials import Trial, best_of
 
 Scores = Mapping[str, float]
@@ -30,7 +30,7 @@ class _Tracker(Callback):
         """Begin a run; it gets the trials of a resumed log too."""
         self.begin({"model": model, "budget": budget, **config.to_dict()})
         for n, trial in enumerate(resumed, start=1):
-            self.log(trial.index, _scores(trial, best_of(resumed[:n]), n * trial_cost(config.search)))
+            self.log(trial.index, _scores(trial, best_of(resumed[:n]), n * SEARCHES[config.search].trial_cost))
 
     def on_trial(self, trial: Trial, result: SearchResult) -> None:
         """Log the scores of a trial."""

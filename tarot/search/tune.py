@@ -33,10 +33,9 @@ from tarot.search.folder import RECIPE, SearchLogs, check_free, open_logs
 from tarot.search.kl_limit import Choice
 from tarot.search.loop import SearchResult, run_search
 from tarot.search.pick import check_pick, pick_trial
-from tarot.search.policy_gradient import PATIENCE
 from tarot.search.problem import Evaluation, Problem
 from tarot.search.provenance import read_other_seconds, search_provenance, search_settings, trial_seconds
-from tarot.search.registry import default_budget, require_budget, trial_cost
+from tarot.search.registry import SEARCHES, require_budget
 from tarot.search.retention import Retention, RetentionLimit, retained_contexts
 from tarot.search.space import Angles, Space
 from tarot.search.trials import Trial
@@ -112,7 +111,7 @@ def tune(
             require_function(name, function)
     callbacks, batch_size = _check_callbacks(callbacks), parse_batch_size(batch_size)
     check_request(config, budget=budget, output_dir=folder, resume=require_flag("resume", resume))
-    budget = default_budget(config.search) if budget is None else budget
+    budget = SEARCHES[config.search].default_budget if budget is None else budget
     check_pick(config, pick)
     _check_function(config, objective, serve)
     problem = Problem.from_config(loaded, config, include_path, batch_size, objective, serve)
@@ -130,13 +129,13 @@ def tune(
             callbacks, problem.config, model=loaded.reference, budget=budget, resumed=logs.logged_trials
         ) as finish,
     ):
-        budget = max(budget, len(logs.logged_trials) * trial_cost(config.search))
+        budget = max(budget, len(logs.logged_trials) * SEARCHES[config.search].trial_cost)
         n_logged, other_seconds = len(logs.logged_trials), read_other_seconds(folder) if folder else 0.0
         halves, refused = None, False
         if config.cross_validate:
             halves = cross_validate(problem, budget=budget, folder=folder, callbacks=callbacks)
             refused = not halves["edited"] > halves["base"]
-        allowed = trial_cost(config.search) if refused else budget  # the former pays for the identity alone
+        allowed = SEARCHES[config.search].trial_cost if refused else budget  # the former pays for the identity alone
         limit = None
         if config.max_kl is not None and retained:
             # A resumed search that is complete measures nothing, so the contexts may not have to be read.
@@ -244,7 +243,6 @@ def _search(
         value_and_grad=_make_value_and_grad(problem, space, logs),
         target_score=objective.target_score,
         limit=limit,
-        patience=PATIENCE if problem.policy else math.inf,
         trials_per_step=config.trials_per_step,
         evaluate=(lambda points: map(logs.keep_texts, score_batch([_angles(space, x) for x in points])))
         if score_batch

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class SearchName(StrEnum):
-    """Names of the searches, as `tarot.search.SEARCHES` has them."""
+    """Names of the searches, as `tarot.search.registry.SEARCHES` has them."""
 
     ADAM = "adam"
     BO = "bo"
