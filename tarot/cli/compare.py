@@ -182,7 +182,7 @@ def _compare_answers(
     from tarot.report.costs import COST_HEADER, cost_note, cost_rows
     from tarot.report.inspect_log import write_inspect_logs
     from tarot.report.results_csv import save_comparisons
-    from tarot.report.table import ARM_HEADER, arm_rows
+    from tarot.report.table import ARM_HEADER, OTHER_ARMS_HEADER, arm_rows, other_arm_rows
 
     searches = {name: config_of(control).search for name, control in controls.items()}
     for edit in edits.values():
@@ -219,6 +219,8 @@ def _compare_answers(
         documents = f"{len(comparison.gold):,} documents"
         title = f"{comparison.task}, {documents}, {METRICS[metric].title}, seed {comparison.seed}"
         print_table(ARM_HEADER, arm_rows(scored), title)
+        if others := other_arm_rows(scored):
+            print_table(OTHER_ARMS_HEADER, others, "the edit against each other arm")
         if request.baselines:
             print_table(
                 COST_HEADER, cost_rows(comparison), "what each arm costs; prepare: all of its search or training"

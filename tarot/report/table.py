@@ -37,7 +37,8 @@ HEADER = (
     "labels",
     "seconds",
 )
-ARM_HEADER = ("arm", "labels", "score", "gain over base", "edited minus it")
+ARM_HEADER = ("arm", "labels", "score", "gain over base")
+OTHER_ARMS_HEADER = ("arm", "edited minus it, 95% CI")
 ARM_MEANS_HEADER = ("arm", "score", "gain over base", "comparisons")
 NONE = "-"
 BUSY = "(busy)"
@@ -156,10 +157,14 @@ def arm_rows(scored: ScoredComparison) -> list[tuple[str, ...]]:
             str(scored.arms[name][0].labels),
             fraction(score),
             with_interval(scored.gains[name]) if name in scored.gains else NONE,
-            with_interval(scored.edited_over[name]) if name in scored.edited_over else NONE,
         )
         for name, score in scored.scores.items()
     ]
+
+
+def other_arm_rows(scored: ScoredComparison) -> list[tuple[str, ...]]:
+    """Return one row for each arm but base and edited, in the order of OTHER_ARMS_HEADER."""
+    return [(name, with_interval(gain)) for name, gain in scored.edited_over.items() if name != scored.base]
 
 
 def _comparison_row(number: int, scored: ScoredComparison, search: str, p: float) -> TableRow:
