@@ -262,7 +262,7 @@ def test_the_command_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def test_a_grid_without_a_cell_leaves_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(home.iterdir())
-    bench = ("bench", "--model", "model", *TASK, "--num-samples", "400", "--output-path", "none.json")
+    bench = ("bench", "--model", "model", *TASK, "--num-samples", "400", "--output-path", "no-cell.json")
     assert run_in(home, *bench) == 1
     assert "400 samples" in " ".join(capsys.readouterr().err.split())
     assert sorted(home.iterdir()) == before

@@ -118,7 +118,7 @@ def test_what_lm_eval_raises_is_one_line(loaded: LoadedModel, folder: Path, monk
         raise RuntimeError("planted\nfailure")
 
     monkeypatch.setattr("tarot.evaluation.evaluate.evaluator.evaluate", fail)
-    with pytest.raises(TarotError, match="own_choice, got RuntimeError: planted failure"):
+    with pytest.raises(TarotError, match="own_choice: RuntimeError: planted failure"):
         evaluate_with_shots(loaded, "own_choice", [], include_path=folder)
 
 

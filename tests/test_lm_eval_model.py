@@ -240,7 +240,7 @@ def test_unknown_arguments_are_refused(loaded: LoadedModel, argument: str, keywo
 
 def test_shots_that_a_task_does_not_have_are_refused(loaded: LoadedModel, folder: Path) -> None:
     for shots in (-1, 31):
-        with pytest.raises(TarotError, match=f"got {shots}"):
+        with pytest.raises(TarotError, match=f"(not|got) {shots}"):
             evaluate(loaded.model, loaded.tokenizer, ["own_choice"], include_path=folder, num_fewshot=shots)
 
 

@@ -174,7 +174,7 @@ NO_MODEL = "--tarot-model=no/such"
             [],
             "expected a model and a task to measure, got none*; give --tarot-model and --tarot-tasks, or mark the *",
         ),
-        ([NO_MODEL, "--tarot-tasks=synth_color"], "expected *no/such*"),
+        ([NO_MODEL, "--tarot-tasks=synth_color"], "'no/such' is not on this machine*"),
         (
             ["--tarot-tasks=own_choise"],
             "expected a known task, got 'own_choise'; did you mean 'own_choice'[?]",

@@ -9,7 +9,7 @@ from tarot.evaluation.scored_comparison import score_comparisons
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.seeds import MeanGain
 
-COLUMNS = ("arm", "score", "gain over base", "edited minus it")
+COLUMNS = ("arm", "score", "gain over base, 95% CI", "edited minus it, 95% CI")
 
 
 def comparison_to_html(comparison: Comparison) -> str:
