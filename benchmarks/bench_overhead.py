@@ -11,6 +11,7 @@ from alternatives import Alternatives
 
 from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.composition import compose
+from tarot.edit.fingerprint import weights_fingerprint
 from tarot.edit.hooks import apply_rotation
 from tarot.edit.merge import merge_temporarily
 from tarot.edit.rotation import ROTARY
@@ -92,8 +93,9 @@ def bench_switch(
     sites = find_sites(own_model, "heads", 0.5)
     edit = Edit.from_sites(own_model, "heads", sites, ROTARY)
     shape = (len(sites), sites[0].n_heads, sites[0].d_head // 2)
+    tuned_on = {"model_weights": weights_fingerprint(own_model)}  # as every tuned adapter has; `apply` compares it
     first, second = (
-        Adapter(torch.rand(shape, generator=torch.Generator().manual_seed(seed)), edit, {}) for seed in (0, 1)
+        Adapter(torch.rand(shape, generator=torch.Generator().manual_seed(seed)), edit, tuned_on) for seed in (0, 1)
     )
 
     def hook(adapter: Adapter) -> None:
