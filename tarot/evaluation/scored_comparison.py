@@ -55,11 +55,14 @@ class ScoredComparison:
     @cached_property
     def edited_over(self) -> Mapping[str, Gain | MeanGain]:
         """The edited arm's gain over each other arm, by the arm's name."""
+        known: dict[str, Gain | MeanGain | None] = {
+            self.base: self.gain,
+            FEW_SHOT: self.over_few_shot,
+            mean_of_draws(self.comparison): self.over_draws,
+        }
         return {
-            name: gain_over_draws(self.comparison, self.metric)
-            if len(draws) > 1
-            else self.comparison.gain(self.metric, over=name)
-            for name, draws in self.arms.items()
+            name: known.get(name) or self.comparison.gain(self.metric, over=name)
+            for name in self.arms
             if name != EDITED
         }
 
