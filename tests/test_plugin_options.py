@@ -48,6 +48,8 @@ def test_a_limit_is_a_number_or_a_fraction(number: int, fraction: float) -> None
         ),
         ("--tarot-reference=newer.json", "--tarot-reference: expected results of format 1 at most, got 7"),
         ("--tarot-reference=broken.json", "--tarot-reference: expected results as tarot writes them"),
+        ("--tarot-baseline=loar", "--tarot-baseline: *did you mean 'lora'"),
+        ("--tarot-baseline=then.json", "--tarot-baseline: *the file of a reference run is --tarot-reference"),
         ("--tarot-report=newer.json", "--tarot-report: *newer.json' is not a folder"),
         ("--tarot-report=newer.json/deep", "--tarot-report: *newer.json/deep' cannot be written"),
         ("--tarot-save-reference=.", "--tarot-save-reference: * is not a regular file"),

@@ -185,7 +185,6 @@ NO_MODEL = "--tarot-model=no/such"
             ["--tarot-search=bayes", NO_MODEL],
             "expected a known search, got 'bayes'; known: adam, bo, bo-gradient, paper*random",
         ),
-        (["--tarot-baseline=lorra", NO_MODEL], "expected a known baseline, got 'lorra'; did you mean 'lora'[?]"),
         (["--tarot-space=heads", NO_MODEL], "expected a known space, got 'heads'; did you mean 'head'[?]"),
         (
             ["--tarot-num-samples=99", NO_MODEL],

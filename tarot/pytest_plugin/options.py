@@ -35,6 +35,14 @@ def parse_names(text: str) -> tuple[str, ...]:
     return tuple(map(parse_name, text.split(",")))
 
 
+def parse_baseline(text: str) -> str:
+    """Return the name of a baseline."""
+    if (name := parse_name(text)).endswith(".json"):
+        raise TarotError("a method to beat", repr(name), "the file of a reference run is --tarot-reference")
+    _ = BASELINES[name]  # raises UnknownName
+    return name
+
+
 def parse_positive(text: str) -> int:
     """Return a whole number from 1."""
     return parse_whole_number(text, least=1)
@@ -186,7 +194,7 @@ OPTIONS: Mapping[str, Option] = {
         marker=("draws",),
     ),
     "baseline": Option(
-        parse_name,
+        parse_baseline,
         f"method to beat, as a further arm; may be repeated: {', '.join(BASELINES)}",
         (),
         field="baselines",
