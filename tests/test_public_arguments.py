@@ -141,4 +141,4 @@ def test_what_works_elsewhere_is_accepted(
 
 def test_a_loaded_model_is_to_be_unpacked(loaded: LoadedModel, tuned_adapter: tarot.Adapter) -> None:
     with pytest.raises(TarotError, match="unpack"):
-        tuned_adapter.apply(loaded)  # type: ignore[arg-type]
+        tuned_adapter.apply(loaded)  # type: ignore[arg-type]  # the wrong type is what is tested

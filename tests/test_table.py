@@ -93,7 +93,7 @@ def test_the_base_is_the_unedited_model_under_the_same_prompts():
         assert scored.over_few_shot == f1_gain(comparison.gold, few_shot, edited)
 
 
-@pytest.mark.parametrize("metric", ["greedy_f1", "acc"])
+@pytest.mark.parametrize("metric", METRICS)
 def test_every_table_of_arms_shows_the_edit_against_each_other_arm(metric):
     """An interval of each arm's gain over the base does not tell whether the edit beats that arm."""
     for scored in score_comparisons(COMPARISONS, metric):

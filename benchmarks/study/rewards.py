@@ -7,9 +7,9 @@ best of four sampled texts of the base, and the searches `policy-gradient`, `bo`
 1 had been looked at: the budget is 240, and the policy gradient has one scale, new texts each step, and a way back from
 refused edits. Declared next, before any of it was measured: `format:json` with the same settings for Gemma 3 270M and
 Qwen2.5-Coder 0.5B, without `bo` and `random`; and `sentiment:positive` for Gemma 3. Declared last: `lora` and
-`steering` (`benchmarks.study.reward_baselines`) with SmolLM2, seed 0 first; `sentiment:positive` for Qwen, seed 0. The
-held-out documents are the first of the test split, the same for every arm. Each pair of arm and seed is one small file,
-and a file that exists is not measured again.
+`steering` (`benchmarks.study.reward_baselines`) with SmolLM2, seed 0 first. `sentiment:positive` for Qwen, seed 0,
+was entered here only after it had run, with the same settings. The held-out documents are the first of the test split,
+the same for every arm. Each pair of arm and seed is one small file, and a file that exists is not measured again.
 """
 
 import argparse
