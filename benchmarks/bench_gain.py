@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tarot.evaluation.grid import CellRequest
-from tarot.evaluation.metrics import METRICS
+from tarot.evaluation.grid.grid import CellRequest
+from tarot.evaluation.results.metrics import METRICS
 from tarot.pytest_plugin.gain import TarotGain
 
 

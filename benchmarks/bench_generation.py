@@ -16,9 +16,9 @@ from tarot.edit.sites import find_sites
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.policy import N_DRAWS, PolicyObjective, make_policy_objective
-from tarot.objectives.prompts import get_chat_template
-from tarot.objectives.samples import draw_samples
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.prompts import get_chat_template
+from tarot.objectives.tasks.samples import draw_samples
+from tarot.objectives.tasks.task_loading import load_task
 
 TASK, N_PROMPTS = "openings", 20
 N_TEXTS = N_PROMPTS * N_DRAWS

@@ -21,9 +21,9 @@ from tarot.models.loaded_model import LoadedModel
 from tarot.models.scoring.prefix_tree import PrefixNode, Row, build_tree
 from tarot.models.scoring.scorer import PASS_COST_TOKENS
 from tarot.objectives.answers import AnswerObjective
-from tarot.objectives.prompts import get_chat_template
-from tarot.objectives.samples import draw_samples
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.prompts import get_chat_template
+from tarot.objectives.tasks.samples import draw_samples
+from tarot.objectives.tasks.task_loading import load_task
 
 TASK = "tarot_ag_news" if os.environ.get("TAROT_DATA") else "synth_implicatives"
 ROUNDS = 2

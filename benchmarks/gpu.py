@@ -27,10 +27,10 @@ from tarot.edit.hooks import apply_rotation
 from tarot.edit.merge import merge_temporarily
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import angle_mask, find_sites
-from tarot.evaluation.peak_memory import PeakMemory
+from tarot.evaluation.cost.peak_memory import PeakMemory
 from tarot.models.scoring.scorer import Request, Scorer
 from tarot.objectives.answers import AnswerObjective
-from tarot.objectives.samples import Sample
+from tarot.objectives.tasks.samples import Sample
 
 # Shapes of Llama 3.2 1B, Llama 3.2 3B and Llama 3.1 8B: width, MLP's width, layers, heads, key-value heads.
 SHAPES = {

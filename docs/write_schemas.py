@@ -12,8 +12,8 @@ from pydantic import TypeAdapter
 
 from tarot.cli.recipe import BenchRecipe, TuneRecipe
 from tarot.edit.metadata import Metadata, Provenance
-from tarot.evaluation.results import Comparison
-from tarot.evaluation.reward_results import RewardComparison
+from tarot.evaluation.results.comparison import Comparison
+from tarot.evaluation.results.reward_comparison import RewardComparison
 from tarot.search.trials import Trial
 
 FOLDER = Path(__file__).parent / "schemas"

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tarot.errors import TarotError
     from tarot.evaluation.compare import compare
     from tarot.evaluation.evaluate import evaluate
-    from tarot.evaluation.results import Comparison
+    from tarot.evaluation.results.comparison import Comparison
     from tarot.models.load import load_model
     from tarot.search.config import TaRotConfig
     from tarot.search.tune import tune
@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 # Names resolve on first use: pytest imports this package for its plugin, and must not pay for torch.
 _MODULES = {
     "Adapter": "edit.adapter",
-    "Comparison": "evaluation.results",
+    "Comparison": "evaluation.results.comparison",
     "TaRotConfig": "search.config",
     "TarotError": "errors",
     "compare": "evaluation.compare",

@@ -10,8 +10,8 @@ import pytest
 from checkpoint import save_checkpoint, write_tasks
 
 from tarot.__main__ import main
-from tarot.evaluation.results import Arm, Comparison
-from tarot.evaluation.results_file import comparisons_to_json
+from tarot.evaluation.results.comparison import Arm, Comparison
+from tarot.evaluation.results.results_file import comparisons_to_json
 
 MODEL = ("--model", "model", "--device", "cpu")
 INCLUDE = ("--include-path", "tasks")

@@ -47,18 +47,18 @@ install_import_hook(
         "tarot.objectives.generated",
         "tarot.objectives.retention",
         # Not `config`, `tune` and `adapter`, which tell users of wrong types themselves.
-        "tarot.search.acquisition",
-        "tarot.search.adam",
-        "tarot.search.base",
-        "tarot.search.bayesian",
-        "tarot.search.gradient_bayesian",
+        "tarot.search.algorithms.acquisition",
+        "tarot.search.algorithms.adam",
+        "tarot.search.algorithms.base",
+        "tarot.search.algorithms.bayesian",
+        "tarot.search.algorithms.gradient_bayesian",
         "tarot.search.kl_limit",
         "tarot.search.loop",
-        "tarot.search.paper",
-        "tarot.search.points",
+        "tarot.search.algorithms.paper",
+        "tarot.search.algorithms.points",
         "tarot.search.problem",
-        "tarot.search.random",
-        "tarot.search.registry",
+        "tarot.search.algorithms.random",
+        "tarot.search.algorithms.registry",
         "tarot.search.space",
         "tarot.search.trials",
         "tarot.edit.composition",
@@ -171,7 +171,7 @@ def wheel_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def byte_wheel(byte_gguf: Path, wheel_cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Make `wheel:fake` version 7.8 the only wheel, with `byte_gguf` inside; returns where it was unpacked so far."""
-    from tarot.models import wheel, wheels
+    from tarot.models.formats import wheel, wheels
 
     folders: list[Path] = []
 

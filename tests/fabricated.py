@@ -9,13 +9,14 @@ import numpy as np
 from hypothesis import strategies as st
 
 from tarot.analysis.results import Flip, FlipsResult, LayerEffects, LensResult, TokenChange
-from tarot.evaluation.results import OUTSIDE, Arm, Comparison
-from tarot.evaluation.reward_results import RewardComparison
+from tarot.evaluation.results.comparison import OUTSIDE, Arm, Comparison
+from tarot.evaluation.results.reward_comparison import RewardComparison
 from tarot.evaluation.statistics.gains import accuracy_gain
 from tarot.evaluation.statistics.means import Mean, difference
-from tarot.objectives.text_scores import ScoredTexts, TextScores
-from tarot.report import mechanism_figures, side_effect_figures
-from tarot.report.mechanism_figures import AttentionMap
+from tarot.objectives.rewards.text_scores import ScoredTexts, TextScores
+from tarot.report.figures import mechanism as mechanism_figures
+from tarot.report.figures import side_effects as side_effect_figures
+from tarot.report.figures.mechanism import AttentionMap
 from tarot.report.page import render
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -54,32 +54,33 @@ from tarot.edit.model_card import format_model_card
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import TarotError, printable
-from tarot.evaluation import regression as gate
-from tarot.evaluation import results_file, reward_results
 from tarot.evaluation.as_tuned import config_of, edit_settings, kept_limit
 from tarot.evaluation.command import not_repeated
 from tarot.evaluation.compare_rewards import reward_of
 from tarot.evaluation.held_out import HeldOut
-from tarot.evaluation.results import Arm, Comparison
+from tarot.evaluation.regression import reference as gate
+from tarot.evaluation.results import results_file
+from tarot.evaluation.results import reward_comparison as reward_results
+from tarot.evaluation.results.comparison import Arm, Comparison
 from tarot.evaluation.statistics.means import difference
 from tarot.models.answer_log import AnswerLog
 from tarot.models.chat import ChatRenderer
 from tarot.models.load import load_model
 from tarot.objectives.prompt_file import read_prompt_file
-from tarot.objectives.rewards import is_reward
-from tarot.objectives.task_names import check_task_names, task_names_in
-from tarot.objectives.text_scores import ScoredTexts, TextScores, read_text_scores
-from tarot.report.head_figures import angle_map
+from tarot.objectives.rewards.registry import is_reward
+from tarot.objectives.rewards.text_scores import ScoredTexts, TextScores, read_text_scores
+from tarot.objectives.tasks.task_names import check_task_names, task_names_in
+from tarot.report.figures.heads import angle_map
+from tarot.report.figures.pictures import read_pictures
+from tarot.report.figures.svg import write_svg
 from tarot.report.page import render
-from tarot.report.pictures import read_pictures
 from tarot.report.rewards import front_rows
 from tarot.report.side_effect_words import read_costs
-from tarot.report.svg import write_svg
 from tarot.report.table import summary_rows
+from tarot.search.algorithms.policy_gradient import DRAWS_FILE, DrawLog, read_draws
 from tarot.search.divergence_log import DIVERGENCES_FILE, DivergenceLog
 from tarot.search.folder import TRIALS, read_curve
 from tarot.search.pareto import pareto_front
-from tarot.search.policy_gradient import DRAWS_FILE, DrawLog, read_draws
 from tarot.search.trials import Trial, TrialLog, best_of
 
 LONGEST = 5.0  # seconds of processor time that one round may take

@@ -13,10 +13,10 @@ import lm_eval.utils
 import pytest
 from checkpoint import save_checkpoint, write_tasks
 
-from tarot.evaluation.results import Arm, Comparison
+from tarot.evaluation.results.comparison import Arm, Comparison
 
 # An inner run in this process forgets what it imports, and torch cannot be imported twice: import everything first.
-for _module in ("evaluation.adapter_cache", "evaluation.compare", "pytest_plugin.explanation", "report.page"):
+for _module in ("evaluation.grid.adapter_cache", "evaluation.compare", "pytest_plugin.explanation", "report.page"):
     import_module(f"tarot.{_module}")
 
 SEARCH = ("--tarot-budget=3", "--tarot-space=head", "--tarot-search=random")

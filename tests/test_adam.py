@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from landscapes import comparable, never_called, with_gradient
 from torch import Tensor
 
-from tarot.search.adam import EPSILON, HALVING, MOMENTUM, RATE, SQUARES, _step
+from tarot.search.algorithms.adam import EPSILON, HALVING, MOMENTUM, RATE, SQUARES, _step
 from tarot.search.loop import run_search
 from tarot.search.trials import TrialLog
 

@@ -11,14 +11,14 @@ from tarot._files.lock import hold_lock
 from tarot.edit.adapter import Adapter
 from tarot.edit.adapter_folder import METADATA, WEIGHTS
 from tarot.errors import TarotError
-from tarot.evaluation import adapter_cache as cache
+from tarot.evaluation.grid import adapter_cache as cache
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives import retained
-from tarot.objectives.text_scores import TEXT_SCORES_FILE
+from tarot.objectives.rewards.text_scores import TEXT_SCORES_FILE
+from tarot.search.algorithms.policy_gradient import DRAWS_FILE
 from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import LOCK, TRIALS
-from tarot.search.policy_gradient import DRAWS_FILE
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tarot.objectives.advantages import leave_one_out, next_multiplier, spread
+from tarot.objectives.rewards.advantages import leave_one_out, next_multiplier, spread
 
 NUMBERS = st.floats(-100, 100)
 TABLES = st.integers(2, 5).flatmap(

@@ -7,7 +7,7 @@ import pytest
 from fabricated import COMPARISONS, Page, fabricated, reward_comparison
 
 from tarot.evaluation.held_out import HeldOut
-from tarot.evaluation.results import OUTSIDE
+from tarot.evaluation.results.comparison import OUTSIDE
 from tarot.report.answer import NOT_MEASURED
 from tarot.report.page import render
 from tarot.report.side_effect_words import Costs

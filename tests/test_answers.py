@@ -17,7 +17,7 @@ from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import TarotError, UnknownName
 from tarot.objectives.answers import ANSWER_SCORES, AnswerObjective, class_weights
-from tarot.objectives.samples import Sample
+from tarot.objectives.tasks.samples import Sample
 
 model_of_bytes = cache(byte_model)
 SAMPLES = [

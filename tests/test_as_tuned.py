@@ -11,8 +11,8 @@ from tarot.evaluation.as_tuned import check_as_tuned, config_of, evaluate_as_tun
 from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.documents import document_key
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.documents import document_key
+from tarot.objectives.tasks.task_loading import load_task
 from tarot.search.config import TaRotConfig
 
 __all__ = ["folder", "loaded"]  # fixtures

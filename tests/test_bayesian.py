@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from landscapes import hill, saturating
 
-from tarot.search.acquisition import make_gaussian_process
-from tarot.search.bayesian import REFIT_GROWTH, BayesianOptimisation, last_refit
+from tarot.search.algorithms.acquisition import make_gaussian_process
+from tarot.search.algorithms.bayesian import REFIT_GROWTH, BayesianOptimisation, last_refit
 from tarot.search.loop import run_search
 from tarot.search.trials import Trial, best_of
 

@@ -17,10 +17,10 @@ from checkpoint import byte_model, byte_tokenizer, save_checkpoint
 from filelock import FileLock
 from task_files import write_paper_data
 
-from tarot.evaluation import adapter_cache
+from tarot.evaluation.grid import adapter_cache
 from tarot.models.loaded_model import LoadedModel
+from tarot.search.algorithms.registry import SEARCHES
 from tarot.search.loop import SearchResult, run_search
-from tarot.search.registry import SEARCHES
 
 PROJECT = Path(__file__).parent.parent
 HERE = ("-c", str(PROJECT / "pyproject.toml"), "--rootdir", str(PROJECT), "-p", "no:cacheprovider")

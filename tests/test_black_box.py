@@ -15,7 +15,7 @@ from tarot.edit.adapter import Adapter
 from tarot.edit.export.gguf import to_gguf
 from tarot.errors import TarotError
 from tarot.objectives.black_box import MeasuredScore
-from tarot.objectives.rewards import is_reward
+from tarot.objectives.rewards.registry import is_reward
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_trials
 from tarot.search.tune import tune

@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
 from tarot.errors import TarotError
-from tarot.models import checkpoint
-from tarot.models.checkpoint import check_shard_size, save_checkpoint
+from tarot.models.formats import checkpoint
+from tarot.models.formats.checkpoint import check_shard_size, save_checkpoint
 from tarot.models.load import load_classifier, load_model
 from tarot.models.loaded_model import LoadedModel
 

@@ -14,9 +14,9 @@ from cli_suite import INCLUDE, MODEL, SMALL, TUNE, run_in
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.evaluation.compare import compare as compare_answers
-from tarot.evaluation.results import Comparison
-from tarot.evaluation.results_file import load_comparisons
-from tarot.evaluation.speed import BUSY_NOTE
+from tarot.evaluation.cost.speed import BUSY_NOTE
+from tarot.evaluation.results.comparison import Comparison
+from tarot.evaluation.results.results_file import load_comparisons
 
 pytest_plugins = ["cli_suite"]
 

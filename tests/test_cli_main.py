@@ -23,14 +23,14 @@ from tarot.cli.main import app
 from tarot.cli.tune import tune
 from tarot.edit.rotation import ROTATIONS
 from tarot.evaluation.baselines.registry import BASELINES
-from tarot.evaluation.grid import ENGINES
-from tarot.evaluation.metrics import METRICS
-from tarot.evaluation.results import FEW_SHOT_SHOTS, HEADLINE
+from tarot.evaluation.grid.grid import ENGINES
+from tarot.evaluation.results.comparison import FEW_SHOT_SHOTS, HEADLINE
+from tarot.evaluation.results.metrics import METRICS
 from tarot.models.load import DEVICE_MAPS, DTYPES
 from tarot.objectives.answers import ANSWER_SCORES
 from tarot.pytest_plugin.options import OPTIONS as PYTEST_OPTIONS
+from tarot.search.algorithms.registry import SEARCHES
 from tarot.search.names import SearchName
-from tarot.search.registry import SEARCHES
 from tarot.search.space import SPACES
 from tarot.search.trackers import TRACKERS
 
@@ -268,6 +268,6 @@ def test_an_interrupt_is_one_line(
     def available() -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tarot.models.listing.available", available)
+    monkeypatch.setattr("tarot.models.formats.listing.available", available)
     assert run_in(home, "models") == 130
     assert capsys.readouterr().err == "interrupted\n"

@@ -16,7 +16,7 @@ from tarot.cli.main import app
 from tarot.cli.recipe import PARAMETERS, RECIPE, BenchRecipe, TuneRecipe
 from tarot.cli.tune import tune
 from tarot.edit.adapter import Adapter
-from tarot.evaluation.results_file import load_comparisons
+from tarot.evaluation.results.results_file import load_comparisons
 from tarot.search import folder
 from tarot.search.config import TaRotConfig
 

@@ -13,7 +13,7 @@ from cli_suite import INCLUDE, MODEL, TASK, TUNE, run_in
 from tarot.cli.tune import tune
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
-from tarot.models.listing import ModelInfo
+from tarot.models.formats.listing import ModelInfo
 from tarot.search.config import TaRotConfig
 from tarot.search.trials import Trial, TrialLog
 
@@ -34,7 +34,7 @@ def test_models_prints_a_row_for_each_model(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     infos = [ModelInfo("wheel:a", "wheel-a", 1234, 30, 9, 64), ModelInfo("org/b", "hub cache", None, None, None, None)]
-    monkeypatch.setattr("tarot.models.listing.available", lambda: infos)
+    monkeypatch.setattr("tarot.models.formats.listing.available", lambda: infos)
     assert run_in(home, "models") == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert any({"wheel:a", "1,234", "30", "9", "64", "wheel-a"} <= set(row) for row in rows)

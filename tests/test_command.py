@@ -21,7 +21,7 @@ from tarot.edit.layers import parse_layers
 from tarot.evaluation.as_tuned import edit_settings
 from tarot.evaluation.command import not_repeated, repeat_command
 from tarot.evaluation.compare import compare
-from tarot.evaluation.grid import parse_shots
+from tarot.evaluation.grid.grid import parse_shots
 from tarot.models.loaded_model import LoadedModel
 from tarot.report.answer import effects_command
 from tarot.search.config import TaRotConfig

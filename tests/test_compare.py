@@ -18,14 +18,14 @@ from tarot.evaluation.baselines.setting import Setting
 from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import check_scorable, read_answers
-from tarot.evaluation.results import Arm, Comparison
-from tarot.evaluation.results_file import comparisons_to_json, load_comparisons
+from tarot.evaluation.results.comparison import Arm, Comparison
+from tarot.evaluation.results.results_file import comparisons_to_json, load_comparisons
 from tarot.models import lm_eval_model
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.prompts import get_chat_template
-from tarot.objectives.samples import document_key, draw_samples
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.prompts import get_chat_template
+from tarot.objectives.tasks.samples import document_key, draw_samples
+from tarot.objectives.tasks.task_loading import load_task
 from tarot.search.config import TaRotConfig
 
 SAMPLES = 6

@@ -16,14 +16,14 @@ from tarot.errors import ShapeMismatch, TarotError, UnknownName
 from tarot.evaluation.compare import LoggedAnswers, compare
 from tarot.evaluation.compare_rewards import compare_rewards
 from tarot.evaluation.evaluate import evaluate
+from tarot.evaluation.results.reward_comparison import load_results, rewards_to_json
 from tarot.evaluation.reward_metrics import add_rewards
-from tarot.evaluation.reward_results import load_results, rewards_to_json
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.fluency import make_fluency
-from tarot.objectives.rewards import make_reward
-from tarot.objectives.text_metrics import distinct
-from tarot.objectives.text_scores import ScoredTexts, TextScores
+from tarot.objectives.rewards.fluency import make_fluency
+from tarot.objectives.rewards.registry import make_reward
+from tarot.objectives.rewards.text_metrics import distinct
+from tarot.objectives.rewards.text_scores import ScoredTexts, TextScores
 from tarot.report.rewards import front_rows, reward_rows
 from tarot.search.config import TaRotConfig
 

@@ -21,8 +21,8 @@ from tarot.edit.sites import angle_mask, find_sites
 from tarot.errors import TarotError
 from tarot.evaluation.evaluate import evaluate
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.samples import document_key, draw_samples
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.samples import document_key, draw_samples
+from tarot.objectives.tasks.task_loading import load_task
 
 model_of_bytes = cache(byte_model)
 TOKENS = torch.arange(3, 30)[None]

@@ -13,8 +13,8 @@ from tarot.arguments import require_seed
 from tarot.edit.rotation import ROTATIONS
 from tarot.errors import InvalidValueError, TarotError, UnknownName
 from tarot.objectives.answers import ANSWER_SCORES
+from tarot.search.algorithms.registry import SEARCHES
 from tarot.search.config import TaRotConfig
-from tarot.search.registry import SEARCHES
 from tarot.search.space import SPACES
 
 fractions = st.floats(0, 1, exclude_min=True) | st.floats(-1, 0, exclude_max=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tarot.errors import InvalidValueError, TarotError
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.samples import Sample
+from tarot.objectives.tasks.samples import Sample
 from tarot.search import cross_validation
 from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig

@@ -28,7 +28,7 @@ from markdown_it import MarkdownIt
 
 import tarot
 from tarot.cli.main import main
-from tarot.objectives.task_names import tasks_folder
+from tarot.objectives.tasks.task_names import tasks_folder
 
 PROJECT = Path(__file__).parent.parent
 DOCS = PROJECT / "docs"

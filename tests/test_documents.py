@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lm_eval.api.task import Task
 
 from tarot.errors import TarotError
-from tarot.objectives.documents import (
+from tarot.objectives.tasks.documents import (
     document_key,
     normalize_text,
     question_key,
@@ -21,7 +21,7 @@ from tarot.objectives.documents import (
     right_choice,
     shot_keys,
 )
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.task_loading import load_task
 
 CHOICES = ["red", "redder", "reddish blue", "blue"]
 FULL_WIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)} | {ord(" "): 0x3000}

@@ -15,8 +15,8 @@ from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.export.gguf import to_gguf
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import angle_mask, find_sites
-from tarot.models.checkpoint import save_checkpoint
-from tarot.models.gguf import gguf_file
+from tarot.models.formats.checkpoint import save_checkpoint
+from tarot.models.formats.gguf import gguf_file
 from tarot.models.load import load_model
 from tarot.models.loaded_model import LoadedModel
 

@@ -15,7 +15,7 @@ from tarot.evaluation.evaluate import evaluate, n_evaluated
 from tarot.evaluation.limit import check_limit
 from tarot.evaluation.lm_eval_results import n_documents
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.task_loading import load_task
 
 TASK = "own_choice"
 

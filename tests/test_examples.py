@@ -21,8 +21,8 @@ from tarot.edit.sites import find_sites
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
-from tarot.objectives.samples import draw_samples
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.samples import draw_samples
+from tarot.objectives.tasks.task_loading import load_task
 
 PACKAGES = ("tarot.models", "tarot.objectives", "tarot.search", "tarot.evaluation", "tarot.analysis", "tarot.report")
 

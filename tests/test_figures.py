@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from tarot.analysis.results import LensResult
 from tarot.evaluation.statistics.means import Mean
-from tarot.report import mechanism_figures
-from tarot.report.comparison_figures import best_so_far, has_scores, search_curves
-from tarot.report.head_figures import angle_map, head_map
+from tarot.report.figures import mechanism as mechanism_figures
+from tarot.report.figures.comparison import best_so_far, has_scores, search_curves
+from tarot.report.figures.heads import angle_map, head_map
 from tarot.report.page import render
 
 

@@ -16,13 +16,13 @@ from tarot.edit.adapter import Adapter
 from tarot.edit.gate import prompt_features
 from tarot.errors import TarotError
 from tarot.models.lm_eval_model import TarotLM
-from tarot.objectives.prompts import get_chat_template
-from tarot.objectives.samples import draw_samples, render_evaluation_documents
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.prompts import get_chat_template
+from tarot.objectives.tasks.samples import draw_samples, render_evaluation_documents
+from tarot.objectives.tasks.task_loading import load_task
 from tarot.search import gate
+from tarot.search.algorithms.registry import SEARCHES
 from tarot.search.config import TaRotConfig
 from tarot.search.gate import _direction, _fit, closed_prompts, fit_gate
-from tarot.search.registry import SEARCHES
 from tarot.search.tune import tune
 
 

@@ -11,7 +11,7 @@ from tarot.analysis.flips import find_flips
 from tarot.analysis.results import FlipsResult
 from tarot.analysis.tuned_documents import answer_documents, tuned_documents
 from tarot.edit.adapter import Adapter
-from tarot.evaluation.results import OUTSIDE, Arm
+from tarot.evaluation.results.comparison import OUTSIDE, Arm
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tarot.errors import TarotError
-from tarot.objectives.fluency import Fluency, FluencyFloor
-from tarot.objectives.rewards import make_reward
+from tarot.objectives.rewards.fluency import Fluency, FluencyFloor
+from tarot.objectives.rewards.registry import make_reward
 
 END = 1
 

@@ -8,7 +8,7 @@ from tarot._files.lock import hold_lock
 from tarot.edit.adapter_folder import METADATA
 from tarot.errors import TarotError
 from tarot.objectives.black_box import MeasuredScore
-from tarot.objectives.text_scores import TEXT_SCORES_FILE, TextScores
+from tarot.objectives.rewards.text_scores import TEXT_SCORES_FILE, TextScores
 from tarot.search.folder import LOCK, TRIALS, check_free, open_logs, read_curve, read_trials
 from tarot.search.problem import Evaluation
 from tarot.search.trials import Trial

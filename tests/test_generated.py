@@ -16,13 +16,13 @@ from tarot.edit.hooks import apply_rotation
 from tarot.edit.sites import find_sites
 from tarot.errors import TarotError, UnknownName
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.fluency import FluencyFloor, make_fluency
 from tarot.objectives.generated import GenerationObjective
-from tarot.objectives.prompts import get_chat_template
-from tarot.objectives.samples import draw_samples
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.rewards.fluency import FluencyFloor, make_fluency
+from tarot.objectives.rewards.text_scores import read_text_scores
+from tarot.objectives.tasks.prompts import get_chat_template
+from tarot.objectives.tasks.samples import draw_samples
+from tarot.objectives.tasks.task_loading import load_task
 from tarot.objectives.text_generation import TextGenerator
-from tarot.objectives.text_scores import read_text_scores
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_trials
 from tarot.search.tune import tune

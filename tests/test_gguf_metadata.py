@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from tarot.errors import TarotError
-from tarot.models.gguf_metadata import apply_metadata
+from tarot.models.formats.gguf_metadata import apply_metadata
 from tarot.models.load import load_model
 
 THETA = 10000.0

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
 from tarot.errors import TarotError
-from tarot.models.gguf_tokenizer import apply_tokenizer_metadata
+from tarot.models.formats.gguf_tokenizer import apply_tokenizer_metadata
 
 # The rules for ASCII, as `llama-vocab.cpp` has them.
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from landscapes import hill, never_called, with_gradient
 from torch import Tensor
 
-from tarot.search.gradient_bayesian import (
+from tarot.search.algorithms.gradient_bayesian import (
     GROW,
     LEAST_RADIUS,
     LENGTHS,

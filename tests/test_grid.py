@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tarot.errors import TarotError, UnknownName
-from tarot.evaluation import grid
-from tarot.evaluation.cell_runner import CellRunner, ModelCache
-from tarot.evaluation.grid import CellRequest, CellResult, parse_engine
-from tarot.evaluation.results import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Comparison
-from tarot.evaluation.results_file import load_comparisons
+from tarot.evaluation.grid import grid
+from tarot.evaluation.grid.cell_runner import CellRunner, ModelCache
+from tarot.evaluation.grid.grid import CellRequest, CellResult, parse_engine
+from tarot.evaluation.results.comparison import EDITED, FEW_SHOT, ZERO_SHOT, Arm, Comparison
+from tarot.evaluation.results.results_file import load_comparisons
 from tarot.models.loaded_model import LoadedModel
 from tarot.report.results_csv import save_comparisons
 from tarot.search import config

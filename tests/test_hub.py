@@ -28,7 +28,7 @@ from tarot.edit.model_card import WHEELS, format_model_card
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import InvalidValueError, MissingFileError, TarotError
-from tarot.models.wheels import wheel_references
+from tarot.models.formats.wheels import wheel_references
 
 PROVENANCE = {
     "model": "HuggingFaceTB/SmolLM2-135M-Instruct",

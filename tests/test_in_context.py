@@ -26,7 +26,7 @@ from tarot.evaluation.in_context import (
 from tarot.evaluation.lm_eval_results import read_answers
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.task_loading import load_task
 
 TASK = "own_choice"
 

@@ -12,7 +12,7 @@ from chromium import CHROMIUM, Chromium
 from fabricated import EVIL, fabricated, reward_comparison
 
 from tarot.errors import TarotError
-from tarot.evaluation.results import OUTSIDE, Comparison
+from tarot.evaluation.results.comparison import OUTSIDE, Comparison
 from tarot.report.inspect_log import write_inspect_logs, write_reward_logs
 
 log: Any = pytest.importorskip("inspect_ai.log", reason="needs the extra inspect")

@@ -22,7 +22,7 @@ def test_the_edit_is_measured(tarot_gain):
 # A checkout in the environment must not be imported instead of the wheel.
 ORIGIN = """
 import tarot
-from tarot.objectives.task_names import tasks_folder
+from tarot.objectives.tasks.task_names import tasks_folder
 
 def test_the_installed_package_is_what_runs(pytestconfig):
     installed = pytestconfig.rootpath / "installed"

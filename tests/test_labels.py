@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tarot.evaluation.labels import Labels, count_labels
-from tarot.evaluation.notes import arm_notes
-from tarot.objectives.samples import Sample, draw_samples, render_evaluation_documents
-from tarot.objectives.task_loading import load_task
+from tarot.evaluation.results.notes import arm_notes
+from tarot.objectives.tasks.samples import Sample, draw_samples, render_evaluation_documents
+from tarot.objectives.tasks.task_loading import load_task
 from tarot.search.config import TaRotConfig
 
 N_TRAIN, N_TEST = 30, 12

@@ -10,7 +10,7 @@ from tiny import ARCHITECTURES, tiny_model
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from tarot.edit.sites import find_sites
-from tarot.models.listing import CAUSAL_CLASS, ModelInfo, available
+from tarot.models.formats.listing import CAUSAL_CLASS, ModelInfo, available
 
 # Classes of other naming that transformers counts as causal language models, too rare to name here.
 RARE = {

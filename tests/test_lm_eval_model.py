@@ -26,14 +26,14 @@ from tarot.errors import TarotError, UnknownName
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import n_documents
 from tarot.models.batch_size import parse_batch_size
-from tarot.models.checkpoint import save_checkpoint as save_merged
+from tarot.models.formats.checkpoint import save_checkpoint as save_merged
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import load_model
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
-from tarot.objectives.documents import document_key
-from tarot.objectives.samples import Sample, draw_samples
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.documents import document_key
+from tarot.objectives.tasks.samples import Sample, draw_samples
+from tarot.objectives.tasks.task_loading import load_task
 from tarot.search.config import TaRotConfig
 from tarot.search.tune import tune
 

@@ -12,7 +12,7 @@ from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import logged_documents, read_answers
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.task_loading import load_task
 
 __all__ = ["folder", "loaded"]  # fixtures
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers.utils import logging
 
-from tarot.models.checkpoint import DTYPES
+from tarot.models.formats.checkpoint import DTYPES
 from tarot.models.load import load_model
 from tarot.models.loaded_model import LoadedModel
 

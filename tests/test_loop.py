@@ -18,8 +18,8 @@ from landscapes import comparable, hill, never_called, with_gradient
 from torch import Tensor
 
 from tarot.errors import TarotError
+from tarot.search.algorithms.registry import SEARCHES
 from tarot.search.loop import run_search
-from tarot.search.registry import SEARCHES
 from tarot.search.trials import TrialLog
 
 steady = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -201,7 +201,7 @@ def test_keyboard_interrupt_keeps_the_best_so_far(tmp_path: Path) -> None:
 
 
 def test_keyboard_interrupt_while_proposing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tarot.search.random.uniform", interrupt)
+    monkeypatch.setattr("tarot.search.algorithms.random.uniform", interrupt)
     result = run_search(hill(0.3), 2, search="random", budget=9, seed=0)
     assert result.interrupted and len(result.trials) == 1
 

@@ -12,7 +12,7 @@ from checkpoint import byte_model, byte_tokenizer
 from tarot.analysis.divergence import measure_divergence
 from tarot.analysis.neutral_text import neutral_text
 from tarot.errors import TarotError
-from tarot.models.own_text import sample_texts
+from tarot.models.generation.own_text import sample_texts
 
 
 @pytest.fixture(autouse=True)

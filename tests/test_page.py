@@ -27,13 +27,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tarot.errors import TarotError, UnknownName
-from tarot.evaluation.regression import check_regressions
-from tarot.evaluation.results import OUTSIDE, comparison_names
+from tarot.evaluation.regression.reference import check_regressions
+from tarot.evaluation.results.comparison import OUTSIDE, comparison_names
 from tarot.report.data_files import FILES
 from tarot.report.document_table import OUTCOMES
+from tarot.report.figures.pictures import read_pictures
+from tarot.report.figures.svg import without_controls, write_svg
 from tarot.report.page import Gate, render, write_report
-from tarot.report.pictures import read_pictures
-from tarot.report.svg import without_controls, write_svg
 from tarot.report.table import summary_rows
 
 

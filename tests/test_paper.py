@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.study.published_search import Published
-from tarot.search.acquisition import fit_gaussian_process, make_gaussian_process
+from tarot.search.algorithms.acquisition import fit_gaussian_process, make_gaussian_process
+from tarot.search.algorithms.paper import TrialSpan
+from tarot.search.algorithms.registry import SEARCHES
 from tarot.search.loop import run_search
-from tarot.search.paper import TrialSpan
-from tarot.search.registry import SEARCHES
 
 
 @settings(deadline=None, derandomize=True)

@@ -5,7 +5,7 @@ from statistics import fmean
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tarot.objectives.text_scores import TextScores
+from tarot.objectives.rewards.text_scores import TextScores
 from tarot.search.kl_limit import RECENT
 from tarot.search.pareto import pareto_front, retention_front
 from tarot.search.trials import Trial

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tarot.evaluation import peak_memory
-from tarot.evaluation.peak_memory import PeakMemory
+from tarot.evaluation.cost import peak_memory
+from tarot.evaluation.cost.peak_memory import PeakMemory
 
 CPU = torch.device("cpu")
 MANY = 64 * 2**20  # bytes

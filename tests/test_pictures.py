@@ -3,7 +3,7 @@
 import pytest
 
 from tarot.errors import TarotError
-from tarot.report.pictures import read_pictures
+from tarot.report.figures.pictures import read_pictures
 
 
 def test_a_folder_without_figures_is_an_error(tmp_path):

@@ -11,7 +11,7 @@ from plugin_suite import five_documents
 import tarot.pytest_plugin.explanation
 import tarot.pytest_plugin.gain
 from tarot.errors import TarotError, printable
-from tarot.evaluation.results_file import comparisons_to_json
+from tarot.evaluation.results.results_file import comparisons_to_json
 from tarot.pytest_plugin.explanation import explain
 from tarot.pytest_plugin.gain import TarotGain
 from tarot.pytest_plugin.hooks import Collector

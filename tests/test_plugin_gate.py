@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 import pytest
 from plugin_suite import GAIN, right_answers
 
-from tarot.evaluation.results import Comparison
-from tarot.evaluation.results_file import load_comparisons
+from tarot.evaluation.results.comparison import Comparison
+from tarot.evaluation.results.results_file import load_comparisons
 from tarot.report.results_csv import save_comparisons
 
 pytest_plugins = ["pytester", "plugin_suite"]
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.usefixtures("wide_lines")
 # Cells come from a file, so that these tests measure nothing.
 FROM_FILE = """
 import pathlib, pytest
-from tarot.evaluation.results_file import load_comparisons
-from tarot.evaluation.cell_runner import CellRunner
+from tarot.evaluation.results.results_file import load_comparisons
+from tarot.evaluation.grid.cell_runner import CellRunner
 from tarot.pytest_plugin.session import SessionState
 
 @pytest.fixture(scope="session", autouse=True)

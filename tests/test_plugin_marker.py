@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tarot.evaluation.grid import CellRequest
+from tarot.evaluation.grid.grid import CellRequest
 from tarot.pytest_plugin.marker import cell_requests
 from tarot.pytest_plugin.options import OPTIONS
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tarot.evaluation.grid import parse_seeds, parse_shots
+from tarot.evaluation.grid.grid import parse_seeds, parse_shots
 from tarot.evaluation.limit import parse_limit
 from tarot.pytest_plugin.options import OPTIONS
 

@@ -9,7 +9,7 @@ from letters import PROMPTS, lettered, vowels
 from tarot.edit.hooks import apply_rotation
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
-from tarot.models.sampling import Sampler, Stops
+from tarot.models.generation.sampling import Sampler, Stops
 from tarot.models.scoring.scorer import Request
 from tarot.objectives.policy import KL_WEIGHT, DrawSet, PolicyObjective
 

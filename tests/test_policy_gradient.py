@@ -15,14 +15,14 @@ from letters import plant_rewards
 from tarot.errors import TarotError
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives import retained
-from tarot.objectives.fluency import NO_FLOOR, FluencyFloor
 from tarot.objectives.policy import Draw, DrawSet
-from tarot.objectives.text_scores import TextScores, read_text_scores
+from tarot.objectives.rewards.fluency import NO_FLOOR, FluencyFloor
+from tarot.objectives.rewards.text_scores import TextScores, read_text_scores
+from tarot.search.algorithms.policy_gradient import DrawLog, PolicyGradient, PolicySteps, read_draws
+from tarot.search.algorithms.registry import SEARCHES
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_curve, read_trials
-from tarot.search.policy_gradient import DrawLog, PolicyGradient, PolicySteps, read_draws
 from tarot.search.problem import Problem
-from tarot.search.registry import SEARCHES
 from tarot.search.trials import Trial
 from tarot.search.tune import tune
 

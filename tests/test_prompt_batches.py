@@ -11,7 +11,7 @@ from tiny import tiny_model, tokens
 from tarot.analysis.prompt_batches import answer_request, next_log_probabilities, prompt_batches
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.samples import Sample
+from tarot.objectives.tasks.samples import Sample
 
 PROMPTS = [tuple(tokens(1, length, seed=length)[0].tolist()) for length in (7, 3, 11, 7, 1)]
 

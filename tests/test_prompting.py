@@ -23,15 +23,15 @@ from tarot.evaluation.baselines.registry import check_baselines
 from tarot.evaluation.baselines.requirements import check_requirements
 from tarot.evaluation.baselines.run import run_baseline
 from tarot.evaluation.baselines.setting import Setting
-from tarot.evaluation.cell_runner import CellRunner, ModelCache
 from tarot.evaluation.compare import check_compare, compare
-from tarot.evaluation.grid import CellRequest, request_digest
+from tarot.evaluation.grid.cell_runner import CellRunner, ModelCache
+from tarot.evaluation.grid.grid import CellRequest, request_digest
 from tarot.evaluation.in_context import labelled_documents
 from tarot.evaluation.lm_eval_results import LoggedDocument, question_text
-from tarot.evaluation.results_file import comparisons_to_json, load_comparisons
+from tarot.evaluation.results.results_file import comparisons_to_json, load_comparisons
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.prompts import render_pairs
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.prompts import render_pairs
+from tarot.objectives.tasks.task_loading import load_task
 from tarot.report.costs import COST_HEADER, cost_rows
 from tarot.search.config import TaRotConfig
 

@@ -9,9 +9,9 @@ from lm_eval.api.model import LM
 from lm_eval.api.task import Task
 
 from tarot.models.lm_eval_model import TarotLM
-from tarot.objectives.prompts import get_chat_template
-from tarot.objectives.samples import draw_samples
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.prompts import get_chat_template
+from tarot.objectives.tasks.samples import draw_samples
+from tarot.objectives.tasks.task_loading import load_task
 
 
 @pytest.fixture(scope="module")

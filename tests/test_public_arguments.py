@@ -10,7 +10,7 @@ import torch
 
 import tarot
 from tarot.errors import TarotError
-from tarot.evaluation.results import Comparison
+from tarot.evaluation.results.comparison import Comparison
 from tarot.models.loaded_model import LoadedModel
 
 ANYTHING: dict[str, object] = {

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from plugin_suite import GAIN
 
-import tarot.objectives.task_loading
-from tarot.evaluation import adapter_cache as cache
-from tarot.evaluation.results_file import load_comparisons
+import tarot.objectives.tasks.task_loading
+from tarot.evaluation.grid import adapter_cache as cache
+from tarot.evaluation.results.results_file import load_comparisons
 from tarot.report.results_csv import save_comparisons
 
 pytest_plugins = ["pytester", "plugin_suite"]
@@ -117,7 +117,7 @@ def test_a_part_of_a_suite_may_replace_the_model(pytester: pytest.Pytester, smal
     """
     measured = """
         import pathlib
-        from tarot.evaluation.results import ZERO_SHOT
+        from tarot.evaluation.results.comparison import ZERO_SHOT
 
         def test_gain(tarot_gain, tarot_adapter):
             assert tarot_gain.comparison.adapter == tarot_adapter.fingerprint
@@ -204,9 +204,9 @@ def test_an_error_is_one_line(
         assert pytester.runpytest_inprocess(*arguments).ret == pytest.ExitCode.USAGE_ERROR
         return
     # lm-eval takes seconds to list its own tasks.
-    ours = functools.partial(tarot.objectives.task_loading.TaskManager, include_defaults=False)
+    ours = functools.partial(tarot.objectives.tasks.task_loading.TaskManager, include_defaults=False)
     monkeypatch.setattr(
-        tarot.objectives.task_loading, "TaskManager", lambda include_path, **_: ours(include_path=include_path)
+        tarot.objectives.tasks.task_loading, "TaskManager", lambda include_path, **_: ours(include_path=include_path)
     )
     alone = not arguments or arguments[0].startswith("--tarot-model")
     replaced = {argument.partition("=")[0] for argument in arguments}

@@ -18,16 +18,16 @@ from after_trial import AfterTrial
 from checkpoint import save_checkpoint, write_tasks
 
 from tarot.errors import TarotError
-from tarot.evaluation.adapter_cache import entry_name
-from tarot.evaluation.grid import CellRequest, CellResult
+from tarot.evaluation.grid.adapter_cache import entry_name
+from tarot.evaluation.grid.grid import CellRequest, CellResult
 from tarot.evaluation.ray import cluster as cluster_module
 from tarot.evaluation.ray.candidates import RayScorer
 from tarot.evaluation.ray.cells import RayEngine, run_locally
 from tarot.evaluation.ray.cluster import Resources
-from tarot.evaluation.results import Comparison
-from tarot.evaluation.results_file import load_comparisons
+from tarot.evaluation.results.comparison import Comparison
+from tarot.evaluation.results.results_file import load_comparisons
 from tarot.models.load import load_model
-from tarot.objectives.text_scores import read_text_scores
+from tarot.objectives.rewards.text_scores import read_text_scores
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import TRIALS, read_trials
 from tarot.search.loop import SearchResult

@@ -13,10 +13,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM
 
 from tarot.errors import TarotError
-from tarot.models import wheels
-from tarot.models.checkpoint import save_checkpoint
-from tarot.models.gguf import gguf_file
-from tarot.models.listing import available
+from tarot.models.formats import wheels
+from tarot.models.formats.checkpoint import save_checkpoint
+from tarot.models.formats.gguf import gguf_file
+from tarot.models.formats.listing import available
 from tarot.models.load import load_model
 
 

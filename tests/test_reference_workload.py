@@ -2,7 +2,7 @@
 
 import torch
 
-from tarot.evaluation.reference_workload import REPEATS, describe_machine, time_reference_workload
+from tarot.evaluation.cost.reference_workload import REPEATS, describe_machine, time_reference_workload
 
 
 def test_each_repeat_is_timed() -> None:

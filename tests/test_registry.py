@@ -5,9 +5,9 @@ import torch
 from landscapes import hill, with_gradient
 
 from tarot.errors import InvalidValueError, UnknownName
-from tarot.search.base import Proposal, Search
+from tarot.search.algorithms.base import Proposal, Search
+from tarot.search.algorithms.registry import SEARCHES
 from tarot.search.loop import run_search
-from tarot.search.registry import SEARCHES
 from tarot.search.trials import Trial
 
 

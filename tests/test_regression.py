@@ -18,10 +18,10 @@ from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
-from tarot.evaluation.regression import check_regressions, update_reference
-from tarot.evaluation.results import Arm, Comparison
-from tarot.evaluation.results_file import load_comparisons
-from tarot.evaluation.verdict import LostDocument, Verdict
+from tarot.evaluation.regression.reference import check_regressions, update_reference
+from tarot.evaluation.regression.verdict import LostDocument, Verdict
+from tarot.evaluation.results.comparison import Arm, Comparison
+from tarot.evaluation.results.results_file import load_comparisons
 from tarot.models.loaded_model import LoadedModel
 from tarot.report.results_csv import save_comparisons
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tarot.evaluation.statistics.means import jackknife
-from tarot.objectives.text_metrics import distinct, distinct_without
+from tarot.objectives.rewards.text_metrics import distinct, distinct_without
 from tarot.report.page import render
 from tarot.report.rewards import text_table
 from tarot.report.table import with_interval

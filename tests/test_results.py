@@ -8,10 +8,18 @@ from hypothesis import strategies as st
 from test_regression import comparison
 
 from tarot.errors import TarotError, UnknownName
-from tarot.evaluation.changes import changed_rows
-from tarot.evaluation.metrics import METRICS
-from tarot.evaluation.results import EDITED, OUTSIDE, SEARCH_SETTINGS, ZERO_SHOT, Arm, Comparison, search_labels
-from tarot.evaluation.scored_comparison import score_comparisons
+from tarot.evaluation.results.changes import changed_rows
+from tarot.evaluation.results.comparison import (
+    EDITED,
+    OUTSIDE,
+    SEARCH_SETTINGS,
+    ZERO_SHOT,
+    Arm,
+    Comparison,
+    search_labels,
+)
+from tarot.evaluation.results.metrics import METRICS
+from tarot.evaluation.results.scored_comparison import score_comparisons
 
 QUOTED = "\N{LEFT DOUBLE QUOTATION MARK}maybe so\N{RIGHT DOUBLE QUOTATION MARK}"
 CHOICES = st.integers(OUTSIDE, 2)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tarot.edit.model_card import format_model_card
-from tarot.evaluation.html_table import comparison_to_html
+from tarot.evaluation.results.html_table import comparison_to_html
 from tarot.report.results_csv import write_comparisons_csv, write_rewards_csv
 
 

@@ -11,7 +11,7 @@ from test_regression import comparison
 
 from tarot.errors import TarotError
 from tarot.evaluation.held_out import HeldOut
-from tarot.evaluation.results_file import comparisons_to_json, load_comparisons
+from tarot.evaluation.results.results_file import comparisons_to_json, load_comparisons
 
 
 @given(

@@ -16,8 +16,6 @@ from tarot.evaluation.command import repeat_command
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.scoring.scorer import Request
 from tarot.objectives import retained
-from tarot.objectives.documents import question_part
-from tarot.objectives.prompts import get_chat_template
 from tarot.objectives.retained import (
     ANSWER_TOKENS,
     answer_prompts,
@@ -29,8 +27,10 @@ from tarot.objectives.retained import (
     retained_digest,
     task_contexts,
 )
-from tarot.objectives.samples import draw_samples, render_evaluation_documents
-from tarot.objectives.task_loading import load_task, load_tasks
+from tarot.objectives.tasks.documents import question_part
+from tarot.objectives.tasks.prompts import get_chat_template
+from tarot.objectives.tasks.samples import draw_samples, render_evaluation_documents
+from tarot.objectives.tasks.task_loading import load_task, load_tasks
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_trials
 from tarot.search.kl_limit import PARTS

@@ -2,8 +2,8 @@
 
 from fabricated import Page, fabricated
 
+from tarot.report.figures.retention import trade_off_figure
 from tarot.report.page import render, write_report
-from tarot.report.retention_figures import trade_off_figure
 
 TRIALS = ((0.0, -2.0), (0.02, -1.0), (0.05, -1.5))
 

@@ -10,8 +10,8 @@ from test_baselines import state, unchanged
 
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
+from tarot.search.algorithms.policy_gradient import TRIAL_COST
 from tarot.search.config import TaRotConfig
-from tarot.search.policy_gradient import TRIAL_COST
 
 PROJECT = str(Path(__file__).parent.parent)
 FOLLOW = TaRotConfig("openings", num_samples=4, objective="planted:vowels")

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 from tarot.errors import TarotError, UnknownName
-from tarot.objectives import rewards
-from tarot.objectives.fluency import Fluency
-from tarot.objectives.rewards import (
+from tarot.objectives.rewards import registry as rewards
+from tarot.objectives.rewards.fluency import Fluency
+from tarot.objectives.rewards.registry import (
     Reward,
     check_reward,
     check_reward_name,

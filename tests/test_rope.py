@@ -24,9 +24,9 @@ from tarot.edit.hooks import apply_rotation
 from tarot.edit.rope import constant_rope_length, initial_rope, pass_group
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
+from tarot.models.generation.text_stream import TextStream
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.scoring.scorer import Request, Scorer
-from tarot.models.text_stream import TextStream
 
 SWITCH = 12
 SHORT, LONG = [1.0] * 4, [4.0, 8.0, 16.0, 32.0]

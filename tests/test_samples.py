@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from lm_eval.api.task import Task
 
 from tarot.errors import TarotError
-from tarot.objectives.documents import document_key
-from tarot.objectives.samples import MIXED_SHOTS, Sample, draw_samples
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.documents import document_key
+from tarot.objectives.tasks.samples import MIXED_SHOTS, Sample, draw_samples
+from tarot.objectives.tasks.task_loading import load_task
 
 
 @pytest.fixture(scope="module")

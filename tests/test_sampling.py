@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import ARCHITECTURES, VOCABULARY, tiny_model
 
-from tarot.models.sampling import Sampler, Stops
+from tarot.models.generation.sampling import Sampler, Stops
 
 CONTEXTS = ([5, 6, 7, 8, 9, 10], [11], [12, 13, 14])
 

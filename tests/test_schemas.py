@@ -12,8 +12,8 @@ from fabricated import fabricated
 from jsonschema import Draft202012Validator
 
 from tarot.evaluation.compare_rewards import compare_rewards
-from tarot.evaluation.results_file import comparisons_to_json
-from tarot.evaluation.reward_results import rewards_to_json
+from tarot.evaluation.results.results_file import comparisons_to_json
+from tarot.evaluation.results.reward_comparison import rewards_to_json
 from tarot.search.config import TaRotConfig
 from tarot.search.tune import tune
 

@@ -17,10 +17,10 @@ from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.documents import normalize_text, question_key, shot_keys
-from tarot.objectives.samples import render_evaluation_documents
-from tarot.objectives.shots import ShotPool, resolve_num_fewshot
-from tarot.objectives.task_loading import load_task, load_tasks
+from tarot.objectives.tasks.documents import normalize_text, question_key, shot_keys
+from tarot.objectives.tasks.samples import render_evaluation_documents
+from tarot.objectives.tasks.shots import ShotPool, resolve_num_fewshot
+from tarot.objectives.tasks.task_loading import load_task, load_tasks
 from tarot.search.config import TaRotConfig
 from tarot.search.tune import tune
 

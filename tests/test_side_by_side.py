@@ -13,9 +13,9 @@ from tarot.cli.try_ import _score
 from tarot.edit.adapter import Adapter
 from tarot.errors import InvalidValueError, TarotError
 from tarot.evaluation.side_by_side import SideBySide, check_try_task
+from tarot.models.generation.text_stream import TextStream
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.missing_numbers import NO_NUMBER
-from tarot.models.text_stream import TextStream
 
 
 @pytest.fixture(scope="session")

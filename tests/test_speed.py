@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_regression import comparison
 
-from tarot.evaluation.speed import BUSY, describe_speed_change, describe_time, is_busy, relative_time
+from tarot.evaluation.cost.speed import BUSY, describe_speed_change, describe_time, is_busy, relative_time
 
 TIMES = st.lists(st.floats(0.01, 10), min_size=2, max_size=5).map(tuple)
 

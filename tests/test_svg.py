@@ -5,8 +5,8 @@ import xml.etree.ElementTree as ElementTree
 
 from fabricated import Page, all_figures
 
+from tarot.report.figures.svg import DARK, LIGHT, standalone
 from tarot.report.page import render
-from tarot.report.svg import DARK, LIGHT, standalone
 
 
 def test_a_figure_stands_alone_in_light_and_dark():

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from fabricated import BARE, COMPARISONS, EVIL, Page, fabricated
 
-from tarot.evaluation.html_table import comparison_to_html
-from tarot.evaluation.metrics import METRICS
-from tarot.evaluation.notes import EACH_ALONE, arm_notes
-from tarot.evaluation.scored_comparison import group_by_setting, mean_gain, score_comparisons
-from tarot.evaluation.speed import BUSY_NOTE
+from tarot.evaluation.cost.speed import BUSY_NOTE
+from tarot.evaluation.results.html_table import comparison_to_html
+from tarot.evaluation.results.metrics import METRICS
+from tarot.evaluation.results.notes import EACH_ALONE, arm_notes
+from tarot.evaluation.results.scored_comparison import group_by_setting, mean_gain, score_comparisons
 from tarot.evaluation.statistics.gains import accuracy_gain, f1_gain, weighted_f1
 from tarot.evaluation.statistics.seeds import mean_over_seeds
 from tarot.evaluation.statistics.significance import holm

@@ -13,8 +13,8 @@ from cli_suite import run_in
 from tarot.errors import TarotError
 from tarot.evaluation.evaluate import check_tasks
 from tarot.models.lm_eval_model import TarotLM
-from tarot.objectives.task_code import as_tarot_error
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.task_code import as_tarot_error
+from tarot.objectives.tasks.task_loading import load_task
 
 TASK = """
 task: fragile

@@ -15,9 +15,9 @@ from task_files import (
 )
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-from tarot.objectives.rewards import check_reward
-from tarot.objectives.samples import draw_samples
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.rewards.registry import check_reward
+from tarot.objectives.tasks.samples import draw_samples
+from tarot.objectives.tasks.task_loading import load_task
 
 openings, records = map(import_task_module, ("generation/openings", "generation/records"))
 

@@ -6,7 +6,7 @@ import pytest
 from checkpoint import write_tasks
 
 from tarot.errors import TarotError, UnknownName
-from tarot.objectives.task_loading import load_task, load_tasks, make_task_manager
+from tarot.objectives.tasks.task_loading import load_task, load_tasks, make_task_manager
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lm_eval.tasks.manager import TaskManager
 
 from tarot.errors import TarotError, UnknownName
-from tarot.objectives.task_names import check_task_names, lm_eval_names, task_names_in, tasks_folder
+from tarot.objectives.tasks.task_names import check_task_names, lm_eval_names, task_names_in, tasks_folder
 
 
 def test_every_name_of_lm_eval_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,7 +25,7 @@ def test_every_name_of_lm_eval_is_known(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"of": 1}', '{"of": ["0"], "names": ["nosuch"]}', "\0"])
 def test_a_damaged_cache_is_rebuilt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("tarot.objectives.task_names._scan_names", lambda folder: {"hellaswag"})
+    monkeypatch.setattr("tarot.objectives.tasks.task_names._scan_names", lambda folder: {"hellaswag"})
     (tmp_path / "tarot").mkdir()
     (tmp_path / "tarot" / "lm-eval-tasks.json").write_text(content)
     assert lm_eval_names() == {"hellaswag"}

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tarot.evaluation.statistics.means import jackknife
-from tarot.objectives.text_metrics import distinct, distinct_without, repetition
-from tarot.objectives.text_scores import ScoredTexts, TextScores
+from tarot.objectives.rewards.text_metrics import distinct, distinct_without, repetition
+from tarot.objectives.rewards.text_scores import ScoredTexts, TextScores
 
 words = st.lists(st.sampled_from(["a", "B", "b", "good"]), max_size=8).map(" ".join)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tarot.errors import InvalidValueError, UnknownName
-from tarot.objectives.text_rewards import DIRECTIONS, is_text_reward, make_text_reward
+from tarot.objectives.rewards.text_rewards import DIRECTIONS, is_text_reward, make_text_reward
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)

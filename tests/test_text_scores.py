@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tarot.errors import TarotError
-from tarot.objectives.text_scores import TEXT_SCORES_FILE, TextScoreLog, TextScores, read_text_scores
+from tarot.objectives.rewards.text_scores import TEXT_SCORES_FILE, TextScoreLog, TextScores, read_text_scores
 
 
 def test_an_interrupted_search_scores_a_trial_again(tmp_path: Path) -> None:

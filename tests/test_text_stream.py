@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_model, tokens
 
-from tarot.models.text_stream import TextStream
+from tarot.models.generation.text_stream import TextStream
 
 
 class Numbers:

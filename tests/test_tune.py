@@ -22,11 +22,11 @@ from tarot.edit.adapter import Adapter
 from tarot.edit.adapter_folder import METADATA, WEIGHTS
 from tarot.errors import InvalidValueError, TarotError, UnknownName
 from tarot.models.loaded_model import LoadedModel
+from tarot.search.algorithms.registry import SEARCHES
 from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import RECIPE, TRIALS, read_curve, read_trials
 from tarot.search.loop import SearchResult
-from tarot.search.registry import SEARCHES
 from tarot.search.retention import Retention
 from tarot.search.trials import Trial
 from tarot.search.tune import check_request, tune

@@ -10,7 +10,7 @@ from tarot.analysis.tuned_documents import answer_documents, tuned_documents
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
-from tarot.evaluation.results import EDITED, ZERO_SHOT
+from tarot.evaluation.results.comparison import EDITED, ZERO_SHOT
 from tarot.models.loaded_model import LoadedModel
 from tarot.search.config import TaRotConfig
 from tarot.search.tune import tune

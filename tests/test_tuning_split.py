@@ -8,10 +8,10 @@ import pytest
 from checkpoint import write_tasks
 
 from tarot.errors import TarotError
-from tarot.objectives.documents import normalize_text, question_part
-from tarot.objectives.samples import MIXED_SHOTS, draw_samples
-from tarot.objectives.task_loading import load_task
-from tarot.objectives.tuning_split import check_disjoint, find_tuning_documents
+from tarot.objectives.tasks.documents import normalize_text, question_part
+from tarot.objectives.tasks.samples import MIXED_SHOTS, draw_samples
+from tarot.objectives.tasks.task_loading import load_task
+from tarot.objectives.tasks.tuning_split import check_disjoint, find_tuning_documents
 
 
 def disguised(line: str) -> dict[str, object]:

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from test_regression import comparison
 
-from tarot.evaluation.regression import check_regressions
-from tarot.evaluation.verdict import Verdict
+from tarot.evaluation.regression.reference import check_regressions
+from tarot.evaluation.regression.verdict import Verdict
 from tarot.report.verdict_text import SHOWN_DOCUMENTS, verdict_lines
 
 CHOICES = ((" no", " yes"),) * 40

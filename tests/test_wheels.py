@@ -12,14 +12,14 @@ from checkpoint import byte_tokenizer, load_error, logits, save_checkpoint
 
 from tarot.edit.sites import find_sites, n_layers
 from tarot.errors import UnknownName
-from tarot.models import wheel as wheel_module
-from tarot.models import wheels
-from tarot.models.checkpoint import DTYPES
-from tarot.models.listing import available
+from tarot.models.formats import wheel as wheel_module
+from tarot.models.formats import wheels
+from tarot.models.formats.checkpoint import DTYPES
+from tarot.models.formats.listing import available
+from tarot.models.formats.wheel import InstalledWheel, Wheel
+from tarot.models.formats.wheels import WHEELS
 from tarot.models.load import load_model
 from tarot.models.loaded_model import LoadedModel
-from tarot.models.wheel import InstalledWheel, Wheel
-from tarot.models.wheels import WHEELS
 
 INSTALLED = [name for name, wheel in WHEELS.items() if isinstance(wheel, InstalledWheel)]
 

@@ -10,10 +10,10 @@ from tarot.evaluation import written
 from tarot.evaluation.as_tuned import config_of, evaluate_as_tuned
 from tarot.evaluation.compare import compare
 from tarot.evaluation.lm_eval_results import choice_texts, logged_documents, read_answers, shorten_answer
-from tarot.evaluation.results import LONGEST_ANSWER, OUTSIDE
+from tarot.evaluation.results.comparison import LONGEST_ANSWER, OUTSIDE
 from tarot.evaluation.written import write_outside
 from tarot.models.lm_eval_bars import bars_as_steps
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.task_loading import load_task
 
 
 @pytest.fixture(scope="module")

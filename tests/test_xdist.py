@@ -16,7 +16,7 @@ import os, pathlib, pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def counted():
-    from tarot.evaluation import adapter_cache as cache
+    from tarot.evaluation.grid import adapter_cache as cache
     from tarot.search.callbacks import Callback
     tune = cache.tune
 

@@ -25,7 +25,7 @@ from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import read_answers
 from tarot.models.load import load_model
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.task_loading import load_task
 
 HERE = Path(__file__).parent
 

@@ -17,7 +17,7 @@ from benchmarks.study.effect_tables import RecordedEffects
 from benchmarks.study.grid import Cell
 from benchmarks.study.markdown import signed
 from benchmarks.study.recorded import HEADLINE, HELD_OUT, RecordedCells, read_lines
-from tarot.evaluation.metrics import METRICS
+from tarot.evaluation.results.metrics import METRICS
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.seeds import MeanGain, mean_over_settings
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tarot.objectives.prompts import ChatTemplate
+from tarot.objectives.tasks.prompts import ChatTemplate
 
 
 class Wording(NamedTuple):

@@ -31,9 +31,9 @@ from tarot.evaluation.statistics.gains import weighted_f1
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import load_model
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.prompts import get_chat_template
-from tarot.objectives.samples import render_evaluation_documents
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.prompts import get_chat_template
+from tarot.objectives.tasks.samples import render_evaluation_documents
+from tarot.objectives.tasks.task_loading import load_task
 from tarot.search.gate import fit_gate
 
 HERE = Path(__file__).parent

@@ -37,7 +37,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tarot.models.wheels import WHEELS
+from tarot.models.formats.wheels import WHEELS
 from tarot.search.config import TaRotConfig
 
 MODELS = {"smollm2": "wheel:smollm2-135m", "gemma3": "wheel:gemma3-270m"}

@@ -25,10 +25,10 @@ from tarot.models.load import load_model
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.scoring.scorer import Request, Scorer
 from tarot.objectives.answers import AnswerObjective, class_weights
-from tarot.objectives.prompts import get_chat_template
-from tarot.objectives.samples import Sample, draw_samples
-from tarot.objectives.task_loading import load_task
-from tarot.search.base import Point
+from tarot.objectives.tasks.prompts import get_chat_template
+from tarot.objectives.tasks.samples import Sample, draw_samples
+from tarot.objectives.tasks.task_loading import load_task
+from tarot.search.algorithms.base import Point
 from tarot.search.loop import SearchResult
 from tarot.search.space import Angles, Space, make_space
 

@@ -24,7 +24,7 @@ from benchmarks.study.recorded import HELD_OUT
 from tarot.edit.merge import merge_temporarily
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.scoring.scorer import Scorer
-from tarot.search.bayesian import BayesianOptimisation
+from tarot.search.algorithms.bayesian import BayesianOptimisation
 from tarot.search.loop import run_search
 from tarot.search.trials import Trial, best_of
 

@@ -22,7 +22,7 @@ from benchmarks.study.held_out import DevelopmentProblem, HeldOutSamples, comple
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
-from tarot.search.base import Point
+from tarot.search.algorithms.base import Point
 from tarot.search.loop import run_search
 from tarot.search.space import Angles
 

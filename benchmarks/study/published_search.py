@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import torch
 
-from tarot.search.acquisition import maximise_acquisition
-from tarot.search.base import Proposal
-from tarot.search.paper import SETTINGS, Paper, fit_surrogate
+from tarot.search.algorithms.acquisition import maximise_acquisition
+from tarot.search.algorithms.base import Proposal
+from tarot.search.algorithms.paper import SETTINGS, Paper, fit_surrogate
 from tarot.search.trials import Trial
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from benchmarks.study import grid
 from benchmarks.study.grid import Cell
 from benchmarks.study.records import Record, read_records
-from tarot.evaluation.metrics import METRICS
-from tarot.evaluation.results import Arm
+from tarot.evaluation.results.comparison import Arm
+from tarot.evaluation.results.metrics import METRICS
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.seeds import MeanGain, mean_over_settings
 

@@ -28,9 +28,9 @@ from benchmarks.study.markdown import reflow
 from benchmarks.study.recorded import RecordedCells
 from benchmarks.study.retention import DOCUMENTS
 from tarot.evaluation.statistics.seeds import mean_over_settings
-from tarot.report.comparison_figures import Interval, forest
-from tarot.report.side_effect_figures import strength_curves
-from tarot.report.svg import write_svg
+from tarot.report.figures.comparison import Interval, forest
+from tarot.report.figures.side_effects import strength_curves
+from tarot.report.figures.svg import write_svg
 from tarot.search.config import MAX_KL
 
 HERE = Path(__file__).parent

@@ -37,7 +37,7 @@ from tarot.evaluation.lm_eval_results import read_answers
 from tarot.evaluation.statistics.gains import weighted_f1
 from tarot.models.load import load_model
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.task_loading import load_task
 
 HERE = Path(__file__).parent
 FORMAT = 1

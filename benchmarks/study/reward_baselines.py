@@ -1,8 +1,8 @@
 """Other ways to follow a reward, which the study compares with edits: LoRA and steering.
 
-`train_lora` follows the policy gradient of `tarot.search.policy_gradient` in PEFT's LoRA: the same draws, advantages,
-KL term, multiplier, patience, and way back from texts below the fluency floor. The rate is that of the baseline `lora`,
-and falls in the same way.
+`train_lora` follows the policy gradient of `tarot.search.algorithms.policy_gradient` in PEFT's LoRA: the same draws,
+advantages, KL term, multiplier, patience, and way back from texts below the fluency floor. The rate is that of the
+baseline `lora`, and falls in the same way.
 
 `steer` adds a mean difference of activations after one layer, between the best and the worst of four sampled texts of
 each prompt (arXiv 2312.06681). Layer and strength are the ones whose texts for the prompts that no draw uses have the
@@ -26,13 +26,13 @@ from tarot.evaluation.baselines.trained import METHODS, merge_layers, peft_layer
 from tarot.evaluation.baselines.weights import WeightEdit
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.scoring.scorer import Scorer
-from tarot.objectives.advantages import next_multiplier
 from tarot.objectives.generated import GenerationObjective, score_texts
 from tarot.objectives.policy import N_DRAWS, PASS_TEXTS, Draw, DrawSet, PolicyObjective
-from tarot.objectives.text_scores import TextScores
+from tarot.objectives.rewards.advantages import next_multiplier
+from tarot.objectives.rewards.text_scores import TextScores
+from tarot.search.algorithms.points import stable_seed
+from tarot.search.algorithms.policy_gradient import MULTIPLIER_RATE, TRIAL_COST, PolicyGradient, PolicySteps
 from tarot.search.config import TaRotConfig
-from tarot.search.points import stable_seed
-from tarot.search.policy_gradient import MULTIPLIER_RATE, TRIAL_COST, PolicyGradient, PolicySteps
 from tarot.search.problem import Problem
 
 

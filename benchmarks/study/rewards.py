@@ -34,15 +34,15 @@ from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import load_model
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.scoring.scorer import Scorer
-from tarot.objectives.fluency import make_fluency
 from tarot.objectives.generated import score_texts
 from tarot.objectives.policy import N_DRAWS, make_policy_objective
-from tarot.objectives.prompts import get_chat_template
-from tarot.objectives.rewards import make_reward
-from tarot.objectives.samples import Sample, render_evaluation_documents
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.rewards.fluency import make_fluency
+from tarot.objectives.rewards.registry import make_reward
+from tarot.objectives.rewards.text_scores import ScoredTexts
+from tarot.objectives.tasks.prompts import get_chat_template
+from tarot.objectives.tasks.samples import Sample, render_evaluation_documents
+from tarot.objectives.tasks.task_loading import load_task
 from tarot.objectives.text_generation import TextGenerator
-from tarot.objectives.text_scores import ScoredTexts
 from tarot.search.config import TaRotConfig
 
 MODEL, SEEDS, BUDGET = "wheel:smollm2-135m", (0, 1, 2), 240

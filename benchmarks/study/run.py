@@ -26,25 +26,25 @@ from benchmarks.study.records import Record, measure_records
 from tarot.edit.adapter import Adapter
 from tarot.edit.adapter_folder import WEIGHTS
 from tarot.evaluation import in_context
-from tarot.evaluation.adapter_cache import tune_cached
 from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.evaluation.baselines.prompting import BASELINES as PROMPTING
 from tarot.evaluation.baselines.run import make_edit
 from tarot.evaluation.baselines.setting import Setting
 from tarot.evaluation.evaluate import evaluate
+from tarot.evaluation.grid.adapter_cache import tune_cached
 from tarot.evaluation.lm_eval_results import read_answers
 from tarot.evaluation.statistics.gains import weighted_f1
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import load_model
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.documents import Doc
-from tarot.objectives.prompts import get_chat_template
-from tarot.objectives.samples import MIXED_SHOTS, draw_samples
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.documents import Doc
+from tarot.objectives.tasks.prompts import get_chat_template
+from tarot.objectives.tasks.samples import MIXED_SHOTS, draw_samples
+from tarot.objectives.tasks.task_loading import load_task
+from tarot.search.algorithms.registry import SEARCHES
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_curve
 from tarot.search.provenance import LIBRARIES
-from tarot.search.registry import SEARCHES
 
 HERE = Path(__file__).parent
 FORMAT = 1

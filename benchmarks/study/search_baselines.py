@@ -20,7 +20,7 @@ from gpytorch.priors import LogNormalPrior
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
-from tarot.search.acquisition import (
+from tarot.search.algorithms.acquisition import (
     Points,
     Scores,
     SurrogateFailed,
@@ -32,11 +32,11 @@ from tarot.search.acquisition import (
     noise_variances,
     to_tensors,
 )
-from tarot.search.base import Point, Proposal, Search
-from tarot.search.bayesian import BayesianOptimisation, last_refit
-from tarot.search.paper import infinite_width_kernel
-from tarot.search.points import identity, local_rng, sobol, stable_seed, uniform
-from tarot.search.random import Random
+from tarot.search.algorithms.base import Point, Proposal, Search
+from tarot.search.algorithms.bayesian import BayesianOptimisation, last_refit
+from tarot.search.algorithms.paper import infinite_width_kernel
+from tarot.search.algorithms.points import identity, local_rng, sobol, stable_seed, uniform
+from tarot.search.algorithms.random import Random
 from tarot.search.trials import Trial
 
 

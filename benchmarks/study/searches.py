@@ -32,9 +32,9 @@ from benchmarks.study.recorded import HELD_OUT, read_lines
 from benchmarks.study.search_baselines import BASELINES, CONTROLS, KERNELS
 from tarot.edit.merge import merge_temporarily
 from tarot.models.loaded_model import LoadedModel
-from tarot.search.bayesian import BayesianOptimisation
+from tarot.search.algorithms.bayesian import BayesianOptimisation
+from tarot.search.algorithms.registry import SEARCHES
 from tarot.search.loop import run_search
-from tarot.search.registry import SEARCHES
 
 MODEL = "smollm2"
 CELLS = [(space, task) for space in ("head-gradient", "head") for task in ("entailed_polarity", "navigate", "ag_news")]

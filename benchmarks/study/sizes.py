@@ -17,7 +17,7 @@ from benchmarks.study.markdown import signed, table
 from benchmarks.study.recorded import RecordedCells
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.seeds import MeanGain, mean_over_settings
-from tarot.models.wheels import WHEELS
+from tarot.models.formats.wheels import WHEELS
 
 HERE = Path(__file__).parent
 PROMPTING = tuple(name for name in grid.SIZE_METHODS[0] if name not in ("base", "default"))

@@ -8,7 +8,7 @@ from benchmarks.study import grid
 from benchmarks.study.grid import Cell
 from benchmarks.study.markdown import signed, table
 from benchmarks.study.recorded import HEADLINE, Record, RecordedCells, paired_gain
-from tarot.evaluation.metrics import METRICS
+from tarot.evaluation.results.metrics import METRICS
 from tarot.evaluation.statistics.seeds import mean_over_settings
 
 # In the order of the table; the first is the study's own.

@@ -12,7 +12,7 @@ from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
 from tarot.objectives.black_box import BlackBoxObjective, is_black_box
 from tarot.objectives.generated import GenerationObjective
-from tarot.objectives.rewards import check_reward, is_reward, refuse_unrequested
+from tarot.objectives.rewards.registry import check_reward, is_reward, refuse_unrequested
 from tarot.search.config import TaRotConfig
 from tarot.search.problem import Problem, check_samples
 

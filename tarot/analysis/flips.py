@@ -7,10 +7,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tarot.analysis.prompt_batches import answer_request, next_log_probabilities
 from tarot.analysis.results import Flip, FlipsResult, TokenChange
 from tarot.edit.adapter import Adapter
-from tarot.evaluation.changes import changed_rows
-from tarot.evaluation.results import Arm
+from tarot.evaluation.results.changes import changed_rows
+from tarot.evaluation.results.comparison import Arm
 from tarot.objectives.answers import Encode
-from tarot.objectives.samples import Sample
+from tarot.objectives.tasks.samples import Sample
 
 
 def find_flips(

@@ -15,11 +15,11 @@ from tarot.analysis.tuned_documents import answer_documents, tuned_documents
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.as_tuned import config_of
 from tarot.evaluation.lm_eval_results import check_scorable
-from tarot.evaluation.results import Arm
+from tarot.evaluation.results.comparison import Arm
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.generated import GenerationObjective
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.task_loading import load_task
 
 
 def measure_mechanism(

@@ -18,9 +18,9 @@ from tarot._files.atomic import write_atomically
 from tarot.analysis.progress import OnStep, ignore_step
 from tarot.arguments import require_seed, require_whole_number
 from tarot.errors import TarotError
+from tarot.models.generation.own_text import first_token, sample_texts
 from tarot.models.load import cache_folder
 from tarot.models.loaded_model import LoadedModel
-from tarot.models.own_text import first_token, sample_texts
 from tarot.models.scoring.scorer import max_length
 
 NEUTRAL_TOKENS = 20_000

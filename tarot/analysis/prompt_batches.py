@@ -16,7 +16,7 @@ from tarot.edit.rope import constant_rope_length, initial_rope, pass_group
 from tarot.errors import TarotError
 from tarot.models.scoring.scorer import Request, predictions_at
 from tarot.objectives.answers import Encode
-from tarot.objectives.samples import Sample
+from tarot.objectives.tasks.samples import Sample
 
 # Elements of the largest tensor of a pass, the logits that are kept: 128 MB in float32.
 MAX_LOGITS = 2**25

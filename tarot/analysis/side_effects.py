@@ -14,8 +14,8 @@ from tarot.evaluation.as_tuned import config_of
 from tarot.evaluation.evaluate import check_tasks
 from tarot.evaluation.lm_eval_results import check_scorable
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.rewards import is_reward
-from tarot.objectives.task_loading import load_tasks
+from tarot.objectives.rewards.registry import is_reward
+from tarot.objectives.tasks.task_loading import load_tasks
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from tarot.analysis.progress import OnStep, ignore_step
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import check_scorable, logged_documents, read_answers
-from tarot.evaluation.results import Arm
+from tarot.evaluation.results.comparison import Arm
 from tarot.evaluation.statistics.gains import Gain, f1_gain, weighted_f1
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.task_loading import load_tasks
+from tarot.objectives.tasks.task_loading import load_tasks
 
 SUITE = "tarot_synthetic"
 

@@ -14,7 +14,7 @@ from tarot.arguments import require_number
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.as_tuned import config_of, evaluation_shots
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.rewards import is_reward
+from tarot.objectives.rewards.registry import is_reward
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 

@@ -7,12 +7,12 @@ from tarot.evaluation.as_tuned import config_of, evaluate_as_tuned, evaluation_s
 from tarot.evaluation.evaluate import n_evaluated
 from tarot.evaluation.limit import check_limit
 from tarot.evaluation.lm_eval_results import logged_documents, read_answers
-from tarot.evaluation.results import Arm
+from tarot.evaluation.results.comparison import Arm
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.prompts import get_chat_template
-from tarot.objectives.samples import Sample, render_evaluation_documents
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.prompts import get_chat_template
+from tarot.objectives.tasks.samples import Sample, render_evaluation_documents
+from tarot.objectives.tasks.task_loading import load_task
 
 
 def tuned_documents(

@@ -108,7 +108,7 @@ def effects(
 ) -> None:
     """Measure what edits change that they were not tuned for, and the gain and cost of each strength."""
     check_writable(output, folder=True)
-    from tarot.objectives.task_names import check_task_names
+    from tarot.objectives.tasks.task_names import check_task_names
 
     check_task_names(tasks, include_path)
     announce("effects")

@@ -44,8 +44,8 @@ from tarot.search.names import ANSWER_SEARCHES, SearchName
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tarot.evaluation.grid import CellRequest, CellResult
-    from tarot.evaluation.results import Comparison
+    from tarot.evaluation.grid.grid import CellRequest, CellResult
+    from tarot.evaluation.results.comparison import Comparison
 
 
 def bench(
@@ -115,14 +115,14 @@ def bench(
     check_results_file(output)
     folder = (work or output.with_name(f"{output.name}.work")).absolute()
     check_writable(folder, folder=True)
-    from tarot.objectives.task_names import check_task_names
+    from tarot.objectives.tasks.task_names import check_task_names
 
     check_task_names(tasks, include_path)
     announce("bench")
     from tarot._files.recipe_file import write_recipe
     from tarot.cli.progress import CellProgress
     from tarot.edit.layers import parse_layers
-    from tarot.evaluation.grid import CellRequest, parse_seeds, parse_shots, run_grid
+    from tarot.evaluation.grid.grid import CellRequest, parse_seeds, parse_shots, run_grid
     from tarot.evaluation.ray.cells import RayEngine, run_locally
     from tarot.evaluation.ray.cluster import Resources
     from tarot.models.load import check_reference
@@ -211,8 +211,8 @@ def bench(
 
 def _print_summary(comparisons: "Sequence[Comparison]", metric: str) -> None:
     """Print a row for each cell, and the documents without a number."""
-    from tarot.evaluation.metrics import METRICS
-    from tarot.evaluation.notes import missing_number_notes
+    from tarot.evaluation.results.metrics import METRICS
+    from tarot.evaluation.results.notes import missing_number_notes
     from tarot.report.table import summary_rows
 
     if not comparisons:

@@ -102,8 +102,8 @@ def compare(
     from tarot.edit.adapter import Adapter
     from tarot.evaluation.as_tuned import config_of
     from tarot.evaluation.compare_rewards import check_compare_rewards
-    from tarot.evaluation.reward_results import load_results
-    from tarot.objectives.rewards import is_reward
+    from tarot.evaluation.results.reward_comparison import load_results
+    from tarot.objectives.rewards.registry import is_reward
 
     if output and output.exists() and any(comparison.request_digest for comparison in load_results(output)[0]):
         raise TarotError(f"{output} holds the cells of tarot bench; choose another --output-path.")
@@ -176,9 +176,9 @@ def _compare_answers(
     from tarot.evaluation.as_tuned import config_of
     from tarot.evaluation.compare import LoggedAnswers, check_controls
     from tarot.evaluation.compare import compare as compare_answers
-    from tarot.evaluation.metrics import METRICS
-    from tarot.evaluation.notes import arm_notes, missing_number_notes
-    from tarot.evaluation.scored_comparison import score_comparisons
+    from tarot.evaluation.results.metrics import METRICS
+    from tarot.evaluation.results.notes import arm_notes, missing_number_notes
+    from tarot.evaluation.results.scored_comparison import score_comparisons
     from tarot.report.costs import COST_HEADER, cost_note, cost_rows
     from tarot.report.inspect_log import write_inspect_logs
     from tarot.report.results_csv import save_comparisons
@@ -254,7 +254,7 @@ def _compare_rewards(
     """Score the texts of base and edited model for each adapter, write the file after each, and print the tables."""
     from tarot.evaluation.compare import LoggedAnswers
     from tarot.evaluation.compare_rewards import compare_rewards
-    from tarot.objectives.text_scores import TEXT_SCORES_FILE, read_text_scores
+    from tarot.objectives.rewards.text_scores import TEXT_SCORES_FILE, read_text_scores
     from tarot.report.inspect_log import write_reward_logs
     from tarot.report.results_csv import save_rewards
     from tarot.report.rewards import FRONT_HEADER, REWARD_HEADER, front_rows, reward_rows

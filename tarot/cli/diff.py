@@ -32,8 +32,8 @@ def diff(
     if not 0 <= tolerance <= 1:
         raise InvalidValueError("a tolerance from 0 to 1", str(tolerance))
     announce("diff")
-    from tarot.evaluation.regression import check_regressions
-    from tarot.evaluation.results_file import load_comparisons
+    from tarot.evaluation.regression.reference import check_regressions
+    from tarot.evaluation.results.results_file import load_comparisons
     from tarot.report.verdict_text import verdict_lines
 
     verdicts = check_regressions(load_comparisons(old), load_comparisons(new), tolerance, allow_missing=allow_missing)

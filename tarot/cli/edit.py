@@ -55,7 +55,7 @@ def merge(
     """
     announce("merge")
     from tarot.edit.adapter import Adapter
-    from tarot.models.checkpoint import check_shard_size, save_checkpoint
+    from tarot.models.formats.checkpoint import check_shard_size, save_checkpoint
 
     edit = Adapter.from_pretrained(adapter)
     edit.check_no_gate(without_gate)
@@ -86,7 +86,7 @@ def export(
     """
     announce("export")
     from tarot.edit.adapter import Adapter
-    from tarot.models.gguf import gguf_file
+    from tarot.models.formats.gguf import gguf_file
 
     edit = Adapter.from_pretrained(adapter)
     edit.check_no_gate(without_gate)

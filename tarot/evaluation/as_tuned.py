@@ -11,7 +11,7 @@ from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.evaluation.evaluate import check_tasks, evaluate
-from tarot.evaluation.results import SettingValue
+from tarot.evaluation.results.comparison import SettingValue
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.black_box import is_black_box
 from tarot.objectives.text_generation import fork_torch_seed

@@ -9,7 +9,7 @@ from tarot.edit.adapter import Adapter
 from tarot.edit.layers import format_layers
 from tarot.evaluation.as_tuned import config_of, kept_shares, scale_of
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.rewards import is_reward
+from tarot.objectives.rewards.registry import is_reward
 
 
 def repeat_command(

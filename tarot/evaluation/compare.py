@@ -29,6 +29,7 @@ from tarot.evaluation.baselines.requirements import check_requirements
 from tarot.evaluation.baselines.run import BaselineAnswers, run_baseline
 from tarot.evaluation.baselines.setting import Setting
 from tarot.evaluation.command import not_repeated, repeat_command
+from tarot.evaluation.cost.reference_workload import describe_machine, time_reference_workload
 from tarot.evaluation.held_out import held_out_of
 from tarot.evaluation.in_context import (
     calibrate,
@@ -46,16 +47,15 @@ from tarot.evaluation.lm_eval_results import (
     question_text,
     read_answers,
 )
-from tarot.evaluation.reference_workload import describe_machine, time_reference_workload
-from tarot.evaluation.results import EDITED, FEW_SHOT, FEW_SHOT_SHOTS, ZERO_SHOT, Arm, Comparison
+from tarot.evaluation.results.comparison import EDITED, FEW_SHOT, FEW_SHOT_SHOTS, ZERO_SHOT, Arm, Comparison
 from tarot.evaluation.written import write_outside
 from tarot.models.batch_size import parse_batch_size
 from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.documents import Doc, check_answers, document_key
-from tarot.objectives.rewards import is_reward
-from tarot.objectives.shots import resolve_num_fewshot
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.rewards.registry import is_reward
+from tarot.objectives.tasks.documents import Doc, check_answers, document_key
+from tarot.objectives.tasks.shots import resolve_num_fewshot
+from tarot.objectives.tasks.task_loading import load_task
 from tarot.search.provenance import LIBRARIES
 
 

@@ -10,18 +10,18 @@ from tarot.errors import TarotError, describe_missing_numbers
 from tarot.evaluation.as_tuned import check_as_tuned, config_of, evaluate_as_tuned
 from tarot.evaluation.command import not_repeated, repeat_command
 from tarot.evaluation.compare import LoggedAnswers, OnArm
+from tarot.evaluation.cost.reference_workload import describe_machine
 from tarot.evaluation.held_out import held_out_of
 from tarot.evaluation.lm_eval_results import logged_documents, question_text
-from tarot.evaluation.reference_workload import describe_machine
+from tarot.evaluation.results.reward_comparison import RewardComparison
 from tarot.evaluation.reward_metrics import score_logged_texts, unscored_rows
-from tarot.evaluation.reward_results import RewardComparison
 from tarot.evaluation.statistics.means import difference
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.missing_numbers import BROKEN_MODEL_HINT
 from tarot.objectives.generated import check_generates
-from tarot.objectives.rewards import check_reward, is_reward, refuse_unrequested
-from tarot.objectives.task_loading import load_task
-from tarot.objectives.text_scores import TextScores
+from tarot.objectives.rewards.registry import check_reward, is_reward, refuse_unrequested
+from tarot.objectives.rewards.text_scores import TextScores
+from tarot.objectives.tasks.task_loading import load_task
 from tarot.search.pareto import pareto_front
 from tarot.search.provenance import LIBRARIES
 

@@ -28,10 +28,10 @@ from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.missing_numbers import record_missing_numbers
 from tarot.models.offline import quiet_loggers
-from tarot.objectives.prompts import get_chat_template
-from tarot.objectives.shots import ShotPool, resolve_num_fewshot
-from tarot.objectives.task_loading import load_tasks
-from tarot.objectives.tuning_split import check_disjoint
+from tarot.objectives.tasks.prompts import get_chat_template
+from tarot.objectives.tasks.shots import ShotPool, resolve_num_fewshot
+from tarot.objectives.tasks.task_loading import load_tasks
+from tarot.objectives.tasks.tuning_split import check_disjoint
 
 RENDERED_FIRST = 10
 """Documents of a task whose prompts are rendered to check them, before a model is loaded."""

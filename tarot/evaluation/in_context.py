@@ -21,10 +21,10 @@ from tarot.evaluation.evaluate import open_answers, run_lm_eval
 from tarot.evaluation.lm_eval_results import LoggedDocument, n_choices
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.documents import Doc, document_key
-from tarot.objectives.shots import forbids_shots
-from tarot.objectives.task_loading import load_tasks
-from tarot.objectives.tuning_split import check_disjoint
+from tarot.objectives.tasks.documents import Doc, document_key
+from tarot.objectives.tasks.shots import forbids_shots
+from tarot.objectives.tasks.task_loading import load_tasks
+from tarot.objectives.tasks.tuning_split import check_disjoint
 
 CONTENT_FREE = ("N/A", "", "[MASK]")
 """Questions without content, whose answers show the model's bias towards each choice."""

@@ -6,9 +6,9 @@ from typing import NamedTuple
 from tarot.evaluation.as_tuned import evaluation_shots
 from tarot.evaluation.evaluate import n_evaluated
 from tarot.models.offline import quiet_loggers
-from tarot.objectives.documents import question_part
-from tarot.objectives.samples import draw_samples, render_evaluation_documents
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.documents import question_part
+from tarot.objectives.tasks.samples import draw_samples, render_evaluation_documents
+from tarot.objectives.tasks.task_loading import load_task
 from tarot.search.config import TaRotConfig
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from lm_eval.api.task import Task
 
 from tarot.errors import TarotError, printable
-from tarot.evaluation.results import LONGEST_ANSWER, OUTSIDE, Arm
+from tarot.evaluation.results.comparison import LONGEST_ANSWER, OUTSIDE, Arm
 from tarot.models.missing_numbers import has_number
-from tarot.objectives.documents import right_choice
+from tarot.objectives.tasks.documents import right_choice
 
 LoggedDocument = Mapping[str, Any]
 """A document as lm-eval logs it: "doc", "arguments" (context and continuation of each answer), "filtered_resps" ..."""

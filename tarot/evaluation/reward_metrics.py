@@ -15,10 +15,10 @@ from tarot.evaluation.lm_eval_results import logged_documents
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.missing_numbers import check_some_number, is_number
-from tarot.objectives.fluency import make_fluency
 from tarot.objectives.generated import score_texts
-from tarot.objectives.rewards import check_reward, make_reward, refuse_unrequested
-from tarot.objectives.text_scores import ScoredTexts
+from tarot.objectives.rewards.fluency import make_fluency
+from tarot.objectives.rewards.registry import check_reward, make_reward, refuse_unrequested
+from tarot.objectives.rewards.text_scores import ScoredTexts
 
 
 def reward_for(results: Mapping[str, Any], task: str, requested: str | None) -> str | None:

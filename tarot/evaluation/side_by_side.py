@@ -16,13 +16,13 @@ from tarot.edit.adapter import Adapter
 from tarot.errors import InvalidValueError
 from tarot.evaluation.as_tuned import evaluation_shots
 from tarot.evaluation.evaluate import check_tasks, n_evaluated
+from tarot.models.generation.text_stream import TextStream
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.missing_numbers import NO_NUMBER
-from tarot.models.text_stream import TextStream
-from tarot.objectives.prompts import ChatTemplate, get_chat_template
-from tarot.objectives.samples import Sample, render_evaluation_documents
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.prompts import ChatTemplate, get_chat_template
+from tarot.objectives.tasks.samples import Sample, render_evaluation_documents
+from tarot.objectives.tasks.task_loading import load_task
 from tarot.search.config import TaRotConfig
 
 MAX_NEW_TOKENS = 40

@@ -11,7 +11,7 @@ from lm_eval.api.task import Task
 
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.lm_eval_results import LoggedDocument, read_answers, shorten_answer
-from tarot.evaluation.results import OUTSIDE
+from tarot.evaluation.results.comparison import OUTSIDE
 from tarot.models.lm_eval_bars import hidden_bars
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
@@ -38,7 +38,7 @@ def write_outside(
 
     Example:
         >>> from tarot.evaluation.lm_eval_results import logged_documents
-        >>> from tarot.objectives.task_loading import load_task
+        >>> from tarot.objectives.tasks.task_loading import load_task
         >>> task = load_task("synth_color")
         >>> documents = logged_documents(tarot.evaluate(model, tokenizer, "synth_color", limit=4), "synth_color")
         >>> len(write_outside(LoadedModel.from_objects(model, tokenizer), task, documents))

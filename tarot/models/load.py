@@ -34,7 +34,7 @@ from tarot._files.paths import cache_folder
 from tarot.arguments import require_text
 from tarot.errors import InvalidValueError, TarotError, UnknownName
 from tarot.models.causal import check_causal
-from tarot.models.checkpoint import (
+from tarot.models.formats.checkpoint import (
     DTYPES,
     LOCAL_FILES,
     DeviceMap,
@@ -44,12 +44,12 @@ from tarot.models.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from tarot.models.gguf import check_gguf_file, read_gguf, unpack_wheel
-from tarot.models.hub_cache import fetch_model, find_model
+from tarot.models.formats.gguf import check_gguf_file, read_gguf, unpack_wheel
+from tarot.models.formats.hub_cache import fetch_model, find_model
+from tarot.models.formats.wheels import installed_wheel
 from tarot.models.library_errors import reported_as
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.offline import hub_offline, quiet_transformers
-from tarot.models.wheels import installed_wheel
 
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")  # accelerate's names
 # Version of the conversion from GGUF. Raise it when files are read differently, so that older kept weights are unused.

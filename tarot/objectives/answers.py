@@ -30,8 +30,8 @@ from tarot.edit.rotation import ROTARY, Rotation
 from tarot.edit.sites import Site
 from tarot.errors import InvalidValueError
 from tarot.models.scoring.scorer import Request, Scorer, out_of_memory
-from tarot.objectives.fluency import Encode
-from tarot.objectives.samples import Sample
+from tarot.objectives.rewards.fluency import Encode
+from tarot.objectives.tasks.samples import Sample
 
 ALL = slice(None)
 # log-probabilities of a request's answer in nats, and whether each is the greedy continuation
@@ -108,8 +108,8 @@ class AnswerObjective:
 
     Example:
         >>> from tarot.models.lm_eval_model import TarotLM
-        >>> from tarot.objectives.samples import draw_samples
-        >>> from tarot.objectives.task_loading import load_task
+        >>> from tarot.objectives.tasks.samples import draw_samples
+        >>> from tarot.objectives.tasks.task_loading import load_task
         >>> samples = draw_samples(load_task("synth_color"), 8)
         >>> encode = TarotLM(model, tokenizer=tokenizer).encode
         >>> objective = AnswerObjective(model, samples, encode, sites=adapter.find_sites(model))

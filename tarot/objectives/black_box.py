@@ -1,7 +1,7 @@
 """Black-box objective: any number that a function measures on the edited model.
 
 The name `model` stands for a function that is passed to `tarot.tune`; `model:MODULE:FUNCTION` names one to import. A
-reward (`tarot.objectives.rewards`) reads prompts and continuations; this function gets the model itself.
+reward (`tarot.objectives.rewards.registry`) reads prompts and continuations; this function gets the model itself.
 """
 
 import importlib

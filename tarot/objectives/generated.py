@@ -25,11 +25,11 @@ from tarot.edit.sites import Site
 from tarot.errors import InvalidValueError, TarotError
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.missing_numbers import BROKEN_MODEL_HINT, is_number
-from tarot.objectives.fluency import NO_FLOOR, Fluency, FluencyFloor, make_fluency
-from tarot.objectives.rewards import Reward, highest_reward, make_reward
-from tarot.objectives.samples import Sample
+from tarot.objectives.rewards.fluency import NO_FLOOR, Fluency, FluencyFloor, make_fluency
+from tarot.objectives.rewards.registry import Reward, highest_reward, make_reward
+from tarot.objectives.rewards.text_scores import ScoredTexts, TextScores
+from tarot.objectives.tasks.samples import Sample
 from tarot.objectives.text_generation import TextGenerator
-from tarot.objectives.text_scores import ScoredTexts, TextScores
 
 ROUNDING = 1e-9  # of a mean of scores
 

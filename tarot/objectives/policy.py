@@ -23,12 +23,12 @@ from tarot.edit.merge import merge_temporarily
 from tarot.edit.rotation import Rotation
 from tarot.edit.sites import Site
 from tarot.errors import InvalidValueError
+from tarot.models.generation.sampling import Sampler, Stops
 from tarot.models.lm_eval_model import TarotLM
-from tarot.models.sampling import Sampler, Stops
 from tarot.models.scoring.scorer import AUTO_PASS_LOGITS, Request, Scorer
-from tarot.objectives.advantages import leave_one_out, spread
-from tarot.objectives.rewards import Reward
-from tarot.objectives.samples import Sample
+from tarot.objectives.rewards.advantages import leave_one_out, spread
+from tarot.objectives.rewards.registry import Reward
+from tarot.objectives.tasks.samples import Sample
 
 N_DRAWS = 4  # texts of each prompt
 KL_WEIGHT = 0.02  # spreads of the reward for one nat of a text

@@ -10,7 +10,7 @@ from typing import Any
 
 from tarot._files.strict_json import parse_json, read_file
 from tarot.errors import InvalidValueError, MissingFileError
-from tarot.objectives.prompts import ChatTemplate
+from tarot.objectives.tasks.prompts import ChatTemplate
 
 MAX_BYTES = 2**24
 _EXPECTED = 'an object with "prompt", "messages" or "text"'

@@ -17,17 +17,17 @@ import torch
 from lm_eval.api.task import Task
 
 from tarot.errors import InvalidValueError
+from tarot.models.generation.own_text import first_token, has_first_token, sample_texts
 from tarot.models.lm_eval_model import TarotLM
-from tarot.models.own_text import first_token, has_first_token, sample_texts
 from tarot.models.scoring.scorer import Request, max_length
-from tarot.objectives.documents import document_key
-from tarot.objectives.fluency import make_fluency
 from tarot.objectives.prompt_file import is_prompt_file, read_prompt_file
-from tarot.objectives.prompts import ChatTemplate
-from tarot.objectives.samples import draw_samples
-from tarot.objectives.task_loading import load_tasks
+from tarot.objectives.rewards.fluency import make_fluency
+from tarot.objectives.tasks.documents import document_key
+from tarot.objectives.tasks.prompts import ChatTemplate
+from tarot.objectives.tasks.samples import draw_samples
+from tarot.objectives.tasks.task_loading import load_tasks
+from tarot.objectives.tasks.tuning_split import find_tuning_documents
 from tarot.objectives.text_generation import TextGenerator
-from tarot.objectives.tuning_split import find_tuning_documents
 
 ANSWER_TOKENS = 4
 TASK_PROMPTS = 24

@@ -4,9 +4,9 @@ from itertools import chain
 from textwrap import shorten
 
 from tarot.errors import printable
-from tarot.evaluation.metrics import METRICS
-from tarot.evaluation.results import FEW_SHOT, Comparison
-from tarot.evaluation.scored_comparison import named_arms
+from tarot.evaluation.results.comparison import FEW_SHOT, Comparison
+from tarot.evaluation.results.metrics import METRICS
+from tarot.evaluation.results.scored_comparison import named_arms
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.seeds import MeanGain
 from tarot.pytest_plugin.gain import Gains, TarotGain

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from tarot.errors import TarotError
-from tarot.evaluation.grid import CellRequest
+from tarot.evaluation.grid.grid import CellRequest
 from tarot.pytest_plugin.session import STATE
 
 if TYPE_CHECKING:

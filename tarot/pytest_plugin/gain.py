@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import Generic, TypeVar
 
 from tarot.errors import TarotError
-from tarot.evaluation.results import FEW_SHOT, Comparison
-from tarot.evaluation.scored_comparison import gain_over_draws, mean_of_draws
+from tarot.evaluation.results.comparison import FEW_SHOT, Comparison
+from tarot.evaluation.results.scored_comparison import gain_over_draws, mean_of_draws
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.seeds import MeanGain
 

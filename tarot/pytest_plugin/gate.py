@@ -11,7 +11,7 @@ from tarot.pytest_plugin.options import TOLERANCE
 from tarot.pytest_plugin.session import STATE, SessionState, is_worker
 
 if TYPE_CHECKING:
-    from tarot.evaluation.results import Comparison
+    from tarot.evaluation.results.comparison import Comparison
 
 # Options with which pytest runs no tests, so there is nothing to judge or save.
 WITHOUT_TESTS = ("collectonly", "setupplan", "showfixtures", "show_fixtures_per_test", "cacheshow")
@@ -54,7 +54,7 @@ def _judge(state: SessionState, comparisons: "list[Comparison]") -> list[tuple[s
     """Compare with the reference run; return the cells that fail, each with its reasons, the short form first."""
     if state.reference is None:
         return []
-    from tarot.evaluation.regression import check_regressions
+    from tarot.evaluation.regression.reference import check_regressions
     from tarot.report.verdict_text import verdict_lines
 
     try:
@@ -71,7 +71,7 @@ def _judge(state: SessionState, comparisons: "list[Comparison]") -> list[tuple[s
 
 def accept_change(state: SessionState) -> str:
     """Say how to make this run the reference run."""
-    from tarot.evaluation.regression import update_reference
+    from tarot.evaluation.regression.reference import update_reference
 
     name, folder = state.values["reference"], state.config.invocation_params.dir
     if name and Path(name).is_relative_to(folder):
@@ -88,7 +88,7 @@ def _save(state: SessionState, comparisons: "list[Comparison]", *, complete: boo
     path = state.values["save-reference"]
     if not path:
         return
-    from tarot.evaluation.regression import update_reference
+    from tarot.evaluation.regression.reference import update_reference
     from tarot.report.results_csv import save_comparisons
 
     if comparisons and (state.failures or not complete):
@@ -111,7 +111,7 @@ def _save(state: SessionState, comparisons: "list[Comparison]", *, complete: boo
 
 def _changed_settings(before: "list[Comparison]", after: "list[Comparison]") -> list[str]:
     """Name each cell of the old file that one with other settings replaces."""
-    from tarot.evaluation.results import comparison_names
+    from tarot.evaluation.results.comparison import comparison_names
 
     identities = {comparison.identity for comparison in after}
     replaced = [comparison for comparison in before if comparison.identity not in identities]

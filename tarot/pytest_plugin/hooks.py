@@ -14,7 +14,7 @@ from tarot.pytest_plugin.options import MARKER_KEYWORDS, add_options, parse_opti
 from tarot.pytest_plugin.session import STATE, SessionState, is_worker
 
 if TYPE_CHECKING:
-    from tarot.evaluation.results import Comparison
+    from tarot.evaluation.results.comparison import Comparison
 
 MEASURING_FIXTURES = frozenset({"tarot_adapter", "tarot_gain"})
 
@@ -51,7 +51,7 @@ def _check_writable(option: str, path: str | None, *, folder: bool) -> None:
 def _load(option: str, path: str | None) -> "list[Comparison] | None":
     if not path:
         return None
-    from tarot.evaluation.results_file import load_comparisons
+    from tarot.evaluation.results.results_file import load_comparisons
 
     try:
         return load_comparisons(path)
@@ -120,8 +120,8 @@ class Collector:
             self.state.ended_tests.add(report.nodeid)
         notes: list[str] = []
         for values in getattr(report, "tarot_cells", ()):
-            from tarot.evaluation.notes import missing_number_notes  # only in runs that measure
-            from tarot.evaluation.results import Arm, Comparison
+            from tarot.evaluation.results.comparison import Arm, Comparison
+            from tarot.evaluation.results.notes import missing_number_notes  # only in runs that measure
 
             comparison = Comparison(**{**values, "arms": tuple(Arm(**arm) for arm in values["arms"])})
             key = (comparison.identity, comparison.adapter, comparison.keys)

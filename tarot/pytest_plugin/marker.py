@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tarot.errors import TarotError, UnknownName
-from tarot.evaluation.grid import CellRequest
+from tarot.evaluation.grid.grid import CellRequest
 from tarot.pytest_plugin.options import MARKER_KEYWORDS, OPTIONS, Option
 
 AXES = ("model", "task", "num_fewshot", "seed", "search")  # a test runs once for each combination

@@ -16,7 +16,7 @@ from tarot.arguments import parse_whole_number
 from tarot.edit.layers import parse_layers
 from tarot.errors import TarotError
 from tarot.evaluation.baselines.registry import BASELINES
-from tarot.evaluation.grid import parse_engine, parse_max_kl, parse_seeds, parse_shots
+from tarot.evaluation.grid.grid import parse_engine, parse_max_kl, parse_seeds, parse_shots
 from tarot.evaluation.limit import parse_limit
 from tarot.search.names import ANSWER_SEARCHES
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tarot.errors import TarotError
-from tarot.evaluation.cell_runner import CellRunner, ModelCache
-from tarot.evaluation.grid import CellRequest
+from tarot.evaluation.grid.cell_runner import CellRunner, ModelCache
+from tarot.evaluation.grid.grid import CellRequest
 
 if TYPE_CHECKING:
     from tarot.edit.adapter import Adapter
     from tarot.evaluation.ray.cells import RayEngine
-    from tarot.evaluation.results import Comparison
-    from tarot.evaluation.verdict import Verdict
+    from tarot.evaluation.regression.verdict import Verdict
+    from tarot.evaluation.results.comparison import Comparison
     from tarot.models.loaded_model import LoadedModel
     from tarot.pytest_plugin.gain import TarotGain
 

@@ -11,8 +11,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Print one row a cell, the means, and notes and failures, below the tables of other plugins."""
     state = config.stash[STATE]
     if state.comparisons:
-        from tarot.evaluation.metrics import METRICS
-        from tarot.evaluation.results import HEADLINE
+        from tarot.evaluation.results.comparison import HEADLINE
+        from tarot.evaluation.results.metrics import METRICS
         from tarot.report.columns import aligned
         from tarot.report.table import summary_rows
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from shlex import quote, split
 
-from tarot.evaluation.changes import changed_rows
 from tarot.evaluation.held_out import HeldOut
-from tarot.evaluation.metrics import METRICS
-from tarot.evaluation.results import EDITED, FEW_SHOT, OUTSIDE, Comparison
-from tarot.evaluation.reward_results import RewardComparison
-from tarot.evaluation.scored_comparison import ScoredComparison, mean_gain
+from tarot.evaluation.results.changes import changed_rows
+from tarot.evaluation.results.comparison import EDITED, FEW_SHOT, OUTSIDE, Comparison
+from tarot.evaluation.results.metrics import METRICS
+from tarot.evaluation.results.reward_comparison import RewardComparison
+from tarot.evaluation.results.scored_comparison import ScoredComparison, mean_gain
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.means import Difference
 from tarot.evaluation.statistics.seeds import MeanGain

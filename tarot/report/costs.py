@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from tarot.evaluation.results import Arm, Comparison
-from tarot.evaluation.scored_comparison import named_arms
-from tarot.evaluation.speed import BUSY_NOTE, is_busy
+from tarot.evaluation.cost.speed import BUSY_NOTE, is_busy
+from tarot.evaluation.results.comparison import Arm, Comparison
+from tarot.evaluation.results.scored_comparison import named_arms
 from tarot.report.table import NONE, duration
 
 COST_HEADER = ("arm", "prepare s", "answer s", "of base", "peak MiB", "stored B")

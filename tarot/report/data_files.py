@@ -4,17 +4,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from tarot.evaluation.metrics import METRICS
-from tarot.evaluation.scored_comparison import ScoredComparison
-from tarot.evaluation.speed import is_busy
+from tarot.evaluation.cost.speed import is_busy
+from tarot.evaluation.regression.verdict import Verdict
+from tarot.evaluation.results.metrics import METRICS
+from tarot.evaluation.results.scored_comparison import ScoredComparison
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.seeds import MeanGain
 from tarot.evaluation.statistics.significance import holm
-from tarot.evaluation.verdict import Verdict
-from tarot.objectives.text_scores import ScoredTexts
-from tarot.report.comparison_figures import Interval, best_so_far
+from tarot.objectives.rewards.text_scores import ScoredTexts
 from tarot.report.csv_file import write_csv
 from tarot.report.document_table import DocumentRow
+from tarot.report.figures.comparison import Interval, best_so_far
 from tarot.report.rewards import DIFFERENCE, ArmScores, RewardSection
 from tarot.report.table import ArmMean
 

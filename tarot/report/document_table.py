@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tarot.evaluation.metrics import METRICS
-from tarot.evaluation.results import EDITED, FEW_SHOT, Comparison
+from tarot.evaluation.results.comparison import EDITED, FEW_SHOT, Comparison
+from tarot.evaluation.results.metrics import METRICS
 
 OUTCOMES = ("broken", "fixed", "wrong both", "right both")
 """What became of a document: right and wrong with base and edited model. In the order of the table."""

@@ -14,9 +14,9 @@ from typing import Any
 
 from tarot._files.atomic import replace_file
 from tarot.errors import describe_missing_numbers, import_package
-from tarot.evaluation.metrics import METRICS
-from tarot.evaluation.results import OUTSIDE, Arm, Comparison
-from tarot.evaluation.reward_results import RewardComparison
+from tarot.evaluation.results.comparison import OUTSIDE, Arm, Comparison
+from tarot.evaluation.results.metrics import METRICS
+from tarot.evaluation.results.reward_comparison import RewardComparison
 
 SCORERS = {"greedy": ("greedy_acc", "greedy_f1"), "likeliest": ("acc", "f1")}
 """The scores of a sample, and the metrics over all samples that belong to each."""

@@ -14,10 +14,10 @@ from tarot.analysis.results import (
     LensResult,
     MechanismResult,
 )
-from tarot.report import mechanism_figures
 from tarot.report.csv_file import write_csv
-from tarot.report.head_figures import head_map
-from tarot.report.svg import signed, write_svg
+from tarot.report.figures import mechanism as mechanism_figures
+from tarot.report.figures.heads import head_map
+from tarot.report.figures.svg import signed, write_svg
 
 MIN_WEIGHT = 1e-3
 """Attention weights below this, in base and edited model, are left out of the CSV."""

@@ -13,11 +13,12 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from tarot._files.atomic import write_atomically
-from tarot.evaluation.metrics import METRICS
-from tarot.evaluation.notes import missing_number_notes
-from tarot.evaluation.results import EDITED, HEADLINE, Comparison
-from tarot.evaluation.reward_results import RewardComparison
-from tarot.evaluation.scored_comparison import (
+from tarot.evaluation.regression.verdict import Verdict
+from tarot.evaluation.results.comparison import EDITED, HEADLINE, Comparison
+from tarot.evaluation.results.metrics import METRICS
+from tarot.evaluation.results.notes import missing_number_notes
+from tarot.evaluation.results.reward_comparison import RewardComparison
+from tarot.evaluation.results.scored_comparison import (
     ScoredComparison,
     compared_arms,
     comparison_labels,
@@ -27,18 +28,17 @@ from tarot.evaluation.scored_comparison import (
     score_comparisons,
 )
 from tarot.evaluation.statistics.seeds import MeanGain, mean_over_seeds
-from tarot.evaluation.verdict import Verdict
 from tarot.report import table
 from tarot.report.answer import Answer, answer_reward, answer_several
-from tarot.report.comparison_figures import Interval, forest
 from tarot.report.costs import COST_HEADER
 from tarot.report.data_files import Tables, comparison_tables, overview_tables, reward_tables, write_tables
 from tarot.report.document_table import MOST_DOCUMENTS, document_rows, shown_documents
-from tarot.report.pictures import Picture, read_pictures
+from tarot.report.figures.comparison import Interval, forest
+from tarot.report.figures.pictures import Picture, read_pictures
+from tarot.report.figures.svg import without_controls
 from tarot.report.rewards import FRONT_HEADER, TEXTS_HEADER, reward_section
 from tarot.report.sections import ARMS_HEADER, ARMS_LEGEND, section
 from tarot.report.side_effect_words import Costs, describe_costs, describe_other_adapters, read_costs
-from tarot.report.svg import without_controls
 from tarot.report.verdict_text import HEADER, SHOWN_DOCUMENTS, score_legend, score_rows
 
 PAGE = "index.html"

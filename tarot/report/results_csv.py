@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tarot._files.atomic import write_atomically
-from tarot.evaluation.results import Comparison
-from tarot.evaluation.results_file import comparisons_to_json
-from tarot.evaluation.reward_results import RewardComparison, rewards_to_json
+from tarot.evaluation.results.comparison import Comparison
+from tarot.evaluation.results.results_file import comparisons_to_json
+from tarot.evaluation.results.reward_comparison import RewardComparison, rewards_to_json
 from tarot.report.csv_file import csv_beside, write_csv
 
 _COMMON = ("model", "task", "seed", "adapter")

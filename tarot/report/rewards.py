@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from tarot.evaluation.reward_results import RewardComparison
+from tarot.evaluation.results.reward_comparison import RewardComparison
 from tarot.evaluation.statistics.means import Difference, Mean, jackknife, mean_intervals
-from tarot.objectives.text_metrics import distinct, distinct_without, repetition
-from tarot.objectives.text_scores import ScoredTexts, TextScores
-from tarot.report.comparison_figures import reward_against_fluency
+from tarot.objectives.rewards.text_metrics import distinct, distinct_without, repetition
+from tarot.objectives.rewards.text_scores import ScoredTexts, TextScores
 from tarot.report.document_table import MOST_DOCUMENTS, DocumentTable
+from tarot.report.figures.comparison import reward_against_fluency
 from tarot.report.sections import provenance
 from tarot.report.table import NONE, p_value, signed, with_interval
 

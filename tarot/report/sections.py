@@ -8,19 +8,19 @@ from statistics import fmean
 
 from markupsafe import Markup
 
-from tarot.evaluation.metrics import METRICS, describe_metrics
-from tarot.evaluation.notes import arm_notes
-from tarot.evaluation.results import Arm, Comparison
-from tarot.evaluation.reward_results import RewardComparison
-from tarot.evaluation.scored_comparison import ScoredComparison
-from tarot.evaluation.speed import describe_time
+from tarot.evaluation.cost.speed import describe_time
+from tarot.evaluation.results.comparison import Arm, Comparison
+from tarot.evaluation.results.metrics import METRICS, describe_metrics
+from tarot.evaluation.results.notes import arm_notes
+from tarot.evaluation.results.reward_comparison import RewardComparison
+from tarot.evaluation.results.scored_comparison import ScoredComparison
 from tarot.report import table
 from tarot.report.answer import Answer, answer
-from tarot.report.comparison_figures import has_scores, search_curves
 from tarot.report.costs import cost_note, cost_rows
 from tarot.report.document_table import DocumentRow, DocumentTable, document_table
-from tarot.report.head_figures import angle_map
-from tarot.report.retention_figures import trade_off_figure
+from tarot.report.figures.comparison import has_scores, search_curves
+from tarot.report.figures.heads import angle_map
+from tarot.report.figures.retention import trade_off_figure
 from tarot.report.side_effect_words import Costs
 
 ARMS_HEADER = ("arm", "gain over base", "edited minus it", *METRICS, "gold prob.", "labels")

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tarot.report import side_effect_figures
 from tarot.report.csv_file import write_csv
-from tarot.report.svg import write_svg
+from tarot.report.figures import side_effects as side_effect_figures
+from tarot.report.figures.svg import write_svg
 
 if TYPE_CHECKING:  # its module imports torch
     from tarot.analysis.side_effects import SideEffects

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
 
-from tarot.evaluation.results import EDITED, FEW_SHOT, HEADLINE, Comparison
-from tarot.evaluation.scored_comparison import (
+from tarot.evaluation.cost.speed import is_busy
+from tarot.evaluation.results.comparison import EDITED, FEW_SHOT, HEADLINE, Comparison
+from tarot.evaluation.results.scored_comparison import (
     ScoredComparison,
     compared_arms,
     comparison_labels,
@@ -15,7 +16,6 @@ from tarot.evaluation.scored_comparison import (
     mean_gain,
     score_comparisons,
 )
-from tarot.evaluation.speed import is_busy
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.means import Difference, Mean
 from tarot.evaluation.statistics.seeds import MeanGain

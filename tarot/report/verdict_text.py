@@ -4,8 +4,8 @@ from itertools import chain
 from textwrap import shorten, wrap
 
 from tarot.errors import printable
-from tarot.evaluation.metrics import describe_metrics
-from tarot.evaluation.verdict import Verdict
+from tarot.evaluation.regression.verdict import Verdict
+from tarot.evaluation.results.metrics import describe_metrics
 from tarot.report.columns import aligned
 from tarot.report.table import fraction, p_value, signed
 

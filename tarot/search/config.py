@@ -20,9 +20,9 @@ from tarot.edit.sites import SITE_KINDS
 from tarot.errors import InvalidValueError
 from tarot.objectives.answers import ANSWER_SCORES
 from tarot.objectives.black_box import check_black_box_name, is_black_box
-from tarot.objectives.fluency import NO_FLOOR, FluencyFloor
-from tarot.objectives.rewards import check_reward_name, is_reward
-from tarot.search.registry import SEARCHES, require_trials_per_step
+from tarot.objectives.rewards.fluency import NO_FLOOR, FluencyFloor
+from tarot.objectives.rewards.registry import check_reward_name, is_reward
+from tarot.search.algorithms.registry import SEARCHES, require_trials_per_step
 from tarot.search.space import SPACES, require_bound
 
 MAX_KL = 0.02  # nats a token, the limit of a search that can hold one; docs/how-to/keep-the-rest.md says why
@@ -42,10 +42,10 @@ class TaRotConfig:
         num_fewshot: labelled examples in each prompt; `"mix"` draws 0, 2, 4 or 6 for each sample.
         num_samples: labelled training samples that the objective is computed on.
         space: name in `tarot.search.space.SPACES`; "" takes the search's default.
-        search: name in `tarot.search.registry.SEARCHES`; "" takes `adam`, `policy-gradient` for a
+        search: name in `tarot.search.algorithms.registry.SEARCHES`; "" takes `adam`, `policy-gradient` for a
             reward, `bo` for a function of the edited model.
         objective: a score of labelled answers (`tarot.objectives.answers`), a reward of generated texts
-            (`tarot.objectives.rewards`), or a function of the edited model: `model` or `model:MODULE:FUNCTION`
+            (`tarot.objectives.rewards.registry`), or a function of the edited model: `model` or `model:MODULE:FUNCTION`
             (`tarot.objectives.black_box`).
         sites: `heads` or `mlp`.
         layers: fraction of the layers, from the first (`0.5`) or the last (`-0.5`); or the indices of the layers.

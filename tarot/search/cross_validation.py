@@ -24,7 +24,7 @@ from tarot._files.strict_json import Count, Number, parse_json, read_file, valid
 from tarot.edit.sites import angle_mask
 from tarot.errors import TarotError
 from tarot.objectives.answers import AnswerObjective
-from tarot.objectives.samples import Sample
+from tarot.objectives.tasks.samples import Sample
 from tarot.search.callbacks import Callback
 from tarot.search.loop import run_search
 from tarot.search.problem import Problem

@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 
 from tarot._files.atomic import write_atomically
 from tarot._files.strict_json import Count, Fraction, Name, Number, parse_json, read_file, validate
-from tarot.search.base import Point
+from tarot.search.algorithms.base import Point
 
 DIVERGENCES_FILE = "divergences.json"
 

@@ -11,10 +11,10 @@ from tarot._files.paths import check_writable
 from tarot.edit.adapter_folder import METADATA
 from tarot.errors import TarotError
 from tarot.objectives.black_box import MeasuredScore
-from tarot.objectives.text_scores import TextScoreLog
-from tarot.search.policy_gradient import DrawLog
+from tarot.objectives.rewards.text_scores import TextScoreLog
+from tarot.search.algorithms.policy_gradient import DrawLog
+from tarot.search.algorithms.registry import SEARCHES
 from tarot.search.problem import Evaluation
-from tarot.search.registry import SEARCHES
 from tarot.search.trials import Trial, TrialLog, Trials
 
 TRIALS = "trials.jsonl"

@@ -27,11 +27,11 @@ from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.missing_numbers import BROKEN_MODEL_HINT
-from tarot.objectives.prompts import ChatTemplate, get_chat_template
 from tarot.objectives.retained import bundled_prompts
-from tarot.objectives.samples import draw_samples
-from tarot.objectives.shots import resolve_num_fewshot
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.prompts import ChatTemplate, get_chat_template
+from tarot.objectives.tasks.samples import draw_samples
+from tarot.objectives.tasks.shots import resolve_num_fewshot
+from tarot.objectives.tasks.task_loading import load_task
 from tarot.search.config import TaRotConfig
 
 SHRINKAGE = 0.5

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 
 from tarot.errors import TarotError
-from tarot.search.base import Point, Proposal, Search
+from tarot.search.algorithms.base import Point, Proposal, Search
+from tarot.search.algorithms.registry import SEARCHES, require_budget, require_trials_per_step
 from tarot.search.kl_limit import (
     Choice,
     DivergenceLimit,
@@ -19,7 +20,6 @@ from tarot.search.kl_limit import (
     multiplier,
     step_scale,
 )
-from tarot.search.registry import SEARCHES, require_budget, require_trials_per_step
 from tarot.search.trials import Trial, TrialLog, best_of
 
 Scored = float | tuple[float, float]  # a score, or a score and its standard error

@@ -1,10 +1,10 @@
-"""The names of the searches, for help and options: `tarot.search.registry`, which has the searches, imports torch."""
+"""The names of the searches, for help and options. `tarot.search.algorithms`, which has the searches, imports torch."""
 
 from enum import StrEnum
 
 
 class SearchName(StrEnum):
-    """Names of the searches, as `tarot.search.registry.SEARCHES` has them."""
+    """Names of the searches, as `tarot.search.algorithms.registry.SEARCHES` has them."""
 
     ADAM = "adam"
     BO = "bo"

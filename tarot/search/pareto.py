@@ -9,7 +9,7 @@ from types import MappingProxyType
 import torch
 
 from tarot.objectives.front import find_front
-from tarot.objectives.text_scores import TextScores
+from tarot.objectives.rewards.text_scores import TextScores
 from tarot.search.divergence_log import DivergenceLog
 from tarot.search.folder import TRIALS
 from tarot.search.kl_limit import recent_kl

@@ -14,19 +14,19 @@ from tarot.models.loaded_model import LoadedModel
 from tarot.models.offline import quiet_loggers
 from tarot.objectives.answers import AnswerObjective
 from tarot.objectives.black_box import BlackBoxObjective, ModelFunction, Serve, is_black_box, resolve_function
-from tarot.objectives.fluency import FluencyFloor
 from tarot.objectives.generated import GenerationObjective, check_generates, make_generation_objective
 from tarot.objectives.policy import make_policy_objective
-from tarot.objectives.prompts import ChatTemplate, get_chat_template
 from tarot.objectives.retained import check_retain
-from tarot.objectives.rewards import is_reward
-from tarot.objectives.samples import Sample, draw_samples
-from tarot.objectives.shots import resolve_num_fewshot
-from tarot.objectives.task_loading import load_task
-from tarot.objectives.text_scores import TextScores
-from tarot.objectives.tuning_split import find_tuning_documents
+from tarot.objectives.rewards.fluency import FluencyFloor
+from tarot.objectives.rewards.registry import is_reward
+from tarot.objectives.rewards.text_scores import TextScores
+from tarot.objectives.tasks.prompts import ChatTemplate, get_chat_template
+from tarot.objectives.tasks.samples import Sample, draw_samples
+from tarot.objectives.tasks.shots import resolve_num_fewshot
+from tarot.objectives.tasks.task_loading import load_task
+from tarot.objectives.tasks.tuning_split import find_tuning_documents
+from tarot.search.algorithms.policy_gradient import PolicySteps
 from tarot.search.config import POLICY_GRADIENT, TaRotConfig
-from tarot.search.policy_gradient import PolicySteps
 from tarot.search.space import Angles, Space, make_space
 
 

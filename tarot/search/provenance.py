@@ -14,7 +14,7 @@ from tarot.edit.fingerprint import shapes_fingerprint, weights_fingerprint
 from tarot.edit.sites import find_sites
 from tarot.errors import TarotError
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.samples import Sample
+from tarot.objectives.tasks.samples import Sample
 from tarot.search.config import TaRotConfig
 from tarot.search.cross_validation import HalfScores
 from tarot.search.loop import SearchResult

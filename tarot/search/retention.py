@@ -13,7 +13,7 @@ from tarot.models.loaded_model import LoadedModel
 from tarot.models.scoring.scorer import Request
 from tarot.objectives.retained import Retained, make_retained
 from tarot.objectives.retention import RetentionTerm
-from tarot.search.base import Point
+from tarot.search.algorithms.base import Point
 from tarot.search.divergence_log import DivergenceLog, RetentionNotes
 from tarot.search.kl_limit import PARTS
 from tarot.search.problem import Problem

@@ -14,10 +14,10 @@ from typing import Any
 from tarot.arguments import Registry
 from tarot.edit.adapter import Adapter
 from tarot.errors import import_package
+from tarot.search.algorithms.registry import SEARCHES
 from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
 from tarot.search.loop import SearchResult
-from tarot.search.registry import SEARCHES
 from tarot.search.trials import Trial, best_of
 
 Scores = Mapping[str, float]

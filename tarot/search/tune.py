@@ -24,7 +24,8 @@ from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
 from tarot.objectives.black_box import BLACK_BOX, ModelFunction, Serve, is_black_box, resolve_function
 from tarot.objectives.retained import retained_digest
-from tarot.objectives.rewards import check_reward, is_reward
+from tarot.objectives.rewards.registry import check_reward, is_reward
+from tarot.search.algorithms.registry import SEARCHES, require_budget
 from tarot.search.callbacks import Callback, notify_callbacks
 from tarot.search.config import TaRotConfig
 from tarot.search.cross_validation import cross_validate
@@ -35,7 +36,6 @@ from tarot.search.loop import SearchResult, run_search
 from tarot.search.pick import check_pick, pick_trial
 from tarot.search.problem import Evaluation, Problem
 from tarot.search.provenance import read_other_seconds, search_provenance, search_settings, trial_seconds
-from tarot.search.registry import SEARCHES, require_budget
 from tarot.search.retention import Retention, RetentionLimit, retained_contexts
 from tarot.search.space import Angles, Space
 from tarot.search.trials import Trial

@@ -16,7 +16,7 @@ from tarot.edit.patch import Patch
 from tarot.errors import TarotError
 from tarot.evaluation.baselines.weights import WeightEdit, check_differentiable
 from tarot.objectives.answers import AnswerObjective
-from tarot.search.base import GRADIENT_COST
+from tarot.search.algorithms.base import GRADIENT_COST
 
 INDEX_BYTES = 4
 """A dropped singular value is stored as its index."""

@@ -29,9 +29,9 @@ from tarot.evaluation.in_context import (
     show_shots,
 )
 from tarot.evaluation.lm_eval_results import LoggedDocument, has_number, logged_documents, n_choices, question_text
-from tarot.objectives.documents import Doc, question_key
-from tarot.objectives.prompts import render_pairs
-from tarot.objectives.task_loading import load_task
+from tarot.objectives.tasks.documents import Doc, question_key
+from tarot.objectives.tasks.prompts import render_pairs
+from tarot.objectives.tasks.task_loading import load_task
 
 DRAWS = 10
 """Draws of shots among which `answer_with_best_shots` chooses."""

@@ -8,7 +8,7 @@ from tarot.errors import InvalidValueError
 from tarot.evaluation.baselines.registry import BASELINES, check_baselines
 from tarot.evaluation.in_context import can_calibrate
 from tarot.objectives.answers import ANSWER_SCORES
-from tarot.objectives.shots import forbids_shots
+from tarot.objectives.tasks.shots import forbids_shots
 from tarot.search.config import TaRotConfig
 
 LEAST_SAMPLES = {"best-shots": 2, "iti": 2}
@@ -27,7 +27,7 @@ def check_requirements(names: Iterable[str], task: Task, config: TaRotConfig) ->
         UnknownName, TarotError: as for `check_baselines`.
 
     Example:
-        >>> from tarot.objectives.task_loading import load_task
+        >>> from tarot.objectives.tasks.task_loading import load_task
         >>> check_requirements(["caa", "lora"], load_task("synth_color"), TaRotConfig("synth_color"))
     """
     names = list(names)

@@ -9,8 +9,8 @@ from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.evaluation.baselines.prompting import Answered
 from tarot.evaluation.baselines.registry import BASELINES
 from tarot.evaluation.baselines.setting import Setting
+from tarot.evaluation.cost.peak_memory import PeakMemory
 from tarot.evaluation.lm_eval_results import LoggedDocument, logged_documents
-from tarot.evaluation.peak_memory import PeakMemory
 
 
 @dataclass(frozen=True)

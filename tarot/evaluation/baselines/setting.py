@@ -17,8 +17,8 @@ from tarot.evaluation.labels import Labels, count_labels
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
-from tarot.objectives.documents import Doc
-from tarot.objectives.prompts import ChatTemplate, get_chat_template
+from tarot.objectives.tasks.documents import Doc
+from tarot.objectives.tasks.prompts import ChatTemplate, get_chat_template
 from tarot.search.config import TaRotConfig
 from tarot.search.problem import Problem
 from tarot.search.retention import Retention

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tarot.objectives.answers import AnswerObjective
-from tarot.search.base import GRADIENT_COST
+from tarot.search.algorithms.base import GRADIENT_COST
 from tarot.search.kl_limit import limited_direction, multiplier, step_scale
 from tarot.search.retention import Retention
 

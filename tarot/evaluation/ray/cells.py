@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tarot.errors import TarotError
-from tarot.evaluation.cell_runner import CellRunner
-from tarot.evaluation.grid import CellRequest, CellResult
+from tarot.evaluation.grid.cell_runner import CellRunner
+from tarot.evaluation.grid.grid import CellRequest, CellResult
 from tarot.evaluation.ray.cluster import Cluster, Resources
 
 

@@ -21,7 +21,7 @@ from accelerate.utils import convert_file_size_to_int
 
 from tarot.edit.patch import restoring
 from tarot.errors import TarotError, require_package
-from tarot.evaluation.cell_runner import ModelCache
+from tarot.evaluation.grid.cell_runner import ModelCache
 
 MOST_CPUS = 4096
 """Most CPUs of one machine."""

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from tarot.errors import TarotError
-from tarot.evaluation.changes import changed_rows
+from tarot.evaluation.results.changes import changed_rows
 from tarot.evaluation.statistics.intervals import check_settings, standard_error
 from tarot.evaluation.statistics.resampling import (
     Floats,

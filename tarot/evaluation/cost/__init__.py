@@ -1,0 +1,1 @@
+"""What an evaluation costs: time and memory, comparable between machines."""

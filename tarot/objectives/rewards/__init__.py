@@ -1,0 +1,1 @@
+"""Rewards of generated texts, by name, and what else is measured of a text."""

@@ -1,0 +1,1 @@
+"""Tasks of lm-eval as prompts: loading, documents, shots, labelled samples and splits."""

@@ -1,0 +1,1 @@
+"""Figures: what each one shows, and the SVG that draws it."""

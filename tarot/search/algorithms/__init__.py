@@ -1,0 +1,1 @@
+"""The searches: from the trials so far to the next point."""
