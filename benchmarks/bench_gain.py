@@ -2,7 +2,7 @@
 
 A cell is a search and the answers of every arm. `--tarot-model`, `--tarot-tasks`, `--tarot-num-fewshot` and the
 plugin's other options choose the cells. By default both wheel models are measured on the three synthetic tasks without
-shots, and on one of them with six shots in every prompt. Every search runs anew. With `--tarot-cache DIR` an adapter in
+shots, and on one of them with six shots in every prompt. Every search runs anew. With `--tarot-work DIR` an adapter in
 DIR is reused, and the time of its cell is that of the answers.
 """
 

@@ -33,11 +33,11 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in defaulted:
         setattr(config.option, name, DEFAULTS[name])
     config.stash[DEFAULTED] = defaulted
-    if not (config.option.tarot_cache or config.getini("tarot_cache")):
+    if not (config.option.tarot_work or config.getini("tarot_work")):
         # With an adapter from an earlier run, the time of a cell would lack its search.
         cache = TemporaryDirectory()
         config.add_cleanup(cache.cleanup)
-        config.option.tarot_cache = cache.name
+        config.option.tarot_work = cache.name
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

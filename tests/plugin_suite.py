@@ -59,7 +59,7 @@ def small_cell(suite_folder: Path, templates_compiled_once: None, wide_lines: No
         *SMALL,
         f"--tarot-model={suite_folder / 'model'}",
         f"--tarot-include-path={suite_folder / 'tasks'}",
-        f"--tarot-cache={suite_folder / 'cache'}",
+        f"--tarot-work={suite_folder / 'cache'}",
     )
 
 

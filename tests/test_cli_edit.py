@@ -157,6 +157,8 @@ def test_what_refuses_an_adapter_names_what_takes_it(
     black_box = ("--objective", "measured:n_parameters", "--search", "random", "--budget", "2")
     assert run_in(home, "tune", *MODEL, *TASK, *black_box, "--output-path", "of a function") == 0
     assert "n_parameters: identity" in capsys.readouterr().out.replace("\n", " ")
+    missing = ("--model", "no-such-model", "--adapter", "of a function", "--output-path", "nothing")
+    assert run_in(home, "gate", *missing, *INCLUDE) == 2 and "no samples" in capsys.readouterr().err
     assert run_in(home, "compose", "adapter", "adapter", "--output-path", "sum") == 0
     task_commands = ("compare", "gate", "prune", "analysis")
     few = ("--limit", "2")

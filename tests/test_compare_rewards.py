@@ -142,7 +142,7 @@ def test_reward_comparisons_survive_a_file(loaded: LoadedModel, tmp_path: Path) 
     (tmp_path / "cut.json").write_text(rewards_to_json(compared).replace('"front"', '"back"'))
     with pytest.raises(
         TarotError,
-        match=r"expected results as tarot .* in .*cut.json, got .*front: Field required",
+        match=r"cut.json is not a file of tarot's results: .*front: Field required",
     ):
         load_results(tmp_path / "cut.json")
 

@@ -89,7 +89,7 @@ SMALLER_SETTINGS = {
     "tarot effects": "--limit 4 --tokens 40 --strengths 0,1 --tasks synth_color --device cpu",
     "tarot lm-eval": "--limit 4 --device cpu",
     "lm_eval": f"--limit 4 --device cpu --include_path {tasks_folder()}",
-    "pytest": "--tarot-num-samples 2 --tarot-budget 6 --tarot-limit 4 --tarot-draws 1 --tarot-cache tuned",
+    "pytest": "--tarot-num-samples 2 --tarot-budget 6 --tarot-limit 4 --tarot-draws 1 --tarot-work tuned",
 }
 """Options that shorten a command line with these words; the last value of an option counts."""
 

@@ -146,7 +146,7 @@ def test_other_data_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_another_file_is_refused_before_a_cell_runs(tmp_path: Path) -> None:
     (tmp_path / "cells.json").write_text("{")
     run = Run()
-    with pytest.raises(TarotError, match="expected results as tarot writes them"):
+    with pytest.raises(TarotError, match="is not a file of tarot's results"):
         run_grid(GRID, tmp_path / "cells.json", run)
     with pytest.raises(TarotError, match="cannot be written"):
         run_grid(GRID, tmp_path / "cells.json" / "deep", run)

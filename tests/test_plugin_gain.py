@@ -49,6 +49,15 @@ def test_an_explanation_names_documents_that_changed_either_way() -> None:
     assert all(len(line) <= 80 for line in text.split("gained, likeliest choice")[0].splitlines())
 
 
+def test_an_explanation_compares_with_further_baselines() -> None:
+    plain = five_documents()
+    baseline = replace(plain.arm("edited"), name="lora", labels=20)
+    lines = explain(replace(plain, arms=(*plain.arms, baseline))).splitlines()
+    header = lines.index("edited minus  weighted F1 of the greedy answer, 95% CI")
+    assert lines[header + 1].startswith("lora          0.000 [") and lines[header + 2] == ""
+    assert not any(line.startswith("edited minus  weighted") for line in explain(plain).splitlines())
+
+
 class Terminal:
     """A terminal that records the lines, and whether they are red."""
 

@@ -36,7 +36,7 @@ def from_file(monkeypatch):
     by_seed = {comparison.seed: comparison for comparison in comparisons}
     monkeypatch.setattr(SessionState, "measure", lambda state, request, model: by_seed[request.seed])
 """
-CELLS = ("--tarot-model=m", "--tarot-tasks=synth_color", "--tarot-seeds=0,1", "--tarot-cache=cache")
+CELLS = ("--tarot-model=m", "--tarot-tasks=synth_color", "--tarot-seeds=0,1", "--tarot-work=cache")
 GATED = (*CELLS, "--tarot-reference=then.json")
 
 

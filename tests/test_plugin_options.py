@@ -47,7 +47,7 @@ def test_a_limit_is_a_number_or_a_fraction(number: int, fraction: float) -> None
             "--tarot-reference: Cannot read the results",
         ),
         ("--tarot-reference=newer.json", "--tarot-reference: expected results of format 1 at most, got 7"),
-        ("--tarot-reference=broken.json", "--tarot-reference: expected results as tarot writes them"),
+        ("--tarot-reference=broken.json", "--tarot-reference: *broken.json is not a file of tarot's results"),
         ("--tarot-baseline=loar", "--tarot-baseline: *did you mean 'lora'"),
         ("--tarot-baseline=then.json", "--tarot-baseline: *the file of a reference run is --tarot-reference"),
         ("--tarot-report=newer.json", "--tarot-report: *newer.json' is not a folder"),
@@ -82,7 +82,7 @@ def test_ini_values_and_the_command_line_over_them(pytester: pytest.Pytester) ->
 @pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if option.aliases])
 def test_older_names_mean_the_same(pytester: pytest.Pytester, name: str) -> None:
     pytester.makepyfile("def test_gain(tarot_gain): pass")
-    cell = {"model": "m", "tasks": "t", "num-fewshot": "3", "num-samples": "7"}
+    cell = {"model": "m", "tasks": "t", "num-fewshot": "3", "num-samples": "7", "work": "folder"}
     collected = []
     for alias in (name, *OPTIONS[name].aliases):
         arguments = [f"--tarot-{alias if key == name else key}={value}" for key, value in cell.items()]

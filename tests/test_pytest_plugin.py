@@ -256,7 +256,7 @@ def test_cells_that_are_not_measured_stay(pytester: pytest.Pytester, small_cell:
     (pytester.path / "b.json").write_text(before.replace('"seed": 0', '"seed": "0"'))
     broken = pytester.runpytest_inprocess(*saving)
     assert broken.ret == pytest.ExitCode.USAGE_ERROR
-    broken.stderr.fnmatch_lines(["*--tarot-save-reference: expected results as tarot writes them in *b.json, got *"])
+    broken.stderr.fnmatch_lines(["*--tarot-save-reference: *b.json is not a file of tarot's results: *"])
 
 
 def test_nothing_measured_is_a_failure(pytester: pytest.Pytester) -> None:

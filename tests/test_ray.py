@@ -270,7 +270,7 @@ def test_pytest_runs_its_cells_on_the_cluster(
     )
     grid = (f"--tarot-model={settings[0].model}", "--tarot-task=own_choice", "--tarot-seeds=0,1")
     small = ("--tarot-samples=4", f"--tarot-budget={BUDGET}", "--tarot-search=random", "--tarot-space=head")
-    paths = (f"--tarot-include-path={place / 'tasks'}", f"--tarot-cache={place / 'there'}", "--tarot-draws=0")
+    paths = (f"--tarot-include-path={place / 'tasks'}", f"--tarot-work={place / 'there'}", "--tarot-draws=0")
     there = ("--tarot-engine=ray", f"--tarot-address={cluster.address}", "--tarot-cpus=1", "--tarot-memory=1GB")
     result = pytester.runpytest_subprocess(
         *grid, *small, *paths, *there, "--tarot-save-reference=cells.json", "-W", "error"

@@ -101,7 +101,7 @@ def test_damaged_values_are_named(tmp_path: Path, place: tuple[str | int, ...], 
         within = within[step]
     within[place[-1]] = value
     path.write_text(json.dumps(content))
-    with pytest.raises(TarotError, match=f"expected results as tarot writes them .*, got .*{message}"):
+    with pytest.raises(TarotError, match=f"is not a file of tarot's results: .*{message}"):
         load_comparisons(path)
 
 
@@ -118,7 +118,7 @@ def test_a_file_without_the_later_fields_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "expected results as tarot writes them in .*, got Expecting property name"),
+        ("{", "is not a file of tarot's results: it is not JSON \\(Expecting property name"),
         ('{"format": 2, "cells": []}', "expected results of format 1 at most, got 2 in .*; update tarot"),
         ('{"format": 1, "cells": [{}]}', "model: Field required"),
     ],

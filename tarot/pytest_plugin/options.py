@@ -205,7 +205,9 @@ OPTIONS: Mapping[str, Option] = {
     "address": Option(parse_name, "Ray cluster, HOST:PORT (default: start one on this machine)", None),
     "cpus": Option(parse_positive, "with ray: threads per cell", None),
     "memory": Option(parse_name, "with ray: memory per cell", "4GB"),
-    "cache": Option(parse_name, "folder of tuned adapters (default: in pytest's cache)", None, path=True),
+    "work": Option(
+        parse_name, "folder of tuned adapters (default: in pytest's cache)", None, aliases=("cache",), path=True
+    ),
     "reference": Option(
         parse_name, "reference run: fail if a cell is worse than in this file, or not measured", None, path=True
     ),

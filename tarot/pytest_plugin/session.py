@@ -90,7 +90,7 @@ class SessionState:
     def runner(self) -> CellRunner:
         """What measures cells in this process."""
         if self._runner is None:
-            self._runner = CellRunner(self._cache_folder(), self.models, self.unsent_notes, on_phase=self.show_phase)
+            self._runner = CellRunner(self._work_folder(), self.models, self.unsent_notes, on_phase=self.show_phase)
         return self._runner
 
     @property
@@ -101,7 +101,7 @@ class SessionState:
             from tarot.evaluation.ray.cluster import Resources
 
             resources = Resources.parse(self.values["cpus"], None, self.values["memory"])
-            self._ray = RayEngine(self._cache_folder(), resources, self.values["address"])
+            self._ray = RayEngine(self._work_folder(), resources, self.values["address"])
         return self._ray
 
     def close(self) -> None:
@@ -120,12 +120,12 @@ class SessionState:
             self._ray_results[request] = Adapter.from_pretrained(result.folder), result.comparison
         return self._ray_results[request]
 
-    def _cache_folder(self) -> Path:
-        if folder := self.values["cache"]:
+    def _work_folder(self) -> Path:
+        if folder := self.values["work"]:
             return Path(folder)
         cache: pytest.Cache | None = getattr(self.config, "cache", None)
         if cache is None:
-            given, hint = "-p no:cacheprovider and no --tarot-cache", "give --tarot-cache a folder"
+            given, hint = "-p no:cacheprovider and no --tarot-work", "give --tarot-work a folder"
             raise TarotError("a cache for tuned adapters", given, hint)
         return cache.mkdir("tarot")
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -111,12 +112,18 @@ def fit_gate(
     return replace(adapter, gate=best.gate, provenance={**adapter.provenance, "gate": record})
 
 
-def _task_prompts(adapter: Adapter, config: TaRotConfig, lm: TarotLM, include_path: str | Path | None) -> Iterator[str]:
-    """Yield the prompts of the adapter's samples."""
+def recorded_samples(adapter: Adapter) -> list[Any]:
+    """Return what an adapter records of its samples; InvalidValueError if it has none."""
     recorded = adapter.provenance.get("samples_drawn")
     if not recorded or not isinstance(recorded, list):
         hint = "only an adapter tuned on samples or for a reward can have a gate"
         raise InvalidValueError("The adapter has no samples, and a gate opens for prompts like theirs.", hint=hint)
+    return recorded
+
+
+def _task_prompts(adapter: Adapter, config: TaRotConfig, lm: TarotLM, include_path: str | Path | None) -> Iterator[str]:
+    """Yield the prompts of the adapter's samples."""
+    recorded = recorded_samples(adapter)
     task = load_task(config.task, include_path)
     samples = draw_samples(
         task,

@@ -62,7 +62,8 @@ def open_results(path: str | Path) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise TarotError(f"Cannot read the results {path}: {error.strerror or error}", hint="check the path") from error
     except ValueError as error:
-        raise TarotError(f"results as tarot writes them in {path}", f"{error}", "measure again") from error
+        wrong = f"it is not JSON ({error})" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise TarotError(f"{path} is not a file of tarot's results: {wrong}.", hint="measure again") from error
 
 
 def load_comparisons(path: str | Path) -> list[Comparison]:
