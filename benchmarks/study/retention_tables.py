@@ -1,6 +1,7 @@
 """What a limit of divergence keeps: a table of whatever `retention.py` has measured."""
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,27 +16,22 @@ HERE = Path(__file__).parent
 SHOWN = (NO_LIMIT, *EARLIER, *(arm for arm in ARMS if arm != NO_LIMIT), *TRAINED)
 # A synthetic task with the template of a task of the study, and other documents: an edit for one answers the other too.
 SAME_TEMPLATE = {"entailed_polarity": "synth_implicatives"}
-HEADER = (
-    "model", "task", "arm", "gain", "KL", "perplexity", "change elsewhere", "worst", "same answers", "evaluations",
-)  # fmt: skip
+COLUMNS = ("arm", "gain", "KL", "perplexity", "change elsewhere", "worst", "same answers", "evaluations")
 
 
-def summaries(folder: Path, shots: int = 0) -> Iterator[tuple[Cell, str, dict[str, Any]]]:
+def summaries(folder: Path) -> Iterator[tuple[Cell, str, dict[str, Any]]]:
     """Yield each measured cell and arm with its summary, arms of one cell together.
 
     Args:
         folder: the records.
-        shots: labelled examples in the prompts of the own task.
     """
     records = read_records(folder)
-    for model in grid.REFERENCES:
-        for task in grid.TASKS:
-            for seed in grid.SEEDS:
-                cell = Cell(model, task, shots, seed)
-                base = records.get(f"{model}-{task}-{shots}-{BASE}")
-                for arm in SHOWN:
-                    if base and (record := records.get(cell.record_name(arm))):
-                        yield cell, arm, summarize(record, base) | {"spent": record["spent"]}
+    for shots, model, task, seed in product(grid.SHOTS, grid.REFERENCES, grid.TASKS, grid.SEEDS):
+        cell = Cell(model, task, shots, seed)
+        base = records.get(f"{model}-{task}-{shots}-{BASE}")
+        for arm in SHOWN:
+            if base and (record := records.get(cell.record_name(arm))):
+                yield cell, arm, summarize(record, base) | {"spent": record["spent"]}
 
 
 def retention(folder: Path = HERE / "retention-records") -> str:
@@ -45,15 +41,18 @@ def retention(folder: Path = HERE / "retention-records") -> str:
         folder: the records.
     """
     measured = list(summaries(folder))
-    rows = [[cell.model, cell.task, arm, *_columns([summary])] for cell, arm, summary in measured]
+    rows = [
+        [cell.model, cell.task, str(cell.shots), str(cell.seed), arm, *_columns([summary])]
+        for cell, arm, summary in measured
+    ]
     for arm in SHOWN:
         cells = {cell for cell, each, _ in measured if each == arm}
         common = cells & {cell for cell, each, _ in measured if each == NO_LIMIT}
         for each in dict.fromkeys((NO_LIMIT, arm)):
             of_arm = [summary for cell, name, summary in measured if name == each and cell in common]
             if len(of_arm) > 1 and arm != NO_LIMIT:
-                rows.append(["mean", f"{len(of_arm)} cells", each, *_columns(of_arm)])
-    return table(HEADER, rows)
+                rows.append(["mean", f"{len(of_arm)} cells", "", "", each, *_columns(of_arm)])
+    return table(("model", "task", "shots", "seed", *COLUMNS), rows)
 
 
 def compared(folder: Path = HERE / "retention-records") -> str:
@@ -64,17 +63,19 @@ def compared(folder: Path = HERE / "retention-records") -> str:
     """
     measured = {(cell, arm): summary for cell, arm, summary in summaries(folder)}
     rows = []
-    groups: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
-        ((model,), (NO_LIMIT, "default")) for model in grid.REFERENCES
+    everywhere, without_shots = tuple(grid.REFERENCES), grid.SHOTS[:1]
+    groups: list[tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]] = [
+        *(((model,), (shots,), (NO_LIMIT, "default")) for shots in grid.SHOTS for model in grid.REFERENCES),
+        (everywhere, without_shots, ("default", "named")),
+        (everywhere, without_shots, ("default", "lora")),
+        (everywhere, without_shots, (NO_LIMIT, "default", *TRAINED)),
     ]
-    groups += [(tuple(grid.REFERENCES), ("default", "named")), (tuple(grid.REFERENCES), ("default", "lora"))]
-    groups.append((tuple(grid.REFERENCES), (NO_LIMIT, "default", *TRAINED)))
-    for models, arms in groups:
+    for models, shots, arms in groups:
         cells = [cell for cell, arm in measured if arm == arms[0] and all((cell, each) in measured for each in arms)]
-        cells = [cell for cell in cells if cell.model in models]
-        where = [" and ".join(dict.fromkeys(cell.model for cell in cells)), str(len(cells))]
+        cells = [cell for cell in cells if cell.model in models and cell.shots in shots]
+        where = [" and ".join(dict.fromkeys(cell.model for cell in cells)), str(shots[0]), str(len(cells))]
         rows += [[*where, arm, *_columns([measured[cell, arm] for cell in cells])] for arm in arms if cells]
-    return table(("models", "cells", *HEADER[2:]), rows)
+    return table(("models", "shots", "cells", *COLUMNS), rows)
 
 
 def other_templates(folder: Path = HERE / "retention-records") -> dict[str, str]:
