@@ -14,8 +14,7 @@ from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerB
 from tarot.edit.adapter import Adapter
 from tarot.edit.export.gguf import to_gguf
 from tarot.errors import TarotError
-from tarot.objectives.black_box import MeasuredScore
-from tarot.objectives.rewards.registry import is_reward
+from tarot.objectives.kind import ObjectiveKind
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_trials
 from tarot.search.tune import tune
@@ -45,10 +44,10 @@ def test_a_standard_error_is_logged_and_resumed(tmp_path: Path) -> None:
     model, tokenizer = byte_model(), byte_tokenizer()
     n_calls = 0
 
-    def noisy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> MeasuredScore:
+    def noisy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[float, float]:
         nonlocal n_calls
         n_calls += 1
-        return MeasuredScore(first_logit(model, tokenizer), 0.25)
+        return first_logit(model, tokenizer), 0.25
 
     tune(model, tokenizer, CONFIG, budget=8, objective=noisy, output_dir=tmp_path / "out")
     whole = tune(model, tokenizer, CONFIG, budget=10, objective=noisy)
@@ -62,7 +61,7 @@ def test_a_function_can_be_imported_by_name(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "counted.py").write_text("def layers(model, tokenizer):\n    return len(model.model.layers)\n")
     monkeypatch.chdir(tmp_path)
     config = TaRotConfig("openings", objective="model:counted:layers", search="random")
-    assert not is_reward(config.objective)
+    assert config.kind is ObjectiveKind.FUNCTION
     adapter = tune(byte_model(), byte_tokenizer(), config, budget=2)
     assert adapter.provenance["scores"] == {"identity": 4, "best": 4}
 

@@ -7,10 +7,9 @@ import pytest
 from tarot._files.lock import hold_lock
 from tarot.edit.adapter_folder import METADATA
 from tarot.errors import TarotError
-from tarot.objectives.black_box import MeasuredScore
+from tarot.objectives.objective import Evaluation
 from tarot.objectives.rewards.text_scores import TEXT_SCORES_FILE, TextScores
 from tarot.search.folder import LOCK, TRIALS, check_free, open_logs, read_curve, read_trials
-from tarot.search.problem import Evaluation
 from tarot.search.trials import Trial
 
 IDENTITY = Trial(0, (0.5,), -1.0, "identity", 0.0, 0.0)
@@ -64,7 +63,7 @@ def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
 def test_logs_without_a_folder_keep_nothing() -> None:
     with open_logs(None, {}, resume=False, with_texts=True) as logs:
         assert (logs.logged_trials, logs.trials, logs.texts) == ((), None, None)
-        assert logs.keep_texts(Evaluation(0.25, None, 0.125)) == MeasuredScore(0.25, 0.125)
+        assert logs.keep_texts(Evaluation(0.25, None, 0.125)) == (0.25, 0.125)
 
 
 def test_text_scores_are_kept_beside_the_trial_they_belong_to(tmp_path: Path) -> None:
@@ -72,7 +71,7 @@ def test_text_scores_are_kept_beside_the_trial_they_belong_to(tmp_path: Path) ->
     with open_logs(tmp_path / "new", {}, resume=False, with_texts=True) as logs:
         assert logs.trials and logs.texts
         logs.trials.append(IDENTITY)
-        assert logs.keep_texts(Evaluation(texts.score, texts)) == MeasuredScore(0.5, 0.0)
+        assert logs.keep_texts(Evaluation(texts.score, texts)) == (0.5, 0.0)
         assert logs.texts.scores == {1: texts}
     assert (tmp_path / "new" / TEXT_SCORES_FILE).exists()
 

@@ -9,10 +9,9 @@ from tarot.errors import TarotError
 from tarot.evaluation.as_tuned import check_as_tuned, config_of
 from tarot.evaluation.lm_eval_results import check_scorable
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.answers import AnswerObjective
-from tarot.objectives.black_box import BlackBoxObjective, is_black_box
-from tarot.objectives.generated import GenerationObjective
-from tarot.objectives.rewards.registry import check_reward, is_reward, refuse_unrequested
+from tarot.objectives.kind import ObjectiveKind, check_objective
+from tarot.objectives.objective import Objective
+from tarot.objectives.rewards.registry import refuse_unrequested
 from tarot.search.config import TaRotConfig
 from tarot.search.problem import Problem, check_samples
 
@@ -24,7 +23,7 @@ def adapter_objective(
     reward: str | None = None,
     include_path: str | Path | None = None,
     batch_size: int | None = None,
-) -> AnswerObjective | GenerationObjective:
+) -> Objective:
     """Return the objective that the adapter was tuned with, or a reward, on the samples that it was tuned on.
 
     Raises:
@@ -44,7 +43,6 @@ def adapter_objective(
         raise TarotError(
             f"The samples of {config.task} differ from those that the adapter was tuned on.", hint="use its data"
         )
-    assert not isinstance(problem.objective, BlackBoxObjective)  # refused above
     return problem.objective
 
 
@@ -62,11 +60,10 @@ def check_adapter_objective(
             consent, or the task's prompts cannot be rendered.
     """
     config = _requested_config(adapter, reward)
-    if is_reward(config.objective):
-        check_reward(config.objective)
+    check_objective(config.objective)
     check_samples(config, include_path)
     task = check_as_tuned(adapter, include_path=include_path, limit=limit)
-    if not is_reward(config.objective):
+    if config.kind is not ObjectiveKind.REWARD:
         check_scorable(task)
 
 
@@ -76,11 +73,11 @@ def _requested_config(adapter: Adapter, reward: str | None) -> TaRotConfig:
     What the search retained is left out: nothing is tuned, so the tasks and files that the adapter names are not read.
     """
     config = replace(config_of(adapter), retain=())
-    if is_black_box(config.objective):
+    if config.kind is ObjectiveKind.FUNCTION:
         hint = "tarot evaluate, try and effects take it"
         raise TarotError("an adapter with samples", "one tuned for a function of the model", hint)
     if reward is None:
         refuse_unrequested(config.objective, "an adapter")
         return config
-    search = config.search if is_reward(config.objective) else "random"
+    search = config.search if config.kind is ObjectiveKind.REWARD else "random"
     return replace(config, objective=reward, search=search, max_kl=None)

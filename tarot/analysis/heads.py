@@ -10,21 +10,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tarot.analysis.results import HeadMaps, LayerEffects
+from tarot.edit.rotation import Angles
 
 Head = tuple[int, int]
 """Row of the angles, and head in it."""
-Score = Callable[[Float[Tensor, "layer head angle"]], float]
+Score = Callable[[Angles], float]
 """Scores angles on samples; higher is better."""
-ValueAndGrad = Callable[[Float[Tensor, "layer head angle"]], tuple[float, Float[Tensor, "layer head angle"]]]
+ValueAndGrad = Callable[[Angles], tuple[float, Angles]]
 """Returns the score of angles and its gradient per radian."""
 
 
-def edited_heads(angles: Float[Tensor, "layer head angle"]) -> frozenset[Head]:
+def edited_heads(angles: Angles) -> frozenset[Head]:
     """Return the heads with an angle that is not zero."""
     return frozenset((int(row), int(head)) for row, head in angles.ne(0).any(-1).nonzero())
 
 
-def keep_heads(angles: Float[Tensor, "layer head angle"], heads: Collection[Head]) -> Float[Tensor, "layer head angle"]:
+def keep_heads(angles: Angles, heads: Collection[Head]) -> Angles:
     """Return the angles with all but these heads set to zero."""
     kept = torch.zeros_like(angles)
     for row, head in heads:
@@ -34,7 +35,7 @@ def keep_heads(angles: Float[Tensor, "layer head angle"], heads: Collection[Head
 
 def group_effects(
     score: Score,
-    angles: Float[Tensor, "layer head angle"],
+    angles: Angles,
     groups: Sequence[Collection[Head]],
     on_score: Callable[[int], None] = lambda evaluations: None,
 ) -> tuple[float, float, list[tuple[float, float]]]:
@@ -58,7 +59,7 @@ def group_effects(
 
 def measure_head_maps(
     score: Score,
-    angles: Float[Tensor, "layer head angle"],
+    angles: Angles,
     layers: Sequence[int],
     unit: str,
     on_score: Callable[[int], None] = lambda evaluations: None,
@@ -83,7 +84,7 @@ def measure_head_maps(
 
 def measure_layer_effects(
     score: Score,
-    angles: Float[Tensor, "layer head angle"],
+    angles: Angles,
     layers: Sequence[int],
     reward: str,
     on_score: Callable[[int], None] = lambda evaluations: None,
@@ -109,9 +110,7 @@ def measure_layer_effects(
     )
 
 
-def attribute_heads(
-    value_and_grad: ValueAndGrad, angles: Float[Tensor, "layer head angle"], points: int = 4
-) -> Float[Tensor, "layer head"]:
+def attribute_heads(value_and_grad: ValueAndGrad, angles: Angles, points: int = 4) -> Float[Tensor, "layer head"]:
     """Attribute the gain to heads by integrated gradients.
 
     A head's share is the mean over strengths t of d score / d angles (t angles) . angles, over the head's own angles.

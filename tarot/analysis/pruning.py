@@ -13,9 +13,9 @@ from tarot.analysis.heads import Head, Score, attribute_heads, edited_heads, kee
 from tarot.arguments import require_number
 from tarot.edit.adapter import Adapter
 from tarot.edit.provenance import MEASURED
+from tarot.edit.rotation import Angles
 from tarot.errors import TarotError
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.answers import AnswerObjective
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class PruningResult:
         evaluations: number of sets of heads that were scored.
     """
 
-    angles: Float[Tensor, "layer head angle"]
+    angles: Angles
     heads: frozenset[Head]
     n_edited: int
     base: float
@@ -48,7 +48,7 @@ def check_keep(keep: float) -> None:
 
 def prune_heads(
     score: Score,
-    angles: Float[Tensor, "layer head angle"],
+    angles: Angles,
     keep: float = 0.9,
     importance: Float[Tensor, "layer head"] | None = None,
     on_score: Callable[[int, int], None] = lambda evaluations, heads: None,
@@ -135,9 +135,8 @@ def prune_adapter(
     """
     objective = adapter_objective(loaded, adapter, reward=reward, include_path=include_path, batch_size=batch_size)
     # A reward has no exact gradient. The norm of the angles is the cheaper guess.
-    importance = None
-    if isinstance(objective, AnswerObjective):
-        importance = attribute_heads(objective.value_and_grad, adapter.angles)
+    gradient = objective.value_and_grad
+    importance = attribute_heads(gradient, adapter.angles) if gradient else None
     result = prune_heads(objective, adapter.angles, keep, importance, on_score)
     record = {
         "from": adapter.fingerprint,

@@ -14,7 +14,7 @@ from tarot.evaluation.as_tuned import config_of
 from tarot.evaluation.evaluate import check_tasks
 from tarot.evaluation.lm_eval_results import check_scorable
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.rewards.registry import is_reward
+from tarot.objectives.kind import ObjectiveKind
 from tarot.objectives.tasks.task_loading import load_tasks
 
 
@@ -138,5 +138,5 @@ def check_side_effects(
 def _all_tasks(adapters: Mapping[str, Adapter], tasks: Sequence[str], include_path: str | Path | None) -> list[str]:
     """Return the tasks by name, with the adapters' own; the texts of a reward have no right answers."""
     configs = [config_of(adapter) for adapter in adapters.values()]
-    own_tasks = [config.task for config in configs if not is_reward(config.objective)]
+    own_tasks = [config.task for config in configs if config.kind is not ObjectiveKind.REWARD]
     return list(dict.fromkeys([*load_tasks(tasks, include_path)["tasks"], *own_tasks]))

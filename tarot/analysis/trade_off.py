@@ -14,7 +14,7 @@ from tarot.arguments import require_number
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.as_tuned import config_of, evaluation_shots
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.rewards.registry import is_reward
+from tarot.objectives.kind import ObjectiveKind
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -79,7 +79,7 @@ def measure_trade_off(
     config = config_of(adapter)
     edits = [adapter.scaled(strength) for strength in strengths]
     changes: list[TaskChange | None] = [None] * len(edits)
-    if not is_reward(config.objective):
+    if config.kind is not ObjectiveKind.REWARD:
         rows = measure_task_changes(
             loaded,
             edits,

@@ -103,7 +103,7 @@ def compare(
     from tarot.evaluation.as_tuned import config_of
     from tarot.evaluation.compare_rewards import check_compare_rewards
     from tarot.evaluation.results.reward_comparison import load_results
-    from tarot.objectives.rewards.registry import is_reward
+    from tarot.objectives.kind import ObjectiveKind
 
     if output and output.exists() and any(comparison.request_digest for comparison in load_results(output)[0]):
         raise TarotError(f"{output} holds the cells of tarot bench; choose another --output-path.")
@@ -111,7 +111,7 @@ def compare(
     controls = {name: Adapter.from_pretrained(name) for name in control or ()}
     announce_tasks([*edits.values(), *controls.values()])
     request = CompareRequest(include_path, limit, batch_size, output, tuple(baseline or ()), logs)
-    for_reward = {bool(reward) or is_reward(config_of(edit).objective) for edit in edits.values()}
+    for_reward = {bool(reward) or config_of(edit).kind is ObjectiveKind.REWARD for edit in edits.values()}
     if for_reward == {False}:
         _check_answers(edits, controls, num_fewshot, draws, request)
         loaded = load(model, device, dtype, device_map)

@@ -14,7 +14,6 @@ from reprlib import repr as short
 from tempfile import TemporaryDirectory
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -28,7 +27,7 @@ from tarot.edit.layers import format_layers
 from tarot.edit.measurement import MeasuredResult
 from tarot.edit.merge import merge_rotation
 from tarot.edit.provenance import Parent, scale_provenance, to_json_values, tuned_tasks, tuned_weights
-from tarot.edit.rotation import ROTATIONS, Rotation
+from tarot.edit.rotation import ROTATIONS, Angles, Rotation
 from tarot.edit.sites import SITE_KINDS, Site, decoder_layers, find_sites
 from tarot.errors import InvalidValueError, MissingFileError, ShapeMismatch
 
@@ -81,7 +80,7 @@ class Adapter:
         Adapter(task='synth_color', model='wheel:smollm2-135m', layers='0-1', fingerprint='...')
     """
 
-    angles: Float[Tensor, "layer head angle"]
+    angles: Angles
     edit: Edit
     provenance: Mapping[str, object]
     gate: PromptGate | None = None
@@ -227,7 +226,7 @@ class Adapter:
         if self.has_other_weights(model):
             _warn_once(self.fingerprint, str(self.provenance.get("model", "other models")))
 
-    def _angles(self, strength: float) -> Float[Tensor, "layer head angle"]:
+    def _angles(self, strength: float) -> Angles:
         strength = require_number("strength", strength, "a finite number", math.isfinite)
         return self.angles if strength == 1 else self.scaled(strength).angles
 

@@ -12,7 +12,6 @@ from textwrap import shorten
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -22,6 +21,7 @@ from tarot._files.strict_json import parse_json, read_file
 from tarot.edit.gate import PromptGate
 from tarot.edit.metadata import validate_metadata, validate_provenance
 from tarot.edit.provenance import to_json_values
+from tarot.edit.rotation import Angles
 from tarot.errors import InvalidValueError, MissingFileError
 
 METADATA = "tarot.json"
@@ -35,7 +35,7 @@ LARGEST_FILE = 2**28  # bytes
 class AdapterContent(NamedTuple):
     """What a folder holds."""
 
-    angles: Float[Tensor, "layer head angle"]
+    angles: Angles
     edit: Mapping[str, Any]
     provenance: Mapping[str, object]
     gate: PromptGate | None = None
@@ -118,7 +118,7 @@ def _load_tensors(weights: bytes, folder: Path) -> Mapping[str, Tensor]:
         raise InvalidValueError(f"safetensors in {folder}/{WEIGHTS}", got, "tune again") from error
 
 
-def _read_angles(tensors: Mapping[str, Tensor], layers: int, folder: Path) -> Float[Tensor, "layer head angle"]:
+def _read_angles(tensors: Mapping[str, Tensor], layers: int, folder: Path) -> Angles:
     if "angles" not in tensors:
         raise InvalidValueError(f"angles in {folder}/{WEIGHTS}", f"{len(tensors)} other tensors", "tune again")
     angles = _check_numbers("angles", tensors["angles"], folder)

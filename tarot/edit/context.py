@@ -10,11 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tarot.edit.patch import Patch
-from tarot.edit.rotation import ROTARY, Rotation
+from tarot.edit.rotation import ROTARY, Angles, Rotation
 from tarot.edit.sites import Site, angle_mask, find_sites, n_layers
 from tarot.errors import InvalidValueError, ShapeMismatch, TarotError
 
-Angles = Float[Tensor, "site head angle"]
 SiteAngles = Float[Tensor, "head angle"]
 
 

@@ -20,6 +20,8 @@ from typing_extensions import override
 from tarot.arguments import Registry
 from tarot.errors import InvalidValueError, ShapeMismatch
 
+Angles = Float[Tensor, "layer head angle"]
+"""The angles of an edit, in radians; of a layer with several sites, or with no heads, a row is a site."""
 Turn = Callable[[Tensor], Tensor]
 
 

@@ -13,7 +13,7 @@ from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.evaluation.evaluate import check_tasks, evaluate
 from tarot.evaluation.results.comparison import SettingValue
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.black_box import is_black_box
+from tarot.objectives.kind import ObjectiveKind
 from tarot.objectives.text_generation import fork_torch_seed
 from tarot.search.config import UNTUNED_HINT, TaRotConfig
 
@@ -103,7 +103,7 @@ def tuning_samples(adapter: Adapter) -> list[Mapping[str, Any]]:
     """
     samples: Any = adapter.provenance.get("samples_drawn")
     if not samples or not all("id" in sample for sample in samples):
-        if is_black_box(config_of(adapter).objective):
+        if config_of(adapter).kind is ObjectiveKind.FUNCTION:
             raise TarotError("The adapter was tuned for a function of the model, not on labelled samples.", hint=_HINT)
         raise TarotError("The adapter does not record the samples that it was tuned on.", hint=_HINT)
     return list(samples)

@@ -52,7 +52,7 @@ from tarot.evaluation.written import write_outside
 from tarot.models.batch_size import parse_batch_size
 from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.rewards.registry import is_reward
+from tarot.objectives.kind import ObjectiveKind
 from tarot.objectives.tasks.documents import Doc, check_answers, document_key
 from tarot.objectives.tasks.shots import resolve_num_fewshot
 from tarot.objectives.tasks.task_loading import load_task
@@ -153,7 +153,7 @@ def compare(
     require_mapping("logged", logged)
     curves, trade_off = _read_curves(curves, trade_off)
     config, held_out = config_of(adapter), held_out_of(adapter)
-    if is_reward(config.objective):
+    if config.kind is ObjectiveKind.REWARD:
         raise TarotError(
             f"The adapter was tuned for the reward {config.objective!r}, and tarot.compare counts right answers.",
             hint="tarot.evaluation.compare_rewards.compare_rewards, or the command tarot compare, scores its texts",

@@ -26,10 +26,11 @@ from transformers import PreTrainedModel
 from tarot.arguments import Registry
 from tarot.edit.hooks import apply_rotation
 from tarot.edit.merge import merge_temporarily
-from tarot.edit.rotation import ROTARY, Rotation
+from tarot.edit.rotation import ROTARY, Angles, Rotation
 from tarot.edit.sites import Site
 from tarot.errors import InvalidValueError
 from tarot.models.scoring.scorer import Request, Scorer, out_of_memory
+from tarot.objectives.objective import Evaluation, Objective
 from tarot.objectives.rewards.fluency import Encode
 from tarot.objectives.tasks.samples import Sample
 
@@ -89,7 +90,7 @@ ANSWER_SCORES: Mapping[str, AnswerScore] = MappingProxyType(
 )
 
 
-class AnswerObjective:
+class AnswerObjective(Objective):
     """Score an edit by the answers to labelled samples.
 
     Args:
@@ -139,6 +140,7 @@ class AnswerObjective:
         self.samples = tuple(samples)
         self.encode = encode
         self.answer_score = ANSWER_SCORES[answer_score]
+        self.target_score = self.answer_score.target_score
         self.sites = tuple(sites)
         self.rotation = rotation
         self._golds: list[int] = []
@@ -159,20 +161,13 @@ class AnswerObjective:
             n_frozen_layers=min(site.layer for site in self.sites),
         )
 
-    @property
-    def target_score(self) -> float:
-        """Return the score at which the samples are fitted."""
-        return self.answer_score.target_score
-
-    def __call__(self, angles: Float[Tensor, "layer head angle"]) -> float:
+    def measure(self, angles: Angles) -> Evaluation:
         """Return the score of these angles (radians), in nats or a fraction, as the answer score has it."""
         # Merging costs one small product per site; hooks would cost a pass over every site's activations.
         with torch.no_grad(), merge_temporarily(self.model, angles, self.sites, self.rotation):
-            return float(self._weighted_sum(self.answer_score, self.scorer.log_probabilities()))
+            return Evaluation(float(self._weighted_sum(self.answer_score, self.scorer.log_probabilities())))
 
-    def value_and_grad(
-        self, angles: Float[Tensor, "layer head angle"]
-    ) -> tuple[float, Float[Tensor, "layer head angle"]]:
+    def value_and_grad(self, angles: Angles) -> tuple[float, Angles]:
         """Return the score of these angles (radians) and its gradient, per radian, from one forward and backward pass.
 
         A score that is not differentiable uses the gradient of the mean log-probability. If all samples together do
@@ -194,9 +189,7 @@ class AnswerObjective:
         """Return the score of the model as it stands, differentiable in the weights that require gradients."""
         return self._weighted_sum(self.answer_score, self._unfrozen_scorer.log_probabilities())
 
-    def _value_and_grad(
-        self, angles: Float[Tensor, "layer head angle"], scorer: Scorer, part: slice = ALL
-    ) -> tuple[float, Float[Tensor, "layer head angle"]]:
+    def _value_and_grad(self, angles: Angles, scorer: Scorer, part: slice = ALL) -> tuple[float, Angles]:
         """Return what part of the samples adds to the score and its gradient; `scorer` has their requests."""
         angles = angles.detach().to(self.model.device, copy=True).requires_grad_()
         with torch.enable_grad(), apply_rotation(self.model, angles, self.sites, self.rotation):

@@ -11,17 +11,16 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot.edit.adapter import Adapter, Edit
-from tarot.edit.rotation import Rotation
+from tarot.edit.rotation import Angles, Rotation
 from tarot.edit.sites import Site
 from tarot.errors import InvalidValueError, TarotError, UnknownName
+from tarot.objectives.objective import Evaluation, Objective
 
 BLACK_BOX = "model"
 
@@ -30,13 +29,6 @@ BLACK_BOX = "model"
 ModelFunction = Callable[[Any, PreTrainedTokenizerBase], float | tuple[float, float]]
 # (unedited model, adapter) -> a context that yields what answers for the edited model, such as an engine
 Serve = Callable[[PreTrainedModel, Adapter], AbstractContextManager[Any]]
-
-
-class MeasuredScore(NamedTuple):
-    """A score and its standard error, in the function's units; 0 if the function returns none."""
-
-    score: float
-    error: float
 
 
 def is_black_box(name: str) -> bool:
@@ -98,7 +90,7 @@ def merged(model: PreTrainedModel, adapter: Adapter) -> Iterator[PreTrainedModel
         yield model
 
 
-class BlackBoxObjective:
+class BlackBoxObjective(Objective):
     """Score an edit by a function of the edited model. It has no gradient.
 
     Args:
@@ -122,8 +114,6 @@ class BlackBoxObjective:
         0.0
     """
 
-    target_score = math.inf
-
     def __init__(
         self,
         model: PreTrainedModel,
@@ -143,11 +133,7 @@ class BlackBoxObjective:
         self.rotation = rotation
         self.serve = serve or merged
 
-    def __call__(self, angles: Float[Tensor, "layer head angle"]) -> float:
-        """Return the score of these angles (radians)."""
-        return self.measure(angles).score
-
-    def measure(self, angles: Float[Tensor, "layer head angle"]) -> MeasuredScore:
+    def measure(self, angles: Angles) -> Evaluation:
         """Measure the edit of these angles (radians); a score that is not finite is a failed trial.
 
         Raises:
@@ -162,7 +148,7 @@ class BlackBoxObjective:
                 raise TarotError(expected, f"{type(raised).__name__}: {raised}", hint) from raised
         score, error = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, 0.0)
         try:
-            measured = MeasuredScore(float(score), float(error))
+            measured = Evaluation(float(score), error=float(error))
         except (TypeError, ValueError) as wrong:
             expected = "a number, or a number and its standard error, from the objective"
             raise TarotError(expected, f"{type(returned).__name__}") from wrong

@@ -14,17 +14,16 @@ from functools import cached_property
 from statistics import fmean
 
 import torch
-from jaxtyping import Float
 from lm_eval.api.task import Task
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from tarot.edit.merge import merge_temporarily
-from tarot.edit.rotation import ROTARY, Rotation
+from tarot.edit.rotation import ROTARY, Angles, Rotation
 from tarot.edit.sites import Site
 from tarot.errors import InvalidValueError, TarotError
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.missing_numbers import BROKEN_MODEL_HINT, is_number
+from tarot.objectives.objective import Evaluation, Objective
 from tarot.objectives.rewards.fluency import NO_FLOOR, Fluency, FluencyFloor, make_fluency
 from tarot.objectives.rewards.registry import Reward, highest_reward, make_reward
 from tarot.objectives.rewards.text_scores import ScoredTexts, TextScores
@@ -34,7 +33,7 @@ from tarot.objectives.text_generation import TextGenerator
 ROUNDING = 1e-9  # of a mean of scores
 
 
-class GenerationObjective:
+class GenerationObjective(Objective):
     """Score an edit by the mean reward of what the edited model generates.
 
     An edit that loses more fluency than `floor` allows scores NaN, which a search treats as a failed trial.
@@ -82,11 +81,12 @@ class GenerationObjective:
         self.floor = floor
         self.seed = seed
 
-    def __call__(self, angles: Float[Tensor, "layer head angle"]) -> float:
+    def measure(self, angles: Angles) -> Evaluation:
         """Return the score of these angles (radians), in the reward's units; NaN if the edit is refused."""
-        return self.evaluate(angles).score
+        texts = self.evaluate(angles)
+        return Evaluation(texts.score, texts)
 
-    def evaluate(self, angles: Float[Tensor, "layer head angle"]) -> TextScores:
+    def evaluate(self, angles: Angles) -> TextScores:
         """Score the texts that the edit of these angles (radians) generates.
 
         The edit is refused if its fluency is below the floor, or if a text, its reward or its fluency is not a finite

@@ -20,7 +20,7 @@ from torch import Tensor
 from tarot._files.strict_json import Count, Number
 from tarot.edit.hooks import apply_rotation
 from tarot.edit.merge import merge_temporarily
-from tarot.edit.rotation import Rotation
+from tarot.edit.rotation import Angles, Rotation
 from tarot.edit.sites import Site
 from tarot.errors import InvalidValueError
 from tarot.models.generation.sampling import Sampler, Stops
@@ -34,8 +34,6 @@ N_DRAWS = 4  # texts of each prompt
 KL_WEIGHT = 0.02  # spreads of the reward for one nat of a text
 # Texts of one backward pass, which keeps every layer's activations, and their logits, of which it keeps several copies.
 PASS_TEXTS, PASS_LOGITS = 16, AUTO_PASS_LOGITS
-
-Angles = Float[Tensor, "layer head angle"]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tarot.edit.hooks import apply_rotation
-from tarot.edit.rotation import ROTARY, Rotation
+from tarot.edit.rotation import ROTARY, Angles, Rotation
 from tarot.edit.sites import Site
 from tarot.errors import InvalidValueError
 from tarot.models.scoring.scorer import Request, Scorer
@@ -122,8 +122,8 @@ class RetentionTerm:
         return torch.stack([values[i] for i in range(len(self.contexts))])
 
     def value_and_grad(
-        self, angles: Float[Tensor, "layer head angle"], sites: Sequence[Site], rotation: Rotation = ROTARY
-    ) -> tuple[float, Float[Tensor, "layer head angle"]]:
+        self, angles: Angles, sites: Sequence[Site], rotation: Rotation = ROTARY
+    ) -> tuple[float, Angles]:
         """Return the term of an edit, in nats a token, and its gradient, per radian.
 
         The backward pass follows each forward pass, so memory holds the activations of one pass only.

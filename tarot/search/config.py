@@ -18,10 +18,8 @@ from tarot.arguments import (
 from tarot.edit.rotation import ROTATIONS
 from tarot.edit.sites import SITE_KINDS
 from tarot.errors import InvalidValueError
-from tarot.objectives.answers import ANSWER_SCORES
-from tarot.objectives.black_box import check_black_box_name, is_black_box
+from tarot.objectives.kind import ObjectiveKind, check_objective_name
 from tarot.objectives.rewards.fluency import NO_FLOOR, FluencyFloor
-from tarot.objectives.rewards.registry import check_reward_name, is_reward
 from tarot.search.algorithms.registry import SEARCHES, require_trials_per_step
 from tarot.search.space import SPACES, require_bound
 
@@ -29,6 +27,11 @@ MAX_KL = 0.02  # nats a token, the limit of a search that can hold one; docs/how
 AUTO = "auto"
 UNTUNED_HINT = "tarot evaluate and tarot try take it, with --tasks"
 POLICY_GRADIENT = "policy-gradient"
+_DEFAULT_SEARCHES = {
+    ObjectiveKind.ANSWERS: "adam",
+    ObjectiveKind.REWARD: POLICY_GRADIENT,
+    ObjectiveKind.FUNCTION: "bo",
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,13 +100,9 @@ class TaRotConfig:
 
     def __post_init__(self) -> None:
         objective = require_text("objective", self.objective)
-        if is_black_box(objective):
-            check_black_box_name(objective)
-        elif is_reward(objective):
-            check_reward_name(objective)
-        else:
-            _name("objective", objective, ANSWER_SCORES)
-        search = _name("search", _default_search(objective) if self.search == "" else self.search, SEARCHES)
+        check_objective_name(objective)
+        default_search = _DEFAULT_SEARCHES[self.kind]
+        search = _name("search", default_search if self.search == "" else self.search, SEARCHES)
         retain = _names("retain", self.retain)
         values = {
             "task": require_text("task", self.task),
@@ -118,20 +117,27 @@ class TaRotConfig:
             "seed": require_seed(self.seed),
             "apply_chat_template": require_flag("apply_chat_template", self.apply_chat_template),
             "trials_per_step": require_trials_per_step(search, self.trials_per_step),
-            "fluency_floor": _fluency_floor(self.fluency_floor, objective),
-            "max_kl": _max_kl(self.max_kl, search, objective, retain),
+            "fluency_floor": _fluency_floor(self.fluency_floor, self.kind, objective),
+            "max_kl": _max_kl(self.max_kl, search, self.kind, retain),
             "retain": retain,
             "cross_validate": require_flag("cross_validate", self.cross_validate),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        unfit = is_black_box(objective) or (search == POLICY_GRADIENT) != is_reward(objective)
+        unfit = self.kind is ObjectiveKind.FUNCTION or (search == POLICY_GRADIENT) != (
+            self.kind is ObjectiveKind.REWARD
+        )
         if SEARCHES[search].follows_gradient and unfit:
-            hint = f"try {_default_search(objective)!r}"
+            hint = f"try {default_search!r}"
             raise InvalidValueError(f"the search {search!r} cannot follow a gradient of {objective!r}.", hint=hint)
-        if self.cross_validate and (objective not in ANSWER_SCORES or self.num_samples < 2):
+        if self.cross_validate and (self.kind is not ObjectiveKind.ANSWERS or self.num_samples < 2):
             got = f"{self.num_samples} for {objective!r}"
             raise InvalidValueError(f"cross_validate needs at least two samples with right answers, not {got}.")
+
+    @property
+    def kind(self) -> ObjectiveKind:
+        """What the objective scores."""
+        return ObjectiveKind.of(self.objective)
 
     @property
     def n_drawn(self) -> int:
@@ -140,7 +146,7 @@ class TaRotConfig:
         A policy gradient is scored on as many prompts again, which it does not follow. A function of the edited model
         gets none.
         """
-        if is_black_box(self.objective):
+        if self.kind is ObjectiveKind.FUNCTION:
             return 0
         return self.num_samples * (2 if self.search == POLICY_GRADIENT else 1)
 
@@ -156,8 +162,8 @@ class TaRotConfig:
             {'task': 'synth_implicatives', 'search': 'bo', 'bound': 0.5}
         """
         defaults = {field.name: field.default for field in fields(self)}
-        defaults |= {"search": _default_search(self.objective), "space": _default_space(self.search)}
-        defaults["max_kl"] = _max_kl(AUTO, self.search, self.objective, self.retain)
+        defaults |= {"search": _DEFAULT_SEARCHES[self.kind], "space": _default_space(self.search)}
+        defaults["max_kl"] = _max_kl(AUTO, self.search, self.kind, self.retain)
         return {name: value for name, value in vars(self).items() if value != defaults[name]}
 
     def to_dict(self) -> dict[str, Any]:
@@ -184,12 +190,6 @@ class TaRotConfig:
         return cls(**known)
 
 
-def _default_search(objective: str) -> str:
-    if is_black_box(objective):
-        return "bo"
-    return POLICY_GRADIENT if is_reward(objective) else "adam"
-
-
 def _default_space(search: str) -> str:
     return "head" if search == "bo" else "full"  # without a gradient, a Gaussian process needs few coordinates
 
@@ -209,10 +209,10 @@ def _names(kind: str, values: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _max_kl(value: object, search: str, objective: str, retain: tuple[str, ...]) -> float | None:
+def _max_kl(value: object, search: str, kind: ObjectiveKind, retain: tuple[str, ...]) -> float | None:
     can_hold = SEARCHES[search].holds_limit
     if value == AUTO:
-        value = MAX_KL if retain or (can_hold and not is_reward(objective)) else None
+        value = MAX_KL if retain or (can_hold and kind is not ObjectiveKind.REWARD) else None
     if value is None:
         if retain:
             raise InvalidValueError("retain needs a limit of divergence; leave max_kl out, or set it.")
@@ -246,8 +246,8 @@ def _layers(value: object) -> float | tuple[int, ...]:
     )
 
 
-def _fluency_floor(value: object, objective: str) -> str | None:
+def _fluency_floor(value: object, kind: ObjectiveKind, objective: str) -> str | None:
     text = None if value is None else require_text("fluency_floor", value)
-    if FluencyFloor.parse(text) != NO_FLOOR and not is_reward(objective):
+    if FluencyFloor.parse(text) != NO_FLOOR and kind is not ObjectiveKind.REWARD:
         raise InvalidValueError(f"a fluency floor needs a reward as objective, not {objective!r}.")
     return text

@@ -21,6 +21,7 @@ from typing_extensions import TypedDict
 
 from tarot._files.atomic import write_atomically
 from tarot._files.strict_json import Count, Number, parse_json, read_file, validate
+from tarot.edit.rotation import Angles
 from tarot.edit.sites import angle_mask
 from tarot.errors import TarotError
 from tarot.objectives.answers import AnswerObjective
@@ -28,7 +29,7 @@ from tarot.objectives.tasks.samples import Sample
 from tarot.search.callbacks import Callback
 from tarot.search.loop import run_search
 from tarot.search.problem import Problem
-from tarot.search.space import Angles, make_space
+from tarot.search.space import make_space
 
 CROSS_VALIDATION_FILE = "cross_validation.json"
 JUDGED_BY = "log_probability"  # of the right answer; counts of right answers among ten are too coarse

@@ -10,11 +10,10 @@ from tarot._files.lock import hold_lock
 from tarot._files.paths import check_writable
 from tarot.edit.adapter_folder import METADATA
 from tarot.errors import TarotError
-from tarot.objectives.black_box import MeasuredScore
+from tarot.objectives.objective import Evaluation
 from tarot.objectives.rewards.text_scores import TextScoreLog
 from tarot.search.algorithms.policy_gradient import DrawLog
 from tarot.search.algorithms.registry import SEARCHES
-from tarot.search.problem import Evaluation
 from tarot.search.trials import Trial, TrialLog, Trials
 
 TRIALS = "trials.jsonl"
@@ -41,11 +40,11 @@ class SearchLogs:
         """The trials that are logged."""
         return tuple(self.trials.trials) if self.trials else ()
 
-    def keep_texts(self, evaluation: Evaluation) -> MeasuredScore:
-        """Log the text scores of the next trial and return its score."""
+    def keep_texts(self, evaluation: Evaluation) -> tuple[float, float]:
+        """Log the text scores of the next trial; return its score and the standard error."""
         if self.texts and evaluation.texts:
             self.texts.add(len(self.logged_trials), evaluation.texts)
-        return MeasuredScore(evaluation.score, evaluation.error)
+        return evaluation.score, evaluation.error
 
 
 @contextmanager

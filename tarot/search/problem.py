@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tarot.edit.adapter import Edit
 from tarot.edit.rotation import ROTATIONS
@@ -13,13 +13,13 @@ from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.offline import quiet_loggers
 from tarot.objectives.answers import AnswerObjective
-from tarot.objectives.black_box import BlackBoxObjective, ModelFunction, Serve, is_black_box, resolve_function
-from tarot.objectives.generated import GenerationObjective, check_generates, make_generation_objective
+from tarot.objectives.black_box import BlackBoxObjective, ModelFunction, Serve, resolve_function
+from tarot.objectives.generated import check_generates, make_generation_objective
+from tarot.objectives.kind import ObjectiveKind
+from tarot.objectives.objective import Objective
 from tarot.objectives.policy import make_policy_objective
 from tarot.objectives.retained import check_retain
 from tarot.objectives.rewards.fluency import FluencyFloor
-from tarot.objectives.rewards.registry import is_reward
-from tarot.objectives.rewards.text_scores import TextScores
 from tarot.objectives.tasks.prompts import ChatTemplate, get_chat_template
 from tarot.objectives.tasks.samples import Sample, draw_samples
 from tarot.objectives.tasks.shots import resolve_num_fewshot
@@ -27,21 +27,7 @@ from tarot.objectives.tasks.task_loading import load_task
 from tarot.objectives.tasks.tuning_split import find_tuning_documents
 from tarot.search.algorithms.policy_gradient import PolicySteps
 from tarot.search.config import POLICY_GRADIENT, TaRotConfig
-from tarot.search.space import Angles, Space, make_space
-
-
-class Evaluation(NamedTuple):
-    """The score of one edit.
-
-    Attributes:
-        score: higher is better; NaN if the edit is refused.
-        texts: what the generated texts scored; None for objectives without texts.
-        error: standard error of the score; 0 if it is exact.
-    """
-
-    score: float
-    texts: TextScores | None
-    error: float = 0.0
+from tarot.search.space import Space, make_space
 
 
 @dataclass(frozen=True)
@@ -59,7 +45,7 @@ class Problem:
 
     config: TaRotConfig
     samples: list[Sample]
-    objective: AnswerObjective | GenerationObjective | BlackBoxObjective
+    objective: Objective
     template: ChatTemplate | None
     prompt_notes: Mapping[str, Any]
     policy: PolicySteps | None = None
@@ -99,8 +85,8 @@ class Problem:
         task = load_task(config.task, include_path)
         config = replace(config, num_fewshot=resolve_num_fewshot(task, config.num_fewshot))
         template = get_chat_template(lm, config.apply_chat_template)
-        if is_black_box(config.objective):
-            rotation = ROTATIONS[config.rotation]
+        rotation = ROTATIONS[config.rotation]
+        if config.kind is ObjectiveKind.FUNCTION:
             black_box = BlackBoxObjective(
                 loaded.model,
                 loaded.tokenizer,
@@ -119,37 +105,24 @@ class Problem:
             "rows_left_out": {"evaluated": documents.evaluated, "repeated": documents.repeated},
             **({"description": SYSTEM_MOVED} if lm.chat_renderer.system_moved else {}),
         }
-        common: dict[str, Any] = {"sites": sites, "rotation": ROTATIONS[config.rotation], "batch_size": batch_size}
-        objective: AnswerObjective | GenerationObjective
-        if is_reward(config.objective):
-            floor = FluencyFloor.parse(config.fluency_floor)
-            followed = samples[: config.num_samples]
-            checked = samples[config.num_samples :] or followed
-            objective = make_generation_objective(
-                lm, task, checked, config.objective, floor=floor, seed=config.seed, **common
-            )
-            if config.search == POLICY_GRADIENT:
-                policy = make_policy_objective(lm, task, followed, objective.reward, **common)
-                steps = PolicySteps(policy, objective, floor, config.seed)
-                return cls(config, samples, objective, template, prompt_notes, steps)
-        else:
-            objective = AnswerObjective(loaded.model, samples, lm.encode, answer_score=config.objective, **common)
-        return cls(config, samples, objective, template, prompt_notes)
+        common: dict[str, Any] = {"sites": sites, "rotation": rotation, "batch_size": batch_size}
+        if config.kind is ObjectiveKind.ANSWERS:
+            answers = AnswerObjective(loaded.model, samples, lm.encode, answer_score=config.objective, **common)
+            return cls(config, samples, answers, template, prompt_notes)
+        floor = FluencyFloor.parse(config.fluency_floor)
+        followed = samples[: config.num_samples]
+        checked = samples[config.num_samples :] or followed
+        texts = make_generation_objective(lm, task, checked, config.objective, floor=floor, seed=config.seed, **common)
+        steps = None
+        if config.search == POLICY_GRADIENT:
+            policy = make_policy_objective(lm, task, followed, texts.reward, **common)
+            steps = PolicySteps(policy, texts, floor, config.seed)
+        return cls(config, samples, texts, template, prompt_notes, steps)
 
     def make_space(self) -> Space:
         """Return the search space of the configuration."""
         mask = angle_mask(self.objective.sites, self.objective.rotation.n_angles)
         return make_space(self.config.space, mask, self.config.bound)
-
-    def evaluate(self, angles: Angles) -> Evaluation:
-        """Score an edit with these angles, in radians."""
-        if isinstance(self.objective, AnswerObjective):
-            return Evaluation(self.objective(angles), None)
-        if isinstance(self.objective, BlackBoxObjective):
-            score, error = self.objective.measure(angles)
-            return Evaluation(score, None, error)
-        texts = self.objective.evaluate(angles)
-        return Evaluation(texts.score, texts)
 
 
 def check_samples(config: TaRotConfig, include_path: str | Path | None = None) -> None:
@@ -164,9 +137,9 @@ def check_samples(config: TaRotConfig, include_path: str | Path | None = None) -
     """
     task = load_task(config.task, include_path)
     check_retain(config.retain, config.task, include_path)
-    if is_black_box(config.objective):
+    if config.kind is ObjectiveKind.FUNCTION:
         return
-    if is_reward(config.objective):
+    if config.kind is ObjectiveKind.REWARD:
         check_generates(task, config.objective)
     with quiet_loggers("tarot"):  # tune logs the same notes again
         draw_samples(task, config.n_drawn, num_fewshot=config.num_fewshot, seed=config.seed)

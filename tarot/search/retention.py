@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from tarot.edit.hooks import apply_rotation
+from tarot.edit.rotation import Angles
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.scoring.scorer import Request
@@ -17,7 +18,7 @@ from tarot.search.algorithms.base import Point
 from tarot.search.divergence_log import DivergenceLog, RetentionNotes
 from tarot.search.kl_limit import PARTS
 from tarot.search.problem import Problem
-from tarot.search.space import Angles, Space
+from tarot.search.space import Space
 
 LEAST_SHARE = 2  # contexts of a source in a part: one text alone says little
 

@@ -16,10 +16,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tarot.arguments import Registry, require_number
+from tarot.edit.rotation import Angles
 from tarot.errors import ShapeMismatch, TarotError
 
 AngleMask = Bool[Tensor, "layer head angle"]
-Angles = Float[Tensor, "layer head angle"]
 
 
 class Coordinates(NamedTuple):

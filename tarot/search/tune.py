@@ -17,14 +17,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tarot._files.recipe_file import write_recipe
 from tarot.arguments import require_flag, require_function, require_path
 from tarot.edit.adapter import Adapter, Edit
+from tarot.edit.rotation import Angles
 from tarot.errors import InvalidValueError, TarotError
 from tarot.models.batch_size import parse_batch_size
 from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.loaded_model import LoadedModel
-from tarot.objectives.answers import AnswerObjective
-from tarot.objectives.black_box import BLACK_BOX, ModelFunction, Serve, is_black_box, resolve_function
+from tarot.objectives.black_box import ModelFunction, Serve, resolve_function
+from tarot.objectives.kind import ObjectiveKind, check_objective
+from tarot.objectives.objective import Evaluation
 from tarot.objectives.retained import retained_digest
-from tarot.objectives.rewards.registry import check_reward, is_reward
 from tarot.search.algorithms.registry import SEARCHES, require_budget
 from tarot.search.callbacks import Callback, notify_callbacks
 from tarot.search.config import TaRotConfig
@@ -34,10 +35,10 @@ from tarot.search.folder import RECIPE, SearchLogs, check_free, open_logs
 from tarot.search.kl_limit import Choice
 from tarot.search.loop import SearchResult, run_search
 from tarot.search.pick import check_pick, pick_trial
-from tarot.search.problem import Evaluation, Problem
+from tarot.search.problem import Problem
 from tarot.search.provenance import read_other_seconds, search_provenance, search_settings, trial_seconds
 from tarot.search.retention import Retention, RetentionLimit, retained_contexts
-from tarot.search.space import Angles, Space
+from tarot.search.space import Space
 from tarot.search.trials import Trial
 
 ScoreBatch = Callable[[Sequence[Angles]], Iterable[Evaluation]]
@@ -124,7 +125,7 @@ def tune(
         retained = retained_digest(sources)
     settings = search_settings(loaded, problem.config, problem.samples, retained)
     with (
-        open_logs(folder, settings, resume=resume, with_texts=is_reward(config.objective)) as logs,
+        open_logs(folder, settings, resume=resume, with_texts=config.kind is ObjectiveKind.REWARD) as logs,
         notify_callbacks(
             callbacks, problem.config, model=loaded.reference, budget=budget, resumed=logs.logged_trials
         ) as finish,
@@ -182,10 +183,7 @@ def check_request(
         check_free(output_dir, resume=resume)
     elif resume:
         raise InvalidValueError("resume needs an output_dir to resume from.")
-    if is_reward(config.objective):
-        check_reward(config.objective)
-    if is_black_box(config.objective) and config.objective != BLACK_BOX:
-        resolve_function(config.objective, None)
+    check_objective(config.objective)
     if budget is not None:
         require_budget(config.search, budget)
 
@@ -204,7 +202,7 @@ def _check_callbacks(callbacks: object) -> list[Callback]:
 
 def _check_function(config: TaRotConfig, objective: ModelFunction | None, serve: Serve | None) -> None:
     """Raise TarotError unless a function of the edited model is given exactly where the configuration asks for one."""
-    if is_black_box(config.objective):
+    if config.kind is ObjectiveKind.FUNCTION:
         resolve_function(config.objective, objective)
     elif objective or serve:
         raise InvalidValueError(
@@ -230,7 +228,7 @@ def _search(
             callback.on_trial(trial, result)
 
     def evaluate(x: Tensor) -> float | tuple[float, float]:
-        evaluation = problem.evaluate(_angles(space, x))
+        evaluation = objective.measure(_angles(space, x))
         # A search that follows the gradient scores points here that are no trials: shrunk ones.
         return evaluation.score if problem.policy else logs.keep_texts(evaluation)
 
@@ -271,7 +269,7 @@ def _write_recipe(
         "max_kl": "none" if config.max_kl is None else config.max_kl,
         "pick": pick,
     }
-    if is_reward(config.objective):  # as an option, --objective MODULE:FUNCTION is a function of the edited model
+    if config.kind is ObjectiveKind.REWARD:  # as an option, --objective MODULE:FUNCTION is a function of the model
         settings["reward"] = settings.pop("objective")
     stopped = f", which was interrupted before its budget of {budget}" * interrupted
     write_recipe(path, settings, f"tarot tune {path.name} --output-path NEW repeats this search{stopped}.")
@@ -281,18 +279,17 @@ def _make_value_and_grad(
     problem: Problem, space: Space, logs: SearchLogs
 ) -> Callable[[Tensor], tuple[float, Tensor]] | None:
     """Return the function that a search which follows the gradient calls once for each trial; None if there is none."""
-    objective, policy = problem.objective, problem.policy
+    policy, gradient = problem.policy, problem.objective.value_and_grad
     if policy:
         indices = count(len(logs.logged_trials))
 
         def step(angles: Angles) -> tuple[float, Angles]:
             texts, gradient = policy(next(indices), angles, logs.draws)
-            return logs.keep_texts(Evaluation(texts.score, texts)).score, gradient
+            score, _ = logs.keep_texts(Evaluation(texts.score, texts))
+            return score, gradient
 
         return lambda x: space.value_and_grad(x, step)
-    if isinstance(objective, AnswerObjective):
-        return lambda x: space.value_and_grad(x, objective.value_and_grad)
-    return None
+    return (lambda x: space.value_and_grad(x, gradient)) if gradient else None
 
 
 def _angles(space: Space, x: Tensor) -> Angles:

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from tarot.edit.rotation import Angles
 from tarot.errors import TarotError
 from tarot.evaluation.ray.cluster import Cluster, Resources
 from tarot.models.load import load_model
+from tarot.objectives.objective import Evaluation
 from tarot.search.config import TaRotConfig
-from tarot.search.problem import Angles, Evaluation, Problem
+from tarot.search.problem import Problem
 
 
 class RayScorer(Cluster):
@@ -66,7 +68,7 @@ class RayScorer(Cluster):
 
 
 def _score(resources: Resources, problem: tuple[Any, ...], angles: np.ndarray) -> Evaluation:
-    return _load_problem(resources, *problem).evaluate(torch.from_numpy(angles))
+    return _load_problem(resources, *problem).objective.measure(torch.from_numpy(angles))
 
 
 @lru_cache(maxsize=1)

@@ -21,6 +21,7 @@ import torch
 
 from tarot._files.atomic import write_atomically
 from tarot._files.strict_json import Count, parse_json, read_file, validate
+from tarot.edit.rotation import Angles
 from tarot.errors import FileAccessError, InvalidValueError
 from tarot.objectives.generated import GenerationObjective
 from tarot.objectives.policy import N_DRAWS, Draw, DrawSet, PolicyObjective
@@ -29,7 +30,6 @@ from tarot.objectives.rewards.fluency import FluencyFloor
 from tarot.objectives.rewards.text_scores import TextScores
 from tarot.search.algorithms.adam import Adam
 from tarot.search.algorithms.points import stable_seed
-from tarot.search.space import Angles
 
 # An evaluation generates and scores one text for each sample. A trial does so once for its score, and for each of the
 # `N_DRAWS` texts a sample that its gradient follows; the gradient's passes over such a text count for three more.
