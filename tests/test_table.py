@@ -11,6 +11,7 @@ from tarot.evaluation.results.html_table import comparison_to_html
 from tarot.evaluation.results.metrics import METRICS
 from tarot.evaluation.results.notes import EACH_ALONE, arm_notes
 from tarot.evaluation.results.scored_comparison import group_by_setting, mean_gain, score_comparisons
+from tarot.evaluation.statistics.formatting import with_interval
 from tarot.evaluation.statistics.gains import accuracy_gain, f1_gain, weighted_f1
 from tarot.evaluation.statistics.seeds import mean_over_seeds
 from tarot.evaluation.statistics.significance import holm
@@ -23,7 +24,6 @@ from tarot.report.table import (
     arm_rows,
     other_arm_rows,
     summary_rows,
-    with_interval,
 )
 
 

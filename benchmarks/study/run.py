@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ from tarot.objectives.tasks.task_loading import load_task
 from tarot.search.algorithms.registry import SEARCHES
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_curve
-from tarot.search.provenance import LIBRARIES
+from tarot.search.provenance import library_versions
 
 HERE = Path(__file__).parent
 FORMAT = 1
@@ -133,7 +132,7 @@ def measure_cell(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> Re
         "gold": gold,
         "greedy": arm.greedy,
         "predicted": arm.predicted,
-        "versions": {library: version(library) for library in LIBRARIES},
+        "versions": library_versions(),
     }
 
 

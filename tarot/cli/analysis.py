@@ -152,12 +152,13 @@ def _split_strengths(text: str) -> list[float]:
 
 
 def _print_effects(measured: "SideEffects") -> None:
-    from tarot.report.table import NONE, with_interval
+    from tarot.evaluation.statistics.formatting import fraction, with_interval
+    from tarot.report.table import NONE
 
     for name, changes in measured.changes.items():
         header = ("task", "documents", "base", "edited", "change, 95% CI")
         rows = [
-            (task, str(change.gain.n), f"{change.base:.3f}", f"{change.edited:.3f}", with_interval(change.gain))
+            (task, str(change.gain.n), fraction(change.base), fraction(change.edited), with_interval(change.gain))
             for task, change in changes.items()
         ]
         print_table(header, rows, f"{name}: other tasks, zero-shot")
@@ -166,9 +167,9 @@ def _print_effects(measured: "SideEffects") -> None:
         points = [
             (
                 f"{point.strength:g}",
-                f"{point.change.edited:.3f}" if point.change else NONE,
+                fraction(point.change.edited) if point.change else NONE,
                 with_interval(point.change.gain) if point.change else NONE,
-                f"{point.drift.kl.value:.4f} [{point.drift.kl.low:.4f}, {point.drift.kl.high:.4f}]",
+                with_interval(point.drift.kl, "{:.4f}".format),
                 f"{point.drift.perplexity:.2f}",
             )
             for point in measured.curves[name]

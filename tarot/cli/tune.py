@@ -346,7 +346,8 @@ def _print_retention(adapter: "Adapter", max_kl: float, pick: int | float | None
     allowed = f"of trial {pick}, which was picked" if isinstance(pick, int) else allowed
     out.print(f"KL(base || edited) on retained prompts: {retention['kl']:.4f} nats a token, {allowed}")
     if held_out := retention.get("held_out"):
-        out.print(
-            f"on {held_out['tokens']} tokens of held-out text: {held_out['kl']:.4f} [{held_out['low']:.4f}, "
-            f"{held_out['high']:.4f}]; perplexity x{held_out['perplexity_ratio']:.3f}"
-        )
+        from tarot.evaluation.statistics.formatting import interval
+
+        kl = f"{held_out['kl']:.4f} {interval(held_out['low'], held_out['high'], '{:.4f}'.format)}"
+        perplexity = f"perplexity x{held_out['perplexity_ratio']:.3f}"
+        out.print(f"on {held_out['tokens']} tokens of held-out text: {kl}; {perplexity}")

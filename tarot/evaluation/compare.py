@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import islice
 from operator import eq
 from pathlib import Path
@@ -56,7 +55,7 @@ from tarot.objectives.kind import ObjectiveKind
 from tarot.objectives.tasks.documents import Doc, check_answers, document_key
 from tarot.objectives.tasks.shots import resolve_num_fewshot
 from tarot.objectives.tasks.task_loading import load_task
-from tarot.search.provenance import LIBRARIES
+from tarot.search.provenance import library_versions
 
 
 class TimedDocuments(NamedTuple):
@@ -254,7 +253,7 @@ def compare(
         layers=adapter.edit.layers,
         head_angles=tuple(tuple(round(float(a), 6) for a in row) for row in adapter.angles.square().mean(-1).sqrt()),
         curves=curves,
-        versions={name: version(name) for name in LIBRARIES},
+        versions=library_versions(),
         choices=choice_texts(task, edited_documents),
         date=datetime.now(UTC).date().isoformat(),
         machine=describe_machine(loaded.model.device),

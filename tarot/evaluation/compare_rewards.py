@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 from tarot.edit.adapter import Adapter
@@ -23,7 +22,7 @@ from tarot.objectives.rewards.registry import check_reward, is_reward, refuse_un
 from tarot.objectives.rewards.text_scores import TextScores
 from tarot.objectives.tasks.task_loading import load_task
 from tarot.search.pareto import pareto_front
-from tarot.search.provenance import LIBRARIES
+from tarot.search.provenance import library_versions
 
 
 def compare_rewards(
@@ -93,7 +92,7 @@ def compare_rewards(
         front=tuple(pareto_front(outcomes or {})),
         command=repeat_command(loaded, adapter, limit=limit, include_path=include_path, reward=reward),
         not_repeated=not_repeated(adapter),
-        versions={name: version(name) for name in LIBRARIES},
+        versions=library_versions(),
         date=datetime.now(UTC).date().isoformat(),
         machine=describe_machine(loaded.model.device),
         held_out=held_out,

@@ -32,6 +32,7 @@ from tarot.objectives.tasks.prompts import get_chat_template
 from tarot.objectives.tasks.shots import ShotPool, resolve_num_fewshot
 from tarot.objectives.tasks.task_loading import load_tasks
 from tarot.objectives.tasks.tuning_split import check_disjoint
+from tarot.search.provenance import library_versions
 
 RENDERED_FIRST = 10
 """Documents of a task whose prompts are rendered to check them, before a model is loaded."""
@@ -193,7 +194,7 @@ def evaluate(
         "apply_chat_template": get_chat_template(lm, apply_chat_template) is not None,
         "fewshot_seed": DEFAULT_OTHER_SEED,
     }
-    results["versions_of"] = {name: version(name) for name in ("tarot-lm", "lm-eval", "transformers", "torch")}
+    results["versions_of"] = library_versions()
     return results
 
 

@@ -7,6 +7,7 @@ from tarot.errors import printable
 from tarot.evaluation.results.comparison import FEW_SHOT, HEADLINE, Comparison
 from tarot.evaluation.results.metrics import METRICS
 from tarot.evaluation.results.scored_comparison import named_arms, score_comparisons
+from tarot.evaluation.statistics.formatting import fraction, interval, signed
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.seeds import MeanGain
 from tarot.pytest_plugin.gain import Gains, TarotGain
@@ -35,7 +36,11 @@ def explain(comparison: Comparison) -> str:
 
 def _arm_table(comparison: Comparison) -> list[str]:
     rows = [
-        (name, str(arms[0].labels), *(f"{metric.mean_score(comparison.gold, arms):.3f}" for metric in METRICS.values()))
+        (
+            name,
+            str(arms[0].labels),
+            *(fraction(metric.mean_score(comparison.gold, arms)) for metric in METRICS.values()),
+        )
         for name, arms in named_arms(comparison).items()
     ]
     return [*chain(*aligned([("arm", "labels", *METRICS), *rows]))]
@@ -48,8 +53,7 @@ def _gain_table(gains: TarotGain) -> list[str]:
         for metric in ("f1", "accuracy", "greedy_f1", "greedy_accuracy"):
             gain: Gain | MeanGain = getattr(over, metric)
             test = (f"{gain.p:.3f}", str(gain.gained), str(gain.lost)) if isinstance(gain, Gain) else ("", "", "")
-            interval = f"[{gain.low:+.3f}, {gain.high:+.3f}]"
-            rows.append((over.before, metric, f"{gain.value:+.3f}", interval, *test))
+            rows.append((over.before, metric, signed(gain.value), interval(gain.low, gain.high), *test))
     return [*chain(*aligned(rows))]
 
 

@@ -15,11 +15,12 @@ from tarot.evaluation.results.comparison import EDITED, FEW_SHOT, OUTSIDE, Compa
 from tarot.evaluation.results.metrics import METRICS
 from tarot.evaluation.results.reward_comparison import RewardComparison
 from tarot.evaluation.results.scored_comparison import ScoredComparison, mean_gain
+from tarot.evaluation.statistics.formatting import fraction, interval, p_value, signed
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.means import Difference
 from tarot.evaluation.statistics.seeds import MeanGain
 from tarot.report.side_effect_words import Costs, costs_of
-from tarot.report.table import fraction, mean_score, p_value, signed
+from tarot.report.table import mean_score
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def _describe_held_out(measured: Sequence[HeldOut]) -> str:
     """Say what edits change on text that they were not tuned on; ranges for several."""
     if len(measured) == 1:
         (only,) = measured
-        kl = f"{only.kl:.3f} nats a token [{only.low:.3f}, {only.high:.3f}]"
+        kl = f"{only.kl:.3f} nats a token {interval(only.low, only.high, fraction)}"
         ratio = f"{only.perplexity_ratio:.3f}"
         return f"On text that it was not tuned on, it changes the model by KL {kl}, perplexity x{ratio}."
     kl, ratio = (

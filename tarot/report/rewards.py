@@ -7,13 +7,14 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from tarot.evaluation.results.reward_comparison import RewardComparison
+from tarot.evaluation.statistics.formatting import fraction, p_value, signed, with_interval
 from tarot.evaluation.statistics.means import Difference, Mean, jackknife, mean_intervals
 from tarot.objectives.rewards.text_metrics import distinct, distinct_without, repetition
 from tarot.objectives.rewards.text_scores import ScoredTexts, TextScores
 from tarot.report.document_table import MOST_DOCUMENTS, DocumentTable
 from tarot.report.figures.comparison import reward_against_fluency
 from tarot.report.sections import provenance
-from tarot.report.table import NONE, p_value, signed, with_interval
+from tarot.report.table import NONE
 
 REWARD_HEADER = ("arm", "reward", "gain", "p", "fluency", "change", "distinct", "repeats")
 FRONT_HEADER = ("trial", "reward", "fluency", "distinct-2", "repetition")
@@ -173,8 +174,5 @@ def _means(arm: ScoredTexts) -> ArmScores:
 def _arm_rows(scores: Mapping[str, ArmScores], n: int) -> Iterator[tuple[str, ...]]:
     """Yield both arms and their paired differences, in the order of TEXTS_HEADER."""
     for name, arm in scores.items():
-        texts = (
-            with_interval(score) if name == DIFFERENCE else f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
-            for score in arm
-        )
-        yield name, *texts, f"{n:,}"
+        form = signed if name == DIFFERENCE else fraction
+        yield name, *(with_interval(score, form) for score in arm), f"{n:,}"

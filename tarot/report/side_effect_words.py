@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tarot._files.strict_json import read_file
 from tarot.errors import TarotError
-from tarot.report.table import signed
+from tarot.evaluation.statistics.formatting import interval, signed
 
 LARGEST_TABLE = 2**24
 """Bytes of a table that are read."""
@@ -125,9 +125,8 @@ def _tasks(rows: Rows) -> str:
     text = f"of {len(rows)} other tasks, the score fell in {len(fell)} and rose in {rose} (95% intervals without zero)"
     if fell:
         worst = fell[0]
-        low, high = signed(float(worst["low"])), signed(float(worst["high"]))
-        text += f"; most in {worst['task']}: {signed(float(worst['change']))} "
-        text += f"[{low}, {high}]"
+        change = f"{signed(float(worst['change']))} {interval(float(worst['low']), float(worst['high']))}"
+        text += f"; most in {worst['task']}: {change}"
     if lost := {row["task"]: row["without_number"].split() for row in rows if row.get("without_number")}:
         named = "; ".join(f"{len(each)} of {task} (rows {', '.join(each)})" for task, each in lost.items())
         text += f"; answers without a number, which count as wrong: {named}"

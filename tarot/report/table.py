@@ -16,8 +16,7 @@ from tarot.evaluation.results.scored_comparison import (
     mean_gain,
     score_comparisons,
 )
-from tarot.evaluation.statistics.gains import Gain
-from tarot.evaluation.statistics.means import Difference, Mean
+from tarot.evaluation.statistics.formatting import fraction, p_value, with_interval
 from tarot.evaluation.statistics.seeds import MeanGain
 from tarot.evaluation.statistics.significance import holm
 
@@ -239,27 +238,6 @@ def _labels(scored_comparisons: Sequence[ScoredComparison]) -> str:
         }
         columns.append(f"{min(counts)}-{max(counts)}" if len(counts) > 1 else str(*counts) or NONE)
     return "/".join(columns)
-
-
-def fraction(value: float) -> str:
-    """Format a fraction with three digits."""
-    return f"{value:.3f}"
-
-
-def signed(value: float) -> str:
-    """Format a difference with its sign and three digits; a rounded zero has no sign."""
-    text = f"{value:+.3f}"
-    return "0.000" if float(text) == 0 else text
-
-
-def with_interval(gain: Gain | MeanGain | Difference | Mean) -> str:
-    """Format a difference with its interval."""
-    return f"{signed(gain.value)} [{signed(gain.low)}, {signed(gain.high)}]"
-
-
-def p_value(p: float) -> str:
-    """Format a p-value with three digits."""
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def duration(seconds: float) -> str:

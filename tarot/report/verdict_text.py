@@ -6,8 +6,8 @@ from textwrap import shorten, wrap
 from tarot.errors import printable
 from tarot.evaluation.regression.verdict import Verdict
 from tarot.evaluation.results.metrics import describe_metrics
+from tarot.evaluation.statistics.formatting import fraction, interval, p_value, signed
 from tarot.report.columns import aligned
-from tarot.report.table import fraction, p_value, signed
 
 HEADER = ("edited arm", "then", "now", "change", "95% CI", "p", "lost", "gained")
 SHOWN_DOCUMENTS = 3
@@ -53,7 +53,7 @@ def score_rows(verdict: Verdict) -> list[tuple[str, ...]]:
             fraction(change.then),
             fraction(change.now),
             signed(change.gain.value),
-            f"[{signed(change.gain.low)}, {signed(change.gain.high)}]",
+            interval(change.gain.low, change.gain.high),
             p_value(change.gain.p),
             str(change.gain.lost),
             str(change.gain.gained),

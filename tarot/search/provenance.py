@@ -26,13 +26,13 @@ LIBRARIES = ("torch", "transformers", "lm-eval", "botorch", "tarot-lm")
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that decide the numbers.
+    """Return the versions of the libraries that decide the numbers.
 
     Example:
         >>> sorted(library_versions())
-        ['botorch', 'lm-eval', 'python', 'tarot-lm', 'torch', 'transformers']
+        ['botorch', 'lm-eval', 'tarot-lm', 'torch', 'transformers']
     """
-    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+    return {name: version(name) for name in LIBRARIES}
 
 
 def search_settings(
@@ -104,7 +104,7 @@ def search_provenance(
             "other": round(other_seconds, 3),
         },
         "samples_drawn": [{"id": s.id, "key": s.key, "num_fewshot": s.num_fewshot} for s in problem.samples],
-        "versions": library_versions(),
+        "versions": {"python": platform.python_version(), **library_versions()},
     }
 
 

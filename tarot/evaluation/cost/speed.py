@@ -12,11 +12,10 @@ BUSY_NOTE = "The machine was busy while this was measured, so the seconds say li
 
 
 class RelativeTime(NamedTuple):
-    """A time in units of the reference workload, by its fastest run, and the range over all of its runs."""
+    """A time in units of the reference workload: by its fastest run, and the lower value by its slowest."""
 
     value: float
     low: float
-    high: float
 
 
 def is_busy(comparison: Comparison) -> bool:
@@ -34,7 +33,7 @@ def relative_time(comparison: Comparison, seconds: float) -> RelativeTime:
     """
     times = comparison.reference_times or (comparison.reference_seconds,)
     fastest, slowest = max(min(times), 1e-6), max(*times, 1e-6)
-    return RelativeTime(seconds / fastest, seconds / slowest, seconds / fastest)
+    return RelativeTime(seconds / fastest, seconds / slowest)
 
 
 def describe_time(comparison: Comparison) -> str:
@@ -43,7 +42,7 @@ def describe_time(comparison: Comparison) -> str:
         return f"{comparison.seconds:,.1f} s; the machine's speed was not recorded"
     if is_busy(comparison):
         return f"{comparison.seconds:,.1f} s on a busy machine ({_spread(comparison)}), which says little about speed"
-    value, low, _ = relative_time(comparison, comparison.seconds)
+    value, low = relative_time(comparison, comparison.seconds)
     return f"{comparison.seconds:,.1f} s, {value:.3g} times the reference workload ({low:.3g} by its slowest run)"
 
 
@@ -55,7 +54,7 @@ def describe_speed_change(then: Comparison, now: Comparison) -> str:
         if is_busy(comparison):
             return f"times are not compared: the machine was busy {when} ({_spread(comparison)})"
     before, after = (relative_time(each, max(each.arm(EDITED).seconds, 1e-3)) for each in (then, now))
-    low, high = after.low / before.high, after.high / before.low
+    low, high = after.low / before.value, after.value / before.low
     ratio = after.value / before.value
     return f"the edited arm takes {ratio:.2f} times as long as then, {low:.2f} to {high:.2f} by the reference workload"
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import platform
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -127,7 +128,7 @@ def entry_name(loaded: LoadedModel, config: TaRotConfig, budget: int, include_pa
         **search_settings(loaded, config, samples, retained),
         "budget": budget,
         "tokens": [loaded.tokenizer.encode(text) for sample in samples for text in sample.pairs[sample.gold]],
-        "versions": library_versions(),
+        "versions": {"python": platform.python_version(), **library_versions()},
     }
     digest = hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()[:16]
     readable = re.sub(

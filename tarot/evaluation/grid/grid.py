@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -205,11 +204,11 @@ def _add(output: Path, save: "Callable[[Sequence[Comparison], Path], None]", *co
 
 def request_digest(request: CellRequest) -> str:
     """Return a digest of everything that decides a comparison and is known before it runs."""
-    from tarot.search.provenance import LIBRARIES
+    from tarot.search.provenance import library_versions
 
     places = (request.model, request.include_path, os.environ.get("TAROT_DATA"), *request.retain)
     stamps = [_file_stamps(Path(place).expanduser()) for place in places if place]
-    versions = [version(name) for name in LIBRARIES]
+    versions = list(library_versions().values())
     prompts = RETAINED_PROMPTS.read_text(encoding="utf-8")
     # The configuration has the values that defaults stand for.
     decisive = [asdict(request), request.config().to_dict(), stamps, versions, prompts]

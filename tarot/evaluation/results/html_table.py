@@ -6,8 +6,7 @@ from tarot.evaluation.results.comparison import HEADLINE, Comparison
 from tarot.evaluation.results.metrics import METRICS
 from tarot.evaluation.results.notes import arm_notes, missing_number_notes
 from tarot.evaluation.results.scored_comparison import score_comparisons
-from tarot.evaluation.statistics.gains import Gain
-from tarot.evaluation.statistics.seeds import MeanGain
+from tarot.evaluation.statistics.formatting import fraction, with_interval
 
 COLUMNS = ("arm", "score", "gain over base, 95% CI", "edited minus it, 95% CI")
 
@@ -28,14 +27,10 @@ def comparison_to_html(comparison: Comparison) -> str:
     rows = []
     for name, score in scored.scores.items():
         gains = (scored.gains.get(name), scored.edited_over.get(name))
-        rows.append(_row("td", [name, f"{score:.3f}", *map(_with_interval, gains)]))
+        rows.append(_row("td", [name, fraction(score), *(with_interval(gain) if gain else "" for gain in gains)]))
     title = f"{comparison.id}: {METRICS[HEADLINE].title}, {len(comparison.keys):,} documents"
     notes = "".join(f"<p>{escape(note)}</p>" for note in [*arm_notes(comparison), *missing_number_notes(comparison)])
     return f"<table><caption>{escape(title)}</caption>{_row('th', COLUMNS)}{''.join(rows)}</table>{notes}"
-
-
-def _with_interval(gain: Gain | MeanGain | None) -> str:
-    return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]" if gain else ""
 
 
 def _row(tag: str, texts: tuple[str, ...] | list[str]) -> str:

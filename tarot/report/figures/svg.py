@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from tarot._files.atomic import write_atomically
 from tarot.errors import printable
+from tarot.evaluation.statistics import formatting
 
 INK, MUTED, GAIN, LOSS, OTHER = "#000001", "#000002", "#000003", "#000004", "#000005"
 CSS = {INK: "currentColor", MUTED: "var(--muted)", GAIN: "var(--gain)", LOSS: "var(--loss)", OTHER: "var(--other)"}
@@ -112,8 +113,8 @@ def write_svg(path: Path, figure: Markup) -> None:
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """Format a number with its sign, for a figure."""
-    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    """Format a difference as tables do, with the minus sign of the axes."""
+    return formatting.signed(value, digits).replace("-", "\N{MINUS SIGN}")
 
 
 def shorten(label: str, longest: int = 52) -> str:
