@@ -68,7 +68,7 @@ from tarot.models.chat import ChatRenderer
 from tarot.models.load import load_model
 from tarot.objectives.prompt_file import read_prompt_file
 from tarot.objectives.rewards.registry import is_reward
-from tarot.objectives.rewards.text_scores import ScoredTexts, TextScores, read_text_scores
+from tarot.objectives.rewards.text_scores import ScoredTexts, TextScoreLog, TextScores
 from tarot.objectives.tasks.task_names import check_task_names, task_names_in
 from tarot.report.figures.heads import angle_map
 from tarot.report.figures.pictures import read_pictures
@@ -77,7 +77,7 @@ from tarot.report.page import render
 from tarot.report.rewards import front_rows
 from tarot.report.side_effect_words import read_costs
 from tarot.report.table import summary_rows
-from tarot.search.algorithms.policy_gradient import DRAWS_FILE, DrawLog, read_draws
+from tarot.search.algorithms.policy_gradient import DrawLog
 from tarot.search.divergence_log import DIVERGENCES_FILE, DivergenceLog
 from tarot.search.folder import TRIALS, read_curve
 from tarot.search.pareto import pareto_front
@@ -146,7 +146,7 @@ def _read_trials(folder: Path, rng: random.Random) -> object:
 
 
 def _read_outcomes(folder: Path, rng: random.Random) -> object:
-    found = read_text_scores(folder)
+    found = TextScoreLog.read(folder)
     return front_rows(found, pareto_front(found))
 
 
@@ -198,9 +198,9 @@ def _read_prompts(folder: Path, rng: random.Random) -> object:
 
 def _read_draws(folder: Path, rng: random.Random) -> object:
     log = DrawLog(folder)
-    for draws in list(log.sets.values())[:1]:
-        log.add(len(log.sets), draws)
-    return read_draws(folder)
+    for draws in list(log.entries.values())[:1]:
+        log.add(len(log.entries), draws)
+    return DrawLog.read(folder)
 
 
 def _read_divergences(folder: Path, rng: random.Random) -> object:
@@ -344,7 +344,7 @@ READERS = (
     Reader("trials", _written(_write_trials), _read_trials),
     Reader("recipes", {"tune.yml": TUNE_RECIPE, "bench.yml": BENCH_RECIPE}, _read_recipes),
     Reader("prompts", {"prompts.txt": PROMPTS_TEXT, "prompts.jsonl": PROMPTS_JSON}, _read_prompts),
-    Reader("draws", {DRAWS_FILE: draw_sets()}, _read_draws),
+    Reader("draws", {DrawLog.file: draw_sets()}, _read_draws),
     Reader("divergences", {DIVERGENCES_FILE: DIVERGENCES}, _read_divergences),
     Reader("answers", _written(_write_answers), _read_answers),
     Reader("effects", _written(_write_effects), _read_effects),

@@ -14,8 +14,8 @@ from tarot.errors import TarotError
 from tarot.evaluation.grid import adapter_cache as cache
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives import retained
-from tarot.objectives.rewards.text_scores import TEXT_SCORES_FILE
-from tarot.search.algorithms.policy_gradient import DRAWS_FILE
+from tarot.objectives.rewards.text_scores import TextScoreLog
+from tarot.search.algorithms.policy_gradient import DrawLog
 from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import LOCK, TRIALS
@@ -147,7 +147,7 @@ def test_an_entry_without_trials_is_renamed(tuned) -> None:
     assert (folder.with_name(f"{folder.name}.damaged-1") / TRIALS).read_bytes() == content[:20]
 
 
-@pytest.mark.parametrize("name", [TEXT_SCORES_FILE, DRAWS_FILE])
+@pytest.mark.parametrize("name", [TextScoreLog.file, DrawLog.file])
 def test_a_damaged_file_beside_the_trials_is_renamed(tuned, name: str) -> None:
     first, folder, _, _ = tuned()
     (folder / METADATA).unlink()

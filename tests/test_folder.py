@@ -8,7 +8,7 @@ from tarot._files.lock import hold_lock
 from tarot.edit.adapter_folder import METADATA
 from tarot.errors import TarotError
 from tarot.objectives.objective import Evaluation
-from tarot.objectives.rewards.text_scores import TEXT_SCORES_FILE, TextScores
+from tarot.objectives.rewards.text_scores import TextScoreLog, TextScores
 from tarot.search.folder import LOCK, TRIALS, check_free, open_logs, read_curve, read_trials
 from tarot.search.trials import Trial
 
@@ -72,8 +72,8 @@ def test_text_scores_are_kept_beside_the_trial_they_belong_to(tmp_path: Path) ->
         assert logs.trials and logs.texts
         logs.trials.append(IDENTITY)
         assert logs.keep_texts(Evaluation(texts.score, texts)) == (0.5, 0.0)
-        assert logs.texts.scores == {1: texts}
-    assert (tmp_path / "new" / TEXT_SCORES_FILE).exists()
+        assert logs.texts.entries == {1: texts}
+    assert (tmp_path / "new" / TextScoreLog.file).exists()
 
 
 def test_a_curve_repeats_a_trial_as_often_as_it_counts(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tarot.errors import TarotError, UnknownName
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.generated import GenerationObjective
 from tarot.objectives.rewards.fluency import FluencyFloor, make_fluency
-from tarot.objectives.rewards.text_scores import read_text_scores
+from tarot.objectives.rewards.text_scores import TextScoreLog
 from tarot.objectives.tasks.prompts import get_chat_template
 from tarot.objectives.tasks.samples import draw_samples
 from tarot.objectives.tasks.task_loading import load_task
@@ -112,7 +112,7 @@ def test_a_planted_reward_is_maximised(tmp_path: Path, loaded: LoadedModel, spac
         adapter = tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / name, budget=10)
         scores = [trial.score for trial in read_trials(tmp_path / name)]
         assert adapter.provenance["scores"] == {"identity": scores[0], "best": max(scores)} and max(scores) > scores[0]
-        assert [outcome.reward for outcome in read_text_scores(tmp_path / name).values()] == scores
+        assert [outcome.reward for outcome in TextScoreLog.read(tmp_path / name).values()] == scores
         # Score the saved adapter again, by the one reward.
         task = load_task("openings")
         template = get_chat_template(lettered(), CONFIG.apply_chat_template)
@@ -138,8 +138,8 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, loaded: LoadedModel) -> No
         )
     again = tune(loaded.model, loaded.tokenizer, config, output_dir=tmp_path / "cut", budget=12, resume=True)
     assert again.fingerprint == uninterrupted.fingerprint
-    assert read_text_scores(tmp_path / "cut") == read_text_scores(tmp_path / "uninterrupted")
-    refused = [trial for trial, outcome in read_text_scores(tmp_path / "cut").items() if outcome.refused]
+    assert TextScoreLog.read(tmp_path / "cut") == TextScoreLog.read(tmp_path / "uninterrupted")
+    refused = [trial for trial, outcome in TextScoreLog.read(tmp_path / "cut").items() if outcome.refused]
     assert refused == [trial.index for trial in read_trials(tmp_path / "cut") if math.isnan(trial.score)]
 
 

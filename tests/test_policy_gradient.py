@@ -17,8 +17,8 @@ from tarot.models.loaded_model import LoadedModel
 from tarot.objectives import retained
 from tarot.objectives.policy import Draw, DrawSet
 from tarot.objectives.rewards.fluency import NO_FLOOR, FluencyFloor
-from tarot.objectives.rewards.text_scores import TextScores, read_text_scores
-from tarot.search.algorithms.policy_gradient import DrawLog, PolicyGradient, PolicySteps, read_draws
+from tarot.objectives.rewards.text_scores import TextScoreLog, TextScores
+from tarot.search.algorithms.policy_gradient import DrawLog, PolicyGradient, PolicySteps
 from tarot.search.algorithms.registry import SEARCHES
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import read_curve, read_trials
@@ -56,7 +56,7 @@ def test_a_planted_reward_is_maximised(tmp_path: Path, loaded: LoadedModel, monk
             output_dir=tmp_path / name,
             budget=7 * SEARCHES[config.search].trial_cost,
         )
-        sets = read_draws(tmp_path / name)
+        sets = DrawLog.read(tmp_path / name)
         rewards = [[draw.reward for drawn in sets[i].draws for draw in drawn] for i in sorted(sets)]
         sampled[name] = [sum(each) / len(each) for each in rewards]
     assert sampled["vowels"][-1] > 1 - sampled["consonants"][-1] + 0.05
@@ -83,8 +83,8 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, loaded: LoadedModel) -> No
     assert [trial.x for trial in read_trials(tmp_path / "cut")] == [
         trial.x for trial in read_trials(tmp_path / "whole")
     ]
-    assert read_draws(tmp_path / "cut") == read_draws(tmp_path / "whole")
-    assert read_text_scores(tmp_path / "cut") == read_text_scores(tmp_path / "whole")
+    assert DrawLog.read(tmp_path / "cut") == DrawLog.read(tmp_path / "whole")
+    assert TextScoreLog.read(tmp_path / "cut") == TextScoreLog.read(tmp_path / "whole")
     # Without a folder nothing is kept, and the edit is the same.
     assert tune(loaded.model, loaded.tokenizer, config, budget=BUDGET).fingerprint == whole.fingerprint
 
@@ -129,8 +129,8 @@ def test_the_multiplier_grows_while_texts_are_below_the_middle_of_the_floor(flue
     steps = PolicySteps(texts, texts, FluencyFloor(nats=width), seed=0)
     for trial in range(3):
         steps(trial, torch.zeros(1, 1, 2), log)
-    assert list(log.sets) == [0, 1, 2]
-    multipliers = [draws.multiplier for draws in log.sets.values()]
+    assert list(log.entries) == [0, 1, 2]
+    multipliers = [draws.multiplier for draws in log.entries.values()]
     if fluency < -1 - width / 2 - 0.01:
         assert 0 < multipliers[0] < multipliers[1] < multipliers[2]
     elif fluency >= -1:
@@ -140,7 +140,7 @@ def test_the_multiplier_grows_while_texts_are_below_the_middle_of_the_floor(flue
 def test_without_a_floor_fluency_has_no_weight() -> None:
     texts, log = Texts(-50.0), DrawLog(None)
     PolicySteps(texts, texts, NO_FLOOR, seed=0)(0, torch.zeros(1, 1, 2), log)
-    assert log.sets[0].multiplier == 0
+    assert log.entries[0].multiplier == 0
 
 
 @pytest.mark.parametrize("damage", ["[", '{"0": {}}', '{"1": {"seed": 0, "multiplier": 0, "draws": []}}'])
@@ -176,7 +176,7 @@ def test_a_refused_edit_draws_nothing_and_has_no_gradient() -> None:
     steps = PolicySteps(texts, texts, FluencyFloor(nats=1.0), seed=0)
     gradients = [steps(trial, angles, log)[1] for trial, angles in enumerate((NO_ANGLES, NO_ANGLES + 1, NO_ANGLES))]
     assert [bool(gradient.isfinite().all()) for gradient in gradients] == [True, False, True]
-    assert list(log.sets) == [0, 2] and log.sets[0].multiplier < log.sets[2].multiplier
+    assert list(log.entries) == [0, 2] and log.entries[0].multiplier < log.entries[2].multiplier
 
 
 def test_draws_without_numbers_fail_the_trial_and_are_not_kept(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_draws_without_numbers_fail_the_trial_and_are_not_kept(tmp_path: Path) -
 
     texts, log = Broken(-1.0), DrawLog(tmp_path)
     _, gradient = PolicySteps(texts, texts, NO_FLOOR, seed=0)(0, torch.zeros(1, 1, 2), log)
-    assert gradient.isnan().all() and not log.sets and not list(tmp_path.iterdir())
+    assert gradient.isnan().all() and not log.entries and not list(tmp_path.iterdir())
 
 
 def test_only_trials_have_text_scores(tmp_path: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,4 +206,4 @@ def test_only_trials_have_text_scores(tmp_path: Path, loaded: LoadedModel, monke
         budget=BUDGET,
     )
     assert scored
-    assert list(read_text_scores(tmp_path / "out")) == list(range(adapter.provenance["trials"]))
+    assert list(TextScoreLog.read(tmp_path / "out")) == list(range(adapter.provenance["trials"]))

@@ -27,7 +27,7 @@ from tarot.evaluation.ray.cluster import Resources
 from tarot.evaluation.results.comparison import Comparison
 from tarot.evaluation.results.results_file import load_comparisons
 from tarot.models.load import load_model
-from tarot.objectives.rewards.text_scores import read_text_scores
+from tarot.objectives.rewards.text_scores import TextScoreLog
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import TRIALS, read_trials
 from tarot.search.loop import SearchResult
@@ -244,8 +244,8 @@ def test_a_machine_dies_while_it_scores_a_candidate(cluster: "cluster_utils.Clus
     killer.join()
     assert len(cluster.worker_nodes) == n_machines - 1
     assert trials == searched(place, GENERATED, "here-generated")
-    assert read_text_scores(place / "there-generated") == read_text_scores(place / "here-generated")
-    assert len(read_text_scores(place / "there-generated")) == 10
+    assert TextScoreLog.read(place / "there-generated") == TextScoreLog.read(place / "here-generated")
+    assert len(TextScoreLog.read(place / "there-generated")) == 10
 
 
 def test_a_cluster_for_one_candidate_at_a_time_is_refused() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tarot.errors import TarotError
-from tarot.objectives.rewards.text_scores import TEXT_SCORES_FILE, TextScoreLog, TextScores, read_text_scores
+from tarot.objectives.rewards.text_scores import TextScoreLog, TextScores
 
 
 def test_an_interrupted_search_scores_a_trial_again(tmp_path: Path) -> None:
@@ -15,16 +15,16 @@ def test_an_interrupted_search_scores_a_trial_again(tmp_path: Path) -> None:
     log.add(1, again)
     resumed = TextScoreLog(tmp_path)
     resumed.add(1, again)  # scored, but not yet logged as a trial
-    assert read_text_scores(tmp_path) == {0: first, 1: again}
+    assert TextScoreLog.read(tmp_path) == {0: first, 1: again}
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"x": {}}', '{"0": {"reward": 1}}', '{"0": 1}'])
 def test_a_damaged_file_is_an_error(tmp_path: Path, content: str) -> None:
-    (tmp_path / TEXT_SCORES_FILE).write_text(content)
+    (tmp_path / TextScoreLog.file).write_text(content)
     with pytest.raises(TarotError, match=r"outcomes\.json are damaged"):
-        read_text_scores(tmp_path)
+        TextScoreLog.read(tmp_path)
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TarotError, match="No such file or directory"):
-        read_text_scores(tmp_path)
+        TextScoreLog.read(tmp_path)

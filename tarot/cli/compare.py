@@ -254,7 +254,7 @@ def _compare_rewards(
     """Score the texts of base and edited model for each adapter, write the file after each, and print the tables."""
     from tarot.evaluation.compare import LoggedAnswers
     from tarot.evaluation.compare_rewards import compare_rewards
-    from tarot.objectives.rewards.text_scores import TEXT_SCORES_FILE, read_text_scores
+    from tarot.objectives.rewards.text_scores import TextScoreLog
     from tarot.report.inspect_log import write_reward_logs
     from tarot.report.results_csv import save_rewards
     from tarot.report.rewards import FRONT_HEADER, REWARD_HEADER, front_rows, reward_rows
@@ -273,7 +273,7 @@ def _compare_rewards(
                     include_path=request.include_path,
                     limit=request.limit,
                     batch_size=request.batch_size,
-                    outcomes=read_text_scores(folder) if Path(folder, TEXT_SCORES_FILE).exists() else None,
+                    outcomes=TextScoreLog(Path(folder)).entries,
                     logged=logged,
                     answers=answers,
                     on_arm=show.begin_part,

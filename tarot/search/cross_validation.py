@@ -11,7 +11,6 @@ The halves have the same classes, but for one sample of each. An evaluation scor
 cost about as much as the search itself.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +18,8 @@ from pathlib import Path
 import torch
 from typing_extensions import TypedDict
 
-from tarot._files.atomic import write_atomically
-from tarot._files.strict_json import Count, Number, parse_json, read_file, validate
+from tarot._files.json_log import read_intact, write_json
+from tarot._files.strict_json import Count, Number
 from tarot.edit.rotation import Angles
 from tarot.edit.sites import angle_mask
 from tarot.errors import TarotError
@@ -81,7 +80,7 @@ def cross_validate(
             raise TarotError("finite log-probabilities in cross-validation", "none", "try --dtype float32")
         scores.append({**half, "budget": budget})
         if path:
-            write_atomically(path, (json.dumps(scores, indent=1) + "\n").encode())
+            write_json(path, scores)
     first, second = scores
     return {"base": (first["base"] + second["base"]) / 2, "edited": (first["edited"] + second["edited"]) / 2}
 
@@ -133,10 +132,5 @@ def _objective(problem: Problem, samples: Sequence[Sample], answer_score: str) -
 
 def _read(path: Path | None, budget: int) -> list[_Half]:
     """Return the halves that an earlier run with this budget kept; a damaged file counts as none."""
-    if path is None or not path.exists():
-        return []
-    try:
-        scores: list[_Half] = validate(list[_Half], parse_json(read_file(path)))
-    except (OSError, ValueError):
-        return []
+    scores: list[_Half] = read_intact(path, list[_Half]) or []
     return scores[:2] if all(half["budget"] == budget for half in scores) else []

@@ -5,15 +5,14 @@ whose trials are all logged is resumed to write a lost adapter again, and needs 
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 
 from typing_extensions import TypedDict
 
-from tarot._files.atomic import write_atomically
-from tarot._files.strict_json import Count, Fraction, Name, Number, parse_json, read_file, validate
+from tarot._files.json_log import read_intact, write_json
+from tarot._files.strict_json import Count, Fraction, Name, Number
 from tarot.search.algorithms.base import Point
 
 DIVERGENCES_FILE = "divergences.json"
@@ -71,13 +70,9 @@ class DivergenceLog:
         self._retained = retained
         self.notes: RetentionNotes | None = None
         self._points: dict[str, _Measured] = {}
-        if self._path and self._path.exists():
-            try:
-                content: _Content = validate(_Content, parse_json(read_file(self._path)))
-            except (OSError, ValueError):
-                return
-            if content["retained"] == retained:
-                self.notes, self._points = content["notes"], content["points"]
+        content: _Content | None = read_intact(self._path, _Content)
+        if content and content["retained"] == retained:
+            self.notes, self._points = content["notes"], content["points"]
 
     def kl(self, x: Point, stop_above: float, measure: Callable[[], float]) -> float:
         """Return the divergence of a point: the one that is kept, else what `measure` returns, which is kept.
@@ -111,8 +106,7 @@ class DivergenceLog:
 
     def _write(self) -> None:
         if self._path:
-            content = {"retained": self._retained, "notes": self.notes, "points": self._points}
-            write_atomically(self._path, (json.dumps(content, indent=1) + "\n").encode())
+            write_json(self._path, {"retained": self._retained, "notes": self.notes, "points": self._points})
 
 
 def _key(x: Point) -> str:

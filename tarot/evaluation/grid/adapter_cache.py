@@ -24,11 +24,11 @@ from tarot.errors import FileAccessError, TarotError
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.retained import prompts_digest
-from tarot.objectives.rewards.text_scores import TEXT_SCORES_FILE, read_text_scores
+from tarot.objectives.rewards.text_scores import TextScoreLog
 from tarot.objectives.tasks.prompts import get_chat_template
 from tarot.objectives.tasks.samples import draw_samples
 from tarot.objectives.tasks.task_loading import load_task
-from tarot.search.algorithms.policy_gradient import DRAWS_FILE, read_draws
+from tarot.search.algorithms.policy_gradient import DrawLog
 from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
 from tarot.search.folder import LOCK, TRIALS
@@ -186,11 +186,11 @@ def _repair(folder: Path, notify: Callable[[str], None]) -> int:
         write_atomically(folder / f"{TRIALS}.damaged", content)
         os.truncate(path, size)
         notify(f"kept the intact trials in {path}; the damaged file is {TRIALS}.damaged")
-    for file, read in ((folder / TEXT_SCORES_FILE, read_text_scores), (folder / DRAWS_FILE, read_draws)):
+    for log in (TextScoreLog, DrawLog):
         try:
-            if file.exists():
-                read(folder)
+            log(folder)
         except TarotError as error:
+            file = folder / log.file
             file.rename(f"{file}.damaged")
             notify(f"renamed {file} to {file.name}.damaged: {error}")
     return len(TrialLog.read(path).trials)

@@ -12,19 +12,15 @@ and the last one above, as every failed trial of Adam is.
 Sources: see `tarot.objectives.rewards.advantages`.
 """
 
-import json
 import math
-from pathlib import Path
 from typing import ClassVar
 
 import torch
 
-from tarot._files.atomic import write_atomically
-from tarot._files.strict_json import Count, parse_json, read_file, validate
+from tarot._files.json_log import IndexedLog
 from tarot.edit.rotation import Angles
-from tarot.errors import FileAccessError, InvalidValueError
 from tarot.objectives.generated import GenerationObjective
-from tarot.objectives.policy import N_DRAWS, Draw, DrawSet, PolicyObjective
+from tarot.objectives.policy import N_DRAWS, DrawSet, PolicyObjective
 from tarot.objectives.rewards.advantages import next_multiplier
 from tarot.objectives.rewards.fluency import FluencyFloor
 from tarot.objectives.rewards.text_scores import TextScores
@@ -36,7 +32,6 @@ from tarot.search.algorithms.points import stable_seed
 TRIAL_COST = 1 + 4 * N_DRAWS
 MULTIPLIER_RATE = 2.0  # spreads of the reward a nat: what texts below the middle by the floor's whole width add
 NARROWEST_FLOOR = 0.01  # nats a token
-DRAWS_FILE = "draws.json"
 
 
 class PolicyGradient(Adam):
@@ -50,48 +45,13 @@ class PolicyGradient(Adam):
     one_scale: ClassVar[bool] = True
 
 
-class DrawLog:
-    """The sets of draws of a search, by the trial that drew them; kept in the file `draws.json` beside the trials.
+class DrawLog(IndexedLog[DrawSet]):
+    """The texts that a policy gradient followed, in the file `draws.json` beside the trials.
 
     A search that was interrupted follows the draws in the file, so its trials are those of an uninterrupted one.
-
-    Args:
-        folder: the search's folder; None keeps nothing on disk.
-
-    Raises:
-        TarotError: the file is damaged or cannot be read.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self.path = folder / DRAWS_FILE if folder else None
-        self.sets: dict[int, DrawSet] = read_draws(folder) if folder and (folder / DRAWS_FILE).exists() else {}
-
-    def add(self, trial: int, draws: DrawSet) -> None:
-        """Keep the draws of a trial.
-
-        Raises:
-            TarotError: the file cannot be written.
-        """
-        self.sets[trial] = draws
-        if self.path:
-            content = {index: _to_json(each) for index, each in self.sets.items()}
-            write_atomically(self.path, (json.dumps(content) + "\n").encode())
-
-
-def read_draws(folder: str | Path) -> dict[int, DrawSet]:
-    """Read the texts that a policy gradient followed, by the trial that drew them.
-
-    Raises:
-        TarotError: the file is missing or damaged.
-    """
-    path = Path(folder) / DRAWS_FILE
-    try:
-        sets: dict[int, DrawSet] = validate(dict[Count, DrawSet], parse_json(read_file(path)))
-    except OSError as error:
-        raise FileAccessError(f"Cannot read {path}: {error.strerror or error}", hint="tune again") from error
-    except ValueError as error:
-        raise InvalidValueError(f"The draws in {path} are damaged: {error}", hint="tune again") from error
-    return sets
+    file, kind, title, indent = "draws.json", DrawSet, "draws", None
 
 
 class PolicySteps:
@@ -123,25 +83,18 @@ class PolicySteps:
         scores = self.checked.evaluate(angles)
         if scores.refused:
             return scores, torch.full_like(angles, math.nan)
-        if trial not in log.sets:
-            earlier = [draws.multiplier for index, draws in log.sets.items() if index < trial]
+        if trial not in log.entries:
+            earlier = [draws.multiplier for index, draws in log.entries.items() if index < trial]
             before = earlier[-1] if earlier else 0.0
             multiplier = next_multiplier(before, self.shortfall(scores.fluency), MULTIPLIER_RATE)
             draws = self.policy.draw(angles, stable_seed(self.seed, trial), multiplier)
             if not draws.is_finite:  # no file can hold them; the trial fails, and the next one draws again
                 return scores, torch.full_like(angles, math.nan)
             log.add(trial, draws)
-        return scores, self.policy.gradient(angles, log.sets[trial])
+        return scores, self.policy.gradient(angles, log.entries[trial])
 
     def shortfall(self, fluency: float) -> float:
         """Return how far a fluency is below the middle of the floor, in widths of the floor."""
         base = self.checked.base.fluency
         width = max(base - self.floor.minimum(base), NARROWEST_FLOOR)
         return (base - fluency) / width - 0.5 if width < float("inf") else 0.0
-
-
-def _to_json(draws: DrawSet) -> dict[str, object]:
-    def one(draw: Draw) -> dict[str, object]:
-        return {**vars(draw), "tokens": list(draw.tokens)}
-
-    return {**vars(draws), "draws": [[one(draw) for draw in drawn] for drawn in draws.draws]}
