@@ -23,6 +23,9 @@ from jaxtyping import _import_hook, install_import_hook
 # pytester forgets the modules that its runs import first, and pydantic would keep functions of the forgotten ones.
 from pydantic import Field, TypeAdapter  # noqa: F401  # so they are imported here, unused
 
+# Garbage collections take a quarter of the time in which the libraries are imported, and find nothing.
+gc.set_threshold(20_000)
+
 
 def _bytecode_path(hook: str, path: str, *args: Any, _path: Any = _import_hook._optimized_cache_from_source) -> str:
     return _path(hook, path, *args) if "/tarot/" in Path(path).as_posix() else cache_from_source(path, *args)
