@@ -278,11 +278,11 @@ class Comparison:
             >>> gain.low <= gain.value <= gain.high
             True
         """
-        from tarot.evaluation.results.metrics import METRICS  # imports NumPy and SciPy
+        from tarot.evaluation.results.metrics import METRICS, gain_of  # imports NumPy and SciPy
 
         before, after = self.base if over is None else self.arm(over), self.arm(arm)
         chosen = METRICS[metric]
-        return chosen.gain(self.gold, chosen.answers(before), chosen.answers(after))
+        return gain_of(chosen, self.gold, chosen.answers(before), chosen.answers(after))
 
     def changed(self, metric: str = HEADLINE, *, arm: str = EDITED, over: str | None = None) -> ChangedDocuments:
         """Return the documents that an arm answers right and the one it is compared with wrong, and the reverse.

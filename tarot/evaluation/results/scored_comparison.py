@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import groupby
 
 from tarot.evaluation.results.comparison import (
@@ -55,13 +55,9 @@ class ScoredComparison:
     @cached_property
     def edited_over(self) -> Mapping[str, Gain | MeanGain]:
         """The edited arm's gain over each other arm, by the arm's name."""
-        known: dict[str, Gain | MeanGain | None] = {
-            self.base: self.gain,
-            FEW_SHOT: self.over_few_shot,
-            mean_of_draws(self.comparison): self.over_draws,
-        }
+        draws = {mean_of_draws(self.comparison): self.over_draws}
         return {
-            name: known.get(name) or self.comparison.gain(self.metric, over=name)
+            name: draws.get(name) or self.comparison.gain(self.metric, over=name)
             for name in self.arms
             if name != EDITED
         }
@@ -109,7 +105,6 @@ def score_comparisons(comparisons: Sequence[Comparison], metric: str = HEADLINE)
 def _score(comparison: Comparison, metric: str) -> ScoredComparison:
     base, gold = comparison.base, comparison.gold
 
-    @cache  # the edited arm's gain is needed under several names
     def gain(over: str, arm: str) -> Gain:
         return comparison.gain(metric, arm=arm, over=over)
 
