@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from letters import plant_rewards
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from tarot.edit.adapter import Adapter
 from tarot.edit.gate import prompt_features
@@ -22,7 +23,7 @@ from tarot.objectives.tasks.task_loading import load_task
 from tarot.search import gate
 from tarot.search.algorithms.registry import SEARCHES
 from tarot.search.config import TaRotConfig
-from tarot.search.gate import _direction, _fit, closed_prompts, fit_gate
+from tarot.search.gate import SHRINKAGE, _direction, _fit, closed_prompts, fit_gate
 from tarot.search.tune import tune
 
 
@@ -79,6 +80,15 @@ def test_directions_of_rounding_are_not_fitted(seed: int, rank: int, width: int)
         patch.setattr(gate, "_direction", fit)
         _fit(0, features, is_task)
     assert set(fitted) == {rank}
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**31), n_task=st.integers(2, 30), width=st.integers(1, 30))
+def test_directions_are_those_of_scikit_learn(seed: int, n_task: int, width: int) -> None:
+    points, is_task = np.random.default_rng(seed).normal(size=(60, width)), np.arange(60) < n_task
+    points[:, 0] += 3 * is_task
+    oracle = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE, priors=[0.5, 0.5]).fit(points, is_task)
+    assert _direction(points, is_task) == pytest.approx(oracle.coef_[0], rel=1e-8, abs=1e-10)
 
 
 def test_adapters_without_their_samples_are_refused(loaded: Any, tuned_adapter: Adapter, tasks_folder: Path) -> None:

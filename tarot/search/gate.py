@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import from_numpy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -161,8 +160,13 @@ def _fit(
 def _direction(
     points: Float[np.ndarray, "prompt coordinate"], is_task: Bool[np.ndarray, " prompt"]
 ) -> Float[np.ndarray, " coordinate"]:
-    analysis = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE, priors=[0.5, 0.5])
-    direction: np.ndarray = analysis.fit(points, is_task).coef_[0]
+    """Return the direction of linear discriminant analysis, each class counting half, with shrunk covariances."""
+    task, retained = points[is_task], points[~is_task]
+    centred = [each - each.mean(0) for each in (task, retained)]
+    covariance = sum(each.T @ each / len(each) for each in centred) / 2
+    ridge = SHRINKAGE * np.trace(covariance) / max(1, len(covariance))
+    shrunk = (1 - SHRINKAGE) * covariance + ridge * np.eye(len(covariance))
+    direction: np.ndarray = np.linalg.solve(shrunk, task.mean(0) - retained.mean(0))
     return direction
 
 
