@@ -19,7 +19,7 @@ from tarot.cli.tune import objective_name
 from tarot.edit.fingerprint import weights_fingerprint
 from tarot.edit.layers import parse_layers
 from tarot.evaluation.as_tuned import edit_settings
-from tarot.evaluation.command import not_repeated, repeat_command
+from tarot.evaluation.command import edited_folder, not_repeated, repeat_command
 from tarot.evaluation.compare import compare
 from tarot.evaluation.grid.grid import parse_shots
 from tarot.models.loaded_model import LoadedModel
@@ -93,7 +93,8 @@ def test_the_cli_reads_the_printed_commands(
     folders = [str(values["output"]) for _, values in parsed[: len(made_by)]]
     assert folders[0] == "DIR" and comparison["adapter"] == folders[-1:] and len(comparison["control"]) == 1
     assert [values["adapter"] for _, values in parsed[1 : len(made_by)]] == folders[:-1]
-    measured: Any = SimpleNamespace(model="bytes", command=repeat_command(loaded, edit, include_path=my_tasks))
+    values = {"dtype": loaded.dtype, "include_path": str(my_tasks), "folder": edited_folder(edit)}
+    measured: Any = SimpleNamespace(model="bytes", **values)
     ((name, effects),) = parse(effects_command(measured))
     assert name == "effects" and effects["adapter"] == comparison["adapter"]  # after pruning and fitting the gate
     assert [effects[name] for name in ("model", "dtype", "include_path")] == ["bytes", loaded.dtype, my_tasks]

@@ -70,6 +70,11 @@ def not_repeated(adapter: Adapter) -> str:
     return ", ".join(notes)
 
 
+def edited_folder(adapter: Adapter) -> str:
+    """Return the folder in which `repeat_command` leaves an adapter."""
+    return "-".join(["DIR", *(f"{step}d" for step in _later_steps(adapter))])
+
+
 def _tune_options(adapter: Adapter) -> list[str]:
     """Return the options of `tarot tune` that differ from their defaults, except for task and budget."""
     config, provenance = config_of(adapter), adapter.provenance

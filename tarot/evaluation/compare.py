@@ -27,7 +27,7 @@ from tarot.evaluation.as_tuned import (
 from tarot.evaluation.baselines.requirements import check_requirements
 from tarot.evaluation.baselines.run import BaselineAnswers, run_baseline
 from tarot.evaluation.baselines.setting import Setting
-from tarot.evaluation.command import not_repeated, repeat_command
+from tarot.evaluation.command import edited_folder, not_repeated, repeat_command
 from tarot.evaluation.cost.reference_workload import describe_machine, time_reference_workload
 from tarot.evaluation.held_out import held_out_of
 from tarot.evaluation.in_context import (
@@ -262,6 +262,8 @@ def compare(
         trade_off=trade_off,
         max_kl=kept_limit(adapter),
         held_out=held_out,
+        include_path=str(include_path or ""),
+        folder=edited_folder(adapter),
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError, describe_missing_numbers
 from tarot.evaluation.as_tuned import check_as_tuned, config_of, evaluate_as_tuned
-from tarot.evaluation.command import not_repeated, repeat_command
+from tarot.evaluation.command import edited_folder, not_repeated, repeat_command
 from tarot.evaluation.compare import LoggedAnswers, OnArm
 from tarot.evaluation.cost.reference_workload import describe_machine
 from tarot.evaluation.held_out import held_out_of
@@ -96,6 +96,9 @@ def compare_rewards(
         date=datetime.now(UTC).date().isoformat(),
         machine=describe_machine(loaded.model.device),
         held_out=held_out,
+        dtype=loaded.dtype,
+        include_path=str(include_path or ""),
+        folder=edited_folder(adapter),
     )
 
 

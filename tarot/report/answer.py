@@ -6,8 +6,7 @@ Terms and texts, for the first screen of the page.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from shlex import quote, split
+from shlex import quote
 
 from tarot.evaluation.held_out import HeldOut
 from tarot.evaluation.results.changes import changed_rows
@@ -130,36 +129,23 @@ EFFECTS = "effects"
 
 
 def effects_command(comparison: Comparison | RewardComparison) -> str:
-    """Return the shell line that measures what the edit costs elsewhere, with the model and the tasks of `command`.
-
-    The adapter is the one that the last step of `command` compares, in the same folder.
-    """
-    words = _compare_words(comparison.command)
-    options = {word: value for word, value in pairwise(words) if word.startswith("--")}
-    values = {"--model": comparison.model, "--adapter": "DIR"}
-    values |= {name: value for name, value in options.items() if name in ("--dtype", "--adapter", "--include-path")}
-    values["--output-path"] = EFFECTS
-    return " ".join(["tarot effects", *(f"{name} {quote(value)}" for name, value in values.items())])
-
-
-def _compare_words(command: str) -> list[str]:
-    """Return the words of a command's last step; none if it is no shell line."""
-    try:
-        words = split(command)
-    except ValueError:  # a quote that is not closed
-        return []
-    last = max((i for i, word in enumerate(words) if word == "&&"), default=-1)
-    return words[last + 1 :]
+    """Return the shell line that measures what the edit costs elsewhere, after the lines of `command`."""
+    values = {
+        "--model": comparison.model,
+        "--dtype": comparison.dtype.removeprefix("auto"),
+        "--adapter": comparison.folder,
+        "--include-path": comparison.include_path,
+        "--output-path": EFFECTS,
+    }
+    return " ".join(["tarot effects", *(f"{name} {quote(value)}" for name, value in values.items() if value)])
 
 
 def _cost_command(comparison: Comparison | RewardComparison, costs: Sequence[Costs]) -> tuple[str, str]:
     """Return the command that measures side effects and the note on it; empty if other tasks were measured."""
     if costs_of(costs, comparison.adapter).tasks:
         return "", ""
-    command = effects_command(comparison)
-    adapter = next(value for word, value in pairwise(split(command)) if word == "--adapter")
-    note = f"{adapter} is the adapter's folder. tarot report ... --analysis {EFFECTS} adds the result to this page."
-    return command, note
+    folder = f"{comparison.folder} is the adapter's folder."
+    return effects_command(comparison), f"{folder} tarot report ... --analysis {EFFECTS} adds the result to this page."
 
 
 def _elsewhere(comparison: Comparison | RewardComparison, costs: Sequence[Costs]) -> str:

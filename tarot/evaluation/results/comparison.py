@@ -138,6 +138,8 @@ class Comparison:
         held_out: what the edit changes on text that it was not tuned on; None if `tarot tune` did not measure it.
         settings: what else the edit was made with than the defaults and the fields above
             (`tarot.evaluation.as_tuned.edit_settings`), such as `{"bound": 0.5, "keep": (0.9,), "scale": 0.5}`.
+        include_path: folder of further task files, as it was given; "" without one.
+        folder: folder in which `command` leaves the adapter.
 
     Example:
         >>> comparison = tarot.compare(model, tokenizer, adapter, limit=8)
@@ -182,6 +184,8 @@ class Comparison:
     max_kl: Number = 0.0
     held_out: HeldOut | None = None
     settings: Mapping[Name, SettingValue] = field(default_factory=dict)
+    include_path: Name = ""
+    folder: Name = "DIR"
 
     def __repr__(self) -> str:
         """Name the comparison and its arms; the answers would fill pages."""
@@ -310,11 +314,7 @@ class Comparison:
         fixed, broken = (
             tuple(
                 ChangedDocument(
-                    row,
-                    self.texts[row],
-                    self.gold[row],
-                    base[row],
-                    edited[row],
+                    *(row, self.texts[row], self.gold[row], base[row], edited[row]),
                     self.answer_text(row, self.gold[row]),
                     self.answer_text(row, base[row], before),
                     self.answer_text(row, edited[row], after),
@@ -389,8 +389,8 @@ class Comparison:
         from tarot.evaluation.results.metrics import METRICS  # imports NumPy and SciPy
         from tarot.evaluation.results.notes import arm_notes, missing_number_notes
 
-        gain = self.gain()
         overs = {arm.name: self.gain(over=arm.name) for arm in self.arms if arm.name != EDITED}
+        gain = overs[self.base.name]
         return Measurement(
             task=self.task,
             metric=HEADLINE,
@@ -444,7 +444,5 @@ def _describe_setting(comparison: Comparison, name: str) -> str:
 
 def comparison_names(comparisons: Sequence[Comparison]) -> list[str]:
     """Name each comparison by its id and the label of its search."""
-    return [
-        ", ".join(filter(None, parts))
-        for parts in zip((comparison.id for comparison in comparisons), search_labels(comparisons), strict=True)
-    ]
+    labels = search_labels(comparisons)
+    return [f"{each.id}, {label}" if label else each.id for each, label in zip(comparisons, labels, strict=True)]

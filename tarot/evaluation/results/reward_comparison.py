@@ -45,6 +45,9 @@ class RewardComparison:
         date: day on which it was measured, in UTC, such as `2026-11-27`; "" if it is not known.
         machine: operating system, processor, threads and device; "" if they are not known.
         held_out: what the edit changes on text that it was not tuned on; None if `tarot tune` did not measure it.
+        dtype: dtype that the model was loaded with.
+        include_path: folder of further task files, as it was given; "" without one.
+        folder: folder in which `command` leaves the adapter.
     """
 
     model: Name
@@ -65,6 +68,9 @@ class RewardComparison:
     date: Name = ""
     machine: Name = ""
     held_out: HeldOut | None = None
+    dtype: Name = "auto"
+    include_path: Name = ""
+    folder: Name = "DIR"
 
     def __repr__(self) -> str:
         """Name the comparison; its texts would fill pages."""
