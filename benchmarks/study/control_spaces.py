@@ -2,17 +2,29 @@
 
 import hashlib
 import math
-from dataclasses import replace
+from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
+from typing_extensions import override
 
-from tarot.search.space import Coordinates, Space, shared_coordinates
+from tarot.search.space import Space, shared_space
 
 
 def layer_space(like: Space) -> Space:
     """Return the space of one coordinate a layer, which all of the layer's angles share."""
     layer, _, _ = like.angle_mask.nonzero(as_tuple=True)
-    return replace(like, name="layer", coordinates=shared_coordinates(layer))
+    return shared_space("layer", layer, like.bound, like.angle_mask)
+
+
+@dataclass(frozen=True, eq=False)
+class _RandomSpace(Space):
+    basis: Float[Tensor, "masked_angle d"]
+
+    @override
+    def lift(self, u: Float[Tensor, " d"]) -> Float[Tensor, " masked_angle"]:
+        return (self.basis.to(u) @ u).clamp(-1, 1)
 
 
 def random_space(like: Space, r: int, seed: int) -> Space:
@@ -34,4 +46,4 @@ def random_space(like: Space, r: int, seed: int) -> Space:
     gaussian = torch.randn(n_angles, r, generator=generator, dtype=torch.float64)
     q, triangle = torch.linalg.qr(gaussian)
     basis = q * triangle.diagonal().sign() * math.sqrt(n_angles / r)
-    return replace(like, name=f"random:{r}", coordinates=Coordinates(r, lambda u: basis.to(u) @ u))
+    return _RandomSpace(f"random:{r}", r, like.coordinate, like.bound, like.angle_mask, basis)

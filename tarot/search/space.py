@@ -1,15 +1,14 @@
 """Search spaces: the unit cube mapped to angles, with the identity at its centre.
 
-    angles[mask] = bound * clip(lift(2 x - 1), -1, 1),    angles[~mask] = 0
+    angles[mask] = bound (2 x - 1)[coordinate],    angles[~mask] = 0
 
-`lift` is linear, so `x = 0.5` gives exact zeros. Clipping keeps every angle in `[-bound, bound]`.
-To add a space, write a function that returns its `Coordinates` and enter it in `SPACES`.
+So `x = 0.5` gives exact zeros, and every angle is in `[-bound, bound]`. To add a space, write a function that says
+which angles share a coordinate, and enter it in `SPACES`.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,38 +21,27 @@ from tarot.errors import ShapeMismatch, TarotError
 AngleMask = Bool[Tensor, "layer head angle"]
 
 
-class Coordinates(NamedTuple):
-    """The coordinates of a space.
-
-    Attributes:
-        d: number of coordinates.
-        lift: linear map from `d` numbers in [-1, 1] to one number for each angle in the mask.
-    """
-
-    d: int
-    lift: Callable[[Float[Tensor, "d"]], Float[Tensor, "masked_angle"]]
-
-
 @dataclass(frozen=True, eq=False)
 class Space:
     """A search space over the angles of an edit.
 
     Attributes:
         name: as given to `make_space`.
-        coordinates: what a point of the cube consists of.
+        d: number of coordinates.
+        coordinate: which coordinate each angle in the mask follows.
         bound: largest magnitude of an angle, in radians.
         angle_mask: which angles exist, `layer x head x angle`.
     """
 
     name: str
-    coordinates: Coordinates
+    d: int
+    coordinate: Int[Tensor, " masked_angle"]
     bound: float
     angle_mask: AngleMask
 
-    @property
-    def d(self) -> int:
-        """Number of coordinates."""
-        return self.coordinates.d
+    def lift(self, u: Float[Tensor, " d"]) -> Float[Tensor, " masked_angle"]:
+        """Return the angles in the mask as fractions of the bound, for coordinates in [-1, 1]."""
+        return u[self.coordinate.to(u.device)]
 
     def angles(self, x: Float[Tensor, "d"]) -> Angles:
         """Return the angles of a point, in radians and in the dtype of `x`; differentiable.
@@ -63,7 +51,7 @@ class Space:
         """
         if x.shape != (self.d,):
             raise ShapeMismatch(f"a point of the space {self.name!r}", (self.d,), tuple(x.shape))
-        values = self.bound * self.coordinates.lift(2 * x - 1).clamp(-1, 1)
+        values = self.bound * self.lift(2 * x - 1)
         angles = torch.zeros(self.angle_mask.shape, dtype=x.dtype, device=x.device)
         return angles.masked_scatter(self.angle_mask.to(x.device), values)
 
@@ -103,12 +91,18 @@ def make_space(name: str, angle_mask: AngleMask, bound: float) -> Space:
         >>> space.d, space.angles(torch.ones(6)).max().item()
         (6, 0.7850000262260437)
     """
-    make = SPACES[name]
+    owners = SPACES[name]
     bound = require_bound(bound)
     if not angle_mask.any():
         raise TarotError("at least one angle to search", f"an empty mask of shape {tuple(angle_mask.shape)}")
     angle_mask = angle_mask.cpu()
-    return Space(name, make(angle_mask), bound, angle_mask)
+    return shared_space(name, owners(angle_mask), bound, angle_mask)
+
+
+def shared_space(name: str, owner: Int[Tensor, " masked_angle"], bound: float, angle_mask: AngleMask) -> Space:
+    """Return the space with one coordinate for each distinct owner, which all angles of that owner share."""
+    distinct, coordinate = owner.unique(return_inverse=True)
+    return Space(name, len(distinct), coordinate, bound, angle_mask)
 
 
 def require_bound(bound: object) -> float:
@@ -116,19 +110,16 @@ def require_bound(bound: object) -> float:
     return require_number("bound", bound, "a positive number of radians, such as 0.785", lambda x: 0 < x < math.inf)
 
 
-def shared_coordinates(owner: Int[Tensor, "masked_angle"]) -> Coordinates:
-    """Return one coordinate for each distinct owner; angles with the same owner share it."""
-    distinct, coordinate = owner.unique(return_inverse=True)
-    return Coordinates(len(distinct), lambda u: u[coordinate.to(u.device)])
+def _full(angle_mask: AngleMask) -> Int[Tensor, " masked_angle"]:
+    return torch.arange(int(angle_mask.sum()))
 
 
-def _full(angle_mask: AngleMask) -> Coordinates:
-    return shared_coordinates(torch.arange(int(angle_mask.sum())))
-
-
-def _head(angle_mask: AngleMask) -> Coordinates:
+def _head(angle_mask: AngleMask) -> Int[Tensor, " masked_angle"]:
     layer, head, _ = angle_mask.nonzero(as_tuple=True)
-    return shared_coordinates(layer * angle_mask.shape[1] + head)
+    return layer * angle_mask.shape[1] + head
 
 
-SPACES: Registry[Callable[[AngleMask], Coordinates]] = Registry("space", {"full": _full, "head": _head})
+SPACES: Registry[Callable[[AngleMask], Int[Tensor, " masked_angle"]]] = Registry(
+    "space", {"full": _full, "head": _head}
+)
+"""Owner of each angle in a mask, by the name of the space."""
