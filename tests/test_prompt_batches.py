@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_model, tokens
 
-from tarot.analysis.prompt_batches import answer_request, next_log_probabilities, prompt_batches
+from tarot.analysis.next_tokens import answer_request, next_log_probabilities
+from tarot.edit.prompt_batches import prompt_batches
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.tasks.samples import Sample

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from tarot.analysis.attention import attention_weights
 from tarot.analysis.divergence import measure_divergence
-from tarot.analysis.prompt_batches import next_log_probabilities
+from tarot.analysis.next_tokens import next_log_probabilities
 from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.gate import prompt_features
 from tarot.edit.hooks import apply_rotation

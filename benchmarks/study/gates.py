@@ -22,7 +22,7 @@ from benchmarks.study.grid import Cell
 from benchmarks.study.records import Record, measure_records
 from benchmarks.study.run import make_config, tune_in
 from tarot.analysis.neutral_text import neutral_text
-from tarot.analysis.prompt_batches import next_log_probabilities
+from tarot.analysis.next_tokens import next_log_probabilities
 from tarot.edit.adapter import Adapter
 from tarot.edit.gate import prompt_features
 from tarot.evaluation.evaluate import evaluate

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tarot.analysis.prompt_batches import answer_request, next_log_probabilities
+from tarot.analysis.next_tokens import answer_request, next_log_probabilities
 from tarot.analysis.results import Flip, FlipsResult, TokenChange
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.results.changes import changed_rows

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tarot.analysis.progress import OnStep, ignore_step
-from tarot.analysis.prompt_batches import prompt_batches
 from tarot.analysis.results import LensResult
 from tarot.edit.adapter import Adapter
 from tarot.edit.gate import decide_for
 from tarot.edit.patch import Patch
+from tarot.edit.prompt_batches import prompt_batches
 from tarot.edit.rope import initial_rope
 from tarot.edit.sites import decoder_layers
 from tarot.errors import TarotError

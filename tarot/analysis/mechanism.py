@@ -8,8 +8,8 @@ from tarot.analysis.attention import measure_attention
 from tarot.analysis.flips import find_flips
 from tarot.analysis.heads import edited_heads, measure_head_maps, measure_layer_effects
 from tarot.analysis.lens import measure_lens
+from tarot.analysis.next_tokens import answer_request
 from tarot.analysis.progress import OnStep, ignore_step
-from tarot.analysis.prompt_batches import answer_request
 from tarot.analysis.results import OBJECTIVE_UNITS, MechanismResult
 from tarot.analysis.tuned_documents import answer_documents, tuned_documents
 from tarot.edit.adapter import Adapter

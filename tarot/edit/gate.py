@@ -12,11 +12,10 @@ the prompt's hidden state meets a condition.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import signature
-from math import isinf
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
 
@@ -26,12 +25,10 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from tarot.edit.patch import Patch, restoring
-from tarot.edit.rope import constant_rope_length, initial_rope, pass_group
+from tarot.edit.prompt_batches import prompt_batches
+from tarot.edit.rope import initial_rope
 from tarot.edit.sites import decoder_layers
 from tarot.errors import InvalidValueError, ShapeMismatch, TarotError
-
-TOKENS_AT_ONCE = 4096
-"""Tokens of a pass that reads prompts, padding included."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,19 +97,11 @@ def prompt_features(
         prompts: token ids of each prompt, at least one.
     """
     features: dict[int, Tensor] = {}
-    constant_rope = constant_rope_length(model)
-    groups = [pass_group(len(prompt), constant_rope) for prompt in prompts]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    while order:
-        alike = [i for i in order if groups[i] == groups[order[0]]]
-        n = next((n for n in range(len(alike), 1, -1) if n * len(prompts[alike[n - 1]]) <= TOKENS_AT_ONCE), 1)
-        batch, order = order[:n], order[n:]
-        width = len(prompts[batch[-1]])
-        ids = torch.tensor([[*prompts[i], *[prompts[i][-1]] * (width - len(prompts[i]))] for i in batch])
-        mask = torch.tensor([[1] * len(prompts[i]) + [0] * (width - len(prompts[i])) for i in batch])
-        arguments = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
-        with nullcontext() if isinf(constant_rope) else initial_rope(model):
-            features.update(zip(batch, _read_features(model, layer, arguments).cpu(), strict=True))
+    for batch in prompt_batches(model, prompts, logits_per_prompt=0):
+        mask = (torch.arange(batch.ids.shape[1]) <= batch.last[:, None]).long()
+        arguments = {"input_ids": batch.ids, "attention_mask": mask.to(model.device)}
+        with initial_rope(model):
+            features.update(zip(batch.indices, _read_features(model, layer, arguments).cpu(), strict=True))
     return torch.stack([features[i] for i in range(len(prompts))])
 
 
