@@ -11,6 +11,7 @@ from tarot.analysis.trade_off import STRENGTHS, StrengthPoint, check_strength, m
 from tarot.arguments import require_whole_number
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.as_tuned import config_of
+from tarot.evaluation.compare import check_fit
 from tarot.evaluation.evaluate import check_tasks
 from tarot.evaluation.lm_eval_results import check_scorable
 from tarot.models.loaded_model import LoadedModel
@@ -77,12 +78,11 @@ def measure_side_effects(
         >>> effects.curves["mine"][-1].drift.kl.value >= 0
         True
     """
-    for adapter in adapters.values():
-        adapter.find_sites(loaded.model)  # raises, before minutes of work, if the adapter does not fit
-    for strength in strengths:
-        check_strength(strength)
+    suite = check_side_effects(
+        adapters, tasks, strengths=strengths, n_tokens=n_tokens, include_path=include_path, limit=limit
+    )
+    check_fit(loaded, adapters.values())
     own_tasks = {name: config_of(adapter).task for name, adapter in adapters.items()}
-    suite = _all_tasks(adapters, tasks, include_path)
     text = neutral_text(loaded, n_tokens, seed, batch_size, on_step)
     rows = measure_task_changes(
         loaded,
@@ -122,8 +122,11 @@ def check_side_effects(
     n_tokens: int = NEUTRAL_TOKENS,
     include_path: str | Path | None = None,
     limit: int | float | None = None,
-) -> None:
+) -> list[str]:
     """Check everything of `measure_side_effects` that needs no model.
+
+    Returns:
+        The tasks by name, with the adapters' own; the texts of a reward have no right answers.
 
     Raises:
         TarotError: see `measure_side_effects`.
@@ -131,12 +134,9 @@ def check_side_effects(
     for strength in strengths:
         check_strength(strength)
     require_whole_number("n_tokens", n_tokens, least=1)
-    for task in check_tasks(_all_tasks(adapters, tasks, include_path), include_path=include_path, limit=limit):
-        check_scorable(task)
-
-
-def _all_tasks(adapters: Mapping[str, Adapter], tasks: Sequence[str], include_path: str | Path | None) -> list[str]:
-    """Return the tasks by name, with the adapters' own; the texts of a reward have no right answers."""
     configs = [config_of(adapter) for adapter in adapters.values()]
     own_tasks = [config.task for config in configs if config.kind is not ObjectiveKind.REWARD]
-    return list(dict.fromkeys([*load_tasks(tasks, include_path)["tasks"], *own_tasks]))
+    suite = list(dict.fromkeys([*load_tasks(tasks, include_path)["tasks"], *own_tasks]))
+    for task in check_tasks(suite, include_path=include_path, limit=limit):
+        check_scorable(task)
+    return suite

@@ -152,9 +152,10 @@ def _check_answers(
     searches = [config_of(control).search for control in controls.values()]
     if len(set(searches)) < len(searches):
         raise TarotError("controls of different searches", ", ".join(searches))
-    for edit in [*edits.values(), *controls.values()]:
+    for edit in edits.values():
         check_compare(
             edit,
+            controls=controls.values(),
             num_fewshot=num_fewshot,
             draws=draws,
             baselines=request.baselines,
@@ -174,7 +175,7 @@ def _compare_answers(
 ) -> None:
     """Compare each adapter with the base model, write the file after each, and print a table for each."""
     from tarot.evaluation.as_tuned import config_of
-    from tarot.evaluation.compare import LoggedAnswers, check_controls
+    from tarot.evaluation.compare import LoggedAnswers, check_fit
     from tarot.evaluation.compare import compare as compare_answers
     from tarot.evaluation.results.metrics import METRICS
     from tarot.evaluation.results.notes import arm_notes, missing_number_notes
@@ -185,8 +186,7 @@ def _compare_answers(
     from tarot.report.table import ARM_HEADER, OTHER_ARMS_HEADER, arm_rows, other_arm_rows
 
     searches = {name: config_of(control).search for name, control in controls.items()}
-    for edit in edits.values():
-        check_controls(loaded, edit, controls.values())
+    check_fit(loaded, [*edits.values(), *controls.values()])
     comparisons = []
     with kept_answers(request.output) as answers:
         for name, edit in edits.items():
@@ -252,15 +252,14 @@ def _compare_rewards(
     loaded: "LoadedModel", edits: "Mapping[str, Adapter]", reward: str | None, request: CompareRequest
 ) -> None:
     """Score the texts of base and edited model for each adapter, write the file after each, and print the tables."""
-    from tarot.evaluation.compare import LoggedAnswers
+    from tarot.evaluation.compare import LoggedAnswers, check_fit
     from tarot.evaluation.compare_rewards import compare_rewards
     from tarot.objectives.rewards.text_scores import TextScoreLog
     from tarot.report.inspect_log import write_reward_logs
     from tarot.report.results_csv import save_rewards
     from tarot.report.rewards import FRONT_HEADER, REWARD_HEADER, front_rows, reward_rows
 
-    for edit in edits.values():
-        edit.find_sites(loaded.model)  # raises if it does not fit
+    check_fit(loaded, edits.values())
     comparisons = []
     with kept_answers(request.output) as answers:
         for folder, edit in edits.items():

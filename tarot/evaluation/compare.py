@@ -37,7 +37,6 @@ from tarot.evaluation.in_context import (
     labelled_documents,
     question_frame,
 )
-from tarot.evaluation.limit import check_limit
 from tarot.evaluation.lm_eval_results import (
     LoggedDocument,
     check_scorable,
@@ -143,29 +142,24 @@ def compare(
     started = time.perf_counter()
     loaded = LoadedModel.from_objects(model, tokenizer)
     adapter, others = Adapter.resolve(adapter), _resolve_controls(controls)
-    num_fewshot, draws = require_whole_number("num_fewshot", num_fewshot), require_whole_number("draws", draws)
     baselines, batch_size = require_names("baselines", baselines), parse_batch_size(batch_size)
     include_path, answers = require_path("include_path", include_path), require_path("answers", answers)
-    check_limit(limit)
     require_function("on_arm", on_arm)
     require_mapping("base_answers", base_answers)
     require_mapping("logged", logged)
     curves, trade_off = _read_curves(curves, trade_off)
+    task, labelled, n_shots = check_compare(
+        adapter,
+        controls=others.values(),
+        num_fewshot=num_fewshot,
+        draws=draws,
+        baselines=baselines,
+        include_path=include_path,
+        limit=limit,
+    )
+    check_fit(loaded, [adapter, *others.values()])
     config, held_out = config_of(adapter), held_out_of(adapter)
-    if config.kind is ObjectiveKind.REWARD:
-        raise TarotError(
-            f"The adapter was tuned for the reward {config.objective!r}, and tarot.compare counts right answers.",
-            hint="tarot.evaluation.compare_rewards.compare_rewards, or the command tarot compare, scores its texts",
-        )
-    check_controls(loaded, adapter, others.values())
-    task = load_task(config.task, include_path)
-    check_requirements(baselines, task, config)
-    check_scorable(task)
-    check_answers(task)
-    labelled = labelled_documents(task, tuning_samples(adapter))
     own_shots = evaluation_shots(config)
-    n_shots = own_shots or min(int(resolve_num_fewshot(task, num_fewshot)), len(labelled))
-    _check_draws(draws, n_shots)
 
     reference_times = time_reference_workload()
     setting = Setting(loaded, config, task, labelled, n_shots, _budget(adapter), include_path, limit, batch_size)
@@ -322,19 +316,48 @@ class _Answering:
 def check_compare(
     adapter: Adapter,
     *,
+    controls: Iterable[Adapter] = (),
     num_fewshot: int = FEW_SHOT_SHOTS,
     draws: int = 0,
     baselines: str | Sequence[str] = (),
     include_path: str | Path | None = None,
     limit: int | float | None = None,
-) -> None:
-    """Raise what `compare` would raise for these arguments, as far as it can be known without a model."""
-    task = check_as_tuned(adapter, include_path=include_path, limit=limit)
-    own_task = load_task(task.config.task, include_path)  # has the shots of its file, where `task` has the edit's
-    check_requirements(require_names("baselines", baselines), own_task, config_of(adapter))
+) -> tuple[Task, list[Doc], int]:
+    """Check everything of `compare` that needs no model.
+
+    Returns:
+        The task as it is loaded, the labelled documents of the search, and the shots of the few-shot arm.
+
+    Raises:
+        UnknownName, TarotError: as for `compare`.
+    """
+    config, draws = config_of(adapter), require_whole_number("draws", draws)
+    if config.kind is ObjectiveKind.REWARD:
+        raise TarotError(
+            f"The adapter was tuned for the reward {config.objective!r}, and tarot.compare counts right answers.",
+            hint="tarot.evaluation.compare_rewards.compare_rewards, or the command tarot compare, scores its texts",
+        )
+    expected = _tuning_conditions(adapter)
+    for edit in (adapter, *controls):
+        if (conditions := _tuning_conditions(edit)) != expected:
+            raise TarotError(f"a control tuned as the edit was, on {expected}", conditions, "tune it with the same")
+        check_as_tuned(edit, include_path=include_path, limit=limit)
+    task = load_task(config.task, include_path)
+    check_requirements(require_names("baselines", baselines), task, config)
     check_scorable(task)
-    labelled_documents(task, tuning_samples(adapter))
-    _check_draws(draws, evaluation_shots(config_of(adapter)) or num_fewshot)
+    check_answers(task)
+    labelled = labelled_documents(task, tuning_samples(adapter))
+    wanted = resolve_num_fewshot(task, require_whole_number("num_fewshot", num_fewshot))
+    n_shots = evaluation_shots(config) or min(int(wanted), len(labelled))
+    if draws and not n_shots:
+        raise TarotError("shots to draw", "0 shots", "leave the draws out")
+    return task, labelled, n_shots
+
+
+def check_fit(loaded: LoadedModel, edits: Iterable[Adapter]) -> None:
+    """Raise TarotError for an edit that does not fit the model, before minutes of work."""
+    for edit in edits:
+        edit.find_sites(loaded.model)
 
 
 def _resolve_controls(controls: Mapping[str, Adapter | str | Path] | None) -> dict[str, Adapter]:
@@ -359,30 +382,11 @@ def _read_curves(
         ) from None
 
 
-def check_controls(loaded: LoadedModel, adapter: Adapter, controls: Iterable[Adapter]) -> None:
-    """Check that an adapter and its controls fit the model, and that the controls were tuned as the adapter was.
-
-    Raises:
-        TarotError: one does not fit, or a control was tuned with other samples, shots, seed or budget.
-    """
-    expected = _tuning_conditions(adapter)
-    for edit in (adapter, *controls):
-        edit.find_sites(loaded.model)  # raises if it does not fit
-        if (conditions := _tuning_conditions(edit)) != expected:
-            hint = "tune it with the same"
-            raise TarotError(f"a control tuned as the edit was, on {expected}", conditions, hint)
-
-
 def _tuning_conditions(adapter: Adapter) -> str:
     """Describe what an adapter and its controls must share, for their arms to be comparable."""
     config = config_of(adapter)
     samples = f"{config.num_samples} samples of {config.task}, {config.num_fewshot} shots"
     return f"{samples}, seed {config.seed}, budget {_budget(adapter)}"
-
-
-def _check_draws(draws: int, n_shots: int) -> None:
-    if draws and not n_shots:
-        raise TarotError("shots to draw", "0 shots", "leave the draws out")
 
 
 def _budget(adapter: Adapter) -> int:

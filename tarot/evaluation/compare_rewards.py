@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from lm_eval.api.task import Task
+
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError, describe_missing_numbers
 from tarot.evaluation.as_tuned import check_as_tuned, config_of, evaluate_as_tuned
 from tarot.evaluation.command import edited_folder, not_repeated, repeat_command
-from tarot.evaluation.compare import LoggedAnswers, OnArm
+from tarot.evaluation.compare import LoggedAnswers, OnArm, check_fit
 from tarot.evaluation.cost.reference_workload import describe_machine
 from tarot.evaluation.held_out import held_out_of
 from tarot.evaluation.lm_eval_results import logged_documents, question_text
@@ -20,7 +22,6 @@ from tarot.models.missing_numbers import BROKEN_MODEL_HINT
 from tarot.objectives.generated import check_generates
 from tarot.objectives.rewards.registry import check_reward, is_reward, refuse_unrequested
 from tarot.objectives.rewards.text_scores import TextScores
-from tarot.objectives.tasks.task_loading import load_task
 from tarot.search.pareto import pareto_front
 from tarot.search.provenance import library_versions
 
@@ -52,9 +53,9 @@ def compare_rewards(
         >>> compare_rewards(loaded, adapter, limit=20).gain.n
         20
     """
-    config, name, held_out = config_of(adapter), reward_of(adapter, reward), held_out_of(adapter)
-    adapter.find_sites(loaded.model)  # raises if it does not fit, before the base model generates
-    check_generates(task := load_task(config.task, include_path), name)
+    name, task = check_compare_rewards(adapter, reward, include_path=include_path, limit=limit)
+    check_fit(loaded, [adapter])
+    config, held_out = config_of(adapter), held_out_of(adapter)
 
     both = []
     for number, (arm, edit) in enumerate((("base", None), ("edited", adapter)), start=1):
@@ -108,10 +109,12 @@ def check_compare_rewards(
     *,
     include_path: str | Path | None = None,
     limit: int | float | None = None,
-) -> None:
-    """Raise what `compare_rewards` would raise for these arguments, as far as it can be known without a model."""
+) -> tuple[str, Task]:
+    """Check everything of `compare_rewards` that needs no model; return the reward's name and the task."""
     name = reward_of(adapter, reward)
-    check_generates(check_as_tuned(adapter, include_path=include_path, limit=limit), name)
+    task = check_as_tuned(adapter, include_path=include_path, limit=limit)
+    check_generates(task, name)
+    return name, task
 
 
 def reward_of(adapter: Adapter, requested: str | None) -> str:
