@@ -10,6 +10,7 @@ from tarot.errors import TarotError
 from tarot.evaluation.as_tuned import check_as_tuned, config_of, evaluate_as_tuned, evaluation_shots, kept_limit
 from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
+from tarot.evaluation.options import EvaluationOptions
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.tasks.documents import document_key
 from tarot.objectives.tasks.task_loading import load_task
@@ -42,7 +43,7 @@ def test_configurations_that_no_search_accepts(
 def test_the_prompts_are_those_of_the_samples(loaded: LoadedModel, folder: Path) -> None:
     """The results equal those of an evaluation with the adapter's shots and without its chat template."""
     adapter = tuned(loaded, folder, num_fewshot=2, apply_chat_template=False)
-    results = evaluate_as_tuned(loaded, config_of(adapter), adapter, include_path=folder, limit=3)
+    results = evaluate_as_tuned(loaded, config_of(adapter), adapter, EvaluationOptions(folder, limit=3))
     expected = evaluate(
         loaded.model,
         loaded.tokenizer,

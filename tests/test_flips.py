@@ -11,6 +11,7 @@ from tarot.analysis.flips import find_flips
 from tarot.analysis.results import FlipsResult
 from tarot.analysis.tuned_documents import answer_documents, tuned_documents
 from tarot.edit.adapter import Adapter
+from tarot.evaluation.options import EvaluationOptions
 from tarot.evaluation.results.comparison import OUTSIDE, Arm
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
@@ -76,8 +77,8 @@ def identity_of(tuned_adapter: Adapter) -> Adapter:
 def test_the_identity_flips_nothing(loaded: LoadedModel, tuned_adapter: Adapter, tasks_folder: Path) -> None:
     encode = TarotLM(loaded.model, tokenizer=loaded.tokenizer).encode
     samples = tuned_documents(loaded, tuned_adapter, include_path=tasks_folder, limit=4)
-    options = {"include_path": tasks_folder, "limit": 4}
-    both = [answer_documents(loaded, tuned_adapter, edit, **options) for edit in (None, identity_of(tuned_adapter))]
+    options = EvaluationOptions(tasks_folder, limit=4)
+    both = [answer_documents(loaded, tuned_adapter, edit, options) for edit in (None, identity_of(tuned_adapter))]
     nothing = FlipsResult(())
     assert find_flips(loaded.model, loaded.tokenizer, identity_of(tuned_adapter), samples, encode, *both) == nothing
     assert nothing.most_moved_tokens() == []

@@ -24,6 +24,7 @@ from tarot.evaluation.in_context import (
     question_frame,
 )
 from tarot.evaluation.lm_eval_results import read_answers
+from tarot.evaluation.options import EvaluationOptions
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.tasks.task_loading import load_task
@@ -96,7 +97,7 @@ def test_the_samples_of_a_search_are_looked_up(loaded: LoadedModel, folder: Path
 @pytest.mark.parametrize("chat", [True, False])
 def test_every_prompt_has_the_chosen_shots_in_order(loaded: LoadedModel, folder: Path, chat: bool) -> None:
     docs = [list(load_task(TASK, folder).training_docs())[row] for row in (7, 3)]
-    results = evaluate_with_shots(loaded, TASK, docs, include_path=folder, limit=3, apply_chat_template=chat)
+    results = evaluate_with_shots(loaded, TASK, docs, EvaluationOptions(folder, limit=3), apply_chat_template=chat)
     for logged in results["samples"][TASK]:
         prompt = logged["arguments"][0][0]
         places = [prompt.index(f"item {row}\n") for row in (7, 3)] + [prompt.index(logged["doc"]["question"])]
@@ -108,7 +109,7 @@ def test_every_prompt_has_the_chosen_shots_in_order(loaded: LoadedModel, folder:
 def test_scores_are_those_of_lm_eval_with_the_same_shots(loaded: LoadedModel, folder: Path) -> None:
     """The first documents are the shots that lm-eval itself shows."""
     docs = list(load_task(TASK, folder).training_docs())[:4]
-    ours = evaluate_with_shots(loaded, TASK, docs, include_path=folder)["samples"][TASK]
+    ours = evaluate_with_shots(loaded, TASK, docs, EvaluationOptions(folder))["samples"][TASK]
     theirs = evaluate(loaded.model, loaded.tokenizer, [TASK], include_path=folder, num_fewshot=4)["samples"][TASK]
     assert [logged["filtered_resps"] for logged in ours] == [logged["filtered_resps"] for logged in theirs]
 
@@ -119,12 +120,12 @@ def test_what_lm_eval_raises_is_one_line(loaded: LoadedModel, folder: Path, monk
 
     monkeypatch.setattr("tarot.evaluation.evaluate.evaluator.evaluate", fail)
     with pytest.raises(TarotError, match="own_choice: RuntimeError: planted failure"):
-        evaluate_with_shots(loaded, "own_choice", [], include_path=folder)
+        evaluate_with_shots(loaded, "own_choice", [], EvaluationOptions(folder))
 
 
 def test_shots_for_tasks_that_generate(loaded: LoadedModel, folder: Path) -> None:
     docs = list(load_task("own_generate", folder).training_docs())[3:5]
-    results = evaluate_with_shots(loaded, "own_generate", docs, include_path=folder, limit=2)
+    results = evaluate_with_shots(loaded, "own_generate", docs, EvaluationOptions(folder, limit=2))
     assert all("item 3" in logged["arguments"][0][0] for logged in results["samples"]["own_generate"])
 
 

@@ -28,6 +28,7 @@ from tarot.evaluation.grid.cell_runner import CellRunner, ModelCache
 from tarot.evaluation.grid.grid import CellRequest, request_digest
 from tarot.evaluation.in_context import labelled_documents
 from tarot.evaluation.lm_eval_results import LoggedDocument, question_text
+from tarot.evaluation.options import EvaluationOptions
 from tarot.evaluation.results.results_file import comparisons_to_json, load_comparisons
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.tasks.prompts import render_pairs
@@ -50,7 +51,7 @@ def setting(folder: Path) -> Setting:
     adapter = tuned(loaded, folder)
     task = load_task("own_choice", folder)
     labelled = labelled_documents(task, tuning_samples(adapter))
-    return Setting(loaded, config_of(adapter), task, labelled, N_SHOTS, budget=9, include_path=folder)
+    return Setting(loaded, config_of(adapter), task, labelled, N_SHOTS, budget=9, options=EvaluationOptions(folder))
 
 
 def contexts(documents: Sequence[LoggedDocument]) -> list[str]:
@@ -88,14 +89,14 @@ def test_the_longest_document_is_that_with_most_tokens(setting: Setting, monkeyp
     """Characters do not tell: a token is a byte here."""
     wide = {**setting.task.eval_docs[0], "question": "\N{GRINNING FACE}" * 12}
     narrow = {**wide, "question": "a" * 20}
-    task = load_task("own_choice", setting.include_path)
+    task = load_task("own_choice", setting.options.include_path)
     monkeypatch.setattr(type(task), "eval_docs", [narrow, wide])
     monkeypatch.setattr(prompting, "load_task", lambda name, include_path: task)
     assert prompting._longest_document(setting) == wide
 
 
 def test_shots_leave_room_for_a_generated_answer(setting: Setting) -> None:
-    task = load_task("own_generate", setting.include_path)
+    task = load_task("own_generate", setting.options.include_path)
     setting = replace(setting, config=replace(setting.config, task="own_generate"), task=task)
     (document,) = list(task.eval_docs)[:1]
     prompt = setting.lm.tok_encode(render_pairs(task, "a", document, 0, setting.chat_template)[0][0][0])

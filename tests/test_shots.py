@@ -15,6 +15,7 @@ from tarot.errors import TarotError
 from tarot.evaluation import in_context as icl
 from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
+from tarot.evaluation.options import EvaluationOptions
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.tasks.documents import normalize_text, question_key, shot_keys
@@ -211,10 +212,10 @@ def test_an_adapter_records_the_shots_of_its_prompts(tmp_path: Path, loaded: Loa
     assert comparison.num_fewshot == 0
     assert not any("few-shot" in arm.name for arm in comparison.arms)
     with pytest.raises(TarotError, match="a task that takes shots"):
-        icl.evaluate_with_shots(loaded, "own", train[:2], include_path=tmp_path)
+        icl.evaluate_with_shots(loaded, "own", train[:2], EvaluationOptions(tmp_path))
 
 
 def test_evaluated_documents_as_chosen_shots_are_an_error(tmp_path: Path, loaded: LoadedModel) -> None:
     write(tmp_path, "own", train=rows(0, 9), test=rows(5, 7))
     with pytest.raises(TarotError, match="evaluates 1 of the 2 documents"):
-        icl.evaluate_with_shots(loaded, "own", [rows(0, 1)[0], disguised(rows(5, 6)[0])], include_path=tmp_path)
+        icl.evaluate_with_shots(loaded, "own", [rows(0, 1)[0], disguised(rows(5, 6)[0])], EvaluationOptions(tmp_path))

@@ -16,6 +16,7 @@ from tarot.analysis.side_effects import SideEffects, check_side_effects, measure
 from tarot.analysis.task_changes import measure_task_changes
 from tarot.analysis.trade_off import StrengthPoint, measure_trade_off
 from tarot.errors import TarotError
+from tarot.evaluation.options import EvaluationOptions
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.means import Mean
 from tarot.models.loaded_model import LoadedModel
@@ -36,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_identity_changes_no_task(folder: Path) -> None:
     adapters = [byte_adapter().scaled(0.0), byte_adapter(3.0)]
     names = ["own_choice", "own_loglikelihood"]
-    nothing, row = measure_task_changes(loaded_bytes(), adapters, names, include_path=folder)
+    nothing, row = measure_task_changes(loaded_bytes(), adapters, names, EvaluationOptions(folder))
     assert nothing.keys() == row.keys() == set(names)
     for change in nothing.values():
         gain = change.gain
@@ -50,7 +51,7 @@ def test_documents_without_a_number_are_counted_and_named(folder: Path, tmp_path
     broken = LoadedModel("bytes", byte_model(), byte_tokenizer())
     (token,) = broken.tokenizer.encode("3", add_special_tokens=False)
     broken.model.get_input_embeddings().weight[token] = torch.nan  # the questions are item 1000 to 1011
-    (row,) = measure_task_changes(broken, [byte_adapter()], ["own_choice"], include_path=folder, limit=6)
+    (row,) = measure_task_changes(broken, [byte_adapter()], ["own_choice"], EvaluationOptions(folder, limit=6))
     change = row["own_choice"]
     assert change.without_number == (3,) and change.gain.n == 6
     point = StrengthPoint(1.0, change, Divergence(40, 1.0, 1.0, Mean(0.0, 0.0, 0.0)))
@@ -64,17 +65,17 @@ def test_documents_without_a_number_are_counted_and_named(folder: Path, tmp_path
 
 def test_a_trade_off_goes_from_the_base_to_the_adapter(folder: Path) -> None:
     adapter = byte_adapter()
-    (first, half, last) = measure_trade_off(loaded_bytes(), adapter, TEXT, (0.0, 0.5, 1.0), include_path=folder)
+    (first, half, last) = measure_trade_off(loaded_bytes(), adapter, TEXT, (0.0, 0.5, 1.0), EvaluationOptions(folder))
     assert (first.change.gain.value, first.drift.kl.value) == (0, 0)
     assert 0 < half.drift.kl.value < last.drift.kl.value
     assert [last.drift] == measure_divergence(model_of_bytes(), [adapter], TEXT)
-    (row,) = measure_task_changes(loaded_bytes(), [adapter], ["own_choice"], include_path=folder, num_fewshot=0)
+    (row,) = measure_task_changes(loaded_bytes(), [adapter], ["own_choice"], EvaluationOptions(folder), num_fewshot=0)
     assert row["own_choice"] == last.change
 
 
 def test_strengths_are_from_0_to_1(folder: Path) -> None:
     with pytest.raises(TarotError, match="strength"):
-        measure_trade_off(loaded_bytes(), byte_adapter(), TEXT, (0.0, 1.5), include_path=folder)
+        measure_trade_off(loaded_bytes(), byte_adapter(), TEXT, (0.0, 1.5), EvaluationOptions(folder))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from tarot.analysis.tuned_documents import answer_documents, tuned_documents
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.compare import compare
 from tarot.evaluation.evaluate import evaluate
+from tarot.evaluation.options import EvaluationOptions
 from tarot.evaluation.results.comparison import EDITED, ZERO_SHOT
 from tarot.models.loaded_model import LoadedModel
 from tarot.search.config import TaRotConfig
@@ -38,5 +39,5 @@ def test_answers_equal_those_of_a_comparison(loaded: LoadedModel, tmp_path: Path
     )
     comparison = compare(loaded.model, loaded.tokenizer, edit, include_path=tasks_folder, limit=5)
     for arm, of in ((ZERO_SHOT, None), (EDITED, edit)):
-        answers = answer_documents(loaded, edit, of, include_path=tasks_folder, limit=5)
+        answers = answer_documents(loaded, edit, of, EvaluationOptions(tasks_folder, limit=5))
         assert answers.greedy == comparison.arm(arm).greedy

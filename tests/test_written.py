@@ -10,6 +10,7 @@ from tarot.evaluation import written
 from tarot.evaluation.as_tuned import config_of, evaluate_as_tuned
 from tarot.evaluation.compare import compare
 from tarot.evaluation.lm_eval_results import choice_texts, logged_documents, read_answers, shorten_answer
+from tarot.evaluation.options import EvaluationOptions
 from tarot.evaluation.results.comparison import LONGEST_ANSWER, OUTSIDE
 from tarot.evaluation.written import write_outside
 from tarot.models.lm_eval_bars import bars_as_steps
@@ -19,7 +20,7 @@ from tarot.objectives.tasks.task_loading import load_task
 @pytest.fixture(scope="module")
 def answered(loaded: Any, tasks_folder: Path, tuned_adapter: Any) -> Any:
     """The task, and its documents as the edited model answers them."""
-    results = evaluate_as_tuned(loaded, config_of(tuned_adapter), tuned_adapter, include_path=tasks_folder)
+    results = evaluate_as_tuned(loaded, config_of(tuned_adapter), tuned_adapter, EvaluationOptions(tasks_folder))
     return load_task("own_choice", tasks_folder), logged_documents(results, "own_choice")
 
 

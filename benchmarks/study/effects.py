@@ -23,6 +23,7 @@ from tarot.analysis.trade_off import measure_trade_off
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import read_answers
+from tarot.evaluation.options import EvaluationOptions
 from tarot.models.load import load_model
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.tasks.task_loading import load_task
@@ -48,7 +49,7 @@ def measure_neutral_text(loaded: LoadedModel, edit: Adapter) -> dict[str, Any]:
 def measure_strengths(loaded: LoadedModel, edit: Adapter) -> dict[str, Any]:
     """Return gain on the edit's own task and divergence on a part of the text, at each strength."""
     text = neutral_text(loaded, grid.NEUTRAL_TOKENS)[: grid.STRENGTH_TEXTS]
-    points = measure_trade_off(loaded, edit, text, grid.STRENGTHS, limit=grid.EFFECT_DOCUMENTS)
+    points = measure_trade_off(loaded, edit, text, grid.STRENGTHS, EvaluationOptions(limit=grid.EFFECT_DOCUMENTS))
     return {"strengths": [asdict(point) for point in points]}
 
 

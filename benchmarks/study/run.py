@@ -32,6 +32,7 @@ from tarot.evaluation.baselines.setting import Setting
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.grid.adapter_cache import tune_cached
 from tarot.evaluation.lm_eval_results import read_answers
+from tarot.evaluation.options import EvaluationOptions
 from tarot.evaluation.statistics.gains import weighted_f1
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import load_model
@@ -76,7 +77,7 @@ def tune_in(work: Path, loaded: LoadedModel, config: TaRotConfig, budget: int) -
 def make_setting(loaded: LoadedModel, config: TaRotConfig, labelled: Sequence[Doc] = ()) -> Setting:
     """Return what the product's baselines get."""
     task = load_task(config.task)
-    return Setting(loaded, config, task, labelled, grid.FEW_SHOT, grid.BUDGET, limit=grid.DOCUMENTS)
+    return Setting(loaded, config, task, labelled, grid.FEW_SHOT, grid.BUDGET, EvaluationOptions(limit=grid.DOCUMENTS))
 
 
 def edit_with(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> tuple[Adapter | BaselineEdit, Record]:

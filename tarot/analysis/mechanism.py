@@ -15,7 +15,7 @@ from tarot.analysis.tuned_documents import answer_documents, tuned_documents
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.as_tuned import config_of
 from tarot.evaluation.lm_eval_results import check_scorable
-from tarot.evaluation.results.comparison import Arm
+from tarot.evaluation.options import EvaluationOptions
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.generated import GenerationObjective
@@ -87,15 +87,12 @@ def measure_mechanism(
     unit = OBJECTIVE_UNITS[config.objective]
     yield measure_head_maps(objective, adapter.angles, layers, unit, lambda done: on_step("heads", done, n_scores))
 
-    def answer(edit: Adapter | None) -> Arm:
-        return answer_documents(
-            loaded, adapter, edit, include_path=include_path, limit=limit, batch_size=batch_size, answers=answers
-        )
-
+    options = EvaluationOptions(include_path, limit, batch_size, answers)
     on_step("flips", 0, 2)
-    base = answer(None)
+    base = answer_documents(loaded, adapter, None, options)
     on_step("flips", 1, 2)
-    flips = find_flips(model, tokenizer, adapter, samples, encode, base, answer(adapter))
+    edited = answer_documents(loaded, adapter, adapter, options)
+    flips = find_flips(model, tokenizer, adapter, samples, encode, base, edited)
     on_step("flips", 2, 2)
     yield flips
 

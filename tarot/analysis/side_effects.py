@@ -14,6 +14,7 @@ from tarot.evaluation.as_tuned import config_of
 from tarot.evaluation.compare import check_fit
 from tarot.evaluation.evaluate import check_tasks
 from tarot.evaluation.lm_eval_results import check_scorable
+from tarot.evaluation.options import EvaluationOptions
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.kind import ObjectiveKind
 from tarot.objectives.tasks.task_loading import load_tasks
@@ -83,31 +84,19 @@ def measure_side_effects(
     )
     check_fit(loaded, adapters.values())
     own_tasks = {name: config_of(adapter).task for name, adapter in adapters.items()}
+    options = EvaluationOptions(include_path, limit, batch_size, answers)
     text = neutral_text(loaded, n_tokens, seed, batch_size, on_step)
     rows = measure_task_changes(
         loaded,
         list(adapters.values()),
         suite,
-        include_path=include_path,
+        options,
         num_fewshot=0,
-        limit=limit,
         apply_chat_template=all(config_of(adapter).apply_chat_template for adapter in adapters.values()),
-        batch_size=batch_size,
-        answers=answers,
         on_step=on_step,
     )
     curves = {
-        name: measure_trade_off(
-            loaded,
-            adapter,
-            text,
-            strengths,
-            include_path=include_path,
-            limit=limit,
-            batch_size=batch_size,
-            answers=answers,
-            on_step=on_step,
-        )
+        name: measure_trade_off(loaded, adapter, text, strengths, options, on_step)
         for name, adapter in adapters.items()
     }
     fingerprints = {name: adapter.fingerprint for name, adapter in adapters.items()}

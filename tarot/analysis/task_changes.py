@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from tarot.analysis.progress import OnStep, ignore_step
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import check_scorable, logged_documents, read_answers
+from tarot.evaluation.options import DEFAULT_OPTIONS, EvaluationOptions
 from tarot.evaluation.results.comparison import Arm
 from tarot.evaluation.statistics.gains import Gain, f1_gain, weighted_f1
 from tarot.models.loaded_model import LoadedModel
@@ -38,18 +38,13 @@ def measure_task_changes(
     loaded: LoadedModel,
     adapters: Sequence[Adapter],
     tasks: Sequence[str] = (SUITE,),
+    options: EvaluationOptions = DEFAULT_OPTIONS,
     *,
-    include_path: str | Path | None = None,
     num_fewshot: int | None = None,
-    limit: int | float | None = None,
     apply_chat_template: bool = True,
-    batch_size: int | None = None,
-    answers: str | Path | None = None,
     on_step: OnStep = ignore_step,
 ) -> list[dict[str, TaskChange]]:
     """Measure what each adapter changes on each task; the base model answers every document once.
-
-    `answers` is a file that stores the answers, as for `tarot.evaluate`.
 
     Returns:
         For each adapter its changes by the name of the task.
@@ -59,13 +54,13 @@ def measure_task_changes(
 
     Example:
         >>> loaded = tarot.load_model("wheel:smollm2-135m")
-        >>> (changes,) = measure_task_changes(loaded, [adapter], ["synth_color"], limit=20)
+        >>> (changes,) = measure_task_changes(loaded, [adapter], ["synth_color"], EvaluationOptions(limit=20))
         >>> changes["synth_color"].gain.n
         20
     """
     for adapter in adapters:
         adapter.find_sites(loaded.model)  # raises, before the base model answers, if the adapter does not fit
-    known = load_tasks(tasks, include_path)["tasks"]
+    known = load_tasks(tasks, options.include_path)["tasks"]
     for task in known.values():
         check_scorable(task)
 
@@ -76,12 +71,12 @@ def measure_task_changes(
             loaded.tokenizer,
             tasks,
             adapter=adapter,
-            include_path=include_path,
+            include_path=options.include_path,
             num_fewshot=num_fewshot,
-            limit=limit,
+            limit=options.limit,
             apply_chat_template=apply_chat_template,
-            batch_size=batch_size,
-            answers=answers,
+            batch_size=options.batch_size,
+            answers=options.answers,
         )
         return {name: read_answers(task, logged_documents(results, name)) for name, task in known.items()}
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from jaxtyping import Int
 from torch import Tensor
@@ -13,6 +12,7 @@ from tarot.analysis.task_changes import TaskChange, measure_task_changes
 from tarot.arguments import require_number
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.as_tuned import config_of, evaluation_shots
+from tarot.evaluation.options import DEFAULT_OPTIONS, EvaluationOptions
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.kind import ObjectiveKind
 
@@ -44,11 +44,7 @@ def measure_trade_off(
     adapter: Adapter,
     text: Int[Tensor, "text token"],
     strengths: Sequence[float] = STRENGTHS,
-    *,
-    include_path: str | Path | None = None,
-    limit: int | float | None = None,
-    batch_size: int | None = None,
-    answers: str | Path | None = None,
+    options: EvaluationOptions = DEFAULT_OPTIONS,
     on_step: OnStep = ignore_step,
 ) -> list[StrengthPoint]:
     """Measure the gain on the adapter's own task, prompted as in tuning, and the drift on a text, at each strength.
@@ -58,10 +54,7 @@ def measure_trade_off(
         adapter: what `tarot.tune` returned or saved.
         text: tokens of neutral text, as `neutral_text` returns them.
         strengths: factors of the angles, 0 to 1.
-        include_path: folder of further task files.
-        limit: number or fraction of the task's documents, the first ones; None for all.
-        batch_size: most sequences of a forward pass; None to choose it automatically.
-        answers: file that stores the answers to the tasks, as for `tarot.evaluate`.
+        options: how the task is evaluated.
         on_step: shows the progress.
 
     Raises:
@@ -70,7 +63,8 @@ def measure_trade_off(
     Example:
         >>> from tarot.analysis.neutral_text import neutral_text
         >>> loaded = tarot.load_model("wheel:smollm2-135m")
-        >>> points = measure_trade_off(loaded, adapter, neutral_text(loaded, 100), (0.5, 1.0), limit=4)
+        >>> text, options = neutral_text(loaded, 100), EvaluationOptions(limit=4)
+        >>> points = measure_trade_off(loaded, adapter, text, (0.5, 1.0), options)
         >>> [point.strength for point in points]
         [0.5, 1.0]
     """
@@ -84,16 +78,13 @@ def measure_trade_off(
             loaded,
             edits,
             [config.task],
-            include_path=include_path,
+            options,
             num_fewshot=evaluation_shots(config),
-            limit=limit,
             apply_chat_template=config.apply_chat_template,
-            batch_size=batch_size,
-            answers=answers,
             on_step=on_step,
         )
         changes = [row[config.task] for row in rows]
-    drifts = measure_divergence(loaded.model, edits, text, batch_size, on_step)
+    drifts = measure_divergence(loaded.model, edits, text, options.batch_size, on_step)
     return [
         StrengthPoint(strength, change, drift)
         for strength, change, drift in zip(strengths, changes, drifts, strict=True)

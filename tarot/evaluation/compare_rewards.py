@@ -14,6 +14,7 @@ from tarot.evaluation.compare import LoggedAnswers, OnArm, check_fit
 from tarot.evaluation.cost.reference_workload import describe_machine
 from tarot.evaluation.held_out import held_out_of
 from tarot.evaluation.lm_eval_results import logged_documents, question_text
+from tarot.evaluation.options import EvaluationOptions
 from tarot.evaluation.results.reward_comparison import RewardComparison
 from tarot.evaluation.reward_metrics import score_logged_texts, unscored_rows
 from tarot.evaluation.statistics.means import difference
@@ -56,21 +57,12 @@ def compare_rewards(
     name, task = check_compare_rewards(adapter, reward, include_path=include_path, limit=limit)
     check_fit(loaded, [adapter])
     config, held_out = config_of(adapter), held_out_of(adapter)
+    options = EvaluationOptions(include_path, limit, batch_size, answers)
 
     both = []
     for number, (arm, edit) in enumerate((("base", None), ("edited", adapter)), start=1):
         on_arm(arm, number, 2)
-        both.append(
-            evaluate_as_tuned(
-                loaded,
-                config,
-                edit,
-                include_path=include_path,
-                limit=limit,
-                batch_size=batch_size,
-                answers=answers,
-            )
-        )
+        both.append(evaluate_as_tuned(loaded, config, edit, options))
     if logged is not None:
         logged.update(zip(("base", "edited"), (logged_documents(each, config.task) for each in both), strict=True))
     base, edited = (score_logged_texts(loaded, results, config.task, name) for results in both)

@@ -8,7 +8,6 @@ Source of the calibration: Zhao et al. (2021), Calibrate Before Use, arXiv 2102.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from math import exp, fsum, log
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -19,6 +18,7 @@ from lm_eval.api.task import Task
 from tarot.errors import TarotError
 from tarot.evaluation.evaluate import open_answers, run_lm_eval
 from tarot.evaluation.lm_eval_results import LoggedDocument, n_choices
+from tarot.evaluation.options import DEFAULT_OPTIONS, EvaluationOptions
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.tasks.documents import Doc, document_key
@@ -69,13 +69,10 @@ def evaluate_with_shots(
     loaded: LoadedModel,
     task_name: str,
     shots: Sequence[Doc],
+    options: EvaluationOptions = DEFAULT_OPTIONS,
     *,
     choose: Callable[[Task, Doc], Sequence[Doc]] | None = None,
-    include_path: str | Path | None = None,
-    limit: int | float | None = None,
     apply_chat_template: bool = True,
-    batch_size: int | None = None,
-    answers: str | Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate the unedited model on a task whose prompts begin with the given shots.
 
@@ -83,12 +80,9 @@ def evaluate_with_shots(
         loaded: the model and its tokenizer.
         task_name: the task.
         shots: labelled documents.
+        options: how the task is evaluated.
         choose: returns the shots of a document, all of them equally many; None shows every shot in every prompt.
-        include_path: folder of further task files.
-        limit: only the first documents: a number, or a fraction below 1.
         apply_chat_template: render prompts with the tokenizer's chat template, if there is one.
-        batch_size: largest number of sequences in one pass; None chooses it.
-        answers: file that stores the answers, as for `tarot.evaluate`.
 
     Returns:
         lm-eval's results, with documents and answers under "samples".
@@ -96,7 +90,7 @@ def evaluate_with_shots(
     Raises:
         TarotError: the task allows no shots, a shot is also evaluated, or as for `run_lm_eval`.
     """
-    selected = load_tasks([task_name], include_path)
+    selected = load_tasks([task_name], options.include_path)
     (task,) = selected["tasks"].values()
     if forbids_shots(task):
         expected = f"a task that takes shots, not {task_name}"
@@ -105,9 +99,9 @@ def evaluate_with_shots(
     show_shots(task, shots)
     if choose:
         _choose_shots(task, choose)
-    lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size or "auto")
-    log = open_answers(answers, loaded, "base") if answers else None
-    return run_lm_eval(lm, selected, limit=limit, apply_chat_template=apply_chat_template, log=log)
+    lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=options.batch_size or "auto")
+    log = open_answers(options.answers, loaded, "base") if options.answers else None
+    return run_lm_eval(lm, selected, limit=options.limit, apply_chat_template=apply_chat_template, log=log)
 
 
 def show_shots(task: Task, shots: Sequence[Doc]) -> None:

@@ -142,14 +142,14 @@ def _documents(setting: Setting, results: dict[str, object]) -> list[LoggedDocum
 
 def _longest_document(setting: Setting) -> Doc:
     """Return the evaluated document whose prompt has most tokens."""
-    task = load_task(setting.config.task, setting.include_path)
-    documents = islice(task.eval_docs, n_evaluated(task, setting.limit))
+    task = load_task(setting.config.task, setting.options.include_path)
+    documents = islice(task.eval_docs, n_evaluated(task, setting.options.limit))
     return max(documents, key=lambda doc: _n_tokens(setting, task, doc, 0))
 
 
 def _fits(setting: Setting, shots: Sequence[Doc], document: Doc) -> bool:
     """Whether the context holds these shots before a document."""
-    task = load_task(setting.config.task, setting.include_path)
+    task = load_task(setting.config.task, setting.options.include_path)
     show_shots(task, shots)
     return _n_tokens(setting, task, document, len(shots)) <= setting.lm.max_length
 
@@ -165,7 +165,7 @@ def _n_tokens(setting: Setting, task: Task, document: Doc, n_shots: int) -> int:
 
 def _mean_likelihood(setting: Setting, shots: Sequence[Doc]) -> float:
     """Return the mean log-probability, in nats, of the labels that are not among the shots."""
-    task = load_task(setting.config.task, setting.include_path)
+    task = load_task(setting.config.task, setting.options.include_path)
     show_shots(task, shots)
     pairs = []
     for row, doc in enumerate(setting.labelled):

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from lm_eval.api.task import Task
@@ -14,6 +13,7 @@ from tarot.evaluation.as_tuned import evaluate_as_tuned
 from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.evaluation.in_context import evaluate_with_shots
 from tarot.evaluation.labels import Labels, count_labels
+from tarot.evaluation.options import DEFAULT_OPTIONS, EvaluationOptions
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives.answers import AnswerObjective
@@ -35,9 +35,7 @@ class Setting:
         labelled: the labelled documents of the search, in its order.
         n_shots: shots of the few-shot arm.
         budget: evaluations that the search was allowed.
-        include_path: folder of further task files.
-        limit: number or fraction of the documents that are evaluated.
-        batch_size: largest number of sequences in one pass; None chooses it.
+        options: how the task is evaluated.
     """
 
     loaded: LoadedModel
@@ -46,9 +44,7 @@ class Setting:
     labelled: Sequence[Doc]
     n_shots: int
     budget: int
-    include_path: str | Path | None = None
-    limit: int | float | None = None
-    batch_size: int | None = None
+    options: EvaluationOptions = DEFAULT_OPTIONS
 
     @cached_property
     def lm(self) -> TarotLM:
@@ -63,7 +59,7 @@ class Setting:
     @cached_property
     def labels(self) -> Labels:
         """The numbers of labelled documents that base and edited models see."""
-        return count_labels(self.config, self.include_path, self.limit)
+        return count_labels(self.config, self.options.include_path, self.options.limit)
 
     def make_objective(self) -> AnswerObjective:
         """Return the objective that the search maximized, on the same samples.
@@ -71,7 +67,7 @@ class Setting:
         Raises:
             TarotError: the edit was tuned for a reward.
         """
-        objective = Problem.from_config(self.loaded, self.config, self.include_path, self.batch_size).objective
+        objective = self._problem(self.config).objective
         if not isinstance(objective, AnswerObjective):
             raise TarotError("an edit tuned on labelled answers", f"one tuned for {self.config.objective}")
         return objective
@@ -84,42 +80,25 @@ class Setting:
         if self.config.max_kl is None:
             return None
         config = replace(self.config, layers=1.0, retain=())
-        problem = Problem.from_config(self.loaded, config, self.include_path, self.batch_size)
-        return Retention.from_problem(self.loaded, problem, self.include_path, self.batch_size)
+        options = self.options
+        return Retention.from_problem(self.loaded, self._problem(config), options.include_path, options.batch_size)
 
-    def answer_as_tuned(
-        self,
-        edit: Adapter | BaselineEdit | None,
-        num_fewshot: int | None = None,
-        answers: str | Path | None = None,
-    ) -> dict[str, Any]:
+    def _problem(self, config: TaRotConfig) -> Problem:
+        return Problem.from_config(self.loaded, config, self.options.include_path, self.options.batch_size)
+
+    def answer_as_tuned(self, edit: Adapter | BaselineEdit | None, num_fewshot: int | None = None) -> dict[str, Any]:
         """Return lm-eval's results of the model with an edit; arguments as for `evaluate_as_tuned`."""
-        return evaluate_as_tuned(
-            self.loaded,
-            self.config,
-            edit,
-            num_fewshot=num_fewshot,
-            include_path=self.include_path,
-            limit=self.limit,
-            batch_size=self.batch_size,
-            answers=answers,
-        )
+        return evaluate_as_tuned(self.loaded, self.config, edit, self.options, num_fewshot)
 
     def answer_with(
-        self,
-        shots: Sequence[Doc],
-        choose: Callable[[Task, Doc], Sequence[Doc]] | None = None,
-        answers: str | Path | None = None,
+        self, shots: Sequence[Doc], choose: Callable[[Task, Doc], Sequence[Doc]] | None = None
     ) -> dict[str, Any]:
         """Return lm-eval's results of the unedited model with shots; arguments as for `evaluate_with_shots`."""
         return evaluate_with_shots(
             self.loaded,
             self.config.task,
             shots,
+            self.options,
             choose=choose,
-            include_path=self.include_path,
-            limit=self.limit,
             apply_chat_template=self.config.apply_chat_template,
-            batch_size=self.batch_size,
-            answers=answers,
         )
