@@ -1,7 +1,9 @@
 """Errors for users: one line that says what is wrong and what to do."""
 
+import textwrap
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
@@ -149,6 +151,33 @@ class ShapeMismatch(InvalidValueError):
 
     def __init__(self, what: str, expected: tuple[int, ...], got: tuple[int, ...], hint: str = "") -> None:
         super().__init__(f"{what} of shape {tuple(expected)}", f"shape {tuple(got)}", hint)
+
+
+LONGEST_REASON = 200  # characters
+
+
+def brief(error: Exception) -> str:
+    """Return an exception's message on one line of at most `LONGEST_REASON` characters, or its class if it has none."""
+    text = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+    return textwrap.shorten(text, LONGEST_REASON, placeholder=" ...")
+
+
+@contextmanager
+def reported_as(failure: str, hint: str = "") -> Iterator[None]:
+    """Raise what a library raises in the body as a TarotError: "(failure): (its message); (hint)".
+
+    A TarotError passes unchanged.
+
+    Args:
+        failure: what went wrong, such as "Cannot read a.gguf".
+        hint: what to try; may be empty.
+    """
+    try:
+        yield
+    except TarotError:
+        raise
+    except Exception as error:
+        raise TarotError(f"{failure}: {brief(error)}", hint=hint) from error
 
 
 _LISTED = 10  # documents that a note names

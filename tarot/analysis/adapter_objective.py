@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError
@@ -13,7 +12,7 @@ from tarot.objectives.kind import ObjectiveKind, check_objective
 from tarot.objectives.objective import Objective
 from tarot.objectives.rewards.registry import refuse_unrequested
 from tarot.search.config import TaRotConfig
-from tarot.search.problem import Problem, check_samples
+from tarot.search.problem import Problem, check_same_samples, check_samples
 
 
 def adapter_objective(
@@ -38,11 +37,7 @@ def adapter_objective(
     config = _requested_config(adapter, reward)
     adapter.find_sites(loaded.model)  # raises if the adapter does not fit the model
     problem = Problem.from_config(loaded, config, include_path, batch_size)
-    recorded: Any = adapter.provenance.get("samples_drawn", [])
-    if [sample.key for sample in problem.samples] != [sample["key"] for sample in recorded]:
-        raise TarotError(
-            f"The samples of {config.task} differ from those that the adapter was tuned on.", hint="use its data"
-        )
+    check_same_samples(adapter, problem.samples)
     return problem.objective
 
 

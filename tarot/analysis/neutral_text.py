@@ -3,7 +3,6 @@
 It belongs to no task and needs no data. On it, the KL divergence of an edit is that between two distributions of texts.
 """
 
-import hashlib
 from contextlib import suppress
 
 import torch
@@ -11,12 +10,11 @@ from jaxtyping import Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
-from transformers import PreTrainedModel
-from transformers.integrations.accelerate import load_offloaded_parameter
 
 from tarot._files.atomic import write_atomically
 from tarot.analysis.progress import OnStep, ignore_step
 from tarot.arguments import require_seed, require_whole_number
+from tarot.edit.fingerprint import weights_fingerprint
 from tarot.errors import TarotError
 from tarot.models.generation.own_text import first_token, sample_texts
 from tarot.models.load import cache_folder
@@ -59,7 +57,8 @@ def neutral_text(
     longest = max_length(loaded.model)
     length = min(TEXT_TOKENS, n_tokens, longest - 1 if longest else TEXT_TOKENS)
     n_texts = -(-n_tokens // length)
-    path = cache_folder() / "neutral" / f"{_weights_digest(loaded.model)}-{n_texts}x{length}-{seed}.safetensors"
+    weights = "-".join([*weights_fingerprint(loaded.model).split(), loaded.dtype])
+    path = cache_folder() / "neutral" / f"{weights}-{n_texts}x{length}-{seed}.safetensors"
     if path.is_file():
         with suppress(OSError, SafetensorError, KeyError):  # sample again if the file is damaged
             return load_file(path)["tokens"]
@@ -77,13 +76,3 @@ def neutral_text(
     with suppress(TarotError):  # the cache folder may be full or read-only; the text is then sampled again next time
         write_atomically(path, save({"tokens": text}))
     return text
-
-
-def _weights_digest(model: PreTrainedModel) -> str:
-    """Return a digest of the model's class and weights."""
-    digest = hashlib.sha256(type(model).__name__.encode())
-    for name, parameter in model.named_parameters():
-        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-        values = load_offloaded_parameter(model, name) if parameter.is_meta else parameter  # reads it from the disk
-        digest.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]

@@ -194,11 +194,11 @@ def gate(
     announce("gate")
     from tarot.edit.adapter import Adapter
     from tarot.search.config import TaRotConfig
-    from tarot.search.gate import fit_gate, recorded_samples
+    from tarot.search.gate import fit_gate, require_samples
     from tarot.search.problem import check_samples
 
     edit = Adapter.from_pretrained(adapter)
-    recorded_samples(edit)  # raises for an adapter without samples, before its model is loaded
+    require_samples(edit)
     announce_tasks([edit])
     check_samples(replace(TaRotConfig.from_dict(edit.provenance), retain=()), include_path)
     loaded = load(model, device, dtype)

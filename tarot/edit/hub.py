@@ -3,7 +3,6 @@
 huggingface_hub decides where the hub is and who the user is: by `HF_ENDPOINT`, and by `HF_TOKEN` or `hf auth login`.
 """
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,7 @@ from tarot.edit.adapter_folder import METADATA
 from tarot.edit.measurement import Measurement
 from tarot.edit.metadata import validate_metadata, validate_provenance
 from tarot.edit.model_card import format_model_card
-from tarot.errors import FileAccessError, InvalidValueError, MissingFileError
+from tarot.errors import FileAccessError, InvalidValueError, MissingFileError, brief
 
 README = "README.md"
 
@@ -92,5 +91,4 @@ def _explained(repo_id: str, action: str) -> Iterator[None]:
         kind = (
             MissingFileError if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError) else FileAccessError
         )
-        reason = textwrap.shorten(str(error) or type(error).__name__, 200, placeholder=" ...")
-        raise kind(f"{problem}: {reason}", hint="check its name, and hf auth login") from error
+        raise kind(f"{problem}: {brief(error)}", hint="check its name, and hf auth login") from error

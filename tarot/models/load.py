@@ -32,7 +32,7 @@ from transformers import (
 
 from tarot._files.paths import cache_folder
 from tarot.arguments import require_text
-from tarot.errors import InvalidValueError, TarotError, UnknownName
+from tarot.errors import InvalidValueError, TarotError, UnknownName, reported_as
 from tarot.models.causal import check_causal
 from tarot.models.formats.checkpoint import (
     DTYPES,
@@ -47,7 +47,6 @@ from tarot.models.formats.checkpoint import (
 from tarot.models.formats.gguf import check_gguf_file, read_gguf, unpack_wheel
 from tarot.models.formats.hub_cache import fetch_model, find_model
 from tarot.models.formats.wheels import installed_wheel
-from tarot.models.library_errors import reported_as
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.offline import hub_offline, quiet_transformers
 

@@ -21,14 +21,12 @@ from typing_extensions import TypedDict
 from tarot._files.json_log import read_intact, write_json
 from tarot._files.strict_json import Count, Number
 from tarot.edit.rotation import Angles
-from tarot.edit.sites import angle_mask
 from tarot.errors import TarotError
 from tarot.objectives.answers import AnswerObjective
 from tarot.objectives.tasks.samples import Sample
 from tarot.search.callbacks import Callback
 from tarot.search.loop import run_search
 from tarot.search.problem import Problem
-from tarot.search.space import make_space
 
 CROSS_VALIDATION_FILE = "cross_validation.json"
 JUDGED_BY = "log_probability"  # of the right answer; counts of right answers among ten are too coarse
@@ -94,7 +92,7 @@ def split_in_halves(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sampl
 def _validate_half(problem: Problem, searched: Sequence[Sample], answered: Sequence[Sample], budget: int) -> HalfScores:
     config = problem.config
     objective = _objective(problem, searched, config.objective)
-    space = make_space(config.space, angle_mask(objective.sites, objective.rotation.n_angles), config.bound)
+    space = problem.make_space()
 
     def angles(x: torch.Tensor) -> Angles:
         return space.angles(x).float()

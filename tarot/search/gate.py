@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -29,10 +28,9 @@ from tarot.models.loaded_model import LoadedModel
 from tarot.models.missing_numbers import BROKEN_MODEL_HINT
 from tarot.objectives.retained import bundled_prompts
 from tarot.objectives.tasks.prompts import ChatTemplate, get_chat_template
-from tarot.objectives.tasks.samples import draw_samples
-from tarot.objectives.tasks.shots import resolve_num_fewshot
 from tarot.objectives.tasks.task_loading import load_task
 from tarot.search.config import TaRotConfig
+from tarot.search.problem import check_same_samples, draw_tuning_samples
 
 SHRINKAGE = 0.5
 DEVIATIONS = 6.0
@@ -85,7 +83,7 @@ def fit_gate(
     loaded = LoadedModel.from_objects(model, tokenizer)
     lm = TarotLM(loaded.model, tokenizer=loaded.tokenizer)
     template = get_chat_template(lm, config.apply_chat_template)
-    ours = list(dict.fromkeys(_task_prompts(adapter, config, lm, include_path)))
+    ours = list(dict.fromkeys(_task_prompts(adapter, config, template, include_path)))
     others = [text for text in closed_prompts(template) if text not in set(ours)]
     if len(ours) < LEAST_PROMPTS:
         raise InvalidValueError(f"at least {LEAST_PROMPTS} different prompts of the task", str(len(ours)))
@@ -111,30 +109,20 @@ def fit_gate(
     return replace(adapter, gate=best.gate, provenance={**adapter.provenance, "gate": record})
 
 
-def recorded_samples(adapter: Adapter) -> list[Any]:
-    """Return what an adapter records of its samples; InvalidValueError if it has none."""
-    recorded = adapter.provenance.get("samples_drawn")
-    if not recorded or not isinstance(recorded, list):
+def require_samples(adapter: Adapter) -> None:
+    """Raise InvalidValueError unless the adapter records the samples that it was tuned on."""
+    if not adapter.provenance.get("samples_drawn"):
         hint = "only an adapter tuned on samples or for a reward can have a gate"
         raise InvalidValueError("The adapter has no samples, and a gate opens for prompts like theirs.", hint=hint)
-    return recorded
 
 
-def _task_prompts(adapter: Adapter, config: TaRotConfig, lm: TarotLM, include_path: str | Path | None) -> Iterator[str]:
+def _task_prompts(
+    adapter: Adapter, config: TaRotConfig, template: ChatTemplate | None, include_path: str | Path | None
+) -> Iterator[str]:
     """Yield the prompts of the adapter's samples."""
-    recorded = recorded_samples(adapter)
-    task = load_task(config.task, include_path)
-    samples = draw_samples(
-        task,
-        config.n_drawn,
-        num_fewshot=resolve_num_fewshot(task, config.num_fewshot),
-        seed=config.seed,
-        chat_template=get_chat_template(lm, config.apply_chat_template),
-    )
-    if [each["key"] for each in recorded] != [sample.key for sample in samples]:
-        raise TarotError(
-            f"The samples of {config.task} differ from those that the adapter was tuned on.", hint="use its data"
-        )
+    require_samples(adapter)
+    samples = draw_tuning_samples(config, load_task(config.task, include_path), template)
+    check_same_samples(adapter, samples)
     yield from (context for sample in samples for context, _ in sample.pairs)
 
 

@@ -1,13 +1,16 @@
 """A tuning problem: the labelled samples of a task, and the objective over them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tarot.edit.adapter import Edit
+from lm_eval.api.task import Task
+
+from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.rotation import ROTATIONS
 from tarot.edit.sites import angle_mask, find_sites
+from tarot.errors import TarotError
 from tarot.models.chat import SYSTEM_MOVED
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
@@ -97,9 +100,7 @@ class Problem:
                 serve=serve,
             )
             return cls(config, [], black_box, template, {})
-        samples = draw_samples(
-            task, config.n_drawn, num_fewshot=config.num_fewshot, seed=config.seed, chat_template=template
-        )
+        samples = draw_tuning_samples(config, task, template)
         documents = find_tuning_documents(task)
         prompt_notes: dict[str, Any] = {
             "rows_left_out": {"evaluated": documents.evaluated, "repeated": documents.repeated},
@@ -142,4 +143,18 @@ def check_samples(config: TaRotConfig, include_path: str | Path | None = None) -
     if config.kind is ObjectiveKind.REWARD:
         check_generates(task, config.objective)
     with quiet_loggers("tarot"):  # tune logs the same notes again
-        draw_samples(task, config.n_drawn, num_fewshot=config.num_fewshot, seed=config.seed)
+        draw_tuning_samples(config, task)
+
+
+def draw_tuning_samples(config: TaRotConfig, task: Task, template: ChatTemplate | None = None) -> list[Sample]:
+    """Draw the labelled samples of a search; the errors are those of `draw_samples`."""
+    shots = config.num_fewshot
+    return draw_samples(task, config.n_drawn, num_fewshot=shots, seed=config.seed, chat_template=template)
+
+
+def check_same_samples(adapter: Adapter, samples: Sequence[Sample]) -> None:
+    """Raise TarotError unless these are the samples that an adapter records."""
+    recorded: Any = adapter.provenance.get("samples_drawn", [])
+    if [sample.key for sample in samples] != [each["key"] for each in recorded]:
+        task = adapter.provenance.get("task")
+        raise TarotError(f"The samples of {task} differ from those that the adapter was tuned on.", hint="use its data")

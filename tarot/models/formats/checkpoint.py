@@ -24,11 +24,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from tarot._files.atomic import replace_folder
 from tarot.edit.patch import restoring
 from tarot.edit.sites import decoder_layers
-from tarot.errors import TarotError, printable
+from tarot.errors import TarotError, brief, printable, reported_as
 from tarot.models.causal import check_causal_config
 from tarot.models.formats.gguf_metadata import apply_metadata
 from tarot.models.formats.gguf_tokenizer import apply_tokenizer_metadata
-from tarot.models.library_errors import brief, reported_as
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.offline import hub_offline, quiet_transformers
 

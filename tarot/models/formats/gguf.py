@@ -8,12 +8,11 @@ from tempfile import TemporaryDirectory
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tarot.errors import TarotError
+from tarot.errors import TarotError, reported_as
 from tarot.models.formats.checkpoint import DeviceMap, read_checkpoint
 from tarot.models.formats.gguf_metadata import cached_tensor_names
 from tarot.models.formats.wheel import PIP, Wheel
 from tarot.models.formats.wheels import can_read_gguf, installed_wheel
-from tarot.models.library_errors import reported_as
 
 
 @contextmanager

@@ -15,9 +15,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from tarot.errors import TarotError
+from tarot.errors import TarotError, brief
 from tarot.models.formats.wheels import wheel_references
-from tarot.models.library_errors import brief
 
 HUB_TIMEOUT_SECONDS = 10
 _TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken")
