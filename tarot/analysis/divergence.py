@@ -14,7 +14,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tarot.analysis.neutral_text import neutral_text
-from tarot.analysis.progress import OnStep, ignore_step
 from tarot.edit.adapter import Adapter
 from tarot.edit.rope import initial_rope
 from tarot.errors import TarotError, describe_missing_numbers
@@ -22,6 +21,7 @@ from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.evaluation.statistics.means import Mean, mean_intervals
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.missing_numbers import BROKEN_MODEL_HINT
+from tarot.models.progress import OnStep, ignore_step
 
 # Elements of the largest tensor of a pass, the logits: 128 MB in float32.
 MAX_LOGITS = 2**25

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tarot.analysis.results import HeadMaps, LayerEffects
 from tarot.edit.rotation import Angles
+from tarot.models.progress import OnStep, ignore_step
 
 Head = tuple[int, int]
 """Row of the angles, and head in it."""
@@ -37,7 +38,8 @@ def group_effects(
     score: Score,
     angles: Angles,
     groups: Sequence[Collection[Head]],
-    on_score: Callable[[int], None] = lambda evaluations: None,
+    step: str,
+    on_step: OnStep = ignore_step,
 ) -> tuple[float, float, list[tuple[float, float]]]:
     """Return score(none), score(all), and for each group of heads its gain alone and the loss without it.
 
@@ -45,7 +47,8 @@ def group_effects(
         score: scores angles on samples; higher is better.
         angles: radians.
         groups: heads that are turned and undone together; two evaluations each, and two more.
-        on_score: called after each group with the number of evaluations so far.
+        step: name of the work, for its progress in evaluations.
+        on_step: shows the progress.
     """
     heads = edited_heads(angles)
     base, edited = score(torch.zeros_like(angles)), score(angles)
@@ -53,7 +56,7 @@ def group_effects(
     for done, group in enumerate(groups):
         gain = score(keep_heads(angles, group)) - base
         effects.append((gain, edited - score(keep_heads(angles, heads.difference(group)))))
-        on_score(2 * done + 4)
+        on_step(step, 2 * done + 4, 2 * len(groups) + 2)
     return base, edited, effects
 
 
@@ -62,7 +65,7 @@ def measure_head_maps(
     angles: Angles,
     layers: Sequence[int],
     unit: str,
-    on_score: Callable[[int], None] = lambda evaluations: None,
+    on_step: OnStep = ignore_step,
 ) -> HeadMaps:
     """Turn each head alone, and undo each head alone: two evaluations a turned head, and two more.
 
@@ -71,10 +74,10 @@ def measure_head_maps(
         angles: radians.
         layers: the layer of each row of the angles.
         unit: unit of the score.
-        on_score: called after each head with the number of evaluations so far.
+        on_step: shows the progress.
     """
     heads = sorted(edited_heads(angles))
-    base, edited, effects = group_effects(score, angles, [[head] for head in heads], on_score)
+    base, edited, effects = group_effects(score, angles, [[head] for head in heads], "heads", on_step)
     alone, missed = torch.zeros(2, *angles.shape[:2], dtype=torch.float64)
     for head, values in zip(heads, effects, strict=True):
         alone[head], missed[head] = values
@@ -87,7 +90,7 @@ def measure_layer_effects(
     angles: Angles,
     layers: Sequence[int],
     reward: str,
-    on_score: Callable[[int], None] = lambda evaluations: None,
+    on_step: OnStep = ignore_step,
 ) -> LayerEffects:
     """Turn the heads of each layer alone, and undo them alone: two evaluations a layer with turned heads, and two more.
 
@@ -96,11 +99,11 @@ def measure_layer_effects(
         angles: radians.
         layers: the layer of each row of the angles.
         reward: name of the score.
-        on_score: called after each layer with the number of evaluations so far.
+        on_step: shows the progress.
     """
     heads = sorted(edited_heads(angles))
     groups = [group for row in range(len(layers)) if (group := [head for head in heads if head[0] == row])]
-    _, _, effects = group_effects(score, angles, groups, on_score)
+    _, _, effects = group_effects(score, angles, groups, "layers", on_step)
     return LayerEffects(
         reward,
         tuple(layers[group[0][0]] for group in groups),

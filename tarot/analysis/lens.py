@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from tarot.analysis.progress import OnStep, ignore_step
 from tarot.analysis.results import LensResult
 from tarot.edit.adapter import Adapter
 from tarot.edit.gate import decide_for
@@ -24,6 +23,7 @@ from tarot.edit.rope import initial_rope
 from tarot.edit.sites import decoder_layers
 from tarot.errors import TarotError
 from tarot.evaluation.statistics.means import mean_intervals
+from tarot.models.progress import OnStep, ignore_step
 from tarot.models.scoring.scorer import Request
 
 LastPositions = tuple[Tensor, Tensor]

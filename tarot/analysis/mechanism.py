@@ -6,10 +6,9 @@ from pathlib import Path
 from tarot.analysis.adapter_objective import adapter_objective
 from tarot.analysis.attention import measure_attention
 from tarot.analysis.flips import find_flips
-from tarot.analysis.heads import edited_heads, measure_head_maps, measure_layer_effects
+from tarot.analysis.heads import measure_head_maps, measure_layer_effects
 from tarot.analysis.lens import measure_lens
 from tarot.analysis.next_tokens import answer_request
-from tarot.analysis.progress import OnStep, ignore_step
 from tarot.analysis.results import OBJECTIVE_UNITS, MechanismResult
 from tarot.analysis.tuned_documents import answer_documents, tuned_documents
 from tarot.edit.adapter import Adapter
@@ -18,6 +17,7 @@ from tarot.evaluation.lm_eval_results import check_scorable
 from tarot.evaluation.options import EvaluationOptions
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
+from tarot.models.progress import OnStep, ignore_step
 from tarot.objectives.generated import GenerationObjective
 from tarot.objectives.tasks.task_loading import load_task
 
@@ -68,14 +68,13 @@ def measure_mechanism(
         attention = measure_attention(loaded, adapter, prompt)
         on_step("attention", 1, 1)
         yield attention
-        n_scores = 2 * len({row for row, _ in edited_heads(adapter.angles)}) + 2
         # Score by the reward itself, even where the search would refuse the loss of fluency.
         yield measure_layer_effects(
             lambda angles: objective.evaluate(angles).reward,
             adapter.angles,
             layers,
             reward or config.objective,
-            lambda done: on_step("layers", done, n_scores),
+            on_step,
         )
         return
 
@@ -83,9 +82,7 @@ def measure_mechanism(
     requests = [answer_request(sample, encode, tokenizer) for sample in samples]
     yield measure_lens(model, adapter, requests, on_step)
 
-    n_scores = 2 * len(edited_heads(adapter.angles)) + 2
-    unit = OBJECTIVE_UNITS[config.objective]
-    yield measure_head_maps(objective, adapter.angles, layers, unit, lambda done: on_step("heads", done, n_scores))
+    yield measure_head_maps(objective, adapter.angles, layers, OBJECTIVE_UNITS[config.objective], on_step)
 
     options = EvaluationOptions(include_path, limit, batch_size, answers)
     on_step("flips", 0, 2)

@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from tarot._files.atomic import write_atomically
-from tarot.analysis.progress import OnStep, ignore_step
 from tarot.arguments import require_seed, require_whole_number
 from tarot.edit.fingerprint import weights_fingerprint
 from tarot.errors import TarotError
 from tarot.models.generation.own_text import first_token, sample_texts
 from tarot.models.load import cache_folder
 from tarot.models.loaded_model import LoadedModel
+from tarot.models.progress import OnStep, ignore_step
 from tarot.models.scoring.scorer import max_length
 
 NEUTRAL_TOKENS = 20_000

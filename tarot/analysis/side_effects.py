@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tarot.analysis.neutral_text import NEUTRAL_TOKENS, neutral_text
-from tarot.analysis.progress import OnStep, ignore_step
 from tarot.analysis.task_changes import SUITE, TaskChange, measure_task_changes
 from tarot.analysis.trade_off import STRENGTHS, StrengthPoint, check_strength, measure_trade_off
 from tarot.arguments import require_whole_number
@@ -16,6 +15,7 @@ from tarot.evaluation.evaluate import check_tasks
 from tarot.evaluation.lm_eval_results import check_scorable
 from tarot.evaluation.options import EvaluationOptions
 from tarot.models.loaded_model import LoadedModel
+from tarot.models.progress import OnStep, ignore_step
 from tarot.objectives.kind import ObjectiveKind
 from tarot.objectives.tasks.task_loading import load_tasks
 

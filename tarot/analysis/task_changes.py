@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tarot.analysis.progress import OnStep, ignore_step
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import check_scorable, logged_documents, read_answers
@@ -11,6 +10,7 @@ from tarot.evaluation.options import DEFAULT_OPTIONS, EvaluationOptions
 from tarot.evaluation.results.comparison import Arm
 from tarot.evaluation.statistics.gains import Gain, f1_gain, weighted_f1
 from tarot.models.loaded_model import LoadedModel
+from tarot.models.progress import OnStep, ignore_step
 from tarot.objectives.tasks.task_loading import load_tasks
 
 SUITE = "tarot_synthetic"

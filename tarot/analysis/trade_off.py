@@ -7,13 +7,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tarot.analysis.divergence import Divergence, measure_divergence
-from tarot.analysis.progress import OnStep, ignore_step
 from tarot.analysis.task_changes import TaskChange, measure_task_changes
 from tarot.arguments import require_number
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.as_tuned import config_of, evaluation_shots
 from tarot.evaluation.options import DEFAULT_OPTIONS, EvaluationOptions
 from tarot.models.loaded_model import LoadedModel
+from tarot.models.progress import OnStep, ignore_step
 from tarot.objectives.kind import ObjectiveKind
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -51,6 +51,7 @@ from tarot.evaluation.written import write_outside
 from tarot.models.batch_size import parse_batch_size
 from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.loaded_model import LoadedModel
+from tarot.models.progress import OnStep, ignore_step
 from tarot.objectives.kind import ObjectiveKind
 from tarot.objectives.tasks.documents import Doc, check_answers, document_key
 from tarot.objectives.tasks.shots import resolve_num_fewshot
@@ -71,8 +72,6 @@ class TimedDocuments(NamedTuple):
     written: tuple[str, ...] = ()
 
 
-OnArm = Callable[[str, int, int], None]
-"""Called with the name of an arm, its number from 1, and how many there are."""
 BaseAnswers = MutableMapping[tuple[object, ...], TimedDocuments]
 """Answers of unedited models, which comparisons that differ by their adapter share."""
 
@@ -98,7 +97,7 @@ def compare(
     logged: LoggedAnswers | None = None,
     batch_size: int | str | None = None,
     answers: str | Path | None = None,
-    on_arm: OnArm = lambda name, number, total: None,
+    on_arm: OnStep = ignore_step,
 ) -> Comparison:
     """Answer the held-out documents of the adapter's task with the base model, few-shot prompting and the edit.
 
@@ -127,7 +126,7 @@ def compare(
         batch_size: largest number of sequences in one pass; None or `auto` chooses it.
         answers: file that stores the answers as they come, so that a later call does not repeat them; baselines are
             measured again.
-        on_arm: called before each arm is measured.
+        on_arm: called before each arm is measured, with its name, its number from 1, and how many there are.
 
     Raises:
         UnknownName: no such baseline.

@@ -10,7 +10,7 @@ from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError, describe_missing_numbers
 from tarot.evaluation.as_tuned import check_as_tuned, config_of, evaluate_as_tuned
 from tarot.evaluation.command import edited_folder, not_repeated, repeat_command
-from tarot.evaluation.compare import LoggedAnswers, OnArm, check_fit
+from tarot.evaluation.compare import LoggedAnswers, check_fit
 from tarot.evaluation.cost.reference_workload import describe_machine
 from tarot.evaluation.held_out import held_out_of
 from tarot.evaluation.lm_eval_results import logged_documents, question_text
@@ -20,6 +20,7 @@ from tarot.evaluation.reward_metrics import score_logged_texts, unscored_rows
 from tarot.evaluation.statistics.means import difference
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.missing_numbers import BROKEN_MODEL_HINT
+from tarot.models.progress import OnStep, ignore_step
 from tarot.objectives.generated import check_generates
 from tarot.objectives.rewards.registry import check_reward, is_reward, refuse_unrequested
 from tarot.objectives.rewards.text_scores import TextScores
@@ -38,7 +39,7 @@ def compare_rewards(
     outcomes: Mapping[int, TextScores] | None = None,
     logged: LoggedAnswers | None = None,
     answers: str | Path | None = None,
-    on_arm: OnArm = lambda name, number, total: None,
+    on_arm: OnStep = ignore_step,
 ) -> RewardComparison:
     """Generate texts for the held-out documents of the adapter's task with base and edited model, and score both.
 

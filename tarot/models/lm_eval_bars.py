@@ -2,7 +2,7 @@
 
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 from unittest import mock
@@ -10,6 +10,8 @@ from unittest import mock
 from lm_eval.api import task
 from lm_eval.models import huggingface
 from tqdm import tqdm
+
+from tarot.models.progress import OnStep
 
 STEPS = {
     "": "preparing prompts",
@@ -34,7 +36,7 @@ class SilentBar(tqdm):
 
 
 @contextmanager
-def bars_as_steps(on_step: Callable[[str, int, int], None]) -> Iterator[None]:
+def bars_as_steps(on_step: OnStep) -> Iterator[None]:
     """Report lm-eval's bars inside the context to a function, instead of drawing them.
 
     The bars have no hook, so the name `tqdm` is replaced in the modules that draw them. Use it in one thread.
