@@ -1,1 +1,1 @@
-"""What an edit changes inside the model and elsewhere: numbers only, no pictures."""
+"""Effects of an edit inside the model and elsewhere: numbers only, no pictures."""

@@ -1,4 +1,4 @@
-"""Where heads look, without and with an edit: a = softmax(q k^T / sqrt(d)).
+"""Attention of heads, without and with an edit: a = softmax(q k^T / sqrt(d)).
 
 Turning a head's output does not change its own pattern, only those of the layers above. Two kinds of heads are
 therefore shown: those turned most, and those whose pattern changed most.

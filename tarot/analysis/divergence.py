@@ -29,7 +29,7 @@ MAX_LOGITS = 2**25
 
 @dataclass(frozen=True)
 class Divergence:
-    """How far an edit moves the model on a text.
+    """Distance of the edited model from the base on a text.
 
     Attributes:
         tokens: number of predicted tokens.

@@ -1,4 +1,4 @@
-"""What an edit does inside the model, measured part by part."""
+"""The mechanism of an edit inside the model, measured part by part."""
 
 from collections.abc import Iterator
 from pathlib import Path

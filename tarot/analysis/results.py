@@ -1,4 +1,4 @@
-"""What an analysis measured, as plain data.
+"""Results of an analysis, as plain data.
 
 This module does not import torch, so that a report can draw results without loading a model.
 """
@@ -39,7 +39,7 @@ class LensResult:
 
 @dataclass(frozen=True)
 class HeadMaps:
-    """What each head brings to the objective, one row an edited layer; 0 for a head that is not turned.
+    """Contribution of each head to the objective, one row an edited layer; 0 for a head that is not turned.
 
     Attributes:
         layers: the edited layers.
@@ -62,7 +62,7 @@ class HeadMaps:
 
 @dataclass(frozen=True)
 class LayerEffects:
-    """What the heads of each layer bring to a reward together.
+    """Contribution of each layer's heads to a reward.
 
     Attributes:
         reward: name of the reward.

@@ -1,4 +1,4 @@
-"""What edits change that they were not tuned for: other tasks, and neutral text."""
+"""Side effects of edits: changes on other tasks, and neutral text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from tarot.objectives.tasks.task_loading import load_tasks
 
 @dataclass(frozen=True)
 class SideEffects:
-    """What several adapters change, by the name of the adapter.
+    """Side effects of several adapters, by the name of the adapter.
 
     Attributes:
         fingerprints: the fingerprint of each.
@@ -70,7 +70,7 @@ def measure_side_effects(
 
     Raises:
         TarotError: a strength is out of range, an adapter has no recipe or does not fit the model, no metric scores a
-            task's answers, or see `tarot.evaluate`.
+            task's answers, or `tarot.evaluate` raises it.
 
     Example:
         >>> loaded = tarot.load_model("wheel:smollm2-135m")

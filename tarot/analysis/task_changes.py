@@ -1,4 +1,4 @@
-"""What adapters change on the tasks of a suite: edited minus base, one row an adapter."""
+"""Changes by adapters on the tasks of a suite: edited minus base, one row an adapter."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ def measure_task_changes(
         For each adapter its changes by the name of the task.
 
     Raises:
-        TarotError: an adapter does not fit the model, no metric scores a task's answers, or see `tarot.evaluate`.
+        TarotError: an adapter does not fit the model, no metric scores a task's answers, or `tarot.evaluate` raises it.
 
     Example:
         >>> loaded = tarot.load_model("wheel:smollm2-135m")

@@ -1,4 +1,4 @@
-"""What the strength of an edit buys and costs: gain on its own task against KL divergence on neutral text."""
+"""Benefit and cost of each strength of an edit: gain on its own task against KL divergence on neutral text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ def measure_trade_off(
         on_step: shows the progress.
 
     Raises:
-        TarotError: a strength is out of range, the adapter has no recipe, or see `tarot.evaluate`.
+        TarotError: a strength is out of range, the adapter has no recipe, or `tarot.evaluate` raises it.
 
     Example:
         >>> from tarot.analysis.neutral_text import neutral_text

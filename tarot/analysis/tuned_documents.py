@@ -56,7 +56,7 @@ def answer_documents(
         options: how the task is evaluated.
 
     Raises:
-        TarotError: see `tarot.evaluate`; or no metric scores the task's answers.
+        TarotError: no metric scores the task's answers, or `tarot.evaluate` raises it.
     """
     config = config_of(adapter)
     results = evaluate_as_tuned(loaded, config, edit, options)

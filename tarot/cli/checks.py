@@ -1,4 +1,4 @@
-"""What commands do about their output: checks before anything slow, and the answers that a failed run leaves."""
+"""Output of the commands: checks before anything slow, and the answers that a failed run leaves."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -129,7 +129,7 @@ def compare(
 
 @dataclass(frozen=True)
 class CompareRequest:
-    """What applies to every adapter of one command."""
+    """Options for every adapter of one command."""
 
     include_path: Path | None
     limit: float | None

@@ -117,7 +117,8 @@ def check_as_tuned(
 
     Raises:
         UnknownName: no such task.
-        TarotError: as for `config_of` and `tarot.evaluation.evaluate.prepare_tasks`.
+        TarotError: the adapter does not record how it was tuned, or was tuned on a document that is evaluated; or the
+            task cannot be evaluated so.
     """
     config = config_of(adapter)
     shots = evaluation_shots(config)
@@ -146,7 +147,7 @@ def evaluate_as_tuned(
 
     Raises:
         UnknownName: no such task.
-        TarotError: as for `tarot.evaluate`.
+        TarotError: the edit does not fit the model, or the task cannot be evaluated so.
 
     Example:
         >>> loaded, options = tarot.load_model("wheel:smollm2-135m"), EvaluationOptions(limit=4)

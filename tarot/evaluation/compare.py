@@ -331,7 +331,7 @@ def check_compare(
         The task as it is loaded, the labelled documents of the search, and the shots of the few-shot arm.
 
     Raises:
-        UnknownName, TarotError: as for `compare`.
+        UnknownName, TarotError: `compare` cannot measure what is asked, whatever the model.
     """
     config, draws = config_of(adapter), require_whole_number("draws", draws)
     if config.kind is ObjectiveKind.REWARD:

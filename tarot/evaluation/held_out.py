@@ -1,4 +1,4 @@
-"""What an edit changes on text that it was not tuned on, as `tarot tune` measured it."""
+"""The change of a model on text that its edit was not tuned on, as `tarot tune` measured it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How many documents are evaluated: all, a number from 1, or a fraction below 1."""
+"""The number of documents to evaluate: all, a number from 1, or a fraction below 1."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What applies to every evaluation of one measurement."""
+"""Options of the evaluations of one measurement."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How a measurement evaluates tasks, whatever the tasks and edits.
+    """Options of every evaluation of a measurement, whatever the tasks and edits.
 
     Attributes:
         include_path: folder of further task files.

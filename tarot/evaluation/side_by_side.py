@@ -58,7 +58,7 @@ class AnswerPair:
 
 @dataclass(frozen=True)
 class TriedDocument:
-    """What base and edited model answer to one document.
+    """Answers of base and edited model to one document.
 
     Attributes:
         id: split and row, such as `test/12`.

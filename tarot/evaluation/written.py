@@ -1,4 +1,4 @@
-"""What a model writes where its greedy answer is none of the choices, so that results can show it.
+"""Texts of a model whose greedy answers are none of the choices, so that results can show them.
 
 Scoring the choices says only that the model would write something else. Generating costs a pass over the prompt and one
 for each token, so only these documents are generated, and only the first tokens.

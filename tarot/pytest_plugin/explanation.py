@@ -1,4 +1,4 @@
-"""What a failed assertion on a gain shows: arms, intervals, changed documents, the command that repeats the cell."""
+"""Text of a failed assertion on a gain: arms, intervals, changed documents, the command that repeats the cell."""
 
 from itertools import chain
 from textwrap import shorten

@@ -1,4 +1,4 @@
-"""What the fixture `tarot_gain` gives a test."""
+"""Gains of a cell, as the fixture `tarot_gain` gives them to a test."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What one process of a test run holds, and how it measures a cell."""
+"""State of one process of a test run, and how it measures a cell."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -88,14 +88,14 @@ class SessionState:
 
     @property
     def runner(self) -> CellRunner:
-        """What measures cells in this process."""
+        """The runner of cells in this process."""
         if self._runner is None:
             self._runner = CellRunner(self._work_folder(), self.models, self.unsent_notes, on_phase=self.show_phase)
         return self._runner
 
     @property
     def ray(self) -> "RayEngine":
-        """What measures cells on a Ray cluster."""
+        """The engine of cells on a Ray cluster."""
         if self._ray is None:
             from tarot.evaluation.ray.cells import RayEngine
             from tarot.evaluation.ray.cluster import Resources

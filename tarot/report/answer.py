@@ -24,7 +24,7 @@ from tarot.report.table import mean_score
 
 @dataclass(frozen=True)
 class Answer:
-    """What the first screen says.
+    """Content of the first screen.
 
     Attributes:
         verdict: whether the edit helped, a sentence.

@@ -1,4 +1,4 @@
-"""What each arm of a comparison costs, as rows of text."""
+"""The cost of each arm of a comparison, as rows of text."""
 
 from collections.abc import Sequence
 from statistics import fmean

@@ -7,7 +7,7 @@ from tarot.evaluation.results.comparison import EDITED, FEW_SHOT, Comparison
 from tarot.evaluation.results.metrics import METRICS
 
 OUTCOMES = ("broken", "fixed", "wrong both", "right both")
-"""What became of a document: right and wrong with base and edited model. In the order of the table."""
+"""Outcomes of a document: right and wrong with base and edited model. In the order of the table."""
 MOST_DOCUMENTS = 5_000
 """Documents of all comparisons that a page lists; beyond these it lists only those that changed."""
 

@@ -1,4 +1,4 @@
-"""What an edit does inside the model, as a folder: each figure as SVG, and the numbers behind it as CSV."""
+"""The mechanism of an edit, as a folder: each figure as SVG, and the numbers behind it as CSV."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -50,7 +50,7 @@ ANSWERS_SHOWN = 3
 
 @dataclass(frozen=True)
 class Gate:
-    """What a regression gate and the test run around it found.
+    """Findings of a regression gate and of the test run around it.
 
     Attributes:
         verdicts: the gate's verdict on each comparison.
@@ -109,15 +109,19 @@ def render(
     gate: Gate | None = None,
     costs: Sequence[Costs] = (),
 ) -> str:
-    """Return the page as text; arguments and errors are those of `write_report`, with figures instead of folders.
+    """Return the page of `write_report` as text.
 
     Args:
-        comparisons: as for `write_report`.
-        metric: as for `write_report`.
+        comparisons: what `tarot.compare` or `tarot bench` measured.
+        metric: one of METRICS.
         analyses: figures of each analysis.
-        rewards: as for `write_report`.
-        gate: as for `write_report`.
+        rewards: comparisons of texts, scored by a reward.
+        gate: what a regression gate found.
         costs: measured side effects.
+
+    Raises:
+        UnknownName: no such metric.
+        TarotError: a comparison has no base or no edited arm.
     """
     return _render(comparisons, metric, analyses, rewards, gate or Gate(), costs)[0]
 

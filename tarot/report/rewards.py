@@ -26,7 +26,7 @@ TEXT_COLUMNS = (
     ("outcome", "outcome"),
 )
 TEXT_OUTCOMES = ("fell", "rose", "same")
-"""What became of a text's reward. In the order of the table."""
+"""Outcomes of a text's reward. In the order of the table."""
 
 
 class ArmScores(NamedTuple):
@@ -40,7 +40,7 @@ class ArmScores(NamedTuple):
 
 @dataclass(frozen=True)
 class RewardSection:
-    """What the page shows of one reward comparison."""
+    """The page's data of one reward comparison."""
 
     comparison: RewardComparison
     scores: Mapping[str, ArmScores]

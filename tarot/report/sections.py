@@ -1,4 +1,4 @@
-"""What the page shows of one comparison: its answer, arms, documents, search and settings."""
+"""The page's section of one comparison: its answer, arms, documents, search and settings."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ ARMS_LEGEND = (
 
 @dataclass(frozen=True)
 class Section:
-    """What the page shows of one comparison; `name` is unique on the page."""
+    """The page's data of one comparison; `name` is unique on the page."""
 
     comparison: Comparison
     name: str

@@ -1,4 +1,4 @@
-"""What an edit costs elsewhere, in words, from the tables that `tarot effects` wrote."""
+"""The cost of an edit elsewhere, in words, from the tables that `tarot effects` wrote."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ Rows = Sequence[Mapping[str, str]]
 
 @dataclass(frozen=True)
 class Costs:
-    """What one edit costs elsewhere, in words.
+    """The cost of one edit elsewhere, in words.
 
     Attributes:
         adapter: what `tarot effects` called the adapter.

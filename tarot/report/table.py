@@ -43,7 +43,7 @@ NONE = "-"
 BUSY = "(busy)"
 """Follows the seconds of a busy machine, which say little about speed."""
 BASE = "base"
-"""What `arm_means` calls the base arm of each comparison."""
+"""Name of each comparison's base arm in `arm_means`."""
 
 
 @dataclass(frozen=True)

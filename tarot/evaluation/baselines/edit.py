@@ -13,11 +13,11 @@ class BaselineEdit(Protocol):
 
     @property
     def provenance(self) -> Mapping[str, object]:
-        """How the change was found, as plain JSON values."""
+        """The origin of the change, as plain JSON values."""
 
     @property
     def stored_bytes(self) -> int:
-        """What the method has to store."""
+        """Bytes that the method has to store."""
 
     @property
     def fingerprint(self) -> str:

@@ -81,7 +81,7 @@ class SoftPrompt:
 
 
 class _Front:
-    """What a soft prompt adds to the passes of a model, one after another.
+    """The additions of a soft prompt to the passes of a model, one after another.
 
     Where prompts of several lengths are padded on the left, the padding stays first, so that no window of attention
     counts it between the vectors and the prompt.

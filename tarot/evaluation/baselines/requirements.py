@@ -1,4 +1,4 @@
-"""What baselines need of a task and of labels, checked before a model is loaded or a search begins."""
+"""Requirements of baselines on a task and its labels, checked before a model is loaded or a search begins."""
 
 from collections.abc import Iterable
 
@@ -24,7 +24,8 @@ def check_requirements(names: Iterable[str], task: Task, config: TaRotConfig) ->
         config: what the edit is tuned with.
 
     Raises:
-        UnknownName, TarotError: as for `check_baselines`.
+        UnknownName: no such baseline.
+        TarotError: a baseline is named twice, or needs a package that is not installed.
 
     Example:
         >>> from tarot.objectives.tasks.task_loading import load_task

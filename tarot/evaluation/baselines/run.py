@@ -15,7 +15,7 @@ from tarot.evaluation.lm_eval_results import LoggedDocument, logged_documents
 
 @dataclass(frozen=True)
 class BaselineAnswers:
-    """What a baseline answered, and its cost.
+    """Answers of a baseline, and their cost.
 
     Attributes:
         documents: the logged documents.

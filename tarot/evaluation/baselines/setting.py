@@ -1,4 +1,4 @@
-"""What every baseline of a comparison gets: the model, the task, and the labels that the search had."""
+"""The input of every baseline of a comparison: the model, the task, and the labels that the search had."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -53,7 +53,7 @@ class Setting:
 
     @cached_property
     def chat_template(self) -> ChatTemplate | None:
-        """What renders the prompts; None for plain text."""
+        """The template of the prompts; None for plain text."""
         return get_chat_template(self.lm, self.config.apply_chat_template)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""How baselines train: one rule for all, fixed before any of them was measured.
+"""Training of baselines: one rule for all, fixed before any of them was measured.
 
 Each maximizes the search's own objective with full batches, AdamW, a constant learning rate and no weight decay. It
 takes as many steps as the search's budget allows: a step costs as much as one of a search that follows gradients. It

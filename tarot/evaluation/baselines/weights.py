@@ -1,4 +1,4 @@
-"""What a baseline changes: some weights of a model, replaced while a context is open."""
+"""The edit of a baseline: some weights of a model, replaced while a context is open."""
 
 import hashlib
 from collections.abc import Iterator, Mapping

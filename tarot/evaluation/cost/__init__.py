@@ -1,1 +1,1 @@
-"""What an evaluation costs: time and memory, comparable between machines."""
+"""The cost of an evaluation: time and memory, comparable between machines."""

@@ -80,7 +80,7 @@ class CellRunner:
         """Return the adapter that the request's search finds, or has found, and its folder.
 
         Raises:
-            TarotError: as for `tarot.tune`.
+            TarotError: `tarot.tune` raises it.
         """
         from tarot.evaluation.grid.adapter_cache import tune_cached
 
@@ -100,7 +100,7 @@ class CellRunner:
         """Tune the request's adapter, and compare it with its baselines on the same documents.
 
         Raises:
-            TarotError: as for `tarot.tune` and `tarot.compare`.
+            TarotError: `tarot.tune` or `tarot.compare` raises it.
         """
         from tarot.evaluation.compare import compare
         from tarot.models.lm_eval_bars import bars_as_steps

@@ -71,7 +71,7 @@ class CellRequest:
 
     @property
     def id(self) -> str:
-        """What pytest calls the parameter of the test."""
+        """Name of the cell, such as pytest's for the parameter of a test."""
         shots = self.num_fewshot if self.num_fewshot == "mix" else f"{self.num_fewshot}shot"
         return f"{self.model}-{self.task}-{shots}-seed{self.seed}-{self.search}" if self.task else self.model
 

@@ -26,8 +26,8 @@ class RayScorer(Cluster):
         model: reference of the model, which all machines can load.
         config: what is searched.
         resources: what the scoring of a candidate may use.
-        address: of the cluster, as for `Cluster`.
-        dtype: as for `load_model`.
+        address: `HOST:PORT`, `ray://HOST:PORT` or `auto`; None starts Ray on this machine.
+        dtype: dtype to load the model with, or `auto`.
         include_path: folder of further task files, on a path that all machines share.
         batch_size: largest number of sequences in one pass; None chooses it.
 

@@ -47,7 +47,7 @@ class RayEngine(Cluster):
     Args:
         work: folder of the searches, on a path that all machines share.
         resources: what each cell may use.
-        address: of the cluster, as for `Cluster`.
+        address: `HOST:PORT`, `ray://HOST:PORT` or `auto`; None starts Ray on this machine.
     """
 
     def __init__(self, work: Path, resources: Resources, address: str | None = None) -> None:

@@ -37,7 +37,7 @@ PATIENCE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Resources:
-    """What a task may use.
+    """Resources of a task.
 
     Attributes:
         cpus: threads.

@@ -1,4 +1,4 @@
-"""What the regression gate found of one comparison: scores then and now, lost documents, and why it fails."""
+"""The verdict of the regression gate on one comparison: scores then and now, lost documents, and why it fails."""
 
 from dataclasses import dataclass
 

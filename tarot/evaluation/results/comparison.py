@@ -96,7 +96,7 @@ class Arm:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Comparison:
-    """What `tarot.compare` returns: the answers of every arm to the same held-out documents.
+    """Result of `tarot.compare`: the answers of every arm to the same held-out documents.
 
     Two comparisons are equal if all their fields are; NaN counts as equal to NaN.
 
@@ -202,17 +202,17 @@ class Comparison:
 
     @cached_property
     def id(self) -> str:
-        """What a table calls the comparison."""
+        """Name of the comparison in tables."""
         return f"{self.model} {self.task} {self.shots}-shot seed {self.seed}"
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What two runs of the same comparison share: model, task, shots, seed and `edit_identity`."""
+        """Values that two runs of the same comparison share: model, task, shots, seed and `edit_identity`."""
         return (self.id, *self.edit_identity)
 
     @cached_property
     def edit_identity(self) -> tuple[object, ...]:
-        """How the edit was made, apart from its seed, in values that can be hashed and sorted."""
+        """Settings of the edit, apart from its seed, in values that can be hashed and sorted."""
         values = (getattr(self, name) for name in SEARCH_SETTINGS)
         return (*values, self.max_kl, self.layers, json.dumps(dict(self.settings), sort_keys=True))
 

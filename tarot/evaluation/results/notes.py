@@ -1,4 +1,4 @@
-"""What a reader of a comparison must know, a sentence each."""
+"""Warnings for the reader of a comparison, a sentence each."""
 
 from tarot.errors import describe_missing_numbers
 from tarot.evaluation.results.comparison import HEADLINE, Comparison

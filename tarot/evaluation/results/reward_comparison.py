@@ -81,7 +81,7 @@ class RewardComparison:
 
     @property
     def id(self) -> str:
-        """What a page calls the comparison."""
+        """Name of the comparison in a report."""
         return f"{self.model} {self.task} {self.reward} seed {self.seed}"
 
     def to_measurement(self) -> Measurement:

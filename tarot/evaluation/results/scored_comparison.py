@@ -64,7 +64,7 @@ class ScoredComparison:
 
     @property
     def setting(self) -> tuple[object, ...]:
-        """What the seeds of one setting share: everything that decides a comparison, except the seed."""
+        """Everything that decides a comparison, except the seed."""
         comparison = self.comparison
         return (
             comparison.model,
