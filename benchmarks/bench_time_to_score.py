@@ -61,7 +61,7 @@ def search_angles(loaded: LoadedModel, search: str, layers: float, plain: bool) 
     states: list[State] = []
 
     def score(x: Tensor) -> float:
-        angles = space.angles(x).float()
+        angles = space.applied_angles(x)
         with torch.no_grad():
             return float(plain_loop(objective, angles).mean()) if plain else objective(angles)
 

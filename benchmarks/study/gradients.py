@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.study import grid
 from benchmarks.study.held_out import DevelopmentProblem, completed, measure_missing
 from benchmarks.study.recorded import HELD_OUT
@@ -40,7 +38,7 @@ def run(loaded: LoadedModel, task: str, seed: int, arm: str) -> dict[str, object
             target_score=ANSWER_SCORES["log_probability"].target_score,
         )
     )
-    angles = problem.angles(torch.tensor(result.best.x, dtype=torch.float64))
+    angles = problem.angles(result.best.point)
     return {
         "documents": len(problem.held_out),
         "identity": round(result.identity.score, 4),

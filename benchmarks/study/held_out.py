@@ -141,7 +141,7 @@ class DevelopmentProblem:
 
     def angles(self, x: Point) -> Angles:
         """Return the angles of a point, in radians."""
-        return self.space.angles(x).float()
+        return self.space.applied_angles(x)
 
     def value_and_grad(self, x: Point, objective: AnswerObjective | None = None) -> tuple[float, Tensor]:
         """Return the score of a point and its gradient, on the samples or by another objective."""

@@ -81,7 +81,7 @@ def run(loaded: LoadedModel, task: str, seed: int, samples: int) -> dict[str, ob
     ).trials
 
     def judge(trial: Trial) -> dict[str, object]:
-        angles = problem.angles(torch.tensor(trial.x, dtype=torch.float64))
+        angles = problem.angles(trial.point)
         score = round(problem.objective(angles), 4)
         return {"trial": trial.index, "score": score, HELD_OUT: problem.held_out.evaluate(angles, problem.sites)}
 

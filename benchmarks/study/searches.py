@@ -106,7 +106,7 @@ def run(loaded: LoadedModel, task: str, space: str, seed: int, search: str) -> d
         )
     )
     trials = result.trials
-    angles = problem.angles(torch.tensor(result.best.x, dtype=torch.float64))
+    angles = problem.angles(result.best.point)
     return {
         "coordinates": problem.space.d,
         "documents": len(problem.held_out),

@@ -16,8 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.study import grid
 from benchmarks.study.control_spaces import layer_space, random_space
 from benchmarks.study.held_out import DevelopmentProblem, better_half, completed, measure_missing
@@ -63,7 +61,7 @@ def run(loaded: LoadedModel, task: str, seed: int, search: str, space: str, boun
             target_score=ANSWER_SCORES["log_probability"].target_score,
         )
     )
-    angles = problem.angles(torch.tensor(result.best.x, dtype=torch.float64))
+    angles = problem.angles(result.best.point)
     searched = angles[problem.space.angle_mask].abs()
     return {
         "coordinates": problem.space.d,

@@ -7,8 +7,6 @@ Whenever it passes one of the levels, the held-out documents are answered. It ca
 import argparse
 from pathlib import Path
 
-import torch
-
 from benchmarks.study import grid
 from benchmarks.study.held_out import DevelopmentProblem, completed, measure_missing
 from tarot.models.loaded_model import LoadedModel
@@ -36,7 +34,7 @@ def run(loaded: LoadedModel, task: str, shots: int, seed: int, layers: str) -> d
     levels = {}
     for level in grid.STOP_LEVELS:
         if reached := next((trial for trial in result.trials if trial.score >= level), None):
-            angles = problem.angles(torch.tensor(reached.x, dtype=torch.float64))
+            angles = problem.angles(reached.point)
             levels[str(level)] = {"steps": reached.index, **problem.held_out.evaluate(angles, problem.sites)}
     return {"documents": len(problem.held_out), "base": problem.held_out.evaluate(), "levels": levels}
 

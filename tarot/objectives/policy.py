@@ -24,6 +24,7 @@ from tarot.edit.rotation import Angles, Rotation
 from tarot.edit.sites import Site
 from tarot.errors import InvalidValueError
 from tarot.models.generation.sampling import Sampler, Stops
+from tarot.models.generation.text_stream import end_tokens
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.scoring.scorer import AUTO_PASS_LOGITS, Request, Scorer
 from tarot.objectives.rewards.advantages import leave_one_out, spread
@@ -201,10 +202,7 @@ def make_policy_objective(
     n_tokens = int(options["max_gen_toks"])
     end = lm.tok_decode(lm.eot_token_id, skip_special_tokens=False)
     strings = [stop for stop in handle_stop_sequences(options.get("until"), eos=end) if stop != end]
-    own_ends = lm.model.generation_config.eos_token_id if lm.model.generation_config else None
-    ends = own_ends if isinstance(own_ends, list) else [own_ends]
-    end_tokens = {lm.eot_token_id, *(token for token in ends if token is not None)}
-    stops = Stops(n_tokens, frozenset(end_tokens), tuple(strings), lm.tok_decode)
+    stops = Stops(n_tokens, end_tokens(lm.model, lm.tokenizer), tuple(strings), lm.tok_decode)
     prompts = [sample.pairs[sample.gold][0] for sample in samples]
     longest = max(1, lm.max_length - n_tokens)
     contexts = [lm.tok_encode(prompt, left_truncate_len=longest) for prompt in prompts]

@@ -20,7 +20,6 @@ from typing_extensions import TypedDict
 
 from tarot._files.json_log import read_intact, write_json
 from tarot._files.strict_json import Count, Number
-from tarot.edit.rotation import Angles
 from tarot.errors import TarotError
 from tarot.objectives.answers import AnswerObjective
 from tarot.objectives.tasks.samples import Sample
@@ -93,12 +92,8 @@ def _validate_half(problem: Problem, searched: Sequence[Sample], answered: Seque
     config = problem.config
     objective = _objective(problem, searched, config.objective)
     space = problem.make_space()
-
-    def angles(x: torch.Tensor) -> Angles:
-        return space.angles(x).float()
-
     result = run_search(
-        lambda x: objective(angles(x)),
+        lambda x: objective(space.applied_angles(x)),
         space.d,
         search=config.search,
         budget=budget,
@@ -110,7 +105,7 @@ def _validate_half(problem: Problem, searched: Sequence[Sample], answered: Seque
     if result.interrupted:
         raise KeyboardInterrupt
     judge = _objective(problem, answered, JUDGED_BY)
-    best = angles(torch.tensor(result.best.x, dtype=torch.float64))
+    best = space.applied_angles(result.best.point)
     return {"base": judge(torch.zeros_like(best)), "edited": judge(best)}
 
 

@@ -27,7 +27,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -84,7 +83,7 @@ def kl_within(trials: Sequence[Trial], index: int, limit: DivergenceLimit) -> fl
     kls = [trial.kl for trial in trials[: index + 1]]
     if recent_kl(kls[-LAST:]) > NOT_WORTH_READING * limit.max_kl:
         return None
-    kl = limit.kl(torch.tensor(trials[index].x, dtype=torch.float64), stop_above=limit.max_kl)
+    kl = limit.kl(trials[index].point, stop_above=limit.max_kl)
     return kl if kl <= limit.max_kl else None
 
 
@@ -135,7 +134,7 @@ def shrink(trial: Trial, limit: DivergenceLimit, score: Callable[[Float[Tensor, 
 
     Divergence grows about with the square of the angles, which gives the number; None if that fails.
     """
-    offset = torch.tensor(trial.x, dtype=torch.float64) - 0.5
+    offset = trial.point - 0.5
     whole = limit.kl(0.5 + offset)
     if whole <= limit.max_kl:  # only the parts that the last trials read were above it
         return Choice(trial, whole)

@@ -194,7 +194,7 @@ def _propose(
     strategy: Search, history: Sequence[Trial], begun: Sequence[Trial], n: int
 ) -> list[tuple[Proposal, float]]:
     """Return the next n proposals of a step, whose logged trials are `begun`, and the seconds that each took."""
-    pending = [torch.tensor(trial.x, dtype=torch.float64) for trial in begun]
+    pending = [trial.point for trial in begun]
     proposals = []
     for _ in range(n):
         started = perf_counter()

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-import torch
-
 from tarot.objectives.front import find_front
 from tarot.objectives.rewards.text_scores import TextScores
 from tarot.search.divergence_log import DivergenceLog
@@ -118,5 +116,5 @@ def _read(folder: str | Path) -> tuple[Sequence[Trial], Mapping[int, float]]:
     """Return the trials of a search, and the divergences that were measured on all retained contexts, by trial."""
     log = TrialLog.read(Path(folder) / TRIALS)
     divergences = DivergenceLog(Path(folder), str(log.settings.get("retained", "")))
-    kls = {trial.index: divergences.measured_kl(torch.tensor(trial.x, dtype=torch.float64)) for trial in log.trials}
+    kls = {trial.index: divergences.measured_kl(trial.point) for trial in log.trials}
     return log.trials, {index: kl for index, kl in kls.items() if kl is not None}

@@ -3,8 +3,6 @@
 import math
 from dataclasses import replace
 
-import torch
-
 from tarot.arguments import require_number
 from tarot.errors import InvalidValueError
 from tarot.search.config import TaRotConfig
@@ -39,5 +37,5 @@ def pick_trial(result: SearchResult, limit: RetentionLimit, pick: int | float) -
     if pick >= len(result.trials) or not math.isfinite(result.trials[pick].score):
         raise InvalidValueError(f"There is no trial {pick} with a score among the {len(result.trials)} trials.")
     trial = result.trials[pick]
-    kl = limit.kl(torch.tensor(trial.x, dtype=torch.float64)) if pick else 0.0
+    kl = limit.kl(trial.point) if pick else 0.0
     return replace(result, choice=Choice(trial, kl))

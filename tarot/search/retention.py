@@ -175,7 +175,7 @@ class RetentionLimit:
 
     def kl(self, x: Point, stop_above: float = math.inf) -> float:
         """Return the divergence of a point on all contexts, in nats a token; above `stop_above`, a lower bound."""
-        return self.log.kl(x, stop_above, lambda: self.retention().kl(self.space.angles(x).float(), stop_above))
+        return self.log.kl(x, stop_above, lambda: self.retention().kl(self.space.applied_angles(x), stop_above))
 
     @property
     def notes(self) -> RetentionNotes:

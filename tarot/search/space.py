@@ -55,6 +55,10 @@ class Space:
         angles = torch.zeros(self.angle_mask.shape, dtype=x.dtype, device=x.device)
         return angles.masked_scatter(self.angle_mask.to(x.device), values)
 
+    def applied_angles(self, x: Float[Tensor, " d"]) -> Angles:
+        """Return the angles of a point in single precision, in which they are applied and saved."""
+        return self.angles(x).float()
+
     def value_and_grad(
         self, x: Float[Tensor, "d"], function: Callable[[Angles], tuple[float, Angles]]
     ) -> tuple[float, Float[Tensor, "d"]]:

@@ -15,6 +15,9 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
 from typing_extensions import TypedDict
 
 from tarot._files.strict_json import Count, Fraction, Number, parse_json, read_file, validate
@@ -60,6 +63,11 @@ class Trial:
     gradient: tuple[Number, ...] = ()
     kl: Number | None = None
     error: Number = 0.0
+
+    @property
+    def point(self) -> Float[Tensor, " d"]:
+        """The point as searches compute with it."""
+        return torch.tensor(self.x, dtype=torch.float64)
 
 
 def best_of(trials: Sequence[Trial]) -> Trial:

@@ -10,7 +10,6 @@ from reprlib import repr as short
 from time import perf_counter
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -154,7 +153,7 @@ def tune(
             result = pick_trial(result, limit, pick)
         other_seconds += max(0.0, perf_counter() - started - trial_seconds(result.trials[n_logged:]))
         adapter = Adapter(
-            _angles(space, torch.tensor(result.best.x, dtype=torch.float64)),
+            space.applied_angles(result.best.point),
             Edit.from_sites(loaded.model, config.sites, problem.objective.sites, problem.objective.rotation),
             search_provenance(loaded, problem, result, budget, other_seconds, limit, pick, halves),
         )
@@ -228,7 +227,7 @@ def _search(
             callback.on_trial(trial, result)
 
     def evaluate(x: Tensor) -> float | tuple[float, float]:
-        evaluation = objective.measure(_angles(space, x))
+        evaluation = objective.measure(space.applied_angles(x))
         # A search that follows the gradient scores points here that are no trials: shrunk ones.
         return evaluation.score if problem.policy else logs.keep_texts(evaluation)
 
@@ -242,7 +241,7 @@ def _search(
         target_score=objective.target_score,
         limit=limit,
         trials_per_step=config.trials_per_step,
-        evaluate=(lambda points: map(logs.keep_texts, score_batch([_angles(space, x) for x in points])))
+        evaluate=(lambda points: map(logs.keep_texts, score_batch([space.applied_angles(x) for x in points])))
         if score_batch
         else None,
         log=logs.trials,
@@ -290,8 +289,3 @@ def _make_value_and_grad(
 
         return lambda x: space.value_and_grad(x, step)
     return (lambda x: space.value_and_grad(x, gradient)) if gradient else None
-
-
-def _angles(space: Space, x: Tensor) -> Angles:
-    """Return the angles of a point in single precision, in which they are applied and saved."""
-    return space.angles(x).float()

@@ -59,7 +59,7 @@ class TextStream:
         self._n_prompt = len(self._all_tokens)
         self._n_most = self._n_prompt + max_new_tokens
         self._until = until
-        self._end_tokens = _end_tokens(model, tokenizer)
+        self._end_tokens = end_tokens(model, tokenizer)
         self._cache: Any = None
         self.text = ""
         self.is_broken = False
@@ -105,7 +105,7 @@ class TextStream:
         self.text = text[: min(ends)] if ends else text if is_over else text.rstrip(UNFINISHED)
 
 
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Return the token ids that end a text, by the model's generation options and by the tokenizer."""
     configuration: Any = getattr(model, "generation_config", None)
     own = getattr(configuration, "eos_token_id", None)

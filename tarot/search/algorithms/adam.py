@@ -45,16 +45,12 @@ class Adam(Search):
         if not history:
             return Proposal(identity(self.d), "identity")
         succeeded = [trial for trial in history if trial.gradient]
-        last = _point(history[-1])
+        last = history[-1].point
         if not history[-1].gradient:
-            return Proposal((last + _point(succeeded[-1])) / 2, "gradient")
+            return Proposal((last + succeeded[-1].point) / 2, "gradient")
         rate = self.step_scale * self.rate / (1 + (len(succeeded) - 1) / self.halving)
         step = _step([trial.gradient for trial in succeeded], self.one_scale)
         return Proposal((last + rate * step).clamp(0, 1), "gradient")
-
-
-def _point(trial: Trial) -> Float[Tensor, "d"]:
-    return torch.tensor(trial.x, dtype=torch.float64)
 
 
 def _step(gradients: Sequence[Sequence[float]], one_scale: bool) -> Float[Tensor, "d"]:
