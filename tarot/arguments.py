@@ -1,4 +1,4 @@
-"""What users pass: one check for each kind of value, and registries, which know their names."""
+"""Checks of arguments, one for each kind of value, and registries, which know their names."""
 
 import math
 import os

@@ -29,7 +29,7 @@ def read_intact(path: Path | None, kind: Any) -> Any:
 
 
 class IndexedLog(Generic[Entry]):
-    """What is known of each trial of a search, in a file of the search's folder; a subclass names the file.
+    """An entry for each trial of a search, in a file of the search's folder; a subclass names the file.
 
     A trial that was interrupted before the search logged it may have an entry, which the resumed search uses or
     replaces.

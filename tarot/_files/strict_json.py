@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 BROKEN_JSON = (ValueError, RecursionError)
-"""What `json.loads` raises; the second for brackets that are nested too deep."""
+"""Exceptions of `json.loads`; the second for brackets that are nested too deep."""
 LARGEST_FILE = 2**30  # bytes
 DEEPEST = 200  # nested lists and objects; an adapter made from another one takes three more levels
 LARGEST_INTEGER = 2**64

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from tarot.analysis.neutral_text import neutral_text
 from tarot.edit.adapter import Adapter
+from tarot.edit.prompt_batches import MAX_LOGITS
 from tarot.edit.rope import initial_rope
 from tarot.errors import TarotError, describe_missing_numbers
 from tarot.evaluation.baselines.edit import BaselineEdit
@@ -22,9 +23,6 @@ from tarot.evaluation.statistics.means import Mean, mean_intervals
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.missing_numbers import BROKEN_MODEL_HINT
 from tarot.models.progress import OnStep, ignore_step
-
-# Elements of the largest tensor of a pass, the logits: 128 MB in float32.
-MAX_LOGITS = 2**25
 
 
 @dataclass(frozen=True)

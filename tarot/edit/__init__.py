@@ -1,1 +1,1 @@
-"""What an edit is: the rotation, where it applies, how it is applied or merged, how it is stored and shared."""
+"""Edits: the rotation, where it applies, how it is applied or merged, how it is stored and shared."""

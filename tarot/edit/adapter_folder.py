@@ -33,7 +33,7 @@ LARGEST_FILE = 2**28  # bytes
 
 
 class AdapterContent(NamedTuple):
-    """What a folder holds."""
+    """Content of an adapter's folder."""
 
     angles: Angles
     edit: Mapping[str, Any]

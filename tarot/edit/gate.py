@@ -33,7 +33,7 @@ from tarot.errors import InvalidValueError, ShapeMismatch, TarotError
 
 @dataclass(frozen=True, eq=False)
 class PromptGate:
-    """What opens an edit: a layer, a weight for each feature of a prompt, and a bias.
+    """Condition that opens an edit: a layer, a weight for each feature of a prompt, and a bias.
 
     Args:
         layer: the layer before which hidden states are read; 0 reads the embeddings.
@@ -53,7 +53,7 @@ class PromptGate:
     weight: Float[Tensor, " feature"]
     bias: float
     decisions: WeakKeyDictionary[Cache, Tensor] = field(default_factory=WeakKeyDictionary, init=False, repr=False)
-    """What was decided for the rows of each KV cache; kept here, so that an edit may be closed and opened again."""
+    """Decisions for the rows of each KV cache; kept here, so that an edit may be closed and opened again."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy the gate without its decisions, since caches are not copied with it."""
@@ -137,7 +137,7 @@ def _pool(states: Float[Tensor, "row token hidden"], mask: Int[Tensor, "row toke
 
 
 class GateState:
-    """What a gate decided for the rows of the current pass, shared by all hooks of a gated edit.
+    """Decisions of a gate for the rows of the current pass, shared by all hooks of a gated edit.
 
     The decision is made in the pass that fills a KV cache, or in a pass without one, and kept with the cache for the
     passes that extend it. Beam search reorders rows within one prompt only, which share their decision.

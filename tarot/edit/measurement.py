@@ -1,4 +1,4 @@
-"""What was measured of an adapter, as its model card shows it."""
+"""Measurements of an adapter, as its model card shows them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

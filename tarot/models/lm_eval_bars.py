@@ -19,7 +19,7 @@ STEPS = {
     "Scoring answers": "scoring answers",
     "Running generate_until requests": "generating texts",
 }
-"""What users read, by the description of the bar."""
+"""Text for users, by the description of the bar."""
 LM = "tarot.models.lm_eval_model"
 
 

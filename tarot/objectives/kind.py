@@ -1,4 +1,4 @@
-"""Kinds of objectives, which their names tell."""
+"""Kinds of objectives, by their names."""
 
 from enum import Enum, auto
 
@@ -8,7 +8,7 @@ from tarot.objectives.rewards.registry import check_reward, check_reward_name, i
 
 
 class ObjectiveKind(Enum):
-    """What an objective scores.
+    """Kind of an objective, by what it scores.
 
     Example:
         >>> ObjectiveKind.of("margin"), ObjectiveKind.of("toxicity:low"), ObjectiveKind.of("model:mine:f")

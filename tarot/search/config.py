@@ -136,7 +136,7 @@ class TaRotConfig:
 
     @property
     def kind(self) -> ObjectiveKind:
-        """What the objective scores."""
+        """Kind of the objective."""
         return ObjectiveKind.of(self.objective)
 
     @property

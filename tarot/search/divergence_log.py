@@ -26,7 +26,7 @@ class _Measured(TypedDict):
 
 
 class RetentionNotes(TypedDict):
-    """What an adapter's provenance says about the retained contexts.
+    """Notes on the retained contexts in an adapter's provenance.
 
     Attributes:
         contexts: number of contexts of each source.
@@ -55,7 +55,7 @@ class DivergenceLog:
         retained: digest of the retained contexts.
 
     Attributes:
-        notes: what the provenance says about the contexts; None until it was kept.
+        notes: on the contexts, for the provenance; None until they were kept.
 
     Example:
         >>> import torch
@@ -100,7 +100,7 @@ class DivergenceLog:
         return known["kl"] if known and _is_exact(known) else None
 
     def keep_notes(self, notes: RetentionNotes) -> None:
-        """Keep what the provenance says about the contexts."""
+        """Keep the notes on the contexts."""
         self.notes = notes
         self._write()
 

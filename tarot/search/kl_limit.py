@@ -88,7 +88,7 @@ def kl_within(trials: Sequence[Trial], index: int, limit: DivergenceLimit) -> fl
 
 
 class Choice(NamedTuple):
-    """What a search under a limit returns.
+    """Result of a search under a limit.
 
     Attributes:
         trial: the trial; with a strength below 1 its point is shrunk towards the identity, and its score is that of the

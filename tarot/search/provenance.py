@@ -1,4 +1,4 @@
-"""What identifies a search, and what its adapter's provenance says about it."""
+"""Identity of a search, and the provenance of its adapter."""
 
 import hashlib
 import json

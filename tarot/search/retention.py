@@ -141,7 +141,7 @@ class Retention:
 
     @property
     def notes(self) -> RetentionNotes:
-        """Return what the provenance says about the contexts."""
+        """Notes on the contexts, for the provenance."""
         return {
             "contexts": dict(self.sources),
             "tokens": round(sum(part.tokens for part in self.parts) / len(self.parts)),
@@ -179,7 +179,7 @@ class RetentionLimit:
 
     @property
     def notes(self) -> RetentionNotes:
-        """Return what the provenance says about the contexts."""
+        """Notes on the contexts, for the provenance."""
         if self.log.notes is None:
             self.log.keep_notes(self.retention().notes)
         assert self.log.notes is not None

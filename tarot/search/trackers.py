@@ -24,7 +24,7 @@ Scores = Mapping[str, float]
 
 
 class _Tracker(Callback):
-    """What the trackers share: a run that begins with the settings, gets the scores of each trial, and ends."""
+    """Base of the trackers: a run that begins with the settings, gets the scores of each trial, and ends."""
 
     def on_search_begin(self, config: TaRotConfig, *, model: str, budget: int, resumed: Sequence[Trial]) -> None:
         """Begin a run; it gets the trials of a resumed log too."""

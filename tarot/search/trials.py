@@ -274,7 +274,7 @@ _DIGESTS = {
     "shapes": "other projections of the model",
     "weights": "other weights of the model",
 }
-"""What it means that a setting differs of which only a digest is known."""
+"""Meaning of a difference in a setting that is logged as a digest."""
 
 
 def _check_same_settings(path: Path, logged: Mapping[str, Any], requested: Mapping[str, Any]) -> None:

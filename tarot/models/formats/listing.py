@@ -22,7 +22,7 @@ WIDTH = ("hidden_size", "n_embd", "d_model")
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model's files state without loading its weights.
+    """Facts that a model's files state without loading its weights.
 
     Attributes:
         reference: what `load_model` takes.

@@ -1,4 +1,4 @@
-"""What every search is: from the trials so far to the next point."""
+"""Base class of searches: from the trials so far to the next point."""
 
 import math
 from abc import ABC, abstractmethod
