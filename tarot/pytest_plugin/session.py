@@ -56,6 +56,7 @@ class SessionState:
     verdicts: list["Verdict"] = field(default_factory=list)
     measuring_failed: bool = False
     ended_tests: set[str] = field(default_factory=set)
+    _phase: str = ""
     _runner: CellRunner | None = None
     _ray: "RayEngine | None" = None
     _ray_results: dict[CellRequest, tuple["Adapter", "Comparison"]] = field(default_factory=dict)
@@ -78,7 +79,10 @@ class SessionState:
         return self.runner.compare(request, model)
 
     def show_phase(self, phase: str) -> None:
-        """Print what is measured next, under `-v` and in the controlling process."""
+        """Print what is being measured when it begins, under `-v` and in the controlling process."""
+        if phase == self._phase:
+            return
+        self._phase = phase
         reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
         capture: Any = self.config.pluginmanager.get_plugin("capturemanager")
         if reporter is not None and self.config.option.verbose > 0:

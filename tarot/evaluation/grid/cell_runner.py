@@ -35,25 +35,6 @@ class ModelCache(dict[str, "LoadedModel"]):
         return loaded
 
 
-class _ArmPhases:
-    """Name each arm, and each step that is done in it, when it begins."""
-
-    def __init__(self, on_phase: Callable[[str], None]) -> None:
-        self._on_phase = on_phase
-        self._arm = self._phase = ""
-
-    def begin_arm(self, name: str, number: int, total: int) -> None:
-        """Name an arm."""
-        self._arm = self._phase = f"{name}, arm {number} of {total}"
-        self._on_phase(self._phase)
-
-    def show_step(self, step: str, done: int, total: int) -> None:
-        """Name a step of the arm, unless it has begun before."""
-        if (phase := f"{self._arm}: {step}") != self._phase:
-            self._phase = phase
-            self._on_phase(phase)
-
-
 @dataclass
 class CellRunner:
     """Tune and compare the adapters of cells.
@@ -64,7 +45,7 @@ class CellRunner:
         notes: what happened to searches that were interrupted or damaged, one line each; extended.
         adapters: adapters so far, with their folders.
         base_answers: answers of unedited models so far.
-        on_phase: called with what is done next, such as `edited, arm 3 of 7: scoring answers`.
+        on_phase: called with what is being done, such as `edited, arm 3 of 7: scoring answers`, again and again.
         checked: requests that can be run, as far as is known without a model.
     """
 
@@ -109,8 +90,14 @@ class CellRunner:
 
         self.check(request)  # before a search takes minutes
         adapter, folder = self.tune(request, model)
-        phases = _ArmPhases(self.on_phase)
-        with bars_as_steps(phases.show_step):
+        arm = ""
+
+        def begin_arm(name: str, number: int, total: int) -> None:
+            nonlocal arm
+            arm = f"{name}, arm {number} of {total}"
+            self.on_phase(arm)
+
+        with bars_as_steps(lambda step, done, total: self.on_phase(f"{arm}: {step}")):
             return compare(
                 model.model,
                 model.tokenizer,
@@ -122,7 +109,7 @@ class CellRunner:
                 draws=request.draws,
                 baselines=request.baselines,
                 base_answers=self.base_answers,
-                on_arm=phases.begin_arm,
+                on_arm=begin_arm,
             )
 
     def check(self, request: CellRequest) -> None:
