@@ -127,10 +127,12 @@ def wait_for_lines(path: Path, n_lines: int) -> None:
         give_way()
 
 
-def test_a_machine_dies_in_the_middle_of_a_cell(
+def test_a_machine_dies_in_the_middle_of_a_cell_and_another_cell_fails(
     cluster: "cluster_utils.Cluster", place: Path, settings: list[CellRequest], here: dict[CellRequest, CellResult]
 ) -> None:
+    """Neither stops the other cells."""
     trials = trials_of(settings[0], place / "there")
+    wrong = replace(settings[0], task="own_choise")
     with RayEngine(place / "there", RESOURCES, cluster.address) as engine:
         engine.add(settings[0])
         engine.add(settings[0])
@@ -139,7 +141,9 @@ def test_a_machine_dies_in_the_middle_of_a_cell(
         victim.task.suspend()
         before = trials.read_bytes()
         victim.kill()
-        there = dict(engine.run(settings))
+        there = dict(engine.run([wrong, *settings]))
+    failed = there.pop(wrong)
+    assert failed.comparison is None and "did you mean 'own_choice'?" in failed.error
     assert {request: without_times(result) for request, result in there.items()} == {
         request: without_times(result) for request, result in here.items()
     }
@@ -151,16 +155,6 @@ def test_a_machine_dies_in_the_middle_of_a_cell(
     (note,) = there[settings[0]].notes
     assert kept <= int(note.split()[-2]) < BUDGET and note.startswith(f"resumed the search in {trials.parent}")
     assert there[settings[1]].notes == ()
-
-
-def test_a_cell_that_fails_does_not_stop_the_others(
-    cluster: "cluster_utils.Cluster", place: Path, settings: list[CellRequest], here: dict[CellRequest, CellResult]
-) -> None:
-    wrong = replace(settings[0], task="own_choise")
-    with RayEngine(place / "there", RESOURCES, cluster.address) as engine:
-        there = dict(engine.run([wrong, settings[1]]))
-    assert there[wrong].comparison is None and "did you mean 'own_choice'?" in there[wrong].error
-    assert without_times(there[settings[1]]) == without_times(here[settings[1]])
 
 
 # Candidates of one search
