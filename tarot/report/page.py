@@ -5,11 +5,12 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import quote
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from tarot._files.atomic import write_atomically
@@ -158,9 +159,7 @@ def _render(
     sections = [
         section(number, each, name, metric, every, listed, costs) for number, (each, name, every, listed) in parts
     ]
-    macros, template, style, script = (
-        files("tarot.report").joinpath(name).read_text(encoding="utf-8") for name in _FILES
-    )
+    style, script = map(_read_file, ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     title, unit = _title([*comparisons, *rewards]), METRICS[metric].title
     values = dict(
@@ -198,17 +197,19 @@ def _render(
         front_header=FRONT_HEADER,
         rewards=[(each, answer_reward(each.comparison, costs)) for each in reward_sections],
     )
-    return _environment().from_string(macros + template).render(values), tables
+    return _template().render(values), tables
 
 
-_FILES = ("macros.html", "page.html", "page.css", "page.js")
+def _read_file(name: str) -> str:
+    return files("tarot.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _environment() -> Environment:
+@cache  # compiling it takes as long as a small page
+def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["minus"] = lambda text: re.sub(r"(?<!\w)-(?=\d)", "\N{MINUS SIGN}", text)
     environment.filters["address"] = quote
-    return environment
+    return environment.from_string(_read_file("macros.html") + _read_file("page.html"))
 
 
 def _title(comparisons: Sequence[Comparison | RewardComparison]) -> str:
