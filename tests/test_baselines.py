@@ -80,7 +80,7 @@ def test_training_stops_at_the_target_score(
     """Training stops at the first step that reaches the score, as a search does."""
     reached = [score(objective, baseline(objective, budget)) for budget in (6, 9, 12)]
     target_score = (reached[0] + reached[1]) / 2
-    monkeypatch.setattr(objective, "answer_score", objective.answer_score._replace(target_score=target_score))
+    monkeypatch.setattr(objective, "target_score", target_score)
     assert score(objective, baseline(objective, 60)) == reached[1]
 
 

@@ -138,7 +138,8 @@ def test_an_option_means_the_same_in_bench_and_in_pytest() -> None:
     unset = {"None", "none", "all", "start one here", "as many as torch takes"}
     unset |= {"tarot's own prompts", "the search's own"}
     assert PYTEST_OPTIONS["max-kl"].default == "auto"  # which help explains
-    for key in PYTEST_OPTIONS.keys() & bench.keys() - {"model", "tasks", "max-kl"}:
+    assert bench["work"] == "OUTPUT.work" and "pytest's cache" in PYTEST_OPTIONS["work"].help  # no part of a cell
+    for key in PYTEST_OPTIONS.keys() & bench.keys() - {"model", "tasks", "max-kl", "work"}:
         default = PYTEST_OPTIONS[key].default
         text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default or 0)
         assert text in ("", "0") if bench[key] in unset else text == bench[key], key

@@ -98,8 +98,7 @@ def test_the_budget_bounds_the_evaluations(
     monkeypatch.setattr(objective, "score_model", score)
     for target_score, expected in ((1e6, {5, 7}), (2.0, {2})):  # a vector tries four strengths of each layer
         calls.clear()
-        answer_score = objective.answer_score._replace(target_score=target_score)
-        monkeypatch.setattr(objective, "answer_score", answer_score)
+        monkeypatch.setattr(objective, "target_score", target_score)
         baseline(objective, 7, 0)
         assert len(calls) in expected
 
@@ -123,7 +122,7 @@ def test_heads_outside_the_chosen_ones_are_not_moved(
     objective: AnswerObjective, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter(range(100))
-    monkeypatch.setattr(objective, "answer_score", objective.answer_score._replace(target_score=1e6))
+    monkeypatch.setattr(objective, "target_score", 1e6)
     monkeypatch.setattr(objective, "score_model", lambda: torch.tensor(float(next(scores))))  # the last is the best
     monkeypatch.setattr(steering, "HEADS", (2,))
     edit = steering.iti(objective, 120, 0)
