@@ -3,13 +3,10 @@
 PYTEST_DONT_REWRITE
 """
 
-import functools
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-import lm_eval.utils
 import pytest
 from checkpoint import save_checkpoint, write_tasks
 
@@ -25,14 +22,6 @@ GAIN = """
 def test_gain(tarot_gain):
     assert tarot_gain.comparison.keys
 """
-
-
-@pytest.fixture(scope="session")
-def templates_compiled_once() -> Iterator[None]:
-    """Compile each template once: lm-eval does so anew for every document, which is half the time of these tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lm_eval.utils.env, "from_string", functools.cache(lm_eval.utils.env.from_string))
-        yield
 
 
 @pytest.fixture
@@ -53,7 +42,7 @@ def suite_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def small_cell(suite_folder: Path, templates_compiled_once: None, wide_lines: None) -> tuple[str, ...]:
+def small_cell(suite_folder: Path, wide_lines: None) -> tuple[str, ...]:
     """Options of a small cell on that model."""
     return (
         *SMALL,
