@@ -109,7 +109,14 @@ socket.getaddrinfo = _getaddrinfo
 
 
 # Files with single tests of half a minute, which would leave other workers without work at the end.
-SLOW = ("test_docs.py", "test_ray.py", "test_benchmarks.py", "test_xdist.py", "test_installed_package.py")
+SLOW = (
+    "test_docs.py",
+    "test_ray.py",
+    "test_benchmarks.py",
+    "test_xdist.py",
+    "test_notebook.py",
+    "test_installed_package.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
