@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.study import grid
 from benchmarks.study.recorded import read_lines
 from benchmarks.study.records import replace_text
-from benchmarks.study.run import fast_products
+from benchmarks.study.run import fast_attention
 from tarot.edit.merge import merge_temporarily
 from tarot.edit.sites import Site, angle_mask, find_sites
 from tarot.evaluation.lm_eval_results import greedy_choice
@@ -99,7 +99,7 @@ def measure_missing(path: Path, settings: Iterable[dict[str, Any]], run: Callabl
         if any(setting.items() <= line.items() for line in lines):
             continue
         loaded = load(grid.MODELS[setting["model"]])
-        with fast_products(loaded):
+        with fast_attention(loaded):
             result = run(loaded, **{name: value for name, value in setting.items() if name != "model"})
         lines.append(setting | result)
         replace_text(path, "".join(f"{json.dumps(line)}\n" for line in lines))

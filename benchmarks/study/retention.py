@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks.study import grid
 from benchmarks.study.grid import Cell
 from benchmarks.study.records import Record, measure_records
-from benchmarks.study.run import fast_products, make_setting, parse_numbers, tune_in
+from benchmarks.study.run import fast_attention, make_setting, parse_numbers, tune_in
 from tarot.analysis.divergence import measure_divergence
 from tarot.analysis.neutral_text import neutral_text
 from tarot.edit.adapter import Adapter
@@ -81,7 +81,7 @@ def cells(
 def make_arm(loaded: LoadedModel, cell: Cell, arm: str, work: Path) -> Adapter | BaselineEdit:
     """Make the edit of an arm; LoRA is trained as `tarot compare --baseline lora` does, under the limit of the arm."""
     if arm in TRAINED:
-        with fast_products(loaded):
+        with fast_attention(loaded):
             return make_edit("lora", make_setting(loaded, cell.config(**TRAINED[arm])))
     settings, strength = ARMS[arm]
     adapter, _ = tune_in(work, loaded, cell.config(**settings), grid.BUDGET)

@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.study.records import Record, measure_records
 from benchmarks.study.reward_baselines import steer, train_lora
-from benchmarks.study.run import fast_products, parse_numbers, tune_in
+from benchmarks.study.run import fast_attention, parse_numbers, tune_in
 from tarot.edit.adapter import Adapter
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
@@ -135,7 +135,7 @@ class Study:
         config = TaRotConfig(self.asked.task, objective=self.name, seed=seed, fluency_floor="10%", **settings)
         edit: Adapter | BaselineEdit
         if arm in BASELINES:
-            with fast_products(self.loaded):
+            with fast_attention(self.loaded):
                 edit = BASELINES[arm](self.loaded, config, self.budget)
         else:
             edit, _ = tune_in(folder, self.loaded, config, self.budget)

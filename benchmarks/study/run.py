@@ -37,6 +37,7 @@ from tarot.evaluation.statistics.gains import weighted_f1
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.load import load_model
 from tarot.models.loaded_model import LoadedModel
+from tarot.models.precision import fast_products
 from tarot.objectives.tasks.documents import Doc
 from tarot.objectives.tasks.prompts import get_chat_template
 from tarot.objectives.tasks.samples import MIXED_SHOTS, draw_samples
@@ -51,15 +52,13 @@ FORMAT = 1
 
 
 @contextmanager
-def fast_products(loaded: LoadedModel) -> Iterator[None]:
-    """Multiply in bfloat16 and add in float32, with eager attention, which is fastest on this processor."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
+def fast_attention(loaded: LoadedModel) -> Iterator[None]:
+    """Compute attention by plain products, and all products as searches do, which is fastest on this processor."""
     loaded.model.set_attn_implementation("eager")
     try:
-        yield
+        with fast_products():
+            yield
     finally:
-        torch.set_float32_matmul_precision(before)
         loaded.model.set_attn_implementation("sdpa")
 
 
@@ -70,7 +69,7 @@ def make_config(cell: Cell, method: str) -> TaRotConfig:
 
 def tune_in(work: Path, loaded: LoadedModel, config: TaRotConfig, budget: int) -> tuple[Adapter, Path]:
     """Return the adapter of a configuration, and its folder; a search that was stopped resumes from its trials."""
-    with fast_products(loaded):
+    with fast_attention(loaded):
         return tune_cached(loaded, config, work, budget=budget, include_path=None, notify=print)
 
 
@@ -86,7 +85,7 @@ def edit_with(loaded: LoadedModel, cell: Cell, method: str, work: Path) -> tuple
     if method not in grid.SEARCHES:
         setting = make_setting(loaded, config)
         objective = setting.make_objective()
-        with fast_products(loaded):
+        with fast_attention(loaded):
             edit = make_edit(method, setting)
             with torch.no_grad(), edit.apply(loaded.model):
                 scores = {"best": float(objective.score_model())}

@@ -21,6 +21,7 @@ from tarot.errors import InvalidValueError, TarotError
 from tarot.models.batch_size import parse_batch_size
 from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.loaded_model import LoadedModel
+from tarot.models.precision import fast_products
 from tarot.objectives.black_box import ModelFunction, Serve, resolve_function
 from tarot.objectives.kind import ObjectiveKind, check_objective
 from tarot.objectives.objective import Evaluation
@@ -65,7 +66,8 @@ def tune(
     The search ends when its budget is spent, or when the training samples are fitted: further steps would overfit.
     Under `config.max_kl` it goes on until the edit is also within this limit of divergence. Each trial then reads
     retained contexts besides the samples; the budget counts both as one evaluation, and the provenance has the tokens.
-    Ctrl-C ends it early and keeps the best edit so far.
+    Ctrl-C ends it early and keeps the best edit so far. The search multiplies with `fast_products`
+    (`tarot.models.precision`), but a function of the edited model gets a model that does not.
 
     Args:
         model: a causal language model of transformers; unchanged afterwards.
@@ -128,6 +130,7 @@ def tune(
         notify_callbacks(
             callbacks, problem.config, model=loaded.reference, budget=budget, resumed=logs.logged_trials
         ) as finish,
+        fast_products(config.kind is not ObjectiveKind.FUNCTION),
     ):
         budget = max(budget, len(logs.logged_trials) * SEARCHES[config.search].trial_cost)
         n_logged, other_seconds = len(logs.logged_trials), read_other_seconds(folder) if folder else 0.0

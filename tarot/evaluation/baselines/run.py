@@ -11,6 +11,7 @@ from tarot.evaluation.baselines.registry import BASELINES
 from tarot.evaluation.baselines.setting import Setting
 from tarot.evaluation.cost.peak_memory import PeakMemory
 from tarot.evaluation.lm_eval_results import LoggedDocument, logged_documents
+from tarot.models.precision import fast_products
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,15 @@ def run_baseline(name: str, setting: Setting) -> BaselineAnswers:
 
 
 def make_edit(name: str, setting: Setting) -> BaselineEdit:
-    """Make the edit of a baseline that changes the model, under the limit of divergence that the search had.
+    """Make the edit of a baseline that changes the model: under the limit of divergence and as fast as the search.
 
     Raises:
         TarotError: the baseline does not fit the task or the model.
     """
     options = {"retention": setting.make_retention()} if BASELINES[name].is_trained else {}
-    edit: BaselineEdit = _find_method(name)(setting.make_objective(), setting.budget, setting.config.seed, **options)
+    method = _find_method(name)
+    with fast_products():
+        edit: BaselineEdit = method(setting.make_objective(), setting.budget, setting.config.seed, **options)
     return edit
 
 

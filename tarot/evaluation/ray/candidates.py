@@ -14,6 +14,7 @@ from tarot.edit.rotation import Angles
 from tarot.errors import TarotError
 from tarot.evaluation.ray.cluster import Cluster, Resources
 from tarot.models.load import load_model
+from tarot.models.precision import fast_products
 from tarot.objectives.objective import Evaluation
 from tarot.search.config import TaRotConfig
 from tarot.search.problem import Problem
@@ -68,7 +69,8 @@ class RayScorer(Cluster):
 
 
 def _score(resources: Resources, problem: tuple[Any, ...], angles: np.ndarray) -> Evaluation:
-    return _load_problem(resources, *problem).objective.measure(torch.from_numpy(angles))
+    with fast_products():
+        return _load_problem(resources, *problem).objective.measure(torch.from_numpy(angles))
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,28 @@
+"""Fast products: only inside the context, only as far as bfloat16 rounds, and in searches."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tarot.models.precision import fast_products
+
+
+@given(st.integers(0, 2**31), st.integers(1, 80), st.integers(1, 80), st.integers(1, 80))
+def test_products_differ_by_no_more_than_bfloat16_rounds(seed: int, rows: int, inner: int, columns: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    a, b = torch.randn(rows, inner, generator=generator), torch.randn(inner, columns, generator=generator)
+    exact = a @ b
+    with fast_products():
+        fast = a @ b
+    assert ((fast - exact).abs() <= 2**-7 * (a.abs() @ b.abs()) + 1e-6).all()
+    assert torch.equal(a @ b, exact)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_setting_ends_with_the_context(enabled: bool) -> None:
+    before = torch.get_float32_matmul_precision()
+    with pytest.raises(KeyboardInterrupt), fast_products(enabled):
+        assert torch.get_float32_matmul_precision() == ("medium" if enabled else before)
+        raise KeyboardInterrupt
+    assert torch.get_float32_matmul_precision() == before
