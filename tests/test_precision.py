@@ -1,11 +1,17 @@
 """Fast products: only inside the context, only as far as bfloat16 rounds, and in searches."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tarot.evaluation.ray import candidates
+from tarot.evaluation.ray.cluster import Resources
 from tarot.models.precision import fast_products
+from tarot.search.config import TaRotConfig
 
 
 @given(st.integers(0, 2**31), st.integers(1, 80), st.integers(1, 80), st.integers(1, 80))
@@ -26,3 +32,13 @@ def test_the_setting_ends_with_the_context(enabled: bool) -> None:
         assert torch.get_float32_matmul_precision() == ("medium" if enabled else before)
         raise KeyboardInterrupt
     assert torch.get_float32_matmul_precision() == before
+
+
+@pytest.mark.parametrize(("objective", "expected"), [("log_probability", "medium"), ("model", "highest")])
+def test_a_cluster_multiplies_as_the_search_here_does(
+    monkeypatch: pytest.MonkeyPatch, objective: str, expected: str
+) -> None:
+    measured = SimpleNamespace(measure=lambda angles: torch.get_float32_matmul_precision())
+    problem: Any = SimpleNamespace(config=TaRotConfig("t", objective=objective), objective=measured)
+    monkeypatch.setattr(candidates, "_load_problem", lambda resources: problem)
+    assert candidates._score(Resources(cpus=1, gpus=0, memory=1), (), torch.zeros(1, 1, 1).numpy()) == expected

@@ -15,6 +15,7 @@ from tarot.errors import TarotError
 from tarot.evaluation.ray.cluster import Cluster, Resources
 from tarot.models.load import load_model
 from tarot.models.precision import fast_products
+from tarot.objectives.kind import ObjectiveKind
 from tarot.objectives.objective import Evaluation
 from tarot.search.config import TaRotConfig
 from tarot.search.problem import Problem
@@ -69,8 +70,9 @@ class RayScorer(Cluster):
 
 
 def _score(resources: Resources, problem: tuple[Any, ...], angles: np.ndarray) -> Evaluation:
-    with fast_products():
-        return _load_problem(resources, *problem).objective.measure(torch.from_numpy(angles))
+    loaded = _load_problem(resources, *problem)
+    with fast_products(loaded.config.kind is not ObjectiveKind.FUNCTION):
+        return loaded.objective.measure(torch.from_numpy(angles))
 
 
 @lru_cache(maxsize=1)
