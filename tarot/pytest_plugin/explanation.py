@@ -7,7 +7,7 @@ from tarot.errors import printable
 from tarot.evaluation.results.comparison import FEW_SHOT, HEADLINE, Comparison
 from tarot.evaluation.results.metrics import METRICS
 from tarot.evaluation.results.scored_comparison import named_arms, score_comparisons
-from tarot.evaluation.statistics.formatting import fraction, interval, signed
+from tarot.evaluation.statistics.formatting import fraction, interval, p_value, signed
 from tarot.evaluation.statistics.gains import Gain
 from tarot.evaluation.statistics.seeds import MeanGain
 from tarot.pytest_plugin.gain import Gains, TarotGain
@@ -52,8 +52,9 @@ def _gain_table(gains: TarotGain) -> list[str]:
     for over in _compared(gains):
         for metric in ("f1", "accuracy", "greedy_f1", "greedy_accuracy"):
             gain: Gain | MeanGain = getattr(over, metric)
-            test = (f"{gain.p:.3f}", str(gain.gained), str(gain.lost)) if isinstance(gain, Gain) else ("", "", "")
-            rows.append((over.before, metric, signed(gain.value), interval(gain.low, gain.high), *test))
+            test = (p_value(gain.p), str(gain.gained), str(gain.lost)) if isinstance(gain, Gain) else ("", "", "")
+            name = over.before.removeprefix(f"{FEW_SHOT}, ")  # "mean of 5 draws": the row fits 80 columns
+            rows.append((name, metric, signed(gain.value), interval(gain.low, gain.high), *test))
     return [*chain(*aligned(rows))]
 
 
