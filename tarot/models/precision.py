@@ -10,10 +10,11 @@ from tarot.edit.patch import restoring
 
 @contextmanager
 def fast_products(enabled: bool = True) -> Iterator[None]:
-    """Multiply float32 matrices as bfloat16 inside the context, and add the products in float32.
+    """Multiply float32 matrices in fewer digits inside the context, and add the products in float32.
 
-    Only where the hardware can (AVX-512 or AMX with bfloat16, tensor cores); elsewhere nothing changes. The setting is
-    PyTorch's own, `torch.set_float32_matmul_precision("medium")`, so it holds for the whole process until the exit.
+    A processor with bfloat16 instructions (AVX-512, AMX) rounds the factors to bfloat16, and tensor cores of a GPU to
+    TF32. Elsewhere nothing changes. The setting is PyTorch's own, `torch.set_float32_matmul_precision("medium")`, so
+    it holds for the whole process until the exit.
 
     Args:
         enabled: False changes nothing.
