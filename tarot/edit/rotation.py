@@ -21,7 +21,7 @@ from tarot.arguments import Registry
 from tarot.errors import InvalidValueError, ShapeMismatch
 
 Angles = Float[Tensor, "layer head angle"]
-"""The angles of an edit, in radians; of a layer with several sites, or with no heads, a row is a site."""
+"""Angles of an edit, in radians: a row for each edited site, of which most layers have one."""
 Turn = Callable[[Tensor], Tensor]
 
 

@@ -70,9 +70,9 @@ class RayScorer(Cluster):
 
 
 def _score(resources: Resources, problem: tuple[Any, ...], angles: np.ndarray) -> Evaluation:
-    loaded = _load_problem(resources, *problem)
-    with fast_products(loaded.config.kind is not ObjectiveKind.FUNCTION):
-        return loaded.objective.measure(torch.from_numpy(angles))
+    made = _load_problem(resources, *problem)
+    with fast_products(made.config.kind is not ObjectiveKind.FUNCTION):
+        return made.objective.measure(torch.from_numpy(angles))
 
 
 @lru_cache(maxsize=1)

@@ -55,7 +55,7 @@ def open_results(path: str | Path) -> Iterator[dict[str, Any]]:
             raise TarotError(f"{path} holds results of tarot evaluate or lm-eval, not comparisons.", hint=hint)
         version = content.get("format")
         if type(version) is not int:
-            raise ValueError(f"format: {short(version)} is not an integer")
+            raise ValueError(f"its format is {short(version)}, not a number")
         if version > FORMAT:
             raise TarotError(f"results of format {FORMAT} at most", f"{version} in {path}", "update tarot")
         yield content
@@ -83,7 +83,7 @@ def load_comparisons(path: str | Path) -> list[Comparison]:
             raise TarotError(f"{path} holds texts that a reward scored, not answers.", hint="tarot report shows them")
         comparisons = content.get("cells")
         if not isinstance(comparisons, list):
-            raise ValueError(f"cells: {short(comparisons)} is not a list")
+            raise ValueError(f"its cells are {short(comparisons)}, not a list")
         return [comparison_from_values(comparison) for comparison in comparisons]
 
 

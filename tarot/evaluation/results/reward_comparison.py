@@ -142,7 +142,7 @@ def load_results(path: str | Path) -> tuple[list[Comparison], list[RewardCompari
         if "rewards" in content:
             comparisons = content["rewards"]
             if not isinstance(comparisons, list):
-                raise ValueError(f"rewards: {short(comparisons)} is not a list")
+                raise ValueError(f"its rewards are {short(comparisons)}, not a list")
             return [], [_comparison_from_values(values) for values in comparisons]
     return load_comparisons(path), []
 
