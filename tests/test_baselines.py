@@ -19,10 +19,15 @@ from tarot.errors import TarotError
 from tarot.evaluation.baselines import prompt_tuning, trained, training
 from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.evaluation.baselines.eigenpruning import _attention_weights, _counts, _factorize, eigenpruning
+from tarot.evaluation.baselines.setting import Setting
 from tarot.evaluation.baselines.weights import WeightEdit
+from tarot.evaluation.options import EvaluationOptions
 from tarot.models.loaded_model import LoadedModel
 from tarot.objectives import retained
 from tarot.objectives.answers import AnswerObjective
+from tarot.objectives.retention import RetentionTerm
+from tarot.objectives.tasks.task_loading import load_task
+from tarot.search import retention
 from tarot.search.config import TaRotConfig
 from tarot.search.problem import Problem
 from tarot.search.retention import Retention
@@ -92,18 +97,35 @@ def test_training_holds_a_limit(
     monkeypatch.setattr(retained, "bundled_prompts", lambda template: ["Is it? ", "One, two,"])
     config = TaRotConfig("own_choice", num_samples=4, max_kl=1e-3)
     problem = Problem.from_config(loaded, config, tasks_folder)
-    retention = Retention.from_problem(loaded, problem, tasks_folder)
+    limit = Retention.from_problem(loaded, problem, tasks_folder)
     assert isinstance(problem.objective, AnswerObjective)
     before = state(loaded.model)
-    free, limited = (trained.train(method, problem.objective, 36, 0, limit) for limit in (None, retention))
+    free, limited = (trained.train(method, problem.objective, 36, 0, held) for held in (None, limit))
     assert unchanged(loaded.model, before)
     kls = []
     for edit in (free, limited):
         with torch.no_grad(), edit.apply(loaded.model):
-            kls.append(retention.model_kl())
+            kls.append(limit.model_kl())
     assert kls[0] > 1e-3 >= kls[1] > 0
     base = float(problem.objective.score_model().detach())
     assert base < score(problem.objective, limited) < score(problem.objective, free)
+
+
+def test_retained_contexts_are_read_with_the_products_of_training(
+    loaded: LoadedModel, tasks_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise what these products round would count as divergence."""
+    products = []
+
+    def read(*arguments: Any, **options: Any) -> RetentionTerm:
+        products.append(torch.get_float32_matmul_precision())
+        return RetentionTerm(*arguments, **options)
+
+    monkeypatch.setattr(retained, "bundled_prompts", lambda template: ["Is it? ", "One, two,"])
+    monkeypatch.setattr(retention, "RetentionTerm", read)
+    config, task = TaRotConfig("own_choice", num_samples=4, max_kl=1e-3), load_task("own_choice", tasks_folder)
+    Setting(loaded, config, task, [], 0, 36, EvaluationOptions(tasks_folder)).make_retention()
+    assert set(products) == {"medium"}
 
 
 @pytest.mark.parametrize(("allowed", "kept"), [({0, 2, 4}, 2), ({0}, 0), (set(), 0)])

@@ -16,12 +16,13 @@ from tarot.evaluation.labels import Labels, count_labels
 from tarot.evaluation.options import DEFAULT_OPTIONS, EvaluationOptions
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
+from tarot.models.precision import fast_products
 from tarot.objectives.answers import AnswerObjective
 from tarot.objectives.tasks.documents import Doc
 from tarot.objectives.tasks.prompts import ChatTemplate, get_chat_template
 from tarot.search.config import TaRotConfig
 from tarot.search.problem import Problem
-from tarot.search.retention import Retention
+from tarot.search.retention import Retention, retained_contexts
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,10 @@ class Setting:
         if self.config.max_kl is None:
             return None
         config = replace(self.config, layers=1.0, retain=())
-        options = self.options
-        return Retention.from_problem(self.loaded, self._problem(config), options.include_path, options.batch_size)
+        given = (self.loaded, self._problem(config), self.options.include_path, self.options.batch_size)
+        sources = retained_contexts(*given)
+        with fast_products():  # the trained model reads with them too, and what they round would count as divergence
+            return Retention.from_problem(*given, sources)
 
     def _problem(self, config: TaRotConfig) -> Problem:
         return Problem.from_config(self.loaded, config, self.options.include_path, self.options.batch_size)
