@@ -2,7 +2,7 @@
 
 It can be stopped and started at any time. Each finished cell and method is a small JSON file, a search that was stopped
 resumes from its trials, and several processes may share the work: a cell is locked while it is measured. Searches
-use PyTorch's faster products (`tarot.models.precision`, twice as fast here), answers to documents its exact ones.
+use PyTorch's faster products (`tarot.models.precision`), answers to documents its exact ones.
 
 `--model wheel:qwen2.5-coder-0.5b` measures the cells of a larger model instead, into the folder `sizes`.
 """

@@ -13,9 +13,9 @@ def fast_products(enabled: bool = True) -> Iterator[None]:
     """Let PyTorch multiply float32 matrices with fewer digits inside the context; the products are added in float32.
 
     What that does depends on the hardware. On a processor PyTorch takes oneDNN's code, which may round the factors to
-    bfloat16. On AMD's with AVX-512 it rounds nothing, and is about twice as fast as the code that PyTorch takes by
-    default. A GPU rounds the factors to TF32. The setting is PyTorch's own,
-    `torch.set_float32_matmul_precision("medium")`, so it holds for the whole process until the exit.
+    bfloat16. On AMD's with AVX-512 it rounds nothing, and yet is faster than the code that PyTorch takes by default. A
+    GPU rounds the factors to TF32. The setting is PyTorch's own, `torch.set_float32_matmul_precision("medium")`, so it
+    holds for the whole process until the exit.
 
     Args:
         enabled: False changes nothing.
