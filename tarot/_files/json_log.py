@@ -74,7 +74,8 @@ class IndexedLog(Generic[Entry]):
         """
         path = Path(folder) / cls.file
         try:
-            entries: dict[int, Entry] = validate(dict[Count, cls.kind], parse_json(read_file(path)))  # type: ignore[name-defined]
+            kind = dict[Count, cls.kind]  # type: ignore[name-defined]  # a type that is known when it runs
+            entries: dict[int, Entry] = validate(kind, parse_json(read_file(path)))
         except OSError as error:
             raise FileAccessError(f"Cannot read {path}: {error.strerror or error}", hint="tune again") from error
         except ValueError as error:
