@@ -66,6 +66,8 @@ def write_pages(cells: RecordedCells, effects: RecordedEffects) -> dict[Path, st
         "retention": retention_tables.retention(),
         "retention_means": retention_tables.compared(),
         "other_templates": retention_tables.other_templates(),
+        "losses": retention_tables.losses(),
+        "rounding": retention_tables.rounding(),
         "named_tasks": retention_tables.named_tasks(),
         "noise": development_tables.noise(),
         "rewards": reward_tables.rewards(),

@@ -9,18 +9,22 @@ from typing import Any
 from benchmarks.study import grid
 from benchmarks.study.grid import Cell
 from benchmarks.study.markdown import table
-from benchmarks.study.records import read_records
-from benchmarks.study.retention import ARMS, BASE, EARLIER, NAMED, NO_LIMIT, TRAINED, summarize
+from benchmarks.study.records import Record, read_records
+from benchmarks.study.retention import ARMS, BASE, EARLIER, NAMED, NO_LIMIT, TRAINED, summarize, summarize_others
+from benchmarks.study.rounding import FORMATS, record_name
+from tarot.evaluation.statistics.gains import f1_gain
 
 HERE = Path(__file__).parent
 SHOWN = (NO_LIMIT, *EARLIER, *(arm for arm in ARMS if arm != NO_LIMIT), *TRAINED)
 # A synthetic task with the template of a task of the study, and other documents: an edit for one answers the other too.
 SAME_TEMPLATE = {"entailed_polarity": "synth_implicatives"}
-COLUMNS = ("arm", "gain", "KL", "perplexity", "change elsewhere", "worst", "same answers", "evaluations")
+OTHER_COLUMNS = ("KL", "perplexity", "change elsewhere", "worst", "same answers")
+COLUMNS = ("arm", "gain", *OTHER_COLUMNS, "evaluations")
+LARGEST_LOSS = 0.05  # of weighted F1 on a task that was neither tuned on nor retained: the goal
 
 
-def summaries(folder: Path) -> Iterator[tuple[Cell, str, dict[str, Any]]]:
-    """Yield each measured cell and arm with its summary, arms of one cell together.
+def measured_arms(folder: Path) -> Iterator[tuple[Cell, str, Record, Record]]:
+    """Yield each measured cell and arm with its record and that of the unedited model, arms of one cell together.
 
     Args:
         folder: the records.
@@ -31,7 +35,17 @@ def summaries(folder: Path) -> Iterator[tuple[Cell, str, dict[str, Any]]]:
         base = records.get(f"{model}-{task}-{shots}-{BASE}")
         for arm in SHOWN:
             if base and (record := records.get(cell.record_name(arm))):
-                yield cell, arm, summarize(record, base) | {"spent": record["spent"]}
+                yield cell, arm, record, base
+
+
+def summaries(folder: Path) -> Iterator[tuple[Cell, str, dict[str, Any]]]:
+    """Yield each measured cell and arm with its summary.
+
+    Args:
+        folder: the records.
+    """
+    for cell, arm, record, base in measured_arms(folder):
+        yield cell, arm, summarize(record, base) | {"spent": record["spent"]}
 
 
 def retention(folder: Path = HERE / "retention-records") -> str:
@@ -100,6 +114,45 @@ def other_templates(folder: Path = HERE / "retention-records") -> dict[str, str]
     }
 
 
+def losses(folder: Path = HERE / "retention-records") -> dict[str, str]:
+    """Count the other tasks on which an edit of the default loses more than the goal allows, beyond chance or not.
+
+    Args:
+        folder: the records.
+    """
+    gains = []
+    for _, arm, record, base in measured_arms(folder):
+        if arm == "default":
+            before = {name: answers["greedy"] for name, answers in base["tasks"].items()}
+            gains += [
+                f1_gain(answers["gold"], before[name], answers["greedy"])
+                for name, answers in record["tasks"].items()
+                if name != f"tarot_{record['task']}"
+            ]
+    return {
+        "pairs": str(len(gains)),
+        "below": str(sum(gain.value < -LARGEST_LOSS for gain in gains)),
+        "beyond chance": str(sum(gain.high < -LARGEST_LOSS for gain in gains)),
+    }
+
+
+def rounding(folder: Path = HERE / "retention-records") -> str:
+    """Show what rounding the weights of the unedited model changes on all tasks.
+
+    Args:
+        folder: the records.
+    """
+    records, rows = read_records(folder), []
+    for model, kind in product(grid.MODELS, FORMATS):
+        if not (record := records.get(record_name(model, kind))):
+            continue
+        bases = [base for name, base in records.items() if name.startswith(f"{model}-") and base.get("arm") == BASE]
+        base = {name: answers for each in bases if not each["shots"] for name, answers in each["tasks"].items()}
+        summary = summarize_others(record, {"tasks": base})
+        rows.append([model, kind, *_other_columns([summary]), f"{summary['agreement']['tarot_navigate']:.0%}"])
+    return table(("model", "weights", *OTHER_COLUMNS, "same answers to `navigate`"), rows)
+
+
 def named_tasks(folder: Path = HERE / "retention-records") -> dict[str, str]:
     """Return what the arm `named` and the default do to the tasks that `named` retains, in the cells that have both.
 
@@ -121,13 +174,20 @@ def named_tasks(folder: Path = HERE / "retention-records") -> dict[str, str]:
 
 def _columns(summaries: Sequence[dict[str, Any]]) -> list[str]:
     """Return the cells of a row: means over the summaries, but the worst change of all."""
-    changes = [list(summary["changes"].values()) for summary in summaries]
     return [
         f"{fmean(summary['gain'] for summary in summaries):+.3f}",
+        *_other_columns(summaries),
+        f"{fmean(spent):.0f}" if (spent := [summary["spent"] for summary in summaries if summary["spent"]]) else "",
+    ]
+
+
+def _other_columns(summaries: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the part of a row that is about text and other tasks."""
+    changes = [list(summary["changes"].values()) for summary in summaries]
+    return [
         f"{fmean(summary['kl'] for summary in summaries):.3f}",
         f"x{fmean(summary['perplexity_ratio'] for summary in summaries):.3f}",
         f"{fmean(map(fmean, changes)):+.3f}",
         f"{min(map(min, changes)):+.3f}",
         f"{fmean(fmean(summary['agreement'].values()) for summary in summaries):.0%}",
-        f"{fmean(spent):.0f}" if (spent := [summary["spent"] for summary in summaries if summary["spent"]]) else "",
     ]
