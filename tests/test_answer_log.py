@@ -80,7 +80,8 @@ def test_a_sampled_text_is_generated_again(tmp_path: Path) -> None:
     for _ in range(2):
         assert lm.generate_until(instances("a", do_sample=True)) == ["A"]
         assert lm.generate_until(instances("b", do_sample=False)) == ["B"]
-    assert model.answered == ["a", "b", "a"]
+        assert lm.generate_until(instances("c", temperature=0.7)) == ["C"]  # lm-eval samples these too
+    assert model.answered == ["a", "b", "c", "a", "c"]
 
 
 def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:

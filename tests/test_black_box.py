@@ -16,7 +16,7 @@ from tarot.edit.export.gguf import to_gguf
 from tarot.errors import TarotError
 from tarot.objectives.kind import ObjectiveKind
 from tarot.search.config import TaRotConfig
-from tarot.search.folder import read_trials
+from tarot.search.folder import RECIPE, read_trials
 from tarot.search.tune import tune
 
 CONFIG = TaRotConfig("openings", objective="model", layers=0.5, bound=1.5)
@@ -55,6 +55,9 @@ def test_a_standard_error_is_logged_and_resumed(tmp_path: Path) -> None:
     resumed = tune(model, tokenizer, CONFIG, budget=10, objective=noisy, output_dir=tmp_path / "out", resume=True)
     assert n_calls == 2 and resumed.fingerprint == whole.fingerprint
     assert [trial.error for trial in read_trials(tmp_path / "out")] == [0.25] * 10
+    assert not (tmp_path / "out" / RECIPE).exists()  # no file can name the function
+    with pytest.raises(TarotError, match="functions"):
+        tune(model, tokenizer, CONFIG, budget=12, objective=first_logit, output_dir=tmp_path / "out", resume=True)
 
 
 def test_a_function_can_be_imported_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,6 +139,11 @@ def test_the_command_repeats_the_comparison(loaded: LoadedModel, folder: Path) -
     assert with_control.endswith(
         "tarot compare --model m --dtype float32 --adapter DIR --control DIR-paper --num-fewshot 6"
     )
+    again = replace(control, provenance={**control.provenance, "budget": 12})
+    with_both = repeat_command(replace(loaded, reference="m"), edit, controls=[control, again])
+    assert "--budget 8 --output-path DIR-paper &&" in with_both
+    assert "--budget 12 --output-path DIR-paper2 &&" in with_both
+    assert "--control DIR-paper --control DIR-paper2" in with_both
     for space, option in (("head", ""), ("full", " --space full")):  # a default is left out
         bo = tuned(loaded, folder, search="bo", space=space)
         assert repeat_command(loaded, bo, num_fewshot=6).startswith(

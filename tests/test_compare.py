@@ -15,7 +15,7 @@ from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import InvalidValueError, ShapeMismatch, TarotError
 from tarot.evaluation.baselines.setting import Setting
-from tarot.evaluation.compare import compare
+from tarot.evaluation.compare import check_compare, compare
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.lm_eval_results import check_scorable, read_answers
 from tarot.evaluation.results.comparison import Arm, Comparison
@@ -165,8 +165,8 @@ def test_a_control_may_be_a_folder_and_a_baseline_one_name(loaded: LoadedModel, 
     )
     assert {"other", "all-shots"} <= set(names(compared))
     assert compared.arm("other").predicted == compared.arm("edited").predicted
-    for controls in ({"other": 123}, [adapter]):
-        with pytest.raises(TarotError, match=r"adapter|controls"):
+    for controls in ({"other": 123}, [adapter], {"few-shot": adapter}, {"all-shots": adapter}):
+        with pytest.raises(TarotError, match=r"adapter|controls|Two arms"):
             compare(loaded.model, loaded.tokenizer, adapter, controls=controls, **arguments)
     with pytest.raises(TarotError, match="baselines must be a name or a list of names, not 123"):
         compare(loaded.model, loaded.tokenizer, adapter, include_path=folder, baselines=123)
@@ -352,8 +352,8 @@ def test_an_adapter_of_another_model_is_refused_before_the_base_answers(
         compare(loaded.model, loaded.tokenizer, adapter, controls={"random": other}, include_path=folder)
     with pytest.raises(
         TarotError,
-        match="expected a control tuned as the edit was, on 6 samples of own_choice, 0 shots, seed 0, budget 3, "
-        "got 6 samples of own_choice, 2 shots, seed 0, budget 3; tune it with the same",
+        match="expected a control tuned as the edit was, on 6 samples of own_choice, 0 shots, with the chat template, "
+        "seed 0, budget 3, got 6 samples of own_choice, 2 shots, with the chat template, seed 0, budget 3; tune it",
     ):
         compare(
             loaded.model,
@@ -362,3 +362,5 @@ def test_an_adapter_of_another_model_is_refused_before_the_base_answers(
             controls={"random": tuned(loaded, folder, num_fewshot=2)},
             include_path=folder,
         )
+    with pytest.raises(TarotError, match="without chat template"):
+        check_compare(adapter, controls=[tuned(loaded, folder, apply_chat_template=False)], include_path=folder)

@@ -4,9 +4,12 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
+from after_trial import AfterTrial
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,8 +20,10 @@ from tarot.search import cross_validation
 from tarot.search.callbacks import Callback
 from tarot.search.config import TaRotConfig
 from tarot.search.cross_validation import CROSS_VALIDATION_FILE, cross_validate, split_in_halves
-from tarot.search.loop import run_search
+from tarot.search.folder import RECIPE
+from tarot.search.loop import SearchResult, run_search
 from tarot.search.problem import Problem
+from tarot.search.trials import Trial
 from tarot.search.tune import tune
 
 CONFIG = TaRotConfig("own_choice", num_samples=8, max_kl=None, cross_validate=True)
@@ -70,6 +75,40 @@ def test_the_edit_is_the_identity_where_halves_do_not_help(
     monkeypatch.setattr("tarot.search.tune.cross_validate", lambda *args, **options: {"base": -2.0, "edited": -3.0})
     resumed = tune(*loaded, CONFIG, budget=15, include_path=tasks_folder, output_dir=tmp_path, resume=True)
     assert not resumed.angles.any()
+    assert yaml.safe_load((tmp_path / RECIPE).read_text())["cross_validate"] is True
+
+
+def test_a_refused_edit_is_not_picked(
+    loaded: LoadedModel, tasks_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, max_kl=1.0)
+    monkeypatch.setattr("tarot.search.tune.cross_validate", lambda *args, **options: {"base": -2.0, "edited": -1.0})
+    options: dict[str, Any] = {"include_path": tasks_folder, "output_dir": tmp_path, "resume": True, "pick": 2}
+    assert tune(*loaded, config, budget=12, **options).angles.any()
+    monkeypatch.setattr("tarot.search.tune.cross_validate", lambda *args, **options: {"base": -2.0, "edited": -3.0})
+    assert not tune(*loaded, config, budget=15, **options).angles.any()
+
+
+def test_the_recipe_of_an_interrupted_search_has_no_cross_validation(
+    loaded: LoadedModel, tasks_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its budget is that of the part which ran, and the halves were searched with the whole one."""
+
+    def interrupt(trial: Trial, result: SearchResult) -> None:
+        if trial.index == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("tarot.search.tune.cross_validate", lambda *args, **options: {"base": -2.0, "edited": -1.0})
+    tune(
+        *loaded,
+        CONFIG,
+        budget=30,
+        include_path=tasks_folder,
+        output_dir=tmp_path / "out",
+        callbacks=[AfterTrial(interrupt)],
+    )
+    recipe = yaml.safe_load((tmp_path / "out" / RECIPE).read_text())
+    assert recipe["budget"] == 9 and recipe["cross_validate"] is False
 
 
 def test_the_search_on_all_samples_is_unchanged_by_it(loaded: LoadedModel, tasks_folder: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_compare import tuned
 
-from tarot.errors import InvalidValueError
+from tarot.errors import InvalidValueError, TarotError
 from tarot.evaluation.compare import check_compare, compare
 from tarot.evaluation.evaluate import evaluate, n_evaluated
 from tarot.evaluation.limit import check_limit
@@ -62,3 +62,13 @@ def test_one_task_is_a_string_or_a_list(loaded: LoadedModel, folder: Path) -> No
         evaluate(loaded.model, loaded.tokenizer, tasks, include_path=folder, limit=2) for tasks in (TASK, [TASK])
     )
     assert one["samples"] == several["samples"]
+
+
+def test_answers_are_not_kept_of_a_model_with_an_open_edit(loaded: LoadedModel, folder: Path, tmp_path: Path) -> None:
+    """They would be taken for those of the unedited model."""
+    adapter, options = tuned(loaded, folder), {"include_path": folder, "limit": 2}
+    with adapter.apply(loaded.model):
+        evaluate(loaded.model, loaded.tokenizer, TASK, **options)
+        with pytest.raises(TarotError, match="open edit"):
+            evaluate(loaded.model, loaded.tokenizer, TASK, **options, answers=tmp_path / "answers.jsonl")
+    evaluate(loaded.model, loaded.tokenizer, TASK, **options, answers=tmp_path / "answers.jsonl", adapter=adapter)

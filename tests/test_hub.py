@@ -157,6 +157,7 @@ def test_the_card_describes_the_edit_and_its_search(tmp_path: Path) -> None:
         'tarot.Adapter.from_pretrained("me/color").merge(model)',
     ):
         assert line in text.splitlines()
+    assert "rotates the outputs of its attention heads" in text and "attention-heads" in header["tags"]
     assert "No gain on held-out documents is recorded here" in text
     measured = write_card(tmp_path, an_adapter(**PROVENANCE), MEASURED)
     assert "gain +0.357 over the unedited model, 95% CI [+0.300, +0.400]" in measured and "No gain" not in measured
@@ -320,6 +321,13 @@ def test_names_form_no_markup_in_the_card(model: str, task: str) -> None:
     assert cells and set(cells) == {3, 5} and cells.count(5) == 2
 
 
+def test_the_card_says_what_the_edit_changes(tmp_path: Path) -> None:
+    adapter = an_adapter(**PROVENANCE)
+    text = write_card(tmp_path, replace(adapter, edit=replace(adapter.edit, sites="mlp", rotation="scale")))
+    assert "scales the outputs of its MLPs" in text and "attention-heads" not in text
+
+
 def test_an_invalid_provenance_is_not_pushed(hub: Hub) -> None:
     with pytest.raises(TarotError, match=r"budget: Input should be a valid integer"):
         an_adapter(budget="many").push_to_hub("me/color")
+    assert not hub.repos

@@ -1,11 +1,12 @@
 """Picking another trial of a search with a limit of divergence."""
 
+import numpy as np
 import pytest
 from test_kl_limit import LIMIT, Limit, kl_of, search
 
 from tarot.errors import InvalidValueError
 from tarot.search.config import TaRotConfig
-from tarot.search.pick import check_pick, pick_trial
+from tarot.search.pick import pick_trial, require_pick
 
 
 def test_by_number() -> None:
@@ -32,10 +33,17 @@ def test_a_trial_that_does_not_exist_is_refused() -> None:
 @pytest.mark.parametrize("pick", [-1, True, float("inf"), float("nan"), "3"])
 def test_wrong_values_are_refused(pick: object) -> None:
     with pytest.raises(InvalidValueError, match="pick"):
-        check_pick(TaRotConfig("a", max_kl=0.03), pick)
+        require_pick(TaRotConfig("a", max_kl=0.03), pick)
+
+
+@pytest.mark.parametrize("pick", [np.int64(3), np.float32(0.02), 3, 0.02])
+def test_numbers_of_numpy_become_plain_ones(pick: float) -> None:
+    """A recipe could not hold them."""
+    plain = require_pick(TaRotConfig("a", max_kl=0.03), pick)
+    assert plain == pick and type(plain) is (int if pick == 3 else float)
 
 
 def test_a_limit_is_needed() -> None:
-    check_pick(TaRotConfig("a"), None)
+    assert require_pick(TaRotConfig("a"), None) is None
     with pytest.raises(InvalidValueError, match="max_kl"):
-        check_pick(TaRotConfig("a", max_kl=None), 3)
+        require_pick(TaRotConfig("a", max_kl=None), 3)

@@ -66,6 +66,10 @@ def test_a_marker_sets_every_field_of_a_cell() -> None:
     cell = CellRequest("m", "t", samples=4, limit=0.5, include_path="/folder/tasks", search="bo")
     assert request == replace(cell, max_kl="none", layers=(0, 3), retain=("other", "mine.txt"))
     assert replace(request, retain=()).config().max_kl is None
+    keywords["layers"] = [3]  # one layer, and not all of them
+    (one,) = cell_requests(values, [pytest.mark.tarot(**keywords).mark], Path("/folder"), measures=True)
+    assert one == replace(request, layers=(3,))
+    keywords["layers"] = [0, 3]
     older = {key: value for key, value in keywords.items() if key != "num_samples"} | {"samples": 4}
     assert cell_requests(values, [pytest.mark.tarot(**older).mark], Path("/folder"), measures=True) == [request]
 

@@ -56,6 +56,18 @@ def test_swapped_arms_swap_changed_rows(documents: list[tuple[int, int, int]]) -
     assert changed_rows(gold, base, edited) == changed_rows(gold, edited, base)[::-1]
 
 
+def test_the_arms_of_two_comparisons_of_one_edit_are_scored_together() -> None:
+    one = answered([(0, 0, 0, 1, 1), (1, 0, 0, 1, 1)])
+    few, base = replace(one.arms[0], name="all-shots"), replace(one.arms[1], name="lora")
+    first, second = replace(one, arms=(*one.arms, few)), replace(one, arms=(*one.arms, base))
+    for pair in ((one, first), (first, one), (first, second), (second, first)):
+        (scored,) = score_comparisons(pair)
+        assert set(scored.arms) == {arm.name for comparison in pair for arm in comparison.arms}
+    drawn = replace(one, arms=(*one.arms, replace(few, name="few-shot 1 of 1", draw=1)))
+    (scored,) = score_comparisons([drawn, replace(drawn, arms=(*drawn.arms, few))])
+    assert len(scored.comparison.draws) == 1
+
+
 @given(DOCUMENTS)
 def test_equal_comparisons_have_equal_hashes(documents: list[tuple[int, int, int, int, int]]) -> None:
     one, other = (replace(answered(documents), curves={"bo": (float("nan"), 0.5)}) for _ in range(2))

@@ -67,6 +67,7 @@ def write_pages(cells: RecordedCells, effects: RecordedEffects) -> dict[Path, st
         "retention_means": retention_tables.compared(),
         "other_templates": retention_tables.other_templates(),
         "losses": retention_tables.losses(),
+        "near_chance": retention_tables.near_chance(),
         "rounding": retention_tables.rounding(),
         "named_tasks": retention_tables.named_tasks(),
         "noise": development_tables.noise(),

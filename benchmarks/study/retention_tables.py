@@ -136,6 +136,24 @@ def losses(folder: Path = HERE / "retention-records") -> dict[str, str]:
     }
 
 
+def near_chance(folder: Path = HERE / "retention-records") -> dict[str, str]:
+    """Return the share of SmolLM2's answers that edits for other tasks keep, on tasks that it answers near chance.
+
+    Args:
+        folder: the records.
+    """
+    of_model = [(cell, arm, summary) for cell, arm, summary in summaries(folder) if cell.model == "smollm2"]
+    shown = {}
+    for each in ("default", "lora"):
+        kept = [summary["agreement"] for cell, arm, summary in of_model if arm == each and cell.task != "navigate"]
+        near, others = (
+            [share for shares in kept for name, share in shares.items() if name.endswith("_navigate") is is_near]
+            for is_near in (True, False)
+        )
+        shown |= {each: f"{fmean(near):.0%}", f"{each} others": f"{fmean(others):.0%}"}
+    return shown
+
+
 def rounding(folder: Path = HERE / "retention-records") -> str:
     """Show what rounding the weights of the unedited model changes on all tasks.
 

@@ -7,9 +7,8 @@ any time.
 """
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import ClassVar
@@ -17,7 +16,7 @@ from typing import ClassVar
 import torch
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from benchmarks.study import grid
@@ -29,49 +28,54 @@ from tarot.models.load import load_model
 from tarot.models.loaded_model import LoadedModel
 
 HERE = Path(__file__).parent
-FORMATS = {"bfloat16": GGMLQuantizationType.BF16, "4 bits": GGMLQuantizationType.Q4_0}
+FORMATS = {
+    "bfloat16": GGMLQuantizationType.BF16,
+    "5 bits": GGMLQuantizationType.Q5_0,
+    "4 bits": GGMLQuantizationType.Q4_0,
+}
 
 
-@dataclass(frozen=True)
 class RoundedWeights:
     """Round the weights of the linear layers, without the output layer; implements `BaselineEdit`.
 
-    Attributes:
-        kind: key of `FORMATS`. The formats are llama.cpp's; `4 bits` has one scale for 32 weights.
+    Args:
+        model: whose weights; unchanged.
+        kind: key of `FORMATS`. The formats are llama.cpp's; `5 bits` and `4 bits` have one scale for 32 weights.
     """
 
-    kind: str
     provenance: ClassVar[Mapping[str, object]] = {}
     stored_bytes: ClassVar[int] = 0
 
-    @property
-    def fingerprint(self) -> str:
-        """Name of the format."""
-        return self.kind
+    def __init__(self, model: PreTrainedModel, kind: str) -> None:
+        self.fingerprint = kind
+        output = model.get_output_embeddings()
+        self.layers = [module for module in model.modules() if isinstance(module, nn.Linear) and module is not output]
+        self.rounded = [round_weight(layer.weight.data, FORMATS[kind]) for layer in self.layers]
 
     @contextmanager
     def apply(self, model: PreTrainedModel) -> Iterator[PreTrainedModel]:
         """Round the weights while the context is open, then restore them bit for bit."""
-        output = model.get_output_embeddings()
-        layers = [module for module in model.modules() if isinstance(module, nn.Linear) and module is not output]
-        weights = [layer.weight.data for layer in layers]
+        weights = [layer.weight.data for layer in self.layers]
         try:
-            for layer, weight in zip(layers, weights, strict=True):
-                layer.weight.data = self.round(weight)
+            self.replace(self.rounded)
             yield model
         finally:
-            for layer, weight in zip(layers, weights, strict=True):
-                layer.weight.data = weight
+            self.replace(weights)
 
-    def round(self, weight: torch.Tensor) -> torch.Tensor:
-        """Return a weight, rounded."""
-        rounded = dequantize(quantize(weight.float().numpy(), FORMATS[self.kind]), FORMATS[self.kind])
-        return torch.from_numpy(rounded).to(weight)
+    def replace(self, weights: Sequence[Tensor]) -> None:
+        """Give every layer another weight."""
+        for layer, weight in zip(self.layers, weights, strict=True):
+            layer.weight.data = weight
+
+
+def round_weight(weight: Tensor, kind: GGMLQuantizationType) -> Tensor:
+    """Return a weight rounded to a format of llama.cpp."""
+    return torch.from_numpy(dequantize(quantize(weight.float().numpy(), kind), kind)).to(weight)
 
 
 def measure(loaded: LoadedModel, model: str, kind: str) -> Record:
     """Return the record of a format."""
-    rounded = RoundedWeights(kind)
+    rounded = RoundedWeights(loaded.model, kind)
     (divergence,) = measure_divergence(loaded.model, [rounded], neutral_text(loaded, NEUTRAL_TOKENS))
     return {
         "format": FORMAT,

@@ -81,14 +81,13 @@ def measure_task_changes(
         return {name: read_answers(task, logged_documents(results, name)) for name, task in known.items()}
 
     n_passes = len(adapters) + 1
-    on_step("answering tasks", 0, n_passes)
+    on_step("answering tasks, unedited", 0, n_passes)
     base = answer(None)
     rows = []
     for done, adapter in enumerate(adapters, start=1):
-        on_step("answering tasks", done, n_passes)
+        on_step(f"answering tasks, edit {done} of {len(adapters)}", done, n_passes)
         edited = answer(adapter) if adapter.angles.any() else base  # without angles the model is unedited
         rows.append({name: _task_change(*base[name], edited[name][1]) for name in known})
-    on_step("answering tasks", n_passes, n_passes)
     return rows
 
 

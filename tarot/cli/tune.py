@@ -134,8 +134,8 @@ def tune(
             "--pick",
             parser=trial_or_kl,
             metavar="N|NATS",
-            help="Save trial N, or the best trial within this divergence (0.02). With --resume, a "
-            "finished search is not run again.",
+            help="Save trial N, or the best trial within this divergence (0.02), as it was scored: none "
+            "is shrunk. With --resume, a finished search is not run again.",
             show_default="the best within --max-kl",
         ),
     ] = None,
@@ -196,7 +196,7 @@ def tune(
     from tarot.search.algorithms.registry import SEARCHES
     from tarot.search.config import TaRotConfig
     from tarot.search.folder import TRIALS
-    from tarot.search.pick import check_pick
+    from tarot.search.pick import require_pick
     from tarot.search.problem import check_samples
     from tarot.search.trackers import make_trackers
     from tarot.search.tune import check_request
@@ -229,7 +229,7 @@ def tune(
     check_request(config, budget=budget, output_dir=output, resume=resume)
     if resume and not (output / TRIALS).exists():
         raise TarotError(f"There is no search to resume in {output}.", hint="correct the path, or leave out --resume")
-    check_pick(config, pick)
+    require_pick(config, pick)
     if front and config.max_kl is None:
         raise TarotError("--front shows divergences, which only a search with a limit measures; set --max-kl.")
     trackers = make_trackers(report_to or (), output)

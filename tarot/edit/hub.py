@@ -49,11 +49,11 @@ def push_folder(
     """
     with _explained(repo_id, "write to"):
         validate_repo_id(repo_id)
-        api = HfApi()
-        name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         metadata = parse_json(read_file(folder / METADATA))
         validate_metadata(metadata)
         validate_provenance(metadata.get("provenance", {}))
+        api = HfApi()
+        name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         card = format_model_card(metadata, name, measured, license)
         (folder / README).write_text(card, encoding="utf-8")
         return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message="tarot adapter").commit_url)

@@ -77,7 +77,7 @@ def format_model_card(
         base_model=base_on_hub(metadata),
         library_name="tarot",
         license=printable(license) if license else None,
-        tags=["tarot", "model-editing", "attention-heads"],
+        tags=["tarot", "model-editing", *(["attention-heads"] if edit["sites"] == "heads" else [])],
         model_name=printable(repo_id.split("/")[-1]) if measured else None,
         eval_results=[_eval_result(each) for each in measured] or None,
     )
@@ -95,7 +95,7 @@ def format_model_card(
 
 # {_inline(repo_id.split("/")[-1])}
 
-An edit of {_code(base)} that rotates the outputs of its attention heads, found by
+An edit of {_code(base)} that {_change(edit)}, found by
 [tarot](https://arxiv.org/abs/2410.04277) on a few labelled samples. It consists of angles; it has no weights.
 
 ## Use
@@ -130,6 +130,13 @@ def _use(repo_id: str, *, gated: bool) -> str:
     if not gated:
         return f"{adapter}.merge(model)"
     return f"with {adapter}.apply(model):\n    ...  # model.generate; the gate decides for each prompt"
+
+
+def _change(edit: Mapping[str, Any]) -> str:
+    """Say what an edit does to the model."""
+    outputs = "attention heads" if edit["sites"] == "heads" else "MLPs"
+    verb = "scales" if edit["rotation"] == "scale" else "rotates"
+    return f"{verb} the outputs of its {outputs}"
 
 
 def _eval_result(measured: Measurement) -> EvalResult:

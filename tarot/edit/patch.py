@@ -140,6 +140,18 @@ def unpatched(module: nn.Module, *scope: nn.Module) -> Iterator[None]:
         yield
 
 
+def is_patched(module: nn.Module) -> bool:
+    """Whether a patch of a module, or of one inside it, is open.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> with Patch(layer) as patch:
+        ...     is_patched(nn.Sequential(layer))
+        True
+    """
+    return any(True for _ in _open_states((module,)))
+
+
 @contextmanager
 def restoring(restore: Callable[[], object]) -> Iterator[None]:
     """Call `restore` when the body ends, and again if Ctrl-C interrupts that; the body first changes what it restores.

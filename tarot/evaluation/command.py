@@ -26,12 +26,16 @@ def repeat_command(
 ) -> str:
     """Return the shell line that tunes an adapter and its controls again and compares them.
 
-    The adapter is written to DIR and each control to DIR-SEARCH. `not_repeated` says what the line does not repeat. An
-    adapter that was tuned on another model is tuned on that one again; a comment tells if nothing but its weights are
-    other ones.
+    The adapter is written to DIR and each control to DIR-SEARCH, numbered where a search has several. `not_repeated`
+    says what the line does not repeat. An adapter that was tuned on another model is tuned on that one again; a comment
+    tells if nothing but its weights are other ones.
     """
     shared = [f"--include-path {shlex.quote(str(include_path))}"] if include_path else []
-    edits = {"DIR": adapter, **{f"DIR-{config_of(control).search}": control for control in controls}}
+    edits = {"DIR": adapter}
+    for control in controls:
+        search = config_of(control).search
+        n_others = sum(config_of(other).search == search for other in list(edits.values())[1:])
+        edits[f"DIR-{search}{n_others + 1 if n_others else ''}"] = control
     models = {
         folder: edit.provenance.get("model") if edit.has_other_weights(loaded.model) else None
         for folder, edit in edits.items()

@@ -1,6 +1,7 @@
 """Compare base, few-shot and edited answers on the same held-out documents."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -48,6 +49,7 @@ from tarot.evaluation.lm_eval_results import (
 from tarot.evaluation.options import EvaluationOptions
 from tarot.evaluation.results.comparison import EDITED, FEW_SHOT, FEW_SHOT_SHOTS, ZERO_SHOT, Arm, Comparison
 from tarot.evaluation.written import write_outside
+from tarot.models.answer_log import is_sampled
 from tarot.models.batch_size import parse_batch_size
 from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.loaded_model import LoadedModel
@@ -169,6 +171,8 @@ def compare(
     calibrated = [f"{name} calibrated" for name in prompted] if can_calibrate(task) else []
     drawn = [f"{FEW_SHOT}, other shots {i + 1}" for i in range(draws)]
     planned = [*prompted, EDITED, *others, *calibrated, *drawn, *baselines]
+    if repeated := [name for name, count in Counter(planned).items() if count > 1]:
+        raise InvalidValueError(f"Two arms would have the name {repeated[0]!r}.", hint="name the controls otherwise")
 
     def begin(name: str) -> None:
         on_arm(name, planned.index(name) + 1, len(planned))
@@ -276,7 +280,9 @@ class _Answering:
         # By the model itself: another one may have its name.
         config, options = self.setting.config, self.setting.options
         place = (self.setting.loaded, config.task, str(options.include_path))
-        key = (*place, num_fewshot, options.limit, config.apply_chat_template)
+        key: tuple[object, ...] = (*place, num_fewshot, options.limit, config.apply_chat_template)
+        if is_sampled(self.setting.task.config.generation_kwargs):
+            key += (config.seed,)
         if key not in self.base_answers:
             self.base_answers[key] = self._as_tuned(None, num_fewshot)
         return self.base_answers[key]
@@ -388,7 +394,8 @@ def _tuning_conditions(adapter: Adapter) -> str:
     """Describe what an adapter and its controls must share, for their arms to be comparable."""
     config = config_of(adapter)
     samples = f"{config.num_samples} samples of {config.task}, {config.num_fewshot} shots"
-    return f"{samples}, seed {config.seed}, budget {_budget(adapter)}"
+    prompts = "with the chat template" if config.apply_chat_template else "without chat template"
+    return f"{samples}, {prompts}, seed {config.seed}, budget {_budget(adapter)}"
 
 
 def _budget(adapter: Adapter) -> int:

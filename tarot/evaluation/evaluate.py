@@ -3,12 +3,10 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import transformers
 from lm_eval import evaluator
 from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
@@ -18,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tarot.arguments import require_flag, require_names, require_path, require_whole_number
 from tarot.edit.adapter import Adapter
 from tarot.edit.fingerprint import weights_fingerprint
+from tarot.edit.patch import is_patched
 from tarot.errors import TarotError
 from tarot.evaluation.baselines.edit import BaselineEdit
 from tarot.evaluation.limit import check_limit
@@ -201,11 +200,18 @@ def evaluate(
 def open_answers(path: str | Path, loaded: LoadedModel, fingerprint: str) -> AnswerLog:
     """Open a file of answers for a model with an edit of that fingerprint; several edits may share the file.
 
+    Open it before the edit: the answers of a model that is edited by other means would be taken for the base's.
+
     Raises:
-        TarotError: the file cannot be read.
+        TarotError: the file cannot be read, or the model has an open edit.
     """
+    if is_patched(loaded.model):
+        raise TarotError(
+            "The model has an open edit, and a file of answers cannot tell which.",
+            hint="pass the edit as adapter=, or leave answers= out",
+        )
     model = [loaded.reference, str(loaded.model.dtype), weights_fingerprint(loaded.model), fingerprint]
-    return AnswerLog(Path(path), " ".join([*model, transformers.__version__, version("torch")]))
+    return AnswerLog(Path(path), " ".join([*model, *library_versions().values()]))
 
 
 def run_lm_eval(

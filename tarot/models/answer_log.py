@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval.api.model import hash_args
+from lm_eval.models.utils import normalize_gen_kwargs
 
 from tarot._files.strict_json import parse_json, read_file
 from tarot.errors import TarotError
@@ -64,7 +65,7 @@ class AnswerLog:
     def add_partial(self, kind: str, arguments: Sequence[Any], answer: Any) -> None:
         """Keep an answer, unless it was sampled. lm-eval's models call their cache by this name."""
         key = self._key(kind, arguments)
-        if _is_sampled(kind, arguments) or key in self._answers:
+        if _may_differ(kind, arguments) or key in self._answers:
             return
         answer = [float(answer[0]), bool(answer[1])] if kind == "loglikelihood" else answer
         self._answers[key] = answer
@@ -130,10 +131,20 @@ def _is_answer(kind: str, answer: Any) -> bool:
     return isinstance(answer, float) and is_number(answer)
 
 
-def _is_sampled(kind: str, arguments: Sequence[Any]) -> bool:
+def is_sampled(options: Mapping[str, Any] | None) -> bool:
+    """Whether lm-eval samples with these options of generation, so that a second answer may differ.
+
+    Example:
+        >>> is_sampled({"temperature": 0.7}), is_sampled({"max_gen_toks": 8})
+        (True, False)
+    """
+    return bool(normalize_gen_kwargs(dict(options or {}))["do_sample"])
+
+
+def _may_differ(kind: str, arguments: Sequence[Any]) -> bool:
     """Whether a second answer to the same request may differ."""
     options = arguments[1] if kind == "generate_until" and len(arguments) > 1 else None
-    return isinstance(options, Mapping) and bool(options.get("do_sample"))
+    return isinstance(options, Mapping) and is_sampled(options)
 
 
 # Keys of a response cache: for the model and edit whose answers it holds, and before the key of an answer that is no

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tarot.edit.layers import format_layers
 from tarot.errors import TarotError, UnknownName
 from tarot.evaluation.grid.grid import CellRequest
 from tarot.pytest_plugin.options import MARKER_KEYWORDS, OPTIONS, Option
@@ -54,9 +55,11 @@ def _marker_fields(marker: pytest.Mark, folder: Path) -> dict[str, Any]:
 
 def _parse_keyword(option: Option, keyword: str, value: object, folder: Path) -> Any:
     takes_several = isinstance(option.default, tuple)
+    if keyword == "layers" and isinstance(value, list | tuple) and value and all(type(each) is int for each in value):
+        value = format_layers(tuple(value))  # as text, one layer could be taken for a fraction
     texts = [*map(str, value)] if isinstance(value, list | tuple) else [str(value)]
     if not takes_several:
-        texts = [",".join(texts)]  # a list of layers
+        texts = [",".join(texts)]
     try:
         parts = [option.parse(text) for text in texts]
     except TarotError as error:

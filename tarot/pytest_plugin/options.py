@@ -159,7 +159,8 @@ OPTIONS: Mapping[str, Option] = {
     ),
     "retain": Option(
         parse_names,
-        "what to leave alone beside tarot's own prompts: tasks or files (.jsonl, .txt), separated by commas",
+        "what to leave alone beside tarot's own prompts: tasks, or files (.jsonl, .txt) from the current folder, "
+        "separated by commas",
         (),
         field="retain",
         marker=("retain",),

@@ -73,7 +73,7 @@ def open_logs(
         try:
             yield SearchLogs(trials, TextScoreLog(folder) if with_texts else None, DrawLog(folder))
         except BaseException:
-            if not trials.trials and {path.name for path in folder.iterdir()} <= {LOCK, RECIPE, TRIALS}:
+            if not trials.trials and {path.name for path in folder.iterdir()} <= {LOCK, TRIALS}:
                 with suppress(OSError):  # another process has written there
                     for path in folder.iterdir():
                         path.unlink()

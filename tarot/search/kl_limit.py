@@ -135,7 +135,7 @@ def shrink(trial: Trial, limit: DivergenceLimit, score: Callable[[Float[Tensor, 
     Divergence grows about with the square of the angles, which gives the number; None if that fails.
     """
     offset = trial.point - 0.5
-    whole = limit.kl(0.5 + offset)
+    whole = limit.kl(trial.point)
     if whole <= limit.max_kl:  # only the parts that the last trials read were above it
         return Choice(trial, whole)
     if not whole < math.inf:

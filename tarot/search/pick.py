@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 
-from tarot.arguments import require_number
+from tarot.arguments import as_integer, require_number
 from tarot.errors import InvalidValueError
 from tarot.search.config import TaRotConfig
 from tarot.search.kl_limit import Choice, choose_trial
@@ -11,14 +11,19 @@ from tarot.search.loop import SearchResult
 from tarot.search.retention import RetentionLimit
 
 
-def check_pick(config: TaRotConfig, pick: int | float | None) -> None:
-    """Raise InvalidValueError unless `pick` is None, or the number of a trial or a divergence, under a limit."""
+def require_pick(config: TaRotConfig, pick: object) -> int | float | None:
+    """Return `pick` as an int, which is the number of a trial, as a float, which is a divergence, or None.
+
+    Raises:
+        InvalidValueError: it is something else, or the configuration has no limit of divergence.
+    """
     if pick is None:
-        return
+        return None
     if config.max_kl is None:
         raise InvalidValueError("pick chooses among trials of a search with a limit of divergence; give max_kl.")
     allowed = "the number of a trial, or nats a token such as 0.02"
-    require_number("pick", pick, allowed, lambda x: 0 <= x < math.inf)
+    number = require_number("pick", pick, allowed, lambda x: 0 <= x < math.inf)
+    return number if as_integer(pick) is None else int(number)
 
 
 def pick_trial(result: SearchResult, limit: RetentionLimit, pick: int | float) -> SearchResult:

@@ -27,7 +27,7 @@ from tarot.objectives.tasks.prompts import ChatTemplate, get_chat_template
 from tarot.objectives.tasks.samples import Sample, draw_samples
 from tarot.objectives.tasks.shots import resolve_num_fewshot
 from tarot.objectives.tasks.task_loading import load_task
-from tarot.objectives.tasks.tuning_split import find_tuning_documents
+from tarot.objectives.tasks.tuning_split import TuningDocuments, find_tuning_documents
 from tarot.search.algorithms.policy_gradient import PolicySteps
 from tarot.search.config import POLICY_GRADIENT, TaRotConfig
 from tarot.search.space import Space, make_space
@@ -100,8 +100,8 @@ class Problem:
                 serve=serve,
             )
             return cls(config, [], black_box, template, {})
-        samples = draw_tuning_samples(config, task, template)
         documents = find_tuning_documents(task)
+        samples = draw_tuning_samples(config, task, template, documents)
         prompt_notes: dict[str, Any] = {
             "rows_left_out": {"evaluated": documents.evaluated, "repeated": documents.repeated},
             **({"description": SYSTEM_MOVED} if lm.chat_renderer.system_moved else {}),
@@ -146,10 +146,21 @@ def check_samples(config: TaRotConfig, include_path: str | Path | None = None) -
         draw_tuning_samples(config, task)
 
 
-def draw_tuning_samples(config: TaRotConfig, task: Task, template: ChatTemplate | None = None) -> list[Sample]:
-    """Draw the labelled samples of a search; the errors are those of `draw_samples`."""
-    shots = config.num_fewshot
-    return draw_samples(task, config.n_drawn, num_fewshot=shots, seed=config.seed, chat_template=template)
+def draw_tuning_samples(
+    config: TaRotConfig,
+    task: Task,
+    template: ChatTemplate | None = None,
+    documents: TuningDocuments | None = None,
+) -> list[Sample]:
+    """Draw the labelled samples of a search; arguments and errors are those of `draw_samples`."""
+    return draw_samples(
+        task,
+        config.n_drawn,
+        num_fewshot=config.num_fewshot,
+        seed=config.seed,
+        chat_template=template,
+        documents=documents,
+    )
 
 
 def check_same_samples(adapter: Adapter, samples: Sequence[Sample]) -> None:

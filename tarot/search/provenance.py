@@ -3,7 +3,7 @@
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -36,15 +36,22 @@ def library_versions() -> dict[str, str]:
 
 
 def search_settings(
-    loaded: LoadedModel, config: TaRotConfig, samples: Sequence[Sample], retained: str | None = None
+    loaded: LoadedModel,
+    config: TaRotConfig,
+    samples: Sequence[Sample],
+    retained: str | None = None,
+    functions: Sequence[Callable[..., Any]] = (),
 ) -> dict[str, Any]:
     """Return everything that decides the trials of a search, but the budget and the libraries' versions.
+
+    Of functions it has the names: a function whose code has changed is taken for the same.
 
     Args:
         loaded: the model to edit.
         config: what is searched.
         samples: what the search draws.
         retained: digest of the retained contexts; None for nothing.
+        functions: of the user's, on which the scores depend.
     """
     prompts = json.dumps([vars(sample) for sample in samples])
     return {
@@ -55,7 +62,14 @@ def search_settings(
         **config.to_dict(),
         "prompts": hashlib.sha256(prompts.encode()).hexdigest()[:16],
         **({"retained": retained} if retained else {}),
+        **({"functions": [_name_of(function) for function in functions]} if functions else {}),
     }
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    """Return the module and name of a function, or of a callable object's class."""
+    named: Any = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def search_provenance(

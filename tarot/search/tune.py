@@ -22,7 +22,7 @@ from tarot.models.batch_size import parse_batch_size
 from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.precision import fast_products
-from tarot.objectives.black_box import ModelFunction, Serve, resolve_function
+from tarot.objectives.black_box import BLACK_BOX, ModelFunction, Serve, resolve_function
 from tarot.objectives.kind import ObjectiveKind, check_objective
 from tarot.objectives.objective import Evaluation
 from tarot.objectives.retained import retained_digest
@@ -34,7 +34,7 @@ from tarot.search.divergence_log import DivergenceLog
 from tarot.search.folder import RECIPE, SearchLogs, check_free, open_logs
 from tarot.search.kl_limit import Choice
 from tarot.search.loop import SearchResult, run_search
-from tarot.search.pick import check_pick, pick_trial
+from tarot.search.pick import pick_trial, require_pick
 from tarot.search.problem import Problem
 from tarot.search.provenance import read_other_seconds, search_provenance, search_settings, trial_seconds
 from tarot.search.retention import Retention, RetentionLimit, retained_contexts
@@ -82,7 +82,7 @@ def tune(
         serve: context manager that maps the unedited model and an adapter to what `objective` gets instead of the
             edited model, such as an engine that has loaded an exported file.
         resume: continue the search in `output_dir`, or begin it if there is none; yields exactly the trials of an
-            uninterrupted search.
+            uninterrupted search. A function of the edited model must have the name that it had.
         batch_size: sequences per forward pass; None or `auto` chooses.
         pick: the trial to return instead of the best one, by its number (int), or the best within another limit of
             divergence, in nats a token (float); only with `config.max_kl`.
@@ -113,8 +113,8 @@ def tune(
             require_function(name, function)
     callbacks, batch_size = _check_callbacks(callbacks), parse_batch_size(batch_size)
     check_request(config, budget=budget, output_dir=folder, resume=require_flag("resume", resume))
-    budget = SEARCHES[config.search].default_budget if budget is None else budget
-    check_pick(config, pick)
+    budget = require_budget(config.search, SEARCHES[config.search].default_budget if budget is None else budget)
+    pick = require_pick(config, pick)
     _check_function(config, objective, serve)
     problem = Problem.from_config(loaded, config, include_path, batch_size, objective, serve)
     space = problem.make_space()
@@ -124,7 +124,8 @@ def tune(
             callback.on_phase("reading prompts to retain")
         sources = retained_contexts(loaded, problem, include_path, batch_size)
         retained = retained_digest(sources)
-    settings = search_settings(loaded, problem.config, problem.samples, retained)
+    functions = [function for function in (objective, serve) if function is not None]
+    settings = search_settings(loaded, problem.config, problem.samples, retained, functions)
     with (
         open_logs(folder, settings, resume=resume, with_texts=config.kind is ObjectiveKind.REWARD) as logs,
         notify_callbacks(
@@ -150,9 +151,9 @@ def tune(
             raise TarotError(
                 "a finite score in some trial", f"none in {n}", "try --dtype float32, or a smaller --bound"
             )
-        if refused:  # the log may have trials of a smaller budget, which was not refused
+        if refused:  # whatever is picked; the log may have trials of a smaller budget, which was not refused
             result = replace(result, choice=Choice(result.identity, 0.0))
-        if pick is not None and limit is not None:
+        elif pick is not None and limit is not None:
             result = pick_trial(result, limit, pick)
         other_seconds += max(0.0, perf_counter() - started - trial_seconds(result.trials[n_logged:]))
         adapter = Adapter(
@@ -163,7 +164,8 @@ def tune(
         if folder:
             (folder / RECIPE).unlink(missing_ok=True)  # the recipe there gives the adapter that was there
             adapter.save_pretrained(folder)
-            _write_recipe(folder / RECIPE, loaded, problem.config, adapter.provenance, include_path, pick)
+            if config.objective != BLACK_BOX:  # a Python function has no name in a file
+                _write_recipe(folder / RECIPE, loaded, problem.config, adapter.provenance, include_path, pick)
         finish(adapter)
         return adapter
 
@@ -271,6 +273,8 @@ def _write_recipe(
         "max_kl": "none" if config.max_kl is None else config.max_kl,
         "pick": pick,
     }
+    if interrupted:  # the halves were searched with the whole budget, and found that the search helps
+        settings["cross_validate"] = False
     if config.kind is ObjectiveKind.REWARD:  # as an option, --objective MODULE:FUNCTION is a function of the model
         settings["reward"] = settings.pop("objective")
     stopped = f", which was interrupted before its budget of {budget}" * interrupted

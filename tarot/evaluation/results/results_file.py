@@ -81,10 +81,19 @@ def load_comparisons(path: str | Path) -> list[Comparison]:
     with open_results(path) as content:
         if "rewards" in content:
             raise TarotError(f"{path} holds texts that a reward scored, not answers.", hint="tarot report shows them")
-        comparisons = content.get("cells")
-        if not isinstance(comparisons, list):
-            raise ValueError(f"its cells are {short(comparisons)}, not a list")
-        return [comparison_from_values(comparison) for comparison in comparisons]
+        return comparisons_from_content(content)
+
+
+def comparisons_from_content(content: Mapping[str, Any]) -> list[Comparison]:
+    """Build the comparisons of a results file.
+
+    Raises:
+        ValueError: names a field that is missing or wrong.
+    """
+    comparisons = content.get("cells")
+    if not isinstance(comparisons, list):
+        raise ValueError(f"its cells are {short(comparisons)}, not a list")
+    return [comparison_from_values(comparison) for comparison in comparisons]
 
 
 def comparison_from_values(values: object) -> Comparison:

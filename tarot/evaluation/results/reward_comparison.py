@@ -14,7 +14,7 @@ from tarot._files.strict_json import Name, validate
 from tarot.edit.measurement import Measurement
 from tarot.evaluation.held_out import HeldOut
 from tarot.evaluation.results.comparison import Comparison
-from tarot.evaluation.results.results_file import FORMAT, check_lengths, load_comparisons, open_results
+from tarot.evaluation.results.results_file import FORMAT, check_lengths, comparisons_from_content, open_results
 from tarot.evaluation.statistics.means import Difference
 from tarot.objectives.rewards.text_scores import ScoredTexts, TextScores
 
@@ -139,12 +139,12 @@ def load_results(path: str | Path) -> tuple[list[Comparison], list[RewardCompari
         True
     """
     with open_results(path) as content:
-        if "rewards" in content:
-            comparisons = content["rewards"]
-            if not isinstance(comparisons, list):
-                raise ValueError(f"its rewards are {short(comparisons)}, not a list")
-            return [], [_comparison_from_values(values) for values in comparisons]
-    return load_comparisons(path), []
+        if "rewards" not in content:
+            return comparisons_from_content(content), []
+        comparisons = content["rewards"]
+        if not isinstance(comparisons, list):
+            raise ValueError(f"its rewards are {short(comparisons)}, not a list")
+        return [], [_comparison_from_values(values) for values in comparisons]
 
 
 def _comparison_from_values(values: object) -> RewardComparison:

@@ -65,19 +65,15 @@ class ScoredComparison:
     @property
     def setting(self) -> tuple[object, ...]:
         """Everything that decides a comparison, except the seed."""
-        comparison = self.comparison
-        return (
-            comparison.model,
-            comparison.task,
-            comparison.shots,
-            *comparison.edit_identity,
-            comparison.keys,
-            self.nth,
-        )
+        return (*_setting(self.comparison), self.nth)
+
+
+def _setting(comparison: Comparison) -> tuple[object, ...]:
+    return (comparison.model, comparison.task, comparison.shots, *comparison.edit_identity, comparison.keys)
 
 
 def score_comparisons(comparisons: Sequence[Comparison], metric: str = HEADLINE) -> list[ScoredComparison]:
-    """Score comparisons, sorted by setting and seed; a comparison that occurs twice is scored once.
+    """Score comparisons, sorted by setting and seed; those of the same answers of one edit are scored as one.
 
     Raises:
         UnknownName: no such metric.
@@ -89,17 +85,28 @@ def score_comparisons(comparisons: Sequence[Comparison], metric: str = HEADLINE)
         True
     """
     _ = METRICS[metric]  # raises UnknownName, for no comparisons too
-    distinct: dict[tuple[object, ...], ScoredComparison] = {}
+    distinct: dict[tuple[object, ...], Comparison] = {}
     for comparison in comparisons:
-        scored, edited = _score(comparison, metric), comparison.arm(EDITED)
-        key = (scored.setting, comparison.seed, comparison.adapter, edited.greedy, edited.predicted)
-        distinct.setdefault(key, scored)
+        edited = comparison.arm(EDITED)
+        key = (_setting(comparison), comparison.seed, comparison.adapter, edited.greedy, edited.predicted)
+        distinct[key] = join_arms(distinct[key], comparison) if key in distinct else comparison
     n_edits: Counter[tuple[object, ...]] = Counter()
     numbered = []
-    for (setting, seed, *_), scored in distinct.items():
-        numbered.append(replace(scored, nth=n_edits[setting, seed]))
+    for (setting, seed, *_), comparison in distinct.items():
+        numbered.append(replace(_score(comparison, metric), nth=n_edits[setting, seed]))
         n_edits[setting, seed] += 1
     return sorted(numbered, key=lambda scored: (scored.setting, scored.comparison.seed))
+
+
+def join_arms(first: Comparison, second: Comparison) -> Comparison:
+    """Return two comparisons of one edit as one with the arms of both.
+
+    Where both have an arm of the same name, or draws of few-shot examples, the one with more arms has its own.
+    """
+    base, other = (first, second) if len(first.arms) >= len(second.arms) else (second, first)
+    names = {arm.name for arm in base.arms}
+    added = [arm for arm in other.arms if arm.name not in names and not (arm.draw and base.draws)]
+    return replace(base, arms=(*base.arms, *added))
 
 
 def _score(comparison: Comparison, metric: str) -> ScoredComparison:

@@ -18,7 +18,7 @@ from tarot.errors import TarotError
 from tarot.objectives.tasks.documents import Doc, check_answers, document_key, evaluated_split
 from tarot.objectives.tasks.prompts import ChatTemplate, render_pairs
 from tarot.objectives.tasks.shots import ShotPool, resolve_num_fewshot
-from tarot.objectives.tasks.tuning_split import TuningRow, find_tuning_documents
+from tarot.objectives.tasks.tuning_split import TuningDocuments, TuningRow, find_tuning_documents
 
 logger = logging.getLogger("tarot")
 
@@ -56,6 +56,7 @@ def draw_samples(
     num_fewshot: int | str = 0,
     seed: int = 0,
     chat_template: ChatTemplate | None = None,
+    documents: TuningDocuments | None = None,
     shown: set[frozenset[str]] | None = None,
 ) -> list[Sample]:
     """Draw the samples of a search, without replacement, and render their prompts.
@@ -69,6 +70,7 @@ def draw_samples(
         num_fewshot: number of shots in each prompt, or "mix": 0, 2, 4 or 6, drawn for each sample.
         seed: random seed for the documents, their shots and the mix.
         chat_template: renders messages; None for plain text.
+        documents: the task's documents that may be samples; None finds them.
         shown: receives the question keys of each shot in the prompts.
 
     Raises:
@@ -83,7 +85,7 @@ def draw_samples(
     require_whole_number("num_samples", n, least=1)
     num_fewshot = resolve_num_fewshot(task, num_fewshot)
     most_shots = max(MIXED_SHOTS) if num_fewshot == "mix" else require_whole_number("num_fewshot", num_fewshot)
-    documents = find_tuning_documents(task)
+    documents = documents or find_tuning_documents(task)
     check_answers(task)
     pool = ShotPool(task, tuning=True) if most_shots else None
     # Under the sampler `first_n` the pool's first documents are the shots of every prompt.
