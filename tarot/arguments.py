@@ -122,6 +122,11 @@ def require_number(name: str, value: object, allowed: str, is_allowed: Callable[
     return number
 
 
+def require_strength(strength: object) -> float:
+    """Return a factor of the angles as a float; InvalidValueError unless it is from 0 to 1."""
+    return require_number("strength", strength, "from 0 (the base model) to 1 (the adapter)", lambda x: 0 <= x <= 1)
+
+
 def require_seed(seed: object) -> int:
     """Return a seed that torch accepts; InvalidValueError for anything but an integer of at most 63 bits."""
     value = as_integer(seed)

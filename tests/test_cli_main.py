@@ -18,7 +18,7 @@ from lm_eval._cli import HarnessCLI
 from typer.main import get_command
 
 from tarot.cli import options, recipe
-from tarot.cli.compare import DEFAULT_SHOTS
+from tarot.cli.compare_request import DEFAULT_SHOTS
 from tarot.cli.main import app
 from tarot.cli.tune import tune
 from tarot.edit.rotation import ROTATIONS

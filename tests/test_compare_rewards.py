@@ -168,7 +168,8 @@ def test_rows(loaded: LoadedModel) -> None:
     better = ScoredTexts(("so good", "so fine"), (0.5, 0.25), (-1.0, -2.0))
     gain = replace(compared.gain, value=0.25, low=-0.125, high=0.5, p=0.2)
     fluency_gain = replace(compared.gain, value=-0.15)
-    assert reward_rows(better, better, gain, fluency_gain) == [
+    compared = replace(compared, base=better, edited=better, gain=gain, fluency_gain=fluency_gain)
+    assert reward_rows(compared) == [
         ("base", "0.375", "-", "-", "-1.500", "-", "1.000", "0.000"),
         ("edited", "0.375", "+0.250 [-0.125, +0.500]", "0.200", "-1.500", "-10.0%", "1.000", "0.000"),
     ]

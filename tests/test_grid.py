@@ -278,7 +278,7 @@ def test_a_grid_without_a_cell_leaves_nothing(home: Path, capsys: pytest.Capture
         ({"limit": 0}, "limit"),
         ({"layers": 2.0}, "layers"),
         ({"retain": ("own_choice",)}, "cannot be retained"),
-        ({"search": "random", "max_kl": 0.1}, "needs a search that can hold it"),
+        ({"search": "random", "max_kl": 0.1}, "need a search that holds a limit"),
         ({"budget": 0}, "budget"),
     ],
 )

@@ -25,11 +25,10 @@ def test_products_differ_by_no_more_than_bfloat16_rounds(seed: int, rows: int, i
     assert torch.equal(a @ b, exact)
 
 
-@pytest.mark.parametrize("enabled", [True, False])
-def test_the_setting_ends_with_the_context(enabled: bool) -> None:
+def test_the_setting_ends_with_the_context() -> None:
     before = torch.get_float32_matmul_precision()
-    with pytest.raises(KeyboardInterrupt), fast_products(enabled):
-        assert torch.get_float32_matmul_precision() == ("medium" if enabled else before)
+    with pytest.raises(KeyboardInterrupt), fast_products():
+        assert torch.get_float32_matmul_precision() == "medium" != before
         raise KeyboardInterrupt
     assert torch.get_float32_matmul_precision() == before
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tarot.analysis.neutral_text import NEUTRAL_TOKENS, neutral_text
 from tarot.analysis.task_changes import SUITE, TaskChange, measure_task_changes
-from tarot.analysis.trade_off import STRENGTHS, StrengthPoint, check_strength, measure_trade_off
-from tarot.arguments import require_whole_number
+from tarot.analysis.trade_off import STRENGTHS, StrengthPoint, measure_trade_off
+from tarot.arguments import require_strength, require_whole_number
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.as_tuned import config_of
 from tarot.evaluation.compare import check_fit
@@ -121,7 +121,7 @@ def check_side_effects(
         TarotError: see `measure_side_effects`.
     """
     for strength in strengths:
-        check_strength(strength)
+        require_strength(strength)
     require_whole_number("n_tokens", n_tokens, least=1)
     configs = [config_of(adapter) for adapter in adapters.values()]
     own_tasks = [config.task for config in configs if config.kind is not ObjectiveKind.REWARD]

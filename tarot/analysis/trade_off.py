@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tarot.analysis.divergence import Divergence, measure_divergence
 from tarot.analysis.task_changes import TaskChange, measure_task_changes
-from tarot.arguments import require_number
+from tarot.arguments import require_strength
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.as_tuned import config_of, evaluation_shots
 from tarot.evaluation.options import DEFAULT_OPTIONS, EvaluationOptions
@@ -32,11 +32,6 @@ class StrengthPoint:
     strength: float
     change: TaskChange | None
     drift: Divergence
-
-
-def check_strength(strength: float) -> None:
-    """Raise InvalidValueError for a strength outside [0, 1]."""
-    require_number("strength", strength, "from 0 (the base model) to 1 (the adapter)", lambda x: 0 <= x <= 1)
 
 
 def measure_trade_off(
@@ -69,7 +64,7 @@ def measure_trade_off(
         [0.5, 1.0]
     """
     for strength in strengths:
-        check_strength(strength)
+        require_strength(strength)
     config = config_of(adapter)
     edits = [adapter.scaled(strength) for strength in strengths]
     changes: list[TaskChange | None] = [None] * len(edits)

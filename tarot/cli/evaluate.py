@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from tarot.arguments import require_strength
 from tarot.cli.checks import check_results_file, kept_answers
 from tarot.cli.console import out
 from tarot.cli.models import load
@@ -74,8 +75,8 @@ def evaluate(
     from tarot.objectives.tasks.task_names import check_task_names
 
     check_task_names(tasks, include_path)
+    require_strength(strength)
     announce("evaluate")
-    from tarot.analysis.trade_off import check_strength
     from tarot.edit.adapter import Adapter
     from tarot.evaluation.evaluate import check_tasks
     from tarot.evaluation.evaluate import evaluate as evaluate_model
@@ -84,7 +85,6 @@ def evaluate(
     from tarot.objectives.rewards.registry import check_reward
 
     edit = Adapter.from_pretrained(adapter) if adapter else None
-    check_strength(strength)
     if edit is None and strength != 1:
         raise TarotError("--strength scales an adapter; add --adapter.")
     if edit and strength != 1:

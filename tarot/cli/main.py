@@ -114,6 +114,7 @@ def main() -> Any:
         message = error.format_message().rstrip(".").replace(": Value error, ", ": ", 1)  # pydantic's name for it
         _fail(f"{message}{'' if message.endswith('?') else '.'} Try `{command} -h`.")
     except OSError as error:  # for example a folder that may not be entered, or a name that is too long
-        _fail(f"expected files and folders that can be read and written, got {error}")
+        place = "" if error.filename is None else f": {error.filename}"
+        _fail(f"A file or folder cannot be read or written: {error.strerror or error}{place}")
     except typer.Abort:
         raise KeyboardInterrupt from None

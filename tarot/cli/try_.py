@@ -10,6 +10,7 @@ from rich import box
 from rich.live import Live
 from rich.table import Table
 
+from tarot.arguments import require_strength
 from tarot.cli.console import out
 from tarot.cli.models import load
 from tarot.cli.options import (
@@ -91,12 +92,11 @@ def try_(
         raise TarotError("--limit counts the documents of a task; add --tasks.")
     if prompt is not None and not prompt.strip():
         raise TarotError("The prompt is empty.", hint="leave --prompt out to type prompts")
+    require_strength(strength)
     announce("try")
-    from tarot.analysis.trade_off import check_strength
     from tarot.edit.adapter import Adapter
     from tarot.evaluation.side_by_side import SideBySide, check_try_task
 
-    check_strength(strength)
     edit = Adapter.from_pretrained(adapter)
     documents = FEW_DOCUMENTS if limit is None else limit
     for task in tasks or ():

@@ -38,7 +38,7 @@ from tarot.cli.options import (
 from tarot.cli.progress import StepProgress, announce
 from tarot.cli.recipe import TuneRecipeFile, requested_by_user
 from tarot.cli.tables import print_table
-from tarot.errors import TarotError
+from tarot.errors import TarotError, UnknownName
 from tarot.search.names import SearchName
 
 if TYPE_CHECKING:
@@ -276,13 +276,13 @@ def tune(
 
 def objective_name(objective: str | None, reward: str | None) -> str:
     """Return the configuration's objective: a reward's name, or `model:` before a function of the edited model."""
-    from tarot.objectives.rewards.registry import is_reward, needs_consent, split_sum
+    from tarot.objectives.rewards.registry import KNOWN, is_reward, needs_consent, split_sum
 
     if objective and reward:
         raise TarotError("--objective or --reward", "both", "add the reward of texts to your function, or choose one")
     if reward:
         if not is_reward(reward):
-            raise TarotError("a reward of texts", repr(reward), "a score of answers is --objective")
+            raise UnknownName("reward", reward, KNOWN, "a score of answers is --objective")
         return reward
     name = objective or "log_probability"
     # Named rewards were given as --objective before --reward existed, and are clear without it. A function is not.
@@ -342,8 +342,10 @@ def _print_retention(adapter: "Adapter", max_kl: float, pick: int | float | None
     retention: Any = adapter.provenance["retention"]
     if retention["strength"] < 1:
         out.print(f"the edit has {retention['strength']:.0%} of that trial's angles, to be within the limit")
-    allowed = f"at most {max_kl:g} allowed" if pick is None else f"at most {pick:g} picked"
-    allowed = f"of trial {pick}, which was picked" if isinstance(pick, int) else allowed
+    if isinstance(pick, int):
+        allowed = f"of trial {pick}, which was picked"
+    else:
+        allowed = f"at most {max_kl:g} allowed" if pick is None else f"at most {pick:g} picked"
     out.print(f"KL(base || edited) on retained prompts: {retention['kl']:.4f} nats a token, {allowed}")
     if held_out := retention.get("held_out"):
         from tarot.evaluation.statistics.formatting import interval

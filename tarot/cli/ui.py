@@ -4,6 +4,7 @@ import socket
 from contextlib import suppress
 from typing import Annotated
 
+from tarot.arguments import require_strength
 from tarot.cli.console import out
 from tarot.cli.models import load, load_adapters
 from tarot.cli.options import (
@@ -58,11 +59,10 @@ def ui(
     The page has a prompt, a choice of adapters and a slider for the strength. It listens on the loopback address, and
     loads and sends nothing elsewhere. Ctrl-C ends it.
     """
+    require_strength(strength)
     announce("ui")
-    from tarot.analysis.trade_off import check_strength
     from tarot.cli.ui_page import build_page, import_gradio, make_app
 
-    check_strength(strength)
     import_gradio()
     listening = _listen(host, port)
     with listening:

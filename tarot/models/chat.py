@@ -35,7 +35,7 @@ class ChatRenderer:
     def __init__(self, tokenizer: Any, arguments: Mapping[str, Any]) -> None:
         self.tokenizer = tokenizer
         self.arguments = arguments
-        self.system_moved = False  # whether some rendering moved the system text
+        self.system_moved = False
         self._problems: dict[tuple[object, ...], Problem] = {}  # by the messages' roles
 
     def __call__(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:

@@ -94,8 +94,8 @@ class TarotLM(HFLM):
         **hflm_args: Any,
     ) -> None:
         own_arguments = ("pretrained", "adapter", "tokenizer", "device", "dtype", "device_map", "batch_size")
-        for unknown in sorted(hflm_args.keys() - HFLM_ARGUMENTS):
-            raise UnknownName("argument of the model 'tarot'", unknown, [*own_arguments, *HFLM_ARGUMENTS])
+        if unknown := sorted(hflm_args.keys() - HFLM_ARGUMENTS):
+            raise UnknownName("argument of the model 'tarot'", unknown[0], [*own_arguments, *HFLM_ARGUMENTS])
         if backend not in CAUSAL_BACKENDS:
             raise TarotError(f"The model 'tarot' has no backend {backend!r}: it is always causal. Leave backend out.")
         self.reference = pretrained if isinstance(pretrained, str) else None

@@ -9,16 +9,13 @@ from tarot.edit.patch import restoring
 
 
 @contextmanager
-def fast_products(enabled: bool = True) -> Iterator[None]:
+def fast_products() -> Iterator[None]:
     """Let PyTorch multiply float32 matrices with fewer digits inside the context; the products are added in float32.
 
     What that does depends on the hardware. On a processor PyTorch takes oneDNN's code, which may round the factors to
     bfloat16. On AMD's with AVX-512 it rounds nothing, and yet is faster than the code that PyTorch takes by default. A
     GPU rounds the factors to TF32. The setting is PyTorch's own, `torch.set_float32_matmul_precision("medium")`, so it
     holds for the whole process until the exit.
-
-    Args:
-        enabled: False changes nothing.
 
     Example:
         >>> import torch
@@ -31,5 +28,5 @@ def fast_products(enabled: bool = True) -> Iterator[None]:
     """
     before = torch.get_float32_matmul_precision()
     with restoring(lambda: torch.set_float32_matmul_precision(before)):
-        torch.set_float32_matmul_precision("medium" if enabled else before)
+        torch.set_float32_matmul_precision("medium")
         yield

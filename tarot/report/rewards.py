@@ -52,21 +52,26 @@ class RewardSection:
     settings: Sequence[tuple[str, str]]
 
 
-def reward_rows(
-    base: ScoredTexts, edited: ScoredTexts, gain: Difference, fluency_gain: Difference
-) -> list[tuple[str, ...]]:
-    """Return a row each for base and edited, in the order of REWARD_HEADER, whose names fit a terminal of 80 columns.
+def reward_rows(comparison: RewardComparison) -> list[tuple[str, ...]]:
+    """Return one row for the base and one for the edit, in the order of REWARD_HEADER; they fit 80 columns.
 
-    Args:
-        base: texts of the unedited model.
-        edited: texts of the edited model.
-        gain: difference of the rewards, edited minus base.
-        fluency_gain: difference of the fluencies, nats a token; shown in percent of the base's.
+    The difference of the fluencies is shown in percent of the base's.
     """
-    percent = 100 * fluency_gain.value / abs(base.summary.fluency) if base.summary.fluency else 0.0
+    base, edited = comparison.base.summary, comparison.edited.summary
+    percent = 100 * comparison.fluency_gain.value / abs(base.fluency) if base.fluency else 0.0
+    gains = with_interval(comparison.gain), p_value(comparison.gain.p), f"{percent:+.1f}%"
     return [
-        ("base", *_score_columns(base.summary, NONE, NONE, NONE)),
-        ("edited", *_score_columns(edited.summary, with_interval(gain), p_value(gain.p), f"{percent:+.1f}%")),
+        (
+            name,
+            f"{scores.reward:.3f}",
+            gain,
+            p,
+            f"{scores.fluency:.3f}",
+            change,
+            f"{scores.distinct_2:.3f}",
+            f"{scores.repetition:.3f}",
+        )
+        for name, scores, (gain, p, change) in (("base", base, (NONE, NONE, NONE)), ("edited", edited, gains))
     ]
 
 
@@ -82,18 +87,6 @@ def front_rows(outcomes: Mapping[int, TextScores], front: Sequence[int]) -> list
         )
         for trial, outcome in ((trial, outcomes[trial]) for trial in front)
     ]
-
-
-def _score_columns(outcome: TextScores, gain: str, p: str, percent: str) -> tuple[str, ...]:
-    return (
-        f"{outcome.reward:.3f}",
-        gain,
-        p,
-        f"{outcome.fluency:.3f}",
-        percent,
-        f"{outcome.distinct_2:.3f}",
-        f"{outcome.repetition:.3f}",
-    )
 
 
 def reward_section(number: int, comparison: RewardComparison, most_texts: int = MOST_DOCUMENTS) -> RewardSection:

@@ -131,8 +131,10 @@ class TaRotConfig:
             hint = f"try {default_search!r}"
             raise InvalidValueError(f"the search {search!r} cannot follow a gradient of {objective!r}.", hint=hint)
         if self.cross_validate and (self.kind is not ObjectiveKind.ANSWERS or self.num_samples < 2):
-            got = f"{self.num_samples} for {objective!r}"
-            raise InvalidValueError(f"cross_validate needs at least two samples with right answers, not {got}.")
+            raise InvalidValueError(
+                "Cross-validation needs at least two samples, and an objective that scores right answers; "
+                "leave cross_validate out."
+            )
 
     @property
     def kind(self) -> ObjectiveKind:
@@ -220,9 +222,9 @@ def _max_kl(value: object, search: str, kind: ObjectiveKind, retain: tuple[str, 
     allowed = f"a positive number of nats a token, such as {MAX_KL}"
     number = require_number("max_kl", value, allowed, lambda x: 0 < x < math.inf)
     if not can_hold:
-        hint = "try 'adam', or set no limit"
+        able = " or ".join(name for name, known in SEARCHES.items() if known.holds_limit)
         raise InvalidValueError(
-            f"max_kl needs a search that can hold it along the gradient, not {search!r}.", hint=hint
+            f"max_kl and retain need a search that holds a limit of divergence ({able}), not {search!r}."
         )
     return number
 

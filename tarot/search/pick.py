@@ -20,7 +20,7 @@ def require_pick(config: TaRotConfig, pick: object) -> int | float | None:
     if pick is None:
         return None
     if config.max_kl is None:
-        raise InvalidValueError("pick chooses among trials of a search with a limit of divergence; give max_kl.")
+        raise InvalidValueError("pick needs a search with a limit of divergence; set max_kl.")
     allowed = "the number of a trial, or nats a token such as 0.02"
     number = require_number("pick", pick, allowed, lambda x: 0 <= x < math.inf)
     return number if as_integer(pick) is None else int(number)

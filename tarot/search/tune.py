@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from itertools import count
@@ -131,7 +132,7 @@ def tune(
         notify_callbacks(
             callbacks, problem.config, model=loaded.reference, budget=budget, resumed=logs.logged_trials
         ) as finish,
-        fast_products(config.kind is not ObjectiveKind.FUNCTION),
+        nullcontext() if config.kind is ObjectiveKind.FUNCTION else fast_products(),
     ):
         budget = max(budget, len(logs.logged_trials) * SEARCHES[config.search].trial_cost)
         n_logged, other_seconds = len(logs.logged_trials), read_other_seconds(folder) if folder else 0.0

@@ -4,6 +4,7 @@ A process loads model and samples when it scores its first candidate, and keeps 
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -71,7 +72,7 @@ class RayScorer(Cluster):
 
 def _score(resources: Resources, problem: tuple[Any, ...], angles: np.ndarray) -> Evaluation:
     made = _load_problem(resources, *problem)
-    with fast_products(made.config.kind is not ObjectiveKind.FUNCTION):
+    with nullcontext() if made.config.kind is ObjectiveKind.FUNCTION else fast_products():
         return made.objective.measure(torch.from_numpy(angles))
 
 

