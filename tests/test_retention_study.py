@@ -4,9 +4,12 @@ import argparse
 from typing import Any
 
 import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.study import grid
 from benchmarks.study.retention import ARMS, BASE, OTHERS, cells, parse_names, summarize, todo
+from benchmarks.study.rounding import FORMATS, RoundedWeights, round_weight
 from tarot.search.config import TaRotConfig
 
 
@@ -42,3 +45,19 @@ def test_summary_of_a_record() -> None:
     assert "tarot_color" not in summary["agreement"]
     assert summary["changes"]["synth_navigate"] == 0
     assert (summary["kl"], summary["perplexity_ratio"]) == (0.02, 1.01)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_weights_are_rounded_while_the_context_is_open(kind: str) -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=64, **sizes))
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    with RoundedWeights(model, kind).apply(model):
+        changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert changed and all(name.endswith("proj.weight") for name in changed)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+
+
+def test_bfloat16_rounds_as_torch_does() -> None:
+    weight = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(round_weight(weight, FORMATS["bfloat16"]), weight.bfloat16().float())

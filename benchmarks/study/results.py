@@ -66,7 +66,7 @@ def write_pages(cells: RecordedCells, effects: RecordedEffects) -> dict[Path, st
         "retention": retention_tables.retention(),
         "retention_means": retention_tables.compared(),
         "other_templates": retention_tables.other_templates(),
-        "losses": retention_tables.losses(),
+        "falls": retention_tables.falls(),
         "near_chance": retention_tables.near_chance(),
         "rounding": retention_tables.rounding(),
         "named_tasks": retention_tables.named_tasks(),

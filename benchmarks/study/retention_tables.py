@@ -114,7 +114,7 @@ def other_templates(folder: Path = HERE / "retention-records") -> dict[str, str]
     }
 
 
-def losses(folder: Path = HERE / "retention-records") -> dict[str, str]:
+def falls(folder: Path = HERE / "retention-records") -> dict[str, str]:
     """Count the other tasks on which an edit of the default loses more than the goal allows, beyond chance or not.
 
     Args:
@@ -133,6 +133,7 @@ def losses(folder: Path = HERE / "retention-records") -> dict[str, str]:
         "pairs": str(len(gains)),
         "below": str(sum(gain.value < -LARGEST_LOSS for gain in gains)),
         "beyond chance": str(sum(gain.high < -LARGEST_LOSS for gain in gains)),
+        "allowed": f"{LARGEST_LOSS}",
     }
 
 
