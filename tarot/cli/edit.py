@@ -136,7 +136,7 @@ def import_(
 def compose(
     adapters: Annotated[
         list[str],
-        typer.Argument(parser=reference, metavar="ADAPTERS...", help="Adapters of one model: folders or hub ids."),
+        typer.Argument(parser=reference, metavar="ADAPTERS", help="Adapters of one model: folders or hub ids."),
     ],
     output: NewFolder,
     model: Annotated[

@@ -3,6 +3,7 @@
 torch, transformers and lm-eval take seconds to import, so each command imports what it needs when it runs.
 """
 
+import inspect
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -39,7 +40,11 @@ app = typer.Typer(
 
 def _add(command: "Callable[..., None]", panel: str, example: str, **settings: Any) -> None:
     """Add a command to the app, with an example at the end of its help."""
-    app.command(rich_help_panel=panel, epilog=f"Example: tarot {example}", **settings)(command)
+    # typer keeps the line breaks of the source in all paragraphs but the first.
+    paragraphs = [" ".join(each.split()) for each in (inspect.getdoc(command) or "").split("\n\n")]
+    app.command(rich_help_panel=panel, help="\n\n".join(paragraphs), epilog=f"Example: tarot {example}", **settings)(
+        command
+    )
 
 
 _add(tune.tune, MEASURE, f"tune --model {MODEL} --tasks synth_implicatives --output-path my-edit")

@@ -10,7 +10,7 @@ from pydantic import with_config
 from typing_extensions import TypedDict
 
 from tarot._files.strict_json import Name, Number
-from tarot.cli.options import TASK, path
+from tarot.cli.options import path
 from tarot.edit.layers import format_layers
 
 RECIPE = "recipe.yml"  # as tarot.search.folder, without the import
@@ -117,12 +117,11 @@ def _argument(schema: Any) -> Any:
     """Return a command's argument for a recipe, whose values become the defaults of its options."""
     return typer.Argument(
         parser=path,
-        metavar="[RECIPE.yaml]",
+        metavar="RECIPE.yaml",
         help="File with values of the options below; options on the command line override it.",
         is_eager=True,
         callback=_reader(schema),
         show_default=False,
-        rich_help_panel=TASK,
     )
 
 

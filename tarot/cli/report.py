@@ -15,7 +15,7 @@ from tarot.errors import TarotError
 def report(
     results: Annotated[
         list[Path],
-        typer.Argument(parser=path, metavar="RESULTS...", help="Files that `tarot compare` or `tarot bench` wrote."),
+        typer.Argument(parser=path, metavar="RESULTS", help="Files that `tarot compare` or `tarot bench` wrote."),
     ],
     output: Annotated[Path, output_path_option(metavar="DIR", help="Folder for the page, new or of an earlier page.")],
     metric: MetricName = "greedy_f1",
