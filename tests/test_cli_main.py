@@ -167,7 +167,7 @@ def test_options_have_lm_evals_names_and_the_older_ones(name: str) -> None:
 OPTION = re.compile(r"(?<![\w(-])--[a-z][a-z0-9_-]*[a-z0-9](?![\w-])")  # no variables of CSS, no prefixes
 OTHER_PROGRAMS = {
     *("--no-deps", "--force-reinstall", "--dest", "--only-binary", "--no-input", "--quiet"),  # pip
-    "--disable-pip-version-check",
+    *("--disable-pip-version-check", "--exclude-editable"),
     "--junitxml",  # pytest
     *("--merge", "--outfile"),  # llama.cpp
     "--multi_gpu",  # accelerate

@@ -48,6 +48,7 @@ NOT_RUN = {
     "tarot ui --model wheel:smollm2-135m --adapter my-edit --tasks synth_implicatives": "serves until it is stopped; "
     "tests/test_ui.py drives it",
     "ray start --head": "starts processes that outlive it; tests/test_ray.py has a cluster",
+    "ray start --address=HOST:6379": "the same",
     "tarot bench --model wheel:smollm2-135m --tasks synth_implicatives --seeds 0,1,2 --engine ray --address auto "
     "--output-path grid.json": "needs that cluster",
     "tarot tune --model wheel:smollm2-135m --tasks openings --reward sentiment:positive --search bo "
