@@ -70,7 +70,7 @@ def test_a_gain_of_the_form_alone_is_called_so():
     wrong = tuple((gold + 1) % 3 for gold in comparison.gold)
     few = tuple(gold if i < 12 else answer for i, (gold, answer) in enumerate(zip(form.gold, wrong, strict=True)))
     worse = replace(form, arms=(base, form.arms[1], replace(edited, predicted=few, greedy=few)))
-    assert "fewer of the likeliest choices are right" in Page(render([worse])).texts_of("p")[0]
+    assert "picks the right one less often" in Page(render([worse])).texts_of("p")[0]
     better = replace(form, arms=(base, form.arms[1], replace(edited, predicted=form.gold, greedy=form.gold)))
     assert Page(render([better])).texts_of("p")[0] == "The edit helped."
 
@@ -87,7 +87,7 @@ def test_measured_costs_replace_the_command_that_would_measure_them():
         assert facts["elsewhere"] == "Of 3 other tasks, the score fell in 1. On neutral text, 2 nats."
         assert not any("tarot effects" in text for text in page.texts_of("code"))
         assert "Side effects" in page.texts_of("h2")
-        assert not any("none of the edits" in text for text in page.texts_of("p"))
+        assert not any("belong to edits" in text for text in page.texts_of("p"))
 
 
 def test_the_costs_of_another_adapter_are_not_those_of_the_edit():
@@ -96,7 +96,7 @@ def test_the_costs_of_another_adapter_are_not_those_of_the_edit():
     assert facts_of(page)["elsewhere"] == NOT_MEASURED and any(
         "tarot effects" in text for text in page.texts_of("code")
     )
-    assert any("none of the edits that this page compares" in text and "other" in text for text in page.texts_of("p"))
+    assert any("belong to edits that this page does not" in text and "other" in text for text in page.texts_of("p"))
     assert "other (not compared on this page): Of 3 other tasks, the score fell in 1." in page.texts_of("p")
     one, two = fabricated(), fabricated(seed=1, adapter="fab0000000000000")
     several = Page(render([one, two], costs=[other]))

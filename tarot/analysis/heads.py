@@ -1,6 +1,6 @@
 """Which heads matter: score(one head turned alone) - score(none), and score(all) - score(all but one).
 
-The two differ where heads work together: a head may change nothing alone, and its loss may still hurt.
+The two differ where heads work together: a head may do nothing on its own, yet removing it may hurt.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -46,7 +46,7 @@ def group_effects(
     Args:
         score: scores angles on samples; higher is better.
         angles: radians.
-        groups: heads that are turned and undone together; two evaluations each, and two more.
+        groups: heads that are turned and undone together; costs 2 x groups + 2 evaluations.
         step: name of the work, for its progress in evaluations.
         on_step: shows the progress.
     """

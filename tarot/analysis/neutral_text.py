@@ -1,6 +1,7 @@
 """Neutral text: what the unedited model writes from its first token on, at temperature 1.
 
-It belongs to no task and needs no data. On it, the KL divergence of an edit is that between two distributions of texts.
+It belongs to no task and needs no data. Averaged over it, token KL estimates the KL between the two models' text
+distributions.
 """
 
 from contextlib import suppress

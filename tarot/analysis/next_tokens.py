@@ -19,8 +19,8 @@ from tarot.objectives.tasks.samples import Sample
 def answer_request(sample: Sample, encode: Encode, tokenizer: PreTrainedTokenizerBase) -> Request:
     """Return prompt and right answer as tokens; the answer starts with its first token that is not blank.
 
-    lm-eval counts white space at the end of a prompt, such as the newline of a chat template, to the answer. Every
-    model predicts it, so it is moved to the prompt.
+    lm-eval treats trailing white space of a prompt, such as the newline of a chat template, as part of the answer.
+    Every model predicts it, so it is moved to the prompt.
 
     Raises:
         TarotError: the answer has no tokens.

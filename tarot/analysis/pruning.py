@@ -1,4 +1,4 @@
-"""Prune an adapter: the fewest turned heads that keep a share of its gain."""
+"""Prune an adapter: find a small set of turned heads that keeps a share of its gain."""
 
 import math
 from collections.abc import Callable
@@ -55,16 +55,16 @@ def prune_heads(
 ) -> PruningResult:
     """Find a small set of heads with score >= base + keep (edited - base).
 
-    Heads are dropped from the least important on: several at once, twice as many after each success and half as many
-    after each failure, down to one at a time. This is repeated until no head can be dropped. No single head of the
-    result is superfluous then, but a smaller set of other heads may exist. After the first round, a head's importance
-    is the loss that was measured when it was last dropped alone.
+    Drop the least important heads first, in batches that double after a success and halve after a failure, down to one
+    head. Repeat until no head can be dropped. No single head of the result is superfluous then, but a smaller set of
+    other heads may exist. After the first round, a head's importance is the loss measured when it was last dropped
+    alone.
 
     Args:
         score: scores angles on samples; higher is better. NaN rejects the angles.
         angles: radians.
         keep: share of the gain to keep, above 0 and at most 1.
-        importance: a guess of what each head brings; None for the norm of its angles.
+        importance: an estimate of each head's share of the gain; None takes the norm of its angles.
         on_score: called after each evaluation with their number, and with the number of heads still turned.
 
     Raises:
@@ -120,7 +120,7 @@ def prune_adapter(
     batch_size: int | None = None,
     on_score: Callable[[int, int], None] = lambda evaluations, heads: None,
 ) -> Adapter:
-    """Return the adapter with the fewest turned heads that keep a share of its gain on its own samples.
+    """Return the adapter with a small set of turned heads that keeps a share of its gain on its own samples.
 
     The provenance records the pruning under "pruned".
 

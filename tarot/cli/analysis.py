@@ -48,7 +48,7 @@ def analysis(
 ) -> None:
     """Draw what an edit does inside the model: by layer, by head, in attention, in the documents that changed.
 
-    For an adapter tuned for a reward: by layer, under the reward, and in attention.
+    For an adapter tuned for a reward: draws the effect of each layer on the reward, and attention.
     """
     check_writable(output, folder=True)
     announce("analysis")
@@ -106,7 +106,7 @@ def effects(
     dtype: Dtype = "auto",
     batch_size: BatchSize = None,
 ) -> None:
-    """Measure what edits change that they were not tuned for, and the gain and cost of each strength."""
+    """Measure what edits change on other tasks and on neutral text, and the gain and cost of each strength."""
     check_writable(output, folder=True)
     from tarot.objectives.tasks.task_names import check_task_names
 

@@ -9,7 +9,7 @@ from tarot.errors import TarotError
 
 
 def check_results_file(output: Path | None) -> None:
-    """Raise TarotError for a file of results that cannot be written, or whose CSV file would replace another one."""
+    """Raise TarotError if the results or their CSV cannot be written, or the CSV would overwrite an unrelated file."""
     from tarot.report.csv_file import csv_beside
 
     if output is None:
@@ -21,7 +21,7 @@ def check_results_file(output: Path | None) -> None:
 
 
 def check_empty(output: Path) -> None:
-    """Raise TarotError for a folder that cannot be written or has files in it."""
+    """Raise TarotError if the folder cannot be written or has files in it."""
     check_writable(output, folder=True)
     if output.is_dir() and any(output.iterdir()):
         raise TarotError("an empty output folder", f"{output} with files in it", "choose another --output-path")
@@ -29,9 +29,9 @@ def check_empty(output: Path) -> None:
 
 @contextmanager
 def kept_answers(output: Path | None, *, folder: bool = False) -> Iterator[Path | None]:
-    """Yield the file of a command's answers, beside its output or in its folder; it is removed unless the body raises.
+    """Yield the file of a command's answers, beside its output or in its folder; remove it unless the body raises.
 
-    The same command finds the answers and continues from them. None for a command without output.
+    The same command finds the answers and continues from them. Yields None for a command without output.
     """
     from tarot.cli.console import err
 

@@ -1,7 +1,7 @@
 """Options that several commands share, and how their values are read.
 
 Spellings are those of lm-eval (`--tasks`, `--num-fewshot`, `--output-path`); the second spelling of an option is an
-older one. Each option is made by the function of its help panel. What cannot be read raises typer.BadParameter.
+older one. One factory per help panel makes the options. Bad values raise typer.BadParameter.
 """
 
 import math
@@ -52,7 +52,7 @@ def task_folder(text: str) -> Path:
 
 
 def read_by(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return the reader of an option whose value `parse` returns, or refuses with a TarotError."""
+    """Wrap `parse` as an option parser that turns its TarotError into a usage error."""
 
     def read(text: str) -> Any:
         try:
@@ -202,8 +202,8 @@ Retain = Annotated[
         "--retain",
         callback=optional_names,
         metavar="TASKS|FILE",
-        help="What to leave alone beside tarot's own prompts: tasks, or prompts in FILE.jsonl or FILE.txt; may be "
-        "repeated.",
+        help="More tasks or prompts on which the model should not change: task names, or prompts in FILE.jsonl or "
+        "FILE.txt; may be repeated.",
         show_default="tarot's own prompts",
     ),
 ]
@@ -220,7 +220,7 @@ Draws = Annotated[
         "--draws",
         min=0,
         metavar="N",
-        help="Average few-shot prompting over this many choices and orders of its shots; 0 for one alone.",
+        help="Average few-shot prompting over N random draws of shots; 0 uses the first samples only.",
     ),
 ]
 Baselines = Annotated[
@@ -252,7 +252,7 @@ BatchSize = Annotated[
         "--batch-size",
         parser=batch_size,
         metavar="N|auto",
-        help="Most sequences of one pass.",
+        help="Largest number of sequences in a forward pass.",
         show_default="auto",
     ),
 ]

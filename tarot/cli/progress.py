@@ -35,7 +35,7 @@ class DescriptionColumn(TextColumn):
 
 
 class StepProgress:
-    """Show one step of a longer work after another.
+    """Show the steps of a long task, one at a time.
 
     Attributes:
         part: what the next steps belong to, such as an arm; stands before their names.
@@ -65,7 +65,7 @@ class StepProgress:
         """Show a step.
 
         Args:
-            step: what is being done; the first call with another name begins another step.
+            step: name of the step; a call with another name begins the next step.
             done: how much of it is done.
             total: how much there is; None if it is not known.
             note: what the bar says beside it; not printed elsewhere.
@@ -92,7 +92,7 @@ class StepProgress:
 
 @contextmanager
 def evaluation_progress() -> Iterator[StepProgress]:
-    """Show the steps of a longer work, lm-eval's own among them.
+    """Show the steps of a long task, including lm-eval's.
 
     Yields:
         A function to call with a step's name, how much of it is done, and how much there is to do.

@@ -57,8 +57,9 @@ def tune(
         search_option(
             "--objective",
             metavar="NAME",
-            help="What to maximise: log_probability, probability, margin or accuracy of the right answers; or your "
-            "function of the edited model and the tokenizer (MODULE:FUNCTION).",
+            help="What to maximise: log_probability, probability, margin or accuracy of the right answers (gradient "
+            "searches on accuracy follow log_probability); or your function of the edited model and the tokenizer "
+            "(MODULE:FUNCTION).",
             show_default="log_probability",
             callback=requested_by_user,
         ),

@@ -187,7 +187,7 @@ class NumbersOnly:
         self._hook, self._is_broken = hook, is_broken
 
     def add_partial(self, kind: str, arguments: Sequence[Any], answer: Any) -> None:
-        """Hand on an answer if it is a number, or a text that was written from numbers."""
+        """Pass on an answer unless the model computed NaN or infinity for it."""
         if is_number(answer) and not (kind == "generate_until" and self._is_broken(arguments[0])):
             self._hook.add_partial(kind, arguments, answer)
         elif (cache := getattr(self._hook, "dbdict", None)) is not None:

@@ -16,8 +16,8 @@ from tarot.models.evaluation_mode import evaluation_mode
 
 _HINT = "see `tarot models` for some"
 _LENGTH = 13
-# Positions from which a row differs from the first one. No blocks of equal length end at both, so that a model whose
-# tokens see all of their own block is noticed.
+# Positions from which a row differs from the first one. 6 and 7 share no divisor, so one of them exposes a model that
+# looks ahead within blocks.
 _CHANGED_FROM = (6, 7)
 # Largest change of a logit that is rounding, as a share of the largest logit.
 _ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-4}

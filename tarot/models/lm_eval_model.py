@@ -223,7 +223,7 @@ class TarotLM(HFLM):
         names: Sequence[str],
         disable_tqdm: bool,
     ) -> list[tuple[float, bool]]:
-        """Score encoded requests, which errors call by `names`; of a context that is too long, only the end."""
+        """Score encoded requests. Long contexts are cut from the left; errors use `names`."""
         pairs = fit_to_context([each[1:] for each in requests], names, self.max_length)
         prompts = [self._prompt_of(each) for each in requests] if find_gate(self.model) else None
         scorer = Scorer(self.model, pairs, self.row_limit, names, prompts=prompts)

@@ -16,7 +16,7 @@ from tarot.errors import TarotError, describe_missing_numbers, printable
 logger = logging.getLogger(__name__)
 
 NO_NUMBER = "no number (NaN or infinite)"
-"""Shown instead of a score, or of the rest of a text, that is NaN or infinite."""
+"""Placeholder for a NaN or infinite score, or for text cut off by one."""
 BROKEN_MODEL_HINT = "the weights are broken or overflow (try --dtype float32), or the edit breaks the model"
 
 

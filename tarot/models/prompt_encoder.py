@@ -175,7 +175,7 @@ def _n_repeated(before: list[int], tokens: list[int]) -> int:
 def fit_to_context(
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]], names: Sequence[str], max_length: int
 ) -> list[Request]:
-    """Return requests that fit the model's context: of contexts that are too long, only the ends.
+    """Return requests that fit the model's context: contexts that are too long lose their beginning.
 
     Args:
         pairs: token ids to condition on and token ids to score.

@@ -159,8 +159,8 @@ OPTIONS: Mapping[str, Option] = {
     ),
     "retain": Option(
         parse_names,
-        "what to leave alone beside tarot's own prompts: tasks, or files (.jsonl, .txt) from the current folder, "
-        "separated by commas",
+        "more tasks or prompts on which the model should not change: task names, or files (.jsonl, .txt) from the "
+        "current folder, separated by commas",
         (),
         field="retain",
         marker=("retain",),
@@ -189,7 +189,7 @@ OPTIONS: Mapping[str, Option] = {
     ),
     "draws": Option(
         parse_whole_number,
-        "average few-shot prompting over this many choices and orders of its shots; 0 for one alone",
+        "average few-shot prompting over N random draws of shots; 0 uses the first samples only",
         0,
         field="draws",
         marker=("draws",),

@@ -33,7 +33,7 @@ class Answer:
         command: shell line that repeats it; "" for several comparisons.
         not_repeated: what the command does not repeat.
         cost_command: shell line that measures side effects; "" if they were measured, or for several comparisons.
-        cost_note: what the line's folder is, and how its result gets onto the page; "" without a line.
+        cost_note: explains the folder in the command and how to add its result to the page; "" without a command.
     """
 
     verdict: str
@@ -121,7 +121,7 @@ def answer_reward(comparison: RewardComparison, costs: Sequence[Costs] = ()) -> 
     )
 
 
-FORM_HARM = "More answers are valid choices, but fewer of the likeliest choices are right."
+FORM_HARM = "The model writes a valid choice more often, but picks the right one less often."
 FORM_ONLY = "The edit helped with the form of the answers. It may or may not help with the choice among them."
 NOT_MEASURED = "What it costs on other tasks and texts was not measured."
 EFFECTS = "effects"

@@ -68,7 +68,7 @@ def costs_of(costs: Sequence[Costs], fingerprint: str) -> Costs:
 
 
 def describe_costs(costs: Sequence[Costs], compared: Collection[str]) -> list[str]:
-    """Return sentences on all adapters, which are named if there are several or the page compares others.
+    """Describe each adapter's cost; name it if there are several or it is not compared here.
 
     Args:
         costs: what was measured.
@@ -88,7 +88,7 @@ def describe_other_adapters(costs: Sequence[Costs], compared: Collection[str]) -
     if not (costs and compared) or any(each.fingerprint in compared for each in costs):
         return ""
     names = ", ".join(dict.fromkeys(f"{each.adapter} ({each.fingerprint})" for each in costs))
-    return f"These side effects are of none of the edits that this page compares. They were measured with {names}."
+    return f"These side effects belong to edits that this page does not compare. They were measured with {names}."
 
 
 def _adapter(row: Mapping[str, str]) -> tuple[str, str]:

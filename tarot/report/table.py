@@ -41,7 +41,7 @@ OTHER_ARMS_HEADER = ("arm", "edited minus it, 95% CI")
 ARM_MEANS_HEADER = ("arm", "score", "gain over base", "comparisons")
 NONE = "-"
 BUSY = "(busy)"
-"""Follows the seconds of a busy machine, which say little about speed."""
+"""Marks timings from a busy machine, which are unreliable."""
 BASE = "base"
 """Name of each comparison's base arm in `arm_means`."""
 
@@ -111,8 +111,8 @@ def summary(scored_comparisons: Sequence[ScoredComparison]) -> list[TableRow]:
 def arm_means(scored_comparisons: Sequence[ScoredComparison]) -> list[ArmMean]:
     """Return the mean of each arm of each search, the base first.
 
-    Score and gain are means over the comparisons that have the arm; each setting counts once. Of several draws of
-    shots, there are the mean, the best and the worst.
+    Score and gain are means over the comparisons that have the arm; each setting counts once. Several draws of shots
+    give three rows: mean, best and worst.
     """
     return [
         _arm_mean(group, f"{name}, {label}" if label else name, name)

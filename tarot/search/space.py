@@ -3,7 +3,8 @@
     angles[mask] = bound (2 x - 1)[coordinate],    angles[~mask] = 0
 
 So `x = 0.5` gives exact zeros, and every angle is in `[-bound, bound]`. To add a space, write a function that says
-which angles share a coordinate, and enter it in `SPACES`.
+which angles share a coordinate, enter it in `SPACES`, and add its name to `Space` in `tarot.cli.options` and to
+`_Space` in `tarot.cli.recipe`.
 """
 
 import math

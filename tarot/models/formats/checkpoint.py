@@ -215,10 +215,7 @@ def read_checkpoint(
 
 
 def check_token_settings(folder: Path) -> None:
-    """Raise TarotError for a setting of a token that is not a short printable name.
-
-    The tokenizers library prints the names that it does not know, as they are.
-    """
+    """Raise TarotError if a token setting's name is long or unprintable: tokenizers prints unknown names raw."""
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         path = folder / name
         waiting = [json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []

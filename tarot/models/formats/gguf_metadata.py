@@ -103,7 +103,7 @@ def cached_tensor_names() -> Iterator[None]:
 
 
 def apply_metadata(config: PretrainedConfig, path: Path) -> None:
-    """Change a configuration that transformers read from a GGUF file into that of the file's model.
+    """Correct a configuration, as transformers reads it, to match the GGUF file.
 
     Raises:
         TarotError: transformers' model does not compute what a key or tensor of the file states; it is named.

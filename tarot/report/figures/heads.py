@@ -25,7 +25,7 @@ def angle_map(name: str, angles: Sequence[Sequence[float]], layers: Sequence[int
 def head_map(
     name: str, values: Sequence[Sequence[float]], layers: Sequence[int], unit: str, title: str, all_zero: str
 ) -> Markup:
-    """Draw one square for each head, strong where the number is large, in one hue for each sign.
+    """Draw one square for each head, darker for larger values, one hue per sign.
 
     Args:
         name: identifier of the figure in the page.

@@ -1,7 +1,7 @@
 """The searches by name.
 
 To add one, write a subclass of `tarot.search.algorithms.base.Search`, enter it in `SEARCHES`, and add its name to
-`tarot.search.names`.
+`tarot.search.names` and to `_Search` in `tarot.cli.recipe`.
 """
 
 import warnings
