@@ -95,8 +95,10 @@ def effects(
             show_default="tarot_synthetic",
         ),
     ],
-    tokens: Annotated[int, task_option("--tokens", help="Least number of tokens of neutral text to measure.")] = 20_000,
-    seed: Annotated[int, task_option("--seed", help="Random seed for generating the neutral text.")] = 0,
+    tokens: Annotated[
+        int, task_option("--tokens", metavar="N", help="Least number of tokens of neutral text to measure.")
+    ] = 20_000,
+    seed: Annotated[int, task_option("--seed", metavar="N", help="Random seed for generating the neutral text.")] = 0,
     include_path: IncludePath = None,
     limit: Limit = None,
     strengths: Annotated[

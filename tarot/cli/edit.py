@@ -42,7 +42,9 @@ def merge(
     model: ModelReference,
     adapter: AdapterReference,
     output: NewFolder,
-    shard_size: Annotated[str, output_option("--shard-size", help="Largest file of weights, such as 2GB.")] = "50GB",
+    shard_size: Annotated[
+        str, output_option("--shard-size", metavar="SIZE", help="Largest file of weights, such as 2GB.")
+    ] = "50GB",
     without_gate: WithoutGate = False,
     device: Device = "cpu",
     device_map: DeviceMap = None,
@@ -218,7 +220,8 @@ def prune(
     adapter: AdapterReference,
     output: NewFolder,
     keep: Annotated[
-        float, edit_option("--keep", help="Fraction of the gain on the samples to keep, above 0 to 1.")
+        float,
+        edit_option("--keep", metavar="FRACTION", help="Fraction of the gain on the samples to keep, above 0 to 1."),
     ] = 0.9,
     reward: Reward = None,
     include_path: IncludePath = None,

@@ -56,12 +56,15 @@ def evaluate(
             show_default="the base model",
         ),
     ] = None,
-    strength: Annotated[float, edit_option("--strength", help="Factor of the adapter's angles, 0 to 1.")] = 1.0,
+    strength: Annotated[
+        float, edit_option("--strength", metavar="NUMBER", help="Factor of the adapter's angles, 0 to 1.")
+    ] = 1.0,
     include_path: IncludePath = None,
     limit: Limit = None,
     reward: Reward = None,
     num_fewshot: Annotated[
-        int | None, prompt_option("--num-fewshot", help="Shots in each prompt.", show_default="each task's own")
+        int | None,
+        prompt_option("--num-fewshot", metavar="N", help="Shots in each prompt.", show_default="each task's own"),
     ] = None,
     apply_chat_template: ChatTemplate = True,
     output: ResultsFile = None,

@@ -163,6 +163,7 @@ Reward = Annotated[
     str | None,
     task_option(
         "--reward",
+        metavar="NAME",
         help="Judge generated texts by this reward: sentiment:positive, toxicity:low, MODULE:FUNCTION ...",
         show_default="the adapter's own",
     ),
@@ -211,6 +212,7 @@ Layers = Annotated[
     str,
     edit_option(
         "--layers",
+        metavar="FRACTION|LIST",
         help="Layers to edit: a fraction from the first (0.5) or the last (-0.5), or a list (4-11 or 0,3,5).",
     ),
 ]
@@ -232,7 +234,7 @@ Baselines = Annotated[
         show_default="none",
     ),
 ]
-Device = Annotated[str, hardware_option("--device", help="auto, cpu or cuda:N.")]
+Device = Annotated[str, hardware_option("--device", metavar="NAME", help="auto, cpu or cuda:N.")]
 DeviceMap = Annotated[
     Literal["auto", "balanced", "balanced_low_0", "sequential"] | None,
     hardware_option(
@@ -262,15 +264,22 @@ Engine = Annotated[
 Address = Annotated[
     str | None,
     hardware_option(
-        "--address", help="Ray cluster: HOST:PORT, ray://HOST:PORT or auto.", show_default="start one here"
+        "--address",
+        metavar="ADDRESS",
+        help="Ray cluster: HOST:PORT, ray://HOST:PORT or auto.",
+        show_default="start one here",
     ),
 ]
-Cpus = Annotated[int | None, hardware_option("--cpus", help="Threads per task.", show_default="as many as torch takes")]
+Cpus = Annotated[
+    int | None, hardware_option("--cpus", metavar="N", help="Threads per task.", show_default="as many as torch takes")
+]
 Gpus = Annotated[
     float | None,
-    hardware_option("--gpus", help="GPUs per task (fractions allowed).", show_default="1 if a GPU is present"),
+    hardware_option(
+        "--gpus", metavar="N", help="GPUs per task (fractions allowed).", show_default="1 if a GPU is present"
+    ),
 ]
-Memory = Annotated[str, hardware_option("--memory", help="Memory that Ray reserves per task.")]
+Memory = Annotated[str, hardware_option("--memory", metavar="SIZE", help="Memory that Ray reserves per task.")]
 WithoutGate = Annotated[
     bool,
     edit_option(

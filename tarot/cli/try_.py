@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 FEW_DOCUMENTS = 5
 MAX_NEW_TOKENS = 40  # as in tarot.evaluation.side_by_side, without the import
 
-Strength = Annotated[float, edit_option("--strength", help="Factor of the adapter's angles, 0 to 1.")]
+Strength = Annotated[float, edit_option("--strength", metavar="NUMBER", help="Factor of the adapter's angles, 0 to 1.")]
 MaxNewTokens = Annotated[
     int, prompt_option("--max-new-tokens", min=1, metavar="N", help="Most tokens to write after a prompt.")
 ]

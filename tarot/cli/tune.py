@@ -70,9 +70,9 @@ def tune(
             "--reward",
             metavar="NAME",
             help="Maximise a reward of generated texts instead: sentiment:positive, sentiment:negative, toxicity:low, "
-            "length:short, format:json, keywords:A,B, refusal:low, regex:PATTERN, fluency, classifier:REF#LABEL, your "
-            "function of prompts and continuations (MODULE:FUNCTION), or a weighted sum such as "
-            "fluency*0.3+length:short*0.7.",
+            "length:short, length:long, format:json, keywords:A,B, refusal:low, refusal:high, regex:PATTERN, fluency, "
+            "classifier:REF#LABEL, your function of prompts and continuations (MODULE:FUNCTION), or a weighted sum "
+            "such as fluency*0.3+length:short.",
             show_default="none",
             callback=requested_by_user,
         ),
@@ -140,7 +140,9 @@ def tune(
             show_default="the best within --max-kl",
         ),
     ] = None,
-    seed: Annotated[int, search_option("--seed", help="Random seed for drawing samples, shots and proposals.")] = 0,
+    seed: Annotated[
+        int, search_option("--seed", metavar="N", help="Random seed for drawing samples, shots and proposals.")
+    ] = 0,
     num_fewshot: Annotated[
         str,
         prompt_option(
@@ -156,7 +158,7 @@ def tune(
         Literal["rotary", "givens", "scale"],
         edit_option("--rotation", help="Form of the edit; scale multiplies a head and does not rotate it."),
     ] = "rotary",
-    bound: Annotated[float, edit_option("--bound", help="Largest angle, in radians.")] = 0.785,
+    bound: Annotated[float, edit_option("--bound", metavar="RADIANS", help="Largest angle, in radians.")] = 0.785,
     report_to: Annotated[
         list[str] | None,
         output_option(

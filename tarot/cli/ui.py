@@ -46,10 +46,14 @@ def ui(
     host: Annotated[
         str,
         hardware_option(
-            "--host", help="Address to listen on. Anyone who reaches another one than the default can use the model."
+            "--host",
+            metavar="ADDRESS",
+            help="Address to listen on. Anyone who reaches another one than the default can use the model.",
         ),
     ] = LOOPBACK,
-    port: Annotated[int, hardware_option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 7860,
+    port: Annotated[
+        int, hardware_option("--port", min=0, max=65535, metavar="N", help="Port; 0 takes a free one.")
+    ] = 7860,
     device: Device = "auto",
     device_map: DeviceMap = None,
     dtype: Dtype = "auto",
