@@ -51,7 +51,7 @@ def test_answers_are_kept_until_the_comparison_is_written(
 
     compare = ("compare", *MODEL, "--adapter", "adapter", *INCLUDE, "--limit", "2", "--output-path", "again.json")
     with monkeypatch.context() as patch:
-        patch.setattr("tarot.evaluation.compare.calibrate", failing)
+        patch.setattr("tarot.evaluation.arms.calibrate", failing)
         assert run_in(home, *compare) == 2
     answers = home / ".again.json.answers.jsonl"
     assert str(answers.name) in capsys.readouterr().err and answers.exists()

@@ -165,7 +165,7 @@ def test_a_control_may_be_a_folder_and_a_baseline_one_name(loaded: LoadedModel, 
     )
     assert {"other", "all-shots"} <= set(names(compared))
     assert compared.arm("other").predicted == compared.arm("edited").predicted
-    for controls in ({"other": 123}, [adapter], {"few-shot": adapter}, {"all-shots": adapter}):
+    for controls in ({"other": 123}, [adapter], {"edited": adapter}, {"all-shots": adapter}):
         with pytest.raises(TarotError, match=r"adapter|controls|Two arms"):
             compare(loaded.model, loaded.tokenizer, adapter, controls=controls, **arguments)
     with pytest.raises(TarotError, match="baselines must be a name or a list of names, not 123"):

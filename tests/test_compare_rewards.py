@@ -13,7 +13,8 @@ from tarot.edit.adapter import Adapter, Edit
 from tarot.edit.rotation import ROTARY
 from tarot.edit.sites import find_sites
 from tarot.errors import ShapeMismatch, TarotError, UnknownName
-from tarot.evaluation.compare import LoggedAnswers, compare
+from tarot.evaluation.arms import LoggedAnswers
+from tarot.evaluation.compare import compare
 from tarot.evaluation.compare_rewards import compare_rewards
 from tarot.evaluation.evaluate import evaluate
 from tarot.evaluation.results.reward_comparison import load_results, rewards_to_json

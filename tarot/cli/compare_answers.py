@@ -37,8 +37,9 @@ def check_answers_request(request: CompareRequest) -> None:
 
 def compare_answers(loaded: "LoadedModel", request: CompareRequest) -> None:
     """Compare each adapter with the base model, write the file after each, and print a table for each."""
+    from tarot.evaluation.arms import LoggedAnswers
     from tarot.evaluation.as_tuned import config_of
-    from tarot.evaluation.compare import LoggedAnswers, check_fit, compare
+    from tarot.evaluation.compare import check_fit, compare
     from tarot.evaluation.results.metrics import METRICS
     from tarot.evaluation.results.notes import arm_notes, missing_number_notes
     from tarot.evaluation.results.scored_comparison import score_comparisons

@@ -32,7 +32,8 @@ def check_rewards_request(request: CompareRequest) -> None:
 
 def compare_texts(loaded: "LoadedModel", request: CompareRequest) -> None:
     """Score the texts of base and edited model for each adapter, write the file after each, and print the tables."""
-    from tarot.evaluation.compare import LoggedAnswers, check_fit
+    from tarot.evaluation.arms import LoggedAnswers
+    from tarot.evaluation.compare import check_fit
     from tarot.evaluation.compare_rewards import compare_rewards
     from tarot.objectives.rewards.text_scores import TextScoreLog
     from tarot.report.inspect_log import write_reward_logs

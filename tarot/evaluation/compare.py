@@ -1,15 +1,12 @@
 """Compare base, few-shot and edited answers on the same held-out documents."""
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
-from operator import eq
 from pathlib import Path
 from reprlib import repr as short
-from typing import Any, NamedTuple
+from typing import Any
 
 from lm_eval.api.task import Task
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -17,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tarot.arguments import require_function, require_mapping, require_names, require_path, require_whole_number
 from tarot.edit.adapter import Adapter
 from tarot.errors import InvalidValueError, TarotError
+from tarot.evaluation.arms import Arms, BaseAnswers, LoggedAnswers
 from tarot.evaluation.as_tuned import (
     check_as_tuned,
     config_of,
@@ -26,30 +24,19 @@ from tarot.evaluation.as_tuned import (
     tuning_samples,
 )
 from tarot.evaluation.baselines.requirements import check_requirements
-from tarot.evaluation.baselines.run import BaselineAnswers, run_baseline
 from tarot.evaluation.baselines.setting import Setting
 from tarot.evaluation.command import edited_folder, not_repeated, repeat_command
 from tarot.evaluation.cost.reference_workload import describe_machine, time_reference_workload
 from tarot.evaluation.held_out import held_out_of
-from tarot.evaluation.in_context import (
-    calibrate,
-    can_calibrate,
-    draw_shots,
-    labelled_documents,
-    question_frame,
-)
+from tarot.evaluation.in_context import labelled_documents
 from tarot.evaluation.lm_eval_results import (
-    LoggedDocument,
     check_scorable,
     choice_texts,
-    logged_documents,
     question_text,
     read_answers,
 )
 from tarot.evaluation.options import EvaluationOptions
-from tarot.evaluation.results.comparison import EDITED, FEW_SHOT, FEW_SHOT_SHOTS, ZERO_SHOT, Arm, Comparison
-from tarot.evaluation.written import write_outside
-from tarot.models.answer_log import is_sampled
+from tarot.evaluation.results.comparison import EDITED, FEW_SHOT_SHOTS, Comparison
 from tarot.models.batch_size import parse_batch_size
 from tarot.models.evaluation_mode import in_evaluation_mode
 from tarot.models.loaded_model import LoadedModel
@@ -59,26 +46,6 @@ from tarot.objectives.tasks.documents import Doc, check_answers, document_key
 from tarot.objectives.tasks.shots import resolve_num_fewshot
 from tarot.objectives.tasks.task_loading import load_task
 from tarot.search.provenance import library_versions
-
-
-class TimedDocuments(NamedTuple):
-    """Logged documents of one arm, and the seconds that their answers took.
-
-    `description` says where the prompts show the task's description. `written` is what the arm wrote outside the
-    choices, which is not generated for draws of shots.
-    """
-
-    documents: list[LoggedDocument]
-    seconds: float
-    description: str = ""
-    written: tuple[str, ...] = ()
-
-
-BaseAnswers = MutableMapping[tuple[object, ...], TimedDocuments]
-"""Answers of unedited models, which comparisons that differ by their adapter share."""
-
-LoggedAnswers = MutableMapping[str, Sequence[LoggedDocument]]
-"""Documents of each arm as lm-eval logs them, by the arm's name."""
 
 
 @in_evaluation_mode
@@ -163,58 +130,15 @@ def compare(
     config, held_out = config_of(adapter), held_out_of(adapter)
     own_shots = evaluation_shots(config)
 
-    reference_times = time_reference_workload()
     options = EvaluationOptions(include_path, limit, batch_size)
     setting = Setting(loaded, config, task, labelled, n_shots, _budget(adapter), options)
-    answering = _Answering(replace(setting, options=replace(options, answers=answers)), base_answers)
-    prompted = [ZERO_SHOT, FEW_SHOT] if n_shots else [ZERO_SHOT]
-    calibrated = [f"{name} calibrated" for name in prompted] if can_calibrate(task) else []
-    drawn = [f"{FEW_SHOT}, other shots {i + 1}" for i in range(draws)]
-    planned = [*prompted, EDITED, *others, *calibrated, *drawn, *baselines]
-    if repeated := [name for name, count in Counter(planned).items() if count > 1]:
-        raise InvalidValueError(f"Two arms would have the name {repeated[0]!r}.", hint="name the controls otherwise")
-
-    def begin(name: str) -> None:
-        on_arm(name, planned.index(name) + 1, len(planned))
-
-    begin(ZERO_SHOT)
-    answered: dict[str, tuple[int, TimedDocuments]] = {ZERO_SHOT: (0, answering.base(0))}
-    if n_shots:
-        begin(FEW_SHOT)
-        few_shot = (
-            answering.base(own_shots) if own_shots else answering.written(answering.with_shots(labelled[:n_shots]))
-        )
-        answered[FEW_SHOT] = (setting.labels.base if own_shots else n_shots, few_shot)
-    for name, edit in {EDITED: adapter, **others}.items():
-        begin(name)
-        answered[name] = (setting.labels.edited, answering.edited(edit))
-    for name in calibrated:
-        begin(name)
-        labels, uncalibrated = answered[name.removesuffix(" calibrated")]
-        answered[name] = (labels, answering.calibrated(uncalibrated))
-
-    edited_documents = answered[EDITED][1].documents
-    gold, _ = read_answers(task, edited_documents)
-    edits = {EDITED: adapter, **others}
-    pairs = [(_arm(task, name, labels, timed, edits.get(name)), timed) for name, (labels, timed) in answered.items()]
-    if n_shots:
-        shown = min(n_shots, len(labelled))
-        shots = draw_shots(labelled, shown, draws, config.seed)
-        few_shot_pairs = []
-        for name, docs in zip(drawn, shots, strict=True):
-            begin(name)
-            timed = answering.with_shots(docs)
-            few_shot_pairs.append((_arm(task, "", shown, timed), timed))
-        pairs += _ranked(gold, few_shot_pairs)
+    arms = Arms(setting, adapter, others, draws, baselines, base_answers, answers)
+    reference_times = time_reference_workload()
+    measured = {each.arm.name: each for each in arms.measure(on_arm)}
     if logged is not None:
-        logged.update((arm.name, timed.documents) for arm, timed in pairs)
-    arms = [arm for arm, _ in pairs]
-    for name in baselines:
-        begin(name)
-        baseline = run_baseline(name, setting)
-        arms.append(_baseline_arm(task, name, baseline))
-        if logged is not None:
-            logged[name] = baseline.documents
+        logged.update((name, timed.documents) for name, (_, timed) in measured.items())
+    edited = measured[EDITED].timed
+    gold, _ = read_answers(task, edited.documents)
     docs = list(islice(task.eval_docs, len(gold)))
     reference_times += time_reference_workload()
     return Comparison(
@@ -239,12 +163,12 @@ def compare(
         ),
         settings=edit_settings(adapter),
         not_repeated=not_repeated(adapter),
-        description=answered[EDITED][1].description,
+        description=edited.description,
         dtype=loaded.dtype,
         keys=tuple(document_key(task, doc) for doc in docs),
         gold=gold,
         texts=tuple(question_text(task, doc) for doc in docs),
-        arms=tuple(arms),
+        arms=tuple(arm for arm, _ in measured.values()),
         seconds=round(time.perf_counter() - started, 3),
         reference_seconds=min(reference_times),
         adapter=adapter.fingerprint,
@@ -253,7 +177,7 @@ def compare(
         head_angles=tuple(tuple(round(float(a), 6) for a in row) for row in adapter.angles.square().mean(-1).sqrt()),
         curves=curves,
         versions=library_versions(),
-        choices=choice_texts(task, edited_documents),
+        choices=choice_texts(task, edited.documents),
         date=datetime.now(UTC).date().isoformat(),
         machine=describe_machine(loaded.model.device),
         reference_times=reference_times,
@@ -264,61 +188,6 @@ def compare(
         include_path=str(include_path or ""),
         folder=edited_folder(adapter),
     )
-
-
-@dataclass(frozen=True)
-class _Answering:
-    """The ways in which a model answers the documents of one task, each timed."""
-
-    setting: Setting
-    base_answers: BaseAnswers | None
-
-    def base(self, num_fewshot: int) -> TimedDocuments:
-        """Return the base model's answers, from `base_answers` if they are there."""
-        if self.base_answers is None:
-            return self._as_tuned(None, num_fewshot)
-        # By the model itself: another one may have its name.
-        config, options = self.setting.config, self.setting.options
-        place = (self.setting.loaded, config.task, str(options.include_path))
-        key: tuple[object, ...] = (*place, num_fewshot, options.limit, config.apply_chat_template)
-        if is_sampled(self.setting.task.config.generation_kwargs):
-            key += (config.seed,)
-        if key not in self.base_answers:
-            self.base_answers[key] = self._as_tuned(None, num_fewshot)
-        return self.base_answers[key]
-
-    def edited(self, edit: Adapter) -> TimedDocuments:
-        """Return an edited model's answers to the prompts that the adapter was tuned on."""
-        return self._as_tuned(edit, evaluation_shots(self.setting.config))
-
-    def with_shots(self, shots: Sequence[Doc]) -> TimedDocuments:
-        """Return the base model's answers to prompts that begin with these shots."""
-        return self._timed(lambda: self.setting.answer_with(shots))
-
-    def written(self, answers: TimedDocuments, edit: Adapter | None = None) -> TimedDocuments:
-        """Return the same answers with what the model wrote outside the choices."""
-        setting = self.setting
-        texts = write_outside(setting.loaded, setting.task, answers.documents, edit, setting.options.batch_size)
-        return answers._replace(written=texts)
-
-    def calibrated(self, answers: TimedDocuments) -> TimedDocuments:
-        """Return the same answers after contextual calibration."""
-        started = time.perf_counter()
-        task = self.setting.task
-        frame = question_frame([str(task.doc_to_text(doc)) for doc in self.setting.labelled])
-        documents = calibrate(self.setting.loaded, task, answers.documents, frame)
-        return TimedDocuments(documents, round(answers.seconds + time.perf_counter() - started, 3))
-
-    def _as_tuned(self, edit: Adapter | None, num_fewshot: int) -> TimedDocuments:
-        answers = self._timed(lambda: self.setting.answer_as_tuned(edit, num_fewshot))
-        return self.written(answers, edit)
-
-    def _timed(self, run: Callable[[], dict[str, Any]]) -> TimedDocuments:
-        started = time.perf_counter()
-        results = run()
-        documents = logged_documents(results, self.setting.config.task)
-        seconds = round(time.perf_counter() - started + results.get("earlier_seconds", 0.0), 3)
-        return TimedDocuments(documents, seconds, str(results.get("config", {}).get("description", "")))
 
 
 def check_compare(
@@ -403,36 +272,3 @@ def _budget(adapter: Adapter) -> int:
     budget: Any = adapter.provenance["budget"]  # `config_of` checks that there is one
     # Either half is allowed as many evaluations as the search, each of half of the samples.
     return int(budget) * (2 if config_of(adapter).cross_validate else 1)
-
-
-def _arm(task: Task, name: str, labels: int, answers: TimedDocuments, edit: Adapter | None = None) -> Arm:
-    _, arm = read_answers(task, answers.documents)
-    arm = replace(arm, name=name, labels=labels, seconds=answers.seconds, written=answers.written)
-    if edit is None:
-        return arm
-    searched = edit.provenance.get("seconds")
-    seconds = [s for s in searched.values() if isinstance(s, float | int)] if isinstance(searched, Mapping) else []
-    n_bytes = edit.angles.numel() * edit.angles.element_size()
-    return replace(arm, preparation_seconds=round(sum(seconds), 3), stored_bytes=n_bytes)
-
-
-def _baseline_arm(task: Task, name: str, answers: BaselineAnswers) -> Arm:
-    return replace(
-        read_answers(task, answers.documents)[1],
-        name=name,
-        labels=answers.labels,
-        seconds=answers.seconds,
-        preparation_seconds=answers.preparation_seconds,
-        stored_bytes=answers.stored_bytes,
-        peak_memory=answers.peak_memory,
-    )
-
-
-def _ranked(gold: tuple[int, ...], arms: Sequence[tuple[Arm, TimedDocuments]]) -> list[tuple[Arm, TimedDocuments]]:
-    """Name draws by their rank, so that the best of one comparison stands beside the best of another."""
-    ranked = sorted(arms, key=lambda each: -sum(map(eq, gold, each[0].greedy)))
-    ends = {1: " (best)", len(ranked): " (worst)"} if len(ranked) > 1 else {}
-    return [
-        (replace(arm, name=f"{FEW_SHOT} {rank} of {len(ranked)}{ends.get(rank, '')}", draw=rank), timed)
-        for rank, (arm, timed) in enumerate(ranked, start=1)
-    ]

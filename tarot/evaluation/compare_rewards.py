@@ -8,9 +8,10 @@ from lm_eval.api.task import Task
 
 from tarot.edit.adapter import Adapter
 from tarot.errors import TarotError, describe_missing_numbers
+from tarot.evaluation.arms import LoggedAnswers
 from tarot.evaluation.as_tuned import check_as_tuned, config_of, evaluate_as_tuned
 from tarot.evaluation.command import edited_folder, not_repeated, repeat_command
-from tarot.evaluation.compare import LoggedAnswers, check_fit
+from tarot.evaluation.compare import check_fit
 from tarot.evaluation.cost.reference_workload import describe_machine
 from tarot.evaluation.held_out import held_out_of
 from tarot.evaluation.lm_eval_results import logged_documents, question_text
