@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.study.markdown import reflow, table
+from tarot.errors import TarotError
 
 HERE = Path(__file__).parent
 RECORD, TEMPLATE, PAGE = HERE / "performance.json", HERE / "performance.in.md", HERE.parent / "docs" / "performance.md"
@@ -58,8 +59,19 @@ def shorten(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merge(record: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record with the benchmarks of a run in place of those of the same names."""
-    benchmarks = {each["name"]: each for each in (*record["benchmarks"], *run["benchmarks"])}
+    """Return the record with the benchmarks of a run in place of those of the same names.
+
+    Ratios that the run could not compute, because it had one of two alternatives, stay as they were.
+
+    Raises:
+        TarotError: The run was measured on another machine.
+    """
+    if run["machine"] != record["machine"]:
+        raise TarotError(f"a run on {record['machine']}", str(run["machine"]), "measure everything there")
+    benchmarks = {each["name"]: each for each in record["benchmarks"]}
+    for each in run["benchmarks"]:
+        earlier = benchmarks.get(each["name"], {}).get("info", {})
+        benchmarks[each["name"]] = {**each, "info": {**earlier, **each["info"]}}
     return {**run, "benchmarks": list(benchmarks.values())}
 
 
@@ -261,10 +273,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", nargs="?", type=Path, help="the file of `pytest benchmarks --benchmark-json`")
     options = parser.parse_args()
+    record = json.loads(RECORD.read_text())
     if options.run:
-        record = merge(json.loads(RECORD.read_text()), shorten(json.loads(options.run.read_text())))
-        RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    PAGE.write_text(render(json.loads(RECORD.read_text())), encoding="utf-8")
+        record = merge(record, shorten(json.loads(options.run.read_text())))
+    page = render(record)
+    RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

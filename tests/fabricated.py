@@ -14,10 +14,10 @@ from tarot.evaluation.results.reward_comparison import RewardComparison
 from tarot.evaluation.statistics.gains import accuracy_gain
 from tarot.evaluation.statistics.means import Mean, difference
 from tarot.objectives.rewards.text_scores import ScoredTexts, TextScores
+from tarot.report import page
 from tarot.report.figures import mechanism as mechanism_figures
 from tarot.report.figures import side_effects as side_effect_figures
 from tarot.report.figures.mechanism import AttentionMap
-from tarot.report.page import render
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -116,6 +116,11 @@ def reward_comparison(n=12, lift=0.3, **fields):
 
 
 BARE = fabricated(n=4, curves={}, head_angles=(), layers=())
+
+
+def render(*args, **options):
+    """Return the page of a report as text."""
+    return page.render(*args, **options)[0]
 
 
 @functools.cache

@@ -28,6 +28,7 @@ from types import FrameType
 
 import torch
 from checkpoint import CHOICE, byte_model, byte_tokenizer, save_checkpoint, write_gguf
+from fabricated import render
 from fuzz_changes import change
 from fuzz_inputs import (
     ANSWERED,
@@ -73,7 +74,6 @@ from tarot.objectives.tasks.task_names import check_task_names, task_names_in
 from tarot.report.figures.heads import angle_map
 from tarot.report.figures.pictures import read_pictures
 from tarot.report.figures.svg import write_svg
-from tarot.report.page import render
 from tarot.report.rewards import front_rows
 from tarot.report.side_effect_words import read_costs
 from tarot.report.table import summary_rows

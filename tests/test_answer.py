@@ -4,12 +4,11 @@ import re
 from dataclasses import replace
 
 import pytest
-from fabricated import COMPARISONS, Page, fabricated, reward_comparison
+from fabricated import COMPARISONS, Page, fabricated, render, reward_comparison
 
 from tarot.evaluation.held_out import HeldOut
 from tarot.evaluation.results.comparison import OUTSIDE
 from tarot.report.answer import NOT_MEASURED
-from tarot.report.page import render
 from tarot.report.side_effect_words import Costs
 
 

@@ -17,6 +17,7 @@ from checkpoint import byte_model, byte_tokenizer, save_checkpoint
 from filelock import FileLock
 from task_files import write_paper_data
 
+from tarot.errors import TarotError
 from tarot.evaluation.grid import adapter_cache
 from tarot.models.loaded_model import LoadedModel
 from tarot.search.algorithms.registry import SEARCHES
@@ -227,6 +228,10 @@ def test_a_later_run_replaces_its_benchmarks_in_the_record(run: Run, monkeypatch
     merged = performance.merge(record, later)
     assert merged == {**later, "benchmarks": [first | {"seconds": 7.0}, *others]}
     assert performance.merge(merged, later) == merged
+    alone = later | {"benchmarks": [first | {"info": {}}]}  # without the alternative that a ratio is to
+    assert performance.merge(record, alone)["benchmarks"][0]["info"] == first["info"]
+    with pytest.raises(TarotError, match="another processor"):
+        performance.merge(record, later | {"machine": {"processor": "another processor", "cores": 2}})
 
 
 def test_failed_cells_do_not_keep_others_from_the_file(run: Run) -> None:

@@ -124,6 +124,10 @@ def test_compare_and_report(home: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert len(comparison.draws) == 2 and "--draws 2" in comparison.command
     assert run_in(home, "report", "cells.json", "--output-path", "page") == 0
     assert "own_choice" in (home / "page" / "index.html").read_text()
+    (home / "site").mkdir()
+    (home / "site" / "index.html").write_text(mine := "<title>my site</title>")
+    assert run_in(home, "report", "cells.json", "--output-path", "site") == 2
+    assert (home / "site" / "index.html").read_text() == mine
     assert run_in(home, "report", "nothing.json", "--output-path", "page") == 2
 
 

@@ -54,6 +54,7 @@ def test_results_are_kept_if_a_reward_fails(
     assert run_in(home, *evaluate, "--output-path", "unscored.json") == 2
     capsys.readouterr()
     assert len(json.loads((home / "unscored.json").read_text())["samples"]["own_choice"]) == 2
+    assert (home / ".unscored.json.answers.jsonl").exists()  # the same command generates nothing again
 
 
 def test_strength_0_is_the_base_model(home: Path) -> None:

@@ -18,7 +18,6 @@ from lm_eval._cli import HarnessCLI
 from typer.main import get_command
 
 from tarot.cli import options, recipe
-from tarot.cli.compare_request import DEFAULT_SHOTS
 from tarot.cli.main import app
 from tarot.cli.tune import tune
 from tarot.edit.rotation import ROTATIONS
@@ -119,7 +118,7 @@ def test_choices_are_those_of_the_library() -> None:
     assert set(get_args(get_args(options.Dtype)[0])) == {"auto", *DTYPES}
     assert get_args(get_args(get_args(options.DeviceMap)[0])[0]) == DEVICE_MAPS
     assert set(get_args(get_args(signature(tune).parameters["rotation"].annotation)[0])) == set(ROTATIONS)
-    assert option_of("compare", "num_fewshot").default == DEFAULT_SHOTS == FEW_SHOT_SHOTS
+    assert option_of("compare", "num_fewshot").default == FEW_SHOT_SHOTS
     assert {option_of(name, "metric").default for name in ("compare", "bench", "report")} == {HEADLINE}
 
 

@@ -131,6 +131,9 @@ def test_the_recipe_that_bench_writes_repeats_it(home: Path) -> None:
     assert [cell.num_fewshot for cell in grids[0]] == [0, 2] and len(grids[0][0].gold) == 4
     assert grids[0][0].arm("nearest-shots").labels == 5
     assert {cell.layers for cells in grids for cell in cells} == {(0, 1)}
+    own = home / "grid.recipe.yml"
+    own.write_text(text := f"# my grid\n{own.read_text()}")
+    assert run_in(home, "bench", own.name, "--output-path", "grid.json") == 0 and own.read_text() == text
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from fabricated import Page, fabricated, page_of_comparisons
+from fabricated import Page, fabricated, page_of_comparisons, render
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +14,6 @@ from tarot.evaluation.statistics.means import Mean
 from tarot.report.figures import mechanism as mechanism_figures
 from tarot.report.figures.comparison import best_so_far, has_scores, search_curves
 from tarot.report.figures.heads import angle_map, head_map
-from tarot.report.page import render
 
 
 @given(st.lists(st.floats() | st.none(), max_size=20))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tarot.analysis.flips import find_flips
+from tarot.analysis.next_tokens import answer_request
 from tarot.analysis.results import FlipsResult
 from tarot.analysis.tuned_documents import answer_documents, tuned_documents
 from tarot.edit.adapter import Adapter
@@ -43,10 +44,11 @@ def test_flips_equal_those_of_single_documents(loaded: LoadedModel, tuned_adapte
         with tuned_adapter.apply(model):
             edited = answers()
         both = [arm([answer for answer, _ in answered]) for answered in (base, edited)]
-        result = find_flips(model, loaded.tokenizer, tuned_adapter, samples, encode, *both, n_tokens=3)
+        requests = [answer_request(sample, encode, loaded.tokenizer) for sample in samples]
+        result = find_flips(model, loaded.tokenizer, tuned_adapter, samples, requests, *both, n_tokens=3)
         first = result.flips[0]
         both[1] = replace(both[1], without_number=(first.row,))
-        others = find_flips(model, loaded.tokenizer, tuned_adapter, samples, encode, *both, n_tokens=3)
+        others = find_flips(model, loaded.tokenizer, tuned_adapter, samples, requests, *both, n_tokens=3)
     finally:
         head.bias = None
     assert result.without_number == () and others == FlipsResult(result.flips[1:], (first.id,))
@@ -80,5 +82,6 @@ def test_the_identity_flips_nothing(loaded: LoadedModel, tuned_adapter: Adapter,
     options = EvaluationOptions(tasks_folder, limit=4)
     both = [answer_documents(loaded, tuned_adapter, edit, options) for edit in (None, identity_of(tuned_adapter))]
     nothing = FlipsResult(())
-    assert find_flips(loaded.model, loaded.tokenizer, identity_of(tuned_adapter), samples, encode, *both) == nothing
+    requests = [answer_request(sample, encode, loaded.tokenizer) for sample in samples]
+    assert find_flips(loaded.model, loaded.tokenizer, identity_of(tuned_adapter), samples, requests, *both) == nothing
     assert nothing.most_moved_tokens() == []

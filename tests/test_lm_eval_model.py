@@ -199,6 +199,8 @@ def test_a_response_cache_belongs_to_one_model_and_edit(tmp_path: Path, loaded: 
     edited.fingerprint = adapter.fingerprint
     with pytest.raises(TarotError, match=f"{adapter.fingerprint}.* base"):
         CachingLM(edited, path)
+    with pytest.raises(TarotError, match="settings"):
+        CachingLM(TarotLM(loaded.model, tokenizer=loaded.tokenizer, max_length=32), path)
 
 
 def test_a_cache_of_lm_evals_model_is_refused(tmp_path: Path, loaded: LoadedModel) -> None:

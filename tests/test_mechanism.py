@@ -92,7 +92,10 @@ def test_adapters_tuned_for_a_reward_are_pruned_and_drawn(
     scores = smaller.provenance["pruned"]["scores"]
     assert scores["pruned"] >= scores["identity"] + 0.5 * (scores["whole"] - scores["identity"])
     assert adapter_objective(loaded, smaller)(smaller.angles) == pytest.approx(scores["pruned"])
+    for name in ("lens.svg", "heads.csv", "notes.txt"):
+        (tmp_path / name).write_text("of another adapter")
     files = analyse(loaded, reward_adapter, tmp_path, limit=2)
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", *(file.name for file in files)}
     assert [file.name for file in files] == ["attention.csv", "attention.svg", "layers.csv", "layers.svg"]
     rows = rows_of(tmp_path / "layers.csv")
     assert [row["layer"] for row in rows] == ["0", "1"] and all(row["heads"] == "3" for row in rows)

@@ -8,6 +8,7 @@ import io
 import re
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import matplotlib
 import pytest
@@ -21,6 +22,7 @@ from fabricated import (
     all_figures,
     fabricated,
     page_of_comparisons,
+    render,
     reward_comparison,
 )
 from hypothesis import given, settings
@@ -31,9 +33,10 @@ from tarot.evaluation.regression.reference import check_regressions
 from tarot.evaluation.results.comparison import OUTSIDE, comparison_names
 from tarot.report.data_files import FILES
 from tarot.report.document_table import OUTCOMES
+from tarot.report.figures.comparison import Interval, forest
 from tarot.report.figures.pictures import read_pictures
 from tarot.report.figures.svg import without_controls, write_svg
-from tarot.report.page import Gate, render, write_report
+from tarot.report.page import Gate, write_report
 from tarot.report.table import summary_rows
 
 
@@ -278,6 +281,14 @@ def test_the_forest_names_what_comparisons_differ_by():
     assert "made_up, 0-shot, seed 1" in Page(render(COMPARISONS[:2])).texts_of("text")
 
 
+def test_lines_of_the_forest_do_not_overlap():
+    """Means need not come last: a search with one comparison has none."""
+    labels = [Interval(f"line {i}", 0.1, 0.0, 0.2, is_mean=i in (1, 2)) for i in range(5)]
+    heights = [float(y) for y in re.findall(r'<text[^>]* y="([0-9.]+)"[^>]*>line', forest(labels, "gain"))]
+    gaps = [after - before for before, after in pairwise(heights)]
+    assert len(gaps) == 4 and min(gaps) > 0.9 * max(gaps) / 1.5
+
+
 def test_figures_use_the_pages_colours():
     figures = "".join(re.findall("<svg.*?</svg>", page_of_comparisons(), re.DOTALL))
     assert not re.search(r"#[0-9a-f]{6}\b", figures)
@@ -333,6 +344,17 @@ def test_figures_of_an_analysis_are_images(tmp_path):
         and "Side effects" in page.texts_of("h2")
         and "Mechanism" not in Page(render([BARE])).texts_of("h2")
     )
+
+
+def test_figures_bring_the_file_of_their_numbers(tmp_path):
+    for name in ("heads-alone", "heads-missed"):
+        write_svg(tmp_path / "figures" / f"{name}.svg", all_figures()["layers"])
+    (tmp_path / "figures" / "heads.csv").write_text("layer,head\n")
+    write_report([BARE], tmp_path / "page", analyses=[tmp_path / "figures"])
+    (kept,) = (tmp_path / "page").glob("figures-*.csv")
+    assert kept.read_text() == "layer,head\n" and kept.name in (tmp_path / "page" / "index.html").read_text()
+    write_report([BARE], tmp_path / "page")
+    assert not kept.exists()
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

@@ -9,9 +9,7 @@ import subprocess
 import threading
 
 import pytest
-from fabricated import CHROMIUM, COMPARISONS, EVIL, Page, reward_comparison
-
-from tarot.report.page import render
+from fabricated import CHROMIUM, COMPARISONS, EVIL, Page, render, reward_comparison
 
 WIDTHS = (400, 800, 1280)
 FRAME = f"""<!DOCTYPE html><link rel="icon" href="data:,">

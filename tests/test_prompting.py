@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from test_compare import tuned
 
 from tarot.errors import TarotError, UnknownName
+from tarot.evaluation.arms import LoggedAnswers
 from tarot.evaluation.as_tuned import config_of, tuning_samples
 from tarot.evaluation.baselines import prompting
 from tarot.evaluation.baselines.prompting import BASELINES, batch_calibrate, embed_text

@@ -4,14 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fabricated import ALLOWED_TAGS, COMPARISONS, NAMES, Page, reward_comparison
+from fabricated import ALLOWED_TAGS, COMPARISONS, NAMES, Page, render, reward_comparison
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tarot.evaluation.statistics.formatting import with_interval
 from tarot.evaluation.statistics.means import jackknife
 from tarot.objectives.rewards.text_metrics import distinct, distinct_without
-from tarot.report.page import render
 from tarot.report.rewards import text_table
 
 

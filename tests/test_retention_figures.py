@@ -1,9 +1,9 @@
 """The figure of a search under a limit of divergence, in the page."""
 
-from fabricated import Page, fabricated
+from fabricated import Page, fabricated, render
 
 from tarot.report.figures.retention import trade_off_figure
-from tarot.report.page import render, write_report
+from tarot.report.page import write_report
 
 TRIALS = ((0.0, -2.0), (0.02, -1.0), (0.05, -1.5))
 

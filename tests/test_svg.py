@@ -3,10 +3,9 @@
 import re
 import xml.etree.ElementTree as ElementTree
 
-from fabricated import Page, all_figures
+from fabricated import Page, all_figures, render
 
 from tarot.report.figures.svg import DARK, LIGHT, standalone
-from tarot.report.page import render
 
 
 def test_a_figure_stands_alone_in_light_and_dark():

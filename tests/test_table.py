@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fabricated import BARE, COMPARISONS, EVIL, Page, fabricated
+from fabricated import BARE, COMPARISONS, EVIL, Page, fabricated, render
 
 from tarot.evaluation.cost.speed import BUSY_NOTE
 from tarot.evaluation.results.html_table import comparison_to_html
@@ -16,7 +16,6 @@ from tarot.evaluation.statistics.gains import accuracy_gain, f1_gain, weighted_f
 from tarot.evaluation.statistics.seeds import mean_over_seeds
 from tarot.evaluation.statistics.significance import holm
 from tarot.report.costs import cost_note
-from tarot.report.page import render
 from tarot.report.table import (
     ARM_HEADER,
     arm_mean_rows,

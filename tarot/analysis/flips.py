@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tarot.analysis.next_tokens import answer_request, next_log_probabilities
+from tarot.analysis.next_tokens import next_log_probabilities
 from tarot.analysis.results import Flip, FlipsResult, TokenChange
 from tarot.edit.adapter import Adapter
 from tarot.evaluation.results.changes import changed_rows
 from tarot.evaluation.results.comparison import Arm
-from tarot.objectives.answers import Encode
+from tarot.models.scoring.scorer import Request
 from tarot.objectives.tasks.samples import Sample
 
 
@@ -18,7 +18,7 @@ def find_flips(
     tokenizer: PreTrainedTokenizerBase,
     adapter: Adapter,
     samples: Sequence[Sample],
-    encode: Encode,
+    requests: Sequence[Request],
     base: Arm,
     edited: Arm,
     n_tokens: int = 6,
@@ -30,7 +30,7 @@ def find_flips(
         tokenizer: its tokenizer.
         adapter: the edit.
         samples: the documents.
-        encode: turns prompt and answer into tokens.
+        requests: prompt and right answer of each document, as tokens.
         base: answers of the unedited model.
         edited: answers of the edited model.
         n_tokens: tokens of each flip besides the right answer's first.
@@ -41,16 +41,15 @@ def find_flips(
     rows = sorted({*changes.fixed, *changes.broken} - missing)
     if not rows:
         return FlipsResult((), lost)
-    requests = [answer_request(samples[row], encode, tokenizer) for row in rows]
-    contexts = [request.context for request in requests]
+    contexts = [requests[row].context for row in rows]
     before = next_log_probabilities(model, contexts)
     with adapter.apply(model):
         after = next_log_probabilities(model, contexts)
     flips = []
-    for row, request, old, new in zip(rows, requests, before, after, strict=True):
+    for row, old, new in zip(rows, before, after, strict=True):
         # Rank by probability. In nats, the largest changes are of tokens that neither model would ever write.
         changed_most = (new.exp() - old.exp()).abs().topk(min(n_tokens, len(old))).indices.tolist()
-        tokens = dict.fromkeys([request.continuation[0], *changed_most])
+        tokens = dict.fromkeys([requests[row].continuation[0], *changed_most])
         moved = tuple(TokenChange(t, str(tokenizer.decode([t])), float(old[t]), float(new[t])) for t in tokens)
         sample = samples[row]
         prompt = sample.pairs[sample.gold][0]

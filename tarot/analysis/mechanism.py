@@ -18,6 +18,7 @@ from tarot.evaluation.options import EvaluationOptions
 from tarot.models.lm_eval_model import TarotLM
 from tarot.models.loaded_model import LoadedModel
 from tarot.models.progress import OnStep, ignore_step
+from tarot.models.prompt_encoder import fit_to_context
 from tarot.objectives.generated import GenerationObjective
 from tarot.objectives.tasks.task_loading import load_task
 
@@ -57,15 +58,15 @@ def measure_mechanism(
         AttentionResult
     """
     model, tokenizer = loaded.model, loaded.tokenizer
-    encode = TarotLM(model, tokenizer=tokenizer).encode
+    lm = TarotLM(model, tokenizer=tokenizer)
     samples = tuned_documents(loaded, adapter, include_path=include_path, limit=limit)
     objective = adapter_objective(loaded, adapter, reward=reward, include_path=include_path, batch_size=batch_size)
     config, layers = config_of(adapter), adapter.edit.layers
 
     if isinstance(objective, GenerationObjective):
-        prompt, _ = encode(*samples[0].pairs[0])
+        prompt, _ = lm.encode(*samples[0].pairs[0])
         on_step("attention", 0, 1)
-        attention = measure_attention(loaded, adapter, prompt)
+        attention = measure_attention(loaded, adapter, prompt[-lm.max_length :])
         on_step("attention", 1, 1)
         yield attention
         # Score by the reward itself, even where the search would refuse the loss of fluency.
@@ -79,7 +80,8 @@ def measure_mechanism(
         return
 
     check_scorable(load_task(config.task, include_path))  # the flips need it, after minutes of other work
-    requests = [answer_request(sample, encode, tokenizer) for sample in samples]
+    pairs = [answer_request(sample, lm.encode, tokenizer) for sample in samples]
+    requests = fit_to_context(pairs, [sample.id for sample in samples], lm.max_length)  # as the evaluation does
     yield measure_lens(model, adapter, requests, on_step)
 
     yield measure_head_maps(objective, adapter.angles, layers, OBJECTIVE_UNITS[config.objective], on_step)
@@ -89,7 +91,7 @@ def measure_mechanism(
     base = answer_documents(loaded, adapter, None, options)
     on_step("flips", 1, 2)
     edited = answer_documents(loaded, adapter, adapter, options)
-    flips = find_flips(model, tokenizer, adapter, samples, encode, base, edited)
+    flips = find_flips(model, tokenizer, adapter, samples, requests, base, edited)
     on_step("flips", 2, 2)
     yield flips
 

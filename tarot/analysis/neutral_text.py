@@ -59,11 +59,11 @@ def neutral_text(
     length = min(TEXT_TOKENS, n_tokens, longest - 1 if longest else TEXT_TOKENS)
     n_texts = -(-n_tokens // length)
     weights = "-".join([*weights_fingerprint(loaded.model).split(), loaded.dtype])
-    path = cache_folder() / "neutral" / f"{weights}-{n_texts}x{length}-{seed}.safetensors"
+    first = first_token(loaded.tokenizer)
+    path = cache_folder() / "neutral" / f"{weights}-{first}-{n_texts}x{length}-{seed}.safetensors"
     if path.is_file():
         with suppress(OSError, SafetensorError, KeyError):  # sample again if the file is damaged
             return load_file(path)["tokens"]
-    first = first_token(loaded.tokenizer)
     generator = torch.Generator().manual_seed(seed)
     parts = []
     for begin in range(0, n_texts, TEXTS_AT_ONCE):

@@ -7,11 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tarot.edit.gate import decide_for
-from tarot.edit.prompt_batches import prompt_batches
-from tarot.edit.rope import initial_rope
 from tarot.errors import TarotError
-from tarot.models.scoring.scorer import Request, predictions_at
+from tarot.models.scoring.scorer import Request, Scorer
 from tarot.objectives.answers import Encode
 from tarot.objectives.tasks.samples import Sample
 
@@ -36,12 +33,6 @@ def answer_request(sample: Sample, encode: Encode, tokenizer: PreTrainedTokenize
 def next_log_probabilities(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> Float[Tensor, "prompt token"]:
     """Return log p(token | prompt) of every token of the vocabulary, in nats."""
     rows: dict[int, Tensor] = {}
-    for batch in prompt_batches(model, prompts):
-        with (
-            initial_rope(model),
-            decide_for(model, batch.prompts),
-            predictions_at(model, batch.rows, batch.last),
-        ):
-            logits = model(input_ids=batch.ids, use_cache=False).logits[0]
-        rows.update(zip(batch.indices, logits.float().log_softmax(-1).cpu(), strict=True))
+    for indices, logits in Scorer(model, [Request(tuple(prompt), (0,)) for prompt in prompts]).logits():
+        rows.update(zip(indices, logits.float().log_softmax(-1).cpu(), strict=True))
     return torch.stack([rows[index] for index in range(len(prompts))])

@@ -39,6 +39,7 @@ from tarot.cli.options import (
 from tarot.cli.progress import announce
 from tarot.cli.recipe import RECIPE, BenchRecipeFile
 from tarot.cli.tables import print_table
+from tarot.evaluation.results.comparison import HEADLINE
 from tarot.search.names import ANSWER_SEARCHES, SearchName
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def bench(
     num_samples: NumSamples = 20,
     budget: Annotated[int, search_option("--budget", min=1, metavar="N", help="Evaluations of a search.")] = 120,
     seeds: Annotated[str, search_option("--seeds", metavar="N,...", help="Random seeds: 0,1,2 measures three.")] = "0",
-    metric: MetricName = "greedy_f1",
+    metric: MetricName = HEADLINE,
     work: Annotated[
         Path | None,
         hardware_option(
@@ -174,11 +175,12 @@ def bench(
         "seeds": list(dict.fromkeys(parse_seeds(seeds))),
     }
     file = output.with_suffix(f".{RECIPE}")
-    again = f"tarot bench {shlex.quote(file.name)} --output-path FILE.json measures this grid again."
+    again = f"tarot bench {shlex.quote(file.name)} --output-path FILE.json measures these cells again."
 
     def save(comparisons: "Sequence[Comparison]", path: Path) -> None:
         save_comparisons(comparisons, path)
-        write_recipe(file, grid, again)
+        if recipe is None or recipe.resolve() != file.resolve():  # the user's own stays as it is
+            write_recipe(file, grid, again)
 
     failed = []
     with ExitStack() as stack:
@@ -204,7 +206,7 @@ def bench(
             raise
     _print_summary(comparisons, metric)
     n_measured = f"{len(comparisons)} of {len(requests)} cells"
-    out.print(f"{n_measured} in {output}" if comparisons else f"{n_measured} were measured", soft_wrap=True)
+    out.print(f"{n_measured} in {output}" if comparisons else f"{n_measured} were measured")
     if failed:
         raise typer.Exit(1)
 
@@ -221,4 +223,4 @@ def _print_summary(comparisons: "Sequence[Comparison]", metric: str) -> None:
     print_table(header, rows, METRICS[metric].title)
     for comparison in comparisons:
         for note in missing_number_notes(comparison):
-            out.print(note, soft_wrap=True)
+            out.print(note)

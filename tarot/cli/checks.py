@@ -45,6 +45,6 @@ def kept_answers(output: Path | None, *, folder: bool = False) -> Iterator[Path 
         yield answers
     except (TarotError, KeyboardInterrupt):
         if answers.exists():
-            err.print(f"answers so far are in {answers}; the same command continues from them", soft_wrap=True)
+            err.print(f"answers so far are in {answers}; the same command continues from them")
         raise
     answers.unlink(missing_ok=True)  # the output holds what they are for

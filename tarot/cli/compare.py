@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from tarot._files.paths import check_writable
 from tarot.cli.checks import check_results_file
 from tarot.cli.compare_answers import check_answers_request, compare_answers
-from tarot.cli.compare_request import DEFAULT_METRIC, DEFAULT_SHOTS, CompareRequest
+from tarot.cli.compare_request import CompareRequest
 from tarot.cli.compare_rewards import check_rewards_request, compare_texts
 from tarot.cli.models import load
 from tarot.cli.options import (
@@ -30,6 +30,7 @@ from tarot.cli.options import (
 )
 from tarot.cli.progress import announce, announce_tasks
 from tarot.errors import TarotError, require_package
+from tarot.evaluation.results.comparison import FEW_SHOT_SHOTS, HEADLINE
 
 
 def compare(
@@ -56,10 +57,10 @@ def compare(
             min=0,
             help="Shots of the few-shot arm; an adapter tuned on shots keeps its own number.",
         ),
-    ] = DEFAULT_SHOTS,
+    ] = FEW_SHOT_SHOTS,
     draws: Draws = 0,
     baseline: Baselines = None,
-    metric: MetricName = DEFAULT_METRIC,
+    metric: MetricName = HEADLINE,
     output: Annotated[
         Path | None,
         output_path_option(

@@ -11,9 +11,6 @@ from tarot.cli.console import out
 if TYPE_CHECKING:
     from tarot.edit.adapter import Adapter
 
-DEFAULT_SHOTS = 6  # FEW_SHOT_SHOTS, without the import
-DEFAULT_METRIC = "greedy_f1"
-
 
 @dataclass(frozen=True)
 class CompareRequest:
@@ -50,4 +47,4 @@ class CompareRequest:
     def print_logs(self) -> None:
         """Print the command that shows the logs, if there are any."""
         if self.logs:
-            out.print(f"logs of each arm: inspect view --log-dir {shlex.quote(str(self.logs))}", soft_wrap=True)
+            out.print(f"logs of each arm: inspect view --log-dir {shlex.quote(str(self.logs))}")

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tarot.cli.checks import kept_answers
-from tarot.cli.compare_request import DEFAULT_METRIC, DEFAULT_SHOTS, CompareRequest
+from tarot.cli.compare_request import CompareRequest
 from tarot.cli.progress import evaluation_progress
 from tarot.cli.tables import print_command, print_table
 from tarot.errors import TarotError
+from tarot.evaluation.results.comparison import FEW_SHOT_SHOTS, HEADLINE
 
 if TYPE_CHECKING:
     from tarot.models.loaded_model import LoadedModel
@@ -21,8 +22,8 @@ def check_rewards_request(request: CompareRequest) -> None:
         "--control": bool(request.controls),
         "--draws": bool(request.draws),
         "--baseline": bool(request.baselines),
-        "--num-fewshot": request.num_fewshot != DEFAULT_SHOTS,
-        "--metric": request.metric != DEFAULT_METRIC,
+        "--num-fewshot": request.num_fewshot != FEW_SHOT_SHOTS,
+        "--metric": request.metric != HEADLINE,
     }
     if unused := [name for name, is_given in given.items() if is_given]:
         raise TarotError(f"{unused[0]} has no use for an adapter tuned for a reward; leave it out.")

@@ -41,9 +41,9 @@ def diff(
     if allow_missing:  # the copy would discard what is missing
         accept = f"measure the cells and documents that {new} lacks into that file, then {accept}"
     for verdict in verdicts:
-        out.print(f"{'FAILED' if verdict.failed else 'passed'} {verdict.name}", markup=False, highlight=False)
+        out.print(f"{'FAILED' if verdict.failed else 'passed'} {verdict.name}", highlight=False)
         for line in verdict_lines(verdict, accept):
-            out.print(f"  {line}".rstrip(), markup=False, highlight=False, soft_wrap=True)
+            out.print(f"  {line}".rstrip(), highlight=False)
         out.print()
     failed = sum(verdict.failed for verdict in verdicts)
     out.print(f"{failed} of {len(verdicts)} cells failed" if failed else f"all {len(verdicts)} cells passed")

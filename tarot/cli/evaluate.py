@@ -112,8 +112,8 @@ def evaluate(
             answers=answers,
         )
         _write(results, output)  # before a reward can fail
-    add_rewards(loaded, results, reward)
-    _write(results, output)
+        add_rewards(loaded, results, reward)
+        _write(results, output)
     _print_results(results)
     out.print(f"model {model}, adapter {edit.fingerprint if edit else 'none (base)'}")
     if edit:

@@ -22,7 +22,7 @@ def lm_eval(context: typer.Context) -> None:
     sys.argv = ["tarot lm-eval", *context.args]
     setup_logging()
     if not {"-h", "--help"}.isdisjoint(context.args):
-        out.print("--model tarot --model_args pretrained=REF[,adapter=DIR]; tarot's tasks are known\n", markup=False)
+        out.print("--model tarot --model_args pretrained=REF[,adapter=DIR]; tarot's tasks are known\n")
     cli = HarnessCLI()
     args = cli.parse_args()
     # An argument that is set here takes precedence over the user's configuration file, so read that first.

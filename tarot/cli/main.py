@@ -91,7 +91,7 @@ def _common(
 
 
 def _fail(message: str) -> NoReturn:
-    err.print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
+    err.print(f"error: {message}", highlight=False)
     sys.exit(2)
 
 
@@ -112,7 +112,7 @@ def main() -> Any:
         _fail(str(error))
     except UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # with rich, typer has printed the help already
-            out.print(error.format_message(), markup=False, highlight=False)
+            out.print(error.format_message(), highlight=False)
             sys.exit(2)
         # An option without its argument is found before there is a context; the command is the first argument then.
         command = error.ctx.command_path if error.ctx else " ".join(["tarot", *sys.argv[1:2]])

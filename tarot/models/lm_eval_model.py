@@ -4,6 +4,7 @@
 `tarot.models.scoring.scorer`.
 """
 
+import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -21,6 +22,7 @@ from torch import Tensor, distributed
 from tqdm import tqdm
 
 from tarot.edit.adapter import Adapter
+from tarot.edit.fingerprint import weights_fingerprint
 from tarot.edit.gate import find_gate
 from tarot.edit.rope import constant_rope_length, initial_rope
 from tarot.errors import TarotError, UnknownName
@@ -99,6 +101,7 @@ class TarotLM(HFLM):
         if backend not in CAUSAL_BACKENDS:
             raise TarotError(f"The model 'tarot' has no backend {backend!r}: it is always causal. Leave backend out.")
         self.reference = pretrained if isinstance(pretrained, str) else None
+        self._hflm_args = hflm_args
         # Ids, by task, of documents whose texts could not be generated, and the token ids of the latest such prompts.
         self.unanswered: dict[str, set[int]] = {}
         self.broken_prompts: set[tuple[int, ...]] = set()
@@ -307,16 +310,18 @@ class TarotLM(HFLM):
         return len(self.tok_encode(prompt)), most
 
     def set_cache_hook(self, cache_hook: Any) -> None:
-        """Keep answers that are numbers in a response cache, unless it belongs to another model or edit.
+        """Keep answers that are numbers in a response cache, unless it belongs to another model, edit or setting.
 
         lm-eval's keys contain only the prompts.
 
         Raises:
-            TarotError: the cache belongs to another model or edit.
+            TarotError: the cache belongs to another model, edit or setting.
         """
         if (cache := getattr(cache_hook, "dbdict", None)) is not None:
             model = self.reference or self.config._name_or_path or type(self.model).__name__
-            owner = f"{model} {self.fingerprint}"
+            settings = [str(self.model.dtype), weights_fingerprint(self.model), *sorted(self._hflm_args.items())]
+            digest = hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
+            owner = f"{model} {self.fingerprint}, settings {digest}"
             self._has_earlier_answers = claim_response_cache(cache, owner)
         super().set_cache_hook(NumbersOnly(cache_hook, self._is_broken))
 

@@ -114,8 +114,6 @@ def comparison_tables(
             ],
         ),
     }
-    if len(scored_comparisons) == 1:
-        del tables["summary"]  # the table of arms has it
     return _with_rows(tables)
 
 

@@ -23,6 +23,8 @@ MIN_WEIGHT = 1e-3
 """Attention weights below this, in base and edited model, are left out of the CSV."""
 MAX_TOKENS_DRAWN = 256
 """Tokens whose attention is drawn, from the end of the prompt; more would be too small to see."""
+NAMES = ("lens", "heads", "heads-alone", "heads-missed", "layers", "flips", "attention")
+"""Names of the files, without their endings."""
 
 
 def write_mechanism(parts: Iterable[MechanismResult], folder: str | Path) -> list[Path]:
@@ -45,8 +47,12 @@ def write_mechanism(parts: Iterable[MechanismResult], folder: str | Path) -> lis
         >>> [file.name for file in files][:3]
         ['lens.csv', 'lens.svg', 'heads.csv']
     """
-    files = []
+    files: list[Path] = []
     for part in parts:
+        if not files:  # an earlier analysis, perhaps of another adapter, may have left parts that this one lacks
+            for name in NAMES:
+                for ending in ("csv", "svg"):
+                    (Path(folder) / f"{name}.{ending}").unlink(missing_ok=True)
         match part:
             case LensResult():
                 files += _write_lens(part, Path(folder))
@@ -120,7 +126,6 @@ def _write_flips(result: FlipsResult, folder: Path) -> list[Path]:
     empty = ("",) * (len(header) - 2)
     write_csv(folder / "flips.csv", header, [*rows, *((name, "no number", *empty) for name in result.without_number)])
     if not result.flips:
-        (folder / "flips.svg").unlink(missing_ok=True)  # an earlier analysis may have left one
         return [folder / "flips.csv"]
     write_svg(folder / "flips.svg", mechanism_figures.moved_tokens("flips", result))
     return [folder / "flips.csv", folder / "flips.svg"]

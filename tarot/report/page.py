@@ -94,11 +94,15 @@ def write_report(
     folder = Path(folder)
     pictures = [_with_unique_data(i, read_pictures(analysis)) for i, analysis in enumerate(analyses, start=1)]
     costs = [each for analysis in analyses for each in read_costs(analysis)]
-    page, tables = _render(comparisons, metric, pictures, rewards, gate or Gate(), costs)
+    page, tables = render(comparisons, metric, pictures, rewards, gate, costs)
     write_atomically(folder / PAGE, without_controls(page).encode())
     write_tables(tables, folder)
-    for picture in (picture for each in pictures for picture in each if picture.data):
-        write_atomically(folder / picture.data_name, picture.data)
+    numbers = {picture.data_name: picture.data for each in pictures for picture in each if picture.data}
+    for name, content in numbers.items():
+        write_atomically(folder / name, content)
+    for path in folder.glob("figures-[0-9]*-*.csv"):  # of an earlier page
+        if path.name not in numbers:
+            path.unlink()
     return folder / PAGE
 
 
@@ -109,8 +113,8 @@ def render(
     rewards: Sequence[RewardComparison] = (),
     gate: Gate | None = None,
     costs: Sequence[Costs] = (),
-) -> str:
-    """Return the page of `write_report` as text.
+) -> tuple[str, Tables]:
+    """Return the page of `write_report`, and the tables that it links.
 
     Args:
         comparisons: what `tarot.compare` or `tarot bench` measured.
@@ -124,18 +128,7 @@ def render(
         UnknownName: no such metric.
         TarotError: a comparison has no base or no edited arm.
     """
-    return _render(comparisons, metric, analyses, rewards, gate or Gate(), costs)[0]
-
-
-def _render(
-    comparisons: Sequence[Comparison],
-    metric: str,
-    analyses: Sequence[Sequence[Picture]],
-    rewards: Sequence[RewardComparison],
-    gate: Gate,
-    costs: Sequence[Costs],
-) -> tuple[str, Tables]:
-    """Return the page and the tables that it links."""
+    gate = gate or Gate()
     scored = score_comparisons(comparisons, metric)
     rewards = sorted(rewards, key=lambda each: (each.id, each.adapter))
     names = [

@@ -73,7 +73,7 @@ class Sampler:
         model: a causal language model; it is read as it stands at each call.
         contexts: tokens of each prompt, at least one.
         stops: when a text ends.
-        batch_size: most rows of one pass; None chooses it by memory.
+        batch_size: most rows of one pass, at least the draws of one prompt; None chooses it by memory.
 
     Example:
         >>> stops = Stops(5, frozenset(), (), tokenizer.decode)

@@ -26,9 +26,10 @@ class Interval:
 
 
 def forest(intervals: Sequence[Interval], axis_label: str) -> Markup:
-    """Draw gains with their intervals on one axis, the first on top; means are diamonds."""
+    """Draw gains with their intervals on one axis, the first on top; means are diamonds, below a gap."""
+    first_mean = next((y for y, interval in enumerate(intervals) if interval.is_mean), len(intervals))
     with style("forest"):
-        heights = [y + 0.5 * interval.is_mean for y, interval in enumerate(intervals)]
+        heights = [y + 0.5 * (y >= first_mean) for y in range(len(intervals))]
         figure = Figure(figsize=(4.4, 0.37 * (len(intervals) + 2)))
         axes = figure.add_axes((0, 0, 1, 1))
         for y, interval in zip(heights, intervals, strict=True):

@@ -67,6 +67,8 @@ def _read_picture(path: Path) -> Picture:
 
     source = f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
     numbers = path.with_suffix(".csv")
+    if not numbers.exists():  # several figures of the same numbers: heads-alone and heads-missed of heads.csv
+        numbers = path.with_name(f"{path.stem.partition('-')[0]}.csv")
     data = read_file(numbers, MAX_BYTES) if numbers.exists() else b""
     name = numbers.name if data else ""
     return Picture(path.stem, text_of("title") or path.stem, text_of("desc"), source, name, data)
