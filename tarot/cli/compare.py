@@ -119,8 +119,9 @@ def compare(
     for_reward = {bool(reward) or config_of(edit).kind is ObjectiveKind.REWARD for edit in edits.values()}
     if len(for_reward) > 1:
         raise TarotError("Adapters tuned for a reward and adapters tuned on answers need a command each.")
-    check, run = (
-        (check_rewards_request, compare_texts) if for_reward == {True} else (check_answers_request, compare_answers)
-    )
-    check(request)
-    run(load(model, device, dtype, device_map), request)
+    if for_reward == {True}:
+        check_rewards_request(request)
+        compare_texts(load(model, device, dtype, device_map), request)
+    else:
+        check_answers_request(request)
+        compare_answers(load(model, device, dtype, device_map), request)
