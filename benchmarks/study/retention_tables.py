@@ -93,25 +93,35 @@ def compared(folder: Path = HERE / "retention-records") -> str:
 
 
 def other_templates(folder: Path = HERE / "retention-records") -> dict[str, str]:
-    """Return what the default's edits do to other tasks, leaving out the one that has the template of the own task.
+    """Return what edits do to other tasks, leaving out the one that has the template of the own task.
 
     Args:
         folder: the records.
+
+    Returns:
+        Of the default's edits the number of cells, the mean and the worst change, and the share of kept answers; the
+        share for each model and arm too, as `smollm2 default`.
     """
-    of_default = [(cell.task, summary) for cell, arm, summary in summaries(folder) if arm == "default"]
-    changes, agreement = (
-        [
-            [value for name, value in summary[key].items() if name != SAME_TEMPLATE.get(task)]
-            for task, summary in of_default
-        ]
-        for key in ("changes", "agreement")
-    )
-    return {
-        "cells": str(len(of_default)),
-        "change": f"{fmean(map(fmean, changes)):+.3f}",
-        "worst": f"{min(map(min, changes)):+.3f}",
-        "agreement": f"{fmean(map(fmean, agreement)):.0%}",
+    left = {
+        (cell, arm): {
+            key: [value for name, value in summary[key].items() if name != SAME_TEMPLATE.get(cell.task)]
+            for key in ("changes", "agreement")
+        }
+        for cell, arm, summary in summaries(folder)
     }
+    of_default = [values for (_, arm), values in left.items() if arm == "default"]
+    shown = {
+        "cells": str(len(of_default)),
+        "change": f"{fmean(fmean(values['changes']) for values in of_default):+.3f}",
+        "worst": f"{min(min(values['changes']) for values in of_default):+.3f}",
+        "agreement": f"{fmean(fmean(values['agreement']) for values in of_default):.0%}",
+    }
+    for model, arm in dict.fromkeys((cell.model, arm) for cell, arm in left):
+        kept = [
+            fmean(values["agreement"]) for (cell, each), values in left.items() if (cell.model, each) == (model, arm)
+        ]
+        shown[f"{model} {arm}"] = f"{fmean(kept):.0%}"
+    return shown
 
 
 def falls(folder: Path = HERE / "retention-records") -> dict[str, str]:
